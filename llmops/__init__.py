@@ -1,0 +1,1 @@
+"""llmops: takes a self-hosted LLM from a line in a catalog to production traffic on Kubernetes."""

@@ -1,0 +1,220 @@
+"""What a person declares about a model, in `models/NAME.yaml`.
+
+Defaults live here and nowhere else. Unknown fields are refused everywhere.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+NAME = r"^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$"
+QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|[kMGTPE]i?)?$"
+DEFAULT_INCLUDE = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "*.tiktoken", "merges.txt", "vocab.txt")
+# Formats that run code when they are loaded (pickle) or that vLLM loads only on request.
+UNSAFE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".h5", ".msgpack")
+
+
+class Strict(BaseModel):
+    """Immutable, and unknown fields are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SecretKey(Strict):
+    """One key of a Secret in the serving namespace."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$")]
+    key: Annotated[str, Field(pattern=r"^[-._a-zA-Z0-9]+$")]
+
+
+class Weights(Strict):
+    """Where the weights come from."""
+
+    repo: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$", description="Hub repository, owner/name.")]
+    revision: Annotated[str, Field(min_length=1)] = Field(
+        "main", description="A commit (40 hex digits: pinned), or a branch or tag (followed)."
+    )
+    include: tuple[str, ...] = Field(DEFAULT_INCLUDE, min_length=1, description="Patterns of files to take.")
+    exclude: tuple[str, ...] = Field((), description="Patterns of files to leave out of those.")
+    allow_pickle: bool = Field(False, description="Take formats that can run code when loaded. Off for a reason.")
+    token: SecretKey | None = Field(None, description="Hub token, for gated or private repositories.")
+
+
+class EngineOptions(Strict):
+    """The engine options that most models set; everything else goes into `args`. Names are vLLM's."""
+
+    max_model_len: Annotated[int, Field(ge=1)] | None = Field(None, description="Context length, tokens.")
+    max_num_seqs: Annotated[int, Field(ge=1)] | None = Field(None, description="Concurrent sequences.")
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = None
+    tensor_parallel_size: Annotated[int, Field(ge=1)] = 1
+    dtype: Literal["auto", "bfloat16", "float16", "float32", "half", "float"] | None = None
+    quantization: str | None = None
+    kv_cache_dtype: str | None = None
+    enforce_eager: bool = False
+    trust_remote_code: bool = Field(False, description="Runs code from the repository. Off for a reason.")
+
+
+class Engine(Strict):
+    """The serving program: an image repository, the versions allowed, and its options."""
+
+    image: Annotated[str, Field(pattern=r"^[a-z0-9][-a-z0-9._/:]*[a-z0-9]$")] = Field(
+        "vllm/vllm-openai", description="Image repository, without tag."
+    )
+    version: Annotated[str, Field(min_length=1)] = Field(
+        description="PEP 440 versions allowed: '0.32.0' or '==0.32.0' (pinned), '>=0.31,<0.40' (the newest of them)."
+    )
+    variant: Annotated[str, Field(pattern=r"^[a-z0-9_.-]*$")] = Field("", description="Tag suffix, such as 'cu130'.")
+    options: EngineOptions = EngineOptions()
+    args: tuple[str, ...] = Field((), description="Further arguments, as the engine takes them: '--flag' or '--flag=value'.")
+    env: dict[str, str] = Field(default_factory=dict[str, str])
+
+    @field_validator("version")
+    @classmethod
+    def _version(cls, value: str) -> str:
+        text = value if re.search(r"[<>=!~]", value) else f"=={value}"
+        try:
+            SpecifierSet(text)
+        except InvalidSpecifier as error:
+            raise ValueError("must be a version (0.32.0) or a PEP 440 range (>=0.31,<0.40)") from error
+        return text
+
+    @field_validator("args")
+    @classmethod
+    def _args(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for item in value:
+            if not re.match(r"^--[a-z][-a-z0-9._]*(=.*)?$", item, re.DOTALL):
+                raise ValueError(f"{item!r} must be a flag: '--flag' or '--flag=value'")
+            if (flag := item.split("=", 1)[0]) in RESERVED_FLAGS:
+                raise ValueError(f"{flag} is set by the pipeline; {RESERVED_FLAGS[flag]}")
+        return value
+
+
+RESERVED_FLAGS = {
+    "--model": "use weights.repo",
+    "--served-model-name": "it is the model's name",
+    "--host": "engines listen on all addresses of their pod",
+    "--port": "engines listen on 8000",
+    "--api-key": "use access.api_key, so that no secret stands in arguments",
+    "--hf-token": "use weights.token; engines run offline",
+    "--revision": "use weights.revision",
+    "--shutdown-timeout": "use rollout.drain_seconds",
+    "--max-model-len": "use engine.options.max_model_len",
+    "--max-num-seqs": "use engine.options.max_num_seqs",
+    "--gpu-memory-utilization": "use engine.options.gpu_memory_utilization",
+    "--tensor-parallel-size": "use engine.options.tensor_parallel_size",
+    "--dtype": "use engine.options.dtype",
+    "--quantization": "use engine.options.quantization",
+    "--kv-cache-dtype": "use engine.options.kv_cache_dtype",
+    "--enforce-eager": "use engine.options.enforce_eager",
+    "--trust-remote-code": "use engine.options.trust_remote_code",
+}
+
+
+class Gpu(Strict):
+    """GPUs of one replica."""
+
+    product: str | None = Field(None, description="Value of the node label nvidia.com/gpu.product.")
+    count: Annotated[int, Field(ge=0)] = Field(1, description="nvidia.com/gpu of one replica; 0 runs on CPU.")
+    memory: Annotated[str, Field(pattern=QUANTITY)] | None = Field(None, description="Memory of one GPU, such as 48Gi.")
+
+
+class Resources(Strict):
+    """CPU, memory and shared memory of one replica, as Kubernetes quantities."""
+
+    cpu: Annotated[str, Field(pattern=QUANTITY)] = "4"
+    memory: Annotated[str, Field(pattern=QUANTITY)] = "32Gi"
+    shm: Annotated[str, Field(pattern=QUANTITY)] = Field("8Gi", description="/dev/shm; the container default of 64 MB crashes vLLM.")
+
+
+class Gate(Strict):
+    """A rule on a measured figure. Exactly one of `min`, `max`, `max_drop` and `max_ratio`."""
+
+    metric: Annotated[str, Field(pattern=r"^[a-z0-9_.-]+(/[a-z0-9_.-]+)?$")] = Field(
+        description="SUITE/FIGURE: 'arithmetic/score', 'chat/p95_ttft_ms', 'chat/error_rate'; 'all/score' is over every case."
+    )
+    min: float | None = Field(None, description="Absolute floor.")
+    max: float | None = Field(None, description="Absolute ceiling.")
+    max_drop: Annotated[float, Field(ge=0)] | None = Field(
+        None, description="Relative to stable on the same cases: how much lower the figure may be (0.03 = 3 points)."
+    )
+    max_ratio: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="Relative to stable under the same load: canary/stable may be at most this."
+    )
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> Gate:
+        given = [name for name in ("min", "max", "max_drop", "max_ratio") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"needs exactly one of min, max, max_drop, max_ratio; found {', '.join(given) or 'none'}")
+        return self
+
+    @property
+    def relative(self) -> bool:
+        """Whether the gate compares with what serves now."""
+        return self.max_drop is not None or self.max_ratio is not None
+
+
+class Evaluation(Strict):
+    """Which suites judge a release, and by which gates."""
+
+    suites: tuple[str, ...] = Field((), description="Names of suites in evals/: quality suites and load profiles.")
+    gates: tuple[Gate, ...] = ()
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = Field(0.95, description="Of relative gates.")
+    concurrency: Annotated[int, Field(ge=1)] = Field(8, description="Requests at once of the quality suites.")
+
+
+class Rollout(Strict):
+    """How a release replaces another."""
+
+    strategy: Literal["surge", "in-place", "auto"] = Field(
+        "auto",
+        description="surge: canary and rolling update use one GPU set more; in-place: they take it from stable, which "
+        "needs two replicas or more; auto: surge where a GPU is free, else in-place where possible.",
+    )
+    stabilization_seconds: Annotated[float, Field(ge=0)] = Field(60, description="Watched after the rollout, before it is final.")
+    load_mb_per_second: Annotated[float, Field(gt=0)] = Field(100, description="Slowest load speed expected; sizes the startup probe.")
+    startup_seconds: Annotated[int, Field(ge=5)] = Field(300, description="Start-up besides reading weights: compilation, warm-up.")
+    drain_seconds: Annotated[int, Field(ge=1)] = Field(120, description="How long requests in flight may go on after SIGTERM.")
+    unroute_seconds: Annotated[int, Field(ge=1)] = Field(10, description="Wait before SIGTERM until no router sends more.")
+    on_inconclusive: Literal["reject", "hold"] = Field(
+        "hold", description="hold: stable goes on, the release may be tried again; reject: as if it had failed."
+    )
+    keep_weights: Annotated[int, Field(ge=0)] = Field(1, description="Older weights kept besides stable's and the previous.")
+
+
+class Access(Strict):
+    """Who may talk to the engine."""
+
+    api_key: SecretKey | None = Field(None, description="API key that the engine asks for.")
+
+
+class ModelSpec(Strict):
+    """One entry of the catalog."""
+
+    name: Annotated[str, Field(pattern=NAME, description="DNS label, at most 40 characters; the file's name.")]
+    description: str = ""
+    replicas: Annotated[int, Field(ge=1)] = 1
+    weights: Weights
+    engine: Engine
+    gpu: Gpu = Gpu()
+    resources: Resources = Resources()
+    evaluation: Evaluation = Evaluation()
+    rollout: Rollout = Rollout()
+    access: Access = Access()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ModelSpec:
+        tensor = self.engine.options.tensor_parallel_size
+        if self.gpu.count and tensor > self.gpu.count:
+            raise ValueError(f"engine.options.tensor_parallel_size is {tensor}, but gpu.count is {self.gpu.count}")
+        if self.rollout.strategy == "in-place" and self.replicas < 2:
+            raise ValueError("rollout.strategy in-place takes a replica from stable and needs replicas of 2 or more")
+        for gate in self.evaluation.gates:
+            suite = gate.metric.split("/", 1)[0]
+            if suite not in (*self.evaluation.suites, "all"):
+                raise ValueError(f"evaluation.gates: {gate.metric} names suite {suite!r}, which is not in evaluation.suites")
+        return self

@@ -1,0 +1,94 @@
+"""Names, labels and annotations of everything that llmops puts into a cluster.
+
+A model's name is the base of every object's name; names are deterministic, so that a second run adopts
+what the first one made.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+FIELD_MANAGER = "llmops"
+DOMAIN = "llmops.dev"
+
+MODEL_LABEL = f"{DOMAIN}/model"
+RELEASE_LABEL = f"{DOMAIN}/release"
+TRACK_LABEL = f"{DOMAIN}/track"
+RUN_LABEL = f"{DOMAIN}/run"
+RECORD_LABEL = f"{DOMAIN}/record"
+EXPIRES_ANNOTATION = f"{DOMAIN}/expires-at"
+
+ENGINE_PORT = 8000
+ENGINE_CONTAINER = "engine"
+WORKER_CONTAINER = "worker"
+VOLUME_MOUNT = "/models"
+RELEASE_MOUNT = "/etc/llmops"
+RELEASE_FILE = "release.json"
+TERMINATION_LOG = "/dev/termination-log"
+
+Track = Literal["stable", "canary"]
+
+
+def labels(model: str, release: str, component: str, *, run: str | None = None) -> dict[str, str]:
+    """Labels of an object that belongs to a release of a model.
+
+    Args:
+        model: Name of the model.
+        release: Id of the release.
+        component: What the object is part of: engine, download, checksum, collect, record.
+        run: Dagster run that made it, for what is temporary.
+    """
+    found = {
+        "app.kubernetes.io/name": model,
+        "app.kubernetes.io/component": component,
+        "app.kubernetes.io/part-of": "llmops",
+        "app.kubernetes.io/managed-by": "llmops",
+        MODEL_LABEL: model,
+        RELEASE_LABEL: release,
+    }
+    return found | ({RUN_LABEL: run} if run else {})
+
+
+def engine_selector(model: str, track: Track) -> dict[str, str]:
+    """What a Deployment and its Service select pods by: canary and stable never mix."""
+    return {MODEL_LABEL: model, TRACK_LABEL: track}
+
+
+def engine_name(model: str, track: Track) -> str:
+    """Name of the Deployment, Service and disruption budget of a track."""
+    return model if track == "stable" else f"{model}-canary"
+
+
+def job_name(model: str, stage: Literal["download", "checksum", "collect"], key: str) -> str:
+    """Name of a stage's Job; `key` is what its work depends on: the weights' key, or the release."""
+    return f"{model}-{stage}-{key}"[:63].rstrip("-")
+
+
+def pins_name(model: str, release: str) -> str:
+    """Name of the immutable ConfigMap that holds a release's pins."""
+    return f"{model}.release.{release}"
+
+
+def record_name(model: str, release: str) -> str:
+    """Name of the ConfigMap that holds what is known of a release: outcomes of stages, verdict, figures."""
+    return f"{model}.record.{release}"
+
+
+def state_name(model: str) -> str:
+    """Name of the ConfigMap that says which release is stable and which is under trial."""
+    return f"{model}.state"
+
+
+def lease_name(model: str) -> str:
+    """Name of the Lease that allows one rollout per model at a time."""
+    return f"llmops-{model}"
+
+
+def weights_path(model: str, key: str) -> str:
+    """Folder of verified weights on the volume, relative to its root."""
+    return f"weights/{model}/{key}"
+
+
+def staging_path(model: str, key: str) -> str:
+    """Folder that a download writes to, relative to the volume's root; never served from."""
+    return f"staging/{model}/{key}"

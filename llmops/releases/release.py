@@ -1,0 +1,92 @@
+"""A release: a spec with everything pinned.
+
+Its id is the hash of its content, so that the same inputs are the same release on every machine and at any time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import cached_property
+from typing import Annotated
+
+from pydantic import Field
+
+from llmops.catalog.spec import Access, Evaluation, Gpu, Resources, Rollout, SecretKey, Strict
+
+
+class FilePin(Strict):
+    """One file of a model commit, pinned by size and hash.
+
+    Exactly one hash is set: `sha256` where the hub stores the file as LFS/Xet, else `git_sha1`, the git blob hash.
+    """
+
+    path: str
+    size: Annotated[int, Field(ge=0)]
+    sha256: str | None = None
+    git_sha1: str | None = None
+
+
+class WeightsPin(Strict):
+    """The exact files of one commit."""
+
+    repo: str
+    commit: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
+    files: tuple[FilePin, ...]
+    token: SecretKey | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(file.size for file in self.files)
+
+    @cached_property
+    def key(self) -> str:
+        """Folder name on the volume: commit and file set, so that two selections of one commit never mix."""
+        listing = json.dumps([file.model_dump() for file in self.files], sort_keys=True, separators=(",", ":"))
+        return f"{self.commit[:12]}-{hashlib.sha256(listing.encode()).hexdigest()[:8]}"
+
+
+class EnginePin(Strict):
+    """The exact image, and the arguments besides those that the manifest adds (model path, name, port, drain)."""
+
+    image: str
+    tag: str
+    digest: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+    args: tuple[str, ...] = ()
+    env: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def reference(self) -> str:
+        """The image by digest, never by a tag that can move."""
+        return f"{self.image}@{self.digest}"
+
+
+class SuitePin(Strict):
+    """A suite by the hash of its definition and cases."""
+
+    name: str
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Release(Strict):
+    """Everything that decides how a model behaves, pinned. Replicas are not part of it: scale is not behaviour."""
+
+    model: str
+    weights: WeightsPin
+    engine: EnginePin
+    gpu: Gpu
+    resources: Resources
+    evaluation: Evaluation
+    suites: tuple[SuitePin, ...]
+    rollout: Rollout
+    access: Access
+
+    def canonical(self) -> str:
+        """The content as JSON with sorted keys and no white space: what the id is the hash of."""
+        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+    @cached_property
+    def id(self) -> str:
+        """First 12 hex digits of the SHA-256 of the content."""
+        return hashlib.sha256(self.canonical().encode()).hexdigest()[:12]

@@ -1,0 +1,62 @@
+"""Where this installation lives: cluster, namespace, volume, hub and registry endpoints.
+
+A model's entry in the catalog says *what* to serve; these settings say *where*. They come from the YAML
+file that `LLMOPS_SETTINGS` names (the sandbox writes one), and each has a default for a real cluster.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from ruamel.yaml import YAML, YAMLError
+
+from llmops.errors import BadInput
+
+SETTINGS_VARIABLE = "LLMOPS_SETTINGS"
+
+
+class Settings(BaseModel):
+    """The installation. Field defaults are those of a real cluster."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kubeconfig: str | None = Field(None, description="Path; None means the pod's own account, then the default kubeconfig.")
+    context: str | None = Field(None, description="Context of the kubeconfig; None means its current one.")
+    namespace: str = Field("llm-serving", description="Namespace of the engines, the Jobs and the records.")
+    claim: str = Field("llmops-weights", description="PersistentVolumeClaim with the weights, ReadWriteMany.")
+    storage_class: str | None = Field(None, description="Storage class of the claim; None means the cluster's default.")
+    storage: str = Field("500Gi", description="Size asked for when the claim is created.")
+    worker_image: str = Field("ghcr.io/llmops-dev/worker:0.1.0", description="Image of the download and checksum Jobs.")
+    hub_endpoint: str = Field("https://huggingface.co", description="Hub as the Jobs and the pipeline reach it.")
+    registry_mirrors: dict[str, str] = Field(
+        default_factory=dict[str, str],
+        description="Registry host -> base URL to ask instead, for example {'docker.io': 'http://127.0.0.1:5000'}.",
+    )
+    models_dir: Path = Field(Path("models"), description="The catalog.")
+    evals_dir: Path = Field(Path("evals"), description="The evaluation suites.")
+    history_limit: Annotated[int, Field(ge=2)] = Field(20, description="Records kept per model.")
+
+
+def load_settings(path: Path | None = None) -> Settings:
+    """Read the settings file at `path`, or the one that `LLMOPS_SETTINGS` names, or take the defaults.
+
+    Raises:
+        BadInput: The file cannot be read, is not a mapping, or a field is unknown or wrong.
+    """
+    named = path or (Path(value) if (value := os.environ.get(SETTINGS_VARIABLE)) else None)
+    if named is None:
+        return Settings.model_validate({})
+    try:
+        content = YAML(typ="safe").load(named)
+    except (OSError, YAMLError) as error:
+        raise BadInput(f"{named}: cannot be read as settings: {error}") from error
+    try:
+        return Settings.model_validate(content or {})
+    except ValidationError as error:
+        found = "; ".join(
+            f"{'.'.join(map(str, item['loc']))}: {item['msg']} (found {item['input']!r})" for item in error.errors()
+        )
+        raise BadInput(f"{named}: {found}") from error
