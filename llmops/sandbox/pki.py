@@ -1,0 +1,112 @@
+"""Certificates of the sandbox: one authority, one key pair for each that talks to the API server."""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+VALID = datetime.timedelta(days=3650)
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who a certificate speaks for.
+
+    Args:
+        name: File name, without suffix.
+        user: Common name; the API server takes it for the user.
+        group: Organisation; the API server takes it for the group.
+        hosts: Addresses and DNS names that a server certificate is for.
+    """
+
+    name: str
+    user: str
+    group: str = ""
+    hosts: tuple[str, ...] = ()
+
+
+def write_pki(folder: Path, identities: tuple[Identity, ...]) -> None:
+    """Write `ca`, the service account signing key `sa` and a pair for each identity, unless they are there."""
+    if (folder / "complete").exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    authority_key = ec.generate_private_key(ec.SECP256R1())
+    authority = _certificate(Identity("ca", "llmops-sandbox-ca"), authority_key, None, authority_key)
+    _write_key(folder / "ca.key", authority_key)
+    (folder / "ca.crt").write_bytes(authority.public_bytes(serialization.Encoding.PEM))
+    for identity in identities:
+        key = ec.generate_private_key(ec.SECP256R1())
+        certificate = _certificate(identity, key, authority, authority_key)
+        _write_key(folder / f"{identity.name}.key", key)
+        (folder / f"{identity.name}.crt").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    accounts = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    _write_key(folder / "sa.key", accounts)
+    (folder / "sa.pub").write_bytes(
+        accounts.public_key().public_bytes(
+            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+    )
+    (folder / "complete").touch()
+
+
+def _write_key(path: Path, key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> None:
+    path.touch(mode=0o600)
+    path.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.TraditionalOpenSSL,
+            serialization.NoEncryption(),
+        )
+    )
+
+
+def _certificate(
+    identity: Identity,
+    key: ec.EllipticCurvePrivateKey,
+    issuer: x509.Certificate | None,
+    issuer_key: ec.EllipticCurvePrivateKey,
+) -> x509.Certificate:
+    attributes = [x509.NameAttribute(NameOID.COMMON_NAME, identity.user)]
+    if identity.group:
+        attributes.append(x509.NameAttribute(NameOID.ORGANIZATION_NAME, identity.group))
+    subject = x509.Name(attributes)
+    now = datetime.datetime.now(datetime.UTC)
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer.subject if issuer else subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(minutes=5))
+        .not_valid_after(now + VALID)
+        .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), critical=False
+        )
+    )
+    if issuer is not None:
+        builder = builder.add_extension(
+            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]),
+            critical=False,
+        )
+    if identity.hosts:
+        builder = builder.add_extension(
+            x509.SubjectAlternativeName([_name(host) for host in identity.hosts]), critical=False
+        )
+    return builder.sign(issuer_key, hashes.SHA256())
+
+
+def _name(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)

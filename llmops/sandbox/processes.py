@@ -1,0 +1,99 @@
+"""Long-lived processes of the sandbox: started in sessions of their own, found again by pid, stopped for sure."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from llmops.errors import ClusterCannot
+
+
+def start_time(pid: int) -> int | None:
+    """Clock ticks since boot at which the process started; None if there is none. Tells a reused pid apart."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except (OSError, IndexError):
+        return None
+    return None if fields[0] == "Z" else int(fields[19])
+
+
+@dataclass(frozen=True)
+class Daemon:
+    """A process that outlives the one that started it; its pid and log are files in `folder`."""
+
+    name: str
+    folder: Path
+
+    @property
+    def log(self) -> Path:
+        """Where its output goes."""
+        return self.folder / f"{self.name}.log"
+
+    @property
+    def _state(self) -> Path:
+        return self.folder / f"{self.name}.pid"
+
+    @property
+    def pid(self) -> int | None:
+        """Its pid, or None if it doesn't run."""
+        try:
+            state = json.loads(self._state.read_text())
+        except (OSError, ValueError):
+            return None
+        return state["pid"] if start_time(state["pid"]) == state["started"] else None
+
+    def start(self, command: Sequence[str | Path], env: Mapping[str, str] | None = None) -> None:
+        """Start it, unless it runs."""
+        if self.pid is not None:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with self.log.open("ab") as log:
+            process = subprocess.Popen(
+                [str(part) for part in command],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **(env or {})},
+                start_new_session=True,
+            )
+        self._state.write_text(json.dumps({"pid": process.pid, "started": start_time(process.pid)}))
+
+    def check(self) -> None:
+        """Raise ClusterCannot with the end of its log if it doesn't run."""
+        if self.pid is None:
+            raise ClusterCannot(f"{self.name} of the sandbox ended; {self.log} ends:\n{self.tail()}")
+
+    def tail(self, lines: int = 15) -> str:
+        """The end of its log."""
+        try:
+            return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+        except OSError:
+            return "(no log)"
+
+    def stop(self, grace: float = 10) -> None:
+        """SIGTERM, then SIGKILL to its whole group after `grace` seconds."""
+        pid = self.pid
+        if pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+            deadline = time.monotonic() + grace
+            while self.pid is not None and time.monotonic() < deadline:
+                _reap(pid)
+                time.sleep(0.02)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
+            _reap(pid)
+        self._state.unlink(missing_ok=True)
+
+
+def _reap(pid: int) -> None:
+    """Collect the exit status if it was our child; another's is not ours to collect."""
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
