@@ -1,0 +1,227 @@
+"""The images that the sandbox knows: names and digests, each of which stands for a local program.
+
+One JSON file is shared by the stand-in registry, which serves manifests and configs of these images, and by the node
+agent, which starts their programs. Both read it at each use, so that an image is there as soon as it is added.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypedDict
+
+from llmops.errors import BadInput
+
+MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
+CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
+
+_HOST = re.compile(r"^(?:[^/]*[.:][^/]*|localhost)$")
+_REPOSITORY = re.compile(r"^[^/@\s]+(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)+$")
+_TAG = re.compile(r"^\w[\w.-]{0,127}$", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image: what a registry says of it, and the program that stands for it.
+
+    Args:
+        repository: Full name with its host, for example `docker.io/vllm/vllm-openai`.
+        tag: The tag under which it was added.
+        digest: `sha256:...` of `manifest_bytes`.
+        program: Entrypoint; `{pod_ip}` and `{python}` are filled in by the node agent.
+        env: Environment that the image sets.
+    """
+
+    repository: str
+    tag: str
+    digest: str
+    program: tuple[str, ...]
+    env: Mapping[str, str]
+
+    @property
+    def reference(self) -> str:
+        """Repository and digest: names this image for ever."""
+        return f"{self.repository}@{self.digest}"
+
+
+@dataclass(frozen=True)
+class Reference:
+    """An image's name, taken apart; host and `library/` filled in, as container runtimes do."""
+
+    repository: str
+    tag: str | None
+    digest: str | None
+
+    @classmethod
+    def parse(cls, text: str) -> Reference:
+        """Take `repo[:tag][@digest]` apart; without either the tag is `latest`.
+
+        Raises:
+            BadInput: `text` is no image reference.
+        """
+        rest, _, digest = text.partition("@")
+        head, separator, last = rest.rpartition("/")
+        last, colon, tag = last.partition(":")
+        repository = normalise(head + separator + last)
+        if (
+            not _REPOSITORY.match(repository)
+            or (colon and not _TAG.match(tag))
+            or ("@" in text and not re.fullmatch(r"sha256:[0-9a-f]{64}", digest))
+        ):
+            raise BadInput(f"{text!r} is no image reference: expected repository[:tag][@sha256:digest]")
+        return cls(repository, tag or (None if digest else "latest"), digest or None)
+
+    def __str__(self) -> str:
+        return self.repository + (f":{self.tag}" if self.tag else "") + (f"@{self.digest}" if self.digest else "")
+
+
+def normalise(repository: str) -> str:
+    """Repository with its host: `vllm/x` is `docker.io/vllm/x`, `busybox` is `docker.io/library/busybox`."""
+    host, slash, rest = repository.partition("/")
+    if not slash or not _HOST.match(host):
+        host, rest = "docker.io", repository
+    if host == "index.docker.io":
+        host = "docker.io"
+    if host == "docker.io" and "/" not in rest:
+        rest = f"library/{rest}"
+    return f"{host}/{rest}"
+
+
+def config_bytes(image: Image) -> bytes:
+    """The OCI image config: the same bytes for the same program and environment, on every machine."""
+    return _config(image.program, image.env)
+
+
+def manifest_bytes(image: Image) -> bytes:
+    """The OCI manifest; its SHA-256 is the image's digest."""
+    return _manifest(image.program, image.env)
+
+
+def _json(content: object) -> bytes:
+    return json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _config(program: tuple[str, ...], env: Mapping[str, str]) -> bytes:
+    return _json({
+        "architecture": "amd64",
+        "os": "linux",
+        "config": {"Entrypoint": list(program), "Env": [f"{key}={env[key]}" for key in sorted(env)]},
+        "rootfs": {"type": "layers", "diff_ids": []},
+    })  # fmt: skip
+
+
+def _manifest(program: tuple[str, ...], env: Mapping[str, str]) -> bytes:
+    config = _config(program, env)
+    return _json({
+        "schemaVersion": 2,
+        "mediaType": MANIFEST_TYPE,
+        "config": {
+            "mediaType": CONFIG_TYPE,
+            "digest": f"sha256:{hashlib.sha256(config).hexdigest()}",
+            "size": len(config),
+        },
+        "layers": [],
+    })  # fmt: skip
+
+
+class _Content(TypedDict):
+    program: list[str]
+    env: dict[str, str]
+
+
+class _Repository(TypedDict):
+    tags: dict[str, str]
+    images: dict[str, _Content]
+
+
+class ImageStore:
+    """The images in one JSON file; each call reads it, each change replaces it as a whole.
+
+    Args:
+        path: The file; it need not exist yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def add(self, repository: str, tag: str, program: tuple[str, ...], env: Mapping[str, str] | None = None) -> Image:
+        """Add an image under a tag. A tag that is there moves; what it named stays known by its digest.
+
+        Raises:
+            BadInput: Repository or tag are malformed, or there is no program.
+        """
+        parsed = Reference.parse(f"{repository}:{tag}")
+        if not program:
+            raise BadInput(f"image {parsed}: it needs a program to stand for it")
+        found = dict(env or {})
+        digest = f"sha256:{hashlib.sha256(_manifest(program, found)).hexdigest()}"
+        with self._change() as content:
+            known = content.setdefault(parsed.repository, {"tags": {}, "images": {}})
+            known["images"][digest] = {"program": list(program), "env": found}
+            known["tags"][tag] = digest
+        return Image(parsed.repository, tag, digest, program, found)
+
+    def resolve(self, reference: str) -> Image | None:
+        """The image that `repo:tag`, `repo@sha256:...` or both name; None if there is none.
+
+        As with a registry, a digest wins over the tag beside it.
+        """
+        try:
+            parsed = Reference.parse(reference)
+        except BadInput:
+            return None
+        known = self._read().get(parsed.repository)
+        if known is None:
+            return None
+        digest = parsed.digest or known["tags"].get(parsed.tag or "latest", "")
+        content = known["images"].get(digest)
+        if content is None:
+            return None
+        tag = parsed.tag or next((name for name, value in known["tags"].items() if value == digest), "")
+        return Image(parsed.repository, tag, digest, tuple(content["program"]), content["env"])
+
+    def all(self) -> list[Image]:
+        """Every tagged image, by repository and tag in the order in which the tags were added."""
+        return [
+            Image(repository, tag, digest, tuple(content["program"]), content["env"])
+            for repository, known in self._read().items()
+            for tag, digest in known["tags"].items()
+            for content in [known["images"][digest]]
+        ]
+
+    def remove(self, repository: str, tag: str) -> None:
+        """Forget a tag, and the image itself where no other tag names it; nothing happens if it isn't there."""
+        repository = normalise(repository)
+        with self._change() as content:
+            known = content.get(repository)
+            digest = known["tags"].pop(tag, None) if known else None
+            if known and digest and digest not in known["tags"].values():
+                del known["images"][digest]
+            if known and not known["images"]:
+                del content[repository]
+
+    def _read(self) -> dict[str, _Repository]:
+        try:
+            return json.loads(self.path.read_text())
+        except FileNotFoundError:
+            return {}
+        except ValueError as error:
+            raise BadInput(f"{self.path}: not an image store: {error}", remedy="Remove the file.") from error
+
+    @contextmanager
+    def _change(self) -> Iterator[dict[str, _Repository]]:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            content = self._read()
+            yield content
+            temporary = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+            temporary.write_text(json.dumps(content, indent=1))
+            temporary.replace(self.path)
