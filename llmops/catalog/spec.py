@@ -6,10 +6,12 @@ Defaults live here and nowhere else. Unknown fields are refused everywhere.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 NAME = r"^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$"
 QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|[kMGTPE]i?)?$"
@@ -17,11 +19,31 @@ DEFAULT_INCLUDE = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "*.t
 # Formats that run code when they are loaded (pickle) or that vLLM loads only on request.
 UNSAFE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".h5", ".msgpack")
 
+INCONSISTENT = "inconsistent"
+
 
 class Strict(BaseModel):
     """Immutable, and unknown fields are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+Problem = tuple[tuple[str | int, ...], str]
+
+
+def raise_inconsistent(problems: Iterator[Problem]) -> None:
+    """Refuse values that are each allowed but don't go together, naming the fields.
+
+    Args:
+        problems: Field, as a path below the model that is validated, and what is wrong with it.
+
+    Raises:
+        PydanticCustomError: There is a problem; its context carries all of them under `problems`.
+    """
+    found = list(problems)
+    if found:
+        text = "; ".join(f"{'.'.join(map(str, path))}: {message}" for path, message in found)
+        raise PydanticCustomError(INCONSISTENT, "{text}", {"text": text, "problems": found})
 
 
 class SecretKey(Strict):
@@ -36,61 +58,41 @@ class Weights(Strict):
 
     repo: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$", description="Hub repository, owner/name.")]
     revision: Annotated[str, Field(min_length=1)] = Field(
-        "main", description="A commit (40 hex digits: pinned), or a branch or tag (followed)."
+        default="main", description="A commit (40 hex digits: pinned), or a branch or tag (followed)."
     )
-    include: tuple[str, ...] = Field(DEFAULT_INCLUDE, min_length=1, description="Patterns of files to take.")
-    exclude: tuple[str, ...] = Field((), description="Patterns of files to leave out of those.")
-    allow_pickle: bool = Field(False, description="Take formats that can run code when loaded. Off for a reason.")
-    token: SecretKey | None = Field(None, description="Hub token, for gated or private repositories.")
+    include: tuple[str, ...] = Field(default=DEFAULT_INCLUDE, min_length=1, description="Patterns of files to take.")
+    exclude: tuple[str, ...] = Field(default=(), description="Patterns of files to leave out of those.")
+    allow_pickle: bool = Field(
+        default=False, description="Take formats that can run code when loaded. Off for a reason."
+    )
+    token: SecretKey | None = Field(default=None, description="Hub token, for gated or private repositories.")
+
+    @model_validator(mode="after")
+    def _safe(self) -> Weights:
+        if not self.allow_pickle:
+            raise_inconsistent(
+                (
+                    ("include", index),
+                    f"{pattern!r} takes a format that can run code when loaded: set allow_pickle if it must be",
+                )
+                for index, pattern in enumerate(self.include)
+                if pattern.lower().endswith(UNSAFE_SUFFIXES)
+            )
+        return self
 
 
 class EngineOptions(Strict):
     """The engine options that most models set; everything else goes into `args`. Names are vLLM's."""
 
-    max_model_len: Annotated[int, Field(ge=1)] | None = Field(None, description="Context length, tokens.")
-    max_num_seqs: Annotated[int, Field(ge=1)] | None = Field(None, description="Concurrent sequences.")
+    max_model_len: Annotated[int, Field(ge=1)] | None = Field(default=None, description="Context length, tokens.")
+    max_num_seqs: Annotated[int, Field(ge=1)] | None = Field(default=None, description="Concurrent sequences.")
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = None
     tensor_parallel_size: Annotated[int, Field(ge=1)] = 1
     dtype: Literal["auto", "bfloat16", "float16", "float32", "half", "float"] | None = None
     quantization: str | None = None
     kv_cache_dtype: str | None = None
     enforce_eager: bool = False
-    trust_remote_code: bool = Field(False, description="Runs code from the repository. Off for a reason.")
-
-
-class Engine(Strict):
-    """The serving program: an image repository, the versions allowed, and its options."""
-
-    image: Annotated[str, Field(pattern=r"^[a-z0-9][-a-z0-9._/:]*[a-z0-9]$")] = Field(
-        "vllm/vllm-openai", description="Image repository, without tag."
-    )
-    version: Annotated[str, Field(min_length=1)] = Field(
-        description="PEP 440 versions allowed: '0.32.0' or '==0.32.0' (pinned), '>=0.31,<0.40' (the newest of them)."
-    )
-    variant: Annotated[str, Field(pattern=r"^[a-z0-9_.-]*$")] = Field("", description="Tag suffix, such as 'cu130'.")
-    options: EngineOptions = EngineOptions()
-    args: tuple[str, ...] = Field((), description="Further arguments, as the engine takes them: '--flag' or '--flag=value'.")
-    env: dict[str, str] = Field(default_factory=dict[str, str])
-
-    @field_validator("version")
-    @classmethod
-    def _version(cls, value: str) -> str:
-        text = value if re.search(r"[<>=!~]", value) else f"=={value}"
-        try:
-            SpecifierSet(text)
-        except InvalidSpecifier as error:
-            raise ValueError("must be a version (0.32.0) or a PEP 440 range (>=0.31,<0.40)") from error
-        return text
-
-    @field_validator("args")
-    @classmethod
-    def _args(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for item in value:
-            if not re.match(r"^--[a-z][-a-z0-9._]*(=.*)?$", item, re.DOTALL):
-                raise ValueError(f"{item!r} must be a flag: '--flag' or '--flag=value'")
-            if (flag := item.split("=", 1)[0]) in RESERVED_FLAGS:
-                raise ValueError(f"{flag} is set by the pipeline; {RESERVED_FLAGS[flag]}")
-        return value
+    trust_remote_code: bool = Field(default=False, description="Runs code from the repository. Off for a reason.")
 
 
 RESERVED_FLAGS = {
@@ -98,6 +100,8 @@ RESERVED_FLAGS = {
     "--served-model-name": "it is the model's name",
     "--host": "engines listen on all addresses of their pod",
     "--port": "engines listen on 8000",
+    "--uds": "engines listen on 8000",
+    "--config": "a file's content would not be part of the release; write its options here",
     "--api-key": "use access.api_key, so that no secret stands in arguments",
     "--hf-token": "use weights.token; engines run offline",
     "--revision": "use weights.revision",
@@ -113,13 +117,97 @@ RESERVED_FLAGS = {
     "--trust-remote-code": "use engine.options.trust_remote_code",
 }
 
+RESERVED_VARIABLES = {
+    "DO_NOT_TRACK": "engines send no usage data",
+    "HF_ENDPOINT": "engines run offline",
+    "HF_HOME": "it is a folder that the pod can write to",
+    "HF_HUB_OFFLINE": "engines run offline",
+    "HF_TOKEN": "use weights.token; engines run offline",
+    "HOME": "it is a folder that the pod can write to",
+    "HUGGING_FACE_HUB_TOKEN": "use weights.token; engines run offline",
+    "TRANSFORMERS_OFFLINE": "engines run offline",
+    "USER": "it names the account that the engine runs as",
+    "VLLM_API_KEY": "use access.api_key, so that no secret stands in a specification",
+    "VLLM_NO_USAGE_STATS": "engines send no usage data",
+}
+
+
+def _image(value: str) -> str:
+    name = value.rsplit("/", 1)[-1]
+    if "@" in value:
+        raise ValueError("must be a repository without a digest; the release pins the digest of engine.version's tag")
+    if ":" in name:
+        repository, tag = value.rsplit(":", 1)
+        raise ValueError(
+            f"must be a repository without a tag: write image: {repository} and version: '{tag.lstrip('v')}'"
+        )
+    if not re.fullmatch(r"[a-z0-9]([-a-z0-9._/:]*[a-z0-9])?", value):
+        raise ValueError("must be an image repository in lower case, such as vllm/vllm-openai or ghcr.io/owner/name")
+    return value
+
+
+def _argument(value: str) -> str:
+    if not re.fullmatch(r"--[a-z][-a-z0-9._]*(=.*)?", value, re.DOTALL):
+        raise ValueError("must be a flag: '--flag' or '--flag=value'")
+    # vLLM takes an underscore for a dash, and --no-FLAG as the negation of a switch.
+    flag = value.split("=", 1)[0].replace("_", "-")
+    for reserved in (flag, flag.replace("--no-", "--", 1)):
+        if reserved in RESERVED_FLAGS:
+            raise ValueError(f"{flag} is set by the pipeline; {RESERVED_FLAGS[reserved]}")
+    return value
+
+
+def _variable(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value):
+        raise ValueError("must be the name of an environment variable")
+    if value in RESERVED_VARIABLES:
+        raise ValueError(f"is set by the pipeline; {RESERVED_VARIABLES[value]}")
+    return value
+
+
+class Engine(Strict):
+    """The serving program: an image repository, the versions allowed, and its options."""
+
+    image: Annotated[str, AfterValidator(_image)] = Field(
+        default="vllm/vllm-openai", description="Image repository, without tag."
+    )
+    version: Annotated[str, Field(min_length=1)] = Field(
+        description="PEP 440 versions allowed: '0.32.0' or '==0.32.0' (pinned), '>=0.31,<0.40' (the newest of them)."
+    )
+    variant: Annotated[str, Field(pattern=r"^[a-z0-9_.-]*$")] = Field(
+        default="", description="Tag suffix, such as 'cu130'."
+    )
+    options: EngineOptions = EngineOptions()
+    args: tuple[Annotated[str, AfterValidator(_argument)], ...] = Field(
+        default=(), description="Further arguments, as the engine takes them: '--flag' or '--flag=value'."
+    )
+    env: dict[Annotated[str, AfterValidator(_variable)], str] = Field(
+        default_factory=dict[str, str], description="Further environment; never a secret."
+    )
+    user: Annotated[int, Field(ge=0)] = Field(
+        default=2000,
+        description="User id that the engine runs as: vLLM's image brings 2000; 0 for an image that needs root.",
+    )
+
+    @field_validator("version")
+    @classmethod
+    def _version(cls, value: str) -> str:
+        text = value if re.search(r"[<>=!~]", value) else f"=={value}"
+        try:
+            SpecifierSet(text)
+        except InvalidSpecifier as error:
+            raise ValueError("must be a version (0.32.0) or a PEP 440 range (>=0.31,<0.40)") from error
+        return text
+
 
 class Gpu(Strict):
     """GPUs of one replica."""
 
-    product: str | None = Field(None, description="Value of the node label nvidia.com/gpu.product.")
-    count: Annotated[int, Field(ge=0)] = Field(1, description="nvidia.com/gpu of one replica; 0 runs on CPU.")
-    memory: Annotated[str, Field(pattern=QUANTITY)] | None = Field(None, description="Memory of one GPU, such as 48Gi.")
+    product: str | None = Field(default=None, description="Value of the node label nvidia.com/gpu.product.")
+    count: Annotated[int, Field(ge=0)] = Field(default=1, description="nvidia.com/gpu of one replica; 0 runs on CPU.")
+    memory: Annotated[str, Field(pattern=QUANTITY)] | None = Field(
+        default=None, description="Memory of one GPU, such as 48Gi."
+    )
 
 
 class Resources(Strict):
@@ -127,22 +215,27 @@ class Resources(Strict):
 
     cpu: Annotated[str, Field(pattern=QUANTITY)] = "4"
     memory: Annotated[str, Field(pattern=QUANTITY)] = "32Gi"
-    shm: Annotated[str, Field(pattern=QUANTITY)] = Field("8Gi", description="/dev/shm; the container default of 64 MB crashes vLLM.")
+    shm: Annotated[str, Field(pattern=QUANTITY)] = Field(
+        default="8Gi",
+        description="Shared memory between the engine's processes, part of memory; the default of 64 MB crashes vLLM.",
+    )
 
 
 class Gate(Strict):
     """A rule on a measured figure. Exactly one of `min`, `max`, `max_drop` and `max_ratio`."""
 
     metric: Annotated[str, Field(pattern=r"^[a-z0-9_.-]+(/[a-z0-9_.-]+)?$")] = Field(
-        description="SUITE/FIGURE: 'arithmetic/score', 'chat/p95_ttft_ms', 'chat/error_rate'; 'all/score' is over every case."
+        description="SUITE/FIGURE: 'arithmetic/score', 'chat/p95_ttft_ms', 'chat/error_rate'; "
+        "'all/score' is over every case."
     )
-    min: float | None = Field(None, description="Absolute floor.")
-    max: float | None = Field(None, description="Absolute ceiling.")
+    min: float | None = Field(default=None, description="Absolute floor.")
+    max: float | None = Field(default=None, description="Absolute ceiling.")
     max_drop: Annotated[float, Field(ge=0)] | None = Field(
-        None, description="Relative to stable on the same cases: how much lower the figure may be (0.03 = 3 points)."
+        default=None,
+        description="Relative to stable on the same cases: how much lower the figure may be (0.03 = 3 points).",
     )
     max_ratio: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="Relative to stable under the same load: canary/stable may be at most this."
+        default=None, description="Relative to stable under the same load: canary/stable may be at most this."
     )
 
     @model_validator(mode="after")
@@ -161,35 +254,49 @@ class Gate(Strict):
 class Evaluation(Strict):
     """Which suites judge a release, and by which gates."""
 
-    suites: tuple[str, ...] = Field((), description="Names of suites in evals/: quality suites and load profiles.")
+    suites: tuple[str, ...] = Field(
+        default=(), description="Names of suites in evals/: quality suites and load profiles."
+    )
     gates: tuple[Gate, ...] = ()
-    confidence: Annotated[float, Field(gt=0.5, lt=1)] = Field(0.95, description="Of relative gates.")
-    concurrency: Annotated[int, Field(ge=1)] = Field(8, description="Requests at once of the quality suites.")
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = Field(default=0.95, description="Of relative gates.")
+    concurrency: Annotated[int, Field(ge=1)] = Field(default=8, description="Requests at once of the quality suites.")
 
 
 class Rollout(Strict):
     """How a release replaces another."""
 
     strategy: Literal["surge", "in-place", "auto"] = Field(
-        "auto",
+        default="auto",
         description="surge: canary and rolling update use one GPU set more; in-place: they take it from stable, which "
         "needs two replicas or more; auto: surge where a GPU is free, else in-place where possible.",
     )
-    stabilization_seconds: Annotated[float, Field(ge=0)] = Field(60, description="Watched after the rollout, before it is final.")
-    load_mb_per_second: Annotated[float, Field(gt=0)] = Field(100, description="Slowest load speed expected; sizes the startup probe.")
-    startup_seconds: Annotated[int, Field(ge=5)] = Field(300, description="Start-up besides reading weights: compilation, warm-up.")
-    drain_seconds: Annotated[int, Field(ge=1)] = Field(120, description="How long requests in flight may go on after SIGTERM.")
-    unroute_seconds: Annotated[int, Field(ge=1)] = Field(10, description="Wait before SIGTERM until no router sends more.")
-    on_inconclusive: Literal["reject", "hold"] = Field(
-        "hold", description="hold: stable goes on, the release may be tried again; reject: as if it had failed."
+    stabilization_seconds: Annotated[float, Field(ge=0)] = Field(
+        default=60, description="Watched after the rollout, before it is final."
     )
-    keep_weights: Annotated[int, Field(ge=0)] = Field(1, description="Older weights kept besides stable's and the previous.")
+    load_mb_per_second: Annotated[float, Field(gt=0)] = Field(
+        default=100, description="Slowest load speed expected; sizes the startup probe."
+    )
+    startup_seconds: Annotated[int, Field(ge=5)] = Field(
+        default=300, description="Start-up besides reading weights: compilation, warm-up."
+    )
+    drain_seconds: Annotated[int, Field(ge=1)] = Field(
+        default=120, description="How long requests in flight may go on after SIGTERM."
+    )
+    unroute_seconds: Annotated[int, Field(ge=1)] = Field(
+        default=10, description="Wait before SIGTERM until no router sends more."
+    )
+    on_inconclusive: Literal["reject", "hold"] = Field(
+        default="hold", description="hold: stable goes on, the release may be tried again; reject: as if it had failed."
+    )
+    keep_weights: Annotated[int, Field(ge=0)] = Field(
+        default=1, description="Older weights kept besides stable's and the previous."
+    )
 
 
 class Access(Strict):
     """Who may talk to the engine."""
 
-    api_key: SecretKey | None = Field(None, description="API key that the engine asks for.")
+    api_key: SecretKey | None = Field(default=None, description="API key that the engine asks for.")
 
 
 class ModelSpec(Strict):
@@ -208,13 +315,22 @@ class ModelSpec(Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> ModelSpec:
-        tensor = self.engine.options.tensor_parallel_size
-        if self.gpu.count and tensor > self.gpu.count:
-            raise ValueError(f"engine.options.tensor_parallel_size is {tensor}, but gpu.count is {self.gpu.count}")
+        raise_inconsistent(self._problems())
+        return self
+
+    def _problems(self) -> Iterator[Problem]:
+        tensor, gpus = self.engine.options.tensor_parallel_size, self.gpu.count
+        if gpus and tensor > gpus:
+            yield ("engine", "options", "tensor_parallel_size"), f"is {tensor}, but gpu.count is {gpus}"
+        if self.gpu.product and not gpus:
+            yield ("gpu", "product"), f"is {self.gpu.product}, but gpu.count is 0"
         if self.rollout.strategy == "in-place" and self.replicas < 2:
-            raise ValueError("rollout.strategy in-place takes a replica from stable and needs replicas of 2 or more")
-        for gate in self.evaluation.gates:
+            yield ("rollout", "strategy"), "in-place takes a replica from stable and needs replicas of 2 or more"
+        for index, gate in enumerate(self.evaluation.gates):
             suite = gate.metric.split("/", 1)[0]
             if suite not in (*self.evaluation.suites, "all"):
-                raise ValueError(f"evaluation.gates: {gate.metric} names suite {suite!r}, which is not in evaluation.suites")
-        return self
+                allowed = ", ".join((*self.evaluation.suites, "all"))
+                yield (
+                    ("evaluation", "gates", index, "metric"),
+                    f"{gate.metric} names suite {suite!r}, which is not in evaluation.suites (allowed: {allowed})",
+                )
