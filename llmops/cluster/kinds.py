@@ -1,0 +1,92 @@
+"""Where each kind of object lives in the Kubernetes API, so that no call needs discovery."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from llmops.errors import BadInput
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of object.
+
+    Attributes:
+        name: Kind as objects carry it, such as `Deployment`.
+        api: apiVersion as objects carry it, such as `apps/v1`.
+        plural: Last part of its path.
+        namespaced: Whether its objects live in a namespace.
+    """
+
+    name: str
+    api: str
+    plural: str
+    namespaced: bool = True
+
+    @property
+    def group(self) -> str:
+        """API group; empty for the core group."""
+        return self.api.rpartition("/")[0]
+
+    def path(self, namespace: str | None, name: str | None = None, subresource: str | None = None) -> str:
+        """URL path of an object, or without `name` of the collection; an empty namespace means all of them."""
+        parts = ["apis" if self.group else "api", self.api]
+        if self.namespaced and namespace:
+            parts += ["namespaces", quote(namespace, safe="")]
+        parts.append(self.plural)
+        if name:
+            parts.append(quote(name, safe=""))
+        if subresource:
+            parts.append(subresource)
+        return "/" + "/".join(parts)
+
+
+_RBAC = "rbac.authorization.k8s.io/v1"
+KINDS = {
+    kind.name: kind
+    for kind in (
+        Kind("ConfigMap", "v1", "configmaps"),
+        Kind("Event", "v1", "events"),
+        Kind("LimitRange", "v1", "limitranges"),
+        Kind("Namespace", "v1", "namespaces", namespaced=False),
+        Kind("Node", "v1", "nodes", namespaced=False),
+        Kind("PersistentVolume", "v1", "persistentvolumes", namespaced=False),
+        Kind("PersistentVolumeClaim", "v1", "persistentvolumeclaims"),
+        Kind("Pod", "v1", "pods"),
+        Kind("ResourceQuota", "v1", "resourcequotas"),
+        Kind("Secret", "v1", "secrets"),
+        Kind("Service", "v1", "services"),
+        Kind("ServiceAccount", "v1", "serviceaccounts"),
+        Kind("Deployment", "apps/v1", "deployments"),
+        Kind("ReplicaSet", "apps/v1", "replicasets"),
+        Kind("SelfSubjectAccessReview", "authorization.k8s.io/v1", "selfsubjectaccessreviews", namespaced=False),
+        Kind("HorizontalPodAutoscaler", "autoscaling/v2", "horizontalpodautoscalers"),
+        Kind("CronJob", "batch/v1", "cronjobs"),
+        Kind("Job", "batch/v1", "jobs"),
+        Kind("Lease", "coordination.k8s.io/v1", "leases"),
+        Kind("EndpointSlice", "discovery.k8s.io/v1", "endpointslices"),
+        Kind("PodMonitor", "monitoring.coreos.com/v1", "podmonitors"),
+        Kind("PrometheusRule", "monitoring.coreos.com/v1", "prometheusrules"),
+        Kind("ServiceMonitor", "monitoring.coreos.com/v1", "servicemonitors"),
+        Kind("NetworkPolicy", "networking.k8s.io/v1", "networkpolicies"),
+        Kind("PodDisruptionBudget", "policy/v1", "poddisruptionbudgets"),
+        Kind("ClusterRole", _RBAC, "clusterroles", namespaced=False),
+        Kind("ClusterRoleBinding", _RBAC, "clusterrolebindings", namespaced=False),
+        Kind("Role", _RBAC, "roles"),
+        Kind("RoleBinding", _RBAC, "rolebindings"),
+        Kind("PriorityClass", "scheduling.k8s.io/v1", "priorityclasses", namespaced=False),
+        Kind("StorageClass", "storage.k8s.io/v1", "storageclasses", namespaced=False),
+    )
+}
+
+
+def kind_of(name: str) -> Kind:
+    """Look a kind up by its name.
+
+    Raises:
+        BadInput: No such kind is used by llmops.
+    """
+    if (kind := KINDS.get(name)) is None:
+        raise BadInput(f"kind {name!r} is not one of those that llmops talks about: {', '.join(sorted(KINDS))}")
+    return kind

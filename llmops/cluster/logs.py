@@ -1,0 +1,161 @@
+"""Following a container's log over lost connections, without losing or repeating lines where possible."""
+
+from __future__ import annotations
+
+import queue
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import urllib3
+from urllib3.exceptions import HTTPError
+
+from llmops.cluster.problems import Call
+from llmops.cluster.transport import Passing, Transport
+from llmops.cluster.watch import lines, wake
+from llmops.errors import BadInput, ClusterCannot
+
+LOOK_SECONDS = 0.25
+"""How often `stop` is asked while the container is quiet."""
+
+SILENCE_SECONDS = 300.0
+PAUSE_SECONDS = 0.5
+
+_STAMP = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?Z(?: |$)")
+
+
+@dataclass
+class Bookmark:
+    """Where in a log a reader stands, by the timestamps that the kubelet gives to lines.
+
+    A log can only be asked for from a whole second on, so that a reader who comes back gets some lines again:
+    those before the last one read, and as many of the last one's very timestamp as were read.
+    """
+
+    stamp: tuple[str, str] = ("", "")
+    count: int = 0
+    _again: int = field(default=0, repr=False)
+
+    def since(self) -> str | None:
+        """Value of `sinceTime` to go on from; None from the beginning."""
+        return f"{self.stamp[0]}Z" if self.stamp[0] else None
+
+    def resume(self) -> None:
+        """A new connection begins: the lines of the last timestamp will come again."""
+        self._again = self.count
+
+    def take(self, line: str) -> str | None:
+        """The text of a line as it came with its timestamp, or None if it was read before."""
+        match = _STAMP.match(line)
+        if match is None:
+            return line
+        stamp = (match[1], (match[2] or "").ljust(9, "0"))
+        if stamp < self.stamp:
+            return None
+        if stamp == self.stamp:
+            if self._again:
+                self._again -= 1
+                return None
+            self.count += 1
+        else:
+            self.stamp, self.count, self._again = stamp, 1, 0
+        return line[match.end() :]
+
+
+def follow(
+    transport: Transport,
+    path: str,
+    call: Call,
+    container: str,
+    pod: Callable[[], dict[str, Any] | None],
+    stop: Callable[[], bool],
+) -> Iterator[str]:
+    """Yield the lines of a container until its pod has ended or `stop()`; see `Cluster.follow_logs`."""
+    mark = Bookmark()
+    while not stop():
+        ended = has_ended(pod(), container)
+        try:
+            for line in _connection(transport, path, call, container, mark, stop):
+                if (text := mark.take(line)) is not None:
+                    yield text
+        except Passing:
+            pass
+        except (BadInput, ClusterCannot):
+            # 400 until the container has started, 404 when the pod is gone: the pod tells.
+            if pod() is None:
+                return
+        # Asked before the log was read to its end: then nothing can have come after it.
+        if ended:
+            return
+        _rest(PAUSE_SECONDS, stop)
+
+
+def has_ended(pod: dict[str, Any] | None, container: str) -> bool:
+    """Whether a container will write no more: its pod is gone, or has ended, and is not to start it again."""
+    if pod is None:
+        return True
+    status: dict[str, Any] = pod.get("status") or {}
+    if status.get("phase") in ("Succeeded", "Failed"):
+        return True
+    states = {item.get("name"): item.get("state") or {} for item in status.get("containerStatuses") or ()}
+    over = "terminated" in states.get(container, {})
+    return over and (pod.get("spec") or {}).get("restartPolicy") == "Never"
+
+
+def _connection(
+    transport: Transport, path: str, call: Call, container: str, mark: Bookmark, stop: Callable[[], bool]
+) -> Iterator[str]:
+    """Lines of one connection; read in a thread, so that `stop` is noticed while the container is quiet."""
+    query = {"container": container, "follow": "true", "timestamps": "true"}
+    if since := mark.since():
+        query["sinceTime"] = since
+    response = transport.stream(path, call=call, query=query, read_timeout=SILENCE_SECONDS)
+    mark.resume()
+    found: queue.Queue[str | None] = queue.Queue(maxsize=1000)
+    over = threading.Event()
+    reader = threading.Thread(target=_read, args=(response, found, over), name=f"log of {path}", daemon=True)
+    reader.start()
+    try:
+        while not stop():
+            try:
+                line = found.get(timeout=LOOK_SECONDS)
+            except queue.Empty:
+                continue
+            if line is None:
+                return
+            yield line
+    finally:
+        over.set()
+        wake(response)
+        reader.join(timeout=5)
+        response.close()
+
+
+def _read(response: urllib3.BaseHTTPResponse, found: queue.Queue[str | None], over: threading.Event) -> None:
+    def put(line: str | None) -> None:
+        while not over.is_set():
+            try:
+                return found.put(line, timeout=LOOK_SECONDS)
+            except queue.Full:
+                continue
+        return None
+
+    try:
+        for line in lines(response):
+            put(line.decode("utf-8", "replace"))
+            if over.is_set():
+                return
+    except (HTTPError, OSError, ValueError):
+        # The connection is lost: whoever follows reconnects.
+        return
+    finally:
+        put(None)
+
+
+def _rest(seconds: float, stop: Callable[[], bool]) -> None:
+    end = time.monotonic() + seconds
+    while not stop() and (left := end - time.monotonic()) > 0:
+        time.sleep(min(left, LOOK_SECONDS))
