@@ -1,0 +1,224 @@
+"""What is known of a model's releases, kept in the cluster as ConfigMaps.
+
+Three kinds of ConfigMap hold it: the pins of a release (immutable), its record (outcomes of its stages and its verdict),
+and the state of the model (which release is stable, which is under trial). Losing Dagster's database loses none of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, Field
+
+from llmops import names
+from llmops.catalog.spec import Strict
+from llmops.cluster.client import Cluster
+from llmops.cluster.problems import AlreadyExists, NotFound
+from llmops.errors import BadInput
+from llmops.releases.release import Release
+
+VerdictValue = Literal["Passed", "Failed", "Inconclusive"]
+OutcomeT = TypeVar("OutcomeT", bound=BaseModel)
+
+STAGES = ("release", "weights", "checksum", "canary", "evaluation", "promotion")
+VERDICT_KEY = "verdict.json"
+LIVE_KEYS = ("stable", "previous", "candidate")
+
+
+class State(Strict):
+    """Which releases of a model matter now; each is a release id.
+
+    Args:
+        stable: Serves users.
+        previous: Served before it; what a rollback goes back to.
+        candidate: Under trial, or the last that was.
+    """
+
+    stable: str | None = None
+    previous: str | None = None
+    candidate: str | None = None
+
+
+class Record(Strict):
+    """What is kept of a trial of a release: what was decided, why, on which figures, and who asked for it."""
+
+    model: str
+    release: str
+    verdict: VerdictValue
+    reason: str
+    stage: str = Field(description="Stage at which it was decided.")
+    image: str
+    commit: str
+    figures: dict[str, float] = Field(default_factory=dict[str, float])
+    stages: dict[str, float] = Field(default_factory=dict[str, float], description="Seconds that each stage took.")
+    run: str = ""
+    requested_by: str = ""
+    finished: datetime.datetime
+
+
+class VerifiedWeights(Strict):
+    """Proof that the volume holds the weights: written when every byte has been read back and compared."""
+
+    path: str
+    files: int
+    bytes: int
+    verified: datetime.datetime
+
+
+class Records:
+    """Reads and writes what is known of releases.
+
+    Args:
+        cluster: Where it is kept; the ConfigMaps stand in its namespace.
+    """
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+
+    def save_release(self, pins: dict[str, Any]) -> None:
+        """Keep the pins of a release; those that are there already are the same, as the name has their hash."""
+        try:
+            self.cluster.create(pins)
+        except AlreadyExists:
+            return
+
+    def release(self, model: str, release: str) -> Release:
+        """The pins of a release.
+
+        Raises:
+            BadInput: There is no such release of this model.
+        """
+        found = self.cluster.get("ConfigMap", names.pins_name(model, release))
+        if found is None:
+            raise BadInput(
+                f"{model}: there is no release {release}", remedy=f"`llmops history {model}` lists those there are."
+            )
+        return Release.model_validate_json(found["data"][names.RELEASE_FILE])
+
+    def state(self, model: str) -> State:
+        """Which releases of the model are stable, previous and under trial."""
+        found = self.cluster.get("ConfigMap", names.state_name(model))
+        return State.model_validate((found or {}).get("data") or {})
+
+    def update_state(self, model: str, **changes: str | None) -> State:
+        """Change some of the state; None removes."""
+        self._write(names.state_name(model), model, "", dict(changes))
+        return self.state(model)
+
+    def outcome(self, model: str, release: str, stage: str, kind: type[OutcomeT]) -> OutcomeT | None:
+        """What a stage left for this release; None if it did not get there."""
+        text = self._data(names.record_name(model, release)).get(f"{stage}.json")
+        return kind.model_validate_json(text) if text else None
+
+    def save_outcome(self, model: str, release: str, stage: str, outcome: BaseModel | None) -> None:
+        """Keep what a stage made of this release; None forgets it."""
+        text = outcome.model_dump_json() if outcome is not None else None
+        self._write(names.record_name(model, release), model, release, {f"{stage}.json": text})
+
+    def save_seconds(self, model: str, release: str, stage: str, seconds: float) -> None:
+        """Keep how long a stage took, whatever became of it."""
+        self._write(names.record_name(model, release), model, release, {f"{stage}.seconds": f"{seconds:.3f}"})
+
+    def seconds(self, model: str, release: str) -> dict[str, float]:
+        """How long each stage of this release took; a stage that was not reached took 0."""
+        data = self._data(names.record_name(model, release))
+        return {stage: float(data.get(f"{stage}.seconds", 0)) for stage in STAGES}
+
+    def record(self, model: str, release: str) -> Record | None:
+        """The record of the release's last trial; None if none has ended."""
+        text = self._data(names.record_name(model, release)).get(VERDICT_KEY)
+        return Record.model_validate_json(text) if text else None
+
+    def save_record(self, record: Record) -> None:
+        """Keep a verdict."""
+        self._write(
+            names.record_name(record.model, record.release),
+            record.model,
+            record.release,
+            {VERDICT_KEY: record.model_dump_json()},
+        )
+
+    def forget_trial(self, model: str, release: str) -> None:
+        """Make the release one that was never tried: for `--retry`. What is known of its weights stays."""
+        forgotten: dict[str, str | None] = {VERDICT_KEY: None}
+        for stage in STAGES[1:]:
+            forgotten |= {f"{stage}.json": None, f"{stage}.seconds": None}
+        self._write(names.record_name(model, release), model, release, forgotten)
+
+    def history(self, model: str) -> list[Record]:
+        """Records of all trials that ended, newest first."""
+        found = [
+            Record.model_validate_json(each["data"][VERDICT_KEY])
+            for each in self.cluster.list("ConfigMap", labels={names.MODEL_LABEL: model, names.RECORD_LABEL: "trial"})
+            if VERDICT_KEY in (each.get("data") or {})
+        ]
+        return sorted(found, key=lambda record: record.finished, reverse=True)
+
+    def verified_weights(self, model: str, key: str) -> VerifiedWeights | None:
+        """Proof that these weights are on the volume; None if they were never verified, or are collected."""
+        text = self._data(_weights_name(model, key)).get("verified.json")
+        return VerifiedWeights.model_validate_json(text) if text else None
+
+    def save_verified_weights(self, model: str, key: str, verified: VerifiedWeights) -> None:
+        """Keep the proof."""
+        self._write(_weights_name(model, key), model, "", {"verified.json": verified.model_dump_json()}, kind="weights")
+
+    def verified_keys(self, model: str) -> list[str]:
+        """Keys of all weights of the model that are on the volume, newest proof first."""
+        found = self.cluster.list("ConfigMap", labels={names.MODEL_LABEL: model, names.RECORD_LABEL: "weights"})
+        proofs = [
+            (VerifiedWeights.model_validate_json(text), each["metadata"]["name"].removeprefix(_weights_name(model, "")))
+            for each in found
+            if (text := (each.get("data") or {}).get("verified.json"))
+        ]
+        return [key for _, key in sorted(proofs, key=lambda proof: proof[0].verified, reverse=True)]
+
+    def forget_weights(self, model: str, key: str) -> None:
+        """Forget the proof: before the weights are removed, or when they were found altered."""
+        self.cluster.delete("ConfigMap", _weights_name(model, key))
+
+    def prune(self, model: str, limit: int) -> list[str]:
+        """Remove the oldest records above `limit`, never those of stable, previous or candidate.
+
+        Returns:
+            Ids of the releases that were forgotten.
+        """
+        state = self.state(model)
+        live = {getattr(state, key) for key in LIVE_KEYS}
+        old = [record.release for record in self.history(model)[limit:] if record.release not in live]
+        for release in old:
+            self.cluster.delete("ConfigMap", names.record_name(model, release))
+            self.cluster.delete("ConfigMap", names.pins_name(model, release))
+        return old
+
+    def _data(self, name: str) -> dict[str, str]:
+        return (self.cluster.get("ConfigMap", name) or {}).get("data") or {}
+
+    def _write(
+        self, name: str, model: str, release: str, data: dict[str, str | None], kind: str | None = None
+    ) -> None:
+        """Set and remove single keys, so that writers of other keys are not disturbed."""
+        with contextlib.suppress(NotFound):
+            self.cluster.patch("ConfigMap", name, {"data": data})
+            return
+        kind = kind or ("trial" if release else "state")
+        body = {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {
+                "name": name,
+                "labels": names.labels(model, release, "record") | {names.RECORD_LABEL: kind},
+            },
+            "data": {key: value for key, value in data.items() if value is not None},
+        }
+        try:
+            self.cluster.create(body)
+        except AlreadyExists:
+            self.cluster.patch("ConfigMap", name, {"data": data})
+
+
+
+def _weights_name(model: str, key: str) -> str:
+    return f"{model}.weights.{key}"

@@ -1,0 +1,83 @@
+"""Stage 4: the release runs beside stable and answers a real completion."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Generator
+
+import dagster as dg
+
+from llmops import names
+from llmops.cluster.wait import wait_for_rollout
+from llmops.errors import ClusterCannot
+from llmops.manifests.engine import deployment, service, startup_budget_seconds
+from llmops.preflight.snapshot import take_snapshot
+from llmops.preflight.strategy import choose_strategy
+from llmops.releases.release import Release
+from llmops.stages.cleanup import lend_replica, remove_canary
+from llmops.stages.endpoints import endpoint_of, prove
+from llmops.stages.outcomes import CanaryOutcome, ChecksumOutcome, EvaluationOutcome
+from llmops.stages.platform import Platform
+from llmops.stages.trial import Trial, trial
+
+# How long a canary may outlive the run that made it before it is taken for forgotten.
+LIFETIME = datetime.timedelta(hours=6)
+GONE_SECONDS = 300.0
+
+
+def canary(
+    context: dg.AssetExecutionContext, platform: Platform, checksum: ChecksumOutcome
+) -> Generator[dg.MaterializeResult[CanaryOutcome]]:
+    """A Deployment of the release beside stable, ready when it has answered a real completion."""
+    with trial(context, platform, "canary") as current:
+        outcome = _deploy(current, current.load(checksum.release))
+    metadata = {"url": outcome.url, "ready_seconds": outcome.ready_seconds, "surge": outcome.surge}
+    yield dg.MaterializeResult(value=outcome, metadata=metadata)
+
+
+def _deploy(current: Trial, release: Release) -> CanaryOutcome:
+    evaluated = current.records.outcome(release.model, release.id, "evaluation", EvaluationOutcome)
+    before = current.records.outcome(release.model, release.id, "canary", CanaryOutcome)
+    if evaluated and before and evaluated.verdict.value == "Passed":
+        current.log(f"{release.model} {release.id} has passed its evaluation already; no canary is needed")
+        return before
+    started = time.monotonic()
+    name = names.engine_name(release.model, "canary")
+    found = current.cluster.get("Deployment", name)
+    if found and found["metadata"]["labels"].get(names.RELEASE_LABEL) != release.id:
+        current.log(f"Deployment {name} is left from another release; it is removed first")
+        remove_canary(current.platform, release.model, wait=GONE_SECONDS)
+        found = None
+    surge = True
+    if found is None:
+        surge = _place(current, release)
+    current.platform.trial_open(release.model, release.id)
+    expires = (datetime.datetime.now(datetime.UTC) + LIFETIME).isoformat(timespec="seconds")
+    current.cluster.apply(
+        deployment(release, current.settings, "canary", 1, run=current.run, expires_at=expires, surge=surge)
+    )
+    current.cluster.apply(service(release, current.settings, "canary", run=current.run, expires_at=expires))
+    current.log(f"Deployment {name} applied: {release.engine.reference}")
+    wait_for_rollout(
+        current.cluster, name, timeout=startup_budget_seconds(release) + 60, on_progress=current.log
+    )
+    endpoint = endpoint_of(current.platform, release, "canary")
+    text = prove(endpoint, timeout=30)
+    seconds = round(time.monotonic() - started, 2)
+    current.log(f"{name} answered after {seconds} s: {text[:80]!r}")
+    return CanaryOutcome(
+        model=release.model, release=release.id, url=endpoint.base_url, ready_seconds=seconds, surge=surge
+    )
+
+
+def _place(current: Trial, release: Release) -> bool:
+    """Find the canary a GPU: a free one, or one lent by stable. True for a free one."""
+    choice = choose_strategy(current.spec, take_snapshot(current.cluster, current.spec, current.settings))
+    if choice.refusal:
+        raise ClusterCannot(choice.refusal, remedy=choice.remedy)
+    if choice.strategy == "in-place":
+        current.log(f"no GPU is free: stable of {release.model} lends one replica to its canary")
+        lend_replica(current.platform, release.model)
+        return False
+    return True

@@ -1,0 +1,80 @@
+"""Stage 3: every byte of the weights is read back from the volume and compared with the pins."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Generator
+
+import dagster as dg
+
+from llmops import names
+from llmops.errors import BadRelease
+from llmops.manifests.jobs import checksum_job, collect_job, download_job
+from llmops.releases.records import VerifiedWeights
+from llmops.releases.release import Release
+from llmops.stages.jobs import run_job
+from llmops.stages.outcomes import ChecksumOutcome, WeightsOutcome
+from llmops.stages.platform import Platform
+from llmops.stages.trial import Trial, trial
+
+# A shard is worth a pod from about this size on.
+SHARD_BYTES = 20 * 10**9
+MOST_SHARDS = 8
+
+
+def checksum(
+    context: dg.AssetExecutionContext, platform: Platform, weights: WeightsOutcome
+) -> Generator[dg.MaterializeResult[ChecksumOutcome]]:
+    """Proof that the volume holds exactly the pinned bytes; nothing downstream mounts weights without it."""
+    with trial(context, platform, "checksum") as current:
+        outcome, metadata = _verify(current, current.load(weights.release))
+    yield dg.MaterializeResult(value=outcome, metadata=metadata)
+
+
+def shards(size: int) -> int:
+    """Pods that read weights of this many bytes at once."""
+    return max(1, min(MOST_SHARDS, size // SHARD_BYTES))
+
+
+def _verify(current: Trial, release: Release) -> tuple[ChecksumOutcome, dict[str, dg.MetadataValue]]:
+    pins = release.weights
+    path = names.weights_path(release.model, pins.key)
+    outcome = ChecksumOutcome(
+        model=release.model,
+        release=release.id,
+        path=path,
+        files=len(pins.files),
+        bytes=pins.size,
+        already_verified=True,
+    )
+    metadata: dict[str, dg.MetadataValue] = {
+        "manifest": dg.MetadataValue.text(f"{path}.sha256"),
+        "files": dg.MetadataValue.int(len(pins.files)),
+        "bytes": dg.MetadataValue.int(pins.size),
+    }
+    if verified := current.records.verified_weights(release.model, pins.key):
+        current.log(f"{path}: every byte was compared on {verified.verified:%Y-%m-%d %H:%M} UTC")
+        return outcome, metadata
+    job = checksum_job(release, current.settings, shards(pins.size), current.run)
+    try:
+        result = run_job(current, job)
+    except BadRelease:
+        _discard(current, release, job["metadata"]["name"])
+        raise
+    now = datetime.datetime.now(datetime.UTC)
+    proof = VerifiedWeights(path=path, files=len(pins.files), bytes=pins.size, verified=now)
+    current.records.save_verified_weights(release.model, pins.key, proof)
+    metadata["seconds"] = dg.MetadataValue.float(round(result.seconds, 2))
+    metadata["mb_per_second"] = dg.MetadataValue.float(round(pins.size / 1e6 / max(result.seconds, 1e-3), 1))
+    return outcome.model_copy(update={"already_verified": False}), metadata
+
+
+def _discard(current: Trial, release: Release, checksum_name: str) -> None:
+    """Remove bytes that are not what was pinned, and the Jobs that vouched for them, so that a retry starts anew."""
+    key = release.weights.key
+    keep = [each for each in current.records.verified_keys(release.model) if each != key]
+    current.cluster.delete("Job", checksum_name, propagation="Foreground", wait=60)
+    download = download_job(release, current.settings, current.run)
+    current.cluster.delete("Job", download["metadata"]["name"], propagation="Foreground", wait=60)
+    run_job(current, collect_job(release.model, keep, current.settings, current.run, release.id))
+    current.log(f"{names.weights_path(release.model, key)} was removed: its bytes are not the pinned ones")

@@ -1,0 +1,75 @@
+"""Stage 5: the suites are run against the canary, and the gates decide."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+import dagster as dg
+
+from llmops.evaluation import plots, report
+from llmops.evaluation.evaluate import measure
+from llmops.evaluation.gates import decide
+from llmops.evaluation.suites import load_suites
+from llmops.releases.release import Release
+from llmops.stages.endpoints import endpoint_of
+from llmops.stages.outcomes import CanaryOutcome, EvaluationOutcome
+from llmops.stages.platform import Platform
+from llmops.stages.trial import Trial, failure, trial
+
+
+def evaluation(
+    context: dg.AssetExecutionContext, platform: Platform, canary: CanaryOutcome
+) -> Generator[dg.MaterializeResult[EvaluationOutcome]]:
+    """Suites and load profiles on the canary, the same on stable where a gate compares, and the verdict."""
+    ended = None
+    with trial(context, platform, "evaluation") as current:
+        release = current.load(canary.release)
+        outcome = _evaluate(current, release)
+        verdict = outcome.verdict
+        current.log(f"{verdict.value}: {verdict.reason}")
+        if verdict.value != "Passed":
+            rejects = verdict.value == "Failed" or release.rollout.on_inconclusive == "reject"
+            value = "Failed" if rejects else "Inconclusive"
+            ended = current.conclude(value, verdict.reason, figures=outcome.canary.figures)
+    yield dg.MaterializeResult(value=outcome, metadata=_metadata(outcome))
+    if ended is not None:
+        raise failure(ended)
+
+
+def _evaluate(current: Trial, release: Release) -> EvaluationOutcome:
+    before = current.records.outcome(release.model, release.id, "evaluation", EvaluationOutcome)
+    if before and before.verdict.value == "Passed":
+        current.log(f"{release.model} {release.id} has passed already: {before.verdict.reason}")
+        return before
+    spec = release.evaluation
+    suites = load_suites(current.settings.evals_dir, spec.suites)
+    endpoint = endpoint_of(current.platform, release, "canary")
+    measured = measure(endpoint, suites, spec.concurrency, progress=current.log)
+    stable_id = current.records.state(release.model).stable
+    compared = None
+    if stable_id and any(gate.relative for gate in spec.gates):
+        current.log(f"the same cases against stable {stable_id}")
+        stable = current.records.release(release.model, stable_id)
+        compared = measure(
+            endpoint_of(current.platform, stable, "stable"), suites, spec.concurrency, progress=current.log
+        )
+    verdict = decide(spec, measured, compared)
+    return EvaluationOutcome(
+        model=release.model, release=release.id, verdict=verdict, canary=measured, stable=compared
+    )
+
+
+def _metadata(outcome: EvaluationOutcome) -> dict[str, dg.MetadataValue]:
+    """Figures as numbers, so that the UI plots them over time; tables and plots for this one."""
+    images = plots.images(outcome.canary, outcome.stable)
+    found: dict[str, dg.MetadataValue] = {
+        "verdict": dg.MetadataValue.text(outcome.verdict.value),
+        "reason": dg.MetadataValue.text(outcome.verdict.reason),
+        "gates": dg.MetadataValue.md(report.gates_table(outcome.verdict)),
+        "report": dg.MetadataValue.md(report.report(outcome.canary, outcome.stable)),
+    }
+    found |= {name: dg.MetadataValue.md(plots.markdown_image(png)) for name, png in images.items()}
+    found |= {
+        name.replace("/", "_"): dg.MetadataValue.float(value) for name, value in sorted(outcome.canary.figures.items())
+    }
+    return found

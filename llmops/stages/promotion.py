@@ -1,0 +1,152 @@
+"""Stage 6: the main Deployment moves to the release, or stays where it was."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+
+import dagster as dg
+
+from llmops import names
+from llmops.cluster.wait import wait_for_rollout
+from llmops.errors import BadRelease, LlmopsError
+from llmops.manifests.engine import deployment, disruption_budget, service, startup_budget_seconds
+from llmops.manifests.jobs import collect_job
+from llmops.releases.release import Release
+from llmops.stages.canary import GONE_SECONDS
+from llmops.stages.cleanup import remove_canary
+from llmops.stages.endpoints import PROBE_SECONDS, endpoint_of, prove
+from llmops.stages.jobs import run_job
+from llmops.stages.outcomes import CanaryOutcome, EvaluationOutcome, PromotionOutcome
+from llmops.stages.platform import Platform
+from llmops.stages.trial import Trial, trial
+
+PROOFS = 3
+PROBE_EVERY_SECONDS = 0.5
+
+
+def promotion(
+    context: dg.AssetExecutionContext, platform: Platform, evaluation: EvaluationOutcome
+) -> Generator[dg.MaterializeResult[PromotionOutcome]]:
+    """The release serves users: rolled out, proven, watched; or rolled back by itself."""
+    with trial(context, platform, "promotion", last=True) as current:
+        release = current.load(evaluation.release)
+        canary = current.records.outcome(release.model, release.id, "canary", CanaryOutcome)
+        outcome = promote(current, release, surge=canary is None or canary.surge)
+        replaced = f"replaces {outcome.replaced}" if outcome.replaced else "first release"
+        reason = f"{evaluation.verdict.reason}; {replaced}, {outcome.replicas} replicas"
+        current.conclude("Passed", reason, figures=evaluation.canary.figures)
+        collect_weights(current)
+        current.records.prune(release.model, current.settings.history_limit)
+    metadata = {"replicas": outcome.replicas, "replaced": outcome.replaced or "", "seconds": outcome.rollout_seconds}
+    yield dg.MaterializeResult(value=outcome, metadata=metadata)
+
+
+def promote(current: Trial, release: Release, *, surge: bool) -> PromotionOutcome:
+    """Roll the main Deployment to the release, prove it with real completions, and watch it.
+
+    Args:
+        current: The trial, or the rollback, that asks for it.
+        release: What shall serve.
+        surge: Whether one replica more than wanted may run meanwhile.
+
+    Raises:
+        BadRelease, ClusterCannot, MeasurementFailed: It didn't hold; `current.on_abort` brings stable back.
+    """
+    model, cluster, settings = release.model, current.cluster, current.settings
+    state = current.records.state(model)
+    replaced = state.stable if state.stable != release.id else state.previous
+    # The canary goes first: its GPU is the one that the rolling update surges into.
+    remove_canary(current.platform, model, wait=GONE_SECONDS)
+    current.on_abort = lambda: restore(current, release, state.stable)
+    started = time.monotonic()
+    replicas = current.spec.replicas
+    for wanted in (
+        service(release, settings, "stable"),
+        disruption_budget(release, settings, replicas),
+        deployment(release, settings, "stable", replicas, surge=surge),
+    ):
+        cluster.apply(wanted)
+    name = names.engine_name(model, "stable")
+    current.log(f"Deployment {name} moves to {release.id}, {replicas} replicas")
+    budget = (startup_budget_seconds(release) + release.rollout.drain_seconds) * replicas + 60
+    wait_for_rollout(cluster, name, timeout=budget, on_progress=current.log)
+    seconds = round(time.monotonic() - started, 2)
+    _watch(current, release)
+    current.records.update_state(model, stable=release.id, previous=replaced)
+    current.on_abort = None
+    return PromotionOutcome(
+        model=model, release=release.id, replicas=replicas, replaced=replaced, rollout_seconds=seconds
+    )
+
+
+def _watch(current: Trial, release: Release) -> None:
+    """Prove the rolled out release with completions through the Service, and go on for the stabilization window."""
+    endpoint = endpoint_of(current.platform, release, "stable")
+    for _ in range(PROOFS):
+        prove(endpoint, timeout=PROBE_SECONDS)
+    deadline = time.monotonic() + release.rollout.stabilization_seconds
+    while time.monotonic() < deadline:
+        _check_pods(current, release)
+        prove(endpoint, timeout=PROBE_SECONDS)
+        time.sleep(PROBE_EVERY_SECONDS)
+    _check_pods(current, release)
+
+
+def _check_pods(current: Trial, release: Release) -> None:
+    selector = names.engine_selector(release.model, "stable") | {names.RELEASE_LABEL: release.id}
+    for pod in current.cluster.list("Pod", labels=selector):
+        for status in (pod.get("status") or {}).get("containerStatuses") or []:
+            if status["restartCount"] > 0:
+                last = (status.get("lastState") or {}).get("terminated") or {}
+                why = f"{last.get('reason', 'ended')}, exit code {last.get('exitCode', '?')}"
+                raise BadRelease(
+                    f"pod {pod['metadata']['name']} restarted during the stabilization window ({why}): "
+                    f"{(last.get('message') or '').strip()[-500:]}"
+                )
+
+
+def restore(current: Trial, failed: Release, stable: str | None) -> None:
+    """Bring back what served before a promotion that did not hold.
+
+    Without a stable release there is nothing to go back to, and nothing half-done is left.
+    """
+    model, cluster, settings = failed.model, current.cluster, current.settings
+    name = names.engine_name(model, "stable")
+    if stable is None:
+        for kind in ("PodDisruptionBudget", "Service", "Deployment"):
+            cluster.delete(kind, name)
+        current.log(f"{model}: nothing served before {failed.id}; its Deployment is removed")
+        return
+    release = current.records.release(model, stable)
+    cluster.apply(service(release, settings, "stable"))
+    cluster.apply(deployment(release, settings, "stable", current.spec.replicas, surge=True))
+    current.log(f"{model} goes back to {stable}")
+    try:
+        wait_for_rollout(cluster, name, timeout=startup_budget_seconds(release) * 2, on_progress=current.log)
+    except LlmopsError as error:
+        current.log(f"{model}: the rollback to {stable} is applied, but has not finished: {error}")
+
+
+def collect_weights(current: Trial) -> None:
+    """Remove weights that nothing needs: not stable's, the previous release's, one in use, or of the N kept besides."""
+    model, records = current.model, current.records
+    state = records.state(model)
+    needed: set[str] = set()
+    for release in {state.stable, state.previous, state.candidate} - {None}:
+        assert release is not None
+        needed.add(records.release(model, release).weights.key)
+    for pod in current.cluster.list("Pod", labels={names.MODEL_LABEL: model}):
+        if (release := pod["metadata"]["labels"].get(names.RELEASE_LABEL)) and pod["metadata"]["labels"].get(
+            names.TRACK_LABEL
+        ):
+            needed.add(records.release(model, release).weights.key)
+    others = [key for key in records.verified_keys(model) if key not in needed]
+    keep = [*sorted(needed), *others[: current.spec.rollout.keep_weights]]
+    if not (gone := others[current.spec.rollout.keep_weights :]):
+        return
+    for key in gone:
+        records.forget_weights(model, key)
+    assert current.release is not None
+    run_job(current, collect_job(model, keep, current.settings, current.run, current.release.id))
+    current.log(f"{model}: weights of {len(gone)} older releases removed: {', '.join(gone)}")

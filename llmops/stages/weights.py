@@ -1,0 +1,49 @@
+"""Stage 2: the volume holds the files of the release."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+import dagster as dg
+
+from llmops import names
+from llmops.manifests.jobs import download_job
+from llmops.manifests.volume import claim
+from llmops.releases.release import Release
+from llmops.stages.jobs import run_job
+from llmops.stages.outcomes import WeightsOutcome
+from llmops.stages.platform import Platform
+from llmops.stages.trial import Trial, trial
+
+
+def weights(
+    context: dg.AssetExecutionContext, platform: Platform, release: Release
+) -> Generator[dg.MaterializeResult[WeightsOutcome]]:
+    """Weights of the release on the shared volume, downloaded by an in-cluster Job."""
+    with trial(context, platform, "weights") as current:
+        outcome, metadata = _download(current, current.load(release.id))
+    yield dg.MaterializeResult(value=outcome, metadata=metadata)
+
+
+def _download(current: Trial, release: Release) -> tuple[WeightsOutcome, dict[str, dg.MetadataValue]]:
+    pins = release.weights
+    path = names.weights_path(release.model, pins.key)
+    metadata: dict[str, dg.MetadataValue] = {
+        "path": dg.MetadataValue.text(path),
+        "files": dg.MetadataValue.int(len(pins.files)),
+        "bytes": dg.MetadataValue.int(pins.size),
+        "commit": dg.MetadataValue.text(pins.commit),
+    }
+    outcome = WeightsOutcome(model=release.model, release=release.id, path=path, bytes=pins.size, already_there=True)
+    if verified := current.records.verified_weights(release.model, pins.key):
+        current.log(f"{path}: verified on {verified.verified:%Y-%m-%d %H:%M} UTC, nothing to download")
+        return outcome, metadata
+    if current.cluster.get("PersistentVolumeClaim", current.settings.claim) is None:
+        current.cluster.apply(claim(current.settings))
+        current.log(f"claim {current.settings.claim} of {current.settings.storage} created")
+    current.log(f"downloading {pins.size / 1e6:,.1f} MB of {pins.repo} at {pins.commit[:12]} to {path}")
+    result = run_job(current, download_job(release, current.settings, current.run))
+    seconds = result.seconds
+    metadata["seconds"] = dg.MetadataValue.float(round(seconds, 2))
+    metadata["mb_per_second"] = dg.MetadataValue.float(round(pins.size / 1e6 / max(seconds, 1e-3), 1))
+    return outcome.model_copy(update={"already_there": result.adopted}), metadata
