@@ -55,6 +55,7 @@ class EnginePin(Strict):
     digest: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
     args: tuple[str, ...] = ()
     env: tuple[tuple[str, str], ...] = ()
+    user: Annotated[int, Field(ge=0)] = Field(default=2000, description="User id that the engine runs as.")
 
     @property
     def reference(self) -> str:

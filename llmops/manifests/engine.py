@@ -1,0 +1,264 @@
+"""The objects that serve a release: Deployment, Service and disruption budget, on the canary's or stable's track.
+
+Both tracks run the same pod: what was tried is what serves.
+"""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+
+from llmops import names
+from llmops.manifests import pods
+from llmops.manifests.pods import TEMPORARY_MOUNT, Manifest, mount, variable
+from llmops.names import Track
+from llmops.releases.release import Release
+from llmops.settings import Settings
+
+GPU_RESOURCE = "nvidia.com/gpu"
+GPU_PRODUCT_LABEL = "nvidia.com/gpu.product"
+PORT_NAME = "http"
+HOME = "/home/engine"
+SHARED_MEMORY_VOLUME = "shm"
+
+STARTUP_PERIOD = 2
+"""Seconds between startup probes: readiness shows this soon after it is true."""
+SHUTDOWN_MARGIN = 15
+"""Seconds that an engine gets to end after its last request: vLLM takes 3 to 4."""
+PULL_SECONDS = 1200
+"""Seconds within which a node is expected to pull an engine's image (10 GB) and mount its volumes."""
+
+
+def startup_budget_seconds(release: Release) -> int:
+    """Seconds that an engine may take from its start until it answers: reading the weights, and everything else."""
+    loading = release.weights.size / (release.rollout.load_mb_per_second * 1e6)
+    return math.ceil(loading) + release.rollout.startup_seconds
+
+
+def grace_seconds(release: Release) -> int:
+    """Seconds from a pod's deletion until it is killed: no more requests come, those in flight end, the engine ends."""
+    return release.rollout.unroute_seconds + release.rollout.drain_seconds + SHUTDOWN_MARGIN
+
+
+def progress_seconds(release: Release) -> int:
+    """Seconds without progress after which a rollout has stalled.
+
+    In place, a new pod waits for its GPU until the old one has drained.
+    """
+    return PULL_SECONDS + grace_seconds(release) + startup_budget_seconds(release)
+
+
+def weights_folder(release: Release) -> str:
+    """Where the engine's container has the verified weights: what `--model` names."""
+    return f"{names.VOLUME_MOUNT}/{names.weights_path(release.model, release.weights.key)}"
+
+
+def arguments(release: Release) -> list[str]:
+    """The engine's whole command line, after the image's own entry point."""
+    return [
+        f"--model={weights_folder(release)}",
+        f"--served-model-name={release.model}",
+        f"--port={names.ENGINE_PORT}",
+        f"--shutdown-timeout={release.rollout.drain_seconds}",
+        *release.engine.args,
+    ]
+
+
+def deployment(
+    release: Release,
+    settings: Settings,
+    track: Track,
+    replicas: int,
+    *,
+    surge: bool,
+    run: str | None = None,
+    expires_at: datetime | None = None,
+) -> Manifest:
+    """The Deployment of a release on a track.
+
+    Args:
+        release: What it runs.
+        settings: Where it runs.
+        track: Stable serves users, the canary is on trial.
+        replicas: How many pods.
+        surge: Roll by adding a pod first (one GPU set more); otherwise by taking one away first.
+        run: Run that made it, for a canary. Kept off the pods: another run that adopts the canary restarts none.
+        expires_at: When the reaper may remove it, for a canary.
+    """
+    labels = names.labels(release.model, release.id, "engine", run=run) | {names.TRACK_LABEL: track}
+    pod_labels = names.labels(release.model, release.id, "engine") | {names.TRACK_LABEL: track}
+    annotations = {names.EXPIRES_ANNOTATION: expires_at.astimezone(UTC).isoformat()} if expires_at else {}
+    selector = names.engine_selector(release.model, track)
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {
+            "name": names.engine_name(release.model, track),
+            "namespace": settings.namespace,
+            "labels": labels,
+            "annotations": annotations,
+        },
+        "spec": {
+            "replicas": replicas,
+            "revisionHistoryLimit": 2,
+            "progressDeadlineSeconds": progress_seconds(release),
+            "selector": {"matchLabels": selector},
+            "strategy": {
+                "type": "RollingUpdate",
+                "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}
+                if surge
+                else {"maxSurge": 0, "maxUnavailable": 1},
+            },
+            "template": {
+                "metadata": {
+                    "labels": pod_labels,
+                    "annotations": {
+                        "prometheus.io/scrape": "true",
+                        "prometheus.io/port": str(names.ENGINE_PORT),
+                        "prometheus.io/path": "/metrics",
+                    },
+                },
+                "spec": _pod(release, settings, selector),
+            },
+        },
+    }
+
+
+def service(release: Release, settings: Settings, track: Track, *, run: str | None = None) -> Manifest:
+    """The Service of a track: one address inside the cluster for its ready pods."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {
+            "name": names.engine_name(release.model, track),
+            "namespace": settings.namespace,
+            "labels": names.labels(release.model, release.id, "engine", run=run) | {names.TRACK_LABEL: track},
+        },
+        "spec": {
+            "type": "ClusterIP",
+            "selector": names.engine_selector(release.model, track),
+            "ports": [
+                {
+                    "name": PORT_NAME,
+                    "port": names.ENGINE_PORT,
+                    "targetPort": PORT_NAME,
+                    "protocol": "TCP",
+                    "appProtocol": "http",
+                }
+            ],
+        },
+    }
+
+
+def disruption_budget(release: Release, settings: Settings) -> Manifest:
+    """The budget of stable: a node is drained of one replica at a time, and never waits for a broken one."""
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": {
+            "name": names.engine_name(release.model, "stable"),
+            "namespace": settings.namespace,
+            "labels": names.labels(release.model, release.id, "engine") | {names.TRACK_LABEL: "stable"},
+        },
+        "spec": {
+            "maxUnavailable": 1,
+            "selector": {"matchLabels": names.engine_selector(release.model, "stable")},
+            "unhealthyPodEvictionPolicy": "AlwaysAllow",
+        },
+    }
+
+
+def _pod(release: Release, settings: Settings, selector: dict[str, str]) -> Manifest:
+    placement: Manifest = {}
+    if release.gpu.count:
+        placement["tolerations"] = [{"key": GPU_RESOURCE, "operator": "Exists", "effect": "NoSchedule"}]
+    if release.gpu.product:
+        placement["nodeSelector"] = {GPU_PRODUCT_LABEL: release.gpu.product}
+    return placement | {
+        # A node that fails should take one replica with it; better two on a node than one that waits.
+        "topologySpreadConstraints": [
+            {
+                "maxSkew": 1,
+                "topologyKey": "kubernetes.io/hostname",
+                "whenUnsatisfiable": "ScheduleAnyway",
+                "labelSelector": {"matchLabels": selector},
+            }
+        ],
+        "automountServiceAccountToken": False,
+        # A Service called `vllm` would otherwise set VLLM_PORT to an address, which vLLM takes for its port.
+        "enableServiceLinks": False,
+        "securityContext": pods.pod_security(release.engine.user),
+        "terminationGracePeriodSeconds": grace_seconds(release),
+        "containers": [_container(release)],
+        "volumes": [
+            pods.claim_volume(settings.claim, read_only=True),
+            pods.empty_volume(SHARED_MEMORY_VOLUME, memory=release.resources.shm),
+            pods.empty_volume(pods.SCRATCH_VOLUME),
+            pods.empty_volume(pods.TEMPORARY_VOLUME),
+        ],
+    }
+
+
+def _container(release: Release) -> Manifest:
+    health: Manifest = {"httpGet": {"path": "/health", "port": PORT_NAME}}
+    folder = weights_folder(release)
+    return {
+        "name": names.ENGINE_CONTAINER,
+        "image": release.engine.reference,
+        "imagePullPolicy": "IfNotPresent",
+        "args": arguments(release),
+        "env": _environment(release),
+        "ports": [{"name": PORT_NAME, "containerPort": names.ENGINE_PORT, "protocol": "TCP"}],
+        "resources": _resources(release),
+        "volumeMounts": [
+            # This release's files alone: no other model's, and nothing that is still being staged.
+            mount(
+                pods.WEIGHTS_VOLUME,
+                folder,
+                read_only=True,
+                sub_path=names.weights_path(release.model, release.weights.key),
+            ),
+            mount(SHARED_MEMORY_VOLUME, "/dev/shm"),  # noqa: S108 - the mount point, not a file of ours
+            mount(pods.SCRATCH_VOLUME, HOME),
+            mount(pods.TEMPORARY_VOLUME, TEMPORARY_MOUNT),
+        ],
+        "startupProbe": health
+        | {
+            "periodSeconds": STARTUP_PERIOD,
+            "timeoutSeconds": 5,
+            "failureThreshold": math.ceil(startup_budget_seconds(release) / STARTUP_PERIOD),
+        },
+        "readinessProbe": health | {"periodSeconds": 2, "timeoutSeconds": 5, "failureThreshold": 3},
+        # A minute of silence: an engine under load answers late, and a restart costs the whole load time.
+        "livenessProbe": health | {"periodSeconds": 10, "timeoutSeconds": 10, "failureThreshold": 6},
+        # Endpoints lag behind a deletion: SIGTERM waits until no router sends more.
+        "lifecycle": {"preStop": {"sleep": {"seconds": release.rollout.unroute_seconds}}},
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "securityContext": pods.container_security(),
+    }
+
+
+def _environment(release: Release) -> list[Manifest]:
+    found = [
+        variable("HF_HUB_OFFLINE", "1"),
+        variable("TRANSFORMERS_OFFLINE", "1"),
+        variable("VLLM_NO_USAGE_STATS", "1"),
+        variable("DO_NOT_TRACK", "1"),
+        # Caches (vLLM's, Triton's, FlashInfer's, the hub's modules) go under HOME; PyTorch's under /tmp, by the
+        # name of the user, which it can't look up where the image has no account of this id.
+        variable("HOME", HOME),
+        variable("HF_HOME", f"{HOME}/.cache/huggingface"),
+        variable("USER", "vllm"),
+    ]
+    if key := release.access.api_key:
+        found.append({"name": "VLLM_API_KEY", "valueFrom": {"secretKeyRef": {"name": key.name, "key": key.key}}})
+    return [*found, *(variable(name, value) for name, value in release.engine.env)]
+
+
+def _resources(release: Release) -> Manifest:
+    requests: Manifest = {"cpu": release.resources.cpu, "memory": release.resources.memory}
+    # No limit of CPU: an engine throttled between two tokens is slow for no gain.
+    limits: Manifest = {"memory": release.resources.memory}
+    if release.gpu.count:
+        requests[GPU_RESOURCE] = limits[GPU_RESOURCE] = str(release.gpu.count)
+    return {"requests": requests, "limits": limits}

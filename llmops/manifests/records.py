@@ -1,0 +1,24 @@
+"""The object that keeps a release: its pins, which never change."""
+
+from __future__ import annotations
+
+from llmops import names
+from llmops.manifests.pods import Manifest
+from llmops.releases.release import Release
+
+
+def pins_config_map(release: Release) -> Manifest:
+    """The immutable ConfigMap with the pins of a release: what the Jobs mount and what a rollback goes back to.
+
+    It has no namespace: it goes where the client that creates it works.
+    """
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {
+            "name": names.pins_name(release.model, release.id),
+            "labels": names.labels(release.model, release.id, "record") | {names.RECORD_LABEL: "pins"},
+        },
+        "immutable": True,
+        "data": {names.RELEASE_FILE: release.canonical()},
+    }
