@@ -1,0 +1,50 @@
+"""Trying again while an outside service is away, for a bounded time, and no sooner than it asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+
+from llmops.errors import Unavailable
+
+ResultT = TypeVar("ResultT")
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long to keep trying.
+
+    Args:
+        attempts: Calls in all.
+        longest_wait: Seconds between two calls, at most. A service that asks for more is not waited for: its
+            error goes to the caller at once, with the seconds it asked for.
+    """
+
+    attempts: int = 4
+    longest_wait: float = 20.0
+
+    def call(self, attempt: Callable[[], ResultT]) -> ResultT:
+        """Call `attempt` until it does not raise `Unavailable`, or patience ends.
+
+        Raises:
+            Unavailable: The last one.
+        """
+        return Retrying(
+            retry=retry_if_exception(self._worth_waiting),
+            stop=stop_after_attempt(self.attempts),
+            wait=self._wait,
+            reraise=True,
+        )(attempt)
+
+    def _worth_waiting(self, error: BaseException) -> bool:
+        return isinstance(error, Unavailable) and (error.retry_after or 0) <= self.longest_wait
+
+    def _wait(self, state: RetryCallState) -> float:
+        error = state.outcome.exception() if state.outcome else None
+        if isinstance(error, Unavailable) and error.retry_after is not None:
+            return error.retry_after
+        # Jitter, because many models' runs meet the same outage at once.
+        return wait_random_exponential(multiplier=0.5, max=self.longest_wait)(state)
