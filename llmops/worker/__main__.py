@@ -1,0 +1,134 @@
+"""`python -m llmops.worker COMMAND`: the one program of all Jobs."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from llmops.worker.report import Result, WorkerError, finish
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code (see `report`)."""
+    options = _parser().parse_args(arguments)
+    run: Callable[[argparse.Namespace], Result] = options.run
+    try:
+        result = run(options)
+    except WorkerError as error:
+        result = Result(options.command, error.kind, error.message, error.remedy, error.problems)
+    except OSError as error:
+        result = _os_error(options.command, error)
+    except Exception as error:  # noqa: BLE001 - the last frame: see below
+        # Whatever it was has to reach the termination log before the process ends.
+        traceback.print_exc()
+        result = Result(options.command, "crash", f"bug in {options.command}: {type(error).__name__}: {error}")
+    return finish(result, options.termination_log)
+
+
+def _os_error(command: str, error: OSError) -> Result:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return Result(command, "no_space", f"the volume is full: {error}", "Enlarge the volume or collect old weights.")
+    return Result(
+        command, "io_error", f"input or output failed: {error}", "Look at the volume and its node, then retry."
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m llmops.worker",
+        description="Runs inside the Jobs.",
+        epilog="Exit codes: 0 done, 1 bug, 2 usage, 3 the release is bad, 4 temporary, 5 cannot until someone acts.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    def command(name: str, run: Callable[[argparse.Namespace], Result], text: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=text)
+        added.set_defaults(run=run)
+        added.add_argument("--root", type=Path, required=True, help="where the volume is mounted")
+        added.add_argument("--termination-log", type=Path, help="file for the result, at most 4,096 bytes")
+        return added
+
+    download = command("download", _download, "Fetch a release's weights to the volume.")
+    download.add_argument("--staging", required=True, help="folder to write to, relative to the root")
+
+    checksum = command("checksum", _checksum, "Prove the weights on the volume against their pins.")
+    checksum.add_argument("--shards", type=int, default=1, help="number of processes that share the work")
+    checksum.add_argument("--index", type=int, help="which of them this is; default: JOB_COMPLETION_INDEX, or 0")
+    checksum.add_argument("--run", dest="run_id", default="", help="name of the Job: only its own parts are merged")
+    checksum.add_argument("--verify-only", action="store_true", help="compare, and write nothing to the volume")
+
+    rehash = command("rehash", _rehash, "Check verified weights against their manifest's BLAKE3.")
+    collect = command("collect", _collect, "Delete weights of a model that are not kept.")
+    collect.add_argument("--model", required=True, help="name of the model")
+    collect.add_argument("--keep", nargs="*", default=[], metavar="KEY", help="folders to keep")
+    collect.add_argument("--all", action="store_true", help="keep none")
+
+    for one in (download, checksum):
+        one.add_argument("--release", type=Path, required=True, help="the release, JSON")
+    for one in (download, checksum, rehash):
+        one.add_argument("--target", required=True, help="folder of the weights, relative to the root")
+    for one in (checksum, rehash):
+        one.add_argument("--max-mb-per-s", type=float, help="bound of the reading speed, MB/s")
+        one.add_argument("--from-volume", action="store_true", help="drop this node's page cache of the files first")
+    return parser
+
+
+def _download(options: argparse.Namespace) -> Result:
+    from llmops.worker.download import download  # huggingface_hub is slow to import.
+    from llmops.worker.files import inside
+    from llmops.worker.pins import read_pins
+
+    token_path = os.environ.get("HF_TOKEN_PATH")
+    return download(
+        read_pins(options.release),
+        root=options.root,
+        staging=inside(options.root, options.staging),
+        target=inside(options.root, options.target),
+        token_file=Path(token_path) if token_path else None,
+    )
+
+
+def _checksum(options: argparse.Namespace) -> Result:
+    from llmops.worker.checksum import Reading, Shard, checksum
+    from llmops.worker.files import inside
+    from llmops.worker.pins import read_pins
+
+    index = options.index if options.index is not None else int(os.environ.get("JOB_COMPLETION_INDEX", "0"))
+    if not 0 <= index < options.shards:
+        raise WorkerError("usage", f"--index is {index}, which is not below --shards {options.shards}")
+    return checksum(
+        inside(options.root, options.target),
+        read_pins(options.release),
+        Shard(index, options.shards, options.run_id),
+        Reading(options.max_mb_per_s, options.from_volume),
+        record=not options.verify_only,
+    )
+
+
+def _rehash(options: argparse.Namespace) -> Result:
+    from llmops.worker.checksum import Reading, rehash
+    from llmops.worker.files import inside
+
+    return rehash(inside(options.root, options.target), Reading(options.max_mb_per_s, options.from_volume))
+
+
+def _collect(options: argparse.Namespace) -> Result:
+    from llmops.worker.collect import collect
+
+    return collect(options.root, options.model, options.keep, everything=options.all)
+
+
+def _terminated(*_: object) -> None:
+    # Process 1 of a container has no default action for SIGTERM. Nothing needs tidying: every step converges.
+    os._exit(128 + signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _terminated)
+    sys.exit(main())

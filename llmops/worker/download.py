@@ -1,0 +1,96 @@
+"""Brings a release's files to the volume: resumed after any kill, proven while they arrive, in place only when whole.
+
+What lies in the staging folder under its own name has been hashed and was right. What is on its way lies in
+`.cache` below it. So a second run trusts the names, continues the parts, and fetches the rest.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from pathlib import Path
+
+from llmops.worker import manifest
+from llmops.worker.files import TRASH_PREFIX, locked, size_of, sync_folder
+from llmops.worker.pins import FilePin, Pins
+from llmops.worker.report import Progress, Result, WorkerError
+
+LOCK_WAIT_SECONDS = 60.0  # A pod that is being deleted has at most this long to let go.
+MARGIN = 0.01  # Of the missing bytes, for the file system's own needs.
+MARGIN_BYTES = 16 << 20
+WORK_FOLDER = ".cache"  # Below staging; no pinned file may lie in it (see pins.unsafe_path).
+
+
+def download(pins: Pins, *, root: Path, staging: Path, target: Path, token_file: Path | None) -> Result:
+    """Make sure that `target` holds the release's files.
+
+    Args:
+        pins: The files.
+        root: Where the volume is mounted; named in messages about space.
+        staging: Folder to write to, on the same volume as `target`.
+        target: Folder of the weights; appears when it is complete.
+        token_file: File with the hub token, if one is needed.
+
+    Raises:
+        WorkerError: With the kind that says what has to happen next.
+        OSError: The volume cannot be read or written.
+    """
+    if _complete(target, pins):
+        return Result("download", "ok", f"{target.name}: already there", details={"bytes": 0, "total": pins.size})
+    with locked(staging.with_name(f"{staging.name}.lock"), wait=LOCK_WAIT_SECONDS):
+        if _complete(target, pins):
+            return Result("download", "ok", f"{target.name}: another pod fetched it", details={"total": pins.size})
+        # The library reads its settings when it is imported, and keeps its caches under the home directory, which
+        # a Job's pod may not write to.
+        os.environ.setdefault("HF_HOME", str(staging / WORK_FOLDER / "home"))
+        from llmops.worker.fetching import fetch_all
+        from llmops.worker.transfer import Hub
+
+        (staging / WORK_FOLDER).mkdir(parents=True, exist_ok=True)
+        hub = Hub(pins, staging / WORK_FOLDER, token_file)
+        missing = _missing(pins, staging)
+        there = pins.size - sum(file.size - hub.received(file) for file in missing)
+        _need_space(root, pins.size - there)
+        with Progress(pins.size, done=there, seen_elsewhere=hub.received_by_xet) as progress:
+            fetch_all(missing, hub, staging, target if target.is_dir() else None, progress)
+        _publish(staging, target)
+        return Result("download", "ok", f"{target.name}: {len(pins.files)} files", details=progress.figures())
+
+
+def _complete(target: Path, pins: Pins) -> bool:
+    """Whether every file is there with its size, and no check has found one of them wrong."""
+    return not _missing(pins, target) and not manifest.known_problems(target)
+
+
+def _missing(pins: Pins, folder: Path) -> list[FilePin]:
+    return [file for file in pins.files if size_of(folder / file.path) != file.size]
+
+
+def _need_space(root: Path, missing: int) -> None:
+    needed = missing + min(MARGIN_BYTES, missing) + int(missing * MARGIN)
+    volume = os.statvfs(root)
+    free = volume.f_bavail * volume.f_frsize
+    if free < needed:
+        raise WorkerError(
+            "no_space",
+            f"the volume at {root} has {free} bytes free and needs {needed} "
+            f"({missing} still missing, the rest is margin)",
+            remedy=f"Enlarge the volume by {needed - free} bytes or collect old weights.",
+        )
+
+
+def _publish(staging: Path, target: Path) -> None:
+    """Move the complete folder to its name; what stood there was wrong and goes."""
+    shutil.rmtree(staging / WORK_FOLDER)
+    for parent, _, _ in os.walk(staging):
+        sync_folder(Path(parent))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    manifest.forget(target)
+    aside = target.with_name(f"{TRASH_PREFIX}{target.name}.{secrets.token_hex(4)}")
+    if target.exists():
+        target.rename(aside)
+    staging.rename(target)
+    sync_folder(target.parent)
+    sync_folder(staging.parent)
+    shutil.rmtree(aside, ignore_errors=True)

@@ -1,0 +1,102 @@
+"""What the hub's refusals mean, and what to do about each."""
+
+from __future__ import annotations
+
+import httpx2
+from huggingface_hub.errors import (
+    DisabledRepoError,
+    GatedRepoError,
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    RemoteEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.utils import parse_ratelimit_headers
+
+from llmops.worker.pins import FilePin, Pins
+from llmops.worker.report import WorkerError
+
+# The library's own errors are OSErrors; those of the volume are too, and `told_apart` leaves them alone.
+HUB_ERRORS = (httpx2.HTTPError, httpx2.StreamError, OSError)
+
+
+def told_apart(error: BaseException, pins: Pins, file: FilePin, *, with_token: bool) -> WorkerError | None:
+    """The error as the worker says it; None if it did not come from the hub but from the volume."""
+    if isinstance(error, LocalEntryNotFoundError) and error.__cause__ is not None:
+        return told_apart(error.__cause__, pins, file, with_token=with_token)
+    where = f"{file.path} of {pins.repo}@{pins.commit[:12]}"
+    token = "the token given" if with_token else "no token"
+    match error:
+        case GatedRepoError():
+            return WorkerError(
+                "gated",
+                f"{pins.repo} is gated, and {token} has no access: {_said(error)}",
+                remedy=f"Accept the terms of {pins.repo} on the hub, and give weights.token a token of that account.",
+            )
+        case DisabledRepoError():
+            return WorkerError("repo_missing", f"{pins.repo} was disabled by the hub: {_said(error)}")
+        case RepositoryNotFoundError():
+            return WorkerError(
+                "repo_missing",
+                f"{pins.repo} does not exist, or is private and {token} may not see it: {_said(error)}",
+                remedy="Check weights.repo, and weights.token if it is private.",
+            )
+        case RevisionNotFoundError():
+            return WorkerError(
+                "revision_missing",
+                f"{pins.repo} has no commit {pins.commit} any more: {_said(error)}",
+                remedy="Resolve the release anew.",
+            )
+        case RemoteEntryNotFoundError():
+            return WorkerError(
+                "file_missing", f"{where} is not there: {_said(error)}", remedy="Resolve the release anew."
+            )
+        case HfHubHTTPError():
+            return _by_status(error, pins, where, token)
+        case httpx2.HTTPError() | httpx2.StreamError():
+            return WorkerError(
+                "hub_error",
+                f"{where}: {type(error).__name__}: {error}",
+                remedy="Check the network between the cluster and the hub; the next try continues.",
+            )
+        case OSError(errno=None):
+            return WorkerError("hub_error", f"{where}: {error}", remedy="The next try continues.")
+        case _:
+            return None
+
+
+def retry_after(error: BaseException) -> float | None:
+    """Seconds after which the hub said to come back, if it said so."""
+    if not isinstance(error, HfHubHTTPError):
+        return None
+    headers = error.response.headers
+    if (limits := parse_ratelimit_headers(headers)) is not None and limits.remaining == 0:
+        return float(limits.reset_in_seconds)
+    value = headers.get("Retry-After", "")
+    return float(value) if value.isdigit() else None
+
+
+def _by_status(error: HfHubHTTPError, pins: Pins, where: str, token: str) -> WorkerError:
+    status = error.response.status_code
+    match status:
+        case 401 | 403:
+            return WorkerError(
+                "unauthorized",
+                f"the hub refuses {pins.repo} to {token} ({status}): {_said(error)}",
+                remedy="Check that weights.token is valid and may read this repository.",
+            )
+        case 404:
+            return WorkerError("file_missing", f"{where} is not there: {_said(error)}")
+        case 429:
+            return WorkerError(
+                "rate_limited",
+                f"the hub limits the rate of requests ({token}): {_said(error)}",
+                remedy="Wait, or give weights.token a token: its limits are higher.",
+            )
+        case _:
+            return WorkerError("hub_error", f"{where}: the hub answered {status}: {_said(error)}")
+
+
+def _said(error: HfHubHTTPError) -> str:
+    return " ".join((error.server_message or str(error)).split())[:500]

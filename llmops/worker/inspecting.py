@@ -1,0 +1,76 @@
+"""What can be told of a file without hashing it: there or not, its size, and whether it is safe to load."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from llmops.worker.report import Problem
+
+# Formats that run code when they are loaded.
+PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
+HEADER_LIMIT = 100_000_000  # Bytes; what the safetensors library accepts.
+
+
+def inspect(folder: Path, path: str, size: int) -> Problem | None:
+    """The problem of a file that has to be at `path` below `folder` with `size` bytes, or None."""
+    full = folder / path
+    try:
+        status = full.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return Problem(path, "missing", f"{size} bytes", "nothing" if not full.is_symlink() else "a link to nothing")
+    if not full.resolve().is_relative_to(folder.resolve()):
+        return Problem(path, "unsafe", "a file in its folder", f"a link to {full.resolve()}")
+    if not stat.S_ISREG(status.st_mode):
+        return Problem(path, "unsafe", "a regular file", stat.filemode(status.st_mode))
+    if status.st_size != size:
+        kind = "truncated" if status.st_size < size else "oversized"
+        return Problem(path, kind, f"{size} bytes", f"{status.st_size} bytes")
+    if path.endswith(".safetensors") and (reason := _not_safetensors(full, size)):
+        return Problem(path, "unsafe", "safetensors", reason)
+    return None
+
+
+def extras(folder: Path, pinned: Iterable[str]) -> Iterator[Problem]:
+    """Files below `folder` that no pin names: an engine may load them all the same."""
+    known = set(pinned)
+    for path in sorted(_walk(folder)):
+        if path in known:
+            continue
+        full = folder / path
+        if full.is_symlink() and not full.resolve().is_relative_to(folder.resolve()):
+            yield Problem(path, "unsafe", "nothing", f"a link to {full.resolve()}")
+        elif path.endswith(PICKLE_SUFFIXES):
+            yield Problem(path, "unsafe", "nothing", "a pickle that is not pinned: it can run code when loaded")
+        else:
+            yield Problem(path, "extra", "nothing", f"{full.lstat().st_size} bytes")
+
+
+def _walk(folder: Path) -> Iterator[str]:
+    for parent, folders, names in os.walk(folder):
+        links = [name for name in folders if (Path(parent) / name).is_symlink()]
+        for name in (*names, *links):
+            yield (Path(parent) / name).relative_to(folder).as_posix()
+
+
+def _not_safetensors(path: Path, size: int) -> str | None:
+    """Why a file is not what its name says: the header has to be JSON whose tensors end where the file ends."""
+    with path.open("rb") as file:
+        start = file.read(8)
+        if start[:1] == b"\x80" or start[:2] == b"PK":
+            return "a pickle under another name: it can run code when loaded"
+        length = int.from_bytes(start, "little")
+        if len(start) < 8 or length > min(size - 8, HEADER_LIMIT):
+            return "a file without a safetensors header"
+        header = file.read(length)
+    try:
+        content = json.loads(header)
+        end = max((entry["data_offsets"][1] for name, entry in content.items() if name != "__metadata__"), default=0)
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+        return "a file whose safetensors header is not valid"
+    if 8 + length + end != size:
+        return f"a file whose header announces {8 + length + end} bytes where it has {size}"
+    return None

@@ -1,0 +1,263 @@
+"""One file from the hub, through `huggingface_hub`: what stays right for Xet, redirects, retries and resume.
+
+Files that the hub serves over HTTP go through the library's `http_get`, which continues a part, into a writer that
+hashes the bytes while they are in memory: `hf_hub_download` would start from zero after a kill, since it names its
+parts by chance. Files that the hub keeps in Xet go through `hf_hub_download` and are hashed from the page cache.
+"""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import threading
+from http import HTTPStatus
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import httpx2
+from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, set_client_factory
+from huggingface_hub.file_download import http_get
+from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
+from huggingface_hub.utils._runtime import is_xet_available
+
+from llmops.worker.hashing import Hash, feed, hash_file, hasher
+from llmops.worker.hub_errors import HUB_ERRORS, retry_after, told_apart
+from llmops.worker.pins import FilePin, Pins
+from llmops.worker.report import Progress, WorkerError, emit
+
+WAIT_LIMIT_SECONDS = 900.0  # In all, for a hub that says when to come back; a Job's retry comes after that.
+WAIT_DEFAULT_SECONDS = 10.0
+ATTEMPTS = 5  # Without one byte more in between.
+HEAD_TIMEOUT_SECONDS = 30.0
+
+
+class Cancelled(Exception):
+    """Another file failed: this transfer stops."""
+
+
+class Hub:
+    """The hub as one download sees it.
+
+    Args:
+        pins: Repository, commit and files.
+        work: Folder for parts and the library's own files.
+        token_file: File with the token, if one is needed.
+
+    Raises:
+        WorkerError: The token file cannot be read (kind `unauthorized`).
+    """
+
+    def __init__(self, pins: Pins, work: Path, token_file: Path | None) -> None:
+        self._pins = pins
+        self._parts = work / "parts"
+        self._xet = work / "xet"
+        # What an earlier, killed run left of Xet transfers cannot be continued.
+        shutil.rmtree(self._xet, ignore_errors=True)
+        self._token: str | bool = _read_token(token_file) if token_file else False
+        self._headers = build_hf_headers(token=self._token) | {"Accept-Encoding": "identity"}
+        self._waited = 0.0
+        self._lock = threading.Lock()
+
+    def part(self, file: FilePin) -> Path:
+        """Where the file's bytes gather."""
+        return self._parts / f"{file.path}.part"
+
+    def received(self, file: FilePin) -> int:
+        """Bytes of the file that are there to continue from."""
+        part = self.part(file)
+        return min(part.stat().st_size, file.size) if part.is_file() else 0
+
+    def received_by_xet(self) -> int:
+        """Bytes on disk of Xet transfers under way; their client writes them itself."""
+        total = 0
+        for path in self._xet.rglob("*.incomplete"):
+            try:
+                total += path.stat().st_blocks * 512
+            except FileNotFoundError:
+                continue  # It was completed in the meantime, and is counted there.
+        return total
+
+    def receive(self, file: FilePin, progress: Progress, stop: threading.Event) -> str:
+        """Bring the whole file into its part, continuing what is there; returns its digest as `FilePin.digest` has it.
+
+        Raises:
+            WorkerError: The hub refuses, or cannot for too long.
+            Cancelled: `stop` was set.
+            OSError: The volume cannot be written.
+        """
+        attempts = 0
+        while True:
+            before = self.received(file)
+            try:
+                return self._receive(file, progress, stop)
+            except HUB_ERRORS as error:
+                failure = told_apart(error, self._pins, file, with_token=bool(self._token))
+                if failure is None:
+                    raise
+                if failure.kind == "rate_limited":
+                    self._wait(failure, retry_after(error), stop)
+                    continue
+                if failure.kind != "hub_error":
+                    raise failure from error
+                attempts = 1 if self.received(file) > before else attempts + 1
+                if attempts == ATTEMPTS:
+                    raise failure from error
+                emit("retry", path=file.path, attempt=attempts, reason=failure.message)
+                if stop.wait(2.0 ** (attempts - 1)):
+                    raise Cancelled from error
+
+    def _receive(self, file: FilePin, progress: Progress, stop: threading.Event) -> str:
+        url = hf_hub_url(self._pins.repo, file.path, revision=self._pins.commit)
+        announced = get_hf_file_metadata(url, token=self._token, timeout=HEAD_TIMEOUT_SECONDS)
+        if announced.size is not None and announced.size != file.size:
+            raise WorkerError(
+                "mismatch",
+                f"{file.path} of {self._pins.repo}@{self._pins.commit}: the hub announces {announced.size} bytes, "
+                f"pinned are {file.size}",
+                remedy="Do not serve it. Check the endpoint and its proxies.",
+            )
+        if announced.xet_file_data is not None and is_xet_available():
+            return self._receive_xet(file, progress)
+        part = self.part(file)
+        part.parent.mkdir(parents=True, exist_ok=True)
+        with _HashingPart(part, file, progress, stop) as writer:
+            http_get(
+                url,
+                cast(BinaryIO, writer),
+                resume_size=writer.tell(),
+                headers=self._headers,
+                expected_size=file.size,
+                displayed_filename=file.path,
+            )
+            return writer.digest()
+
+    def _receive_xet(self, file: FilePin, progress: Progress) -> str:
+        try:
+            path = hf_hub_download(
+                self._pins.repo,
+                file.path,
+                revision=self._pins.commit,
+                local_dir=self._xet,
+                token=self._token,
+                etag_timeout=HEAD_TIMEOUT_SECONDS,
+            )
+        except RuntimeError as error:  # What the native client raises, for the network and the disk alike.
+            if "No space left" in str(error):
+                raise OSError(errno.ENOSPC, f"{file.path}: {error}") from error
+            raise WorkerError("hub_error", f"{file.path} of {self._pins.repo}: Xet: {error}") from error
+        part = self.part(file)
+        part.parent.mkdir(parents=True, exist_ok=True)
+        Path(path).replace(part)
+        progress.add(file.size)
+        name = "sha256" if file.sha256 else "git_sha1"
+        return _named(file, hash_file(part, [name])[name])
+
+    def _wait(self, failure: WorkerError, seconds: float | None, stop: threading.Event) -> None:
+        """Wait as the hub said, within the bound of this download."""
+        seconds = WAIT_DEFAULT_SECONDS if seconds is None else seconds
+        with self._lock:
+            self._waited += seconds
+            if self._waited > WAIT_LIMIT_SECONDS:
+                raise failure
+        emit("waiting", seconds=seconds, reason=failure.message)
+        if stop.wait(seconds):
+            raise Cancelled
+
+    def served_other_bytes(self, file: FilePin, found: str) -> WorkerError:
+        """The error for a file that came twice, whole, with another hash than its pin."""
+        return WorkerError(
+            "mismatch",
+            f"{file.path} of {self._pins.repo}@{self._pins.commit}: expected {file.digest}, found {found}, twice: "
+            "the hub (or something before it) served other bytes than those pinned",
+            remedy="Do not serve it. Check the endpoint and its proxies; resolve the release anew if the hub is right.",
+        )
+
+
+class _HashingPart:
+    """A part that hashes what is written to it, and what was there before.
+
+    Speaks as much of a file's interface as `http_get` uses: it writes at the end, and starts again from zero (seek,
+    truncate) where a server does not continue.
+    """
+
+    def __init__(self, path: Path, file: FilePin, progress: Progress, stop: threading.Event) -> None:
+        self._pin = file
+        self._progress = progress
+        self._stop = stop
+        self._hash = self._new_hash()
+        if path.is_file() and path.stat().st_size > file.size:
+            path.unlink()
+        self._at = feed(path, [self._hash]) if path.is_file() else 0
+        self._file = path.open("ab", buffering=0)
+
+    def __enter__(self) -> _HashingPart:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def write(self, chunk: bytes) -> int:
+        """Append bytes and hash them."""
+        if self._stop.is_set():
+            raise Cancelled
+        rest = memoryview(chunk)
+        while rest:
+            rest = rest[self._file.write(rest) :]
+        self._hash.update(chunk)
+        self._at += len(chunk)
+        self._progress.add(len(chunk))
+        return len(chunk)
+
+    def tell(self) -> int:
+        """Bytes that are there."""
+        return self._at
+
+    def seek(self, position: int) -> int:
+        """Go back to the start, the only place that a transfer goes back to."""
+        if position != 0:
+            raise ValueError(f"a part can start again at 0 only, not at {position}")
+        self._progress.add(-self._at)
+        self._at = 0
+        self._hash = self._new_hash()
+        return 0
+
+    def truncate(self) -> int:
+        """Drop what lies behind the position."""
+        self._file.truncate(self._at)
+        return self._at
+
+    def digest(self) -> str:
+        """The hash of the part, as `FilePin.digest` has it."""
+        return _named(self._pin, self._hash.hexdigest())
+
+    def _new_hash(self) -> Hash:
+        return hasher("sha256" if self._pin.sha256 else "git_sha1", self._pin.size)
+
+
+def _named(file: FilePin, digest: str) -> str:
+    return f"{'sha256' if file.sha256 else 'git-sha1'}:{digest}"
+
+
+def _read_token(path: Path) -> str:
+    try:
+        token = path.read_text().strip()
+    except OSError as error:
+        raise WorkerError(
+            "unauthorized", f"the hub token cannot be read: {error}", remedy="Check the secret."
+        ) from error
+    if not token:
+        raise WorkerError("unauthorized", f"the hub token in {path} is empty", remedy="Check the secret.")
+    return token
+
+
+def _client() -> httpx2.Client:
+    """The library's client, but 429 is raised at once: its own waits are bounded by nothing and said to no one."""
+
+    def raise_if_limited(response: httpx2.Response) -> None:
+        if response.status_code == HTTPStatus.TOO_MANY_REQUESTS:
+            hf_raise_for_status(response)
+
+    return httpx2.Client(event_hooks={"response": [raise_if_limited]}, follow_redirects=True, timeout=None)
+
+
+set_client_factory(_client)
