@@ -1,0 +1,252 @@
+"""Questions to a container registry, in the OCI distribution API.
+
+A digest is asked for by HEAD, which registries do not count as a pull.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin
+
+from llmops.errors import BadInput, BadRelease, LlmopsError, Unavailable
+from llmops.registry.auth import DEFAULT_SECONDS, Challenge, Credentials, TokenCache
+from llmops.registry.names import DOCKER_HUB, ImageName
+from llmops.retries import Patience
+
+if TYPE_CHECKING:
+    import httpx2
+
+MANIFEST_TYPES = (
+    "application/vnd.oci.image.index.v1+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+    "application/vnd.oci.image.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.v2+json",
+)
+DEFAULT_PATIENCE = Patience()
+_PAGE = 1000
+_TIMEOUT_SECONDS = 20.0
+_DOCKER_HUB_HOST = "registry-1.docker.io"
+
+
+class RegistryClient:
+    """Asks registries about images. Safe between threads; close it, or use it in a `with`.
+
+    Args:
+        mirrors: Registry host -> base URL to ask instead.
+        credentials: Registry host -> who asks. Without, tokens for anonymous users are asked for.
+        patience: How long to try while a registry is away.
+    """
+
+    def __init__(
+        self,
+        mirrors: Mapping[str, str],
+        credentials: Mapping[str, Credentials] | None = None,
+        patience: Patience = DEFAULT_PATIENCE,
+    ) -> None:
+        # Imported here: it takes time that loading the definitions must not take.
+        import httpx2
+
+        self._mirrors = dict(mirrors)
+        self._credentials = dict(credentials or {})
+        self._patience = patience
+        self._tokens = TokenCache()
+        self._http = httpx2.Client(timeout=_TIMEOUT_SECONDS, follow_redirects=True)
+        self._no_answer = (httpx2.HTTPError, httpx2.InvalidURL)
+
+    def __enter__(self) -> RegistryClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def tags(self, image: ImageName) -> list[str]:
+        """All tags of an image, in the registry's order (lexical, by the specification).
+
+        Raises:
+            BadRelease: There is no such image.
+            BadInput: The registry wants other credentials.
+            Unavailable: It does not answer, or asks to come back later.
+        """
+        found: list[str] = []
+        first = url = f"{self._base(image)}/v2/{image.repository}/tags/list?n={_PAGE}"
+        asked: set[str] = set()
+        while url:
+            asked.add(url)
+            response = self._ask("GET", url, image, str(image))
+            if response.status_code == 404:
+                raise _no_image(image)
+            found += self._page(response, image)
+            url = urljoin(url, response.links["next"]["url"]) if "next" in response.links else ""
+            if url in asked or (url and not _same_origin(url, first)):
+                raise Unavailable(f"{image.registry} lists the tags of {image} in pages that lead to {url}.")
+        return found
+
+    def find(self, image: ImageName, tag: str) -> str | None:
+        """The digest that a tag is at now, `sha256:...`; None if the image or the tag is not there.
+
+        Raises:
+            BadInput: The registry wants other credentials.
+            Unavailable: It does not answer, or asks to come back later.
+        """
+        url = f"{self._base(image)}/v2/{image.repository}/manifests/{tag}"
+        response = self._ask("HEAD", url, image, f"{image}:{tag}")
+        if response.status_code == 404:
+            return None
+        digest = response.headers.get("Docker-Content-Digest", "")
+        if not digest.startswith("sha256:"):
+            raise Unavailable(
+                f"{image.registry} answered for {image}:{tag} without a digest.",
+                remedy="Check registry_mirrors in the settings: this seems to be no registry.",
+            )
+        return digest
+
+    def digest(self, image: ImageName, tag: str) -> str:
+        """The digest that a tag is at now, `sha256:...`.
+
+        Raises:
+            BadRelease: There is no such image or tag.
+            BadInput: The registry wants other credentials.
+            Unavailable: It does not answer, or asks to come back later.
+        """
+        found = self.find(image, tag)
+        if found is None:
+            raise BadRelease(
+                f"{image.registry} knows no image {image}:{tag}.",
+                remedy="Correct engine.image or engine.version.",
+            )
+        return found
+
+    def _base(self, image: ImageName) -> str:
+        if mirror := self._mirrors.get(image.registry):
+            return mirror.rstrip("/")
+        if image.registry == DOCKER_HUB:
+            return f"https://{_DOCKER_HUB_HOST}"
+        # As container runtimes do: plain HTTP for a registry on this machine, TLS for every other.
+        local = image.registry.partition(":")[0] in ("localhost", "127.0.0.1")
+        return f"{'http' if local else 'https'}://{image.registry}"
+
+    def _page(self, response: httpx2.Response, image: ImageName) -> list[str]:
+        try:
+            # A repository whose last tag was deleted has null here.
+            return [str(tag) for tag in response.json()["tags"] or ()]
+        except (ValueError, KeyError, TypeError) as error:
+            raise Unavailable(
+                f"{image.registry} answered about the tags of {image} in a form that is not the registry API's.",
+                remedy="Check registry_mirrors in the settings: this seems to be no registry.",
+            ) from error
+
+    def _ask(self, method: str, url: str, image: ImageName, target: str) -> httpx2.Response:
+        """A good answer, or 404; everything else is raised."""
+        return self._patience.call(lambda: self._attempt(method, url, image, target))
+
+    def _attempt(self, method: str, url: str, image: ImageName, target: str) -> httpx2.Response:
+        headers = {"Accept": ", ".join(MANIFEST_TYPES) if method == "HEAD" else "application/json"}
+        if known := self._tokens.get(image):
+            headers["Authorization"] = known
+        response = self._send(method, url, target, headers)
+        if response.status_code == 401:
+            headers["Authorization"] = self._authorize(response, image, target)
+            response = self._send(method, url, target, headers)
+        if response.status_code == 404 or response.is_success:
+            return response
+        raise self._refusal(response, image, target)
+
+    def _send(
+        self,
+        method: str,
+        url: str,
+        target: str,
+        headers: Mapping[str, str],
+        params: Mapping[str, str] | None = None,
+    ) -> httpx2.Response:
+        try:
+            return self._http.request(method, url, headers=headers, params=params)
+        except self._no_answer as error:
+            raise Unavailable(
+                f"The registry gave no answer about {target} at {url}: {type(error).__name__}: {error}.",
+                remedy="Check registry_mirrors in the settings, and the network between here and there.",
+            ) from error
+
+    def _authorize(self, response: httpx2.Response, image: ImageName, target: str) -> str:
+        """The Authorization header for an image, after the handshake that a 401 asks for."""
+        challenge = Challenge.parse(response.headers.get("WWW-Authenticate", ""))
+        credentials = self._credentials.get(image.registry)
+        if challenge.scheme == "basic" and credentials:
+            return credentials.header()
+        if challenge.scheme != "bearer" or not challenge.realm:
+            raise self._refusal(response, image, target)
+        if credentials and response.url.scheme == "https" and not challenge.realm.startswith("https:"):
+            raise BadInput(
+                f"{image.registry} asks for the password in plain text, at {challenge.realm}; it was not sent."
+            )
+        answer = self._send(
+            "GET",
+            challenge.realm,
+            target,
+            {"Authorization": credentials.header()} if credentials else {},
+            {"service": challenge.service, "scope": challenge.scope or f"repository:{image.repository}:pull"},
+        )
+        if not answer.is_success:
+            raise self._refusal(answer, image, target)
+        return self._keep(answer, image)
+
+    def _keep(self, answer: httpx2.Response, image: ImageName) -> str:
+        try:
+            content: dict[str, Any] = answer.json()
+            header = f"Bearer {content.get('token') or content['access_token']}"
+            seconds = float(content.get("expires_in") or DEFAULT_SECONDS)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise Unavailable(f"The token service of {image.registry} answered without a token for {image}.") from error
+        self._tokens.put(image, header, seconds)
+        return header
+
+    def _refusal(self, response: httpx2.Response, image: ImageName, target: str) -> LlmopsError:
+        status = response.status_code
+        said = f"{response.url.host} answered {status}{_reason(response)}"
+        if status in (401, 403, 404):
+            if image.registry in self._credentials:
+                return BadInput(
+                    f"The credentials for {image.registry} are not accepted for {target}: {said}.",
+                    remedy="Correct the credentials, or give their account access to the image.",
+                )
+            return BadInput(
+                f"{target} may not be read without credentials: it is private or does not exist; {said}.",
+                remedy=f"Correct engine.image, or give credentials for {image.registry}.",
+            )
+        if status == 429:
+            wait = _retry_after(response)
+            when = "later" if wait is None else f"in {wait:g} s"
+            return Unavailable(f"Too many requests about {target}: {said}, to come back {when}.", retry_after=wait)
+        if status >= 500 or status == 408:
+            return Unavailable(f"The registry failed on {target}: {said}.", retry_after=_retry_after(response))
+        return BadInput(f"The registry refuses to answer about {target}: {said}.")
+
+
+def _no_image(image: ImageName) -> BadRelease:
+    return BadRelease(f"{image.registry} knows no image {image}.", remedy="Correct engine.image.")
+
+
+def _same_origin(one: str, other: str) -> bool:
+    return one.split("/", 3)[:3] == other.split("/", 3)[:3]
+
+
+def _reason(response: httpx2.Response) -> str:
+    """Code and message of an error body; empty where there is none, as with HEAD."""
+    try:
+        errors: list[dict[str, str]] = response.json()["errors"]
+        text = "; ".join(f"{item.get('code', '')} {item.get('message', '')}".strip() for item in errors)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return ""
+    return f" ({text})" if text else ""
+
+
+def _retry_after(response: httpx2.Response) -> float | None:
+    try:
+        return max(0.0, float(response.headers["Retry-After"]))
+    except (KeyError, ValueError):
+        return None

@@ -1,0 +1,79 @@
+"""Which of a repository's tags a version policy means. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from packaging.specifiers import SpecifierSet
+from packaging.version import InvalidVersion, Version
+
+
+@dataclass(frozen=True)
+class Tag:
+    """A tag that is a version: `v0.32.0-cu130` is version 0.32.0 in variant `cu130`."""
+
+    name: str
+    version: Version
+    variant: str = ""
+
+    @classmethod
+    def parse(cls, name: str) -> Tag | None:
+        """Read a tag; None where it is no version, as with `latest`, `nightly` and hashes of commits.
+
+        What follows the first `-` is the variant. A version has two numbers or more, so that a date or a
+        commit that happens to be all digits is not the newest version of all.
+        """
+        text, _, variant = name.partition("-")
+        try:
+            version = Version(text)
+        except InvalidVersion:
+            return None
+        return cls(name, version, variant) if len(version.release) > 1 else None
+
+
+def newest(
+    tags: Iterable[str], specifier: SpecifierSet | str, variant: str = "", prereleases: bool = False
+) -> Tag | None:
+    """The newest version among `tags` that `specifier` allows, in exactly this variant; None if there is none.
+
+    Of two tags for one version the longer spelling wins (0.32.0 over 0.32, which moves), then the one with a `v`.
+
+    Args:
+        tags: Names of tags, in any order.
+        specifier: PEP 440 versions allowed.
+        variant: Tag suffix without its `-`; empty takes tags without any.
+        prereleases: Allow pre-releases. Those that the specifier names itself are always allowed.
+    """
+    wanted = SpecifierSet(specifier) if isinstance(specifier, str) else specifier
+    allow = prereleases or bool(wanted.prereleases)
+    found = [
+        tag
+        for name in tags
+        if (tag := Tag.parse(name)) is not None
+        and tag.variant == variant
+        and wanted.contains(tag.version, prereleases=allow)
+    ]
+    return max(found, key=_rank, default=None)
+
+
+def pinned(specifier: SpecifierSet | str) -> Version | None:
+    """The one version that `==0.32.0` names; None where the specifier leaves a choice."""
+    wanted = SpecifierSet(specifier) if isinstance(specifier, str) else specifier
+    only = next(iter(wanted)) if len(wanted) == 1 else None
+    if only is None or only.operator not in ("==", "===") or only.version.endswith(".*"):
+        return None
+    try:
+        return Version(only.version)
+    except InvalidVersion:  # `===` compares text, which need not be a version
+        return None
+
+
+def spellings(version: Version, variant: str = "") -> tuple[str, str]:
+    """The tags under which a version may be published, the more usual one first."""
+    suffix = f"-{variant}" if variant else ""
+    return f"v{version}{suffix}", f"{version}{suffix}"
+
+
+def _rank(tag: Tag) -> tuple[Version, int, bool, str]:
+    return tag.version, len(tag.version.release), tag.name.startswith("v"), tag.name
