@@ -6,7 +6,6 @@ Both tracks run the same pod: what was tried is what serves.
 from __future__ import annotations
 
 import math
-from datetime import UTC, datetime
 
 from llmops import names
 from llmops.manifests import pods
@@ -17,6 +16,7 @@ from llmops.settings import Settings
 
 GPU_RESOURCE = "nvidia.com/gpu"
 GPU_PRODUCT_LABEL = "nvidia.com/gpu.product"
+GPU_TOLERATION = {"key": GPU_RESOURCE, "operator": "Exists", "effect": "NoSchedule"}
 PORT_NAME = "http"
 HOME = "/home/engine"
 SHARED_MEMORY_VOLUME = "shm"
@@ -72,7 +72,7 @@ def deployment(
     *,
     surge: bool,
     run: str | None = None,
-    expires_at: datetime | None = None,
+    expires_at: str | None = None,
 ) -> Manifest:
     """The Deployment of a release on a track.
 
@@ -83,21 +83,13 @@ def deployment(
         replicas: How many pods.
         surge: Roll by adding a pod first (one GPU set more); otherwise by taking one away first.
         run: Run that made it, for a canary. Kept off the pods: another run that adopts the canary restarts none.
-        expires_at: When the reaper may remove it, for a canary.
+        expires_at: When the reaper may remove it, for a canary; ISO 8601 with its zone.
     """
-    labels = names.labels(release.model, release.id, "engine", run=run) | {names.TRACK_LABEL: track}
-    pod_labels = names.labels(release.model, release.id, "engine") | {names.TRACK_LABEL: track}
-    annotations = {names.EXPIRES_ANNOTATION: expires_at.astimezone(UTC).isoformat()} if expires_at else {}
     selector = names.engine_selector(release.model, track)
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": {
-            "name": names.engine_name(release.model, track),
-            "namespace": settings.namespace,
-            "labels": labels,
-            "annotations": annotations,
-        },
+        "metadata": _metadata(release, settings, track, run=run, expires_at=expires_at),
         "spec": {
             "replicas": replicas,
             "revisionHistoryLimit": 2,
@@ -111,7 +103,7 @@ def deployment(
             },
             "template": {
                 "metadata": {
-                    "labels": pod_labels,
+                    "labels": _labels(release, track),
                     "annotations": {
                         "prometheus.io/scrape": "true",
                         "prometheus.io/port": str(names.ENGINE_PORT),
@@ -124,16 +116,19 @@ def deployment(
     }
 
 
-def service(release: Release, settings: Settings, track: Track, *, run: str | None = None) -> Manifest:
+def service(
+    release: Release,
+    settings: Settings,
+    track: Track,
+    *,
+    run: str | None = None,
+    expires_at: str | None = None,
+) -> Manifest:
     """The Service of a track: one address inside the cluster for its ready pods."""
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": {
-            "name": names.engine_name(release.model, track),
-            "namespace": settings.namespace,
-            "labels": names.labels(release.model, release.id, "engine", run=run) | {names.TRACK_LABEL: track},
-        },
+        "metadata": _metadata(release, settings, track, run=run, expires_at=expires_at),
         "spec": {
             "type": "ClusterIP",
             "selector": names.engine_selector(release.model, track),
@@ -155,11 +150,7 @@ def disruption_budget(release: Release, settings: Settings) -> Manifest:
     return {
         "apiVersion": "policy/v1",
         "kind": "PodDisruptionBudget",
-        "metadata": {
-            "name": names.engine_name(release.model, "stable"),
-            "namespace": settings.namespace,
-            "labels": names.labels(release.model, release.id, "engine") | {names.TRACK_LABEL: "stable"},
-        },
+        "metadata": _metadata(release, settings, "stable"),
         "spec": {
             "maxUnavailable": 1,
             "selector": {"matchLabels": names.engine_selector(release.model, "stable")},
@@ -168,10 +159,32 @@ def disruption_budget(release: Release, settings: Settings) -> Manifest:
     }
 
 
+def _labels(release: Release, track: Track, *, run: str | None = None) -> dict[str, str]:
+    return names.labels(release.model, release.id, "engine", run=run) | {names.TRACK_LABEL: track}
+
+
+def _metadata(
+    release: Release,
+    settings: Settings,
+    track: Track,
+    *,
+    run: str | None = None,
+    expires_at: str | None = None,
+) -> Manifest:
+    found: Manifest = {
+        "name": names.engine_name(release.model, track),
+        "namespace": settings.namespace,
+        "labels": _labels(release, track, run=run),
+    }
+    if expires_at:
+        found["annotations"] = {names.EXPIRES_ANNOTATION: expires_at}
+    return found
+
+
 def _pod(release: Release, settings: Settings, selector: dict[str, str]) -> Manifest:
     placement: Manifest = {}
     if release.gpu.count:
-        placement["tolerations"] = [{"key": GPU_RESOURCE, "operator": "Exists", "effect": "NoSchedule"}]
+        placement["tolerations"] = [GPU_TOLERATION]
     if release.gpu.product:
         placement["nodeSelector"] = {GPU_PRODUCT_LABEL: release.gpu.product}
     return placement | {

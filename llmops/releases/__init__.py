@@ -1,0 +1,1 @@
+"""Releases: what they are, how a spec becomes one, what differs between two, and what is known of each."""

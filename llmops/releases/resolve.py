@@ -1,0 +1,155 @@
+"""From a spec to a release: every policy becomes a pin.
+
+What is asked of the hub and the registry are the only questions; the rest is pure, so that the same answers give the
+same release on every machine.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from pydantic import ValidationError
+
+from llmops import hub as hub_client
+from llmops.catalog.spec import Engine, EngineOptions, ModelSpec, Weights
+from llmops.errors import BadInput
+from llmops.hub import HubFile, select
+from llmops.registry import RegistryClient, resolve_image
+from llmops.releases.release import EnginePin, FilePin, Release, SuitePin, WeightsPin
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+class HubLike(Protocol):
+    """What resolving asks of a model hub."""
+
+    def resolve(self, repo: str, revision: str) -> str:
+        """The commit that a branch or tag is at."""
+        ...
+
+    def list_files(self, repo: str, commit: str) -> Sequence[HubFile]:
+        """All files of a commit, with size and hash."""
+        ...
+
+
+@dataclass(frozen=True)
+class Hub:
+    """The hub at an endpoint, asked with one model's token."""
+
+    endpoint: str
+    token: str | None = None
+
+    def resolve(self, repo: str, revision: str) -> str:
+        """See `llmops.hub.resolve`."""
+        return hub_client.resolve(repo, revision, endpoint=self.endpoint, token=self.token)
+
+    def list_files(self, repo: str, commit: str) -> Sequence[HubFile]:
+        """See `llmops.hub.list_files`."""
+        return hub_client.list_files(repo, commit, endpoint=self.endpoint, token=self.token)
+
+
+def resolve(
+    spec: ModelSpec,
+    *,
+    hub: HubLike,
+    registry: RegistryClient,
+    suites: Mapping[str, str],
+    engine_version: str | None = None,
+    revision: str | None = None,
+) -> Release:
+    """Pin a spec.
+
+    Args:
+        spec: What is declared.
+        hub: Answers for the weights.
+        registry: Answers for the image.
+        suites: SHA-256 of each suite that there is, by its name.
+        engine_version: Take this version (or range) instead of the spec's policy.
+        revision: Take this branch, tag or commit instead of the spec's.
+
+    Raises:
+        BadInput: The hub or the registry has no such thing, no version is allowed, or a suite is not there.
+        BadRelease: The commit has no weights that may be loaded.
+        Unavailable: The hub or the registry does not answer.
+    """
+    if unknown := [name for name in spec.evaluation.suites if name not in suites]:
+        raise BadInput(
+            f"{spec.name}: evaluation.suites names {', '.join(unknown)}, which is not there.",
+            remedy=f"There is {', '.join(sorted(suites)) or 'none'}; suites stand in the evals folder.",
+        )
+    engine = spec.engine if engine_version is None else _at_version(spec.engine, engine_version)
+    return Release(
+        model=spec.name,
+        weights=_pin_weights(spec.weights, revision or spec.weights.revision, hub),
+        engine=_pin_engine(engine, registry),
+        gpu=spec.gpu,
+        resources=spec.resources,
+        evaluation=spec.evaluation,
+        suites=tuple(SuitePin(name=name, sha256=suites[name]) for name in spec.evaluation.suites),
+        rollout=spec.rollout,
+        access=spec.access,
+    )
+
+
+def render_arguments(options: EngineOptions, further: Sequence[str]) -> tuple[str, ...]:
+    """The engine's arguments as one canonical list: `--flag` or `--flag=value`, sorted by flag.
+
+    Further arguments of the same flag keep their order, as the last may win or all may count.
+    """
+    rendered = [_render(name, value) for name, value in options.model_dump().items()]
+    own = [argument for argument in rendered if argument]
+    canonical = [_dashed(argument) for argument in further]
+    return tuple(sorted([*own, *canonical], key=_flag))
+
+
+def _at_version(engine: Engine, version: str) -> Engine:
+    try:
+        return Engine.model_validate(engine.model_dump() | {"version": version})
+    except ValidationError as error:
+        raise BadInput(
+            f"engine version {version!r} is not one.", remedy="Give a version (0.32.0) or a range (>=0.31,<0.40)."
+        ) from error
+
+
+def _pin_weights(weights: Weights, revision: str, hub: HubLike) -> WeightsPin:
+    commit = revision if COMMIT.fullmatch(revision) else hub.resolve(weights.repo, revision)
+    files = select(hub.list_files(weights.repo, commit), weights.include, weights.exclude, weights.allow_pickle)
+    return WeightsPin(
+        repo=weights.repo,
+        commit=commit,
+        files=tuple(
+            FilePin(path=file.path, size=file.size, sha256=file.sha256, git_sha1=file.git_sha1) for file in files
+        ),
+        token=weights.token,
+    )
+
+
+def _pin_engine(engine: Engine, registry: RegistryClient) -> EnginePin:
+    image = resolve_image(registry, engine.image, engine.version, engine.variant)
+    return EnginePin(
+        image=engine.image,
+        tag=image.tag,
+        digest=image.digest,
+        args=render_arguments(engine.options, engine.args),
+        env=tuple(sorted(engine.env.items())),
+        user=engine.user,
+    )
+
+
+def _render(name: str, value: object) -> str:
+    flag = f"--{name.replace('_', '-')}"
+    if value is None or value is False:
+        return ""
+    return flag if value is True else f"{flag}={value}"
+
+
+def _dashed(argument: str) -> str:
+    flag, equals, value = argument.partition("=")
+    return f"{flag.replace('_', '-')}{equals}{value}"
+
+
+def _flag(argument: str) -> str:
+    return argument.split("=", 1)[0]
