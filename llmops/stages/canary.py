@@ -53,11 +53,11 @@ def _deploy(current: Trial, release: Release) -> CanaryOutcome:
     if found is None:
         surge = _place(current, release)
     current.platform.trial_open(release.model, release.id)
-    expires = (datetime.datetime.now(datetime.UTC) + LIFETIME).isoformat(timespec="seconds")
+    expires = datetime.datetime.now(datetime.UTC) + LIFETIME
     current.cluster.apply(
         deployment(release, current.settings, "canary", 1, run=current.run, expires_at=expires, surge=surge)
     )
-    current.cluster.apply(service(release, current.settings, "canary", run=current.run, expires_at=expires))
+    current.cluster.apply(service(release, current.settings, "canary", run=current.run))
     current.log(f"Deployment {name} applied: {release.engine.reference}")
     wait_for_rollout(
         current.cluster, name, timeout=startup_budget_seconds(release) + 60, on_progress=current.log

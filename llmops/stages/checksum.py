@@ -9,10 +9,10 @@ import dagster as dg
 
 from llmops import names
 from llmops.errors import BadRelease
-from llmops.manifests.jobs import checksum_job, collect_job, download_job
+from llmops.manifests.jobs import checksum_job, collect_job
 from llmops.releases.records import VerifiedWeights
 from llmops.releases.release import Release
-from llmops.stages.jobs import run_job
+from llmops.stages.jobs import forget_weights, run_job
 from llmops.stages.outcomes import ChecksumOutcome, WeightsOutcome
 from llmops.stages.platform import Platform
 from llmops.stages.trial import Trial, trial
@@ -59,7 +59,7 @@ def _verify(current: Trial, release: Release) -> tuple[ChecksumOutcome, dict[str
     try:
         result = run_job(current, job)
     except BadRelease:
-        _discard(current, release, job["metadata"]["name"])
+        _discard(current, release)
         raise
     now = datetime.datetime.now(datetime.UTC)
     proof = VerifiedWeights(path=path, files=len(pins.files), bytes=pins.size, verified=now)
@@ -69,12 +69,10 @@ def _verify(current: Trial, release: Release) -> tuple[ChecksumOutcome, dict[str
     return outcome.model_copy(update={"already_verified": False}), metadata
 
 
-def _discard(current: Trial, release: Release, checksum_name: str) -> None:
+def _discard(current: Trial, release: Release) -> None:
     """Remove bytes that are not what was pinned, and the Jobs that vouched for them, so that a retry starts anew."""
     key = release.weights.key
     keep = [each for each in current.records.verified_keys(release.model) if each != key]
-    current.cluster.delete("Job", checksum_name, propagation="Foreground", wait=60)
-    download = download_job(release, current.settings, current.run)
-    current.cluster.delete("Job", download["metadata"]["name"], propagation="Foreground", wait=60)
-    run_job(current, collect_job(release.model, keep, current.settings, current.run, release.id))
+    forget_weights(current, key)
+    run_job(current, collect_job(release.model, keep, current.settings, current.run, current.run[:8]))
     current.log(f"{names.weights_path(release.model, key)} was removed: its bytes are not the pinned ones")

@@ -7,6 +7,7 @@ from collections.abc import Generator
 import dagster as dg
 
 from llmops.evaluation import plots, report
+from llmops.evaluation.endpoint import Progress
 from llmops.evaluation.evaluate import measure
 from llmops.evaluation.gates import decide
 from llmops.evaluation.suites import load_suites
@@ -44,19 +45,29 @@ def _evaluate(current: Trial, release: Release) -> EvaluationOutcome:
     spec = release.evaluation
     suites = load_suites(current.settings.evals_dir, spec.suites)
     endpoint = endpoint_of(current.platform, release, "canary")
-    measured = measure(endpoint, suites, spec.concurrency, progress=current.log)
+    measured = measure(endpoint, suites, spec.concurrency, progress=progress(current))
     stable_id = current.records.state(release.model).stable
     compared = None
     if stable_id and any(gate.relative for gate in spec.gates):
         current.log(f"the same cases against stable {stable_id}")
         stable = current.records.release(release.model, stable_id)
         compared = measure(
-            endpoint_of(current.platform, stable, "stable"), suites, spec.concurrency, progress=current.log
+            endpoint_of(current.platform, stable, "stable"), suites, spec.concurrency, progress=progress(current)
         )
     verdict = decide(spec, measured, compared)
     return EvaluationOutcome(
         model=release.model, release=release.id, verdict=verdict, canary=measured, stable=compared
     )
+
+
+def progress(current: Trial) -> Progress:
+    """Tell how far a suite is, at its quarters."""
+
+    def tell(suite: str, done: int, total: int) -> None:
+        if done == total or (total >= 4 and done % (total // 4) == 0):
+            current.log(f"{suite}: {done} of {total} requests")
+
+    return tell
 
 
 def _metadata(outcome: EvaluationOutcome) -> dict[str, dg.MetadataValue]:

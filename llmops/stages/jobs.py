@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from llmops import names
 from llmops.cluster.problems import AlreadyExists
 from llmops.cluster.wait import JobOutcome, wait_for_job
 from llmops.stages.trial import Trial
@@ -54,6 +55,14 @@ def run_job(current: Trial, job: dict[str, Any]) -> JobRun:
     timeout: float = job["spec"]["activeDeadlineSeconds"] + 60
     outcome = wait_for_job(cluster, name, timeout=timeout, on_line=current.log)
     return JobRun(outcome, completed_before, time.monotonic() - started)
+
+
+def forget_weights(current: Trial, key: str) -> None:
+    """Forget the proof of weights that are about to be removed, and the Jobs that a later run would adopt."""
+    current.records.forget_weights(current.model, key)
+    for stage in ("download", "checksum"):
+        name = names.job_name(current.model, stage, key)
+        current.cluster.delete("Job", name, propagation="Foreground", wait=60)
 
 
 def condition(job: dict[str, Any], kind: str) -> bool:

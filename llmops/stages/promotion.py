@@ -16,7 +16,7 @@ from llmops.releases.release import Release
 from llmops.stages.canary import GONE_SECONDS
 from llmops.stages.cleanup import remove_canary
 from llmops.stages.endpoints import PROBE_SECONDS, endpoint_of, prove
-from llmops.stages.jobs import run_job
+from llmops.stages.jobs import forget_weights, run_job
 from llmops.stages.outcomes import CanaryOutcome, EvaluationOutcome, PromotionOutcome
 from llmops.stages.platform import Platform
 from llmops.stages.trial import Trial, trial
@@ -29,7 +29,7 @@ def promotion(
     context: dg.AssetExecutionContext, platform: Platform, evaluation: EvaluationOutcome
 ) -> Generator[dg.MaterializeResult[PromotionOutcome]]:
     """The release serves users: rolled out, proven, watched; or rolled back by itself."""
-    with trial(context, platform, "promotion", last=True) as current:
+    with trial(context, platform, "promotion") as current:
         release = current.load(evaluation.release)
         canary = current.records.outcome(release.model, release.id, "canary", CanaryOutcome)
         outcome = promote(current, release, surge=canary is None or canary.surge)
@@ -63,7 +63,7 @@ def promote(current: Trial, release: Release, *, surge: bool) -> PromotionOutcom
     replicas = current.spec.replicas
     for wanted in (
         service(release, settings, "stable"),
-        disruption_budget(release, settings, replicas),
+        disruption_budget(release, settings),
         deployment(release, settings, "stable", replicas, surge=surge),
     ):
         cluster.apply(wanted)
@@ -146,7 +146,6 @@ def collect_weights(current: Trial) -> None:
     if not (gone := others[current.spec.rollout.keep_weights :]):
         return
     for key in gone:
-        records.forget_weights(model, key)
-    assert current.release is not None
-    run_job(current, collect_job(model, keep, current.settings, current.run, current.release.id))
+        forget_weights(current, key)
+    run_job(current, collect_job(model, keep, current.settings, current.run, current.run[:8]))
     current.log(f"{model}: weights of {len(gone)} older releases removed: {', '.join(gone)}")

@@ -6,17 +6,19 @@ from collections.abc import Generator
 
 import dagster as dg
 
-from llmops import hub, names
-from llmops.errors import BadRelease, ClusterCannot
-from llmops.evaluation.suites import load_suites
+from llmops import names
+from llmops.errors import ClusterCannot
 from llmops.manifests.engine import deployment
+from llmops.manifests.records import pins_config_map
 from llmops.preflight.checks import Finding, preflight
-from llmops.preflight.snapshot import take_snapshot
-from llmops.registry import RegistryClient
-from llmops.releases.release import Release as Pins
-from llmops.releases.resolve import diff, resolve
+from llmops.releases.difference import diff
+from llmops.releases.release import Release
+from llmops.stages.pinning import pin
 from llmops.stages.platform import Platform
-from llmops.stages.trial import Trial, trial
+from llmops.stages.snapshot import take_snapshot
+from llmops.stages.trial import Trial, refusal, trial
+
+SERVES = "serves already"
 
 
 class RolloutConfig(dg.Config):
@@ -32,12 +34,76 @@ class RolloutConfig(dg.Config):
 
 def release(
     context: dg.AssetExecutionContext, platform: Platform, config: RolloutConfig
-) -> Generator[dg.MaterializeResult[Pins]]:
+) -> Generator[dg.MaterializeResult[Release]]:
     """The spec with everything pinned. A release that serves already ends the run here, as a success."""
-    found = None
     with trial(context, platform, "release") as current:
-        found = _resolve(current, config)
-        if found is None:
-            return
-        current.release = found.pins
-    yield dg.MaterializeResult(value=found.pins, metadata=found.metadata)
+        found = pin(platform, current.model, engine_version=config.engine_version, revision=config.revision)
+        metadata = None if _serves(current, found) else _admit(current, found, retry=config.retry)
+    if metadata is None:
+        line = f"{found.model} {found.id} {SERVES}: nothing to do"
+        context.log.info(line)
+        context.log_event(
+            dg.AssetObservation(
+                asset_key=context.asset_key, partition=context.partition_key, description=line,
+                metadata={"release": found.id},
+            )
+        )  # fmt: skip
+        return
+    yield dg.MaterializeResult(value=found, metadata=metadata)
+
+
+def _serves(current: Trial, found: Release) -> bool:
+    """Whether the release is stable and the Deployment is at it; a changed number of replicas is put right."""
+    if current.records.state(found.model).stable != found.id:
+        return False
+    name = names.engine_name(found.model, "stable")
+    main = current.cluster.get("Deployment", name)
+    if main is None or main["metadata"]["labels"].get(names.RELEASE_LABEL) != found.id:
+        return False
+    replicas = current.spec.replicas
+    if main["spec"]["replicas"] != replicas:
+        current.cluster.apply(deployment(found, current.settings, "stable", replicas, surge=True))
+        current.log(f"Deployment {name} scaled from {main['spec']['replicas']} to {replicas} replicas")
+    current.end()
+    return True
+
+
+def _admit(current: Trial, found: Release, *, retry: bool) -> dict[str, dg.MetadataValue]:
+    """Refuse what was rejected before and what the cluster cannot take; else open the trial."""
+    records, model = current.records, found.model
+    record = records.record(model, found.id)
+    if record and record.verdict == "Failed" and not retry:
+        raise refusal(record)
+    if record:
+        # A trial that ended says nothing of how the release compares with what serves now.
+        records.forget_trial(model, found.id)
+    records.save_release(pins_config_map(found))
+    state = records.update_state(model, candidate=found.id)
+    current.release = found
+    stable = records.release(model, state.stable) if state.stable else None
+    changes = diff(stable, found)
+    current.log(f"{model} {found.id}: {'; '.join(changes) or 'nothing changed since stable'}")
+    findings = preflight(found, current.spec, take_snapshot(current.cluster, current.settings))
+    for finding in findings:
+        if finding.severity != "ok":
+            current.log(f"preflight {finding.severity}: {finding.subject}: {finding.message} {finding.remedy}")
+    if errors := [finding for finding in findings if finding.severity == "error"]:
+        raise ClusterCannot(
+            "; ".join(f"{finding.subject}: {finding.message}" for finding in errors), remedy=errors[0].remedy
+        )
+    return _metadata(found, changes, findings)
+
+
+def _metadata(found: Release, changes: list[str], findings: tuple[Finding, ...]) -> dict[str, dg.MetadataValue]:
+    rows = "\n".join(f"| {each.severity} | {each.subject} | {each.message} | {each.remedy} |" for each in findings)
+    return {
+        "release": dg.MetadataValue.text(found.id),
+        "changes": dg.MetadataValue.md("\n".join(f"- {change}" for change in changes) or "nothing changed"),
+        "image": dg.MetadataValue.text(f"{found.engine.image}:{found.engine.tag}@{found.engine.digest}"),
+        "repository": dg.MetadataValue.text(found.weights.repo),
+        "commit": dg.MetadataValue.text(found.weights.commit),
+        "arguments": dg.MetadataValue.text(" ".join(found.engine.args)),
+        "bytes": dg.MetadataValue.int(found.weights.size),
+        "pins": dg.MetadataValue.json(found.model_dump(mode="json")),
+        "preflight": dg.MetadataValue.md(f"| severity | subject | finding | remedy |\n|---|---|---|---|\n{rows}"),
+    }

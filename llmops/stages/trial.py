@@ -16,12 +16,13 @@ import dagster as dg
 from llmops import names
 from llmops.catalog.spec import ModelSpec
 from llmops.cluster.lease import RolloutLease
-from llmops.errors import BadInput, BadRelease, LlmopsError
+from llmops.errors import BadInput, BadRelease, ClusterCannot, LlmopsError, MeasurementFailed, Unavailable
 from llmops.releases.records import Record, Records, VerdictValue
 from llmops.releases.release import Release
 from llmops.stages.cleanup import remove_canary
 from llmops.stages.platform import Platform
 
+Context = dg.AssetExecutionContext | dg.OpExecutionContext
 REQUESTED_BY_TAG = f"{names.DOMAIN}/requested-by"
 
 
@@ -29,22 +30,24 @@ class Trial:
     """A release under trial, as one stage sees it.
 
     Args:
-        context: Of the Dagster asset.
+        context: Of the Dagster asset, or of the rollback's op.
         platform: The installation.
         stage: Name of the stage.
+        model: Name of the model.
     """
 
-    def __init__(self, context: dg.AssetExecutionContext, platform: Platform, stage: str) -> None:
+    def __init__(self, context: Context, platform: Platform, stage: str, model: str) -> None:
         self.platform = platform
         self.cluster = platform.cluster
         self.records: Records = platform.records
         self.settings = platform.settings
         self.stage = stage
-        self.model: str = context.partition_key
-        self.run: str = context.run_id
-        self.requested_by: str = context.run_tags.get(REQUESTED_BY_TAG, "Dagster UI")
+        self.model = model
+        self.run: str = context.run.run_id
+        self.requested_by: str = context.run.tags.get(REQUESTED_BY_TAG, "Dagster UI")
         self.release: Release | None = None
         self.on_abort: Callable[[], None] | None = None
+        self.ended = False
         self._context = context
 
     @property
@@ -55,6 +58,10 @@ class Trial:
     def log(self, message: str) -> None:
         """One line in the run's log."""
         self._context.log.info(message)
+
+    def end(self) -> None:
+        """Nothing follows: the model's lease is given up when this stage ends."""
+        self.ended = True
 
     def load(self, release: str) -> Release:
         """Take up the release that the stage before handed over."""
@@ -75,8 +82,9 @@ class Trial:
             The record.
         """
         assert self.release is not None
+        self.end()
         if verdict != "Passed":
-            self.remove_canary()
+            remove_canary(self.platform, self.model)
         record = Record(
             model=self.model,
             release=self.release.id,
@@ -96,6 +104,20 @@ class Trial:
         self.announce(verdict, line)
         return record
 
+    def clock(self, started: float) -> None:
+        """Keep how long the stage took, since the monotonic time `started`."""
+        if self.release is not None:
+            self.records.save_seconds(self.model, self.release.id, self.stage, time.monotonic() - started)
+
+    def abort(self) -> None:
+        """Undo what the stage began. A failure to do so is told, and does not hide why it had to be undone."""
+        if self.on_abort is None:
+            return
+        try:
+            self.on_abort()
+        except LlmopsError as error:
+            self._context.log.error(f"{self.model}: going back did not succeed: {error}")
+
     def announce(self, reason: str, line: str) -> None:
         """Write one line as a Kubernetes Event on the model's state, and into the run's log."""
         log = self._context.log
@@ -103,11 +125,6 @@ class Trial:
         regarding = self.cluster.get("ConfigMap", names.state_name(self.model))
         if regarding is not None:
             self.cluster.event(regarding, reason, line, type="Normal" if reason == "Passed" else "Warning")
-
-    def remove_canary(self) -> None:
-        """Take the canary away, and give stable back what it lent."""
-        remove_canary(self.cluster, self.model)
-        self.platform.trial_closed(self.model)
 
 
 def changelog_line(record: Record, stable: str | None) -> str:
@@ -118,47 +135,65 @@ def changelog_line(record: Record, stable: str | None) -> str:
 
 
 @contextmanager
-def trial(context: dg.AssetExecutionContext, platform: Platform, stage: str) -> Generator[Trial]:
+def trial(
+    context: Context, platform: Platform, stage: str, *, model: str | None = None, judged: bool = True
+) -> Generator[Trial]:
     """Run a stage under the model's lease, and end its trial by what it raises.
 
     A bad release is rejected and that is remembered. Where the cluster can't, an outside service is away or a
     measurement failed, the release stays untried: Inconclusive. An interrupt or a fault of ours ends it so, too.
 
+    Args:
+        context: Of the Dagster asset, or of the rollback's op.
+        platform: The installation.
+        stage: Name of the stage.
+        model: Name of the model; None takes the asset's partition.
+        judged: Whether the end is a verdict on the release. A rollback that fails says nothing against its target.
+
     Raises:
         dagster.Failure: The trial ended here; the description says why.
     """
     platform.entered(stage)
-    current = Trial(context, platform, stage)
+    current = Trial(context, platform, stage, model or context.partition_key)
     started = time.monotonic()
+    lease = RolloutLease(platform.cluster, current.model, current.run)
+    acquire(lease)
+    try:
+        yield current
+        current.clock(started)
+    except dg.Failure:
+        current.end()
+        raise
+    except LlmopsError as error:
+        current.clock(started)
+        current.abort()
+        current.end()
+        if current.release is None or not judged:
+            raise dg.Failure(
+                f"{current.model}: {error}", metadata={"error": kind_of(error)}, allow_retries=False
+            ) from error
+        verdict: VerdictValue = "Failed" if isinstance(error, BadRelease) else "Inconclusive"
+        if isinstance(error, MeasurementFailed) and current.release.rollout.on_inconclusive == "reject":
+            verdict = "Failed"
+        raise failure(current.conclude(verdict, str(error))) from error
+    except BaseException as error:
+        current.clock(started)
+        current.abort()
+        current.end()
+        if current.release is not None and judged:
+            cancelled = not isinstance(error, Exception)
+            what = "the run was cancelled" if cancelled else f"an error of llmops itself: {error!r}"
+            current.conclude("Inconclusive", what)
+        raise
+    finally:
+        # Between two stages the lease stays with the run: nobody may put another release under trial meanwhile.
+        lease.stop(give_up=current.ended)
 
-    def clock() -> None:
-        if current.release is not None:
-            platform.records.save_seconds(current.model, current.release.id, stage, time.monotonic() - started)
 
-    with RolloutLease(platform.cluster, current.model, current.run):
-        try:
-            yield current
-            clock()
-        except dg.Failure:
-            raise
-        except LlmopsError as error:
-            clock()
-            _abort(current)
-            if current.release is None:
-                raise dg.Failure(f"{current.model}: {error}", allow_retries=False) from error
-            verdict: VerdictValue = "Failed" if isinstance(error, BadRelease) else "Inconclusive"
-            if verdict == "Inconclusive" and not isinstance(error, BadInput) and _rejects_inconclusive(current):
-                verdict = "Failed"
-            record = current.conclude(verdict, str(error))
-            raise failure(record) from error
-        except BaseException as error:
-            clock()
-            _abort(current)
-            if current.release is not None:
-                cancelled = not isinstance(error, Exception)
-                what = "the run was cancelled" if cancelled else f"an error of llmops itself: {error!r}"
-                current.conclude("Inconclusive", what)
-            raise
+def kind_of(error: LlmopsError) -> str:
+    """The class of an error, out of the few that say what has to happen next."""
+    kinds = (BadInput, BadRelease, ClusterCannot, MeasurementFailed, Unavailable)
+    return next((kind.__name__ for kind in kinds if isinstance(error, kind)), type(error).__name__)
 
 
 def failure(record: Record) -> dg.Failure:
@@ -170,11 +205,11 @@ def failure(record: Record) -> dg.Failure:
     )
 
 
-def _abort(current: Trial) -> None:
-    if current.on_abort is not None:
-        current.on_abort()
-
-
-def _rejects_inconclusive(current: Trial) -> bool:
-    assert current.release is not None
-    return current.stage == "evaluation" and current.release.rollout.on_inconclusive == "reject"
+def refusal(record: Record) -> dg.Failure:
+    """What is said of a release that was rejected before and is asked for again."""
+    return dg.Failure(
+        description=f"{record.model} {record.release} was rejected on {record.finished:%Y-%m-%d %H:%M} UTC at "
+        f"{record.stage}: {record.reason} It is tried again when a pin or a gate changes, or with --retry.",
+        metadata={"release": record.release, "verdict": record.verdict, "reason": record.reason},
+        allow_retries=False,
+    )

@@ -1,0 +1,175 @@
+"""The commands."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from llmops.cli import show
+from llmops.cli.exits import Exit, exit_code
+from llmops.cli.sandbox import app as sandbox_app
+from llmops.errors import BadInput, LlmopsError
+from llmops.settings import SETTINGS_VARIABLE
+
+app = typer.Typer(
+    help="Takes a self-hosted LLM from a line in a catalog to production traffic on Kubernetes.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.add_typer(sandbox_app, name="sandbox")
+
+Model = Annotated[str, typer.Argument(help="Name of the model: models/NAME.yaml.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+EngineVersion = Annotated[str | None, typer.Option(help="Engine version to take instead of the policy's newest.")]
+Revision = Annotated[str | None, typer.Option(help="Weights commit, branch or tag instead of the spec's.")]
+
+
+@app.callback()
+def options(
+    settings: Annotated[
+        Path | None, typer.Option(envvar=SETTINGS_VARIABLE, help="Settings of the installation (YAML).")
+    ] = None,
+) -> None:
+    """Set what all commands share."""
+    if settings is not None:
+        import os
+
+        # Dagster's definitions read it from the environment, in this process and in those it starts.
+        os.environ[SETTINGS_VARIABLE] = str(settings)
+
+
+@app.command()
+def check() -> None:
+    """Check the catalog and the suites; nothing is asked of a cluster."""
+    from llmops.evaluation.suites import load_suites
+    from llmops.stages.platform import Platform
+
+    platform = Platform()
+    for spec in platform.catalog.values():
+        load_suites(platform.settings.evals_dir, spec.evaluation.suites)
+    typer.echo(f"{len(platform.catalog)} models and their suites are valid")
+
+
+@app.command()
+def plan(
+    model: Model, engine_version: EngineVersion = None, revision: Revision = None, as_json: Json = False
+) -> None:
+    """Show the release that a rollout would try: what changes, what would be applied, what the preflight finds."""
+    from llmops.stages.plan import make_plan
+
+    found = make_plan(_platform(model), model, engine_version=engine_version, revision=revision)
+    if as_json:
+        typer.echo(json.dumps(found.as_json(), indent=2))
+        return
+    console = Console(soft_wrap=True)
+    console.print(f"[bold]{model} {found.release.id}[/] {found.standing}", highlight=False)
+    for change in found.changes:
+        console.print(f"  {change}", highlight=False, markup=False)
+    for name, lines in found.objects.items():
+        console.print(f"\n[bold]{name}[/]", highlight=False)
+        for line in lines:
+            style = {"+": "green", "-": "red"}.get(line[:1])
+            console.print(line, style=style, highlight=False, markup=False)
+    rows = [
+        (f"[{show.SEVERITY_STYLE[each.severity]}]{each.severity}[/]", each.subject, each.message, each.remedy)
+        for each in found.findings
+    ]
+    show.table(("preflight", "subject", "finding", "remedy"), rows)
+
+
+@app.command()
+def rollout(
+    model: Model,
+    engine_version: EngineVersion = None,
+    revision: Revision = None,
+    retry: Annotated[bool, typer.Option("--retry", help="Try again a release that was rejected.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Take a model through release, weights, checksum, canary, evaluation and promotion."""
+    from llmops.cli.rollouts import run_rollout
+
+    platform = _platform(model)
+    ended = run_rollout(
+        platform.records, model, engine_version=engine_version, revision=revision, retry=retry
+    )
+    typer.echo(ended.as_json() if as_json else ended.line)
+    raise typer.Exit(ended.code)
+
+
+@app.command()
+def rollback(
+    model: Model,
+    to: Annotated[str | None, typer.Option(help="Release to go back to, instead of the one before.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Move a model back to a release that served before."""
+    from llmops.cli.rollouts import run_rollback
+
+    ended = run_rollback(_platform(model).records, model, to)
+    typer.echo(ended.as_json() if as_json else ended.line)
+    raise typer.Exit(ended.code)
+
+
+@app.command()
+def status(model: Annotated[str | None, typer.Argument(help="Only this model.")] = None, as_json: Json = False) -> None:
+    """Show what serves, what is under trial, and how the last trial ended."""
+    from llmops.stages.status import model_status
+
+    platform = _platform(model)
+    found = [model_status(platform, name) for name in ([model] if model else sorted(platform.catalog))]
+    if as_json:
+        typer.echo(json.dumps([each.model_dump(mode="json") for each in found], indent=2))
+        return
+    rows = [
+        (
+            each.model,
+            each.stable or "-",
+            f"{each.ready}/{each.replicas}",
+            each.image or "-",
+            each.trial or "-",
+            each.last or "-",
+        )
+        for each in found
+    ]
+    show.table(("model", "stable", "ready", "image", "under trial", "last trial"), rows)
+
+
+@app.command()
+def history(model: Model, as_json: Json = False) -> None:
+    """Show the trials of a model's releases, newest first."""
+    records = _platform(model).records.history(model)
+    if as_json:
+        typer.echo(json.dumps([each.model_dump(mode="json") for each in records], indent=2))
+    else:
+        show.history(records)
+
+
+def _platform(model: str | None) -> Any:
+    """The installation; a model that is named has to be in its catalog."""
+    from llmops.stages.platform import Platform
+
+    platform = Platform()
+    if model is not None and model not in platform.catalog:
+        raise BadInput(
+            f"{model}: there is no such model in {platform.settings.models_dir}",
+            remedy=f"There is {', '.join(sorted(platform.catalog)) or 'none'}.",
+        )
+    return platform
+
+
+def main(arguments: list[str] | None = None, run: Callable[..., Any] = app) -> None:
+    """Run a command; an error is one message on stderr, and an exit code that says what kind it is."""
+    try:
+        run(args=arguments, standalone_mode=True)
+    except LlmopsError as error:
+        Console(stderr=True, soft_wrap=True).print(f"llmops: {error}", style="red", markup=False, highlight=False)
+        sys.exit(exit_code(error))
+    except KeyboardInterrupt:
+        sys.exit(Exit.CANCELLED)

@@ -1,0 +1,41 @@
+"""Exit codes of `llmops`, and how an error becomes one."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from llmops.errors import BadInput, BadRelease, ClusterCannot, LlmopsError, MeasurementFailed, Unavailable
+
+
+class Exit(IntEnum):
+    """What `llmops` ends with."""
+
+    DONE = 0
+    BUG = 1
+    BAD_INPUT = 2
+    REJECTED = 3
+    INCONCLUSIVE = 4
+    CANNOT = 5
+    CANCELLED = 130
+
+
+_BY_ERROR: dict[type[LlmopsError], Exit] = {
+    BadInput: Exit.BAD_INPUT,
+    BadRelease: Exit.REJECTED,
+    MeasurementFailed: Exit.INCONCLUSIVE,
+    ClusterCannot: Exit.CANNOT,
+    Unavailable: Exit.CANNOT,
+}
+BY_VERDICT = {"Passed": Exit.DONE, "Failed": Exit.REJECTED, "Inconclusive": Exit.INCONCLUSIVE}
+
+
+def exit_code(error: LlmopsError) -> Exit:
+    """The exit code of an error, by what has to happen next."""
+    return next((code for kind, code in _BY_ERROR.items() if isinstance(error, kind)), Exit.BUG)
+
+
+def by_name(name: str) -> Exit:
+    """The exit code of a verdict, or of an error by the name of its class, as a failed stage carries them."""
+    if name in BY_VERDICT:
+        return BY_VERDICT[name]
+    return next((code for kind, code in _BY_ERROR.items() if kind.__name__ == name), Exit.BUG)

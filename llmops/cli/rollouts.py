@@ -1,0 +1,120 @@
+"""Runs the jobs that the Dagster UI runs, in this process, and says how they ended."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import socket
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import dagster as dg
+
+from llmops.cli.exits import BY_VERDICT, Exit, by_name
+from llmops.releases.records import Record, Records
+from llmops.stages.trial import REQUESTED_BY_TAG
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a run ended.
+
+    Args:
+        code: Exit code.
+        line: One line that says it.
+        record: The record of the trial; None if the run did not get to one.
+        run: Id of the Dagster run.
+    """
+
+    code: Exit
+    line: str
+    record: Record | None
+    run: str
+
+    def as_json(self) -> str:
+        """For programs."""
+        record = self.record.model_dump(mode="json") if self.record else None
+        return json.dumps(asdict(self) | {"code": int(self.code), "record": record}, indent=2)
+
+
+def run_rollout(
+    records: Records, model: str, *, engine_version: str | None, revision: str | None, retry: bool
+) -> Ended:
+    """Run the rollout job for a model.
+
+    Args:
+        records: Where its outcome is read from.
+        model: Name of the model.
+        engine_version: Engine version to take instead of the policy's.
+        revision: Weights revision to take instead of the spec's.
+        retry: Try a rejected release again.
+    """
+    from llmops.stages.assets import JOB
+
+    asked = {"engine_version": engine_version, "revision": revision, "retry": retry}
+    config = {"ops": {"release": {"config": {key: value for key, value in asked.items() if value is not None}}}}
+    run = _run(JOB, config, model)
+    candidate = records.state(model).candidate
+    record = records.record(model, candidate) if candidate else None
+    if record is not None and record.run == run.run_id:
+        return Ended(BY_VERDICT[record.verdict], f"{record.verdict}: {record.reason}", record, run.run_id)
+    if run.success:
+        stable = records.state(model).stable
+        return Ended(Exit.DONE, f"{model} {stable} serves already: nothing to do", None, run.run_id)
+    return Ended(by_name(run.kind), run.failure, None, run.run_id)
+
+
+def run_rollback(records: Records, model: str, to: str | None) -> Ended:
+    """Run the rollback job for a model.
+
+    Args:
+        records: Where its outcome is read from.
+        model: Name of the model.
+        to: Release to go back to; None is the one before.
+    """
+    from llmops.stages.rollback import JOB
+
+    config = {"ops": {"roll_back": {"config": {"model": model} | ({"to": to} if to else {})}}}
+    run = _run(JOB, config, None)
+    if run.success:
+        return Ended(Exit.DONE, f"{model} {records.state(model).stable} serves", None, run.run_id)
+    return Ended(by_name(run.kind), run.failure, None, run.run_id)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A run of a job: whether it succeeded, and the failure that ended it."""
+
+    run_id: str
+    success: bool
+    failure: str
+    kind: str
+
+
+def _run(job: str, config: dict[str, Any], model: str | None) -> _Run:
+    from llmops.definitions import defs
+
+    definition = defs().resolve_job_def(job)
+    tags = {REQUESTED_BY_TAG: f"{getpass.getuser()}@{socket.gethostname()} (llmops)"}
+    with _instance() as instance:
+        result = definition.execute_in_process(
+            run_config=config, instance=instance, partition_key=model, tags=tags, raise_on_error=False
+        )
+        for event in result.all_events:
+            if event.event_type_value == "STEP_FAILURE":
+                return _failed(result.run_id, event.step_failure_data)
+        return _Run(result.run_id, result.success, "the run failed outside of its stages; see its log", "")
+
+
+def _failed(run: str, data: Any) -> _Run:
+    intended = data.user_failure_data
+    if intended is not None:
+        kind = intended.metadata.get("verdict") or intended.metadata.get("error")
+        return _Run(run, False, str(intended.description), str(kind.value) if kind else "")
+    return _Run(run, False, data.error.to_string(), "")
+
+
+def _instance() -> dg.DagsterInstance:
+    """The Dagster instance of DAGSTER_HOME, whose UI then shows the run; else one that ends with this process."""
+    return dg.DagsterInstance.get() if os.environ.get("DAGSTER_HOME") else dg.DagsterInstance.ephemeral()

@@ -1,0 +1,38 @@
+"""What the command line shows: tables for people. Programs ask for JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from llmops.releases.records import Record
+
+VERDICT_STYLE = {"Passed": "green", "Failed": "red", "Inconclusive": "yellow"}
+SEVERITY_STYLE = {"ok": "green", "warning": "yellow", "error": "red"}
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table; styles may be given in rich's markup."""
+    found = Table(*columns, header_style="bold")
+    for row in rows:
+        found.add_row(*row)
+    Console().print(found)
+
+
+def history(records: Sequence[Record]) -> None:
+    """Print trials, newest first."""
+    rows = [
+        (
+            f"{each.finished:%Y-%m-%d %H:%M}",
+            each.release,
+            f"[{VERDICT_STYLE[each.verdict]}]{each.verdict}[/]",
+            each.stage,
+            each.image.split("@")[0].rsplit(":", 1)[-1],
+            each.commit[:12],
+            each.reason,
+        )
+        for each in records
+    ]
+    table(("finished (UTC)", "release", "verdict", "stage", "engine", "commit", "reason"), rows)

@@ -1,0 +1,27 @@
+"""What Dagster loads: the catalog's models as partitions of the six stages."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from llmops.catalog.load import load_catalog
+from llmops.settings import load_settings
+from llmops.stages.assets import rollout_job, stage_assets
+from llmops.stages.console import console_logger
+from llmops.stages.platform import Platform
+from llmops.stages.records_io import RecordsIOManager
+from llmops.stages.rollback import rollback_job
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """Assets, jobs and resources of this installation."""
+    catalog = load_catalog(load_settings().models_dir)
+    assets = stage_assets(dg.StaticPartitionsDefinition(sorted(catalog)))
+    platform = Platform()
+    return dg.Definitions(
+        assets=assets,
+        jobs=[rollout_job(assets), rollback_job],
+        resources={"platform": platform, "io_manager": RecordsIOManager(platform=platform)},
+        loggers={"console": console_logger},
+    )

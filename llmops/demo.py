@@ -1,0 +1,130 @@
+"""The main job on real input, end to end: `make demo`.
+
+Brings the sandbox up, takes a model through all six stages to production, then offers a second, worse release, which
+has to be rejected while the first goes on serving. Writes what happened to `build/demo.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from llmops import names
+from llmops.cli.rollouts import Ended, run_rollout
+from llmops.cluster.client import Cluster
+from llmops.errors import LlmopsError
+from llmops.releases.records import STAGES, Records
+from llmops.sandbox.binaries import cache_folder
+from llmops.sandbox.sandbox import Sandbox, default_folder
+from llmops.sandbox.seeding import Engine, seed, seed_worse
+from llmops.settings import load_settings
+
+MODEL = "smollm2-135m"
+console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def main() -> None:
+    """Run the demo; exits 0 if the good release serves at the end and the worse one was rejected."""
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--engine", choices=("simulated", "vllm"), default="simulated")
+    arguments.add_argument("--output", type=Path, default=Path("build/demo.json"))
+    arguments.add_argument("--dir", type=Path, default=default_folder(), help="folder of the sandbox; it is made anew")
+    arguments.add_argument("--keep", action="store_true", help="leave the sandbox running")
+    given = arguments.parse_args()
+    sandbox = Sandbox(given.dir)
+    try:
+        report = run(sandbox, given.engine)
+    except LlmopsError as error:
+        console.print(f"demo: {error}", style="red", markup=False)
+        sys.exit(1)
+    finally:
+        if not given.keep:
+            sandbox.down()
+    given.output.parent.mkdir(parents=True, exist_ok=True)
+    given.output.write_text(json.dumps(report, indent=2) + "\n")
+    promoted, rejected = report["promoted"], report["rejected"]
+    held = (
+        promoted["verdict"] == "Passed"
+        and rejected["verdict"] == "Failed"
+        and rejected["deployment"]["release"] == promoted["release"]
+    )
+    console.print(f"\n{given.output}: promoted {promoted['release']}, rejected {rejected['release']} "
+                  f"({rejected['reason']}), {report['seconds']:.0f} s in all")  # fmt: skip
+    sys.exit(0 if held else 1)
+
+
+def run(sandbox: Sandbox, engine: Engine) -> dict[str, Any]:
+    """Two rollouts on a new sandbox; the report of both."""
+    started = time.monotonic()
+    _say(f"a new sandbox in {sandbox.folder} (Kubernetes is built once into {cache_folder()}, which takes minutes)")
+    sandbox.down(erase=True)
+    last = time.monotonic()
+
+    def building(done: int, total: int, what: str) -> None:
+        nonlocal last
+        if time.monotonic() - last > 10:
+            last = time.monotonic()
+            console.print(f"  building Kubernetes: {done} of about {total} packages")
+
+    sandbox.up(building)
+    os.environ.update(sandbox.environment())
+    cluster = Cluster.connect(load_settings())
+    version = cluster.version()
+    _say(f"Kubernetes {version} is up after {time.monotonic() - started:.1f} s; the hub gets {MODEL}, the registry vLLM")
+    seed(sandbox, MODEL, engine)
+    records = Records(cluster)
+    _say(f"llmops rollout {MODEL}")
+    promoted = _report(cluster, records, _rollout(records))
+    _say("the hub gets a worse commit on main; llmops rollout again")
+    seed_worse(sandbox, MODEL, engine)
+    rejected = _report(cluster, records, _rollout(records))
+    return {
+        "promoted": promoted,
+        "rejected": rejected,
+        "engine": engine,
+        "kubernetes": version,
+        "seconds": round(time.monotonic() - started, 2),
+    }
+
+
+def _rollout(records: Records) -> Ended:
+    ended = run_rollout(records, MODEL, engine_version=None, revision=None, retry=False)
+    console.print(ended.line, style="green" if ended.record and ended.record.verdict == "Passed" else "yellow", markup=False)
+    return ended
+
+
+def _report(cluster: Cluster, records: Records, ended: Ended) -> dict[str, Any]:
+    record = ended.record
+    if record is None:
+        raise LlmopsError(f"the rollout ended without a verdict: {ended.line}")
+    main = cluster.get("Deployment", names.engine_name(MODEL, "stable")) or {"metadata": {"labels": {}}}
+    spec, status = main.get("spec") or {}, main.get("status") or {}
+    containers: list[dict[str, Any]] = spec["template"]["spec"]["containers"] if spec else [{"image": ""}]
+    seconds = records.seconds(MODEL, record.release)
+    return {
+        "release": record.release,
+        "verdict": record.verdict,
+        "reason": record.reason,
+        "stages": {stage: seconds[stage] for stage in STAGES},
+        "deployment": {
+            "image": containers[0]["image"],
+            "release": main["metadata"]["labels"].get(names.RELEASE_LABEL, ""),
+            "replicas": spec.get("replicas", 0),
+            "ready": status.get("readyReplicas", 0),
+        },
+    }
+
+
+def _say(what: str) -> None:
+    console.print(f"\n[bold]== {what}[/]")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""What the sandbox's hub and registry offer: a good release of a model, and a worse one after it."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Literal
+
+from llmops.catalog.load import load_model
+from llmops.sandbox.sandbox import ENGINE_PROGRAM, Sandbox
+from llmops.sandbox.weights import make_model
+
+Engine = Literal["simulated", "vllm"]
+
+ENGINE_IMAGE = "vllm/vllm-openai"
+ENGINE_TAG = "v0.32.0"
+GOOD, WORSE = 0.95, 0.70
+SIZE = 64 * 1024 * 1024
+
+
+def seed(sandbox: Sandbox, model: str, engine: Engine) -> None:
+    """Put the model on the hub and the engine in the registry."""
+    if engine == "vllm":
+        from llmops.sandbox import vllm
+
+        sandbox.images.add(ENGINE_IMAGE, ENGINE_TAG, vllm.program())
+        sandbox.hub_store.commit(_repo(sandbox, model), vllm.model_folder())
+        return
+    sandbox.images.add(ENGINE_IMAGE, ENGINE_TAG, ENGINE_PROGRAM)
+    commit_simulated(sandbox, _repo(sandbox, model), quality=GOOD)
+
+
+def seed_worse(sandbox: Sandbox, model: str, engine: Engine) -> None:
+    """Put a new commit on the same branch of the hub, whose answers are worse."""
+    if engine == "vllm":
+        from llmops.sandbox import vllm
+
+        sandbox.hub_store.commit(_repo(sandbox, model), vllm.worse_model_folder())
+        return
+    commit_simulated(sandbox, _repo(sandbox, model), quality=WORSE)
+
+
+def commit_simulated(sandbox: Sandbox, repo: str, *, quality: float, seed: int = 0) -> str:
+    """Commit weights of the simulated engine that answer this share of the suites' cases right; the commit's id."""
+    with tempfile.TemporaryDirectory(dir=sandbox.folder) as folder:
+        path = Path(folder) / "model"
+        make_model(path, size_bytes=SIZE, seed=seed, quality=quality, suites_dir=sandbox.project / "evals")
+        return sandbox.hub_store.commit(repo, path)
+
+
+def _repo(sandbox: Sandbox, model: str) -> str:
+    return load_model(sandbox.project / "models" / f"{model}.yaml").weights.repo

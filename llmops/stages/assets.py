@@ -1,0 +1,58 @@
+"""The six stages as Dagster assets, one partition per model, and the job that runs them."""
+
+from __future__ import annotations
+
+import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+
+from llmops.stages.canary import canary
+from llmops.stages.checksum import checksum
+from llmops.stages.evaluation import evaluation
+from llmops.stages.promotion import promotion
+from llmops.stages.release import release
+from llmops.stages.weights import weights
+
+JOB = "rollout"
+GROUP = "rollout"
+KINDS = {
+    "release": {"yaml"},
+    "weights": {"huggingface", "kubernetes"},
+    "checksum": {"kubernetes"},
+    "canary": {"kubernetes"},
+    "evaluation": {"openai"},
+    "promotion": {"kubernetes"},
+}
+
+
+def stage_assets(partitions: dg.PartitionsDefinition[str]) -> list[dg.AssetsDefinition]:
+    """The stages over the models of the catalog.
+
+    No stage has a retry policy: Dagster would run a cancelled stage again. What may be tried again (a call, a
+    download, a measurement) is tried again inside, with bounds.
+    """
+    return [
+        dg.asset(
+            name=stage.__name__,
+            description=stage.__doc__,
+            partitions_def=partitions,
+            group_name=GROUP,
+            kinds=KINDS[stage.__name__],
+            # A release that serves already yields nothing, and the stages after it are skipped.
+            output_required=stage is not release,
+        )(stage)
+        for stage in (release, weights, checksum, canary, evaluation, promotion)
+    ]
+
+
+def rollout_job(assets: list[dg.AssetsDefinition]) -> UnresolvedAssetJobDefinition:
+    """The job that UI, command line, sensors and schedules all lead to.
+
+    The stages wait for the cluster one after the other, so they share a process: a process for each would cost
+    seconds, and gain nothing.
+    """
+    return dg.define_asset_job(
+        JOB,
+        selection=assets,
+        description="Takes a model through release, weights, checksum, canary, evaluation and promotion.",
+        executor_def=dg.in_process_executor,
+    )

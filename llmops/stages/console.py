@@ -1,0 +1,36 @@
+"""The run's log as a person reads it on a terminal: time, stage, line."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+
+import dagster as dg
+
+
+class _Lines(logging.Handler):
+    """Writes what stages say and how they end; Dagster's own bookkeeping stays in its event log."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.DEBUG)
+        self._started = time.monotonic()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line to stderr, as stdout belongs to results."""
+        meta = getattr(record, "dagster_meta", None) or {}
+        if meta.get("dagster_event") is not None:
+            return
+        step = (meta.get("step_key") or "").split("[")[0]
+        text = str(meta.get("orig_message") or record.getMessage())
+        mark = "" if record.levelno < logging.WARNING else f"{record.levelname}: "
+        sys.stderr.write(f"{time.monotonic() - self._started:7.1f}s  {step:<11} {mark}{text}\n")
+        sys.stderr.flush()
+
+
+@dg.logger(description="Lines for a terminal, on stderr.")
+def console_logger(init_context: dg.InitLoggerContext) -> logging.Logger:
+    """Logger of a run; a handler of its own, so that its clock starts with the run."""
+    logger = logging.Logger("llmops", logging.DEBUG)
+    logger.addHandler(_Lines())
+    return logger

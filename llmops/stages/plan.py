@@ -1,0 +1,109 @@
+"""What a rollout would do, without doing any of it."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.compat import StringIO
+
+from llmops.cluster.problems import NotFound
+from llmops.manifests.engine import deployment, disruption_budget, service
+from llmops.preflight.checks import Finding, preflight
+from llmops.preflight.snapshot import take_snapshot
+from llmops.releases.difference import diff
+from llmops.releases.release import Release
+from llmops.stages.pinning import pin
+from llmops.stages.platform import Platform
+
+# What the API server adds to every object, and what says nothing of what it does.
+_NOISE = ("managedFields", "resourceVersion", "uid", "generation", "creationTimestamp")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A release that a rollout would try.
+
+    Args:
+        release: Everything pinned.
+        standing: What is known of it: serves, was rejected, is new.
+        changes: What differs from stable.
+        objects: Changes of each object that promotion would apply, as lines of a diff.
+        findings: Of the preflight.
+    """
+
+    release: Release
+    standing: str
+    changes: list[str]
+    objects: dict[str, list[str]]
+    findings: tuple[Finding, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """For programs."""
+        return {
+            "release": self.release.id,
+            "pins": self.release.model_dump(mode="json"),
+            "standing": self.standing,
+            "changes": self.changes,
+            "objects": self.objects,
+            "preflight": [asdict(finding) for finding in self.findings],
+        }
+
+
+def make_plan(platform: Platform, model: str, *, engine_version: str | None, revision: str | None) -> Plan:
+    """Resolve a model's policies and compare with what serves. Changes nothing: objects are tried as a dry run.
+
+    Raises:
+        BadInput, BadRelease, Unavailable: As the release stage would.
+    """
+    records = platform.records
+    release = pin(platform, model, engine_version=engine_version, revision=revision)
+    state = records.state(model)
+    record = records.record(model, release.id)
+    if state.stable == release.id:
+        standing = "serves already"
+    elif record and record.verdict == "Failed":
+        standing = f"was rejected on {record.finished:%Y-%m-%d %H:%M} UTC at {record.stage}: {record.reason}"
+    else:
+        standing = "would be tried"
+    return Plan(
+        release=release,
+        standing=standing,
+        changes=diff(records.release(model, state.stable) if state.stable else None, release),
+        objects=_object_changes(platform, release),
+        findings=preflight(release, platform.catalog[model], take_snapshot(platform.cluster, release)),
+    )
+
+
+def _object_changes(platform: Platform, release: Release) -> dict[str, list[str]]:
+    settings, replicas = platform.settings, platform.catalog[release.model].replicas
+    wanted = [
+        service(release, settings, "stable"),
+        disruption_budget(release, settings),
+        deployment(release, settings, "stable", replicas, surge=True),
+    ]
+    found: dict[str, list[str]] = {}
+    for each in wanted:
+        kind, name = each["kind"], each["metadata"]["name"]
+        now = platform.cluster.get(kind, name)
+        try:
+            then = platform.cluster.apply(each, dry_run=True)
+        except NotFound:
+            # Without its namespace nothing can be tried; what was rendered is the best there is to show.
+            then = each
+        lines = difflib.unified_diff(_lines(now), _lines(then), "now", "then", lineterm="", n=2)
+        found[f"{kind} {name}"] = list(lines) or ["unchanged"]
+    return found
+
+
+def _lines(obj: dict[str, Any] | None) -> list[str]:
+    if obj is None:
+        return []
+    meta = {key: value for key, value in obj["metadata"].items() if key not in _NOISE}
+    text = StringIO()
+    yaml = YAML()
+    yaml.default_flow_style = False
+    yaml.dump({key: value for key, value in obj.items() if key != "status"} | {"metadata": meta}, text)
+    return text.getvalue().splitlines()
