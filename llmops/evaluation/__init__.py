@@ -1,0 +1,1 @@
+"""Evaluation: suites and load profiles, what runs them, and the gates that turn figures into a verdict."""

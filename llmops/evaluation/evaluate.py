@@ -1,0 +1,101 @@
+"""Measuring one engine by all suites of a model, and proving that it answers at all."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from llmops.errors import BadRelease, MeasurementFailed
+from llmops.evaluation.client import CHAT, Client, Cut, Response, Unreachable
+from llmops.evaluation.endpoint import Endpoint, Progress
+from llmops.evaluation.load import LoadResult, run_load
+from llmops.evaluation.loop import run
+from llmops.evaluation.measurements import Measurements, collect
+from llmops.evaluation.runner import QualityResult, run_quality
+from llmops.evaluation.suites import LoadProfile, Suite
+from llmops.evaluation.wire import WireError
+
+PROBE_PROMPT = "Reply with the word: ready"
+PROBE_TOKENS = 16
+
+
+def measure(
+    endpoint: Endpoint, suites: Iterable[Suite | LoadProfile], concurrency: int, progress: Progress | None = None
+) -> Measurements:
+    """Run suites and load profiles one after the other: quality first, as load needs an engine that answers.
+
+    When a quality suite stops early because the engine does not answer, the rest is not run: the engine's error
+    rate decides.
+
+    Raises:
+        MeasurementFailed: The engine cannot be reached, asks to come back later, or refuses the API key.
+    """
+    results: list[QualityResult | LoadResult] = []
+    for suite in sorted(suites, key=lambda item: isinstance(item, LoadProfile)):
+        if isinstance(suite, LoadProfile):
+            results.append(run_load(endpoint, suite, progress))
+            continue
+        result = run_quality(endpoint, suite, concurrency, progress)
+        results.append(result)
+        if result.stopped:
+            break
+    return collect(results)
+
+
+def probe(endpoint: Endpoint, timeout: float) -> str:
+    """Ask for one real completion, and return its text.
+
+    Args:
+        endpoint: The engine.
+        timeout: Seconds for connecting and the whole answer.
+
+    Raises:
+        MeasurementFailed: No connection could be made, it was refused a request (429) or the API key was.
+        BadRelease: The engine was reached, and answered an error, nothing in time, or no text.
+    """
+    return run(_probe(endpoint, timeout))
+
+
+async def _probe(endpoint: Endpoint, timeout: float) -> str:  # noqa: ASYNC109 - the whole exchange has one deadline
+    who = f"{endpoint.model} at {endpoint.root}"
+    content = {
+        "model": endpoint.model,
+        "messages": [{"role": "user", "content": PROBE_PROMPT}],
+        "max_tokens": PROBE_TOKENS,
+        "temperature": 0.0,
+    }
+    async with Client(endpoint) as client:
+        try:
+            async with asyncio.timeout(timeout):
+                response = await client.send(client.request(CHAT, content))
+        except Unreachable as error:
+            raise MeasurementFailed(f"{who}: {error}") from error
+        except TimeoutError as error:
+            raise BadRelease(f"{who}: a completion did not come within {timeout:g} s") from error
+        except (Cut, WireError) as error:
+            raise BadRelease(f"{who}: a completion failed: {error}") from error
+    return _text(who, response)
+
+
+def _text(who: str, response: Response) -> str:
+    if response.status in (401, 403):
+        raise MeasurementFailed(
+            f"{who}: the engine refuses the API key (HTTP {response.status})",
+            remedy="Check the Secret that access.api_key names.",
+        )
+    body = response.body.decode(errors="replace")
+    if response.status == 429:
+        raise MeasurementFailed(f"{who}: asks to come back later (HTTP 429)")
+    if response.status != 200:
+        raise BadRelease(f"{who}: a completion failed with HTTP {response.status}: {body[:300]}")
+    try:
+        content: Any = json.loads(body)
+        message = content["choices"][0]["message"]
+        text = message.get("content") or message.get("reasoning") or message.get("reasoning_content") or ""
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        raise BadRelease(f"{who}: answered what is no chat completion: {body[:300]}") from error
+    if not str(text).strip():
+        raise BadRelease(f"{who}: answered a completion without text")
+    return str(text)

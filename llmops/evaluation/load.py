@@ -1,0 +1,271 @@
+"""Load profiles: streamed chat completions under load, timed as `vllm bench serve` names its figures.
+
+Times run from the moment when a request is due to be sent, connecting included. TTFT ends with the first event that
+carries text; ITL is each gap between two such events; E2EL ends with the last of them; TPOT is (E2EL - TTFT) over the
+output tokens but the first. Tokens are the engine's own count (`usage`), or else the events with text.
+
+Nothing is retried here: an error under load is a finding. What the engine did (a 4xx or 5xx, a hang, a stream that
+ends early) counts into `error_rate`. What says nothing about it (no connection, 429) is counted apart, and too many
+of those in a row end the measurement.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from llmops.errors import MeasurementFailed
+from llmops.evaluation.client import CHAT, Client, Cut, Unreachable
+from llmops.evaluation.endpoint import Endpoint, Progress
+from llmops.evaluation.loop import run
+from llmops.evaluation.statistics import summary
+from llmops.evaluation.suites import LoadProfile
+from llmops.evaluation.wire import WireError
+
+IN_A_ROW = 10
+COMPLETE = ("stop", "length", "tool_calls")
+# Words that most tokenizers know as one token each.
+WORDS = tuple(
+    """the time of day when all people go home and then come back to work for one more year in a new house near some
+    water with good food light air life hand part place case week company system program question government number
+    night point world area money story fact month lot right study book eye job word business issue side kind head
+    """.split()  # noqa: SIM905 - eighty quoted words are no easier to read
+)
+
+
+@dataclass
+class LoadResult:
+    """What one load profile measured. Times in milliseconds.
+
+    `samples` holds TTFT, TPOT and E2EL of each complete request, and each ITL. `errors` counts what the engine did
+    wrong, `unmeasured` what says nothing about it, each by message. `client_cpu_share` is how much of one core this
+    client took: near 1, the times measured are its own.
+    """
+
+    profile: LoadProfile
+    completed: int = 0
+    truncated: int = 0
+    errors: Counter[str] = field(default_factory=Counter[str])
+    unmeasured: Counter[str] = field(default_factory=Counter[str])
+    input_tokens: int = 0
+    output_tokens: int = 0
+    seconds: float = 0.0
+    client_cpu_share: float = 0.0
+    samples: dict[str, list[float]] = field(
+        default_factory=lambda: {name: [] for name in ("ttft", "tpot", "itl", "e2el")}
+    )
+
+    @property
+    def failed(self) -> int:
+        """Requests that the engine failed, truncated streams included."""
+        return self.errors.total()
+
+    def figures(self) -> dict[str, float]:
+        """The figures by name; one that was not measured is not there."""
+        answered = self.completed + self.failed
+        found = {
+            "completed": float(self.completed),
+            "failed": float(self.failed),
+            "truncated": float(self.truncated),
+            "unmeasured": float(self.unmeasured.total()),
+            "client_cpu_share": self.client_cpu_share,
+        }
+        if answered:
+            found["error_rate"] = self.failed / answered
+        if self.completed and self.seconds > 0:
+            found["request_throughput"] = self.completed / self.seconds
+            found["output_throughput"] = self.output_tokens / self.seconds
+            found["total_token_throughput"] = (self.input_tokens + self.output_tokens) / self.seconds
+        for name, values in self.samples.items():
+            found |= {f"{statistic}_{name}_ms": value for statistic, value in summary(values).items()}
+        return found
+
+
+class _Stream:
+    """One streamed answer, as its events come."""
+
+    def __init__(self) -> None:
+        self.started = time.perf_counter()
+        self.texts: list[float] = []
+        self.finish: str | None = None
+        self.done = False
+        self.prompt_tokens = 0
+        self.output_tokens = 0
+        self.error: str | None = None
+
+    def event(self, now: float, data: bytes) -> None:
+        """Take one event; one that is not as the API has it is the engine's error."""
+        if data == b"[DONE]":
+            self.done = True
+            return
+        try:
+            content = json.loads(data)
+            if content.get("error"):
+                self.error = f"error within the stream: {str(content['error'])[:120]}"
+                return
+            for choice in content.get("choices", ()):
+                delta = choice["delta"]
+                if delta.get("content") or delta.get("reasoning") or delta.get("reasoning_content"):
+                    self.texts.append(now)
+                self.finish = choice.get("finish_reason") or self.finish
+            if usage := content.get("usage"):
+                self.prompt_tokens, self.output_tokens = usage["prompt_tokens"], usage["completion_tokens"]
+        except (ValueError, AttributeError, KeyError, TypeError) as error:
+            self.error = f"an event that is no chat completion chunk: {data[:80]!r} ({error!r})"
+
+
+class _Run:
+    """One run of a profile: what its requests share."""
+
+    def __init__(self, client: Client, profile: LoadProfile, model: str, progress: Progress | None) -> None:
+        self._client = client
+        self._profile = profile
+        self._model = model
+        self._progress = progress
+        self._random = random.Random(profile.seed)  # noqa: S311 - prompts, not secrets
+        self._row = 0
+        self.result = LoadResult(profile)
+
+    def requests(self, count: int) -> list[bytes]:
+        """Requests of which no two share a prompt, so that no prefix cache answers for the engine."""
+        profile = self._profile
+        common = {
+            "model": self._model,
+            "max_tokens": profile.output_tokens,
+            "temperature": 0.0,
+            "seed": profile.seed,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        } | ({"ignore_eos": True} if profile.ignore_eos else {})
+        made: list[bytes] = []
+        for _ in range(count):
+            prompt = " ".join(self._random.choices(WORDS, k=profile.prompt_tokens))
+            made.append(self._client.request(CHAT, common | {"messages": [{"role": "user", "content": prompt}]}))
+        return made
+
+    async def at_concurrency(self, requests: list[bytes], concurrency: int) -> None:
+        """Keep that many requests in flight until all are done."""
+        waiting = iter(requests)
+
+        async def worker() -> None:
+            for request in waiting:
+                await self._one(request)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(concurrency, len(requests))):
+                group.create_task(worker())
+
+    async def at_rate(self, requests: list[bytes], rate: float) -> None:
+        """Send at random moments, that many a second on average, whether earlier ones are done or not."""
+        due = asyncio.get_running_loop().time()
+        async with asyncio.TaskGroup() as group:
+            for request in requests:
+                await asyncio.sleep(due - asyncio.get_running_loop().time())
+                group.create_task(self._one(request))
+                due += self._random.expovariate(rate)
+
+    async def _one(self, request: bytes) -> None:
+        stream = _Stream()
+        try:
+            async with asyncio.timeout(self._profile.timeout_seconds):
+                response = await self._client.send(request, stream.event)
+        except Unreachable as error:
+            self._unmeasured(str(error))
+        except TimeoutError:
+            self._failed(f"no end of the answer within {self._profile.timeout_seconds:g} s")
+        except Cut as error:
+            if stream.texts:
+                self.result.truncated += 1
+            self._failed(str(error))
+        except WireError as error:
+            self._failed(error.message)
+        else:
+            if response.status in (401, 403):
+                raise MeasurementFailed(
+                    f"{self._profile.name}: the engine refuses the API key (HTTP {response.status})",
+                    remedy="Check the Secret that access.api_key names.",
+                )
+            if response.status == 429:
+                self._unmeasured("HTTP 429 (too many requests)")
+            elif response.status != 200:
+                self._failed(f"HTTP {response.status}: {response.body[:120].decode(errors='replace')}")
+            else:
+                self._answered(stream)
+
+    def _answered(self, stream: _Stream) -> None:
+        if stream.error:
+            self._failed(stream.error)
+        elif not (stream.done and stream.finish in COMPLETE):
+            self.result.truncated += 1
+            ended = f"finish_reason {stream.finish}" if stream.finish else "no finish_reason"
+            self._failed(f"stream ended early ({ended}{'' if stream.done else ', no [DONE]'})")
+        elif not stream.texts:
+            self._failed("stream without text")
+        else:
+            self._complete(stream)
+            self._count()
+
+    def _complete(self, stream: _Stream) -> None:
+        result, times = self.result, stream.texts
+        tokens = stream.output_tokens or len(times)
+        result.completed += 1
+        result.input_tokens += stream.prompt_tokens
+        result.output_tokens += tokens
+        result.samples["ttft"].append((times[0] - stream.started) * 1000)
+        result.samples["e2el"].append((times[-1] - stream.started) * 1000)
+        result.samples["itl"] += [(after - before) * 1000 for before, after in pairwise(times)]
+        if tokens > 1:
+            result.samples["tpot"].append((times[-1] - times[0]) * 1000 / (tokens - 1))
+
+    def _failed(self, why: str) -> None:
+        self.result.errors[why] += 1
+        self._count()
+
+    def _unmeasured(self, why: str) -> None:
+        self.result.unmeasured[why] += 1
+        self._row += 1
+        if self._row >= IN_A_ROW:
+            raise MeasurementFailed(
+                f"{self._profile.name}: {self._row} requests in a row could not be measured; the last: {why}",
+                remedy="Check that the engine's pod is ready and reachable from here.",
+            )
+        self._count(reset=False)
+
+    def _count(self, *, reset: bool = True) -> None:
+        if reset:
+            self._row = 0
+        if self._progress:
+            result = self.result
+            done = result.completed + result.failed + result.unmeasured.total()
+            self._progress(self._profile.name, done, self._profile.requests)
+
+
+async def _run(endpoint: Endpoint, profile: LoadProfile, progress: Progress | None) -> LoadResult:
+    async with Client(endpoint) as client:
+        warmup = _Run(client, profile, endpoint.model, None)
+        requests = warmup.requests(profile.warmup_requests + profile.requests)
+        measured = requests[profile.warmup_requests :]
+        await warmup.at_concurrency(requests[: profile.warmup_requests], profile.concurrency or 1)
+        main = _Run(client, profile, endpoint.model, progress)
+        started, cpu = time.perf_counter(), time.thread_time()
+        if profile.rate is not None:
+            await main.at_rate(measured, profile.rate)
+        else:
+            await main.at_concurrency(measured, profile.concurrency or 1)
+        main.result.seconds = time.perf_counter() - started
+        main.result.client_cpu_share = (time.thread_time() - cpu) / main.result.seconds
+        return main.result
+
+
+def run_load(endpoint: Endpoint, profile: LoadProfile, progress: Progress | None = None) -> LoadResult:
+    """Send a profile's warm-up, then its requests, and time their streams.
+
+    Raises:
+        MeasurementFailed: The engine cannot be reached, asks to come back later, or refuses the API key.
+    """
+    return run(_run(endpoint, profile, progress))

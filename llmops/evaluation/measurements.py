@@ -1,0 +1,96 @@
+"""What an evaluation measured of one release: figures by name, and what comparing two releases needs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from pydantic import Field
+
+from llmops.catalog.spec import Strict
+from llmops.evaluation.load import LoadResult
+from llmops.evaluation.runner import QualityResult
+from llmops.evaluation.statistics import sketch, summary
+
+SAMPLES = 500
+WRONG_SHOWN = 50
+WRONG_LENGTH = 160
+ERRORS_SHOWN = 5
+
+
+class Measurements(Strict):
+    """Figures by "suite/figure", among them "all/score", and beside them the scores and samples behind.
+
+    Some tens of kilobytes as JSON: samples are kept as at most 500 quantiles per suite and kind, answers only of
+    cases that were not passed, shortened.
+    """
+
+    suites: dict[str, str] = Field(default_factory=dict[str, str], description="Suite -> its sha256.")
+    figures: dict[str, float] = Field(default_factory=dict[str, float])
+    cases: dict[str, int] = Field(default_factory=dict[str, int], description="Suite -> cases that it has.")
+    scores: dict[str, dict[str, float]] = Field(
+        default_factory=dict[str, dict[str, float]], description="Suite -> case -> score; no answer, no score."
+    )
+    samples: dict[str, dict[str, tuple[float, ...]]] = Field(
+        default_factory=dict[str, dict[str, tuple[float, ...]]],
+        description="Suite -> ttft, tpot, itl, e2el -> milliseconds, sorted.",
+    )
+    wrong: dict[str, dict[str, str]] = Field(
+        default_factory=dict[str, dict[str, str]], description="Suite -> case -> start of an answer not passed."
+    )
+    errors: dict[str, dict[str, int]] = Field(
+        default_factory=dict[str, dict[str, int]], description="Suite -> the commonest errors -> how many."
+    )
+
+    def paired(self, other: Measurements, suite: str) -> tuple[list[float], list[float], int]:
+        """Scores of the cases that both have answered, and how many cases there are; "all" is every suite.
+
+        Suites that differ in content are not paired: other cases are no comparison.
+        """
+        names = sorted(self.cases) if suite == "all" else [suite]
+        ours: list[float] = []
+        theirs: list[float] = []
+        for name in names:
+            if self.suites.get(name) != other.suites.get(name):
+                continue
+            mine, yours = self.scores.get(name, {}), other.scores.get(name, {})
+            for case in sorted(mine.keys() & yours.keys()):
+                ours.append(mine[case])
+                theirs.append(yours[case])
+        return ours, theirs, sum(self.cases.get(name, 0) for name in names)
+
+    def answered(self, suite: str) -> tuple[int, int]:
+        """How many cases of a suite, or of "all", have a score, and how many there are."""
+        names = list(self.cases) if suite == "all" else [suite]
+        return sum(len(self.scores.get(name, {})) for name in names), sum(self.cases.get(name, 0) for name in names)
+
+
+def collect(results: Iterable[QualityResult | LoadResult]) -> Measurements:
+    """Put the results of suites and load profiles together."""
+    suites: dict[str, str] = {}
+    figures: dict[str, float] = {}
+    cases: dict[str, int] = {}
+    scores: dict[str, dict[str, float]] = {}
+    samples: dict[str, dict[str, tuple[float, ...]]] = {}
+    wrong: dict[str, dict[str, str]] = {}
+    errors: dict[str, dict[str, int]] = {}
+    every: list[float] = []
+    for result in results:
+        if isinstance(result, QualityResult):
+            name, found, taken = result.suite.name, result.figures(), {"e2el": result.latencies}
+            suites[name], cases[name], scores[name] = result.suite.sha256, len(result.suite.cases), result.scores
+            failed = [answer for answer in result.answers if answer.score is not None and answer.score < 1]
+            wrong[name] = {answer.case: answer.text[:WRONG_LENGTH] for answer in failed[:WRONG_SHOWN]}
+            every += result.scores.values()
+        else:
+            name, found, taken = result.profile.name, result.figures(), result.samples
+            suites[name] = result.profile.sha256
+        figures |= {f"{name}/{figure}": value for figure, value in found.items()}
+        samples[name] = {kind: sketch(values, SAMPLES) for kind, values in taken.items() if values}
+        if counted := result.errors + result.unmeasured:
+            errors[name] = dict(Counter(counted).most_common(ERRORS_SHOWN))
+    if every:
+        figures["all/score"] = summary(every)["mean"]
+    return Measurements(
+        suites=suites, figures=figures, cases=cases, scores=scores, samples=samples, wrong=wrong, errors=errors
+    )

@@ -1,0 +1,194 @@
+"""Scorers: pure functions from an answer's text to whether it is right.
+
+Each scorer is built from what a case expects, so that a wrong expectation is found when a suite is loaded:
+
+| scorer | `expected` | an answer is right if |
+|---|---|---|
+| exact | text, or a list of texts | it is one of them, white space around it aside |
+| contains | text, or a list of texts | it contains all of them, case aside |
+| regex | a Python pattern | the pattern is found in it, white space around it aside |
+| number | a number, or `{value, tolerance, which}` | its last (or `which: first`, or only) number is within tolerance |
+| json-schema | a JSON Schema, draft 2020-12 | it is JSON, bare or in a fenced block, that the schema accepts |
+| choice | a letter, or `{value, letters}` | the letter that it settles on is that one; letters are ABCD unless told |
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, JsonValue, TypeAdapter, ValidationError
+
+from llmops.catalog.spec import Strict
+
+ScorerName = Literal["exact", "contains", "regex", "number", "json-schema", "choice"]
+Scorer = Callable[[str], float]
+"""From the text of an answer to a score: 0 (wrong) to 1 (right)."""
+
+# A minus is a sign unless it stands after a number or a closing bracket (3-4 is a range); H2O and v1.5 hold no number.
+_NUMBER = re.compile(
+    r"(?:(?<![\w)\].])[-+\u2212][$€£]?|(?<![\w.]))"
+    r"(?:(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?"
+)
+_FENCE = re.compile(r"```[\w-]*[ \t]*\r?\n(.*?)```", re.DOTALL)
+
+Texts = str | Annotated[list[str], Field(min_length=1)]
+
+
+class NumberExpected(Strict):
+    """A number, how far from it an answer may be, and which of several numbers in an answer counts."""
+
+    value: Annotated[float, Field(allow_inf_nan=False)]
+    tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    which: Literal["first", "last", "only"] = "last"
+
+
+class ChoiceExpected(Strict):
+    """The right letter and the letters to choose from."""
+
+    value: Annotated[str, Field(pattern=r"^[A-Z]$")]
+    letters: Annotated[str, Field(pattern=r"^[A-Z]{2,}$")] = "ABCD"
+
+
+def build(name: ScorerName, expected: JsonValue) -> Scorer:
+    """The scorer of that name for what a case expects.
+
+    Raises:
+        ValueError: `expected` is not what the scorer takes; the message says what it takes.
+    """
+    right = _BUILDERS[name](expected)
+    return lambda text: 1.0 if right(text) else 0.0
+
+
+def numbers(text: str) -> list[float]:
+    """The numbers in a text in their order: signs, thousands separators, decimals and exponents understood."""
+    return [float(re.sub("[,$€£]", "", found).replace("\u2212", "-")) for found in _NUMBER.findall(text)]
+
+
+def find_json(text: str) -> Any:
+    """The JSON value of an answer: the first fenced block if there is one, else the whole text.
+
+    Raises:
+        ValueError: It is not JSON (NaN and Infinity are not).
+    """
+    fenced = _FENCE.search(text)
+    return json.loads(fenced.group(1) if fenced else text.strip(), parse_constant=_no_constant)
+
+
+def find_choice(text: str, letters: str) -> str | None:
+    """The letter that an answer settles on, or None if it settles on none or on several.
+
+    In this order: the last "answer is X" or "answer: X"; a letter that the answer starts with, marked off as in
+    "B", "(B)" or "B. text"; the only letter that stands alone anywhere.
+    """
+    plain = re.sub(r"[*_`]", "", text).strip()
+    one = f"[{letters}]"
+    stated = re.findall(rf"(?i:\b(?:answer|choice|option)(?:\s+is)?\s*:?\s*)\(?({one})(?![\w'])(?!\s+[a-z])", plain)
+    if stated:
+        return stated[-1]
+    if first := re.match(rf"\(?({one})(?:[).:,]|\s*$|\s*\n)", plain):
+        return first.group(1)
+    alone = set(re.findall(rf"(?<![\w'])({one})(?![\w'])(?!\s+[a-z])", plain))
+    return alone.pop() if len(alone) == 1 else None
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _take(adapter: TypeAdapter[Any], expected: object, takes: str) -> Any:
+    try:
+        return adapter.validate_python(expected, strict=False)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ValueError(f"takes {takes}; {where + ': ' if where else ''}{first['msg']}") from error
+
+
+def _texts(expected: JsonValue) -> list[str]:
+    found = _take(_TEXTS, expected, "a text or a list of texts")
+    texts = [found] if isinstance(found, str) else list(found)
+    if not all(text.strip() for text in texts):
+        raise ValueError("takes texts that are not empty")
+    return texts
+
+
+def _exact(expected: JsonValue) -> Callable[[str], bool]:
+    accepted = {text.strip() for text in _texts(expected)}
+    return lambda text: text.strip() in accepted
+
+
+def _contains(expected: JsonValue) -> Callable[[str], bool]:
+    needed = [text.casefold() for text in _texts(expected)]
+    return lambda text: all(part in text.casefold() for part in needed)
+
+
+def _regex(expected: JsonValue) -> Callable[[str], bool]:
+    if not isinstance(expected, str):
+        raise ValueError("takes a regular expression as text")
+    try:
+        pattern = re.compile(expected)
+    except re.error as error:
+        raise ValueError(f"takes a regular expression; {error}") from error
+    return lambda text: pattern.search(text.strip()) is not None
+
+
+def _number(expected: JsonValue) -> Callable[[str], bool]:
+    if isinstance(expected, bool):
+        raise ValueError("takes a number or {value, tolerance, which}; found a boolean")
+    given = {"value": expected} if isinstance(expected, int | float) else expected
+    wanted: NumberExpected = _take(_NUMBERS, given, "a number or {value, tolerance, which}")
+
+    def right(text: str) -> bool:
+        found = numbers(text)
+        if not found or (wanted.which == "only" and len(found) != 1):
+            return False
+        number = found[0] if wanted.which == "first" else found[-1]
+        # The relative part forgives what binary fractions do to a decimal one, and no more.
+        return math.isclose(number, wanted.value, rel_tol=1e-9, abs_tol=wanted.tolerance)
+
+    return right
+
+
+def _json_schema(expected: JsonValue) -> Callable[[str], bool]:
+    from jsonschema import Draft202012Validator, SchemaError  # slow to import, and not every suite needs it
+
+    if not isinstance(expected, dict):
+        raise ValueError("takes a JSON Schema as a mapping")
+    try:
+        Draft202012Validator.check_schema(expected)
+    except SchemaError as error:
+        raise ValueError(f"takes a JSON Schema; {error.json_path}: {error.message}") from error
+    validator = Draft202012Validator(expected)
+
+    def right(text: str) -> bool:
+        try:
+            return validator.is_valid(find_json(text))
+        except (ValueError, RecursionError):  # not JSON, or nested too deep to be the answer to anything
+            return False
+
+    return right
+
+
+def _choice(expected: JsonValue) -> Callable[[str], bool]:
+    given = {"value": expected} if isinstance(expected, str) else expected
+    wanted: ChoiceExpected = _take(_CHOICES, given, "a letter or {value, letters}")
+    if wanted.value not in wanted.letters:
+        raise ValueError(f"takes a letter out of {wanted.letters}; found {wanted.value}")
+    return lambda text: find_choice(text, wanted.letters) == wanted.value
+
+
+_TEXTS: TypeAdapter[Any] = TypeAdapter(Texts)
+_NUMBERS: TypeAdapter[Any] = TypeAdapter(NumberExpected)
+_CHOICES: TypeAdapter[Any] = TypeAdapter(ChoiceExpected)
+_BUILDERS: dict[ScorerName, Callable[[JsonValue], Callable[[str], bool]]] = {
+    "exact": _exact,
+    "contains": _contains,
+    "regex": _regex,
+    "number": _number,
+    "json-schema": _json_schema,
+    "choice": _choice,
+}

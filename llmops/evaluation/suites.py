@@ -1,0 +1,245 @@
+"""Evaluation suites and load profiles: `evals/NAME.yaml`, and for a quality suite `evals/NAME.jsonl` beside it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from operator import itemgetter
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, JsonValue, TypeAdapter, ValidationError, model_validator
+from ruamel.yaml import YAML, YAMLError
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+
+from llmops.catalog.spec import Strict
+from llmops.errors import BadInput
+from llmops.evaluation.scorers import ScorerName, build
+
+
+class Message(Strict):
+    """One message of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class Sampling(Strict):
+    """How the engine is asked to sample. Temperature 0, so that a release answers the same way twice."""
+
+    temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
+    seed: int = 0
+    max_tokens: Annotated[int, Field(ge=1)] = 256
+
+
+class Case(Strict):
+    """One question. `answer` is a text that its scorer accepts: the proof that the case can be passed."""
+
+    id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+    prompt: str | None = Field(default=None, min_length=1)
+    messages: tuple[Message, ...] | None = Field(default=None, min_length=1)
+    scorer: ScorerName
+    expected: JsonValue
+    answer: str
+
+    @model_validator(mode="after")
+    def _passable(self) -> Case:
+        if (self.prompt is None) == (self.messages is None):
+            raise ValueError("needs exactly one of prompt and messages")
+        try:
+            score = build(self.scorer, self.expected)
+        except ValueError as error:
+            raise ValueError(f"expected: scorer {self.scorer} {error}") from error
+        if score(self.answer) < 1:
+            raise ValueError(f"answer: scorer {self.scorer} does not accept it, so that nobody could pass the case")
+        if score("") > 0:
+            raise ValueError(f"expected: scorer {self.scorer} accepts an empty answer")
+        return self
+
+    def score(self, text: str) -> float:
+        """How right an answer is, 0 to 1."""
+        return build(self.scorer, self.expected)(text)
+
+    def conversation(self, system: str = "") -> list[dict[str, str]]:
+        """The messages to send, as the OpenAI API takes them."""
+        turns = self.messages or (Message(role="user", content=self.prompt or ""),)
+        start = [{"role": "system", "content": system}] if system else []
+        return start + [{"role": turn.role, "content": turn.content} for turn in turns]
+
+
+class _Hashed(Strict):
+    name: str
+    description: str = ""
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of what decides the measurement: definition and cases, whatever their order, and no description."""
+        content: dict[str, Any] = self.model_dump(mode="json", exclude={"name", "description"})
+        if "cases" in content:
+            content["cases"] = sorted(content["cases"], key=itemgetter("id"))
+        return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+class Suite(_Hashed):
+    """A set of cases that are asked one by one and scored."""
+
+    kind: Literal["quality"]
+    scorer: ScorerName | None = Field(default=None, description="Of cases that name none.")
+    system: str = Field(default="", description="System message before every case; empty sends none.")
+    sampling: Sampling = Sampling()
+    timeout_seconds: Annotated[float, Field(gt=0)] = Field(default=120, description="For one answer.")
+    cases: tuple[Case, ...] = Field(default=(), min_length=1)
+
+
+class LoadProfile(_Hashed):
+    """Traffic to measure latency and throughput under: at a concurrency (closed loop) or at a rate (open loop)."""
+
+    kind: Literal["load"]
+    requests: Annotated[int, Field(ge=1, description="Measured, besides the warm-up.")]
+    concurrency: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="Requests in flight, at all times."
+    )
+    rate: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="Requests per second, Poisson arrivals."
+    )
+    prompt_tokens: Annotated[int, Field(ge=1)] = Field(default=256, description="About: one common English word each.")
+    output_tokens: Annotated[int, Field(ge=1)] = 128
+    ignore_eos: bool = Field(
+        default=True, description="Ask vLLM for the full length, so that releases do the same work."
+    )
+    warmup_requests: Annotated[int, Field(ge=0)] = 4
+    timeout_seconds: Annotated[float, Field(gt=0)] = Field(default=120, description="For one whole answer.")
+    seed: int = Field(default=0, description="Of prompts and arrivals.")
+
+    @model_validator(mode="after")
+    def _one_pace(self) -> LoadProfile:
+        if (self.concurrency is None) == (self.rate is None):
+            raise ValueError("needs exactly one of concurrency and rate")
+        return self
+
+
+def available(directory: Path) -> tuple[str, ...]:
+    """Names of all suites and load profiles in a directory, sorted."""
+    return tuple(sorted(path.stem for path in directory.glob("*.yaml")))
+
+
+def load_suites(directory: Path, names: Iterable[str]) -> tuple[Suite | LoadProfile, ...]:
+    """Read the suites and load profiles of those names, in that order.
+
+    Raises:
+        BadInput: Files are missing or wrong. All errors at once, each with file, line, field and what was found.
+    """
+    errors: list[str] = []
+    loaded = [suite for name in names if (suite := _load(directory, name, errors)) is not None]
+    if errors:
+        raise BadInput("\n".join(errors))
+    return tuple(loaded)
+
+
+def _load(directory: Path, name: str, errors: list[str]) -> Suite | LoadProfile | None:
+    path = directory / f"{name}.yaml"
+    if not path.is_file():
+        errors.append(f"{path}: no such suite; there are: {', '.join(available(directory)) or 'none'}")
+        return None
+    try:
+        content = YAML(typ="rt").load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, YAMLError) as error:
+        errors.append(f"{path}: cannot be read as YAML: {error}")
+        return None
+    if not isinstance(content, CommentedMap):
+        errors.append(f"{path}:1: must be a mapping that starts with 'kind: quality' or 'kind: load'")
+        return None
+    before = len(errors)
+    given: dict[str, Any] = {**content, "name": name}
+    errors += [
+        f"{path}:{_line(content, (field,))}: {field}: {why}"
+        for field, why in (("name", "it is the file's name"), ("cases", f"they stand in {name}.jsonl"))
+        if field in content
+    ]
+    if content.get("kind") == "quality":
+        default = content.get("scorer")
+        given["cases"] = _cases(path.with_suffix(".jsonl"), default, errors)
+    if len(errors) > before:
+        # The definition is still checked, so that a person sees all errors at once; its cases have been.
+        given["cases"] = [_PLACEHOLDER] if content.get("kind") == "quality" else None
+        given = {key: value for key, value in given.items() if value is not None}
+    try:
+        suite = _SUITES.validate_python(given)
+    except ValidationError as error:
+        errors += [
+            f"{path}:{_line(content, _field(item['loc']))}: {_said(item, _field(item['loc']))}"
+            for item in error.errors()
+        ]
+        return None
+    return suite if len(errors) == before else None
+
+
+def _cases(path: Path, default: Any, errors: list[str]) -> list[Case]:
+    if not path.is_file():
+        errors.append(f"{path}: no such file; a quality suite keeps its cases there, one JSON object per line")
+        return []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        errors.append(f"{path}: cannot be read: {error}")
+        return []
+    cases: list[Case] = []
+    seen: dict[str, int] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            given = json.loads(line)
+        except ValueError as error:
+            errors.append(f"{path}:{number}: is not JSON: {error}")
+            continue
+        if not isinstance(given, dict):
+            errors.append(f"{path}:{number}: must be a JSON object; found {line[:60]!r}")
+            continue
+        if default is not None:
+            given.setdefault("scorer", default)
+        try:
+            case = Case.model_validate(given)
+        except ValidationError as error:
+            errors += [f"{path}:{number}: {_said(item, item['loc'])}" for item in error.errors()]
+            continue
+        if case.id in seen:
+            errors.append(f"{path}:{number}: id: {case.id!r} is used on line {seen[case.id]} already")
+        seen.setdefault(case.id, number)
+        cases.append(case)
+    if not cases and not errors:
+        errors.append(f"{path}: has no cases")
+    return cases
+
+
+def _field(location: Sequence[int | str]) -> Sequence[int | str]:
+    """Without the tag of the union, which is no field."""
+    return location[1:] if location and location[0] in ("quality", "load") else location
+
+
+def _said(item: Any, location: Sequence[int | str]) -> str:
+    field = ".".join(str(part) for part in location)
+    message = str(item["msg"]).removeprefix("Value error, ")
+    found = "" if item["type"] in ("missing", "value_error") else f"; found {item['input']!r}"
+    return f"{field + ': ' if field else ''}{message}{found}"
+
+
+def _line(content: CommentedMap, location: Sequence[int | str]) -> int:
+    """The line of a field, or of the nearest mapping around it; from 1."""
+    node: Any = content
+    line = int(content.lc.line)
+    for part in location:
+        if isinstance(node, CommentedMap) and part in node:
+            line = int(node.lc.key(part)[0])
+        elif isinstance(node, CommentedSeq) and isinstance(part, int) and part < len(node):
+            line = int(node.lc.item(part)[0])
+        else:
+            break
+        node = node[part]
+    return line + 1
+
+
+_SUITES: TypeAdapter[Suite | LoadProfile] = TypeAdapter(Annotated[Suite | LoadProfile, Field(discriminator="kind")])
+_PLACEHOLDER = Case(id="placeholder", prompt="-", scorer="exact", expected="-", answer="-")

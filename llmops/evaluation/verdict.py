@@ -1,0 +1,38 @@
+"""What an evaluation concludes, and from which gates."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from llmops.catalog.spec import Strict
+
+Value = Literal["Passed", "Failed", "Inconclusive"]
+Outcome = Literal["Passed", "Failed", "Inconclusive", "Skipped"]
+Rule = Literal["min", "max", "max_drop", "max_ratio"]
+
+
+class GateResult(Strict):
+    """One gate, decided.
+
+    `change` is what a relative gate judges: the drop (stable - canary) or the ratio (canary / stable); `low` and
+    `high` are its one-sided confidence bounds, where there are cases or samples to compute them from.
+    """
+
+    metric: str
+    rule: Rule
+    limit: float
+    canary: float | None = None
+    stable: float | None = None
+    change: float | None = None
+    low: float | None = None
+    high: float | None = None
+    outcome: Outcome
+    note: str
+
+
+class Verdict(Strict):
+    """The conclusion, one line that says why, and the gates behind it."""
+
+    value: Value
+    reason: str
+    gates: tuple[GateResult, ...] = ()
