@@ -6,6 +6,7 @@ Both tracks run the same pod: what was tried is what serves.
 from __future__ import annotations
 
 import math
+from datetime import datetime
 
 from llmops import names
 from llmops.manifests import pods
@@ -72,7 +73,7 @@ def deployment(
     *,
     surge: bool,
     run: str | None = None,
-    expires_at: str | None = None,
+    expires_at: datetime | None = None,
 ) -> Manifest:
     """The Deployment of a release on a track.
 
@@ -83,7 +84,7 @@ def deployment(
         replicas: How many pods.
         surge: Roll by adding a pod first (one GPU set more); otherwise by taking one away first.
         run: Run that made it, for a canary. Kept off the pods: another run that adopts the canary restarts none.
-        expires_at: When the reaper may remove it, for a canary; ISO 8601 with its zone.
+        expires_at: When the reaper may remove it, for a canary; with its time zone.
     """
     selector = names.engine_selector(release.model, track)
     return {
@@ -122,7 +123,7 @@ def service(
     track: Track,
     *,
     run: str | None = None,
-    expires_at: str | None = None,
+    expires_at: datetime | None = None,
 ) -> Manifest:
     """The Service of a track: one address inside the cluster for its ready pods."""
     return {
@@ -169,7 +170,7 @@ def _metadata(
     track: Track,
     *,
     run: str | None = None,
-    expires_at: str | None = None,
+    expires_at: datetime | None = None,
 ) -> Manifest:
     found: Manifest = {
         "name": names.engine_name(release.model, track),
@@ -177,7 +178,7 @@ def _metadata(
         "labels": _labels(release, track, run=run),
     }
     if expires_at:
-        found["annotations"] = {names.EXPIRES_ANNOTATION: expires_at}
+        found["annotations"] = {names.EXPIRES_ANNOTATION: expires_at.isoformat(timespec="seconds")}
     return found
 
 

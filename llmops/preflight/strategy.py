@@ -1,0 +1,90 @@
+"""How a release gets its GPUs: beside stable, out of stable, or not at all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from llmops import names
+from llmops.catalog.spec import ModelSpec
+from llmops.preflight.capacity import obstacle, slots
+from llmops.preflight.snapshot import Object, Snapshot
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the cluster allows now.
+
+    Args:
+        strategy: surge: the canary, and after it the rolling update, take free room for one replica more;
+            in-place: they take the place of one of stable's replicas. None: it is refused.
+        free: Replicas that there is free room for.
+        refusal: Why neither is possible; empty if one is.
+        remedy: What makes it possible.
+    """
+
+    strategy: Literal["surge", "in-place"] | None
+    free: int
+    refusal: str = ""
+    remedy: str = ""
+
+
+def choose_strategy(spec: ModelSpec, snapshot: Snapshot) -> Choice:
+    """Decide by what the spec allows and what is free.
+
+    A canary of this model that is there already is counted as free: the new one takes its place.
+    """
+    pods = [pod for pod in snapshot.pods if not _is_ours(spec, pod, "canary")]
+    free = slots(spec, snapshot.nodes, pods)
+    serving = snapshot.stable["spec"].get("replicas", 1) if snapshot.stable else 0
+    if not serving:
+        # The canary goes before the main Deployment comes, so that there is room for one or the other.
+        if free >= spec.replicas:
+            return Choice("surge", free)
+        return _refused(spec, snapshot, free, f"the first release needs room for {_replicas(spec.replicas)}")
+    more = max(0, spec.replicas - serving)
+    surge_needs = more + 1
+    if spec.rollout.strategy != "in-place" and free >= surge_needs:
+        return Choice("surge", free)
+    if spec.rollout.strategy == "surge":
+        return _refused(spec, snapshot, free, f"rollout.strategy surge needs room for {_replicas(surge_needs)} more")
+    if serving < 2:
+        reason = (
+            f"there is no room for {_replicas(surge_needs)} more, and stable's only replica is not taken from its users"
+        )
+        return _refused(spec, snapshot, free, reason)
+    if free < more:
+        return _refused(spec, snapshot, free, f"spec.replicas asks for {_replicas(more)} more than stable has")
+    if not _each_place_fits(spec, snapshot, pods, free):
+        return _refused(spec, snapshot, free, "the place of a replica of stable is too small, or on other nodes")
+    return Choice("in-place", free)
+
+
+def _each_place_fits(spec: ModelSpec, snapshot: Snapshot, pods: list[Object], free: int) -> bool:
+    """Whether a replica of the new release fits wherever one of stable's goes."""
+    stable = [pod for pod in pods if _is_ours(spec, pod, "stable") and pod["spec"].get("nodeName")]
+    return all(slots(spec, snapshot.nodes, [pod for pod in pods if pod is not one]) > free for one in stable)
+
+
+def _is_ours(spec: ModelSpec, pod: Object, track: names.Track) -> bool:
+    labels = pod["metadata"].get("labels") or {}
+    return names.engine_selector(spec.name, track).items() <= labels.items()
+
+
+def _refused(spec: ModelSpec, snapshot: Snapshot, free: int, reason: str) -> Choice:
+    fitting = sum(obstacle(spec, node) is None for node in snapshot.nodes)
+    leaving = sum("deletionTimestamp" in pod["metadata"] for pod in snapshot.pods)
+    what = f"{spec.gpu.count} x {spec.gpu.product or 'GPU'}" if spec.gpu.count else "CPU"
+    refusal = f"{reason}; {_replicas(free)} of {what} fit now, on {fitting} suitable nodes"
+    remedy = "Free or add such nodes"
+    if leaving:
+        remedy = f"Wait for the {leaving} pods that are ending, or free or add such nodes"
+    if spec.rollout.strategy == "surge" and spec.replicas > 1:
+        remedy += ", or allow rollout.strategy auto, which takes a replica from stable"
+    elif spec.replicas < 2:
+        remedy += ", or set replicas to 2 or more, so that one can be lent to the canary"
+    return Choice(None, free, refusal, f"{remedy}.")
+
+
+def _replicas(count: int) -> str:
+    return "1 replica" if count == 1 else f"{count} replicas"
