@@ -1,0 +1,120 @@
+"""How a simulated engine behaves: what its weights set in `simulation.json`, overridden by its image's variables."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+FILE = "simulation.json"
+PREFIX = "SIM_"
+ALL_FAULTS = "SIM_FAULTS"
+OOM_MARKER = "LLMOPS_SANDBOX_OOM_MARKER"
+
+
+@dataclass(frozen=True)
+class Behaviour:
+    """Speed, quality and faults. The package's docstring has the table of what each does."""
+
+    version: str = "0.32.0"
+    removed_flags: tuple[str, ...] = ()
+    added_flags: tuple[str, ...] = ()
+    load_seconds: float | None = None
+    load_mb_per_second: float = 2000.0
+    ttft_ms: float = 30.0
+    ttft_jitter_ms: float = 3.0
+    ttft_factor: float = 1.0
+    tokens_per_second: float = 120.0
+    tokens_factor: float = 1.0
+    quality: float = 1.0
+    garbage: bool = False
+    crash_on_load: str | None = None
+    oom_on_load: Literal["gpu", "host"] | None = None
+    hang_on_load: bool = False
+    completions: Literal["ok", "error", "hang"] = "ok"
+    error_rate: float = 0.0
+    crash_after_requests: int | None = None
+    die_after_seconds: float | None = None
+
+    @property
+    def first_token_seconds(self) -> float:
+        """Mean time to first token, seconds, of a request that did not wait."""
+        return self.ttft_ms * self.ttft_factor / 1000
+
+    @property
+    def token_seconds(self) -> float:
+        """Time between tokens, seconds."""
+        return 1 / (self.tokens_per_second * self.tokens_factor)
+
+
+FIELDS = typing.get_type_hints(Behaviour)
+
+
+def from_environment(environ: Mapping[str, str]) -> dict[str, object]:
+    """What the image sets: the object in `SIM_FAULTS`, then single `SIM_*` variables over it.
+
+    Raises:
+        ValueError: A variable is not JSON, or names a behaviour that there is not.
+    """
+    found: dict[str, object] = {}
+    if ALL_FAULTS in environ:
+        found |= json.loads(environ[ALL_FAULTS])
+    for name, text in environ.items():
+        if name.startswith(PREFIX) and name != ALL_FAULTS:
+            try:
+                value: object = json.loads(text)
+            except ValueError:
+                value = text
+            found[name.removeprefix(PREFIX).lower()] = value
+    return found
+
+
+def from_weights(folder: Path) -> dict[str, object]:
+    """What the weights set, without the answers; empty where the folder has no `simulation.json`.
+
+    Raises:
+        ValueError: The file is not a JSON object.
+    """
+    file = folder / FILE
+    if not file.is_file():
+        return {}
+    content = json.loads(file.read_text())
+    content.pop("answers", None)
+    return content
+
+
+def resolve(weights: Mapping[str, object], image: Mapping[str, object]) -> Behaviour:
+    """The image's word over the weights' word over the defaults.
+
+    Raises:
+        ValueError: A key is unknown or its value has the wrong type.
+    """
+    return Behaviour(**{key: _checked(key, value) for key, value in ({**weights, **image}).items()})  # pyright: ignore[reportArgumentType] -- _checked holds each value to its field's type
+
+
+def _checked(key: str, value: object) -> object:
+    kind = FIELDS.get(key)
+    if kind is None:
+        raise ValueError(f"simulated engine: unknown behaviour {key!r}; known: {', '.join(sorted(FIELDS))}")
+    if kind == tuple[str, ...] and isinstance(value, list | tuple):
+        return tuple(str(item) for item in value)
+    allowed = typing.get_args(kind) or (kind,)
+    for option in allowed:
+        literal = typing.get_args(option) if typing.get_origin(option) is Literal else ()
+        if value in literal or option == value:
+            return value
+        if option is float and isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+        if isinstance(option, type) and type(value) is option:
+            return value
+    raise ValueError(f"simulated engine: {key} must be {kind}, found {value!r}")
+
+
+def to_json(behaviour: Behaviour) -> dict[str, object]:
+    """Only what differs from the defaults, as it stands in `simulation.json`."""
+    plain = Behaviour()
+    return {name: value for name, value in dataclasses.asdict(behaviour).items() if value != getattr(plain, name)}
