@@ -13,7 +13,7 @@ from typing import Any, Literal, cast
 
 from llmops.cluster.kinds import Kind, kind_of
 from llmops.cluster.logs import follow
-from llmops.cluster.problems import AlreadyExists, Call, Expired, NotFound, TimedOut
+from llmops.cluster.problems import AlreadyExists, Call, Conflict, Expired, NotFound, TimedOut
 from llmops.cluster.transport import Transport, in_pod
 from llmops.cluster.watch import Event, Object, Watch, uid_of
 from llmops.errors import BadInput, ClusterCannot
@@ -103,6 +103,15 @@ class Cluster:
             Forbidden: The account lacks a right (the remedy says which), or an admission rule or quota refuses.
             Invalid: The content is not accepted; the remedy names the fields.
         """
+        try:
+            return self._apply(obj, force=force, dry_run=dry_run)
+        except Conflict as conflict:
+            # To the API server our own `patch` (a scale, say) is another owner than our apply: no one else to ask.
+            if conflict.managers == (FIELD_MANAGER,):
+                return self._apply(obj, force=True, dry_run=dry_run)
+            raise
+
+    def _apply(self, obj: Object, *, force: bool, dry_run: bool) -> Object:
         kind, name, namespace = self._address(obj)
         query = {"fieldManager": FIELD_MANAGER, "force": str(force).lower(), "fieldValidation": "Strict"}
         return self._ask(

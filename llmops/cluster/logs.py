@@ -13,10 +13,9 @@ from typing import Any
 import urllib3
 from urllib3.exceptions import HTTPError
 
-from llmops.cluster.problems import Call
+from llmops.cluster.problems import Call, Invalid, NotFound
 from llmops.cluster.transport import Passing, Transport
 from llmops.cluster.watch import lines, wake
-from llmops.errors import BadInput, ClusterCannot
 
 LOOK_SECONDS = 0.25
 """How often `stop` is asked while the container is quiet."""
@@ -83,10 +82,9 @@ def follow(
                     yield text
         except Passing:
             pass
-        except (BadInput, ClusterCannot):
+        except (Invalid, NotFound):
             # 400 until the container has started, 404 when the pod is gone: the pod tells.
-            if pod() is None:
-                return
+            pass
         # Asked before the log was read to its end: then nothing can have come after it.
         if ended:
             return

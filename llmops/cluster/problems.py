@@ -126,7 +126,8 @@ def refusal(code: int, http_reason: str, status: Mapping[str, Any], call: Call) 
         return _not_found(message, details, call)
     if code == 410 or reason == "Expired":
         return Expired(message)
-    if code in (400, 413, 415, 422):
+    # Server-side apply answers 500 for fields of a wrong type or name, which never passes by itself.
+    if code in (400, 413, 415, 422) or "failed to create typed patch object" in said:
         fields = ", ".join(dict.fromkeys(str(cause["field"]) for cause in causes if cause.get("field")))
         return Invalid(message, remedy=f"Correct {fields}." if fields else "")
     return Unavailable(message)

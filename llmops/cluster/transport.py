@@ -138,7 +138,7 @@ class Transport:
             return response
         status = parse_status(response.data)
         problem = refusal(response.status, response.reason or "", status, call)
-        passing = response.status == 429 or response.status >= 500
+        passing = isinstance(problem, Unavailable)
         # Just after its start an API server does not know the roles yet, and says so in this way.
         starting = response.status == 403 and "RBAC: " in problem.message
         if passing or starting:
