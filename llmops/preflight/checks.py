@@ -184,12 +184,8 @@ def _secrets(spec: ModelSpec, snapshot: Snapshot) -> Iterator[Finding]:
             yield Finding("ok", subject, f"is there, for {field}")
             continue
         missing = f"has no key {secret.key}" if secret.name in snapshot.secrets else "is not there"
-        yield Finding(
-            "error",
-            subject,
-            f"{missing}; {field} names it",
-            f"kubectl -n {snapshot.settings.namespace} create secret generic {secret.name} --from-file={secret.key}=FILE",
-        )
+        create = f"kubectl -n {snapshot.settings.namespace} create secret generic {secret.name}"
+        yield Finding("error", subject, f"{missing}; {field} names it", f"{create} --from-file={secret.key}=FILE")
 
 
 def _some(names: list[str], shown: int = 5) -> str:
