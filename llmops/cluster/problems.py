@@ -102,7 +102,9 @@ def parse_status(body: bytes) -> dict[str, Any]:
     return {"message": text.strip()[:500]}
 
 
-def refusal(code: int, http_reason: str, status: Mapping[str, Any], call: Call) -> LlmopsError:
+def refusal(
+    code: int, http_reason: str, status: Mapping[str, Any], call: Call, *, retry_after: float | None = None
+) -> LlmopsError:
     """The error for an answer that is not a success.
 
     Args:
@@ -110,6 +112,7 @@ def refusal(code: int, http_reason: str, status: Mapping[str, Any], call: Call) 
         http_reason: Its HTTP reason, used where the body has none.
         status: Kubernetes Status object, or what `parse_status` made of the body.
         call: What was asked.
+        retry_after: Seconds after which the server said to come back, if it said so.
     """
     reason = str(status.get("reason") or http_reason or "")
     said = str(status.get("message") or "no message")
@@ -130,7 +133,7 @@ def refusal(code: int, http_reason: str, status: Mapping[str, Any], call: Call) 
     if code in (400, 413, 415, 422) or "failed to create typed patch object" in said:
         fields = ", ".join(dict.fromkeys(str(cause["field"]) for cause in causes if cause.get("field")))
         return Invalid(message, remedy=f"Correct {fields}." if fields else "")
-    return Unavailable(message)
+    return Unavailable(message, retry_after=retry_after)
 
 
 def _conflict(reason: str, message: str, causes: list[Mapping[str, Any]], call: Call) -> LlmopsError:

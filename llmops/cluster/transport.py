@@ -36,10 +36,9 @@ _log = logging.getLogger(__name__)
 class Passing(Exception):
     """An answer, or the lack of one, that may be different a moment later."""
 
-    def __init__(self, problem: LlmopsError, *, retry_after: float | None = None) -> None:
+    def __init__(self, problem: LlmopsError) -> None:
         super().__init__(str(problem))
         self.problem = problem
-        self.retry_after = retry_after
 
 
 class Transport:
@@ -137,12 +136,13 @@ class Transport:
         if 200 <= response.status < 300:
             return response
         status = parse_status(response.data)
-        problem = refusal(response.status, response.reason or "", status, call)
+        retry_after = _retry_after(response.headers.get("Retry-After"))
+        problem = refusal(response.status, response.reason or "", status, call, retry_after=retry_after)
         passing = isinstance(problem, Unavailable)
         # Just after its start an API server does not know the roles yet, and says so in this way.
         starting = response.status == 403 and "RBAC: " in problem.message
         if passing or starting:
-            raise Passing(problem, retry_after=_retry_after(response.headers.get("Retry-After")))
+            raise Passing(problem)
         raise problem
 
     def _exchange(
@@ -167,7 +167,9 @@ class Transport:
                 url,
                 body=None if body is None else json.dumps(body).encode(),
                 headers=headers,
-                timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=stream or READ_SECONDS),
+                timeout=urllib3.Timeout(
+                    connect=CONNECT_SECONDS, read=stream or min(READ_SECONDS, max(self.patience, 1.0))
+                ),
                 preload_content=stream is None,
                 redirect=False,
             )
@@ -266,8 +268,9 @@ _backoff = tenacity.wait_exponential_jitter(initial=0.2, max=LONGEST_PAUSE_SECON
 def _pause(state: tenacity.RetryCallState) -> float:
     """What the server asked for, up to the longest pause, else exponential."""
     error = state.outcome.exception() if state.outcome else None
-    if isinstance(error, Passing) and error.retry_after is not None:
-        return min(error.retry_after, LONGEST_PAUSE_SECONDS)
+    problem = error.problem if isinstance(error, Passing) else None
+    if isinstance(problem, Unavailable) and problem.retry_after is not None:
+        return min(problem.retry_after, LONGEST_PAUSE_SECONDS)
     return _backoff(state)
 
 
