@@ -8,23 +8,21 @@ BLAKE3 and the system calls here all run without Python's lock.
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import os
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+
+from llmops.worker.kernel import mapping
 
 WINDOW = 16 << 20
 # File systems whose mapped pages come from a local disk or memory. On others (NFS, FUSE, object stores) a mapping
 # may read in small pieces, and a server's error would be a SIGBUS instead of an OSError.
 MAPPED_FILE_SYSTEMS = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "tmpfs", "overlay", "zfs", "bcachefs"})
-
-_PROT_READ, _MAP_SHARED, _MADV_POPULATE_READ = 1, 1, 22
-_MAP_FAILED = ctypes.c_void_p(-1).value
 
 
 class Hash(Protocol):
@@ -143,7 +141,7 @@ def _windows(descriptor: int, size: int, window: int, mapped: bool) -> Iterator[
         # Read ahead: the kernel fetches the next window while this one is hashed.
         os.posix_fadvise(descriptor, offset + length, window, os.POSIX_FADV_WILLNEED)
         if mapped:
-            with _mapping(descriptor, offset, length) as data:
+            with mapping(descriptor, offset, length) as data:
                 if data is not None:
                     yield data
                     continue
@@ -159,40 +157,6 @@ def _windows(descriptor: int, size: int, window: int, mapped: bool) -> Iterator[
         yield view[:filled]
         if filled < length:
             return
-
-
-@contextmanager
-def _mapping(descriptor: int, offset: int, length: int) -> Generator[Any]:
-    """Part of a file, mapped and with its pages present; None where the kernel refuses (old, or a read error).
-
-    Through ctypes, since Python's mmap holds the interpreter's lock while the kernel maps and reads.
-    """
-    libc = _libc()
-    address = libc.mmap(None, length, _PROT_READ, _MAP_SHARED, descriptor, offset)
-    if address == _MAP_FAILED:
-        yield None
-        return
-    try:
-        refused = libc.madvise(address, length, _MADV_POPULATE_READ) != 0
-        yield None if refused else memoryview((ctypes.c_ubyte * length).from_address(address)).cast("B")
-    finally:
-        libc.munmap(address, length)
-
-
-_loaded: ctypes.CDLL | None = None
-
-
-def _libc() -> ctypes.CDLL:
-    global _loaded
-    if _loaded is None:
-        libc = ctypes.CDLL(None, use_errno=True)
-        number = ctypes.c_int
-        libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, number, number, number, ctypes.c_long]
-        libc.mmap.restype = ctypes.c_void_p
-        libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, number]
-        libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
-        _loaded = libc
-    return _loaded
 
 
 def file_system(path: Path) -> str:

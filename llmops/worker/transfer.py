@@ -10,25 +10,26 @@ from __future__ import annotations
 import errno
 import shutil
 import threading
-from http import HTTPStatus
 from pathlib import Path
 from typing import BinaryIO, cast
 
-import httpx2
 from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, set_client_factory
 from huggingface_hub.file_download import http_get
-from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
+from huggingface_hub.utils import build_hf_headers
 from huggingface_hub.utils._runtime import is_xet_available
 
 from llmops.worker.hashing import Hash, feed, hash_file, hasher
 from llmops.worker.hub_errors import HUB_ERRORS, retry_after, told_apart
+from llmops.worker.kernel import start_writing
 from llmops.worker.pins import FilePin, Pins
 from llmops.worker.report import Progress, WorkerError, emit
+from llmops.worker.stream import client
 
 WAIT_LIMIT_SECONDS = 900.0  # In all, for a hub that says when to come back; a Job's retry comes after that.
 WAIT_DEFAULT_SECONDS = 10.0
 ATTEMPTS = 5  # Without one byte more in between.
 HEAD_TIMEOUT_SECONDS = 30.0
+WRITE_BEHIND = 32 << 20  # Bytes.
 
 
 class Cancelled(Exception):
@@ -188,6 +189,7 @@ class _HashingPart:
         if path.is_file() and path.stat().st_size > file.size:
             path.unlink()
         self._at = feed(path, [self._hash]) if path.is_file() else 0
+        self._written = self._at
         self._file = path.open("ab", buffering=0)
 
     def __enter__(self) -> _HashingPart:
@@ -206,6 +208,10 @@ class _HashingPart:
         self._hash.update(chunk)
         self._at += len(chunk)
         self._progress.add(len(chunk))
+        if self._at - self._written >= WRITE_BEHIND:
+            # The disk works while the network does, so that the sync at the end finds little left.
+            start_writing(self._file.fileno(), self._written, self._at - self._written)
+            self._written = self._at
         return len(chunk)
 
     def tell(self) -> int:
@@ -217,7 +223,7 @@ class _HashingPart:
         if position != 0:
             raise ValueError(f"a part can start again at 0 only, not at {position}")
         self._progress.add(-self._at)
-        self._at = 0
+        self._at = self._written = 0
         self._hash = self._new_hash()
         return 0
 
@@ -250,14 +256,4 @@ def _read_token(path: Path) -> str:
     return token
 
 
-def _client() -> httpx2.Client:
-    """The library's client, but 429 is raised at once: its own waits are bounded by nothing and said to no one."""
-
-    def raise_if_limited(response: httpx2.Response) -> None:
-        if response.status_code == HTTPStatus.TOO_MANY_REQUESTS:
-            hf_raise_for_status(response)
-
-    return httpx2.Client(event_hooks={"response": [raise_if_limited]}, follow_redirects=True, timeout=None)
-
-
-set_client_factory(_client)
+set_client_factory(client)
