@@ -6,6 +6,7 @@ The library is imported on the first question: it takes a second that loading th
 from __future__ import annotations
 
 from collections.abc import Callable
+from json import JSONDecodeError
 from typing import TYPE_CHECKING, TypeVar
 
 from llmops.errors import BadInput, Unavailable
@@ -91,7 +92,9 @@ def _ask(
             ) from error
         except HFValidationError as error:
             raise BadInput(f"{target} is no repository of the hub: {error}") from error
-        except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:
+        except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
+            raise BadInput(f"hub_endpoint {endpoint!r} in the settings is no URL: {error}") from error
+        except (httpx2.HTTPError, JSONDecodeError, UnicodeDecodeError, KeyError) as error:
             raise no_answer(error, target, endpoint) from error
 
     return patience.call(attempt)

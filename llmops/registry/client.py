@@ -52,7 +52,8 @@ class RegistryClient:
         self._patience = patience
         self._tokens = TokenCache()
         self._http = httpx2.Client(timeout=_TIMEOUT_SECONDS, follow_redirects=True)
-        self._no_answer = (httpx2.HTTPError, httpx2.InvalidURL)
+        self._no_url = (httpx2.InvalidURL, httpx2.UnsupportedProtocol)
+        self._no_answer = httpx2.HTTPError
 
     def __enter__(self) -> RegistryClient:
         return self
@@ -166,6 +167,8 @@ class RegistryClient:
     ) -> httpx2.Response:
         try:
             return self._http.request(method, url, headers=headers, params=params)
+        except self._no_url as error:
+            raise BadInput(f"{url!r}, where {target} is to be asked for, is no URL: {error}") from error
         except self._no_answer as error:
             raise Unavailable(
                 f"The registry gave no answer about {target} at {url}: {type(error).__name__}: {error}.",

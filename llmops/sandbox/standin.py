@@ -38,17 +38,25 @@ class Fault(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    path: str = Field("*", description="Pattern (fnmatch) of the URL path, without query.")
-    method: str | None = Field(None, description="Only this method; None means any.")
-    times: int | None = Field(None, ge=1, description="Requests it applies to, then it is gone; None means all.")
-    status: int | None = Field(None, ge=400, le=599, description="Answer this HTTP status.")
-    code: str = Field("", description="Error code of that answer: X-Error-Code of the hub, code of the registry.")
-    message: str = Field("injected fault", description="Error message of that answer.")
-    retry_after: float | None = Field(None, ge=0, description="Retry-After of that answer, seconds.")
-    delay: float = Field(0, ge=0, description="Seconds before the answer starts.")
-    cut_after: int | None = Field(None, ge=0, description="Close the connection after this many bytes of a file.")
-    flip_bit: int | None = Field(None, ge=0, description="Flip this bit of a file, counted from its first byte.")
-    bytes_per_second: float | None = Field(None, gt=0, description="Send a file at most this fast.")
+    path: str = Field(default="*", description="Pattern (fnmatch) of the URL path, without query.")
+    method: str | None = Field(default=None, description="Only this method; None means any.")
+    times: int | None = Field(
+        default=None, ge=1, description="Requests it applies to, then it is gone; None means all."
+    )
+    status: int | None = Field(default=None, ge=400, le=599, description="Answer this HTTP status.")
+    code: str = Field(
+        default="", description="Error code of that answer: X-Error-Code of the hub, code of the registry."
+    )
+    message: str = Field(default="injected fault", description="Error message of that answer.")
+    retry_after: float | None = Field(default=None, ge=0, description="Retry-After of that answer, seconds.")
+    delay: float = Field(default=0, ge=0, description="Seconds before the answer starts.")
+    cut_after: int | None = Field(
+        default=None, ge=0, description="Close the connection after this many bytes of a file."
+    )
+    flip_bit: int | None = Field(
+        default=None, ge=0, description="Flip this bit of a file, counted from its first byte."
+    )
+    bytes_per_second: float | None = Field(default=None, gt=0, description="Send a file at most this fast.")
 
     def matches(self, method: str, path: str) -> bool:
         """Whether the fault is meant for this request."""

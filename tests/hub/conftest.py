@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+from llmops.retries import Patience
+from llmops.sandbox.hub import HubServer, HubStore
+from llmops.sandbox.standin import in_thread
+
+REPO = "acme/tiny"
+WEIGHTS = bytes(range(256)) * 4096  # 1 MiB
+FILES: dict[str, bytes | str | Path] = {
+    "README.md": "# Tiny\n",
+    "config.json": '{"model_type": "llama"}',
+    "sub/folder/a name.json": "[]",
+    "model.safetensors": WEIGHTS,
+}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> HubStore:
+    return HubStore(tmp_path / "hub")
+
+
+@pytest.fixture
+def commit(store: HubStore) -> str:
+    return store.commit(REPO, FILES)
+
+
+@pytest.fixture
+def server(store: HubStore) -> Generator[HubServer]:
+    with in_thread(HubServer(store, page_size=2)) as running:
+        yield running
+
+
+@pytest.fixture
+def once() -> Patience:
+    return Patience(attempts=1)
