@@ -57,7 +57,7 @@ class Weights(Strict):
     """Where the weights come from."""
 
     repo: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$", description="Hub repository, owner/name.")]
-    revision: Annotated[str, Field(min_length=1)] = Field(
+    revision: Annotated[str, Field(pattern=r"^\S+$")] = Field(
         default="main", description="A commit (40 hex digits: pinned), or a branch or tag (followed)."
     )
     include: tuple[str, ...] = Field(default=DEFAULT_INCLUDE, min_length=1, description="Patterns of files to take.")
