@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -216,7 +216,7 @@ class ImageStore:
             raise BadInput(f"{self.path}: not an image store: {error}", remedy="Remove the file.") from error
 
     @contextmanager
-    def _change(self) -> Iterator[dict[str, _Repository]]:
+    def _change(self) -> Generator[dict[str, _Repository]]:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.with_suffix(".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)

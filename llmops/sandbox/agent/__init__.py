@@ -1,0 +1,9 @@
+"""The node agent of the sandbox: a kubelet and a kube-proxy for pods that are plain local processes.
+
+It talks to a real API server as a kubelet does (nodes, Leases, pod status, events, logs), and runs each container as
+a process group under a small supervisor of its own (`shim`), so that containers outlive the agent and a new agent
+takes them over.
+
+What a process without namespaces can't have is translated instead: a container's mount paths, where they stand in its
+command, arguments and environment, become folders of this machine; `0.0.0.0` becomes the pod's own loopback address.
+"""

@@ -1,0 +1,487 @@
+"""The life of one container: pull, start, probe, restart, stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import aiohttp
+
+from llmops.names import TERMINATION_LOG
+from llmops.sandbox.agent.api import Api, Object, until_answered
+from llmops.sandbox.agent.environment import (
+    ConfigError,
+    Mount,
+    Sources,
+    Translator,
+    command,
+    environment,
+    references,
+)
+from llmops.sandbox.agent.events import Recorder
+from llmops.sandbox.agent.logs import last_words
+from llmops.sandbox.agent.probes import Kind, Prober, Target, run_hook
+from llmops.sandbox.agent.process import OOM_MARKER, Exit, Order, Process, kill_strays, read_exit, run_command
+from llmops.sandbox.agent.quantity import parse_quantity
+from llmops.sandbox.agent.state import ContainerState
+from llmops.sandbox.agent.status import back_off, rfc3339, should_restart
+from llmops.sandbox.images import Image, ImageStore
+
+MESSAGE_BYTES = 4096
+# A kubelet leaves a container this long after SIGTERM, whatever of the grace period a preStop hook has used.
+LEAST_GRACE_SECONDS = 2.0
+CONFIG_RETRY_SECONDS = 10.0
+SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What all containers share.
+
+    Args:
+        api: The API server.
+        images: Which program an image stands for.
+        events: Where events go.
+        http: Session of probes.
+        back_off_base: Seconds of the first back-off.
+        back_off_limit: Seconds of the longest one.
+        variables: Every container's variables: where the API server is.
+    """
+
+    api: Api
+    images: ImageStore
+    events: Recorder
+    http: aiohttp.ClientSession
+    back_off_base: float
+    back_off_limit: float
+    variables: Mapping[str, str]
+
+
+class Owner(Protocol):
+    """The pod, as its containers see it."""
+
+    pod: Object
+    ip: str
+    allocatable: Mapping[str, str]
+
+    def mounts(self, container: Object, values: Mapping[str, str]) -> list[Mount]:
+        """The container's mounts."""
+        ...
+
+    def keep(self) -> None:
+        """Write the state to disk."""
+
+    def changed(self) -> None:
+        """The container's state has changed: keep and publish it."""
+
+
+class Container:
+    """Runs one container until it ends for good or `stop` is called.
+
+    Args:
+        owner: Its pod.
+        spec: Its declaration in the pod.
+        state: What is known of it; changed in place.
+        policy: When it is restarted.
+        folder: Where its attempts are kept.
+        field_path: Its place in the pod, for events.
+        tools: What all containers share.
+    """
+
+    def __init__(
+        self,
+        owner: Owner,
+        spec: Object,
+        state: ContainerState,
+        policy: Literal["Always", "OnFailure", "Never"],
+        folder: Path,
+        field_path: str,
+        tools: Tools,
+    ) -> None:
+        self.spec = spec
+        self.state = state
+        self.name: str = spec["name"]
+        self.started = asyncio.Event()
+        self._owner = owner
+        self._policy = policy
+        self._folder = folder
+        self._field_path = field_path
+        self._tools = tools
+        self._process: Process | None = None
+        self._stopping = asyncio.Event()
+        self._failed = asyncio.Event()
+        self._failed_probe: Object = {}
+        self._kill_at = float("inf")
+        self._kill_at_changed = asyncio.Event()
+        self._wake = asyncio.Event()
+        limit = spec.get("resources", {}).get("limits", {}).get("memory")
+        self._memory_limit = int(parse_quantity(limit)) if limit else None
+
+    def stop(self, kill_at: float) -> None:
+        """End it, with SIGKILL at `kill_at` seconds since 1970 at the latest; a later call can only hasten it."""
+        self._kill_at = min(self._kill_at, kill_at)
+        self._kill_at_changed.set()
+        self._stopping.set()
+        self._wake.set()
+
+    def wake(self) -> None:
+        """Something that it may wait for has changed: try again at once."""
+        self._wake.set()
+
+    def attempt_folder(self, attempt: int) -> Path:
+        """Where the files of its nth process are."""
+        return self._folder / str(attempt)
+
+    def check_memory(self) -> None:
+        """Kill it if it uses more memory than its limit."""
+        if self._process is None or self._memory_limit is None or self._process.exited.is_set():
+            return
+        if self._process.memory() > self._memory_limit:
+            (self._process.folder / "oom").write_text("oom")
+            self._process.kill()
+
+    async def run(self) -> None:
+        """Go on until it has ended for good."""
+        state = self.state
+        if state.started:
+            self.started.set()
+        if "running" in state.current:
+            await self._resume()
+        while not self._stopping.is_set():
+            if (end := state.terminated) is not None:
+                if not should_restart(self._policy, end["exitCode"]):
+                    return
+                await self._back_off()
+            elif state.attempt:
+                await self._back_off()
+            if self._stopping.is_set() or (image := await self._pull()) is None:
+                return
+            if (order := await self._configure(image)) is None:
+                return
+            await self._start(image, order)
+
+    async def _resume(self) -> None:
+        """Go on with the process that an earlier agent started, or note how it ended."""
+        folder = self.attempt_folder(self.state.attempt)
+        process = Process.adopt(folder)
+        if process is None:
+            # Nothing of it may run on if its shim was killed, too.
+            kill_strays(folder)
+            self._ended(None)
+        else:
+            await self._supervise(process)
+
+    async def _back_off(self) -> None:
+        """Wait as long as the number of ends in a row asks for."""
+        state = self.state
+        delay = back_off(state.failures, self._tools.back_off_base, self._tools.back_off_limit)
+        until = state.ended_at + delay
+        if until <= time.time():
+            return
+        metadata = self._owner.pod["metadata"]
+        where = f"{metadata['name']}_{metadata['namespace']}({metadata['uid']})"
+        message = f"back-off {_duration(delay)} restarting failed container={self.name} pod={where}"
+        state.move(waiting={"reason": "CrashLoopBackOff", "message": message})
+        self._owner.changed()
+        self._event("Warning", "BackOff", f"Back-off restarting failed container {self.name} in pod {where}")
+        while not self._stopping.is_set() and (left := until - time.time()) > 0:
+            await self._pause(left)
+
+    async def _pull(self) -> Image | None:
+        """The image, as soon as there is one; None if the pod is stopped before."""
+        reference: str = self.spec["image"]
+        failures = 0
+        while not self._stopping.is_set():
+            if (image := self._tools.images.resolve(reference)) is not None:
+                if failures:
+                    self._event("Normal", "Pulled", f'Successfully pulled image "{reference}"')
+                else:
+                    self._event("Normal", "Pulled", f'Container image "{reference}" already present on machine')
+                self.state.image, self.state.image_id = reference, image.reference
+                return image
+            failures += 1
+            if self.spec.get("imagePullPolicy") == "Never":
+                cause = f'Container image "{reference}" is not present with pull policy of Never'
+                self._event("Warning", "ErrImageNeverPull", cause)
+                await self._wait_in("ErrImageNeverPull", cause, CONFIG_RETRY_SECONDS)
+                continue
+            cause = (
+                f'failed to pull and unpack image "{reference}": failed to resolve reference "{reference}": not found'
+            )
+            cause = f"rpc error: code = NotFound desc = {cause}"
+            self._event("Normal", "Pulling", f'Pulling image "{reference}"')
+            self._event("Warning", "Failed", f'Failed to pull image "{reference}": {cause}')
+            self._event("Warning", "Failed", "Error: ErrImagePull")
+            delay = back_off(failures + 1, self._tools.back_off_base, self._tools.back_off_limit)
+            shown = min(1.0, delay / 2)
+            await self._wait_in("ErrImagePull", cause, shown)
+            if self._stopping.is_set():
+                return None
+            self._event("Normal", "BackOff", f'Back-off pulling image "{reference}"')
+            self._event("Warning", "Failed", "Error: ImagePullBackOff")
+            explained = f'Back-off pulling image "{reference}": ErrImagePull: {cause}'
+            await self._wait_in("ImagePullBackOff", explained, delay - shown)
+        return None
+
+    async def _configure(self, image: Image) -> Order | None:
+        """What to run; waits for what it refers to. None if the pod is stopped before."""
+        while not self._stopping.is_set():
+            try:
+                return await until_answered(lambda: self._order(image))
+            except ConfigError as error:
+                self._event("Warning", "Failed", f"Error: {error}")
+                await self._wait_in("CreateContainerConfigError", str(error), CONFIG_RETRY_SECONDS)
+        return None
+
+    async def _order(self, image: Image) -> Order:
+        owner, spec = self._owner, self.spec
+        namespace = owner.pod["metadata"]["namespace"]
+        config_maps, secrets = references(spec)
+        sources = Sources(
+            owner.pod,
+            owner.ip,
+            owner.allocatable,
+            await self._fetch(namespace, "configmaps", config_maps),
+            await self._fetch(namespace, "secrets", secrets),
+        )
+        declared = environment(spec, sources)
+        folder = self.attempt_folder(self.state.attempt + 1)
+        termination = Mount(spec.get("terminationMessagePath", TERMINATION_LOG), str(folder / "termination"))
+        mounts = [*owner.mounts(spec, declared.values), termination]
+        translate = Translator(mounts, owner.ip)
+        # An image's own variables are in this machine's paths; a secret is nobody's path.
+        variables = {**image.env, **declared.values}
+        translated = {
+            name: value if name in declared.secret or name not in declared.values else translate(value)
+            for name, value in variables.items()
+        }
+        base = {
+            "PATH": f"{Path(sys.executable).parent}:{SYSTEM_PATH}",
+            "HOME": str(folder / "home"),
+            "TMPDIR": str(folder / "tmp"),
+            "HOSTNAME": owner.pod["metadata"]["name"],
+            **self._tools.variables,
+        }
+        cwd = translate(spec["workingDir"]) if "workingDir" in spec else str(folder / "home")
+        return Order(
+            argv=command(spec, image.program, {**base, **variables}, translate, owner.ip),
+            env={**base, **translated, OOM_MARKER: str(folder / "oom")},
+            cwd=cwd,
+            read_only=[mount.host for mount in mounts if mount.read_only],
+            writable=[str(folder), *(mount.host for mount in mounts if not mount.read_only)],
+            mounts=[(mount.path, mount.host) for mount in mounts],
+        )
+
+    async def _fetch(self, namespace: str, kind: str, names: set[str]) -> dict[str, Object]:
+        found = {name: await self._tools.api.find(f"/api/v1/namespaces/{namespace}/{kind}/{name}") for name in names}
+        return {name: each for name, each in found.items() if each is not None}
+
+    async def _start(self, image: Image, order: Order) -> None:
+        state = self.state
+        state.attempt += 1
+        if state.attempt > 1:
+            state.restarts += 1
+        folder = self.attempt_folder(state.attempt)
+        # Left by an agent that was killed before it had noted the attempt.
+        shutil.rmtree(folder, ignore_errors=True)
+        for name in ("home", "tmp"):
+            (folder / name).mkdir(parents=True)
+        (folder / "termination").touch()
+        shutil.rmtree(self.attempt_folder(state.attempt - 2), ignore_errors=True)
+        state.started = state.ready = False
+        self._event("Normal", "Created", "Container created")
+        # Kept before the process is there: a later agent then looks for it.
+        state.move(running={"startedAt": rfc3339(time.time())})
+        self._owner.keep()
+        process = await Process.start(folder, order)
+        if process.error:
+            await process.exited.wait()
+            self._ended(process)
+            return
+        self._event("Normal", "Started", "Container started")
+        await self._supervise(process)
+
+    async def _supervise(self, process: Process) -> None:
+        """From a running process to its recorded end."""
+        state = self.state
+        self._process = process
+        self._failed.clear()
+        self._kill_at = float("inf") if not self._stopping.is_set() else self._kill_at
+        self._owner.changed()
+        prober = Prober(self._target(process), self, began=process.began, started=state.started, ready=state.ready)
+        probing = asyncio.create_task(prober.run())
+        try:
+            await first(process.exited.wait(), self._stopping.wait(), self._failed.wait())
+        finally:
+            probing.cancel()
+        if not process.exited.is_set():
+            await self._end(process)
+        with contextlib.suppress(asyncio.CancelledError):
+            await probing
+        self._process = None
+        self._ended(process)
+
+    async def _end(self, process: Process) -> None:
+        """preStop, SIGTERM, SIGKILL, within the grace period."""
+        if self._failed.is_set() and not self._stopping.is_set():
+            grace = self._failed_probe.get(
+                "terminationGracePeriodSeconds", self._owner.pod["spec"].get("terminationGracePeriodSeconds", 30)
+            )
+            self._kill_at = time.time() + max(grace, LEAST_GRACE_SECONDS)
+        else:
+            self._event("Normal", "Killing", f"Stopping container {self.name}")
+        hook = self.spec.get("lifecycle", {}).get("preStop")
+        if hook and self._kill_at > time.time():
+            await first(process.exited.wait(), self._kill_time(), self._pre_stop(hook, process))
+            # Zero is the end without grace; anything else leaves the program a moment after its hook.
+            if self._kill_at > 0:
+                self._kill_at = max(self._kill_at, time.time() + LEAST_GRACE_SECONDS)
+        if self._kill_at > time.time():
+            process.signal(signal.SIGTERM)
+            await first(process.exited.wait(), self._kill_time())
+        process.kill()
+        await process.exited.wait()
+
+    async def _kill_time(self) -> None:
+        while (left := self._kill_at - time.time()) > 0:
+            self._kill_at_changed.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._kill_at_changed.wait(), None if left == float("inf") else left)
+
+    async def _pre_stop(self, hook: Object, process: Process) -> None:
+        why = await run_hook(hook, self._target(process))
+        if why is not None:
+            self._event("Warning", "FailedPreStopHook", f"PreStopHook failed: {why}")
+
+    def _ended(self, process: Process | None) -> None:
+        """Note how the last attempt ended; None if a later agent finds nothing of it."""
+        state = self.state
+        folder = self.attempt_folder(state.attempt)
+        end = read_exit(folder)
+        began = state.current.get("running", {}).get("startedAt") or rfc3339(end.finished)
+        message = _termination_message(folder, self.spec, end.code)
+        reason = _reason(end, folder)
+        if reason == "StartError":
+            message = f"failed to create containerd task: failed to create shim task: {end.error}: unknown"
+            self._event("Warning", "Failed", f"Error: {message}")
+        elif reason == "ContainerStatusUnknown":
+            message = "The container could not be located when the pod was terminated"
+        terminated: Object = {
+            "exitCode": end.code,
+            "reason": reason,
+            "startedAt": began,
+            "finishedAt": rfc3339(end.finished),
+            "containerID": f"sandbox://{self._owner.pod['metadata']['uid']}/{self.name}/{state.attempt}",
+        }
+        if end.signal:
+            terminated["signal"] = end.signal
+        if message:
+            terminated["message"] = message
+        ran = end.finished - (process.began if process else end.finished)
+        # As a kubelet does, forget earlier ends when it has run for twice the longest back-off.
+        state.failures = 1 if ran > 2 * self._tools.back_off_limit else state.failures + 1
+        state.ended_at = end.finished
+        state.started = state.ready = False
+        state.move(terminated=terminated)
+        self._owner.changed()
+
+    def on_started(self) -> None:
+        """See `probes.Listener`."""
+        self.state.started = True
+        self.started.set()
+        self._owner.changed()
+
+    def on_ready(self, ready: bool) -> None:
+        """See `probes.Listener`."""
+        self.state.ready = ready
+        self._owner.changed()
+
+    def on_unhealthy(self, kind: Kind, message: str) -> None:
+        """See `probes.Listener`."""
+        self._event("Warning", "Unhealthy", message)
+
+    def on_failed(self, kind: Kind, probe: Object) -> None:
+        """See `probes.Listener`."""
+        self._event("Normal", "Killing", f"Container {self.name} failed {kind.lower()} probe, will be restarted")
+        self._failed_probe = probe
+        self._failed.set()
+
+    def _target(self, process: Process) -> Target:
+        async def run(argv: Sequence[str], timeout: float | None) -> tuple[int | None, str]:  # noqa: ASYNC109 - passed on
+            order = Order.load(process.folder)
+            mounts = [Mount(path, host) for path, host in order.mounts]
+            translate = Translator(mounts, self._owner.ip)
+            return await run_command(order, [translate(part) for part in argv], timeout)
+
+        return Target(self.spec, self._owner.ip, run, self._tools.http)
+
+    async def _wait_in(self, reason: str, message: str, seconds: float) -> None:
+        """Show a waiting state, for at most `seconds`; less if something changes."""
+        self.state.move(waiting={"reason": reason, "message": message})
+        self._owner.changed()
+        await self._pause(seconds)
+
+    async def _pause(self, seconds: float) -> None:
+        self._wake.clear()
+        if self._stopping.is_set():
+            return
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), seconds)
+
+    def _event(self, kind: Literal["Normal", "Warning"], reason: str, message: str) -> None:
+        self._tools.events.record(self._owner.pod, kind, reason, message, self._field_path)
+
+
+async def first(*waits: Coroutine[Any, Any, object]) -> None:
+    """Wait for the first of several, and cancel the others.
+
+    Raises:
+        Exception: What the first one raised.
+    """
+    tasks = [asyncio.ensure_future(each) for each in waits]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        task.result()
+
+
+def _reason(end: Exit, folder: Path) -> str:
+    if end.error:
+        return "StartError"
+    if not end.known:
+        return "ContainerStatusUnknown"
+    marker = folder / "oom"
+    if end.signal == signal.SIGKILL and marker.exists() and marker.read_text().strip() == "oom":
+        return "OOMKilled"
+    return "Completed" if end.code == 0 else "Error"
+
+
+def _termination_message(folder: Path, spec: Object, code: int) -> str:
+    path = folder / "termination"
+    message = ""
+    if path.exists():
+        with path.open("rb") as file:
+            message = file.read(MESSAGE_BYTES).decode(errors="replace")
+    if not message and code != 0 and spec.get("terminationMessagePolicy") == "FallbackToLogsOnError":
+        message = last_words(folder / "log")
+    return message
+
+
+def _duration(seconds: float) -> str:
+    """A duration as Go writes it: 10s, 2m40s, 500ms."""
+    if seconds < 1:
+        return f"{seconds * 1000:g}ms"
+    minutes, rest = divmod(seconds, 60)
+    return f"{int(minutes)}m{rest:g}s" if minutes else f"{rest:g}s"
