@@ -76,6 +76,10 @@ class RegistryServer(StandIn):
             headers=_API_VERSION,
         )
 
+    def forget_tokens(self) -> None:
+        """Refuse every token given so far, as a registry does that was restarted."""
+        self._tokens = {}
+
     # The handshake
 
     async def _token(self, request: web.Request) -> web.Response:
