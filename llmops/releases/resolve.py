@@ -34,6 +34,10 @@ class HubLike(Protocol):
         """All files of a commit, with size and hash."""
         ...
 
+    def check_access(self, repo: str) -> None:
+        """Refuse a repository whose files may be seen but not downloaded."""
+        ...
+
 
 @dataclass(frozen=True)
 class Hub:
@@ -49,6 +53,10 @@ class Hub:
     def list_files(self, repo: str, commit: str) -> Sequence[HubFile]:
         """See `llmops.hub.list_files`."""
         return hub_client.list_files(repo, commit, endpoint=self.endpoint, token=self.token)
+
+    def check_access(self, repo: str) -> None:
+        """See `llmops.hub.check_access`."""
+        hub_client.check_access(repo, endpoint=self.endpoint, token=self.token)
 
 
 def resolve(
@@ -71,8 +79,8 @@ def resolve(
         revision: Take this branch, tag or commit instead of the spec's.
 
     Raises:
-        BadInput: The hub or the registry has no such thing, no version is allowed, or a suite is not there.
-        BadRelease: The commit has no weights that may be loaded.
+        BadInput: The hub has no such thing or gives no access, the registry refuses, or a suite is not there.
+        BadRelease: The commit has no weights that may be loaded, or there is no image of an allowed version.
         Unavailable: The hub or the registry does not answer.
     """
     if unknown := [name for name in spec.evaluation.suites if name not in suites]:
@@ -117,6 +125,7 @@ def _at_version(engine: Engine, version: str) -> Engine:
 def _pin_weights(weights: Weights, revision: str, hub: HubLike) -> WeightsPin:
     commit = revision if COMMIT.fullmatch(revision) else hub.resolve(weights.repo, revision)
     files = select(hub.list_files(weights.repo, commit), weights.include, weights.exclude, weights.allow_pickle)
+    hub.check_access(weights.repo)
     return WeightsPin(
         repo=weights.repo,
         commit=commit,
