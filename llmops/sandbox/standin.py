@@ -148,8 +148,7 @@ class StandIn(ABC):
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for runner in self._runners:
-            await runner.cleanup()
+        await asyncio.gather(*(runner.cleanup() for runner in self._runners))
         self._runners.clear()
 
     async def listen(self, routes: Iterable[web.AbstractRouteDef], port: int) -> int:
@@ -165,7 +164,7 @@ class StandIn(ABC):
                 *routes,
             ]
         )
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.25)
         await runner.setup()
         self._runners.append(runner)
         await web.TCPSite(runner, self.host, port).start()

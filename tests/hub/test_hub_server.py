@@ -270,6 +270,24 @@ def test_slow_answers(server: HubServer) -> None:
     assert 0.4 < time.monotonic() - started < 5
 
 
+def test_clients_that_go_away_are_no_error(
+    server: HubServer, store: HubStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.commit(REPO, {"model.safetensors": os.urandom(24 << 20)})
+    url = f"{server.url}/acme/tiny/resolve/main/model.safetensors"
+    for fault in ((), (Fault(path="/cdn/*", bytes_per_second=20_000_000),)):
+        server.faults.set(*fault)
+        for _ in range(3):
+            with httpx2.stream("GET", url, follow_redirects=True) as answer:
+                next(answer.iter_raw())
+    deadline = time.monotonic() + 10
+    while len(server.seen("/cdn/*")) < 6:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert [record.message for record in caplog.records if record.name.startswith("aiohttp")] == []
+    assert {item.status for item in server.seen("/cdn/*")} == {200}
+
+
 @pytest.mark.usefixtures("commit")
 def test_a_hub_in_a_process_of_its_own(store: HubStore, tmp_path: Path) -> None:
     ready = tmp_path / "ready.json"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -28,7 +29,8 @@ async def send_file(request: web.Request, path: Path, size: int, headers: Mappin
     response.content_length = stop - start
     await response.prepare(request)
     if request.method != "HEAD":
-        with path.open("rb") as stream:
+        # A client that goes away in the middle, as a killed one does, is nothing that went wrong here.
+        with path.open("rb") as stream, suppress(ConnectionError):
             if request[FAULT].shapes_body:
                 await _send_shaped(request, response, stream, start, stop)
             else:
@@ -54,7 +56,7 @@ async def _send_fast(
     first = stream.read(min(_CHUNK, stop - start))
     await response.write(first)
     rest = stop - start - len(first)
-    if rest and request.transport is not None:
+    if rest and request.transport is not None and not request.transport.is_closing():
         await asyncio.get_running_loop().sendfile(request.transport, stream, start + len(first), rest)
 
 
