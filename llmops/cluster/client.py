@@ -14,7 +14,7 @@ from typing import Any, Literal, cast
 from llmops.cluster.kinds import Kind, kind_of
 from llmops.cluster.logs import follow
 from llmops.cluster.problems import AlreadyExists, Call, Conflict, Expired, NotFound, TimedOut
-from llmops.cluster.transport import Transport, in_pod
+from llmops.cluster.transport import PATIENCE_SECONDS, Transport, in_pod
 from llmops.cluster.watch import Event, Object, Watch, uid_of
 from llmops.errors import BadInput, ClusterCannot
 from llmops.names import FIELD_MANAGER
@@ -40,16 +40,25 @@ class Cluster:
         self.namespace = namespace
 
     @classmethod
-    def connect(cls, settings: Settings) -> Cluster:
+    def connect(cls, settings: Settings, *, patience: float = PATIENCE_SECONDS) -> Cluster:
         """Find the cluster of the settings and make sure that it answers.
+
+        Args:
+            settings: Which kubeconfig, context and namespace.
+            patience: Seconds that each call goes on against an API server that does not answer.
 
         Raises:
             BadInput: The kubeconfig or its context cannot be used.
             Unavailable: The API server does not answer.
         """
-        cluster = cls(Transport(settings), settings.namespace)
+        cluster = cls(Transport(settings, patience=patience), settings.namespace)
         cluster.version()
         return cluster
+
+    @property
+    def settings(self) -> Settings:
+        """The settings that the cluster was found by."""
+        return self._transport.settings
 
     def patient(self, seconds: float) -> Cluster:
         """The same connection with calls that give up after `seconds` against an API server that is away."""
@@ -188,6 +197,11 @@ class Cluster:
             self._ask("DELETE", "delete", found, name, body=options)
         except NotFound as error:
             if error.object_absent:
+                return False
+            raise
+        except Conflict:
+            # A successor of the same name has another uid.
+            if uid is not None:
                 return False
             raise
         if wait is not None and before is not None:

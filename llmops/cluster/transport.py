@@ -262,7 +262,7 @@ def _retry_after(value: str | None) -> float | None:
     return float(value) if value and value.isdigit() else None
 
 
-_backoff = tenacity.wait_exponential_jitter(initial=0.2, max=LONGEST_PAUSE_SECONDS, jitter=0.2)
+_backoff = tenacity.wait_exponential_jitter(multiplier=0.2, max=LONGEST_PAUSE_SECONDS, jitter=0.2)
 
 
 def _pause(state: tenacity.RetryCallState) -> float:

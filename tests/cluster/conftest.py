@@ -1,0 +1,167 @@
+"""One real control plane for all tests of the cluster, a namespace for each, and a kubelet played by hand."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from llmops.cluster.client import Cluster
+from llmops.cluster.watch import Object
+from llmops.sandbox.binaries import find_or_build
+from llmops.sandbox.controlplane import ControlPlane
+from llmops.settings import Settings
+
+T = TypeVar("T")
+
+NODE = "played-by-hand"
+
+
+@pytest.fixture(scope="session")
+def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    found = ControlPlane(tmp_path_factory.mktemp("plane"), find_or_build())
+    try:
+        found.up()
+        yield found
+    finally:
+        found.down()
+
+
+@pytest.fixture
+def settings(plane: ControlPlane) -> Settings:
+    return settings_for(plane.kubeconfig, f"t-{secrets.token_hex(4)}")
+
+
+@pytest.fixture
+def cluster(settings: Settings) -> Cluster:
+    found = Cluster.connect(settings)
+    found.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": settings.namespace}})
+    eventually(lambda: found.get("ServiceAccount", "default"))
+    return found
+
+
+@pytest.fixture
+def kubelet(cluster: Cluster) -> Kubelet:
+    return Kubelet(cluster)
+
+
+def settings_for(kubeconfig: Path, namespace: str = "default", context: str | None = None) -> Settings:
+    """Settings of one cluster."""
+    return Settings.model_validate({"kubeconfig": str(kubeconfig), "namespace": namespace, "context": context})
+
+
+class Kubelet:
+    """Says of pods what a kubelet would; templates that name `NODE` need no scheduler."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+
+    def pods(self, labels: dict[str, str], count: int = 1) -> list[Object]:
+        """Wait for so many pods."""
+
+        def found() -> list[Object] | None:
+            pods = self.cluster.list("Pod", labels=labels)
+            return pods if len(pods) >= count else None
+
+        return eventually(found)
+
+    def say(self, pod: Object, phase: str = "Pending", **container: Any) -> None:
+        """Set the status of a pod with one container, `main`: `state`, `lastState`, `restartCount`, `ready`."""
+        ready = bool(container.get("ready"))
+        container = {"name": "main", "image": "x", "imageID": "", "restartCount": 0, "ready": False, **container}
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        condition = {"type": "Ready", "status": str(ready), "lastTransitionTime": now}
+        status = {"phase": phase, "startTime": now, "conditions": [condition], "containerStatuses": [container]}
+        self.cluster.patch("Pod", pod["metadata"]["name"], {"status": status}, subresource="status")
+
+    def ready(self, pod: Object) -> None:
+        """The pod's container runs and is ready."""
+        self.say(pod, "Running", ready=True, state={"running": {"startedAt": "2026-11-25T00:00:00Z"}})
+
+    def ended(self, pod: Object, code: int, message: str = "", reason: str = "") -> None:
+        """The pod's container ended for good."""
+        end = {"exitCode": code, "reason": reason or ("Error" if code else "Completed"), "message": message,
+               "startedAt": "2026-11-25T00:00:00Z", "finishedAt": "2026-11-25T00:00:01Z"}  # fmt: skip
+        self.say(pod, "Failed" if code else "Succeeded", state={"terminated": end})
+
+    def event(self, pod: Object, reason: str, message: str) -> None:
+        """Leave a warning about a pod."""
+        self.cluster.event(pod, reason, message, type="Warning")
+
+
+def pod_template(labels: dict[str, str], **spec: Any) -> Object:
+    """A template that the kubelet played by hand runs."""
+    return {
+        "metadata": {"labels": labels},
+        "spec": {
+            "nodeName": NODE,
+            "terminationGracePeriodSeconds": 0,
+            "containers": [{"name": "main", "image": "example.com/x:1"}],
+            **spec,
+        },
+    }
+
+
+def eventually(look: Callable[[], T | None], seconds: float = 20) -> T:
+    """Look until there is something."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if (found := look()) is not None:
+            return found
+        time.sleep(0.05)
+    raise AssertionError("it did not happen in time")
+
+
+@contextmanager
+def api_server_away(plane: ControlPlane) -> Generator[None]:
+    """The API server is killed on entry and started again on exit."""
+    pid = plane.apiserver.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    try:
+        yield
+    finally:
+        plane.apiserver.stop()
+        plane.start_apiserver()
+        plane.wait_ready(60)
+
+
+def config_map(name: str, **data: str) -> Object:
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data}
+
+
+def kubectl(cluster: Cluster, *arguments: str) -> str:
+    """Another client, with a field manager of its own."""
+    program = find_or_build()["kubectl"]
+    settings = cluster.settings
+    command = [program, f"--kubeconfig={settings.kubeconfig}", f"--namespace={cluster.namespace}", *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+
+
+def write_kubeconfig(folder: Path, plane: ControlPlane, user: Object, *, authority: Path | None = None) -> Path:
+    """A kubeconfig for the same control plane with other credentials."""
+    content = json.loads(plane.kubeconfig.read_text())
+    content["users"][0]["user"] = user
+    if authority is not None:
+        content["clusters"][0]["cluster"]["certificate-authority"] = str(authority)
+    path = folder / "other.kubeconfig"
+    path.write_text(json.dumps(content))
+    return path
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
