@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from math import isfinite
 from typing import TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
@@ -11,6 +14,20 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_at
 from llmops.errors import Unavailable
 
 ResultT = TypeVar("ResultT")
+
+
+def parse_retry_after(value: str | None) -> float | None:
+    """Seconds that a Retry-After header asks to wait, given as seconds or as a date; None if it says nothing."""
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(value).timestamp() - time.time()
+        except ValueError:
+            return None
+    return max(0.0, seconds) if isfinite(seconds) else None
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import parse_ratelimit_headers
 
 from llmops.errors import BadInput, BadRelease, LlmopsError, Unavailable
+from llmops.retries import parse_retry_after
 
 TOKEN_REMEDY = "name a Secret key that holds a hub token with access in weights.token"  # noqa: S105 - no token
 
@@ -91,7 +92,4 @@ def _retry_after(error: HfHubHTTPError) -> float | None:
     limits = parse_ratelimit_headers(headers)
     if limits is not None and limits.remaining == 0:
         return float(limits.reset_in_seconds)
-    try:
-        return max(0.0, float(headers["Retry-After"]))
-    except (KeyError, ValueError):
-        return None
+    return parse_retry_after(headers.get("Retry-After"))

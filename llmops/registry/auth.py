@@ -49,6 +49,10 @@ class Challenge:
         }
         return cls(scheme.lower(), values.get("realm", ""), values.get("service", ""), values.get("scope", ""))
 
+    def exposes_password(self, asked: str) -> bool:
+        """Whether a password for a registry asked by TLS, at the URL `asked`, would go to the realm in plain text."""
+        return asked.startswith("https:") and not self.realm.startswith("https:")
+
 
 class TokenCache:
     """Authorization headers by key, each until it expires. Safe between threads."""

@@ -12,7 +12,7 @@ from urllib.parse import urljoin
 from llmops.errors import BadInput, BadRelease, LlmopsError, Unavailable
 from llmops.registry.auth import DEFAULT_SECONDS, Challenge, Credentials, TokenCache
 from llmops.registry.names import DOCKER_HUB, ImageName
-from llmops.retries import Patience
+from llmops.retries import Patience, parse_retry_after
 
 if TYPE_CHECKING:
     import httpx2
@@ -183,7 +183,7 @@ class RegistryClient:
             return credentials.header()
         if challenge.scheme != "bearer" or not challenge.realm:
             raise self._refusal(response, image, target)
-        if credentials and response.url.scheme == "https" and not challenge.realm.startswith("https:"):
+        if credentials and challenge.exposes_password(str(response.url)):
             raise BadInput(
                 f"{image.registry} asks for the password in plain text, at {challenge.realm}; it was not sent."
             )
@@ -221,12 +221,12 @@ class RegistryClient:
                 f"{target} may not be read without credentials: it is private or does not exist; {said}.",
                 remedy=f"Correct engine.image, or give credentials for {image.registry}.",
             )
+        wait = parse_retry_after(response.headers.get("Retry-After"))
         if status == 429:
-            wait = _retry_after(response)
             when = "later" if wait is None else f"in {wait:g} s"
             return Unavailable(f"Too many requests about {target}: {said}, to come back {when}.", retry_after=wait)
         if status >= 500 or status == 408:
-            return Unavailable(f"The registry failed on {target}: {said}.", retry_after=_retry_after(response))
+            return Unavailable(f"The registry failed on {target}: {said}.", retry_after=wait)
         return BadInput(f"The registry refuses to answer about {target}: {said}.")
 
 
@@ -246,10 +246,3 @@ def _reason(response: httpx2.Response) -> str:
     except (ValueError, KeyError, TypeError, AttributeError):
         return ""
     return f" ({text})" if text else ""
-
-
-def _retry_after(response: httpx2.Response) -> float | None:
-    try:
-        return max(0.0, float(response.headers["Retry-After"]))
-    except (KeyError, ValueError):
-        return None

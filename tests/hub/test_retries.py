@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import math
 import time
+from email.utils import formatdate
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from llmops.errors import BadInput, Unavailable
-from llmops.retries import Patience
+from llmops.retries import Patience, parse_retry_after
 
 
 class Service:
@@ -50,3 +54,24 @@ def test_other_errors_are_not_tried_again() -> None:
     with pytest.raises(BadInput, match="wrong"):
         Patience().call(service)
     assert service.calls == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [("120", 120), ("0.5", 0.5), ("-3", 0), ("", None), ("soon", None), ("nan", None), ("inf", None), (None, None)],
+)
+def test_retry_after_in_seconds(value: str | None, seconds: float | None) -> None:
+    assert parse_retry_after(value) == seconds
+
+
+def test_retry_after_as_a_date() -> None:
+    asked = parse_retry_after(formatdate(time.time() + 90, usegmt=True))
+    assert asked is not None
+    assert 85 < asked <= 90
+    assert parse_retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0
+
+
+@given(st.text())
+def test_retry_after_of_anything(value: str) -> None:
+    seconds = parse_retry_after(value)
+    assert seconds is None or 0 <= seconds < math.inf

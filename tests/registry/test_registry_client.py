@@ -6,7 +6,7 @@ import socket
 import time
 from collections.abc import Generator
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
@@ -226,3 +226,57 @@ def test_resolve_image_says_what_there_is(client: RegistryClient) -> None:
 )
 def test_challenges(header: str, expected: Challenge) -> None:
     assert Challenge.parse(header) == expected
+
+
+def test_a_password_is_not_sent_in_plain_text() -> None:
+    plain, tls = Challenge("bearer", "http://auth/token"), Challenge("bearer", "https://auth/token")
+    assert plain.exposes_password("https://registry/v2/")
+    assert not plain.exposes_password("http://127.0.0.1:5000/v2/")
+    assert not tls.exposes_password("https://registry/v2/")
+
+
+class Strange(BaseHTTPRequestHandler):
+    """A registry that takes a password for each request, and pages that lead nowhere good."""
+
+    def do_GET(self) -> None:
+        if self.headers["Authorization"] != Credentials("ada", "secret").header():
+            self.send_response(401)
+            self.send_header("WWW-Authenticate", 'Basic realm="Registry"')
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        body = b'{"name": "x", "tags": ["1.0"]}'
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        if "/circle/" in self.path:
+            self.send_header("Link", f'<{self.path}>; rel="next"')
+        elif "/away/" in self.path:
+            self.send_header("Link", '<http://127.0.0.2:1/v2/away/tags/list>; rel="next"')
+        self.end_headers()
+        self.wfile.write(body)
+
+
+@pytest.fixture
+def strange() -> Generator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Strange) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_registry_that_wants_the_password_itself(strange: str, once: Patience) -> None:
+    image = ImageName.parse(f"{strange}/x")
+    with RegistryClient({}, {strange: Credentials("ada", "secret")}, once) as client:
+        assert client.tags(image) == ["1.0"]
+    for credentials in ({}, {strange: Credentials("ada", "wrong")}):
+        with RegistryClient({}, credentials, once) as client, pytest.raises(BadInput, match="credentials"):
+            client.tags(image)
+
+
+@pytest.mark.parametrize("name", ["circle", "away"])
+def test_pages_that_lead_in_circles_or_away(strange: str, once: Patience, name: str) -> None:
+    with (
+        RegistryClient({}, {strange: Credentials("ada", "secret")}, once) as client,
+        pytest.raises(Unavailable, match="in pages that lead to"),
+    ):
+        client.tags(ImageName.parse(f"{strange}/{name}"))
