@@ -38,6 +38,7 @@ Cause = Literal[
 Heals = Literal["never", "maybe", "expected"]
 
 TAIL_LINES = 30
+MESSAGE_CHARACTERS = 1000
 CRASHES_ALLOWED = 1
 _AT_ONCE = {2: "it refused its arguments", 126: "its command cannot be run", 127: "its command is not there"}
 _STARTS_ANEW = ("Evicted", "Preempting", "NodeShutdown", "Terminated", "NodeLost", "NodeAffinity", "Shutdown")
@@ -124,6 +125,8 @@ def diagnose(
     warnings = [_event_line(event) for event in ordered if event.get("type") == "Warning"]
     return replace(
         found,
+        # Reasons and messages come from everywhere; a line of a changelog is one line.
+        message=" ".join(found.message.split())[:MESSAGE_CHARACTERS],
         events=() if found.healthy else tuple(dict.fromkeys(warnings))[-5:],
         log_tail="\n".join(log_tail.splitlines()[-TAIL_LINES:]),
     )
@@ -139,7 +142,7 @@ def overdue(pod: Mapping[str, Any], found: Diagnosis) -> Diagnosis:
     running = [
         _text(item, "name")
         for item in _mappings(_mapping(pod, "status").get("containerStatuses"))
-        if _mapping(_mapping(item, "state"), "running") and item.get("ready") is not True
+        if "running" in _mapping(item, "state") and item.get("ready") is not True
     ]
     if not running:
         return found
@@ -201,7 +204,7 @@ def _find(pod: _Pod) -> Diagnosis:
 def _starting(pod: _Pod) -> str:
     if not _text(pod.status, "startTime"):
         return f"{pod.name} waits for a node"
-    running = [_text(item, "name") for item in pod.containers() if _mapping(_mapping(item, "state"), "running")]
+    running = [_text(item, "name") for item in pod.containers() if "running" in _mapping(item, "state")]
     if running:
         return f"{pod.name}: {', '.join(running)} running, not ready yet"
     return f"{pod.name}: containers are being created"
@@ -333,9 +336,7 @@ def _config(name: str, base: str, message: str) -> Diagnosis:
 
 def _mount(pod: _Pod) -> Diagnosis | None:
     """A pod that is on its node but whose volumes are not: told in events alone."""
-    started = any(
-        _mapping(_mapping(item, "state"), "running") or _mapping(item, "lastState") for item in pod.containers()
-    )
+    started = any("running" in _mapping(item, "state") or _mapping(item, "lastState") for item in pod.containers())
     message = None if started else pod.event("FailedMount", "FailedAttachVolume")
     if not message:
         return None

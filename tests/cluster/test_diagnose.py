@@ -74,80 +74,236 @@ PROBED = [
 @pytest.mark.parametrize(
     ("found", "cause", "heals", "verdict", "says"),
     [
-        pytest.param(diagnose(waiting("ImagePullBackOff", NOT_FOUND)), "image", "never", BadRelease, "not found", id="no image"),
-        pytest.param(diagnose(waiting("ErrImagePull", "manifest unknown")), "image", "never", BadRelease, "manifest unknown", id="no tag"),
-        pytest.param(diagnose(waiting("InvalidImageName", "couldn't parse")), "image", "never", BadRelease, "parse", id="bad name"),
         pytest.param(
-            diagnose(waiting("ErrImagePull", "pull access denied for a/b, repository does not exist or may require authorization")),
-            "image", "never", ClusterCannot, "pull access denied", id="denied",
+            diagnose(waiting("ImagePullBackOff", NOT_FOUND)), "image", "never", BadRelease, "not found", id="no image"
         ),
-        pytest.param(diagnose(waiting("ErrImagePull", TIMEOUT)), "image", "maybe", ClusterCannot, "i/o timeout", id="registry away"),
+        pytest.param(
+            diagnose(waiting("ErrImagePull", "manifest unknown")),
+            "image",
+            "never",
+            BadRelease,
+            "manifest unknown",
+            id="no tag",
+        ),
+        pytest.param(
+            diagnose(waiting("InvalidImageName", "couldn't parse")),
+            "image",
+            "never",
+            BadRelease,
+            "parse",
+            id="bad name",
+        ),
+        pytest.param(
+            diagnose(
+                waiting(
+                    "ErrImagePull", "pull access denied for a/b, repository does not exist or may require authorization"
+                )
+            ),
+            "image",
+            "never",
+            ClusterCannot,
+            "pull access denied",
+            id="denied",
+        ),
+        pytest.param(
+            diagnose(waiting("ErrImagePull", TIMEOUT)),
+            "image",
+            "maybe",
+            ClusterCannot,
+            "i/o timeout",
+            id="registry away",
+        ),
         pytest.param(
             diagnose(
                 waiting("ImagePullBackOff", 'Back-off pulling image "a/b:1"'),
-                [event("BackOff", "Back-off pulling image", 2), event("Failed", 'Failed to pull image "a/b:1": not found', 1)],
+                [
+                    event("BackOff", "Back-off pulling image", 2),
+                    event("Failed", 'Failed to pull image "a/b:1": not found', 1),
+                ],
             ),
-            "image", "never", BadRelease, "Failed to pull image", id="older kubelet: the error is in events alone",
+            "image",
+            "never",
+            BadRelease,
+            "Failed to pull image",
+            id="older kubelet: the error is in events alone",
         ),
         pytest.param(
             diagnose(waiting("CreateContainerConfigError", 'secret "hub" not found')),
-            "config", "never", ClusterCannot, "Create the Secret hub.", id="no secret",
+            "config",
+            "never",
+            ClusterCannot,
+            "Create the Secret hub.",
+            id="no secret",
         ),
         pytest.param(
             diagnose(waiting("CreateContainerConfigError", "couldn't find key token in Secret ns/hub")),
-            "config", "never", ClusterCannot, "Add the key token to the Secret ns/hub.", id="no key",
+            "config",
+            "never",
+            ClusterCannot,
+            "Add the key token to the Secret ns/hub.",
+            id="no key",
         ),
         pytest.param(
             diagnose(waiting("CreateContainerConfigError", "container has runAsNonRoot and image will run as root")),
-            "config", "never", BadRelease, "not as root", id="root image",
+            "config",
+            "never",
+            BadRelease,
+            "not as root",
+            id="root image",
         ),
         pytest.param(
             diagnose(waiting("CreateContainerConfigError", "failed to sync secret cache: timed out")),
-            "config", "maybe", ClusterCannot, "timed out", id="kubelet's cache is late",
+            "config",
+            "maybe",
+            ClusterCannot,
+            "timed out",
+            id="kubelet's cache is late",
         ),
         pytest.param(
             diagnose(waiting("RunContainerError", 'exec: "vlm": executable file not found in $PATH')),
-            "config", "never", BadRelease, "executable file not found", id="no program",
+            "config",
+            "never",
+            BadRelease,
+            "executable file not found",
+            id="no program",
         ),
-        pytest.param(diagnose(ended(2, message="usage:\nerror: unrecognized arguments: --x")), "arguments", "never", BadRelease, "unrecognized arguments: --x", id="bad flag"),
-        pytest.param(diagnose(backing_off(2, 0)), "arguments", "never", BadRelease, "exit code 2", id="bad flag, seen late"),
+        pytest.param(
+            diagnose(ended(2, message="usage:\nerror: unrecognized arguments: --x")),
+            "arguments",
+            "never",
+            BadRelease,
+            "unrecognized arguments: --x",
+            id="bad flag",
+        ),
+        pytest.param(
+            diagnose(backing_off(2, 0)), "arguments", "never", BadRelease, "exit code 2", id="bad flag, seen late"
+        ),
         pytest.param(diagnose(ended(127)), "config", "never", BadRelease, "not there", id="command not found"),
-        pytest.param(diagnose(ended(137, reason="OOMKilled")), "oom", "never", BadRelease, "resources.memory", id="OOM"),
+        pytest.param(
+            diagnose(ended(137, reason="OOMKilled")), "oom", "never", BadRelease, "resources.memory", id="OOM"
+        ),
         pytest.param(diagnose(ended(1)), "crash", "maybe", BadRelease, "exit code 1", id="first crash"),
         pytest.param(diagnose(started_again(1)), "crash", "maybe", BadRelease, "exit code 1", id="second try"),
         pytest.param(diagnose(ended(1, restarts=1)), "crash", "never", BadRelease, "2 times", id="second crash"),
         pytest.param(diagnose(backing_off(1, 1)), "crash", "never", BadRelease, "2 times", id="crash loop"),
-        pytest.param(diagnose(ended(0, restarts=1, reason="Completed")), "crash", "never", BadRelease, "exit code 0", id="engine that ends"),
-        pytest.param(diagnose(started_again(137), PROBED), "never-ready", "never", BadRelease, "connection refused", id="startup probe"),
-        pytest.param(diagnose(ended(1, restarts=5), runs_once=True), "crash", "maybe", BadRelease, "exit code 1", id="Job counts itself"),
-        pytest.param(diagnose(ended(137, reason="OOMKilled"), runs_once=True), "oom", "maybe", BadRelease, "memory", id="Job's OOM"),
+        pytest.param(
+            diagnose(ended(0, restarts=1, reason="Completed")),
+            "crash",
+            "never",
+            BadRelease,
+            "exit code 0",
+            id="engine that ends",
+        ),
+        pytest.param(
+            diagnose(started_again(137), PROBED),
+            "never-ready",
+            "never",
+            BadRelease,
+            "connection refused",
+            id="startup probe",
+        ),
+        pytest.param(
+            diagnose(ended(1, restarts=5), runs_once=True),
+            "crash",
+            "maybe",
+            BadRelease,
+            "exit code 1",
+            id="Job counts itself",
+        ),
+        pytest.param(
+            diagnose(ended(137, reason="OOMKilled"), runs_once=True),
+            "oom",
+            "maybe",
+            BadRelease,
+            "memory",
+            id="Job's OOM",
+        ),
         pytest.param(diagnose(unscheduled(NO_GPU)), "unschedulable", "maybe", ClusterCannot, "GPU node", id="no GPU"),
         pytest.param(
-            diagnose(unscheduled(NO_GPU), [event("TriggeredScaleUp", "pod triggered scale-up: [{g 1->2}]", kind="Normal")]),
-            "unschedulable", "expected", ClusterCannot, "scale-up", id="autoscaler adds a node",
+            diagnose(
+                unscheduled(NO_GPU), [event("TriggeredScaleUp", "pod triggered scale-up: [{g 1->2}]", kind="Normal")]
+            ),
+            "unschedulable",
+            "expected",
+            ClusterCannot,
+            "scale-up",
+            id="autoscaler adds a node",
         ),
         pytest.param(
             diagnose(
                 unscheduled(NO_GPU),
-                [event("NotTriggerScaleUp", "max size reached", 5), event("TriggeredScaleUp", "pod triggered scale-up", 1)],
+                [
+                    event("NotTriggerScaleUp", "max size reached", 5),
+                    event("TriggeredScaleUp", "pod triggered scale-up", 1),
+                ],
             ),
-            "unschedulable", "maybe", ClusterCannot, "fits on no node", id="autoscaler gave up",
+            "unschedulable",
+            "maybe",
+            ClusterCannot,
+            "fits on no node",
+            id="autoscaler gave up",
         ),
-        pytest.param(diagnose(unscheduled("", "SchedulingGated")), "unschedulable", "expected", ClusterCannot, "gate", id="queued"),
-        pytest.param(diagnose(unscheduled('persistentvolumeclaim "w" not found')), "unschedulable", "maybe", ClusterCannot, "Create the claim", id="no claim"),
         pytest.param(
-            diagnose(waiting("ContainerCreating"), [event("FailedMount", 'MountVolume.SetUp failed for volume "r" : configmap "pins" not found')]),
-            "mount", "never", ClusterCannot, "Create the ConfigMap pins.", id="no config map",
+            diagnose(unscheduled("", "SchedulingGated")),
+            "unschedulable",
+            "expected",
+            ClusterCannot,
+            "gate",
+            id="queued",
+        ),
+        pytest.param(
+            diagnose(unscheduled('persistentvolumeclaim "w" not found')),
+            "unschedulable",
+            "maybe",
+            ClusterCannot,
+            "Create the claim",
+            id="no claim",
+        ),
+        pytest.param(
+            diagnose(
+                waiting("ContainerCreating"),
+                [event("FailedMount", 'MountVolume.SetUp failed for volume "r" : configmap "pins" not found')],
+            ),
+            "mount",
+            "never",
+            ClusterCannot,
+            "Create the ConfigMap pins.",
+            id="no config map",
         ),
         pytest.param(
             diagnose(waiting("ContainerCreating"), [event("FailedAttachVolume", "Multi-Attach error for volume")]),
-            "mount", "maybe", ClusterCannot, "Multi-Attach", id="volume elsewhere",
+            "mount",
+            "maybe",
+            ClusterCannot,
+            "Multi-Attach",
+            id="volume elsewhere",
         ),
-        pytest.param(diagnose(failed("Evicted", "low on memory")), "evicted", "maybe", ClusterCannot, "low on memory", id="evicted"),
-        pytest.param(diagnose(failed("OutOfnvidia.com/gpu")), "evicted", "maybe", ClusterCannot, "OutOf", id="GPU lost at admission"),
-        pytest.param(diagnose(pod("Running", {"DisruptionTarget": "True"})), "evicted", "maybe", ClusterCannot, "removed", id="preempted"),
+        pytest.param(
+            diagnose(failed("Evicted", "low on memory")),
+            "evicted",
+            "maybe",
+            ClusterCannot,
+            "low on memory",
+            id="evicted",
+        ),
+        pytest.param(
+            diagnose(failed("OutOfnvidia.com/gpu")),
+            "evicted",
+            "maybe",
+            ClusterCannot,
+            "OutOf",
+            id="GPU lost at admission",
+        ),
+        pytest.param(
+            diagnose(pod("Running", {"DisruptionTarget": "True"})),
+            "evicted",
+            "maybe",
+            ClusterCannot,
+            "removed",
+            id="preempted",
+        ),
     ],
-)  # fmt: skip
+)
 def test_causes(found: Diagnosis, cause: str, heals: str, verdict: type[Exception], says: str) -> None:
     assert (found.cause, found.heals, found.verdict) == (cause, heals, verdict)
     assert "\n" not in found.message
@@ -161,19 +317,24 @@ def test_causes(found: Diagnosis, cause: str, heals: str, verdict: type[Exceptio
         pytest.param(diagnose(pod("Running", {"Ready": "True"}, state={"running": {}})), "none", id="ready"),
         pytest.param(
             diagnose(pod("Running", {"Ready": "True"}, **started_again(1)["status"]["containerStatuses"][0])),
-            "none", id="ready after a crash",
+            "none",
+            id="ready after a crash",
         ),
-        pytest.param(diagnose(pod("Succeeded", state={"terminated": {"exitCode": 0}}), runs_once=True), "none", id="succeeded"),
+        pytest.param(
+            diagnose(pod("Succeeded", state={"terminated": {"exitCode": 0}}), runs_once=True), "none", id="succeeded"
+        ),
         pytest.param(diagnose(waiting("ContainerCreating")), "starting", id="being created"),
         pytest.param(diagnose(waiting("PodInitializing")), "starting", id="init containers"),
         pytest.param(diagnose(pod("Pending")), "starting", id="new"),
         pytest.param(diagnose(pod(state={"running": {}})), "starting", id="running"),
         pytest.param(
-            diagnose(pod(state={"running": {}}), [event("FailedMount", "timed out, at first")]), "starting", id="mounted at last"
+            diagnose(pod(state={"running": {}}), [event("FailedMount", "timed out, at first")]),
+            "starting",
+            id="mounted at last",
         ),
         pytest.param(diagnose({}), "starting", id="empty"),
     ],
-)  # fmt: skip
+)
 def test_what_is_no_trouble(found: Diagnosis, cause: str) -> None:
     assert found.cause == cause
     assert found.healthy
