@@ -33,6 +33,8 @@ def collect(root: Path, model: str, keep: Iterable[str], *, everything: bool = F
         raise WorkerError(
             "usage", f"no key to keep of {model}: that would delete all of its weights", remedy="Give --keep or --all."
         )
+    if len(Path(model).parts) != 1:
+        raise WorkerError("usage", f"{model!r} is not the name of a model")
     weights, staging = inside(root, f"weights/{model}"), inside(root, f"staging/{model}")
     deleted: list[str] = []
     busy: list[str] = []

@@ -42,7 +42,9 @@ def download(pins: Pins, *, root: Path, staging: Path, target: Path, token_file:
         if _complete(target, pins):
             return Result("download", "ok", f"{target.name}: another pod fetched it", details={"total": pins.size})
         # The library reads its settings when it is imported, and keeps its caches under the home directory, which
-        # a Job's pod may not write to.
+        # a Job's pod may not write to. Its telemetry would tell the hub about the machine.
+        os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         os.environ.setdefault("HF_HOME", str(staging / WORK_FOLDER / "home"))
         from llmops.worker.fetching import fetch_all
         from llmops.worker.transfer import Hub

@@ -26,7 +26,7 @@ def client() -> httpx2.Client:
     429 is raised at once: the library's own waits are bounded by nothing and told to no one.
     """
     return httpx2.Client(
-        transport=None if urllib.request.getproxies() else StreamingTransport(),
+        transport=None if {"http", "https", "all"} & urllib.request.getproxies().keys() else StreamingTransport(),
         event_hooks={"response": [_raise_if_limited]},
         follow_redirects=True,
         timeout=None,
