@@ -77,7 +77,9 @@ def run(sandbox: Sandbox, engine: Engine) -> dict[str, Any]:
     os.environ.update(sandbox.environment())
     cluster = Cluster.connect(load_settings())
     version = cluster.version()
-    _say(f"Kubernetes {version} is up after {time.monotonic() - started:.1f} s; the hub gets {MODEL}, the registry vLLM")
+    _say(
+        f"Kubernetes {version} is up after {time.monotonic() - started:.1f} s; the hub gets {MODEL}, the registry vLLM"
+    )
     seed(sandbox, MODEL, engine)
     records = Records(cluster)
     _say(f"llmops rollout {MODEL}")
@@ -96,7 +98,9 @@ def run(sandbox: Sandbox, engine: Engine) -> dict[str, Any]:
 
 def _rollout(records: Records) -> Ended:
     ended = run_rollout(records, MODEL, engine_version=None, revision=None, retry=False)
-    console.print(ended.line, style="green" if ended.record and ended.record.verdict == "Passed" else "yellow", markup=False)
+    console.print(
+        ended.line, style="green" if ended.record and ended.record.verdict == "Passed" else "yellow", markup=False
+    )
     return ended
 
 

@@ -58,9 +58,7 @@ def check() -> None:
 
 
 @app.command()
-def plan(
-    model: Model, engine_version: EngineVersion = None, revision: Revision = None, as_json: Json = False
-) -> None:
+def plan(model: Model, engine_version: EngineVersion = None, revision: Revision = None, as_json: Json = False) -> None:
     """Show the release that a rollout would try: what changes, what would be applied, what the preflight finds."""
     from llmops.stages.plan import make_plan
 
@@ -96,9 +94,7 @@ def rollout(
     from llmops.cli.rollouts import run_rollout
 
     platform = _platform(model)
-    ended = run_rollout(
-        platform.records, model, engine_version=engine_version, revision=revision, retry=retry
-    )
+    ended = run_rollout(platform.records, model, engine_version=engine_version, revision=revision, retry=retry)
     typer.echo(ended.as_json() if as_json else ended.line)
     raise typer.Exit(ended.code)
 

@@ -11,10 +11,15 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from llmops.cli import show
+from llmops.sandbox.sandbox import Sandbox, default_folder
 
-app = typer.Typer(help="A cluster on this machine: a real control plane, pods as local processes.", no_args_is_help=True)
+app = typer.Typer(
+    help="A cluster on this machine: a real control plane, pods as local processes.", no_args_is_help=True
+)
 
-Folder = Annotated[Path | None, typer.Option("--dir", help="Where it is kept; ~/.local/state/llmops/sandbox if not given.")]
+Folder = Annotated[
+    Path | None, typer.Option("--dir", help="Where it is kept; ~/.local/state/llmops/sandbox if not given.")
+]
 Nodes = Annotated[Path | None, typer.Option(help="YAML that declares the nodes, instead of the packaged one.")]
 
 
@@ -29,7 +34,9 @@ def up(folder: Folder = None, nodes: Nodes = None) -> None:
         TimeElapsedColumn(), console=console, transient=True,
     ) as bar:  # fmt: skip
         task = bar.add_task("", total=None, visible=False)
-        sandbox.up(lambda done, total, what: bar.update(task, completed=done, total=total, description=what, visible=True))
+        sandbox.up(
+            lambda done, total, what: bar.update(task, completed=done, total=total, description=what, visible=True)
+        )
     console.print(f"sandbox up after {time.monotonic() - started:.1f} s")
     for name, value in sandbox.environment().items():
         typer.echo(f"export {name}={value}")
@@ -48,12 +55,12 @@ def down(
 def status(folder: Folder = None) -> None:
     """Show which parts of the sandbox run; exit code 1 if one doesn't."""
     parts = _sandbox(folder, None).status()
-    show.table(("part", "state", ""), [(each.name, "running" if each.running else "stopped", each.detail) for each in parts])
+    show.table(
+        ("part", "state", ""), [(each.name, "running" if each.running else "stopped", each.detail) for each in parts]
+    )
     if not all(each.running for each in parts):
         raise typer.Exit(1)
 
 
-def _sandbox(folder: Path | None, nodes: Path | None) -> "Sandbox":
-    from llmops.sandbox.sandbox import Sandbox, default_folder
-
+def _sandbox(folder: Path | None, nodes: Path | None) -> Sandbox:
     return Sandbox(folder or default_folder(), nodes=nodes)

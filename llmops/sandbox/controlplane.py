@@ -14,7 +14,7 @@ import ssl
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +35,10 @@ IDENTITIES = (
     Identity("controller-manager", "system:kube-controller-manager"),
     Identity("scheduler", "system:kube-scheduler"),
 )
-PORTS = ("apiserver", "etcd", "etcd-peer", "controller-manager", "scheduler")
+PORTS = ("apiserver", "etcd", "etcd-peer", "controller-manager", "scheduler", "hub", "registry")
+# Below the range that the kernel gives to outgoing connections, which would take a port while nobody listens on it.
+FIRST_PORT = 20000
+PORTS_PER_SLOT = 32
 # The API server takes no loopback address into an EndpointSlice; the node agent routes Services by their selectors.
 CONTROLLERS = (
     "*",
@@ -126,7 +129,7 @@ class ControlPlane:
             self.folder.mkdir(parents=True, exist_ok=True)
             with _slots() as taken:
                 slot = next(number for number in range(60) if number not in taken)
-                ports = dict(zip(PORTS, _free_ports(len(PORTS)), strict=True))
+                ports = dict(zip(PORTS, _free_ports(slot), strict=True))
                 content = {
                     "pods": f"127.{128 + slot}.0.0/16",
                     "services": f"127.{64 + slot}.0.0/16",
@@ -246,33 +249,39 @@ class ControlPlane:
         )
 
 
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
+def _free_ports(slot: int) -> list[int]:
+    """Ports of the slot that nobody listens on."""
+    first = FIRST_PORT + slot * PORTS_PER_SLOT
+    found = [port for port in range(first, first + PORTS_PER_SLOT) if _is_free(port)][: len(PORTS)]
+    if len(found) < len(PORTS):
+        raise ClusterCannot(
+            f"only {len(found)} of the ports {first} to {first + PORTS_PER_SLOT - 1} are free; {len(PORTS)} are needed"
+        )
+    return found
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 @contextmanager
-def _slots() -> Iterator[dict[int, str]]:
+def _slots() -> Generator[dict[int, str]]:
     """The loopback ranges that this user's sandboxes hold, by slot; locked while open, those of removed folders freed."""
     home = Path(os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/llmops-{os.getuid()}")  # noqa: S108 - owner is checked
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     if home.stat().st_uid != os.getuid():
-        raise ClusterCannot(
-            f"{home} belongs to somebody else", remedy="Set XDG_RUNTIME_DIR to a folder of yours."
-        )
+        raise ClusterCannot(f"{home} belongs to somebody else", remedy="Set XDG_RUNTIME_DIR to a folder of yours.")
     with (home / "llmops-slots.json").open("a+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         file.seek(0)
         held: dict[str, str] = json.loads(file.read() or "{}")
-        taken = {
-            int(slot): folder for slot, folder in held.items() if (Path(folder) / "network.json").exists()
-        }
+        taken = {int(slot): folder for slot, folder in held.items() if (Path(folder) / "network.json").exists()}
         yield taken
         file.seek(0)
         file.truncate()

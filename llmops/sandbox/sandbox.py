@@ -86,8 +86,11 @@ class Sandbox:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         plane = ControlPlane(self.folder, find_or_build(progress))
-        self._start_stand_in(self.hub, ["llmops.sandbox.hub", "--root", str(self.hub_store.root)])
-        self._start_stand_in(self.registry, ["llmops.sandbox.registry", "--images", str(self.images.path)])
+        ports = plane.network().ports
+        self._start_stand_in(self.hub, ports["hub"], ["llmops.sandbox.hub", "--root", str(self.hub_store.root)])
+        self._start_stand_in(
+            self.registry, ports["registry"], ["llmops.sandbox.registry", "--images", str(self.images.path)]
+        )
         plane.up()
         if self.nodes is not None:
             shutil.copyfile(self.nodes, self.folder / "nodes.yaml")
@@ -126,14 +129,12 @@ class Sandbox:
         """Base URL of the stand-in `hub` or `registry`."""
         return json.loads((self.folder / "run" / f"{name}.json").read_text())["url"]
 
-    def _start_stand_in(self, daemon: Daemon, module: list[str]) -> None:
+    def _start_stand_in(self, daemon: Daemon, port: int, module: list[str]) -> None:
         if daemon.pid is not None:
             return
         ready = self.folder / "run" / f"{daemon.name}.json"
-        # The address of the time before is kept, so that what was told of it stays true.
-        port = self.url(daemon.name).rsplit(":", 1)[1] if ready.exists() else "0"
         ready.unlink(missing_ok=True)
-        daemon.start([sys.executable, "-m", *module, "--port", port, "--ready-file", str(ready)])
+        daemon.start([sys.executable, "-m", *module, "--port", str(port), "--ready-file", str(ready)])
         _wait(ready.exists, daemon, 20)
 
     def _write_settings(self) -> None:
@@ -175,5 +176,7 @@ def _wait(done: Callable[[], bool], daemon: Daemon, seconds: float) -> None:
     while not done():
         daemon.check()
         if time.monotonic() > deadline:
-            raise ClusterCannot(f"{daemon.name} of the sandbox was not ready within {seconds:.0f} s; its log ends:\n{daemon.tail()}")
+            raise ClusterCannot(
+                f"{daemon.name} of the sandbox was not ready within {seconds:.0f} s; its log ends:\n{daemon.tail()}"
+            )
         time.sleep(0.05)

@@ -1,7 +1,5 @@
 """Stage 4: the release runs beside stable and answers a real completion."""
 
-from __future__ import annotations
-
 import datetime
 import time
 from collections.abc import Generator
@@ -59,9 +57,7 @@ def _deploy(current: Trial, release: Release) -> CanaryOutcome:
     )
     current.cluster.apply(service(release, current.settings, "canary", run=current.run))
     current.log(f"Deployment {name} applied: {release.engine.reference}")
-    wait_for_rollout(
-        current.cluster, name, timeout=startup_budget_seconds(release) + 60, on_progress=current.log
-    )
+    wait_for_rollout(current.cluster, name, timeout=startup_budget_seconds(release) + 60, on_progress=current.log)
     endpoint = endpoint_of(current.platform, release, "canary")
     text = prove(endpoint, timeout=30)
     seconds = round(time.monotonic() - started, 2)

@@ -1,7 +1,5 @@
 """Stage 3: every byte of the weights is read back from the volume and compared with the pins."""
 
-from __future__ import annotations
-
 import datetime
 from collections.abc import Generator
 

@@ -28,9 +28,11 @@ class _Lines(logging.Handler):
         sys.stderr.flush()
 
 
-@dg.logger(description="Lines for a terminal, on stderr.")
-def console_logger(init_context: dg.InitLoggerContext) -> logging.Logger:
-    """Logger of a run; a handler of its own, so that its clock starts with the run."""
+def _logger(_: dg.InitLoggerContext) -> logging.Logger:
     logger = logging.Logger("llmops", logging.DEBUG)
+    # A handler of its own for each run, so that its clock starts with the run.
     logger.addHandler(_Lines())
     return logger
+
+
+console_logger = dg.LoggerDefinition(_logger, description="Lines for a terminal, on stderr.")

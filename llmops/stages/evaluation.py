@@ -1,7 +1,5 @@
 """Stage 5: the suites are run against the canary, and the gates decide."""
 
-from __future__ import annotations
-
 from collections.abc import Generator
 
 import dagster as dg
@@ -55,9 +53,7 @@ def _evaluate(current: Trial, release: Release) -> EvaluationOutcome:
             endpoint_of(current.platform, stable, "stable"), suites, spec.concurrency, progress=progress(current)
         )
     verdict = decide(spec, measured, compared)
-    return EvaluationOutcome(
-        model=release.model, release=release.id, verdict=verdict, canary=measured, stable=compared
-    )
+    return EvaluationOutcome(model=release.model, release=release.id, verdict=verdict, canary=measured, stable=compared)
 
 
 def progress(current: Trial) -> Progress:
@@ -72,12 +68,17 @@ def progress(current: Trial) -> Progress:
 
 def _metadata(outcome: EvaluationOutcome) -> dict[str, dg.MetadataValue]:
     """Figures as numbers, so that the UI plots them over time; tables and plots for this one."""
-    images = plots.images(outcome.canary, outcome.stable)
+    images = {"scores": plots.score_plot(outcome.canary, outcome.stable)}
+    images |= {
+        f"ttft_{suite.replace('-', '_')}": plots.latency_plot(outcome.canary, outcome.stable, suite)
+        for suite, samples in outcome.canary.samples.items()
+        if "ttft" in samples
+    }
     found: dict[str, dg.MetadataValue] = {
         "verdict": dg.MetadataValue.text(outcome.verdict.value),
         "reason": dg.MetadataValue.text(outcome.verdict.reason),
-        "gates": dg.MetadataValue.md(report.gates_table(outcome.verdict)),
-        "report": dg.MetadataValue.md(report.report(outcome.canary, outcome.stable)),
+        "gates": dg.MetadataValue.md(report.gate_table(outcome.verdict)),
+        "report": dg.MetadataValue.md(report.report(outcome.verdict, outcome.canary, outcome.stable)),
     }
     found |= {name: dg.MetadataValue.md(plots.markdown_image(png)) for name, png in images.items()}
     found |= {

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,8 +55,44 @@ def run_job(current: Trial, job: dict[str, Any]) -> JobRun:
     completed_before = found is not None and condition(found, "Complete")
     started = time.monotonic()
     timeout: float = job["spec"]["activeDeadlineSeconds"] + 60
-    outcome = wait_for_job(cluster, name, timeout=timeout, on_line=current.log)
+    lines = JobLines(current.log)
+    outcome = wait_for_job(cluster, name, timeout=timeout, on_line=lines.see).raise_for_failure()
     return JobRun(outcome, completed_before, time.monotonic() - started)
+
+
+class JobLines:
+    """Makes log lines of what a worker writes: its progress now and then, its other lines as they are.
+
+    Args:
+        log: Gets the lines.
+        every: Seconds between two lines of progress.
+    """
+
+    def __init__(self, log: Callable[[str], None], every: float = 5.0) -> None:
+        self._log = log
+        self._every = every
+        self._last = time.monotonic()
+
+    def see(self, line: str) -> None:
+        """Take one line of a pod's log."""
+        prefix, text = line[: line.find("{")], line[line.find("{") :]
+        try:
+            event: dict[str, Any] = json.loads(text)
+        except ValueError:
+            self._log(line)
+            return
+        match event.get("event"):
+            case "progress":
+                if time.monotonic() - self._last >= self._every and event.get("total"):
+                    self._last = time.monotonic()
+                    share = event["bytes"] / event["total"]
+                    self._log(
+                        f"{prefix}{share:.0%} of {event['total'] / 1e6:,.1f} MB, {event.get('mb_per_s', 0):,.0f} MB/s"
+                    )
+            case "result":
+                self._log(prefix + (event.get("message") or event.get("kind") or "done"))
+            case _:
+                self._log(prefix + str(event.get("message") or text))
 
 
 def forget_weights(current: Trial, key: str) -> None:

@@ -58,7 +58,7 @@ def make_plan(platform: Platform, model: str, *, engine_version: str | None, rev
     Raises:
         BadInput, BadRelease, Unavailable: As the release stage would.
     """
-    records = platform.records
+    records, settings, spec = platform.records, platform.settings, platform.catalog[model]
     release = pin(platform, model, engine_version=engine_version, revision=revision)
     state = records.state(model)
     record = records.record(model, release.id)
@@ -73,7 +73,7 @@ def make_plan(platform: Platform, model: str, *, engine_version: str | None, rev
         standing=standing,
         changes=diff(records.release(model, state.stable) if state.stable else None, release),
         objects=_object_changes(platform, release),
-        findings=preflight(release, platform.catalog[model], take_snapshot(platform.cluster, release)),
+        findings=preflight(release, spec, take_snapshot(platform.cluster, spec, settings)),
     )
 
 

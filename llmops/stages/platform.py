@@ -1,7 +1,5 @@
 """The one resource of the stages: the installation that they work on."""
 
-from __future__ import annotations
-
 from functools import cached_property
 from pathlib import Path
 
@@ -10,6 +8,7 @@ from pydantic import PrivateAttr
 
 from llmops.catalog.load import Catalog, load_catalog
 from llmops.cluster.client import Cluster
+from llmops.cluster.lease import RolloutLease
 from llmops.releases.records import Records
 from llmops.settings import Settings, load_settings
 
@@ -22,6 +21,7 @@ class Platform(dg.ConfigurableResource["Platform"]):
 
     _stages_run: list[str] = PrivateAttr(default_factory=list[str])
     _open_trials: dict[str, str] = PrivateAttr(default_factory=dict[str, str])
+    _leases: dict[str, RolloutLease] = PrivateAttr(default_factory=dict[str, RolloutLease])
 
     @cached_property
     def settings(self) -> Settings:
@@ -47,6 +47,14 @@ class Platform(dg.ConfigurableResource["Platform"]):
         """Note that this process runs a stage."""
         self._stages_run.append(stage)
 
+    def lease(self, model: str, run: str) -> RolloutLease:
+        """The lease of a model for a run, the same one in all stages that this process runs."""
+        return self._leases.setdefault(model, RolloutLease(self.cluster, model, run))
+
+    def free_lease(self, model: str) -> None:
+        """Let others roll the model out."""
+        self._leases.pop(model).stop(give_up=True)
+
     def trial_open(self, model: str, release: str) -> None:
         """Note that a canary of this process's run is up, and that something has to remove it."""
         self._open_trials[model] = release
@@ -56,17 +64,18 @@ class Platform(dg.ConfigurableResource["Platform"]):
         self._open_trials.pop(model, None)
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
-        """Remove the canary of a run that was cancelled between two stages, where no stage could.
+        """Remove the canary of a run that was cancelled between two stages, where no stage could; free the lease.
 
-        Where each stage has a process of its own, this runs at the end of each, and the canary has to outlive its
-        stage: there the reaper looks after it.
+        Where each stage has a process of its own, this runs at the end of each: canary and lease have to outlive it.
         """
-        if len(self._stages_run) < 2:
-            return
-        from llmops.stages.cleanup import remove_canary
+        whole_run = len(self._stages_run) > 1
+        if whole_run:
+            from llmops.stages.cleanup import remove_canary
 
-        for model, release in list(self._open_trials.items()):
-            if context.log:
-                context.log.warning(f"{model} {release}: the run ended between two stages; its canary is removed")
-            remove_canary(self.cluster, model)
-            self.trial_closed(model)
+            for model, release in list(self._open_trials.items()):
+                if context.log:
+                    context.log.warning(f"{model} {release}: the run ended between two stages; its canary is removed")
+                remove_canary(self, model)
+        for lease in self._leases.values():
+            lease.stop(give_up=whole_run)
+        self._leases.clear()

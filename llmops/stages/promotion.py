@@ -1,7 +1,5 @@
 """Stage 6: the main Deployment moves to the release, or stays where it was."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Generator
 

@@ -3,8 +3,6 @@
 So stages run in one process or in many pods alike, and a stage that is run again later finds what the one before left.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import dagster as dg

@@ -1,7 +1,5 @@
 """Stage 1: policy becomes pins, and the cluster is asked whether it can take them."""
 
-from __future__ import annotations
-
 from collections.abc import Generator
 
 import dagster as dg
@@ -11,11 +9,11 @@ from llmops.errors import ClusterCannot
 from llmops.manifests.engine import deployment
 from llmops.manifests.records import pins_config_map
 from llmops.preflight.checks import Finding, preflight
+from llmops.preflight.snapshot import take_snapshot
 from llmops.releases.difference import diff
 from llmops.releases.release import Release
 from llmops.stages.pinning import pin
 from llmops.stages.platform import Platform
-from llmops.stages.snapshot import take_snapshot
 from llmops.stages.trial import Trial, refusal, trial
 
 SERVES = "serves already"
@@ -83,7 +81,8 @@ def _admit(current: Trial, found: Release, *, retry: bool) -> dict[str, dg.Metad
     stable = records.release(model, state.stable) if state.stable else None
     changes = diff(stable, found)
     current.log(f"{model} {found.id}: {'; '.join(changes) or 'nothing changed since stable'}")
-    findings = preflight(found, current.spec, take_snapshot(current.cluster, current.settings))
+    snapshot = take_snapshot(current.cluster, current.spec, current.settings)
+    findings = preflight(found, current.spec, snapshot)
     for finding in findings:
         if finding.severity != "ok":
             current.log(f"preflight {finding.severity}: {finding.subject}: {finding.message} {finding.remedy}")

@@ -1,14 +1,12 @@
 """Back to a release that served before: the same promotion, without a trial."""
 
-from __future__ import annotations
-
 import dagster as dg
 
 from llmops.errors import BadInput
 from llmops.releases.records import Records
 from llmops.stages.platform import Platform
 from llmops.stages.promotion import promote
-from llmops.stages.trial import Trial, trial
+from llmops.stages.trial import trial
 
 JOB = "rollback"
 
@@ -31,7 +29,9 @@ def choose_target(records: Records, model: str, to: str | None) -> str:
     state = records.state(model)
     target = to or state.previous
     if target is None:
-        raise BadInput(f"{model}: no release served before {state.stable or 'now'}", remedy=f"See `llmops history {model}`.")
+        raise BadInput(
+            f"{model}: no release served before {state.stable or 'now'}", remedy=f"See `llmops history {model}`."
+        )
     if target == state.stable:
         raise BadInput(f"{model}: {target} serves already")
     release = records.release(model, target)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 import dagster as dg
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from llmops import names
 from llmops.catalog.spec import ModelSpec
@@ -23,6 +24,8 @@ from llmops.stages.cleanup import remove_canary
 from llmops.stages.platform import Platform
 
 Context = dg.AssetExecutionContext | dg.OpExecutionContext
+# A lease runs out 15 s after its holder died.
+LEASE_SECONDS = 25.0
 REQUESTED_BY_TAG = f"{names.DOMAIN}/requested-by"
 
 
@@ -59,6 +62,19 @@ class Trial:
         """One line in the run's log."""
         self._context.log.info(message)
 
+    def acquire(self, lease: RolloutLease) -> None:
+        """Take the model's lease; one that a dead run left runs out within seconds, and is waited for."""
+        for attempt in Retrying(
+            retry=retry_if_exception_type(ClusterCannot),
+            wait=wait_fixed(1),
+            stop=stop_after_delay(LEASE_SECONDS),
+            reraise=True,
+        ):
+            with attempt:
+                if attempt.retry_state.attempt_number == 2:
+                    self.log(f"another run holds the lease of {self.model}: waiting until it ends or runs out")
+                lease.acquire()
+
     def end(self) -> None:
         """Nothing follows: the model's lease is given up when this stage ends."""
         self.ended = True
@@ -68,9 +84,7 @@ class Trial:
         self.release = self.records.release(self.model, release)
         return self.release
 
-    def conclude(
-        self, verdict: VerdictValue, reason: str, *, figures: dict[str, float] | None = None
-    ) -> Record:
+    def conclude(self, verdict: VerdictValue, reason: str, *, figures: dict[str, float] | None = None) -> Record:
         """End the trial: canary away, record kept, Event and log line written.
 
         Args:
@@ -156,8 +170,8 @@ def trial(
     platform.entered(stage)
     current = Trial(context, platform, stage, model or context.partition_key)
     started = time.monotonic()
-    lease = RolloutLease(platform.cluster, current.model, current.run)
-    acquire(lease)
+    lease = platform.lease(current.model, current.run)
+    current.acquire(lease)
     try:
         yield current
         current.clock(started)
@@ -187,7 +201,8 @@ def trial(
         raise
     finally:
         # Between two stages the lease stays with the run: nobody may put another release under trial meanwhile.
-        lease.stop(give_up=current.ended)
+        if current.ended:
+            platform.free_lease(current.model)
 
 
 def kind_of(error: LlmopsError) -> str:

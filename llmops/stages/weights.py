@@ -1,7 +1,5 @@
 """Stage 2: the volume holds the files of the release."""
 
-from __future__ import annotations
-
 from collections.abc import Generator
 
 import dagster as dg

@@ -1,0 +1,55 @@
+# Two commands do all the set-up: `make demo` and `make test`.
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= python3
+ENGINE ?= simulated
+READY := $(VENV)/.ready
+export DAGSTER_DISABLE_TELEMETRY := 1
+
+.PHONY: help demo test test-fast lint format bench dev e2e-vllm constraints clean
+
+help: ## Show the targets
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+# Installs what requirements.txt pins by hash, then this checkout on top.
+$(READY): requirements.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: $(READY) ## Take a model to production on a sandbox, and see a worse release rejected (ENGINE=vllm: real vLLM)
+	$(BIN)/python -m llmops.demo --engine $(ENGINE)
+
+test: lint ## All tests
+	$(BIN)/pytest
+
+test-fast: $(READY) ## The tests that take no more than a few seconds each
+	$(BIN)/pytest -m "not slow"
+
+lint: $(READY) ## ruff, pyright in strict mode, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports
+
+format: $(READY) ## Put the code into form
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(READY) ## Measure against the tools of the field; writes build/bench.json
+	$(BIN)/python -m bench
+
+dev: $(READY) ## The Dagster UI on the sandbox (what `make demo` did is in it), until Ctrl-C
+	$(BIN)/python -m llmops.dev
+
+e2e-vllm: $(READY) ## Check the simulated engine against the real vLLM on CPU (installs it: 2.5 GB)
+	$(BIN)/pytest tests/e2e_vllm
+
+constraints: $(READY) ## Pin all dependencies anew into requirements.txt
+	$(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links \
+		--extra dev --output-file requirements.txt pyproject.toml
+
+clean: ## Remove what was built here; the sandbox is stopped and erased
+	-$(BIN)/llmops sandbox down --erase
+	rm -rf $(VENV) build .pytest_cache .ruff_cache .import_linter_cache
