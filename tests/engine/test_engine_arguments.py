@@ -68,7 +68,8 @@ def test_every_flag_takes_what_its_help_says() -> None:
         (["--swap-space", "4"], "vllm: error: unrecognized arguments: --swap-space 4"),
         (
             ["--runner", "x"],
-            "vllm serve: error: argument --runner: invalid choice: 'x' (choose from 'auto', 'draft', 'generate', 'pooling')",
+            "vllm serve: error: argument --runner: invalid choice: 'x' "
+            "(choose from 'auto', 'draft', 'generate', 'pooling')",
         ),
         (["--port"], "vllm serve: error: argument --port: expected one argument"),
         (["--port", "abc"], "vllm serve: error: argument --port: invalid int value: 'abc'"),

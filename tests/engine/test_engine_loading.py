@@ -37,7 +37,18 @@ def test_a_truncated_file(start: Start, sharded: Path) -> None:
 
 def test_a_missing_shard(start: Start, sharded: Path) -> None:
     (sharded / "model-00003-of-00003.safetensors").unlink()
-    assert "Following weights were not initialized from checkpoint" in refused(start(model=sharded))
+    missing = sharded / "model-00003-of-00003.safetensors"
+    output = refused(start(model=sharded))
+    assert f"FileNotFoundError: Weight files referenced in index but missing: {{'{missing}'}}" in output
+
+
+def test_a_tensor_of_the_index_that_no_file_has(start: Start, sharded: Path) -> None:
+    index = sharded / "model.safetensors.index.json"
+    content = json.loads(index.read_text())
+    content["weight_map"]["lm_head.weight"] = "model-00001-of-00003.safetensors"
+    index.write_text(json.dumps(content))
+    output = refused(start(model=sharded))
+    assert "Following weights were not initialized from checkpoint: {'lm_head.weight'}" in output
 
 
 def test_no_safetensors_at_all(start: Start, sharded: Path) -> None:
@@ -64,7 +75,9 @@ def test_a_missing_folder(start: Start, tmp_path: Path) -> None:
 
 
 def test_a_repository_cannot_be_loaded_offline(start: Start) -> None:
-    assert "offline mode is enabled" in refused(start(model="HuggingFaceTB/SmolLM2-135M-Instruct", HF_HUB_OFFLINE="1"))
+    assert "outgoing traffic has been disabled" in refused(
+        start(model="HuggingFaceTB/SmolLM2-135M-Instruct", HF_HUB_OFFLINE="1")
+    )
 
 
 def test_no_config(start: Start, sharded: Path) -> None:
@@ -74,7 +87,7 @@ def test_no_config(start: Start, sharded: Path) -> None:
 
 def test_quantization_that_the_weights_do_not_have(start: Start) -> None:
     output = refused(start("--quantization", "awq_marlin"))
-    assert "ValueError: Cannot find the config file for awq_marlin" in output
+    assert "Value error, Cannot find the config file for awq_marlin" in output
 
 
 def test_quantization_that_the_weights_have(start: Start, tmp_path: Path) -> None:

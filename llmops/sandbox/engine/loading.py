@@ -50,7 +50,7 @@ class Weights:
     @property
     def context_length(self) -> int:
         """Tokens of context that the model was made for."""
-        return int(self.config.get("max_position_embeddings", 2048))
+        return _context_length(self.config)
 
 
 def read_config(model: str, environ: Mapping[str, str]) -> tuple[Path, dict[str, Any]]:
@@ -67,16 +67,14 @@ def read_config(model: str, environ: Mapping[str, str]) -> tuple[Path, dict[str,
                 f"Repo id must be in the form 'repo_name' or 'namespace/repo_name': '{model}'. "
                 "Use `repo_type` argument if needed.",
             )
-        offline = environ.get("HF_HUB_OFFLINE", "0") not in ("", "0")
-        raise LoadError(
-            "huggingface_hub.errors.LocalEntryNotFoundError" if offline else "OSError",
-            f"Cannot reach the hub for '{model}': "
-            + (
-                "offline mode is enabled. To disable it, please unset the `HF_HUB_OFFLINE` environment variable."
-                if offline
-                else "the simulated engine serves local folders only."
-            ),
-        )
+        if environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
+            raise LoadError(
+                "huggingface_hub.errors.LocalEntryNotFoundError",
+                "Cannot find an appropriate cached snapshot folder for the specified revision on the local disk and "
+                "outgoing traffic has been disabled. To enable repo look-ups and downloads online, pass "
+                "'local_files_only=False' as input.",
+            )
+        raise LoadError("OSError", f"'{model}' is no local folder, and the simulated engine loads nothing else.")
     try:
         config = json.loads((folder / "config.json").read_text())
     except FileNotFoundError as error:
@@ -89,44 +87,65 @@ def read_config(model: str, environ: Mapping[str, str]) -> tuple[Path, dict[str,
     return folder, config
 
 
-def check_quantization(folder: Path, config: Mapping[str, Any], quantization: str | None) -> None:
-    """Refuse a quantization that the weights do not have.
+def check_options(folder: Path, config: Mapping[str, Any], quantization: str | None, max_model_len: int | None) -> None:
+    """Refuse a quantization that the weights do not have, and a context longer than the model's.
 
     Raises:
-        LoadError: The config names another method, or the folder has no file that describes this one.
+        LoadError: With the words of vLLM's own check of its configuration.
     """
+    length = _context_length(config)
+    if max_model_len and max_model_len > length:
+        raise _invalid(
+            "ModelConfig",
+            f"User-specified max_model_len ({max_model_len}) is greater than the derived max_model_len "
+            f"(max_position_embeddings={length} or model_max_length=None in model's config.json). To allow "
+            "overriding this maximum, set the env var VLLM_ALLOW_LONG_MAX_MODEL_LEN=1.",
+        )
     if quantization is None:
         return
     own = config.get("quantization_config")
     if own:
         method = str(own.get("quant_method", ""))
         if method.removesuffix("_marlin") != quantization.removesuffix("_marlin"):
-            raise LoadError(
-                "ValueError",
+            raise _invalid(
+                "ModelConfig",
                 f"Quantization method specified in the model config ({method}) does not match the quantization "
                 f"method specified in the `quantization` argument ({quantization}).",
             )
         return
     wanted = _QUANTIZATION_FILES.get(quantization)
     if wanted and not any((folder / name).is_file() for name in wanted):
-        raise LoadError("ValueError", f"Cannot find the config file for {quantization}")
+        raise _invalid("VllmConfig", f"Cannot find the config file for {quantization}")
+
+
+def _invalid(model: str, message: str) -> LoadError:
+    return LoadError(
+        "pydantic_core._pydantic_core.ValidationError",
+        f"1 validation error for {model}\n  Value error, {message} [type=value_error]",
+    )
+
+
+def _context_length(config: Mapping[str, Any]) -> int:
+    return int(config.get("max_position_embeddings", 2048))
 
 
 def check_weights(folder: Path, config: Mapping[str, Any]) -> Weights:
     """Check that every tensor is there whole.
 
     Raises:
-        LoadError: No safetensors, a shard of the index is missing, or a file is shorter or longer than its header says.
+        LoadError: No safetensors, a shard or tensor of the index is missing, or a file is not as long as its header says.
     """
     files = tuple(sorted(folder.glob("*.safetensors")))
     if not files:
         raise LoadError("RuntimeError", f"Cannot find any model weights with `{folder}`")
-    found = {name for file in files for name in _tensors(file)}
     index = folder / INDEX
-    if index.is_file():
-        missing = sorted(set(json.loads(index.read_text())["weight_map"]) - found)
-        if missing:
-            raise LoadError("ValueError", f"Following weights were not initialized from checkpoint: {set(missing[:8])}")
+    weight_map: dict[str, str] = json.loads(index.read_text())["weight_map"] if index.is_file() else {}
+    absent = sorted({str(folder / name) for name in weight_map.values() if not (folder / name).is_file()})
+    if absent:
+        raise LoadError("FileNotFoundError", f"Weight files referenced in index but missing: {set(absent)}")
+    found = {name for file in files for name in _tensors(file)}
+    if lost := sorted(set(weight_map) - found):
+        raise LoadError("ValueError", f"Following weights were not initialized from checkpoint: {set(lost)}")
     return Weights(folder, config, files)
 
 
@@ -153,7 +172,7 @@ def _tensors(file: Path) -> list[str]:
 
 
 def _broken(reason: str) -> LoadError:
-    return LoadError("safetensors_rust.SafetensorError", f"Error while deserializing header: {reason}")
+    return LoadError("safetensors._safetensors_rust.SafetensorError", f"Error while deserializing header: {reason}")
 
 
 def read_through(weights: Weights) -> None:

@@ -7,7 +7,6 @@ import hashlib
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,14 +14,16 @@ from pathlib import Path
 from aiohttp import web
 
 from llmops.sandbox.engine import behaviour as behaviours
+from llmops.sandbox.engine import console
 from llmops.sandbox.engine.answers import load_model
 from llmops.sandbox.engine.arguments import ServeArguments, parse_arguments
 from llmops.sandbox.engine.behaviour import OOM_MARKER, Behaviour
+from llmops.sandbox.engine.console import log
 from llmops.sandbox.engine.generation import BLOCK_TOKENS, Engine
 from llmops.sandbox.engine.loading import (
     LoadError,
     Weights,
-    check_quantization,
+    check_options,
     check_weights,
     read_config,
     read_through,
@@ -39,80 +40,47 @@ def main(arguments: Sequence[str]) -> int:
     """Run until told to stop.
 
     Returns:
-        Exit code: 0 after SIGTERM or SIGINT, 1 if the engine could not start.
+        Exit code: 0 after SIGTERM or SIGINT, 1 if the engine could not start, 2 if its behaviour is wrong.
 
     Raises:
-        SystemExit: Code 2, the command line or the behaviour is wrong.
+        SystemExit: Code 2, the command line is wrong.
     """
     environ = dict(os.environ)
     try:
         image = behaviours.from_environment(environ)
         own = behaviours.resolve({}, image)
     except ValueError as error:
-        _fail(str(error))
+        console.fail(str(error))
         return 2
-    if arguments[:1] == ["serve"]:
-        arguments = arguments[1:]
+    given = arguments[1:] if arguments[:1] == ["serve"] else arguments
     try:
-        parsed = parse_arguments(arguments, environ, own.removed_flags, own.added_flags)
+        parsed = parse_arguments(given, environ, own.removed_flags, own.added_flags)
     except ValueError as error:
-        _traceback("ValueError", str(error), "vllm/utils/argparse_utils.py", "parse_args")
+        console.traceback("ValueError", str(error), "vllm/utils/argparse_utils.py", "parse_args")
         return 1
     log(f"version {own.version}, model {parsed.model}")
     log(f"non-default args: {parsed.given}")
     try:
         listener = _bind(parsed)
         folder, config = read_config(parsed.model, environ)
+        check_options(folder, config, parsed.quantization, parsed.max_model_len)
     except OSError as error:
-        _traceback("OSError", str(error), "vllm/entrypoints/launchers/launcher.py", "create_server_socket")
+        console.traceback("OSError", str(error), "vllm/entrypoints/launchers/launcher.py", "create_server_socket")
         return 1
     except LoadError as error:
-        _traceback(error.kind, error.message, "vllm/transformers_utils/config.py", "get_config")
+        console.traceback(error.kind, error.message, "vllm/engine/arg_utils.py", "create_engine_config")
         return 1
     try:
         behaviour = behaviours.resolve(behaviours.from_weights(folder), image)
     except ValueError as error:
-        _fail(f"{folder}: {error}")
+        console.fail(f"{folder}: {error}")
         return 2
     try:
-        weights = load(parsed, folder, config, behaviour, environ)
+        weights = load(folder, config, behaviour, environ)
     except LoadError as error:
-        _engine_failed(error)
+        console.engine_failed(error.kind, error.message)
         return 1
     return asyncio.run(_serve(parsed, weights, behaviour, listener))
-
-
-def log(message: str, process: str = "APIServer", level: str = "INFO") -> None:
-    """One line as vLLM writes it."""
-    stamp = time.strftime("%m-%d %H:%M:%S")
-    print(f"({process} pid={os.getpid()}) {level} {stamp} [simulated] {message}", flush=True)  # noqa: T201 -- an engine's log is its output
-
-
-def _fail(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)  # noqa: T201 -- an engine's log is its output
-
-
-def _traceback(kind: str, message: str, file: str, function: str, prefix: str = "") -> None:
-    lines = (
-        "Traceback (most recent call last):",
-        f'  File "/usr/local/lib/python3.12/dist-packages/{file}", line 1, in {function}',
-        f"{kind}: {message}",
-    )
-    _fail("\n".join(prefix + line for line in lines))
-
-
-def _engine_failed(error: LoadError) -> None:
-    """Two tracebacks, as vLLM's two processes write them: the cause first, then what the API server saw."""
-    prefix = f"(EngineCore pid={os.getpid()}) ERROR {time.strftime('%m-%d %H:%M:%S')} [core.py:1510] "
-    _fail(f"{prefix}EngineCore failed to start.")
-    _traceback(error.kind, error.message, "vllm/v1/engine/core.py", "run_engine_core", prefix)
-    _traceback(
-        "RuntimeError",
-        "Engine core initialization failed. See root cause above. Failed core proc(s): {'EngineCore': 1}",
-        "vllm/v1/engine/utils.py",
-        "wait_for_engine_startup",
-        f"(APIServer pid={os.getpid()}) ",
-    )
 
 
 def _bind(parsed: ServeArguments) -> socket.socket:
@@ -125,7 +93,6 @@ def _bind(parsed: ServeArguments) -> socket.socket:
 
 
 def load(
-    parsed: ServeArguments,
     folder: Path,
     config: Mapping[str, object],
     behaviour: Behaviour,
@@ -136,14 +103,6 @@ def load(
     Raises:
         LoadError: The folder cannot be served, or the behaviour is to fail.
     """
-    check_quantization(folder, config, parsed.quantization)
-    length = int(str(config.get("max_position_embeddings", 2048)))
-    if parsed.max_model_len and parsed.max_model_len > length:
-        raise LoadError(
-            "pydantic_core._pydantic_core.ValidationError",
-            f"1 validation error for ModelConfig\n  Value error, User-specified max_model_len "
-            f"({parsed.max_model_len}) is greater than the derived max_model_len (max_position_embeddings={length}).",
-        )
     log(f"Initializing a V1 LLM engine (v{behaviour.version}) with config: model='{folder}'", "EngineCore")
     log(f"Starting to load model {folder}...", "EngineCore")
     started = time.monotonic()
@@ -242,5 +201,5 @@ async def _stop(engine: Engine, seconds: int) -> None:
 
 
 def _die() -> None:
-    _fail("Fatal Python error: simulated death of the engine")
+    console.fail("Fatal Python error: simulated death of the engine")
     os._exit(1)

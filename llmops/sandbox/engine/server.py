@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import sys
 from collections.abc import Awaitable, Callable
 from hmac import compare_digest
 
@@ -13,6 +12,7 @@ from aiohttp import web
 
 from llmops.sandbox.engine.answers import tokenize
 from llmops.sandbox.engine.behaviour import Behaviour
+from llmops.sandbox.engine.console import fail
 from llmops.sandbox.engine.generation import Aborted, Engine, Request
 from llmops.sandbox.engine.metrics import Metrics
 from llmops.sandbox.engine.protocol import (
@@ -151,7 +151,7 @@ class Server:
         self._requests += 1
         number, behaviour = self._requests, self._behaviour
         if behaviour.crash_after_requests is not None and number > behaviour.crash_after_requests:
-            print(f"simulated crash after {behaviour.crash_after_requests} requests", file=sys.stderr, flush=True)  # noqa: T201 -- the engine's log is its output
+            fail(f"Fatal Python error: simulated crash after {behaviour.crash_after_requests} requests")
             os._exit(1)
         # A rate of 0.25 fails every fourth request exactly, so that a test can count.
         at_rate = int(number * behaviour.error_rate) > int((number - 1) * behaviour.error_rate)
