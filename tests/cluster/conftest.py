@@ -94,6 +94,10 @@ class Kubelet:
                "startedAt": "2026-11-25T00:00:00Z", "finishedAt": "2026-11-25T00:00:01Z"}  # fmt: skip
         self.say(pod, "Failed" if code else "Succeeded", state={"terminated": end})
 
+    def remove(self, pod: Object) -> None:
+        """A pod that is being deleted has ended."""
+        kubectl(self.cluster, "delete", "pod", pod["metadata"]["name"], "--grace-period=0", "--force")
+
     def event(self, pod: Object, reason: str, message: str) -> None:
         """Leave a warning about a pod."""
         self.cluster.event(pod, reason, message, type="Warning")

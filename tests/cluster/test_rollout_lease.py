@@ -1,0 +1,164 @@
+"""The lease of a model, contended for by threads and by processes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from llmops import names
+from llmops.cluster.client import Cluster
+from llmops.cluster.lease import RolloutLease
+from llmops.cluster.watch import Object
+from llmops.errors import ClusterCannot
+from llmops.sandbox.controlplane import ControlPlane
+from tests.cluster.conftest import api_server_away, eventually
+
+
+def brief(cluster: Cluster, holder: str, **options: object) -> RolloutLease:
+    """A lease that runs out after two seconds."""
+    return RolloutLease(cluster, "m", holder, **{"duration": 2, "renew_every": 0.5, **options})  # type: ignore[arg-type]
+
+
+def spec(cluster: Cluster) -> Object:
+    found = cluster.get("Lease", names.lease_name("m"))
+    assert found is not None
+    return found["spec"]
+
+
+def test_only_one_holder_at_a_time(cluster: Cluster) -> None:
+    with brief(cluster, "run-a", release="abc"):
+        since = spec(cluster)["acquireTime"]
+        time.sleep(3)
+        with pytest.raises(ClusterCannot, match=f"m is being rolled out by run-a since {since}, for release abc"):
+            brief(cluster, "run-b").acquire()
+    with brief(cluster, "run-b"):
+        assert spec(cluster)["holderIdentity"] == "run-b"
+        found = cluster.get("Lease", names.lease_name("m"))
+        assert found is not None
+        assert found["metadata"]["annotations"] == {names.RUN_LABEL: "run-b"}
+    assert "holderIdentity" not in spec(cluster)
+
+
+def test_the_same_holder_shares_it_and_the_last_one_keeps_it(cluster: Cluster) -> None:
+    with brief(cluster, "run-a") as outer:
+        with brief(cluster, "run-a"):
+            pass
+        eventually(lambda: True if spec(cluster).get("holderIdentity") == "run-a" else None, seconds=3)
+        time.sleep(1)
+        assert not outer.lost()
+
+
+def test_a_kept_lease_waits_for_its_holder(cluster: Cluster) -> None:
+    lease = brief(cluster, "run-a")
+    lease.acquire()
+    lease.stop(give_up=False)
+    time.sleep(2.5)
+    with pytest.raises(ClusterCannot, match="run-a"):
+        brief(cluster, "run-b").acquire()
+    with brief(cluster, "run-a"):
+        assert spec(cluster)["leaseDurationSeconds"] == 2
+
+
+def test_a_dead_holder_is_succeeded(cluster: Cluster, plane: ControlPlane) -> None:
+    holder = hold_in_process(cluster, plane, "run-dead")
+    holder.kill()
+    holder.wait()
+    with pytest.raises(ClusterCannot, match="run-dead"):
+        brief(cluster, "run-b").acquire()
+    time.sleep(2.2)
+    with brief(cluster, "run-b"):
+        assert spec(cluster)["leaseTransitions"] == 1
+
+
+def test_a_holder_whose_clock_is_behind_is_not_pushed_out(cluster: Cluster) -> None:
+    with brief(cluster, "run-a"):
+        stop = threading.Event()
+
+        def live_in_the_past() -> None:
+            while not stop.wait(0.2):
+                cluster.patch("Lease", names.lease_name("m"), {"spec": {"renewTime": "2020-01-01T00:00:00.000000Z"}})
+
+        thread = threading.Thread(target=live_in_the_past)
+        thread.start()
+        try:
+            time.sleep(0.5)
+            with pytest.raises(ClusterCannot, match="run-a"):
+                brief(cluster, "run-b").acquire()
+        finally:
+            stop.set()
+            thread.join()
+
+
+def test_one_of_many_processes_wins_a_dead_holders_lease(cluster: Cluster, plane: ControlPlane) -> None:
+    """Each contender prints whether it won; all see the lease run out at the same time."""
+    dead = brief(cluster, "run-dead")
+    dead.acquire()
+    dead.stop(give_up=False)
+    cluster.patch("Lease", names.lease_name("m"), {"spec": {"leaseDurationSeconds": 1}})
+    contenders = [hold_in_process(cluster, plane, f"run-{number}", wait=False) for number in range(3)]
+    try:
+        told = [contender.stdout.readline().strip() for contender in contenders if contender.stdout]
+        assert sorted(told) == ["held", "refused", "refused"]
+        winner = spec(cluster)["holderIdentity"]
+        assert told[int(winner.removeprefix("run-"))] == "held"
+    finally:
+        for contender in contenders:
+            contender.kill()
+            contender.wait()
+
+
+def test_a_lease_that_another_took_is_lost(cluster: Cluster) -> None:
+    lost = threading.Event()
+    lease = brief(cluster, "run-a", on_lost=lost.set)
+    lease.acquire()
+    cluster.patch("Lease", names.lease_name("m"), {"spec": {"holderIdentity": "run-b"}})
+    assert lost.wait(3)
+    assert lease.lost()
+    lease.stop(give_up=True)
+    assert spec(cluster)["holderIdentity"] == "run-b"
+
+
+def test_a_lease_that_cannot_be_renewed_is_lost_in_time(cluster: Cluster, plane: ControlPlane) -> None:
+    lost = threading.Event()
+    lease = brief(cluster, "run-a", on_lost=lost.set)
+    lease.acquire()
+    time.sleep(1)
+    assert not lease.lost()
+    with api_server_away(plane):
+        time.sleep(2.2)
+        assert lease.lost()
+        assert lost.wait(3)
+        lease.stop(give_up=True)
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from llmops.cluster.client import Cluster
+from llmops.cluster.lease import RolloutLease
+from llmops.errors import ClusterCannot
+from llmops.settings import Settings
+
+settings = Settings.model_validate({"kubeconfig": sys.argv[1], "namespace": sys.argv[2]})
+lease = RolloutLease(Cluster.connect(settings), "m", sys.argv[3], duration=2, renew_every=0.5)
+try:
+    lease.acquire()
+except ClusterCannot:
+    print("refused", flush=True)
+else:
+    print("held", flush=True)
+    time.sleep(30)
+"""
+
+
+def hold_in_process(cluster: Cluster, plane: ControlPlane, holder: str, *, wait: bool = True) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", HOLDER, str(plane.kubeconfig), cluster.namespace, holder]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path.cwd())
+    if wait and process.stdout is not None:
+        assert process.stdout.readline().strip() == "held"
+    return process
