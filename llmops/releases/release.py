@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from functools import cached_property
 from typing import Annotated
 
 from pydantic import Field
@@ -40,7 +39,7 @@ class WeightsPin(Strict):
         """Bytes of all files."""
         return sum(file.size for file in self.files)
 
-    @cached_property
+    @property
     def key(self) -> str:
         """Folder name on the volume: commit and file set, so that two selections of one commit never mix."""
         listing = json.dumps([file.model_dump() for file in self.files], sort_keys=True, separators=(",", ":"))
@@ -87,7 +86,10 @@ class Release(Strict):
         """The content as JSON with sorted keys and no white space: what the id is the hash of."""
         return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 
-    @cached_property
+    @property
     def id(self) -> str:
-        """First 12 hex digits of the SHA-256 of the content."""
+        """First 12 hex digits of the SHA-256 of the content.
+
+        Worked out each time: a cached one would go along with `model_copy` into other content.
+        """
         return hashlib.sha256(self.canonical().encode()).hexdigest()[:12]

@@ -126,6 +126,17 @@ def test_a_mistake_of_the_engine(tmp_path: Path, extra: str, line: int, field: s
     assert all(word in found[0] for word in words), found
 
 
+@pytest.mark.parametrize(
+    ("text", "good"), [("1Ki", True), ("1k", True), ("500m", True), ("1ki", False), ("1mi", False)]
+)
+def test_quantities_are_those_of_kubernetes(tmp_path: Path, text: str, good: bool) -> None:
+    path = write(tmp_path, GOOD + f"resources: {{memory: {text}}}\n")
+    if good:
+        assert load_model(path).resources.memory == text
+    else:
+        assert "resources.memory: " in mistakes(path)[0]
+
+
 def test_a_registry_with_a_port_is_no_tag(tmp_path: Path) -> None:
     text = GOOD.replace("  version: 0.32.0", "  version: 0.32.0\n  image: registry.example:5000/team/engine")
     assert load_model(write(tmp_path, text)).engine.image == "registry.example:5000/team/engine"

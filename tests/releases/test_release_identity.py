@@ -164,6 +164,14 @@ def test_a_missing_or_further_file_is_another_release_and_another_folder() -> No
     assert fewer.weights.commit == before.weights.commit
 
 
+def test_a_changed_copy_has_an_id_of_its_own() -> None:
+    before = Release.model_validate(CONTENT)
+    assert before.id == KNOWN_ID
+    assert before.model_copy(update={"model": "other"}).id != KNOWN_ID
+    fewer = before.weights.model_copy(update={"files": before.weights.files[:1]})
+    assert fewer.key != before.weights.key
+
+
 def test_a_release_comes_back_from_its_canonical_form() -> None:
     before = Release.model_validate(CONTENT)
     after = Release.model_validate_json(before.canonical())

@@ -1,0 +1,289 @@
+"""The objects that serve a release. What the reference article got wrong is a test each."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import re
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmops.catalog.load import load_catalog
+from llmops.catalog.spec import Access, Gpu
+from llmops.manifests.engine import (
+    arguments,
+    deployment,
+    disruption_budget,
+    grace_seconds,
+    service,
+    startup_budget_seconds,
+)
+from llmops.releases.release import Release
+from llmops.releases.resolve import render_arguments
+from llmops.settings import Settings
+
+REPOSITORY = Path(__file__).parents[2]
+KEY = "0123456789ab-"
+
+
+def stable(release: Release, settings: Settings, *, surge: bool = True) -> dict[str, Any]:
+    return deployment(release, settings, "stable", 2, surge=surge)
+
+
+def pod(release: Release, settings: Settings) -> dict[str, Any]:
+    return stable(release, settings)["spec"]["template"]["spec"]
+
+
+def container(release: Release, settings: Settings) -> dict[str, Any]:
+    return pod(release, settings)["containers"][0]
+
+
+def environment(release: Release, settings: Settings) -> dict[str, Any]:
+    return {each["name"]: each.get("value", each.get("valueFrom")) for each in container(release, settings)["env"]}
+
+
+def known_flags() -> set[str]:
+    """Every flag of `vllm serve --help=all` of 0.32.0."""
+    text = files("llmops.sandbox.engine").joinpath("vllm_0_32_0/serve-help.txt").read_text()
+    return set(re.findall(r"(?:^  |, )(--[a-z][-a-z0-9]*)", text, re.MULTILINE))
+
+
+# What the article got wrong
+
+
+def test_weights_are_named_by_their_folder_and_not_by_the_hub(release: Release, settings: Settings) -> None:
+    # The article named the hub's repository with HF_HUB_OFFLINE=1, over a plain folder that no hub cache is.
+    folder = f"/models/weights/tiny/{release.weights.key}"
+    assert f"--model={folder}" in container(release, settings)["args"]
+    mounts = {each["mountPath"]: each for each in container(release, settings)["volumeMounts"]}
+    assert mounts[folder]["subPath"] == f"weights/tiny/{release.weights.key}"
+
+
+def test_weights_are_read_only_and_no_other_model_is_seen(release: Release, settings: Settings) -> None:
+    weights = [each for each in container(release, settings)["volumeMounts"] if each["name"] == "weights"]
+    assert len(weights) == 1
+    assert weights[0]["readOnly"] is True
+    assert weights[0]["mountPath"].startswith("/models/weights/tiny/")
+    assert not any("staging" in each["mountPath"] for each in container(release, settings)["volumeMounts"])
+    (volume,) = [each for each in pod(release, settings)["volumes"] if each["name"] == "weights"]
+    assert volume["persistentVolumeClaim"] == {"claimName": "llmops-weights", "readOnly": True}
+
+
+def test_every_argument_is_known_to_the_engine(release: Release) -> None:
+    # The article's --disable-log-requests was removed: vLLM dies of it.
+    known = known_flags()
+    assert len(known) > 300
+    assert "--disable-log-requests" not in known
+    for argument in arguments(release):
+        assert argument.split("=")[0] in known, argument
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "models").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_argument_of_the_projects_models_is_known_to_the_engine(path: Path) -> None:
+    spec = load_catalog(path.parent)[path.stem]
+    for argument in render_arguments(spec.engine.options, spec.engine.args):
+        assert argument.split("=")[0] in known_flags(), argument
+
+
+def test_a_startup_probe_knows_where_a_delay_would_guess(release: Release, settings: Settings) -> None:
+    found = container(release, settings)
+    assert "initialDelaySeconds" not in json.dumps(found)
+    probe = found["startupProbe"]
+    # 39.8 GB at 100 MB/s, and 300 s for the rest.
+    assert startup_budget_seconds(release) == 398 + 300
+    assert probe["periodSeconds"] * probe["failureThreshold"] >= 698
+    assert probe["periodSeconds"] <= 5
+    assert found["readinessProbe"]["periodSeconds"] <= 5
+    assert {probe["httpGet"]["path"], found["livenessProbe"]["httpGet"]["path"]} == {"/health"}
+
+
+def test_the_hub_token_is_not_in_an_engine(release: Release, settings: Settings) -> None:
+    text = json.dumps(stable(release, settings))
+    assert release.weights.token is not None
+    assert "HF_TOKEN" not in text
+    assert release.weights.token.key not in text
+
+
+def test_streams_in_flight_end_whole(release: Release, settings: Settings) -> None:
+    # Without --shutdown-timeout vLLM aborts streams, whatever the grace period; without preStop new ones come.
+    found = container(release, settings)
+    assert "--shutdown-timeout=120" in found["args"]
+    assert found["lifecycle"] == {"preStop": {"sleep": {"seconds": 10}}}
+    assert pod(release, settings)["terminationGracePeriodSeconds"] == grace_seconds(release)
+    assert grace_seconds(release) >= 10 + 120 + 5
+
+
+def test_nothing_is_installed_at_run_time_and_the_image_is_pinned(release: Release, settings: Settings) -> None:
+    found = container(release, settings)
+    assert found["image"] == f"vllm/vllm-openai@sha256:{'7' * 64}"
+    assert "command" not in found
+    assert "pip" not in json.dumps(found)
+
+
+# What else has to hold
+
+
+def test_canary_and_stable_run_the_same_pod(release: Release, settings: Settings) -> None:
+    canary = deployment(
+        release, settings, "canary", 1, surge=True, run="r", expires_at=datetime.datetime.now(datetime.UTC)
+    )
+    main = stable(release, settings)
+    one, other = canary["spec"]["template"]["spec"], main["spec"]["template"]["spec"]
+    assert one.pop("topologySpreadConstraints") != other.pop("topologySpreadConstraints")
+    assert one == other
+
+
+def test_canary_and_stable_never_mix(release: Release, settings: Settings) -> None:
+    canary = deployment(release, settings, "canary", 1, surge=True)
+    labels = canary["spec"]["template"]["metadata"]["labels"]
+    for selecting in (
+        stable(release, settings)["spec"]["selector"]["matchLabels"],
+        service(release, settings, "stable")["spec"]["selector"],
+        disruption_budget(release, settings)["spec"]["selector"]["matchLabels"],
+    ):
+        assert not selecting.items() <= labels.items()
+        assert selecting.items() <= stable(release, settings)["spec"]["template"]["metadata"]["labels"].items()
+
+
+def test_a_selector_does_not_change_from_release_to_release(release: Release, settings: Settings) -> None:
+    other = release.model_copy(update={"gpu": Gpu(count=2)})
+    assert other.id != release.id
+    assert stable(other, settings)["spec"]["selector"] == stable(release, settings)["spec"]["selector"]
+    assert service(other, settings, "stable")["spec"] == service(release, settings, "stable")["spec"]
+
+
+def test_another_run_of_the_same_release_restarts_no_pod(release: Release, settings: Settings) -> None:
+    now = datetime.datetime(2026, 11, 25, 12, tzinfo=datetime.UTC)
+    one = deployment(release, settings, "canary", 1, surge=True, run="one", expires_at=now)
+    two = deployment(
+        release, settings, "canary", 1, surge=True, run="two", expires_at=now + datetime.timedelta(hours=1)
+    )
+    assert one["spec"] == two["spec"]
+    assert one["metadata"]["labels"]["llmops.dev/run"] == "one"
+    assert one["metadata"]["annotations"] == {"llmops.dev/expires-at": "2026-11-25T12:00:00+00:00"}
+    assert (
+        service(release, settings, "canary", run="one", expires_at=now)["metadata"]["labels"]["llmops.dev/run"] == "one"
+    )
+
+
+def test_what_stays_does_not_expire(release: Release, settings: Settings) -> None:
+    for manifest in (
+        stable(release, settings),
+        service(release, settings, "stable"),
+        disruption_budget(release, settings),
+    ):
+        assert "annotations" not in manifest["metadata"]
+        assert "llmops.dev/run" not in manifest["metadata"]["labels"]
+
+
+def test_surge_adds_first_and_in_place_takes_away_first(release: Release, settings: Settings) -> None:
+    assert stable(release, settings)["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
+    found = stable(release, settings, surge=False)["spec"]["strategy"]["rollingUpdate"]
+    assert found == {"maxSurge": 0, "maxUnavailable": 1}
+
+
+def test_a_rollout_has_time_to_drain_pull_and_load(release: Release, settings: Settings) -> None:
+    deadline = stable(release, settings)["spec"]["progressDeadlineSeconds"]
+    assert deadline > grace_seconds(release) + startup_budget_seconds(release)
+
+
+def test_a_pod_may_do_little(release: Release, settings: Settings) -> None:
+    found, engine = pod(release, settings), container(release, settings)
+    assert found["automountServiceAccountToken"] is False
+    assert found["enableServiceLinks"] is False
+    assert found["securityContext"]["runAsNonRoot"] is True
+    assert found["securityContext"]["runAsUser"] == 2000
+    assert found["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert engine["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert engine["securityContext"]["readOnlyRootFilesystem"] is True
+    assert engine["terminationMessagePolicy"] == "FallbackToLogsOnError"
+
+
+def test_what_an_engine_writes_has_a_place(release: Release, settings: Settings) -> None:
+    found = container(release, settings)
+    mounts = {each["mountPath"]: each["name"] for each in found["volumeMounts"]}
+    home = environment(release, settings)["HOME"]
+    assert mounts.keys() >= {home, "/tmp", "/dev/shm"}
+    assert environment(release, settings)["HF_HOME"].startswith(f"{home}/")
+    # PyTorch asks for the name of the user, which an image without an account of this id can't tell.
+    assert environment(release, settings)["USER"]
+    volumes = {each["name"]: each.get("emptyDir") for each in pod(release, settings)["volumes"]}
+    assert volumes[mounts["/dev/shm"]] == {"medium": "Memory", "sizeLimit": "8Gi"}
+    assert volumes[mounts[home]] == {}
+
+
+def test_an_image_that_needs_root_may_have_it(release: Release, settings: Settings) -> None:
+    engine = release.engine.model_copy(update={"user": 0})
+    found = pod(release.model_copy(update={"engine": engine}), settings)["securityContext"]
+    assert found["runAsUser"] == 0
+    assert found["runAsNonRoot"] is False
+
+
+def test_an_engine_is_offline_and_sends_nothing_home(release: Release, settings: Settings) -> None:
+    found = environment(release, settings)
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "VLLM_NO_USAGE_STATS", "DO_NOT_TRACK"):
+        assert found[name] == "1"
+    assert found["VLLM_LOGGING_LEVEL"] == "INFO"
+
+
+def test_an_api_key_comes_from_its_secret(release: Release, settings: Settings) -> None:
+    assert environment(release, settings)["VLLM_API_KEY"] == {"secretKeyRef": {"name": "key", "key": "api-key"}}
+    assert "VLLM_API_KEY" not in environment(release.model_copy(update={"access": Access()}), settings)
+    assert not any(argument.startswith("--api-key") for argument in arguments(release))
+
+
+def test_gpus_are_asked_for_where_they_are(release: Release, settings: Settings) -> None:
+    found = pod(release, settings)
+    assert found["nodeSelector"] == {"nvidia.com/gpu.product": "NVIDIA-L40S"}
+    assert found["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
+    resources = container(release, settings)["resources"]
+    assert resources["limits"] == {"memory": "48Gi", "nvidia.com/gpu": "1"}
+    assert resources["requests"] == {"cpu": "6", "memory": "48Gi", "nvidia.com/gpu": "1"}
+
+
+def test_a_model_on_cpu_asks_for_no_gpu(release: Release, settings: Settings) -> None:
+    text = json.dumps(stable(release.model_copy(update={"gpu": Gpu(count=0)}), settings))
+    assert "nvidia" not in text
+
+
+def test_a_node_is_drained_of_one_replica_at_a_time(release: Release, settings: Settings) -> None:
+    assert disruption_budget(release, settings)["spec"]["maxUnavailable"] == 1
+
+
+@given(size=st.integers(0, 10**13), speed=st.floats(0.5, 10_000), startup=st.integers(5, 3600))
+def test_the_startup_probe_covers_loading(size: int, speed: float, startup: int) -> None:
+    release = sized(size, speed, startup)
+    probe = container(release, Settings.model_validate({}))["startupProbe"]
+    covered = probe["periodSeconds"] * probe["failureThreshold"]
+    needed = size / (speed * 1e6) + startup
+    assert needed <= covered <= needed + 2 * probe["periodSeconds"] + 1
+
+
+def sized(size: int, speed: float, startup: int) -> Release:
+    return Release.model_validate(
+        {
+            "model": "tiny",
+            "weights": {"repo": "a/b", "commit": "0" * 40, "files": [{"path": "m.safetensors", "size": size}]},
+            "engine": {"image": "a/b", "tag": "v1", "digest": f"sha256:{'0' * 64}"},
+            "gpu": {},
+            "resources": {},
+            "evaluation": {},
+            "suites": [],
+            "rollout": {"load_mb_per_second": speed, "startup_seconds": startup},
+            "access": {},
+        }
+    )
+
+
+def test_rendering_is_pure(release: Release, settings: Settings) -> None:
+    before = json.dumps(stable(release, settings), sort_keys=True)
+    first = stable(release, settings)
+    first["spec"]["template"]["spec"]["tolerations"].append({"key": "other"})
+    first["spec"]["template"]["spec"]["containers"][0]["startupProbe"]["httpGet"]["path"] = "/other"
+    first["spec"]["selector"]["matchLabels"]["other"] = "x"
+    assert json.dumps(stable(release, settings), sort_keys=True) == before
