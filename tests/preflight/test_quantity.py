@@ -35,7 +35,7 @@ def test_what_is_no_quantity_is_refused(text: str) -> None:
         quantity(text)
 
 
-@given(number=st.integers(0, 10**12), power=st.integers(1, 6))
+@given(number=st.integers(0, 10**9), power=st.integers(1, 6))
 def test_suffixes_are_powers(number: int, power: int) -> None:
     assert quantity(f"{number}{'kMGTPE'[power - 1]}") == number * 1000**power
     assert quantity(f"{number}{'KMGTPE'[power - 1]}i") == number * 1024**power
