@@ -86,12 +86,13 @@ def find_choice(text: str, letters: str) -> str | None:
     """
     plain = re.sub(r"[*_`]", "", text).strip()
     one = f"[{letters}]"
-    stated = re.findall(rf"(?i:\b(?:answer|choice|option)(?:\s+is)?\s*:?\s*)\(?({one})(?![\w'])(?!\s+[a-z])", plain)
+    stated = re.findall(rf"(?i:\b(?:answer|choice)(?:\s+is)?\s*:?\s*)\(?({one})(?![\w'])", plain)
     if stated:
         return stated[-1]
     if first := re.match(rf"\(?({one})(?:[).:,]|\s*$|\s*\n)", plain):
         return first.group(1)
-    alone = set(re.findall(rf"(?<![\w'])({one})(?![\w'])(?!\s+[a-z])", plain))
+    # "A dog" and "I think" are words, not choices.
+    alone = set(re.findall(rf"(?<![\w'])({one})(?![\w'])(?!(?<=[AI])\s+(?!(?:or|and|is)\b)[a-z])", plain))
     return alone.pop() if len(alone) == 1 else None
 
 
@@ -148,7 +149,7 @@ def _number(expected: JsonValue) -> Callable[[str], bool]:
             return False
         number = found[0] if wanted.which == "first" else found[-1]
         # The relative part forgives what binary fractions do to a decimal one, and no more.
-        return math.isclose(number, wanted.value, rel_tol=1e-9, abs_tol=wanted.tolerance)
+        return math.isclose(number, wanted.value, rel_tol=1e-12, abs_tol=wanted.tolerance)
 
     return right
 

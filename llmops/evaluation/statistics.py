@@ -167,9 +167,9 @@ def samples_to_settle(ratio: Ratio, limit: float) -> int:
     return max(1, math.ceil(ratio.samples * spread**2) - ratio.samples)
 
 
-def samples_to_confirm(ratio: Ratio) -> int:
-    """About how many more samples would bring the lower bound of a ratio above 1 to 1."""
-    spread = _log(ratio.value, ratio.low) / _log(ratio.value, 1)
+def samples_to_confirm(ratio: Ratio, threshold: float) -> int:
+    """About how many more samples would bring the lower bound of the ratio up to a threshold that is below the ratio."""
+    spread = _log(ratio.value, ratio.low) / _log(ratio.value, threshold)
     return max(1, math.ceil(ratio.samples * spread**2) - ratio.samples)
 
 

@@ -1,0 +1,275 @@
+"""Gates and verdicts: what passes, what fails, what stays open, and what holds for any figures."""
+
+from __future__ import annotations
+
+import math
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llmops.catalog.spec import Evaluation, Gate
+from llmops.evaluation.gates import decide
+from llmops.evaluation.measurements import Measurements
+from llmops.evaluation.statistics import summary
+
+RANK = {"Failed": 0, "Inconclusive": 1, "Passed": 2}
+
+
+def quality(scores: list[float], *, of: int | None = None, sha: str = "a", errors: float = 0.0) -> Measurements:
+    """What a suite named q gives, with a score per case."""
+    kept = {f"case-{number:03d}": score for number, score in enumerate(scores)}
+    figures = {"q/error_rate": errors}
+    if scores:
+        figures |= {"q/score": sum(scores) / len(scores), "all/score": sum(scores) / len(scores)}
+    return Measurements(suites={"q": sha}, figures=figures, cases={"q": of or len(scores)}, scores={"q": kept})
+
+
+def load(samples: list[float], **figures: float) -> Measurements:
+    """What a load profile named chat gives."""
+    found = {f"chat/{name}_ttft_ms": value for name, value in summary(samples).items()}
+    found |= {"chat/error_rate": 0.0} | {f"chat/{name}": value for name, value in figures.items()}
+    return Measurements(suites={"chat": "c"}, figures=found, samples={"chat": {"ttft": tuple(sorted(samples))}})
+
+
+def evaluation(*gates: dict[str, Any], suites: tuple[str, ...] = ("q", "chat")) -> Evaluation:
+    return Evaluation(suites=suites, gates=tuple(Gate.model_validate(gate) for gate in gates))
+
+
+def right(passed: int, cases: int) -> list[float]:
+    return [1.0] * passed + [0.0] * (cases - passed)
+
+
+DROP = evaluation({"metric": "q/score", "max_drop": 0.03})
+RATIO = evaluation({"metric": "chat/p95_ttft_ms", "max_ratio": 1.5})
+
+
+@pytest.mark.parametrize("cases", [1, 3, 20, 108, 1000])
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.93, 1.0])
+def test_equal_release_always_passes(cases: int, share: float) -> None:
+    same = quality(right(int(cases * share), cases))
+    verdict = decide(DROP, same, same)
+    assert verdict.value == "Passed"
+    assert verdict.reason.startswith("score ")
+
+
+@pytest.mark.parametrize(("stable", "canary"), [(108, 97), (100, 89), (80, 69), (54, 43), (11, 0)])
+def test_ten_points_worse_fails(stable: int, canary: int) -> None:
+    verdict = decide(DROP, quality(right(canary, 108)), quality(right(stable, 108)))
+    assert verdict.value == "Failed"
+    assert "q/score dropped 10.2 points on the same 108 cases" in verdict.reason
+    assert "margin 3 points" in verdict.reason
+
+
+def test_ten_points_worse_fails_though_some_cases_got_better() -> None:
+    stable = right(90, 108)
+    canary = [0.0] * 14 + [1.0] * 76 + [1.0] * 3 + [0.0] * 15
+    assert decide(DROP, quality(canary), quality(stable)).value == "Failed"
+
+
+def test_a_few_changed_answers_pass() -> None:
+    stable = right(100, 108)
+    canary = [0.0, 0.0, *[1.0] * 98, 1.0, *[0.0] * 7]
+    verdict = decide(DROP, quality(canary), quality(stable))
+    assert verdict.value == "Passed"
+    (gate, _) = verdict.gates
+    assert gate.change == pytest.approx(1 / 108)
+    assert gate.low is not None
+    assert gate.high is not None
+    assert gate.low < 1 / 108 < gate.high
+
+
+def test_one_case_of_ten_is_too_few_to_tell() -> None:
+    verdict = decide(DROP, quality(right(9, 10)), quality(right(10, 10)))
+    assert verdict.value == "Inconclusive"
+    assert "about 40 more would do" in verdict.reason
+
+
+def test_no_change_on_average_but_everything_changed_is_too_noisy() -> None:
+    stable = [1.0] * 50 + [0.0] * 50
+    canary = [0.0] * 40 + [1.0] * 50 + [0.0] * 10
+    verdict = decide(DROP, quality(canary), quality(stable))
+    assert verdict.value == "Inconclusive"
+    assert "80 answers changed" in verdict.reason
+    assert "more cases would do" in verdict.reason
+
+
+def test_a_margin_that_the_drop_meets_exactly_passes() -> None:
+    wide = evaluation({"metric": "q/score", "max_drop": 0.1})
+    assert decide(wide, quality(right(90, 100)), quality(right(100, 100))).value == "Passed"
+
+
+def test_other_cases_are_no_comparison() -> None:
+    verdict = decide(DROP, quality(right(50, 100)), quality(right(100, 100), sha="b"))
+    assert verdict.value == "Inconclusive"
+    assert "only 0 of 100 cases" in verdict.reason
+
+
+def test_first_release_skips_relative_gates() -> None:
+    both = evaluation({"metric": "q/score", "max_drop": 0.03}, {"metric": "q/score", "min": 0.5})
+    verdict = decide(both, quality(right(60, 100)), None)
+    assert verdict.value == "Passed"
+    assert [gate.outcome for gate in verdict.gates] == ["Skipped", "Passed", "Passed"]
+    assert "1 skipped, nothing to compare with yet" in verdict.reason
+    assert decide(both, quality(right(40, 100)), None).value == "Failed"
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, None])
+@pytest.mark.parametrize("rule", [{"min": 0.0}, {"max": 1e9}, {"max_drop": 0.5}, {"max_ratio": 9.0}])
+@pytest.mark.parametrize("side", ["canary", "stable"])
+def test_missing_figure_is_never_a_pass(bad: float | None, rule: dict[str, float], side: str) -> None:
+    whole = load([10.0] * 30, extra=1.0)
+    figures = {name: value for name, value in whole.figures.items() if name != "chat/extra"}
+    broken = whole.model_copy(update={"figures": figures | ({} if bad is None else {"chat/extra": bad})})
+    gate = evaluation({"metric": "chat/extra", **rule})
+    verdict = decide(gate, *((broken, whole) if side == "canary" else (whole, broken)))
+    relative = "max_drop" in rule or "max_ratio" in rule
+    assert verdict.value == ("Inconclusive" if side == "canary" or relative else "Passed")
+    if verdict.value == "Inconclusive":
+        assert "chat/extra was not measured" in verdict.reason
+
+
+def test_score_without_enough_answers_is_open() -> None:
+    floor = evaluation({"metric": "q/score", "min": 0.5})
+    verdict = decide(floor, quality(right(90, 90), of=100), None)
+    assert verdict.value == "Inconclusive"
+    assert "10 of 100 cases have no answer" in verdict.reason
+    assert decide(floor, quality(right(96, 96), of=100), None).value == "Passed"
+
+
+def test_engine_that_does_not_answer_fails_without_any_gate_for_it() -> None:
+    floor = evaluation({"metric": "q/score", "min": 0.5})
+    dead = Measurements(
+        suites={"q": "a"}, figures={"q/error_rate": 1.0}, cases={"q": 100}, scores={"q": {}},
+        errors={"q": {"HTTP 500: broken": 10}},
+    )  # fmt: skip
+    verdict = decide(floor, dead, quality(right(100, 100)))
+    assert verdict.value == "Failed"
+    assert verdict.reason == "q/error_rate 100.0% is above its ceiling of 5.0% (HTTP 500: broken)"
+
+
+def test_named_error_ceiling_replaces_the_implied_one() -> None:
+    patient = evaluation({"metric": "q/error_rate", "max": 0.5})
+    assert decide(patient, quality(right(90, 90), errors=0.3), None).value == "Passed"
+    assert decide(evaluation(), quality(right(90, 90), errors=0.3), None).value == "Failed"
+
+
+def test_metric_without_a_figure_is_the_score() -> None:
+    assert decide(evaluation({"metric": "q", "min": 0.9}), quality(right(5, 10)), None).value == "Failed"
+
+
+def test_three_times_slower_fails_and_equal_passes() -> None:
+    generator = np.random.default_rng(5)
+    stable = load(list(generator.lognormal(4, 0.4, 48)))
+    equal = load(list(generator.lognormal(4, 0.4, 48)))
+    slow = load(list(generator.lognormal(4, 0.4, 48) * 3))
+    assert decide(RATIO, equal, stable).value == "Passed"
+    verdict = decide(RATIO, slow, stable)
+    assert verdict.value == "Failed"
+    assert verdict.reason.startswith("chat/p95_ttft_ms ")
+    assert "limit 1.5x, at least" in verdict.reason
+
+
+def test_equal_latency_hardly_ever_fails() -> None:
+    generator = np.random.default_rng(6)
+    outcomes = [
+        decide(RATIO, load(list(generator.lognormal(4, 0.4, 48))), load(list(generator.lognormal(4, 0.4, 48)))).value
+        for _ in range(100)
+    ]
+    assert outcomes.count("Failed") <= 1
+    assert outcomes.count("Passed") >= 90
+
+
+def test_few_samples_are_open() -> None:
+    verdict = decide(RATIO, load([10.0] * 9), load([10.0] * 40))
+    assert verdict.value == "Inconclusive"
+    assert "too few samples (9 and 40)" in verdict.reason
+
+
+def test_noisy_samples_are_open_and_say_how_many_more() -> None:
+    noisy = [10.0] * 11 + [100.0]
+    verdict = decide(RATIO, load(noisy), load([10.0] * 12))
+    assert verdict.value == "Inconclusive"
+    assert "more requests would do" in verdict.reason
+
+
+def test_ratio_of_throughput_compares_the_figures() -> None:
+    gate = evaluation({"metric": "chat/output_throughput", "max_drop": 10})
+    stable = load([10.0] * 12, output_throughput=100)
+    assert decide(gate, load([10.0] * 12, output_throughput=91), stable).value == "Passed"
+    assert decide(gate, load([10.0] * 12, output_throughput=89), stable).value == "Failed"
+
+
+def test_ratio_to_nothing_is_open() -> None:
+    gate = evaluation({"metric": "chat/error_rate", "max_ratio": 2}, {"metric": "chat/error_rate", "max": 1})
+    assert decide(gate, load([10.0] * 12, error_rate=0.01), load([10.0] * 12)).value == "Inconclusive"
+    assert decide(gate, load([10.0] * 12), load([10.0] * 12)).value == "Passed"
+
+
+def test_failed_wins_over_inconclusive_and_says_only_why_it_failed() -> None:
+    both = evaluation({"metric": "q/score", "min": 0.9}, {"metric": "chat/p95_ttft_ms", "max": 5})
+    verdict = decide(both, quality(right(5, 10)), None)
+    assert verdict.value == "Failed"
+    assert verdict.reason == "q/score 50.0% is below its floor of 90.0%"
+    assert "\n" not in verdict.reason
+
+
+SCORES = st.lists(st.sampled_from([0.0, 1.0]), min_size=1, max_size=80)
+GATES = st.lists(
+    st.one_of(
+        st.builds(lambda limit: {"metric": "q/score", "min": limit}, st.floats(0, 1)),
+        st.builds(lambda limit: {"metric": "q/score", "max_drop": limit}, st.floats(0, 0.5)),
+        st.builds(lambda limit: {"metric": "all/score", "max_drop": limit}, st.floats(0, 0.5)),
+    ),
+    min_size=1,
+    max_size=3,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(SCORES, GATES, st.randoms())
+def test_a_better_answer_never_turns_passed_into_failed(
+    stable: list[float], gates: list[dict[str, Any]], chooser: random.Random
+) -> None:
+    canary = [score if chooser.random() < 0.8 else 1 - score for score in stable]
+    rules = evaluation(*gates)
+    before = decide(rules, quality(canary), quality(stable)).value
+    better = list(canary)
+    for index in range(len(better)):
+        if chooser.random() < 0.3:
+            better[index] = 1.0
+    after = decide(rules, quality(better), quality(stable)).value
+    assert (before, after) not in {("Passed", "Failed")}
+    worse = [0.0 if chooser.random() < 0.3 else score for score in canary]
+    assert (before, decide(rules, quality(worse), quality(stable)).value) != ("Failed", "Passed")
+
+
+@settings(max_examples=100, deadline=None)
+@given(SCORES, GATES, st.randoms())
+def test_verdict_does_not_depend_on_the_order_of_cases(
+    stable: list[float], gates: list[dict[str, Any]], chooser: random.Random
+) -> None:
+    canary = quality([score if chooser.random() < 0.7 else 1 - score for score in stable])
+    turned = canary.model_copy(update={"scores": {"q": dict(reversed(canary.scores["q"].items()))}})
+    assert decide(evaluation(*gates), canary, quality(stable)) == decide(evaluation(*gates), turned, quality(stable))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.floats(1, 1000), min_size=10, max_size=60), st.floats(0.2, 1), st.floats(0.5, 3), st.randoms())
+def test_a_faster_canary_is_never_judged_worse(
+    times: list[float], factor: float, limit: float, chooser: random.Random
+) -> None:
+    gates = evaluation({"metric": "chat/p95_ttft_ms", "max_ratio": limit}, {"metric": "chat/p99_ttft_ms", "max": 500})
+    stable = load([chooser.uniform(1, 1000) for _ in times])
+    before = decide(gates, load(times), stable).value
+    after = decide(gates, load([time * factor for time in times]), stable).value
+    assert (before, after) != ("Passed", "Failed")
+
+
+@given(GATES)
+def test_verdict_survives_json(gates: list[dict[str, Any]]) -> None:
+    verdict = decide(evaluation(*gates), quality(right(9, 12)), quality(right(10, 12)))
+    assert type(verdict).model_validate_json(verdict.model_dump_json()) == verdict
