@@ -17,6 +17,8 @@ TRACK_LABEL = f"{DOMAIN}/track"
 RUN_LABEL = f"{DOMAIN}/run"
 RECORD_LABEL = f"{DOMAIN}/record"
 EXPIRES_ANNOTATION = f"{DOMAIN}/expires-at"
+LENT_ANNOTATION = f"{DOMAIN}/lent-replicas"
+"""On stable's Deployment: how many of its replicas it lends to the canary."""
 
 ENGINE_PORT = 8000
 ENGINE_CONTAINER = "engine"

@@ -22,7 +22,7 @@ PORT_NAME = "http"
 HOME = "/home/engine"
 SHARED_MEMORY_VOLUME = "shm"
 
-STARTUP_PERIOD = 2
+STARTUP_PERIOD = 1
 """Seconds between startup probes: readiness shows this soon after it is true."""
 SHUTDOWN_MARGIN = 15
 """Seconds that an engine gets to end after its last request: vLLM takes 3 to 4."""

@@ -32,11 +32,13 @@ class Choice:
 def choose_strategy(spec: ModelSpec, snapshot: Snapshot) -> Choice:
     """Decide by what the spec allows and what is free.
 
-    A canary of this model that is there already is counted as free: the new one takes its place.
+    A canary of this model that is there already is counted as free: the new one takes its place. What stable lends
+    already is counted as stable's own, so that a run after a killed one comes to the same choice.
     """
     pods = [pod for pod in snapshot.pods if not _is_ours(spec, pod, "canary")]
-    free = slots(spec, snapshot.nodes, pods)
-    serving = snapshot.stable["spec"].get("replicas", 1) if snapshot.stable else 0
+    lent = _lent(snapshot.stable)
+    free = max(0, slots(spec, snapshot.nodes, pods) - lent)
+    serving = snapshot.stable["spec"].get("replicas", 1) + lent if snapshot.stable else 0
     if not serving:
         # The canary goes before the main Deployment comes, so that there is room for one or the other.
         if free >= spec.replicas:
@@ -55,13 +57,19 @@ def choose_strategy(spec: ModelSpec, snapshot: Snapshot) -> Choice:
         return _refused(spec, snapshot, free, reason)
     if free < more:
         return _refused(spec, snapshot, free, f"spec.replicas asks for {_replicas(more)} more than stable has")
-    if not _each_place_fits(spec, snapshot, pods, free):
+    if not _each_place_fits(spec, snapshot, pods):
         return _refused(spec, snapshot, free, "the place of a replica of stable is too small, or on other nodes")
     return Choice("in-place", free)
 
 
-def _each_place_fits(spec: ModelSpec, snapshot: Snapshot, pods: list[Object], free: int) -> bool:
+def _lent(stable: Object | None) -> int:
+    annotations = stable["metadata"].get("annotations") or {} if stable else {}
+    return int(annotations.get(names.LENT_ANNOTATION, 0))
+
+
+def _each_place_fits(spec: ModelSpec, snapshot: Snapshot, pods: list[Object]) -> bool:
     """Whether a replica of the new release fits wherever one of stable's goes."""
+    free = slots(spec, snapshot.nodes, pods)
     stable = [pod for pod in pods if _is_ours(spec, pod, "stable") and pod["spec"].get("nodeName")]
     return all(slots(spec, snapshot.nodes, [pod for pod in pods if pod is not one]) > free for one in stable)
 

@@ -6,8 +6,6 @@ from llmops import names
 from llmops.manifests.engine import deployment
 from llmops.stages.platform import Platform
 
-LENT_ANNOTATION = f"{names.DOMAIN}/lent-replicas"
-
 
 def remove_canary(platform: Platform, model: str, *, wait: float | None = None) -> bool:
     """Remove the canary's Deployment and Service, and give stable back a replica that it lent.
@@ -38,7 +36,7 @@ def _set_lent(platform: Platform, model: str, *, lent: int) -> None:
     found = platform.cluster.get("Deployment", name)
     if found is None:
         return
-    lent_now = int((found["metadata"].get("annotations") or {}).get(LENT_ANNOTATION, 0))
+    lent_now = int((found["metadata"].get("annotations") or {}).get(names.LENT_ANNOTATION, 0))
     if lent_now == lent:
         return
     # Applied as a whole, not patched: replicas then stay a field of one manager, and no later apply conflicts.
@@ -46,5 +44,5 @@ def _set_lent(platform: Platform, model: str, *, lent: int) -> None:
     replicas = platform.catalog[model].replicas - lent
     wanted = deployment(release, platform.settings, "stable", replicas, surge=False)
     if lent:
-        wanted["metadata"].setdefault("annotations", {})[LENT_ANNOTATION] = str(lent)
+        wanted["metadata"].setdefault("annotations", {})[names.LENT_ANNOTATION] = str(lent)
     platform.cluster.apply(wanted)

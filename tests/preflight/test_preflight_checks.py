@@ -59,7 +59,9 @@ def test_no_room(spec: Make, snapshot: Make, release: Make, pod: Make) -> None:
 def test_room_in_place(spec: Make, snapshot: Make, release: Make, pod: Make) -> None:
     pods = (pod("gpu-0", model="tiny"), pod("gpu-1", model="tiny"))
     model = spec(replicas=2)
-    found = of(preflight(release(), model, snapshot(pods=pods, stable={"spec": {"replicas": 2}})), "room")
+    found = of(
+        preflight(release(), model, snapshot(pods=pods, stable={"metadata": {}, "spec": {"replicas": 2}})), "room"
+    )
     assert (found.severity, found.message) == (
         "ok",
         "room for 0 more replicas now: in-place, stable lends a replica to the canary",

@@ -18,8 +18,9 @@ from llmops.settings import Settings
 Make = Callable[..., Any]
 
 
-def stable(replicas: int) -> dict[str, Any]:
-    return {"spec": {"replicas": replicas}}
+def stable(replicas: int, lent: int = 0) -> dict[str, Any]:
+    annotations = {"llmops.dev/lent-replicas": str(lent)} if lent else {}
+    return {"metadata": {"annotations": annotations}, "spec": {"replicas": replicas}}
 
 
 # Room on nodes
@@ -153,6 +154,23 @@ def test_a_canary_that_is_there_already_is_no_obstacle(node: Make, pod: Make, sp
     assert choose_strategy(spec(), snapshot(nodes=nodes, pods=pods, stable=stable(1))).strategy == "surge"
     pods[1] = pod("n1", model="another", track="canary")
     assert choose_strategy(spec(), snapshot(nodes=nodes, pods=pods, stable=stable(1))).strategy is None
+
+
+@pytest.mark.parametrize("canary", [True, False])
+@pytest.mark.parametrize("draining", [True, False])
+def test_a_run_that_was_killed_after_lending_goes_on_in_place(
+    node: Make, pod: Make, spec: Make, snapshot: Make, canary: bool, draining: bool
+) -> None:
+    pods = [pod("n0", model="tiny")]
+    if draining:
+        pods.append(pod("n1", model="tiny", metadata={"deletionTimestamp": "2026-11-25T00:00:00Z"}))
+    if canary:
+        pods.append(pod(None if draining else "n1", model="tiny", track="canary", phase="Pending"))
+    found = choose_strategy(
+        spec(replicas=2),
+        snapshot(nodes=[node("n0"), node("n1")], pods=pods, stable=stable(1, lent=1)),
+    )
+    assert (found.strategy, found.free) == ("in-place", 0)
 
 
 def test_a_place_that_is_too_small_is_not_lent(node: Make, pod: Make, spec: Make, snapshot: Make) -> None:
