@@ -7,7 +7,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import urllib3
@@ -30,37 +30,39 @@ _STAMP = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?Z(?: |$)")
 class Bookmark:
     """Where in a log a reader stands, by the timestamps that the kubelet gives to lines.
 
-    A log can only be asked for from a whole second on, so that a reader who comes back gets some lines again:
-    those before the last one read, and as many of the last one's very timestamp as were read.
+    A log can only be asked for from a whole second on, so that a reader who comes back gets again as many lines as
+    it has read of the newest second. Counting them, and not comparing times alone, keeps lines apart that have the
+    same time, or come a little out of order because a program wrote them to two streams.
     """
 
-    stamp: tuple[str, str] = ("", "")
-    count: int = 0
-    _again: int = field(default=0, repr=False)
+    _second: str = ""
+    _newest: tuple[str, str] = ("", "")
+    _count: int = 0
+    _again: int = 0
 
     def since(self) -> str | None:
         """Value of `sinceTime` to go on from; None from the beginning."""
-        return f"{self.stamp[0]}Z" if self.stamp[0] else None
+        return f"{self._second}Z" if self._second else None
 
     def resume(self) -> None:
-        """A new connection begins: the lines of the last timestamp will come again."""
-        self._again = self.count
+        """A new connection begins: the lines of the newest second will come again."""
+        self._again = self._count
 
     def take(self, line: str) -> str | None:
         """The text of a line as it came with its timestamp, or None if it was read before."""
         match = _STAMP.match(line)
         if match is None:
             return line
-        stamp = (match[1], (match[2] or "").ljust(9, "0"))
-        if stamp < self.stamp:
+        second, stamp = match[1], (match[1], (match[2] or "").ljust(9, "0"))
+        if self._again and stamp <= self._newest:
+            self._again -= 1
             return None
-        if stamp == self.stamp:
-            if self._again:
-                self._again -= 1
-                return None
-            self.count += 1
-        else:
-            self.stamp, self.count, self._again = stamp, 1, 0
+        # A line newer than all before: the log was rotated meanwhile, and nothing more of it comes again.
+        self._again = 0
+        if second >= self._second:
+            self._count = self._count + 1 if second == self._second else 1
+            self._second = second
+        self._newest = max(self._newest, stamp)
         return line[match.end() :]
 
 

@@ -8,6 +8,7 @@ import secrets
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ from llmops.cluster.client import Cluster
 from llmops.cluster.watch import Object
 from llmops.sandbox.binaries import find_or_build
 from llmops.sandbox.controlplane import ControlPlane
+from llmops.sandbox.images import ImageStore
+from llmops.sandbox.processes import Daemon
 from llmops.settings import Settings
 
 T = TypeVar("T")
@@ -35,6 +38,23 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
         yield found
     finally:
         found.down()
+
+
+@pytest.fixture(scope="session")
+def agent(plane: ControlPlane) -> Iterator[None]:
+    """A node that really runs pods, as processes: image `example.com/python:1` runs its first argument as a program."""
+    nodes = {"back_off_seconds": 1, "back_off_limit_seconds": 1}
+    capacity = {"cpu": "64", "memory": "64Gi", "pods": "200"}
+    (plane.folder / "nodes.yaml").write_text(json.dumps({**nodes, "nodes": [{"name": "real", "capacity": capacity}]}))
+    ImageStore(plane.folder / "images.json").add("example.com/python", "1", ("{python}", "-u", "-c"))
+    daemon = Daemon("agent", plane.folder / "run")
+    daemon.start([sys.executable, "-m", "llmops.sandbox.agent", "--dir", plane.folder])
+    try:
+        administrator = Cluster.connect(settings_for(plane.kubeconfig))
+        eventually(lambda: True if _is_ready(administrator.get("Node", "real")) else None, seconds=60)
+        yield
+    finally:
+        daemon.stop(grace=30)
 
 
 @pytest.fixture
@@ -101,6 +121,15 @@ class Kubelet:
     def event(self, pod: Object, reason: str, message: str) -> None:
         """Leave a warning about a pod."""
         self.cluster.event(pod, reason, message, type="Warning")
+
+
+def _is_ready(node: Object | None) -> bool:
+    if node is None or node["spec"].get("taints"):
+        return False
+    return any(
+        item["type"] == "Ready" and item["status"] == "True"
+        for item in (node.get("status") or {}).get("conditions") or ()
+    )
 
 
 def pod_template(labels: dict[str, str], **spec: Any) -> Object:
