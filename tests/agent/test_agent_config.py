@@ -4,9 +4,7 @@ import base64
 import stat
 from typing import Any
 
-from tests.agent.conftest import Cluster, condition, eventually, python, shell
-
-CLAIM = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}}
+from tests.agent.agent_machine import CLAIM, Cluster, Object, condition, eventually, python, shell
 
 
 def secret(text: str) -> str:
@@ -28,18 +26,35 @@ def test_environment_and_arguments_come_from_everywhere(cluster: Cluster) -> Non
         {"name": "LABEL", "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['app']"}}},
         {"name": "MEMORY", "valueFrom": {"resourceFieldRef": {"resource": "limits.memory", "divisor": "1Mi"}}},
     ]
-    names = "PLAIN EXPANDED MAPPED SECRET MAYBE NAME IP NODE LABEL MEMORY ALL_other".split()
+    names = [*(each["name"] for each in env), "ALL_other"]
     container = {
         "name": "c",
         "image": "python:3",
-        "args": ["-c", f"import os, sys; print([os.environ.get(n) for n in {names}], sys.argv[1:])", "$(PLAIN)", "$$(PLAIN)"],
+        "args": [
+            "-c",
+            f"import os, sys; print([os.environ.get(n) for n in {names}], sys.argv[1:])",
+            "$(PLAIN)",
+            "$$(PLAIN)",
+        ],
         "env": env,
         "envFrom": [{"prefix": "ALL_", "configMapRef": {"name": "m"}}],
         "resources": {"limits": {"memory": "256Mi"}},
     }
     cluster.pod("p", container, labels={"app": "x"}, restartPolicy="Never")
     pod = cluster.wait_phase("p", "Succeeded")
-    values = ["plain", "plain-$(ABSENT)", "from map", "hush", None, "p", pod["status"]["podIP"], "cpu", "x", "256", "all"]
+    values = [
+        "plain",
+        "plain-$(ABSENT)",
+        "from map",
+        "hush",
+        None,
+        "p",
+        pod["status"]["podIP"],
+        "cpu",
+        "x",
+        "256",
+        "all",
+    ]
     assert cluster.log("p") == f"{values} {['plain', '$(PLAIN)']}\n"
 
 
@@ -56,7 +71,9 @@ def test_containers_see_nothing_of_the_agents_environment(cluster: Cluster) -> N
 def test_a_missing_config_map_is_waited_for(cluster: Cluster) -> None:
     env = [{"name": "K", "valueFrom": {"configMapKeyRef": {"name": "m", "key": "k"}}}]
     cluster.pod("p", shell("c", "echo $K", env=env), restartPolicy="Never")
-    waiting = cluster.wait_state("p", lambda c: c["state"].get("waiting", {}).get("reason") == "CreateContainerConfigError")
+    waiting = cluster.wait_state(
+        "p", lambda c: c["state"].get("waiting", {}).get("reason") == "CreateContainerConfigError"
+    )
     assert waiting["state"]["waiting"]["message"] == 'configmap "m" not found'
     eventually(lambda: ("Failed", 'Error: configmap "m" not found') in cluster.events("p"))
     cluster.create("configmaps", "m", data={"other": "x"})
@@ -69,7 +86,9 @@ def test_a_missing_config_map_is_waited_for(cluster: Cluster) -> None:
 
 def test_a_missing_secret_is_named(cluster: Cluster) -> None:
     cluster.pod("p", shell("c", "true", envFrom=[{"secretRef": {"name": "s"}}]))
-    waiting = cluster.wait_state("p", lambda c: c["state"].get("waiting", {}).get("reason") == "CreateContainerConfigError")
+    waiting = cluster.wait_state(
+        "p", lambda c: c["state"].get("waiting", {}).get("reason") == "CreateContainerConfigError"
+    )
     assert waiting["state"]["waiting"]["message"] == 'secret "s" not found'
 
 
@@ -111,7 +130,7 @@ def test_volumes_are_where_arguments_and_variables_say(cluster: Cluster) -> None
 
 
 def test_a_missing_volume_source_keeps_the_pod_creating_until_it_is_there(cluster: Cluster) -> None:
-    mount = {"volumeMounts": [{"name": "m", "mountPath": "/m"}]}
+    mount: Object = {"volumeMounts": [{"name": "m", "mountPath": "/m"}]}
     cluster.pod(
         "p", shell("c", "cat /m/k", **mount), volumes=[{"name": "m", "configMap": {"name": "m"}}], restartPolicy="Never"
     )
@@ -124,15 +143,16 @@ def test_a_missing_volume_source_keeps_the_pod_creating_until_it_is_there(cluste
 
 def test_a_mounted_config_map_is_kept_up_to_date(cluster: Cluster) -> None:
     cluster.create("configmaps", "m", data={"k": "old"})
-    mount = {"volumeMounts": [{"name": "m", "mountPath": "/m"}]}
-    script = "cat /m/k; until grep -q new /m/k; do sleep 0.05; done; cat /m/k"
+    mount: Object = {"volumeMounts": [{"name": "m", "mountPath": "/m"}]}
+    script = "cat /m/k; echo; until grep -q new /m/k; do sleep 0.05; done; cat /m/k"
     cluster.pod(
         "p", shell("c", script, **mount), volumes=[{"name": "m", "configMap": {"name": "m"}}], restartPolicy="Never"
     )
     cluster.wait_state("p", lambda c: "running" in c["state"])
+    eventually(lambda: cluster.log("p") == "old\n")
     cluster.patch("configmaps", "m", {"data": {"k": "new"}})
     cluster.wait_phase("p", "Succeeded", 5)
-    assert cluster.log("p") == "oldnew"
+    assert cluster.log("p") == "old\nnew"
 
 
 def test_what_is_mounted_read_only_cannot_be_written(cluster: Cluster) -> None:
@@ -179,7 +199,11 @@ def test_a_claim_is_provisioned_and_its_folder_removed_with_it(cluster: Cluster)
 
 
 def test_a_service_account_token_is_projected(cluster: Cluster) -> None:
-    script = "import os; p = '/var/run/secrets/kubernetes.io/serviceaccount'; print(sorted(os.listdir(p)), len(open(p + '/token').read()) > 100)"
+    script = """
+        import os
+        folder = "/var/run/secrets/kubernetes.io/serviceaccount"
+        print(sorted(os.listdir(folder)), len(open(folder + "/token").read()) > 100)
+    """
     cluster.pod("p", python("c", script), automountServiceAccountToken=True, restartPolicy="Never")
     pod = cluster.wait_phase("p", "Succeeded")
     assert condition(pod, "PodScheduled") == "True"

@@ -5,7 +5,7 @@ import re
 import time
 from pathlib import Path
 
-from tests.agent.conftest import Cluster, condition, eventually, python, shell, web
+from tests.agent.agent_machine import CLAIM, FLAGS, Cluster, Object, condition, eventually, python, shell, web
 
 
 def alive(text: str) -> list[int]:
@@ -38,7 +38,7 @@ def test_exit_code_and_termination_message_are_reported(cluster: Cluster) -> Non
 
 
 def test_the_message_falls_back_to_the_end_of_the_log_on_error_alone(cluster: Cluster) -> None:
-    policy = {"terminationMessagePolicy": "FallbackToLogsOnError", "terminationMessagePath": "/tmp/why"}
+    policy: Object = {"terminationMessagePolicy": "FallbackToLogsOnError", "terminationMessagePath": "/tmp/why"}
     cluster.pod("bad", shell("c", "echo last words; exit 1", **policy), restartPolicy="Never")
     cluster.pod("good", shell("c", "echo last words", **policy), restartPolicy="Never")
     cluster.pod("said", shell("c", "echo words; echo -n this > /tmp/why; exit 1", **policy), restartPolicy="Never")
@@ -144,7 +144,7 @@ def test_a_program_that_is_not_there_is_a_start_error(cluster: Cluster) -> None:
 
 
 def test_init_containers_run_one_after_the_other_before_the_rest(cluster: Cluster) -> None:
-    mount = {"volumeMounts": [{"name": "d", "mountPath": "/d"}]}
+    mount: Object = {"volumeMounts": [{"name": "d", "mountPath": "/d"}]}
     inits = [shell("one", "sleep 0.3; echo one >> /d/log", **mount), shell("two", "echo two >> /d/log", **mount)]
     cluster.pod(
         "p", shell("c", "cat /d/log", **mount),
@@ -166,7 +166,9 @@ def test_an_init_container_that_fails_fails_a_pod_that_never_restarts(cluster: C
 
 
 def test_a_sidecar_runs_beside_and_ends_after(cluster: Cluster) -> None:
-    sidecar = shell("side", "trap 'echo bye; exit 0' TERM; echo up; while :; do sleep 0.1; done", restartPolicy="Always")
+    sidecar = shell(
+        "side", "trap 'echo bye; exit 0' TERM; echo up; while :; do sleep 0.1; done", restartPolicy="Always"
+    )
     cluster.pod("p", shell("c", "sleep 0.3"), initContainers=[sidecar], restartPolicy="Never")
     pod = cluster.wait_phase("p", "Succeeded")
     assert pod["status"]["initContainerStatuses"][0]["started"] is not None
@@ -176,8 +178,7 @@ def test_a_sidecar_runs_beside_and_ends_after(cluster: Cluster) -> None:
 def test_termination_runs_the_hook_then_sigterm_and_removes_the_pod(cluster: Cluster) -> None:
     hook = {"preStop": {"exec": {"command": ["sh", "-c", "echo hook >> /d/order"]}}}
     script = "trap 'echo term >> /d/order; exit 0' TERM; echo up; while :; do sleep 0.05; done"
-    claim = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}}
-    cluster.create("persistentvolumeclaims", "d", spec=claim)
+    cluster.create("persistentvolumeclaims", "d", spec=CLAIM)
     cluster.pod(
         "p", shell("c", script, lifecycle=hook, volumeMounts=[{"name": "d", "mountPath": "/d"}]),
         volumes=[{"name": "d", "persistentVolumeClaim": {"claimName": "d"}}],
@@ -208,7 +209,9 @@ def test_what_ignores_sigterm_is_killed_after_the_grace_period_with_all_it_start
         print("up"); time.sleep(100)
     """
     cluster.pod("p", python("c", script), terminationGracePeriodSeconds=2)
-    eventually(lambda: cluster.exists("pods", "p") and "up" in (cluster.log("p") if cluster.state("p").get("ready") else ""))
+    eventually(
+        lambda: cluster.exists("pods", "p") and "up" in (cluster.log("p") if cluster.state("p").get("ready") else "")
+    )
     assert alive(mark)
     began = time.monotonic()
     cluster.delete("pods", "p")
@@ -253,7 +256,7 @@ def test_every_pod_has_an_address_of_its_own(cluster: Cluster) -> None:
 
 
 def test_gpus_are_what_the_scheduler_counts(cluster: Cluster) -> None:
-    gpu = {"resources": {"limits": {"nvidia.com/gpu": "1"}}}
+    gpu: Object = {"resources": {"limits": {"nvidia.com/gpu": "1"}}}
     tolerate = [{"key": "nvidia.com/gpu", "operator": "Exists"}]
     for name in ("a", "b", "c"):
         cluster.pod(name, shell("c", "sleep 100", **gpu), tolerations=tolerate)
@@ -277,8 +280,10 @@ def test_a_deployment_rolls_over(cluster: Cluster) -> None:
     (before,) = cluster.list("pods", "app=web")
     cluster.patch("deployments", "web", {"spec": {"template": {"metadata": {"annotations": {"v": "2"}}}}})
     eventually(
-        lambda: [each["metadata"]["uid"] for each in cluster.list("pods", "app=web")] != [before["metadata"]["uid"]]
-        and len(cluster.list("pods", "app=web")) == 1
+        lambda: (
+            [each["metadata"]["uid"] for each in cluster.list("pods", "app=web")] != [before["metadata"]["uid"]]
+            and len(cluster.list("pods", "app=web")) == 1
+        )
     )
     assert cluster.get("deployments", "web")["status"]["updatedReplicas"] == 1
 
@@ -331,6 +336,3 @@ def test_the_agent_is_nearly_idle_when_nothing_happens(cluster: Cluster) -> None
     before = cpu()
     time.sleep(3)
     assert cpu() - before < 0.3
-
-
-FLAGS = {"volumes": [{"name": "flags", "emptyDir": {}}]}

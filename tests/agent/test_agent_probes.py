@@ -2,14 +2,13 @@ from __future__ import annotations
 
 import time
 
-from tests.agent.conftest import Cluster, condition, eventually, python, shell, web
+from tests.agent.agent_machine import CLAIM, Cluster, Object, condition, eventually, python, shell, web
 
-CLAIM = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}}
-ON_CLAIM = {
+ON_CLAIM: Object = {
     "volumeMounts": [{"name": "flags", "mountPath": "/flags"}],
     "env": [{"name": "BIND", "value": "0.0.0.0"}, {"name": "FLAGS", "value": "/flags"}],
 }
-VOLUME = {"volumes": [{"name": "flags", "persistentVolumeClaim": {"claimName": "flags"}}]}
+VOLUME: Object = {"volumes": [{"name": "flags", "persistentVolumeClaim": {"claimName": "flags"}}]}
 
 
 def flag(cluster: Cluster, up: bool) -> None:
@@ -50,7 +49,7 @@ def test_startup_holds_the_other_probes_back(cluster: Cluster) -> None:
     script = "sleep 1.5; touch /d/started; sleep 100"
     never = {"exec": {"command": ["false"]}, "periodSeconds": 1, "failureThreshold": 1}
     startup = {"exec": {"command": ["cat", "/d/started"]}, "periodSeconds": 1, "failureThreshold": 10}
-    mount = {"volumeMounts": [{"name": "d", "mountPath": "/d"}]}
+    mount: Object = {"volumeMounts": [{"name": "d", "mountPath": "/d"}]}
     cluster.pod(
         "p", shell("c", script, startupProbe=startup, livenessProbe=never, **mount),
         volumes=[{"name": "d", "emptyDir": {}}],

@@ -1,16 +1,20 @@
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
 
-from tests.agent.conftest import Cluster, condition, eventually, python, shell, web
+from tests.agent.agent_machine import CLAIM, FLAGS, MOUNT, Cluster, Object, condition, eventually, python, shell, web
 from tests.agent.test_agent_lifecycle import alive
 
-FLAGS = {"volumes": [{"name": "flags", "emptyDir": {}}]}
-MOUNT = {"volumeMounts": [{"name": "flags", "mountPath": "/flags"}]}
+FLAG: Object = {
+    "volumeMounts": [{"name": "d", "mountPath": "/d"}],
+    "env": [{"name": "FLAG", "value": "/d/flag"}],
+}
+CLAIMED: Object = {"volumes": [{"name": "d", "persistentVolumeClaim": {"claimName": "d"}}]}
 
 
 def kill_agent(cluster: Cluster, number: int = signal.SIGKILL) -> None:
@@ -22,7 +26,9 @@ def kill_agent(cluster: Cluster, number: int = signal.SIGKILL) -> None:
 
 def test_a_new_agent_takes_over_what_a_killed_one_left(cluster: Cluster) -> None:
     cluster.pod("runs", web(**MOUNT), **FLAGS)
-    cluster.pod("ends", shell("c", "until test -e $FLAG; do sleep 0.05; done; exit 5", **FLAG), restartPolicy="Never", **CLAIMED)
+    cluster.pod(
+        "ends", shell("c", "until test -e $FLAG; do sleep 0.05; done; exit 5", **FLAG), restartPolicy="Never", **CLAIMED
+    )
     cluster.create("persistentvolumeclaims", "d", spec=CLAIM)
     cluster.pod("deleted", python("c", f"import time; time.sleep(100) # mark-{cluster.namespace}"))
     cluster.wait_ready("runs")
@@ -70,7 +76,7 @@ def test_agents_killed_again_and_again_lose_and_double_nothing(cluster: Cluster)
     cluster.create("persistentvolumeclaims", "d", spec=CLAIM)
     script = "echo ran >> $DIR/$HOSTNAME; sleep 0.5"
     env = [{"name": "DIR", "value": "/d"}]
-    mounts = {"volumeMounts": [{"name": "d", "mountPath": "/d"}], "env": env}
+    mounts: Object = {"volumeMounts": [{"name": "d", "mountPath": "/d"}], "env": env}
     template = {"spec": {"containers": [shell("c", script, **mounts)], "restartPolicy": "Never", **CLAIMED}}
     cluster.create(
         "jobs", "j", spec={"completions": count, "parallelism": 2, "completionMode": "Indexed", "template": template}
@@ -97,7 +103,7 @@ def test_a_killed_shim_takes_its_program_with_it(cluster: Cluster) -> None:
     cluster.wait_ready("p")
     eventually(lambda: len(alive(mark)) == 2)
     folder = cluster.machine.folder / "pods" / cluster.get("pods", "p")["metadata"]["uid"]
-    (shim,) = (int(each) for each in os.popen(f"pgrep -f 'shim.py run' | xargs").read().split() if owner(int(each)) == str(folder))
+    shim = json.loads((folder / "containers" / "c" / "1" / "shim.json").read_text())["pid"]
     os.kill(shim, signal.SIGKILL)
     ended = cluster.wait_phase("p", "Failed")["status"]["containerStatuses"][0]["state"]["terminated"]
     assert (ended["exitCode"], ended["reason"]) == (137, "ContainerStatusUnknown")
@@ -107,7 +113,7 @@ def test_a_killed_shim_takes_its_program_with_it(cluster: Cluster) -> None:
 def test_the_api_server_may_go_and_come_back(cluster: Cluster) -> None:
     cluster.pod("p", web(**MOUNT), **FLAGS)
     cluster.wait_ready("p")
-    cluster.machine.plane.apiserver.stop()
+    cluster.machine.plane.apiserver.stop(grace=0)
     time.sleep(0.5)
     cluster.machine.plane.start_apiserver()
     cluster.machine.plane.wait_ready(30)
@@ -120,7 +126,12 @@ def test_the_api_server_may_go_and_come_back(cluster: Cluster) -> None:
 def test_a_lost_node_takes_its_pods_with_it(cluster: Cluster) -> None:
     mark = f"mark-{cluster.namespace}"
     tolerate = [{"key": "spare", "operator": "Exists"}]
-    cluster.pod("p", python("c", f"import time; time.sleep(100) # {mark}"), tolerations=tolerate, nodeSelector={"kubernetes.io/hostname": "spare"})
+    cluster.pod(
+        "p",
+        python("c", f"import time; time.sleep(100) # {mark}"),
+        tolerations=tolerate,
+        nodeSelector={"kubernetes.io/hostname": "spare"},
+    )
     cluster.wait_ready("p")
     cluster.delete("nodes", "spare")
     eventually(lambda: not alive(mark), 3)
@@ -159,19 +170,3 @@ def test_there_is_one_agent_per_sandbox(cluster: Cluster) -> None:
     second = subprocess.run(command, capture_output=True, text=True, timeout=20)
     assert second.returncode != 0
     assert "another agent serves this sandbox" in second.stderr
-
-
-def owner(shim: int) -> str:
-    """The pod's folder that a shim works for, from the marker in its program's environment."""
-    child = open(f"/proc/{shim}/task/{shim}/children").read().split()
-    if not child:
-        return ""
-    for entry in open(f"/proc/{child[0]}/environ").read().split("\0"):
-        if entry.startswith("LLMOPS_SANDBOX_OOM_MARKER="):
-            return entry.split("=", 1)[1].rsplit("/containers/", 1)[0]
-    return ""
-
-
-CLAIM = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}}
-FLAG = {"volumeMounts": [{"name": "d", "mountPath": "/d"}], "env": [{"name": "FLAG", "value": "/d/flag"}]}
-CLAIMED = {"volumes": [{"name": "d", "persistentVolumeClaim": {"claimName": "d"}}]}

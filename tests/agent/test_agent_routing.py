@@ -6,15 +6,12 @@ import threading
 import time
 import urllib.request
 
-from tests.agent.conftest import Cluster, Object, condition, eventually, web
-
-FLAGS: Object = {"volumes": [{"name": "flags", "emptyDir": {}}]}
-MOUNT: Object = {"volumeMounts": [{"name": "flags", "mountPath": "/flags"}]}
+from tests.agent.agent_machine import FLAGS, MOUNT, Cluster, Object, condition, eventually, web
 
 
 def service(cluster: Cluster, **spec: object) -> str:
     found = cluster.create(
-        "services", "s", spec={"selector": {"app": "web"}, "ports": [{"port": 80 + 8000, "targetPort": "http"}], **spec}
+        "services", "s", spec={"selector": {"app": "web"}, "ports": [{"port": 8080, "targetPort": "http"}], **spec}
     )
     return f"{found['spec']['clusterIP']}:8080"
 
@@ -74,7 +71,7 @@ def test_unready_pods_are_reached_where_the_service_says_so(cluster: Cluster) ->
 
 def test_a_terminating_pod_keeps_its_connections_and_gets_no_new_one(cluster: Cluster) -> None:
     address = service(cluster)
-    hook = {"lifecycle": {"preStop": {"sleep": {"seconds": 1}}}}
+    hook: Object = {"lifecycle": {"preStop": {"sleep": {"seconds": 1}}}}
     cluster.pod("old", web(**MOUNT, **hook), labels={"app": "web"}, terminationGracePeriodSeconds=10, **FLAGS)
     cluster.wait_ready("old")
     got: list[str] = []
@@ -94,7 +91,7 @@ def test_a_terminating_pod_keeps_its_connections_and_gets_no_new_one(cluster: Cl
 
 def test_a_rollout_drops_no_request(cluster: Cluster) -> None:
     address = service(cluster)
-    hook = {"lifecycle": {"preStop": {"sleep": {"seconds": 1}}}}
+    hook: Object = {"lifecycle": {"preStop": {"sleep": {"seconds": 1}}}}
     template: Object = {
         "metadata": {"labels": {"app": "web"}},
         "spec": {"containers": [web(**MOUNT, **hook)], "terminationGracePeriodSeconds": 5, **FLAGS},

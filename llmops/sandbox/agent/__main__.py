@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import fcntl
 import logging
 import signal
@@ -24,23 +25,21 @@ STOP_SECONDS = 3.0
 async def serve(folder: Path) -> None:
     """Run an agent until a signal."""
     loop = asyncio.get_running_loop()
-    stop, pods_too = asyncio.Event(), asyncio.Event()
-    agent = Agent(folder)
-
-    def end() -> None:
-        pods_too.set()
-        stopping.append(loop.create_task(stop_all()))
-
-    async def stop_all() -> None:
-        await agent.stop_pods(STOP_SECONDS)
-        stop.set()
-
-    stopping: list[asyncio.Task[None]] = []
+    stop, leave = asyncio.Event(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, end)
-    loop.add_signal_handler(signal.SIGHUP, stop.set)
-    await agent.run(stop)
-    if pods_too.is_set():
+        loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, leave.set)
+    agent = Agent(folder)
+    running = asyncio.create_task(agent.run())
+    signals = [asyncio.create_task(event.wait()) for event in (stop, leave)]
+    await asyncio.wait([running, *signals], return_when=asyncio.FIRST_COMPLETED)
+    if stop.is_set():
+        await agent.stop_pods(STOP_SECONDS)
+    for task in (running, *signals):
+        task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await running
+    if stop.is_set():
         await asyncio.to_thread(kill_all, folder)
 
 

@@ -10,7 +10,6 @@ import logging
 import shutil
 import time
 from pathlib import Path
-from typing import Literal
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -50,8 +49,8 @@ class Agent:
         self._addresses = ipaddress.ip_network(json.loads((folder / "network.json").read_text())["pods"])
         self._next_address = FIRST_POD_ADDRESS
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Work until `stop` is set. Pods run on then: `stop_pods` before that ends them."""
+    async def run(self) -> None:
+        """Work until cancelled. Pods run on then: `stop_pods` before that ends them."""
         write_default_nodes(self.folder / "nodes.yaml")
         declaration = load_nodes(self.folder / "nodes.yaml")
         self._pods_folder.mkdir(mode=0o700, exist_ok=True)
@@ -82,7 +81,7 @@ class Agent:
 
             def on_claim(kind: EventType, claim: Object) -> None:
                 provisioner.on_claim(kind, claim)
-                self._on_reference("claims", claim)
+                self._on_reference(kind, claim)
 
             pods = Watcher(api, "/api/v1/pods", self._on_pod, {"fieldSelector": "spec.nodeName!="})
             watchers = [
@@ -91,27 +90,22 @@ class Agent:
                 Watcher(api, "/api/v1/services", self._router.on_service),
                 Watcher(api, "/api/v1/persistentvolumes", provisioner.on_volume),
                 Watcher(api, "/api/v1/persistentvolumeclaims", on_claim),
-                Watcher(api, "/api/v1/configmaps", lambda _, each: self._on_reference("configmaps", each)),
-                Watcher(api, "/api/v1/secrets", lambda _, each: self._on_reference("secrets", each)),
+                Watcher(api, "/api/v1/configmaps", self._on_reference),
+                Watcher(api, "/api/v1/secrets", self._on_reference),
             ]
             async with asyncio.TaskGroup() as group:
-                tasks = [
+                for each in (
+                    *(watcher.run() for watcher in watchers),
+                    events.run(),
+                    self._nodes.run(),
+                    self._router.run(),
+                    provisioner.run(),
+                    self._watch_memory(),
+                    self._forget_lost(pods),
+                ):
                     group.create_task(each)
-                    for each in (
-                        *(watcher.run() for watcher in watchers),
-                        events.run(),
-                        self._nodes.run(),
-                        self._router.run(),
-                        provisioner.run(),
-                        self._watch_memory(),
-                        self._forget_lost(pods),
-                    )
-                ]
                 write_json(self.folder / "agent.json", {"port": port, "nodes": [*self._nodes.alive]})
                 log.info("serving %d nodes", len(self._nodes.alive))
-                await stop.wait()
-                for task in tasks:
-                    task.cancel()
         finally:
             for task in self._tasks.values():
                 task.cancel()
@@ -167,11 +161,11 @@ class Agent:
                 if pod.pod["spec"].get("nodeName") == name:
                     pod.gone()
 
-    def _on_reference(self, kind: Literal["configmaps", "secrets", "claims"], found: Object) -> None:
+    def _on_reference(self, _: EventType, found: Object) -> None:
         metadata = found["metadata"]
         for pod in self._pods.values():
             if pod.pod["metadata"]["namespace"] == metadata["namespace"]:
-                pod.references_changed(kind, metadata["name"])
+                pod.references_changed(metadata["name"])
 
     async def _forget_lost(self, pods: Watcher) -> None:
         """End what runs of pods that were deleted while no agent ran."""

@@ -144,7 +144,7 @@ class Container:
         """Kill it if it uses more memory than its limit."""
         if self._process is None or self._memory_limit is None or self._process.exited.is_set():
             return
-        if self._process.memory() > self._memory_limit:
+        if self._process.exceeds(self._memory_limit):
             (self._process.folder / "oom").write_text("oom")
             self._process.kill()
 
@@ -175,7 +175,13 @@ class Container:
         if process is None:
             # Nothing of it may run on if its shim was killed, too.
             kill_strays(folder)
-            self._ended(None)
+            if (folder / "exit.json").exists() or (folder / "process.json").exists():
+                self._ended(None)
+            else:
+                # The agent was killed before the program began: the attempt doesn't count.
+                self.state.attempt -= 1
+                self.state.restarts = max(0, self.state.attempt - 1)
+                self.state.current = {"waiting": {"reason": "ContainerCreating"}}
         else:
             await self._supervise(process)
 
@@ -267,10 +273,12 @@ class Container:
             "PATH": f"{Path(sys.executable).parent}:{SYSTEM_PATH}",
             "HOME": str(folder / "home"),
             "TMPDIR": str(folder / "tmp"),
-            "HOSTNAME": owner.pod["metadata"]["name"],
+            "HOSTNAME": owner.pod["spec"].get("hostname") or owner.pod["metadata"]["name"],
             **self._tools.variables,
         }
-        cwd = translate(spec["workingDir"]) if "workingDir" in spec else str(folder / "home")
+        # As a runtime makes a working folder that an image lacks, it is an empty one of the container's own.
+        cwd = translate(spec.get("workingDir", ""))
+        cwd = cwd if _is_folder(cwd) else str(folder / "home")
         return Order(
             argv=command(spec, image.program, {**base, **variables}, translate, owner.ip),
             env={**base, **translated, OOM_MARKER: str(folder / "oom")},
@@ -455,6 +463,10 @@ async def first(*waits: Coroutine[Any, Any, object]) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
     for task in done:
         task.result()
+
+
+def _is_folder(path: str) -> bool:
+    return Path(path).is_absolute() and Path(path).is_dir()
 
 
 def _reason(end: Exit, folder: Path) -> str:

@@ -90,7 +90,7 @@ class Translator:
         self._hosts = {mount.path.rstrip("/"): mount.host for mount in mounts if mount.path.rstrip("/")}
         self._pod_ip = pod_ip
         paths = "|".join(re.escape(path) for path in sorted(self._hosts, key=len, reverse=True))
-        self._pattern = re.compile(rf"(?:(?<=file://)|(?<![\w./~%)}}-]))(?:{paths})(?![\w.-])(?!\.)") if paths else None
+        self._pattern = re.compile(rf"(?:(?<=file://)|(?<![\w./~%)}}-]))(?:{paths})(?![\w.-])") if paths else None
 
     def __call__(self, text: str) -> str:
         """`text` as this machine understands it."""
@@ -164,12 +164,7 @@ def command(
         start = [translate(expand(part, values)) for part in declared]
     else:
         # The program is declared by the sandbox in this machine's own paths.
-        start = [
-            part.replace("{pod_ip}", pod_ip).replace("{python}", sys.executable)
-            if part.startswith("{") or "{pod_ip}" in part
-            else part
-            for part in program
-        ]
+        start = [part.replace("{pod_ip}", pod_ip).replace("{python}", sys.executable) for part in program]
     return start + [translate(expand(part, values)) for part in container.get("args", [])]
 
 

@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from llmops.sandbox.agent.api import ApiError, Object, until_answered
 from llmops.sandbox.agent.container import LEAST_GRACE_SECONDS, Container, Tools, first
@@ -59,6 +59,7 @@ class Pod:
         self._vacated = asyncio.Event()
         self._published = asyncio.Event()
         self._written: Object = {}
+        self._names = _strings(pod["spec"])
         spec = pod["spec"]
         self._inits = [self._container(each, "initContainers") for each in spec.get("initContainers", [])]
         self._mains = [self._container(each, "containers") for each in spec["containers"]]
@@ -121,10 +122,9 @@ class Pod:
         self._gone.set()
         self.stop(0.0)
 
-    def references_changed(self, kind: Literal["configmaps", "secrets", "claims"], name: str) -> None:
-        """A config map, secret or claim of its namespace has changed; is ignored if it isn't its own."""
-        if f"'{name}'" in str(self.pod["spec"]):
-            log.debug("%s %s changed for pod %s", kind, name, self.pod["metadata"]["name"])
+    def references_changed(self, name: str) -> None:
+        """A config map, secret or claim of its namespace has changed; is ignored if the pod doesn't name it."""
+        if name in self._names:
             self._references_changed.set()
             for container in self.containers:
                 container.wake()
@@ -306,6 +306,17 @@ class Pod:
             f"spec.{kind}{{{name}}}",
             self._tools,
         )
+
+
+def _strings(content: object) -> set[str]:
+    """Every string in a piece of JSON."""
+    if isinstance(content, str):
+        return {content}
+    if isinstance(content, dict):
+        return set[str]().union(*(_strings(each) for each in cast("Object", content).values()))
+    if isinstance(content, list):
+        return set[str]().union(*(_strings(each) for each in cast("list[object]", content)))
+    return set()
 
 
 async def wait_for(task: asyncio.Task[None]) -> None:

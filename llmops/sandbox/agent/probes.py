@@ -12,6 +12,8 @@ import aiohttp
 
 from llmops.sandbox.agent.api import Object
 
+HOOK_SECONDS = 30.0
+
 Kind = Literal["Startup", "Readiness", "Liveness"]
 Command = Callable[[Sequence[str], float | None], Awaitable[tuple[int | None, str]]]
 
@@ -52,11 +54,13 @@ class Target:
         """A port's number; by name if it isn't one.
 
         Raises:
-            KeyError: The container has no port of that name.
+            LookupError: The container has no port of that name.
         """
         if isinstance(value, int):
             return value
         named = {each["name"]: each["containerPort"] for each in self.container.get("ports", []) if "name" in each}
+        if value not in named and not value.isdigit():
+            raise LookupError(f"couldn't find port: {value!r}")
         return named[value] if value in named else int(value)
 
     def url(self, action: Object) -> str:
@@ -155,7 +159,13 @@ class Prober:
 
 async def check(probe: Object, target: Target) -> str | None:
     """Probe once. Returns None if it succeeded, else why not, in a kubelet's words."""
-    seconds = probe.get("timeoutSeconds", 1)
+    try:
+        return await _check(probe, target, probe.get("timeoutSeconds", 1))
+    except LookupError as error:
+        return str(error)
+
+
+async def _check(probe: Object, target: Target, seconds: float) -> str | None:
     if action := probe.get("exec"):
         argv = action.get("command", [])
         code, output = await target.command(argv, seconds)
@@ -221,5 +231,8 @@ async def run_hook(hook: Object, target: Target) -> str | None:
         code, output = await target.command(action.get("command", []), None)
         return None if code == 0 else f"exited with {code}: {output}"
     if action := hook.get("httpGet"):
-        return await _http(action, target, 30)
+        try:
+            return await _http(action, target, HOOK_SECONDS)
+        except LookupError as error:
+            return str(error)
     return f"the sandbox knows no such hook: {', '.join(hook)}"

@@ -130,6 +130,12 @@ class Process:
         """Bytes of anonymous and shared memory of the program and all that it started; mapped files don't count."""
         return sum(_memory(pid) for pid in _descendants(self._shim))
 
+    def exceeds(self, limit: int) -> bool:
+        """Whether it uses more memory than `limit` bytes, memory that processes share counted once."""
+        if self.memory() <= limit:
+            return False
+        return sum(_share(pid) for pid in _descendants(self._shim)) > limit
+
     def _ended(self) -> None:
         asyncio.get_running_loop().remove_reader(self._pidfd)
         os.close(self._pidfd)
@@ -225,8 +231,18 @@ def _descendants(pid: int) -> list[int]:
 
 
 def _memory(pid: int) -> int:
+    """Cheap, but shared memory counts for each that maps it."""
+    return _sum_of(Path(f"/proc/{pid}/status"), ("RssAnon:", "RssShmem:"))
+
+
+def _share(pid: int) -> int:
+    """Exact: what is shared is divided among those that map it. The kernel walks all pages for it."""
+    return _sum_of(Path(f"/proc/{pid}/smaps_rollup"), ("Pss_Anon:", "Pss_Shmem:"))
+
+
+def _sum_of(path: Path, fields: tuple[str, ...]) -> int:
     try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        lines = path.read_text().splitlines()
     except OSError:
         return 0
-    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(("RssAnon:", "RssShmem:")))
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(fields))

@@ -108,9 +108,7 @@ def _child(order: dict[str, Any], shim: int, out: int, err: int, failure: int) -
         become(order, shim)
     except OSError as error:
         name = order["argv"][0]
-        if isinstance(error, FileNotFoundError) and error.filename == order["cwd"]:
-            why = f'no working directory "{order["cwd"]}"'
-        elif isinstance(error, FileNotFoundError):
+        if isinstance(error, FileNotFoundError):
             why = f'exec: "{name}": ' + (
                 "stat " + name + ": no such file or directory" if "/" in name else "executable file not found in $PATH"
             )
@@ -225,12 +223,12 @@ def protect(read_only: list[str], writable: list[str]) -> None:
 
 
 def allowed_beside(paths: list[str]) -> set[str]:
-    """The entries of every parent of `paths` that lead to none of them."""
+    """The entries of every parent of `paths` that lead to none of them; a link may lead anywhere, so none is one."""
     found: set[str] = set()
     parents = {str(parent) for path in paths for parent in Path(path).parents}
     for parent in parents:
-        with contextlib.suppress(OSError):
-            found.update(os.path.join(parent, name) for name in os.listdir(parent))  # noqa: PTH118, PTH208 - light
+        with contextlib.suppress(OSError), os.scandir(parent) as entries:
+            found.update(entry.path for entry in entries if not entry.is_symlink())
     return {path for path in found if path not in parents and path not in paths}
 
 

@@ -82,6 +82,9 @@ class Volumes:
         try:
             files, mode = await self._projection(volume)
         except ConfigError as error:
+            if (folder / "..data").is_symlink():
+                # What was mounted once stays so, as a running container sees it.
+                return folder
             raise VolumeError(f'MountVolume.SetUp failed for volume "{name}" : {error}') from error
         _project(folder, files, mode)
         return folder
