@@ -69,7 +69,12 @@ def read_parts(target: Path) -> list[Part]:
 
 
 def known_problems(target: Path) -> list[Problem]:
-    """What checks of this folder found wrong: a download that finds any replaces the folder."""
+    """What checks of this folder found wrong: a download that finds any replaces the folder.
+
+    None where there is a manifest: then a later check found everything right.
+    """
+    if manifest_path(target).exists():
+        return []
     return [problem for part in read_parts(target) for problem in part.problems]
 
 

@@ -325,6 +325,22 @@ def test_a_folder_that_a_check_found_wrong_is_replaced_and_its_right_files_are_k
     assert checksum(release)["verified"]
 
 
+def test_a_finding_that_a_later_check_overruled_replaces_nothing(
+    download: Download, checksum: Download, pin: Pin, files: dict[str, bytes], target: Path, hub: HubServer
+) -> None:
+    release = pin(files)
+    download(release)
+    (target / "extra.json").write_text("{}")
+    checksum(release)
+    (target / "extra.json").unlink()
+    for index in ("0", "1"):
+        checksum(release, "--shards", "2", "--index", index)
+    before = len(hub.seen())
+    assert download(release)["kind"] == "ok"
+    assert len(hub.seen()) == before
+    assert target.with_name("key.json").exists()
+
+
 def test_a_proxy_from_the_environment_is_used(
     download: Download, pin: Pin, files: dict[str, bytes], hub: HubServer, target: Path
 ) -> None:
