@@ -29,6 +29,7 @@ SLOWEST_DOWNLOAD = 5e6
 """Bytes per second below which a download is given up."""
 SLOWEST_READ = 20e6
 """Bytes per second below which reading from the volume is given up."""
+WORKER_REQUESTS = {"cpu": "1", "memory": "1Gi"}
 SLACK_SECONDS = 1800
 """Seconds of a Job besides moving bytes: pulling its image, and the waits between retries."""
 
@@ -175,7 +176,7 @@ def _pod(
         "imagePullPolicy": "IfNotPresent",
         "args": [*arguments, f"--termination-log={names.TERMINATION_LOG}"],
         "env": [variable("HOME", TEMPORARY_MOUNT), *variables],
-        "resources": {"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"memory": "4Gi"}},
+        "resources": {"requests": dict(WORKER_REQUESTS), "limits": {"memory": "4Gi"}},
         "volumeMounts": [
             mount(pods.WEIGHTS_VOLUME, names.VOLUME_MOUNT),
             mount(pods.TEMPORARY_VOLUME, TEMPORARY_MOUNT),

@@ -1,62 +1,85 @@
-"""How many replicas of a model the nodes have room for now."""
+"""Which nodes take a pod, and how many of it they have room for now."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
 from llmops.catalog.spec import ModelSpec
 from llmops.manifests.engine import GPU_PRODUCT_LABEL, GPU_RESOURCE, GPU_TOLERATION
+from llmops.manifests.jobs import WORKER_REQUESTS
 from llmops.preflight.quantity import quantity
 from llmops.preflight.snapshot import Object
 
 ENDED = ("Succeeded", "Failed")
 
 
-def needs(spec: ModelSpec) -> dict[str, Decimal]:
-    """What one replica asks of its node."""
-    found = {"cpu": quantity(spec.resources.cpu), "memory": quantity(spec.resources.memory)}
-    return found | ({GPU_RESOURCE: Decimal(spec.gpu.count)} if spec.gpu.count else {})
+@dataclass(frozen=True)
+class Ask:
+    """What a pod asks of its node.
+
+    Args:
+        what: What the pod is, for messages: `a replica`.
+        amounts: How much of each resource.
+        product: The GPU that its node has to have.
+        tolerates_gpu_taint: Whether it may go where only what uses the GPU may.
+    """
+
+    what: str
+    amounts: Mapping[str, Decimal]
+    product: str | None = None
+    tolerates_gpu_taint: bool = False
 
 
-def obstacle(spec: ModelSpec, node: Object) -> str | None:
-    """Why a node never takes a replica of this model; None if it does as soon as it has room."""
+JOB = Ask("a Job", {name: quantity(amount) for name, amount in WORKER_REQUESTS.items()})
+
+
+def replica(spec: ModelSpec) -> Ask:
+    """What one replica of a model asks of its node."""
+    amounts = {"cpu": quantity(spec.resources.cpu), "memory": quantity(spec.resources.memory)}
+    if spec.gpu.count:
+        amounts[GPU_RESOURCE] = Decimal(spec.gpu.count)
+    return Ask("a replica", amounts, spec.gpu.product, spec.gpu.count > 0)
+
+
+def obstacle(ask: Ask, node: Object) -> str | None:
+    """Why a node never takes such a pod; None if it does as soon as it has room."""
     labels: Mapping[str, str] = node["metadata"].get("labels") or {}
     node_spec: Mapping[str, Any] = node.get("spec") or {}
-    if spec.gpu.product and labels.get(GPU_PRODUCT_LABEL) != spec.gpu.product:
+    if ask.product and labels.get(GPU_PRODUCT_LABEL) != ask.product:
         return f"has {labels.get(GPU_PRODUCT_LABEL, 'no GPU')}"
     if not _ready(node):
         return "is not ready"
     if node_spec.get("unschedulable"):
         return "is cordoned"
     for taint in node_spec.get("taints") or ():
-        if taint["effect"] != "PreferNoSchedule" and not _tolerated(spec, taint):
+        if taint["effect"] != "PreferNoSchedule" and not _tolerated(ask, taint):
             return f"has the taint {taint['key']}={taint.get('value', '')}:{taint['effect']}"
     allocatable = _allocatable(node)
-    for resource, wanted in needs(spec).items():
+    for resource, wanted in ask.amounts.items():
         if allocatable.get(resource, Decimal(0)) < wanted:
-            return f"has {allocatable.get(resource, 0):f} {resource} in all, and a replica needs {wanted:f}"
+            return f"has {allocatable.get(resource, 0):f} {resource} in all, and {ask.what} needs {wanted:f}"
     return None
 
 
-def slots(spec: ModelSpec, nodes: Iterable[Object], pods: Iterable[Object]) -> int:
-    """How many more replicas the nodes have room for, as the scheduler counts: by what pods ask for, not by use.
+def slots(ask: Ask, nodes: Iterable[Object], pods: Iterable[Object]) -> int:
+    """How many more such pods the nodes have room for, as the scheduler counts: by what pods ask for, not by use.
 
     Args:
-        spec: Of what.
+        ask: What each asks for.
         nodes: All nodes.
         pods: The pods that hold their place.
     """
     held = _held(pods)
-    wanted = needs(spec)
     found = 0
     for node in nodes:
-        if obstacle(spec, node) is None:
+        if obstacle(ask, node) is None:
             allocatable, used = _allocatable(node), held.get(node["metadata"]["name"], Counter())
-            free = {name: allocatable[name] - used[name] for name in wanted}
-            found += max(0, min(int(free[name] // wanted[name]) for name in wanted if wanted[name]))
+            rooms = [(allocatable[name] - used[name]) // wanted for name, wanted in ask.amounts.items() if wanted]
+            found += max(0, int(min(rooms, default=Decimal(0))))
     return found
 
 
@@ -101,6 +124,10 @@ def _ready(node: Object) -> bool:
     return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
 
 
-def _tolerated(spec: ModelSpec, taint: Mapping[str, str]) -> bool:
-    """Whether the engine's pods tolerate it: they tolerate what keeps others off GPUs, and nothing else."""
-    return spec.gpu.count > 0 and taint["key"] == GPU_TOLERATION["key"] and taint["effect"] == GPU_TOLERATION["effect"]
+def _tolerated(ask: Ask, taint: Mapping[str, str]) -> bool:
+    """Engines tolerate what keeps others off GPUs, and nothing else."""
+    return (
+        ask.tolerates_gpu_taint
+        and taint["key"] == GPU_TOLERATION["key"]
+        and taint["effect"] == GPU_TOLERATION["effect"]
+    )

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from llmops.catalog.spec import ModelSpec, SecretKey
 from llmops.manifests.engine import GPU_PRODUCT_LABEL
-from llmops.preflight.capacity import obstacle
+from llmops.preflight.capacity import JOB, Ask, obstacle, replica
 from llmops.preflight.quantity import quantity
 from llmops.preflight.snapshot import Snapshot
 from llmops.preflight.strategy import choose_strategy
@@ -46,6 +46,7 @@ def preflight(release: Release, spec: ModelSpec, snapshot: Snapshot) -> tuple[Fi
     return (
         _image(release),
         _nodes(spec, snapshot),
+        _nodes_of_jobs(snapshot),
         *_room(spec, snapshot),
         *_gpu_memory(release, spec, snapshot),
         _volume(release, snapshot),
@@ -59,20 +60,35 @@ def _image(release: Release) -> Finding:
 
 def _nodes(spec: ModelSpec, snapshot: Snapshot) -> Finding:
     """Whether there are nodes that ever take a replica, full or not."""
-    obstacles = {node["metadata"]["name"]: obstacle(spec, node) for node in snapshot.nodes}
-    fitting = [name for name, why in obstacles.items() if why is None]
+    fitting, told = _fitting(replica(spec), snapshot)
     if fitting:
-        return Finding("ok", "nodes", f"{len(fitting)} of {len(obstacles)} can take a replica: {_some(fitting)}")
-    reasons = Counter(why for why in obstacles.values() if why)
-    told = "; ".join(f"{count} {'node' if count == 1 else 'nodes'}: {why}" for why, count in reasons.most_common())
-    products = sorted(
-        {label for node in snapshot.nodes if (label := (node["metadata"].get("labels") or {}).get(GPU_PRODUCT_LABEL))}
-    )
+        return Finding("ok", "nodes", told)
+    labels = [node["metadata"].get("labels") or {} for node in snapshot.nodes]
+    products = sorted({each[GPU_PRODUCT_LABEL] for each in labels if GPU_PRODUCT_LABEL in each})
     remedy = "Make such a node schedulable, or correct gpu and resources in the model's entry."
     if spec.gpu.product and spec.gpu.product not in products:
         there = f"the cluster has {', '.join(products)}" if products else "no node has that label"
         remedy = f"Add nodes with {GPU_PRODUCT_LABEL}={spec.gpu.product}, or correct gpu.product: {there}."
-    return Finding("error", "nodes", f"no node can take a replica: {told or 'there is none'}", remedy)
+    return Finding("error", "nodes", told, remedy)
+
+
+def _nodes_of_jobs(snapshot: Snapshot) -> Finding:
+    """Whether the Jobs on the volume find a node: they tolerate no taint, and GPUs are not theirs."""
+    fitting, told = _fitting(JOB, snapshot)
+    if fitting:
+        return Finding("ok", "nodes for Jobs", told)
+    return Finding("error", "nodes for Jobs", told, "Add a node without taints, for the download and checksum Jobs.")
+
+
+def _fitting(ask: Ask, snapshot: Snapshot) -> tuple[list[str], str]:
+    """Names of the nodes that take such a pod, and what to say of them or of the others."""
+    obstacles = {node["metadata"]["name"]: obstacle(ask, node) for node in snapshot.nodes}
+    fitting = [name for name, why in obstacles.items() if why is None]
+    if fitting:
+        return fitting, f"{len(fitting)} of {len(obstacles)} can take {ask.what}: {_some(fitting)}"
+    reasons = Counter(why for why in obstacles.values() if why)
+    told = "; ".join(f"{count} {'node' if count == 1 else 'nodes'}: {why}" for why, count in reasons.most_common())
+    return fitting, f"no node can take {ask.what}: {told or 'there is none'}"
 
 
 def _room(spec: ModelSpec, snapshot: Snapshot) -> Iterator[Finding]:
@@ -111,7 +127,7 @@ def _gpu_memory(release: Release, spec: ModelSpec, snapshot: Snapshot) -> Iterat
 def _bytes_of_one_gpu(spec: ModelSpec, snapshot: Snapshot) -> float | None:
     """Of the smallest GPU that may get a replica, by the nodes' labels, else by the spec."""
     labels: list[dict[str, Any]] = [
-        node["metadata"].get("labels") or {} for node in snapshot.nodes if obstacle(spec, node) is None
+        node["metadata"].get("labels") or {} for node in snapshot.nodes if obstacle(replica(spec), node) is None
     ]
     told = [int(each[GPU_MEMORY_LABEL]) * 2**20 for each in labels if str(each.get(GPU_MEMORY_LABEL, "")).isdigit()]
     if told:

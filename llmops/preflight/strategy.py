@@ -7,7 +7,7 @@ from typing import Literal
 
 from llmops import names
 from llmops.catalog.spec import ModelSpec
-from llmops.preflight.capacity import obstacle, slots
+from llmops.preflight.capacity import obstacle, replica, slots
 from llmops.preflight.snapshot import Object, Snapshot
 
 
@@ -37,29 +37,28 @@ def choose_strategy(spec: ModelSpec, snapshot: Snapshot) -> Choice:
     """
     pods = [pod for pod in snapshot.pods if not _is_ours(spec, pod, "canary")]
     lent = _lent(snapshot.stable)
-    free = max(0, slots(spec, snapshot.nodes, pods) - lent)
+    free = max(0, slots(replica(spec), snapshot.nodes, pods) - lent)
     serving = snapshot.stable["spec"].get("replicas", 1) + lent if snapshot.stable else 0
-    if not serving:
-        # The canary goes before the main Deployment comes, so that there is room for one or the other.
-        if free >= spec.replicas:
-            return Choice("surge", free)
-        return _refused(spec, snapshot, free, f"the first release needs room for {_replicas(spec.replicas)}")
-    more = max(0, spec.replicas - serving)
-    surge_needs = more + 1
-    if spec.rollout.strategy != "in-place" and free >= surge_needs:
+    asked, more = spec.rollout.strategy, max(0, spec.replicas - serving)
+    # Before the first release the canary goes before the main Deployment comes: there is room for one or the other.
+    surge_needs = more + 1 if serving else more
+    if free >= surge_needs and (asked != "in-place" or not serving):
         return Choice("surge", free)
-    if spec.rollout.strategy == "surge":
-        return _refused(spec, snapshot, free, f"rollout.strategy surge needs room for {_replicas(surge_needs)} more")
-    if serving < 2:
+    if not serving:
+        reason = f"the first release needs room for {_count(more, 'replica')}"
+    elif asked == "surge":
+        reason = f"rollout.strategy surge needs room for {_count(surge_needs, 'replica')} more"
+    elif serving < 2:
         reason = (
-            f"there is no room for {_replicas(surge_needs)} more, and stable's only replica is not taken from its users"
+            f"{_count(surge_needs, 'replica')} more would be needed, as stable's only one is not taken from its users"
         )
-        return _refused(spec, snapshot, free, reason)
-    if free < more:
-        return _refused(spec, snapshot, free, f"spec.replicas asks for {_replicas(more)} more than stable has")
-    if not _each_place_fits(spec, snapshot, pods):
-        return _refused(spec, snapshot, free, "the place of a replica of stable is too small, or on other nodes")
-    return Choice("in-place", free)
+    elif free < more:
+        reason = f"the spec asks for {_count(more, 'replica')} more than stable has"
+    elif not _each_place_fits(spec, snapshot, pods):
+        reason = "the place of a replica of stable is too small, or on other nodes"
+    else:
+        return Choice("in-place", free)
+    return _refused(spec, snapshot, free, reason)
 
 
 def _lent(stable: Object | None) -> int:
@@ -69,9 +68,9 @@ def _lent(stable: Object | None) -> int:
 
 def _each_place_fits(spec: ModelSpec, snapshot: Snapshot, pods: list[Object]) -> bool:
     """Whether a replica of the new release fits wherever one of stable's goes."""
-    free = slots(spec, snapshot.nodes, pods)
+    free = slots(replica(spec), snapshot.nodes, pods)
     stable = [pod for pod in pods if _is_ours(spec, pod, "stable") and pod["spec"].get("nodeName")]
-    return all(slots(spec, snapshot.nodes, [pod for pod in pods if pod is not one]) > free for one in stable)
+    return all(slots(replica(spec), snapshot.nodes, [pod for pod in pods if pod is not one]) > free for one in stable)
 
 
 def _is_ours(spec: ModelSpec, pod: Object, track: names.Track) -> bool:
@@ -80,13 +79,15 @@ def _is_ours(spec: ModelSpec, pod: Object, track: names.Track) -> bool:
 
 
 def _refused(spec: ModelSpec, snapshot: Snapshot, free: int, reason: str) -> Choice:
-    fitting = sum(obstacle(spec, node) is None for node in snapshot.nodes)
-    leaving = sum("deletionTimestamp" in pod["metadata"] for pod in snapshot.pods)
-    what = f"{spec.gpu.count} x {spec.gpu.product or 'GPU'}" if spec.gpu.count else "CPU"
-    refusal = f"{reason}; {_replicas(free)} of {what} fit now, on {fitting} suitable nodes"
+    fitting = {node["metadata"]["name"] for node in snapshot.nodes if obstacle(replica(spec), node) is None}
+    leaving = sum(
+        "deletionTimestamp" in pod["metadata"] and pod["spec"].get("nodeName") in fitting for pod in snapshot.pods
+    )
+    each = f" of {spec.gpu.count} x {spec.gpu.product or 'GPU'}" if spec.gpu.count else ""
+    refusal = f"{reason}; there is room for {_count(free, 'replica')}{each} on {_count(len(fitting), 'suitable node')}"
     remedy = "Free or add such nodes"
     if leaving:
-        remedy = f"Wait for the {leaving} pods that are ending, or free or add such nodes"
+        remedy = f"Wait for {_count(leaving, 'pod')} to end, or free or add such nodes"
     if spec.rollout.strategy == "surge" and spec.replicas > 1:
         remedy += ", or allow rollout.strategy auto, which takes a replica from stable"
     elif spec.replicas < 2:
@@ -94,5 +95,5 @@ def _refused(spec: ModelSpec, snapshot: Snapshot, free: int, reason: str) -> Cho
     return Choice(None, free, refusal, f"{remedy}.")
 
 
-def _replicas(count: int) -> str:
-    return "1 replica" if count == 1 else f"{count} replicas"
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

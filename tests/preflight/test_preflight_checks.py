@@ -20,7 +20,14 @@ def of(findings: tuple[Finding, ...], subject: str) -> Finding:
 def test_a_cluster_that_can_take_it(spec: Make, snapshot: Make, release: Make) -> None:
     findings = preflight(release(), spec(), snapshot())
     assert {each.severity for each in findings} == {"ok"}
-    assert [each.subject for each in findings] == ["image", "nodes", "room", "GPU memory", "volume llmops-weights"]
+    assert [each.subject for each in findings] == [
+        "image",
+        "nodes",
+        "nodes for Jobs",
+        "room",
+        "GPU memory",
+        "volume llmops-weights",
+    ]
     assert not any(each.remedy for each in findings)
 
 
@@ -30,7 +37,7 @@ def test_every_error_has_a_remedy(spec: Make, snapshot: Make, release: Make) -> 
     )
     findings = preflight(release(10**15), model, snapshot(nodes=(), claim=None))
     wrong = [each for each in findings if each.severity != "ok"]
-    assert len(wrong) == 5
+    assert len(wrong) == 6
     assert all(each.remedy and each.message for each in wrong)
 
 
@@ -48,6 +55,12 @@ def test_nodes_that_are_tainted_otherwise(spec: Make, snapshot: Make, release: M
     found = of(preflight(release(), spec(), snapshot(nodes=(node(taints=taints),))), "nodes")
     assert found.severity == "error"
     assert "sku=gpu:NoSchedule" in found.message
+
+
+def test_jobs_need_a_node_without_taints(spec: Make, snapshot: Make, release: Make, node: Make) -> None:
+    found = of(preflight(release(), spec(), snapshot(nodes=(node(),))), "nodes for Jobs")
+    assert found.severity == "error"
+    assert found.message == "no node can take a Job: 1 node: has the taint nvidia.com/gpu=present:NoSchedule"
 
 
 def test_no_room(spec: Make, snapshot: Make, release: Make, pod: Make) -> None:

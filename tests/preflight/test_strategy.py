@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmops.catalog.spec import ModelSpec
-from llmops.preflight.capacity import obstacle, slots
+from llmops.preflight.capacity import JOB, obstacle, replica, slots
 from llmops.preflight.snapshot import Snapshot
 from llmops.preflight.strategy import choose_strategy
 from llmops.settings import Settings
@@ -28,29 +28,34 @@ def stable(replicas: int, lent: int = 0) -> dict[str, Any]:
 
 def test_room_is_what_is_offered_less_what_is_asked_for(node: Make, pod: Make, spec: Make) -> None:
     nodes = [node("a", 4), node("b", 2)]
-    assert slots(spec(), nodes, []) == 6
-    assert slots(spec(), nodes, [pod("a"), pod("a"), pod("b")]) == 3
-    assert slots(spec(gpu={"count": 2}), nodes, [pod("a")]) == 1 + 1
-    assert slots(spec(gpu={"count": 4}), nodes, [pod("a")]) == 0
+    assert slots(replica(spec()), nodes, []) == 6
+    assert slots(replica(spec()), nodes, [pod("a"), pod("a"), pod("b")]) == 3
+    assert slots(replica(spec(gpu={"count": 2})), nodes, [pod("a")]) == 1 + 1
+    assert slots(replica(spec(gpu={"count": 4})), nodes, [pod("a")]) == 0
 
 
 def test_pods_that_have_ended_or_have_no_node_hold_nothing(node: Make, pod: Make, spec: Make) -> None:
     gone = [pod("a", phase="Succeeded"), pod("a", phase="Failed"), pod(None, phase="Pending")]
-    assert slots(spec(), [node("a")], gone) == 1
-    assert slots(spec(), [node("a")], [pod("a", phase="Pending")]) == 0
+    assert slots(replica(spec()), [node("a")], gone) == 1
+    assert slots(replica(spec()), [node("a")], [pod("a", phase="Pending")]) == 0
 
 
 def test_cpu_and_memory_count_as_well(node: Make, pod: Make, spec: Make) -> None:
     wide = node("a", 8, allocatable={"cpu": "4", "memory": "64Gi"})
-    assert slots(spec(resources={"cpu": "2", "memory": "1Gi"}), [wide], []) == 2
-    assert slots(spec(resources={"cpu": "500m", "memory": "20Gi"}), [wide], []) == 3
-    assert slots(spec(resources={"cpu": "2", "memory": "1Gi"}), [wide], [pod("a", 0)]) == 1
+    assert slots(replica(spec(resources={"cpu": "2", "memory": "1Gi"})), [wide], []) == 2
+    assert slots(replica(spec(resources={"cpu": "500m", "memory": "20Gi"})), [wide], []) == 3
+    assert slots(replica(spec(resources={"cpu": "2", "memory": "1Gi"})), [wide], [pod("a", 0)]) == 1
 
 
 def test_a_model_on_cpu_goes_anywhere_but_on_tainted_nodes(node: Make, spec: Make) -> None:
     on_cpu = spec(gpu={"count": 0}, resources={"cpu": "32", "memory": "1Gi"})
-    assert slots(on_cpu, [node("a", 0), node("b", 1)], []) == 2
-    assert "taint nvidia.com/gpu=present:NoSchedule" in str(obstacle(on_cpu, node("b", 1)))
+    assert slots(replica(on_cpu), [node("a", 0), node("b", 1)], []) == 2
+    assert "taint nvidia.com/gpu=present:NoSchedule" in str(obstacle(replica(on_cpu), node("b", 1)))
+
+
+def test_a_job_goes_where_no_taint_is(node: Make) -> None:
+    assert obstacle(JOB, node("a", 0)) is None
+    assert "taint" in str(obstacle(JOB, node("b", 1)))
 
 
 def test_init_containers_and_overhead_count_as_the_scheduler_counts_them(node: Make, pod: Make, spec: Make) -> None:
@@ -58,7 +63,7 @@ def test_init_containers_and_overhead_count_as_the_scheduler_counts_them(node: M
     one = node("a", 0, allocatable={"cpu": "10", "memory": "64Gi"})
 
     def held(**changes: Any) -> int:
-        return 10 - slots(needs, [one], [pod("a", 0, spec=changes)])
+        return 10 - slots(replica(needs), [one], [pod("a", 0, spec=changes)])
 
     def ask(cpu: str, **more: Any) -> dict[str, Any]:
         return {"resources": {"requests": {"cpu": cpu}}, **more}
@@ -87,9 +92,9 @@ def test_init_containers_and_overhead_count_as_the_scheduler_counts_them(node: M
 def test_a_node_that_never_takes_a_replica_says_why(
     node: Make, spec: Make, changes: dict[str, Any], words: str | None
 ) -> None:
-    found = obstacle(spec(), node(**changes))
+    found = obstacle(replica(spec()), node(**changes))
     assert found is None if words is None else words in str(found)
-    assert slots(spec(), [node(**changes)], []) == (1 if words is None else 0)
+    assert slots(replica(spec()), [node(**changes)], []) == (1 if words is None else 0)
 
 
 # The choice
@@ -188,11 +193,11 @@ def test_a_refusal_says_what_is_there_and_what_to_do(node: Make, pod: Make, spec
     leaving = pod("n0", metadata={"deletionTimestamp": "2026-11-25T00:00:00Z"})
     found = choose_strategy(spec(), snapshot(nodes=[node("n0")], pods=[leaving]))
     assert found.refusal == (
-        "the first release needs room for 1 replica; 0 replicas of 1 x NVIDIA-L40S fit now, on 1 suitable nodes"
+        "the first release needs room for 1 replica; there is room for 0 replicas of 1 x NVIDIA-L40S on 1 suitable node"
     )
-    assert "Wait for the 1 pods that are ending" in found.remedy
+    assert "Wait for 1 pod to end" in found.remedy
     only = choose_strategy(spec(), snapshot(nodes=[node("n0")], pods=[pod("n0", model="tiny")], stable=stable(1)))
-    assert "only replica is not taken from its users" in only.refusal
+    assert "stable's only one is not taken from its users" in only.refusal
     assert "set replicas to 2 or more" in only.remedy
     surge = spec(replicas=2, rollout={"strategy": "surge"})
     pods = [pod("n0", model="tiny"), pod("n1", model="tiny")]
