@@ -27,6 +27,27 @@ def test_the_recording_holds_every_exchange() -> None:
     assert list(RECORDED) == [exchange.name for exchange in EXCHANGES]
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        [1, 2],
+        {"messages": "hello"},
+        {"messages": ["hello"]},
+        {"messages": [{"role": "user", "content": "x"}], "temperature": "warm"},
+        {"messages": [{"role": "user", "content": "x"}], "max_tokens": "many"},
+        {"messages": [{"role": "user", "content": "x"}], "stream_options": 3},
+        {"messages": [{"role": "user", "content": "x"}], "stop": 3},
+        {"messages": [{"role": "user", "content": "x"}], "n": 2},
+        {"messages": [{"role": "user", "content": "x " * 1015}]},
+    ],
+)
+async def test_a_malformed_request_is_the_clients_mistake(engine: EngineProcess, body: object) -> None:
+    url = f"{engine.url}/v1/chat/completions"
+    async with aiohttp.ClientSession() as session, session.post(url, json=body) as answer:
+        assert answer.status == 400
+        assert (await answer.json())["error"]["code"] == 400
+
+
 async def test_the_openai_client_understands_answers_streams_and_errors(engine: EngineProcess) -> None:
     async with openai.AsyncOpenAI(base_url=f"{engine.url}/v1", api_key="none", max_retries=0) as client:
         question = "What is the capital of France?"

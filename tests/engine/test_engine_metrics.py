@@ -101,7 +101,7 @@ async def test_beyond_max_num_seqs_requests_wait_in_their_order(start: Start, tm
     assert sample(text, "vllm:num_requests_waiting_by_reason", reason="capacity") == 6
     # Four prompts of 11 tokens in a cache of four contexts.
     assert sample(text, "vllm:kv_cache_usage_perc") == pytest.approx(4 * 11 / (4 * 128))
-    await asyncio.gather(*tasks)
+    await asyncio.wait_for(asyncio.gather(*tasks), 10)
     assert [{*ended[:4]}, {*ended[4:8]}, {*ended[8:]}] == [{0, 1, 2, 3}, {4, 5, 6, 7}, {8, 9}]
     text = await scrape(engine.url)
     # The fifth waits one round, the ninth two: four rounds of 0.3 s and two of 0.6 s, less the pace of arrival.

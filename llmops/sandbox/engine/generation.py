@@ -29,6 +29,7 @@ class Request:
     stop: tuple[str, ...] = ()
     ignore_eos: bool = False
     stream: bool = False
+    include_usage: bool = False
 
 
 @dataclass(frozen=True)

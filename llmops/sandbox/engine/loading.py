@@ -133,7 +133,7 @@ def check_weights(folder: Path, config: Mapping[str, Any]) -> Weights:
     """Check that every tensor is there whole.
 
     Raises:
-        LoadError: No safetensors, a shard or tensor of the index is missing, or a file is not as long as its header says.
+        LoadError: No safetensors, something of the index is missing, or a file is not as long as its header says.
     """
     files = tuple(sorted(folder.glob("*.safetensors")))
     if not files:

@@ -212,6 +212,8 @@ def _request(body: Body, prompt: str, count: int, param: str, max_model_len: int
     stop = body.get("stop") or ()
     limit = wanted if wanted is not None else default
     room = max_model_len - count
+    if room < 1:
+        raise _invalid("max_tokens", "max_tokens must be at least 1, got 0.", 0)
     return Request(
         prompt=prompt,
         prompt_tokens=count,
@@ -220,6 +222,7 @@ def _request(body: Body, prompt: str, count: int, param: str, max_model_len: int
         stop=(stop,) if isinstance(stop, str) else tuple(stop),
         ignore_eos=bool(body.get("ignore_eos")),
         stream=bool(body.get("stream")),
+        include_usage=bool((body.get("stream_options") or {}).get("include_usage")),
     )
 
 
@@ -280,10 +283,10 @@ class Chunks:
 
     DONE = b"data: [DONE]\n\n"
 
-    def __init__(self, kind: Kind, served: Served, model: str, *, include_usage: bool) -> None:
+    def __init__(self, kind: Kind, served: Served, model: str, request: Request) -> None:
         self._kind = kind
         self._fingerprint = served.fingerprint
-        self._include_usage = include_usage
+        self._request = request
         self._head: Body = {
             "id": new_id(kind),
             "object": "chat.completion.chunk" if kind == "chat" else "text_completion",
@@ -334,15 +337,15 @@ class Chunks:
             return self._before + json.dumps(output.text).encode() + self._after
         ending = {"finish_reason": output.finish_reason, "stop_reason": output.stop_reason}
         content: Body = {**self._head, "choices": [self._choice(output.text) | ending]}
-        if not self._include_usage:
+        if not self._request.include_usage:
             content["system_fingerprint"] = self._fingerprint
         return self._event(content)
 
-    def last(self, request: Request, tokens: int) -> bytes:
+    def last(self, tokens: int) -> bytes:
         """What comes after the last token: the usage where it was asked for, and the end."""
-        if not self._include_usage:
+        if not self._request.include_usage:
             return self.DONE
-        counts = usage(request.prompt_tokens, tokens)
+        counts = usage(self._request.prompt_tokens, tokens)
         ending: Body = {"choices": [], "usage": counts, "system_fingerprint": self._fingerprint}
         return self._event({**self._head, **ending}) + self.DONE
 
@@ -352,3 +355,15 @@ class Chunks:
 
 
 Parser = Callable[[Body, int], Request]
+
+
+def checked(parse: Parser, body: Body, max_model_len: int) -> Request:
+    """Parse a request; a field of a type that the parser did not expect is the client's mistake, too.
+
+    Raises:
+        ApiError: 400.
+    """
+    try:
+        return parse(body, max_model_len)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ApiError(400, f"1 validation error:\n  {error}", "Bad Request", "body") from error

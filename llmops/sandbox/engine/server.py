@@ -17,12 +17,12 @@ from llmops.sandbox.engine.generation import Aborted, Engine, Request
 from llmops.sandbox.engine.metrics import Metrics
 from llmops.sandbox.engine.protocol import (
     ApiError,
-    Body,
     Chunks,
     Kind,
     Parser,
     Served,
     chat_request,
+    checked,
     engine_dead,
     parse_body,
     text_request,
@@ -130,7 +130,7 @@ class Server:
     def _completions(self, kind: Kind, parse: Parser) -> Handler:
         async def handler(http: web.Request) -> web.StreamResponse:
             body = parse_body(await http.read())
-            request = parse(body, self._served.max_model_len)
+            request = checked(parse, body, self._served.max_model_len)
             self._served.check_name(body)
             if self._engine.stopping:
                 # vLLM answers so while it drains: its renderer is gone already, its HTTP server is not.
@@ -138,7 +138,7 @@ class Server:
             await self._fail_on_purpose()
             model = str(body.get("model") or self._served.names[0])
             if request.stream:
-                return await self._stream(http, kind, body, model, request)
+                return await self._stream(http, kind, model, request)
             try:
                 outputs = [output async for output in self._engine.generate(request)]
             except Aborted as error:
@@ -161,11 +161,8 @@ class Server:
         if behaviour.completions == "hang":
             await asyncio.Event().wait()
 
-    async def _stream(
-        self, http: web.Request, kind: Kind, body: Body, model: str, request: Request
-    ) -> web.StreamResponse:
-        options = body.get("stream_options") or {}
-        chunks = Chunks(kind, self._served, model, include_usage=bool(options.get("include_usage")))
+    async def _stream(self, http: web.Request, kind: Kind, model: str, request: Request) -> web.StreamResponse:
+        chunks = Chunks(kind, self._served, model, request)
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
         await response.prepare(http)
         tokens = 0
@@ -180,6 +177,6 @@ class Server:
             except Aborted:
                 await response.write(chunks.error(engine_dead()))
             else:
-                await response.write(chunks.last(request, tokens))
+                await response.write(chunks.last(tokens))
             await response.write_eof()
         return response
