@@ -43,7 +43,8 @@ bench: $(READY) ## Measure against the tools of the field; writes build/bench.js
 dev: $(READY) ## The Dagster UI on the sandbox (what `make demo` did is in it), until Ctrl-C
 	$(BIN)/python -m llmops.dev
 
-e2e-vllm: $(READY) ## Check the simulated engine against the real vLLM on CPU (installs it: 2.5 GB)
+e2e-vllm: $(READY) ## Check the simulated engine against the real vLLM on CPU (installs it first: 6 GB)
+	$(BIN)/python -m llmops.sandbox.vllm
 	$(BIN)/pytest tests/e2e_vllm
 
 constraints: $(READY) ## Pin all dependencies anew into requirements.txt
