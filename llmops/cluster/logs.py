@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import queue
 import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import urllib3
@@ -22,47 +22,50 @@ LOOK_SECONDS = 0.25
 
 SILENCE_SECONDS = 300.0
 PAUSE_SECONDS = 0.5
+MARGIN_SECONDS = 1
 
 _STAMP = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?Z(?: |$)")
 
 
-@dataclass
 class Bookmark:
     """Where in a log a reader stands, by the timestamps that the kubelet gives to lines.
 
-    A log can only be asked for from a whole second on, so that a reader who comes back gets again as many lines as
-    it has read of the newest second. Counting them, and not comparing times alone, keeps lines apart that have the
-    same time, or come a little out of order because a program wrote them to two streams.
+    A log can only be asked for from a whole second on, so that a reader who comes back gets lines again, and has to
+    leave out as many as it has read of that time. Counting them, and not comparing times alone, keeps lines apart
+    that have the same time. It goes back one second more than it would have to, because lines that a program wrote
+    to two streams come a little out of order.
     """
 
-    _second: str = ""
-    _newest: tuple[str, str] = ("", "")
-    _count: int = 0
-    _again: int = 0
+    def __init__(self) -> None:
+        self._counts: dict[int, int] = {}
+        self._newest = (0, "")
+        self._again = 0
 
     def since(self) -> str | None:
         """Value of `sinceTime` to go on from; None from the beginning."""
-        return f"{self._second}Z" if self._second else None
+        if not self._counts:
+            return None
+        return dt.datetime.fromtimestamp(self._newest[0] - MARGIN_SECONDS, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
     def resume(self) -> None:
-        """A new connection begins: the lines of the newest second will come again."""
-        self._again = self._count
+        """A new connection begins: what was read since that time will come again."""
+        self._again = sum(self._counts.values())
 
     def take(self, line: str) -> str | None:
         """The text of a line as it came with its timestamp, or None if it was read before."""
         match = _STAMP.match(line)
         if match is None:
             return line
-        second, stamp = match[1], (match[1], (match[2] or "").ljust(9, "0"))
+        second = int(dt.datetime.fromisoformat(f"{match[1]}Z").timestamp())
+        stamp = (second, (match[2] or "").ljust(9, "0"))
         if self._again and stamp <= self._newest:
             self._again -= 1
             return None
         # A line newer than all before: the log was rotated meanwhile, and nothing more of it comes again.
         self._again = 0
-        if second >= self._second:
-            self._count = self._count + 1 if second == self._second else 1
-            self._second = second
         self._newest = max(self._newest, stamp)
+        self._counts[second] = self._counts.get(second, 0) + 1
+        self._counts = {at: count for at, count in self._counts.items() if at >= self._newest[0] - MARGIN_SECONDS}
         return line[match.end() :]
 
 

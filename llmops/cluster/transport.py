@@ -20,6 +20,7 @@ from urllib3.exceptions import HTTPError
 
 from llmops.cluster.problems import Call, parse_status, refusal
 from llmops.errors import BadInput, LlmopsError, Unavailable
+from llmops.retries import parse_retry_after
 from llmops.settings import Settings
 
 PATIENCE_SECONDS = 60.0
@@ -136,7 +137,7 @@ class Transport:
         if 200 <= response.status < 300:
             return response
         status = parse_status(response.data)
-        retry_after = _retry_after(response.headers.get("Retry-After"))
+        retry_after = parse_retry_after(response.headers.get("Retry-After"))
         problem = refusal(response.status, response.reason or "", status, call, retry_after=retry_after)
         passing = isinstance(problem, Unavailable)
         # Just after its start an API server does not know the roles yet, and says so in this way.
@@ -255,11 +256,6 @@ def _distrusts(error: BaseException | None) -> bool:
             return True
         error = next((arg for arg in error.args if isinstance(arg, BaseException)), error.__cause__)
     return False
-
-
-def _retry_after(value: str | None) -> float | None:
-    """Seconds of a Retry-After header; dates, which the API server never sends, count as none."""
-    return float(value) if value and value.isdigit() else None
 
 
 _backoff = tenacity.wait_exponential_jitter(multiplier=0.2, max=LONGEST_PAUSE_SECONDS, jitter=0.2)

@@ -119,6 +119,8 @@ def wait_for_job(
     deadline = time.monotonic() + timeout
     job = _present(cluster, "Job", name)
     pods = Pods(cluster, runs_once=True, allow_pending=allow_pending_seconds)
+    if (end := job_end(job)) is not None:
+        return _outcome(name, job, end, pods, _pods_of(cluster, job))
     watched = _One(job)
     with Feed[Event | str]() as feed:
         feed.add("job", cluster.open_watch("Job", name=name, timeout=timeout))
@@ -133,8 +135,12 @@ def wait_for_job(
             if on_line is not None:
                 _follow_new(feed, cluster, current, mine)
             if (end := job_end(current)) is not None:
-                _last_lines(feed, on_line)
-                return _outcome(cluster, name, current, end, pods)
+                # The Job's end may be told before that of its pods.
+                latest = _pods_of(cluster, current)
+                if on_line is not None:
+                    _follow_new(feed, cluster, current, latest)
+                    _last_lines(feed, on_line)
+                return _outcome(name, current, end, pods, latest)
             if (found := pods.beyond_hope(mine)) is not None:
                 return JobOutcome(name, False, 0.0, found.cause, diagnosis=found)
             if time.monotonic() >= deadline:
@@ -324,19 +330,24 @@ def _follow_new(feed: Feed[Event | str], cluster: Cluster, job: Object, pods: li
             feed.add(f"log {name}", _Log(cluster, name, str(started[0]["name"]), prefix))
 
 
-def _last_lines(feed: Feed[Event | str], on_line: Callable[[str], None] | None) -> None:
+def _last_lines(feed: Feed[Event | str], on_line: Callable[[str], None]) -> None:
     """Hand out what the logs of a Job that has ended still have to say."""
     deadline = time.monotonic() + LAST_LINES_SECONDS
     while any(name.startswith("log ") for name in feed.open) and (left := deadline - time.monotonic()) > 0:
         step = feed.next(left)
-        if step is not None and isinstance(step[1], str) and on_line is not None:
+        if step is not None and isinstance(step[1], str):
             on_line(step[1])
 
 
-def _outcome(cluster: Cluster, name: str, job: Object, end: JobEnd, pods: Pods) -> JobOutcome:
-    # The Job's end may be told before that of its pods; pods that are gone are remembered.
-    latest = {uid_of(pod): pod for pod in cluster.list("Pod", labels={JOB_NAME: name})}
-    mine = [pod for pod in (pods.deleted | pods.live | latest).values() if owned_by(pod, uid_of(job))]
+def _pods_of(cluster: Cluster, job: Object) -> list[Object]:
+    found = cluster.list("Pod", labels={JOB_NAME: str(job["metadata"]["name"])})
+    return [pod for pod in found if owned_by(pod, uid_of(job))]
+
+
+def _outcome(name: str, job: Object, end: JobEnd, pods: Pods, latest: list[Object]) -> JobOutcome:
+    """How a Job ended, by its pods as they are now, and those seen before that are gone."""
+    known = pods.deleted | pods.live | {uid_of(pod): pod for pod in latest}
+    mine = [pod for pod in known.values() if owned_by(pod, uid_of(job))]
     if end.succeeded:
         return JobOutcome(name, True, end.seconds, end.reason, results(mine))
     failed = max((pod for pod in mine if not pods.find(pod).healthy), key=_ended_at, default=None)

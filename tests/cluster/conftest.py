@@ -66,7 +66,7 @@ def settings(plane: ControlPlane) -> Settings:
 def cluster(settings: Settings) -> Cluster:
     found = Cluster.connect(settings)
     found.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": settings.namespace}})
-    eventually(lambda: found.get("ServiceAccount", "default"))
+    eventually(lambda: found.get("ServiceAccount", "default"), seconds=60)
     return found
 
 
@@ -157,16 +157,19 @@ def eventually(look: Callable[[], T | None], seconds: float = 20) -> T:
 
 @contextmanager
 def api_server_away(plane: ControlPlane) -> Generator[None]:
-    """The API server is killed on entry and started again on exit."""
+    """The API server is killed on entry and started again on exit.
+
+    So are the controllers, which would else look for it again only after a back-off that grows with each test.
+    """
     pid = plane.apiserver.pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
     try:
         yield
     finally:
-        plane.apiserver.stop()
-        plane.start_apiserver()
-        plane.wait_ready(60)
+        for daemon in (plane.apiserver, plane.controller_manager, plane.scheduler):
+            daemon.stop()
+        plane.up()
 
 
 def config_map(name: str, **data: str) -> Object:
