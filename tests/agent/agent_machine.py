@@ -49,7 +49,7 @@ class Refused(Exception):
         self.code = code
 
 
-def eventually(action: Callable[[], T], seconds: float = 15.0) -> T:
+def eventually(action: Callable[[], T | None], seconds: float = 15.0) -> T:
     """The first true value of `action()`."""
     deadline = time.monotonic() + seconds
     while not (found := action()):

@@ -48,14 +48,14 @@ def render(line: bytes, options: LogOptions) -> bytes:
     return (stamp + b" " if options.timestamps else b"") + text + end
 
 
-def tail_offset(path: Path, lines: int) -> int:
-    """Where the last `lines` lines of a file begin."""
+def tail_offset(path: Path, lines: int, block_size: int = CHUNK) -> int:
+    """Where the last `lines` lines of a file begin; read backwards in blocks."""
     with path.open("rb") as file:
         position = file.seek(0, 2)
         # The end of the last line doesn't begin another.
         found, end = 0, position - 1
         while position > 0:
-            start = max(0, position - CHUNK)
+            start = max(0, position - block_size)
             file.seek(start)
             block = file.read(position - start)[: max(0, end - start)]
             while (index := block.rfind(b"\n")) >= 0:
