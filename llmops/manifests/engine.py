@@ -185,7 +185,7 @@ def _metadata(
 def _pod(release: Release, settings: Settings, selector: dict[str, str]) -> Manifest:
     placement: Manifest = {}
     if release.gpu.count:
-        placement["tolerations"] = [GPU_TOLERATION]
+        placement["tolerations"] = [dict(GPU_TOLERATION)]
     if release.gpu.product:
         placement["nodeSelector"] = {GPU_PRODUCT_LABEL: release.gpu.product}
     return placement | {

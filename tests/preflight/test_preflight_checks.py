@@ -132,6 +132,7 @@ def claim(modes: list[str], phase: str = "Bound", storage: str = "500Gi") -> dic
         (claim(["ReadWriteOnce"]), "error", "pods on several nodes"),
         (claim(["ReadWriteMany"], "Lost"), "error", "has lost its volume"),
         (claim(["ReadWriteMany"], "Pending"), "ok", "is Pending"),
+        (claim(["ReadWriteMany"], storage="2G"), "ok", "is Bound"),
         (claim(["ReadWriteMany"], storage="1500M"), "warning", "no room for the next release"),
         (claim(["ReadWriteMany"], storage="900M"), "error", "the weights are 1.0 GB"),
     ],
