@@ -157,6 +157,10 @@ class RegistryServer(StandIn):
         image = self._images.resolve(f"{known[0].repository}{separator}{reference}")
         if image is None:
             return self.error(404, "MANIFEST_UNKNOWN", f"manifest unknown: {name} has no {reference}")
+        accepted = request.headers.get("Accept", "*/*")
+        if MANIFEST_TYPE not in accepted and "*/*" not in accepted:
+            message = "OCI manifest found, but accept header does not support OCI manifests"
+            return self.error(404, "MANIFEST_UNKNOWN", message)
         return web.Response(
             body=manifest_bytes(image),
             headers={

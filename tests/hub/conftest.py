@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -10,7 +11,7 @@ from llmops.sandbox.hub import HubServer, HubStore
 from llmops.sandbox.standin import in_thread
 
 REPO = "acme/tiny"
-WEIGHTS = bytes(range(256)) * 4096  # 1 MiB
+WEIGHTS = Random(0).randbytes(1 << 20)
 FILES: dict[str, bytes | str | Path] = {
     "README.md": "# Tiny\n",
     "config.json": '{"model_type": "llama"}',

@@ -96,6 +96,8 @@ def test_what_is_not_there(server: RegistryServer, token: dict[str, str]) -> Non
     ):
         answer = httpx2.get(server.url + path, headers=token)
         assert (answer.status_code, answer.json()["errors"][0]["code"]) == (404, code)
+    old = {**token, "Accept": "application/vnd.docker.distribution.manifest.v2+json"}
+    assert httpx2.get(f"{server.url}{BASE}/manifests/latest", headers=old).status_code == 404
     scope = {"service": "llmops-sandbox", "scope": "repository:acme/none:pull"}
     other = {"Authorization": f"Bearer {httpx2.get(f'{server.url}/token', params=scope).json()['token']}"}
     for path in ("tags/list", "manifests/latest"):
