@@ -54,7 +54,7 @@ def download(pins: Pins, *, root: Path, staging: Path, target: Path, token_file:
         missing = _missing(pins, staging)
         there = pins.size - sum(file.size - hub.received(file) for file in missing)
         _need_space(root, pins.size - there)
-        with Progress(pins.size, done=there, seen_elsewhere=hub.received_by_xet) as progress:
+        with Progress(pins.size, done=there) as progress:
             fetch_all(missing, hub, staging, target if target.is_dir() else None, progress)
         _publish(staging, target)
         return Result("download", "ok", f"{target.name}: {len(pins.files)} files", details=progress.figures())

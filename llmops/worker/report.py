@@ -18,7 +18,7 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -173,17 +173,15 @@ class Progress:
     Args:
         total: Bytes of the whole work.
         done: Bytes that were there at the start; they do not count as speed.
-        seen_elsewhere: Bytes that someone else writes and that only a look at the volume tells.
     """
 
-    def __init__(self, total: int, *, done: int = 0, seen_elsewhere: Callable[[], int] | None = None) -> None:
+    def __init__(self, total: int, *, done: int = 0) -> None:
         self._total = total
         self._start = done
         self._bytes = done
         self._began = time.monotonic()
         self._lock = threading.Lock()
         self._ended = threading.Event()
-        self._seen_elsewhere = seen_elsewhere
         self._thread = threading.Thread(target=self._tell, name="progress", daemon=True)
 
     def __enter__(self) -> Progress:
@@ -202,7 +200,7 @@ class Progress:
     def figures(self) -> dict[str, Any]:
         """Bytes done, seconds since the start, and MB/s of what was done since."""
         seconds = max(time.monotonic() - self._began, 1e-6)
-        done = self._bytes + (self._seen_elsewhere() if self._seen_elsewhere else 0)
+        done = self._bytes
         return {
             "bytes": done,
             "total": self._total,

@@ -1,29 +1,28 @@
-"""One file from the hub, through `huggingface_hub`: what stays right for Xet, redirects, retries and resume.
+"""One file from the hub, continued at any byte, hashed while the bytes are in memory.
 
-Files that the hub serves over HTTP go through the library's `http_get`, which continues a part, into a writer that
-hashes the bytes while they are in memory: `hf_hub_download` would start from zero after a kill, since it names its
-parts by chance. Files that the hub keeps in Xet go through `hf_hub_download` and are hashed from the page cache.
+`huggingface_hub` asks for the file (addresses, redirects, access, retries) and `http_get` of it, or the Xet client
+under it, brings the bytes into a writer that hashes them. `hf_hub_download` itself would start from zero after a
+kill, since it names its parts by chance.
 """
 
 from __future__ import annotations
 
-import errno
-import shutil
 import threading
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, set_client_factory
+from huggingface_hub import get_hf_file_metadata, hf_hub_url, set_client_factory
 from huggingface_hub.file_download import http_get
 from huggingface_hub.utils import build_hf_headers
 from huggingface_hub.utils._runtime import is_xet_available
 
-from llmops.worker.hashing import Hash, feed, hash_file, hasher
+from llmops.worker.hashing import Hash, feed, hasher
 from llmops.worker.hub_errors import HUB_ERRORS, retry_after, told_apart
 from llmops.worker.kernel import start_writing
 from llmops.worker.pins import FilePin, Pins
 from llmops.worker.report import Progress, WorkerError, emit
 from llmops.worker.stream import client
+from llmops.worker.xet import XetStreams
 
 WAIT_LIMIT_SECONDS = 900.0  # In all, for a hub that says when to come back; a Job's retry comes after that.
 WAIT_DEFAULT_SECONDS = 10.0
@@ -51,11 +50,9 @@ class Hub:
     def __init__(self, pins: Pins, work: Path, token_file: Path | None) -> None:
         self._pins = pins
         self._parts = work / "parts"
-        self._xet = work / "xet"
-        # What an earlier, killed run left of Xet transfers cannot be continued.
-        shutil.rmtree(self._xet, ignore_errors=True)
         self._token: str | bool = _read_token(token_file) if token_file else False
         self._headers = build_hf_headers(token=self._token) | {"Accept-Encoding": "identity"}
+        self._xet = XetStreams(self._headers)
         self._waited = 0.0
         self._lock = threading.Lock()
 
@@ -67,16 +64,6 @@ class Hub:
         """Bytes of the file that are there to continue from."""
         part = self.part(file)
         return min(part.stat().st_size, file.size) if part.is_file() else 0
-
-    def received_by_xet(self) -> int:
-        """Bytes on disk of Xet transfers under way; their client writes them itself."""
-        total = 0
-        for path in self._xet.rglob("*.incomplete"):
-            try:
-                total += path.stat().st_blocks * 512
-            except FileNotFoundError:
-                continue  # It was completed in the meantime, and is counted there.
-        return total
 
     def receive(self, file: FilePin, progress: Progress, stop: threading.Event) -> str:
         """Bring the whole file into its part, continuing what is there; returns its digest as `FilePin.digest` has it.
@@ -117,41 +104,25 @@ class Hub:
                 f"pinned are {file.size}",
                 remedy="Do not serve it. Check the endpoint and its proxies.",
             )
-        if announced.xet_file_data is not None and is_xet_available():
-            return self._receive_xet(file, progress)
         part = self.part(file)
         part.parent.mkdir(parents=True, exist_ok=True)
         with _HashingPart(part, file, progress, stop) as writer:
-            http_get(
-                url,
-                cast(BinaryIO, writer),
-                resume_size=writer.tell(),
-                headers=self._headers,
-                expected_size=file.size,
-                displayed_filename=file.path,
-            )
+            if announced.xet_file_data is not None and is_xet_available():
+                if writer.tell() < file.size:
+                    for block in self._xet.blocks(announced.xet_file_data, file.size, writer.tell()):
+                        writer.write(block)
+                if writer.tell() != file.size:
+                    raise OSError(f"Xet: the stream ended after {writer.tell()} of {file.size} bytes")
+            else:
+                http_get(
+                    url,
+                    cast(BinaryIO, writer),
+                    resume_size=writer.tell(),
+                    headers=self._headers,
+                    expected_size=file.size,
+                    displayed_filename=file.path,
+                )
             return writer.digest()
-
-    def _receive_xet(self, file: FilePin, progress: Progress) -> str:
-        try:
-            path = hf_hub_download(
-                self._pins.repo,
-                file.path,
-                revision=self._pins.commit,
-                local_dir=self._xet,
-                token=self._token,
-                etag_timeout=HEAD_TIMEOUT_SECONDS,
-            )
-        except RuntimeError as error:  # What the native client raises, for the network and the disk alike.
-            if "No space left" in str(error):
-                raise OSError(errno.ENOSPC, f"{file.path}: {error}") from error
-            raise WorkerError("hub_error", f"{file.path} of {self._pins.repo}: Xet: {error}") from error
-        part = self.part(file)
-        part.parent.mkdir(parents=True, exist_ok=True)
-        Path(path).replace(part)
-        progress.add(file.size)
-        name = "sha256" if file.sha256 else "git_sha1"
-        return _named(file, hash_file(part, [name])[name])
 
     def _wait(self, failure: WorkerError, seconds: float | None, stop: threading.Event) -> None:
         """Wait as the hub said, within the bound of this download."""
@@ -234,14 +205,10 @@ class _HashingPart:
 
     def digest(self) -> str:
         """The hash of the part, as `FilePin.digest` has it."""
-        return _named(self._pin, self._hash.hexdigest())
+        return f"{'sha256' if self._pin.sha256 else 'git-sha1'}:{self._hash.hexdigest()}"
 
     def _new_hash(self) -> Hash:
         return hasher("sha256" if self._pin.sha256 else "git_sha1", self._pin.size)
-
-
-def _named(file: FilePin, digest: str) -> str:
-    return f"{'sha256' if file.sha256 else 'git-sha1'}:{digest}"
 
 
 def _read_token(path: Path) -> str:
