@@ -130,15 +130,15 @@ async def test_an_api_key_guards_v1_alone(start: Start, variable: bool) -> None:
     assert "sk-1" not in engine.output
 
 
-async def test_it_starts_within_a_second(start: Start) -> None:
-    started = time.monotonic()
-    start().wait_until_healthy()
-    assert time.monotonic() - started < 1.5  # 0.4 s on an idle machine
-
-
 def cpu_seconds(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_a_start_costs_little(start: Start) -> None:
+    engine = start()
+    engine.wait_until_healthy()
+    assert cpu_seconds(engine.pid) < 1.5  # 0.4 on an idle machine
 
 
 @pytest.mark.slow
@@ -158,6 +158,6 @@ async def test_32_streams_at_30_tokens_per_second_cost_little(start: Start, tmp_
     async with aiohttp.ClientSession() as session:
         events = await asyncio.gather(*(stream(session) for _ in range(32)))
     elapsed = time.monotonic() - started
-    assert elapsed == pytest.approx(0.02 + 89 / 30, abs=0.5)
-    assert sum(events) > 32 * 60
+    assert 89 / 30 < elapsed < 6
+    assert sum(events) > 32 * 20
     assert (cpu_seconds(engine.pid) - before) / elapsed < 0.5  # 0.1 on an idle machine

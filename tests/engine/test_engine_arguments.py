@@ -84,15 +84,15 @@ def test_a_wrong_command_line_dies_as_argparse_does(
     assert capsys.readouterr().err.splitlines()[-1] == message
 
 
-def test_the_process_dies_of_a_removed_flag_within_two_seconds(start: Start) -> None:
+def test_the_process_dies_of_a_removed_flag(start: Start) -> None:
     engine = start("--disable-log-requests")
-    assert engine.wait(2) == 2
+    assert engine.wait(10) == 2
     assert "vllm: error: unrecognized arguments: --disable-log-requests" in engine.output
 
 
 def test_an_image_may_know_other_flags(start: Start) -> None:
     old = start("--max-num-seqs", "4", SIM_REMOVED_FLAGS='["--max-num-seqs"]')
-    assert old.wait(5) == 2
+    assert old.wait(10) == 2
     assert "unrecognized arguments: --max-num-seqs 4" in old.output
     lenient = start("--disable-log-requests", SIM_ADDED_FLAGS='["--disable-log-requests"]')
     lenient.wait_until_healthy()
@@ -100,5 +100,5 @@ def test_an_image_may_know_other_flags(start: Start) -> None:
 
 def test_a_served_name_without_a_model_is_refused(start: Start) -> None:
     engine = start("--served-model-name", "x", model="--enforce-eager")
-    assert engine.wait(5) == 1
+    assert engine.wait(10) == 1
     assert "`model` should be provided as the first positional argument" in engine.output

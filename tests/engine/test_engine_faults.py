@@ -35,21 +35,21 @@ def healthy(start: Start, **env: str) -> EngineProcess:
 
 def test_crash_on_load(start: Start) -> None:
     engine = start(SIM_FAULTS=json.dumps({"crash_on_load": "CUDA error: device-side assert triggered"}))
-    assert engine.wait(5) == 1
+    assert engine.wait(10) == 1
     assert "EngineCore failed to start." in engine.output
     assert "RuntimeError: CUDA error: device-side assert triggered" in engine.output
 
 
 def test_out_of_gpu_memory_on_load(start: Start) -> None:
     engine = start(SIM_OOM_ON_LOAD="gpu")
-    assert engine.wait(5) == 1
+    assert engine.wait(10) == 1
     assert "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate" in engine.output
 
 
 def test_out_of_host_memory_on_load(start: Start, tmp_path: Path) -> None:
     marker = tmp_path / "oom"
     engine = start(SIM_OOM_ON_LOAD="host", LLMOPS_SANDBOX_OOM_MARKER=str(marker))
-    assert engine.wait(5) == -signal.SIGKILL
+    assert engine.wait(10) == -signal.SIGKILL
     assert marker.read_text() == "oom"
 
 
@@ -60,7 +60,7 @@ async def test_hang_on_load(start: Start) -> None:
         with pytest.raises(aiohttp.ClientConnectorError):
             await session.get(f"{engine.url}/health")
     engine.signal(signal.SIGTERM)
-    assert engine.wait(2) == -signal.SIGTERM
+    assert engine.wait(10) == -signal.SIGTERM
 
 
 async def test_healthy_while_completions_fail(start: Start) -> None:
@@ -80,7 +80,7 @@ async def test_healthy_while_completions_hang(start: Start) -> None:
     async with aiohttp.ClientSession() as session, session.get(f"{engine.url}/health") as health:
         assert health.status == 200
     engine.signal(signal.SIGTERM)
-    assert await asyncio.to_thread(engine.wait, 4) == 0
+    assert await asyncio.to_thread(engine.wait, 10) == 0
 
 
 async def test_garbage(start: Start) -> None:
@@ -100,12 +100,12 @@ async def test_crash_after_requests(start: Start) -> None:
     assert [(await complete(engine, max_tokens=1))[0] for _ in range(2)] == [200, 200]
     with pytest.raises(aiohttp.ClientConnectionError):
         await complete(engine)
-    assert await asyncio.to_thread(engine.wait, 2) == 1
+    assert await asyncio.to_thread(engine.wait, 10) == 1
 
 
 def test_death_some_time_after_the_start(start: Start) -> None:
     engine = healthy(start, SIM_DIE_AFTER_SECONDS="0.3")
-    assert engine.wait(2) == 1
+    assert engine.wait(10) == 1
 
 
 async def test_an_image_that_is_three_times_slower(start: Start, tmp_path: Path) -> None:
@@ -118,8 +118,8 @@ async def test_an_image_that_is_three_times_slower(start: Start, tmp_path: Path)
         await complete(engine, max_tokens=1)
         return time.monotonic() - started
 
-    assert await seconds() == pytest.approx(0.1, abs=0.05)
-    assert await seconds(SIM_TTFT_FACTOR="3") == pytest.approx(0.3, abs=0.05)
+    assert 0.1 <= await seconds() < 0.25
+    assert 0.3 <= await seconds(SIM_TTFT_FACTOR="3") < 0.45
 
 
 async def test_the_weights_can_carry_a_fault_and_the_image_wins(start: Start, tmp_path: Path) -> None:
@@ -150,5 +150,5 @@ async def test_single_variables_win_over_the_object(start: Start) -> None:
 )
 def test_a_wrong_behaviour_is_named(start: Start, variable: str, value: str, message: str) -> None:
     engine = start(**{variable: value})
-    assert engine.wait(5) == 2
+    assert engine.wait(10) == 2
     assert message in engine.output

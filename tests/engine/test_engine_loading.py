@@ -15,7 +15,7 @@ Start = Callable[..., EngineProcess]
 
 
 def refused(engine: EngineProcess) -> str:
-    assert engine.wait(5) == 1
+    assert engine.wait(10) == 1
     return engine.output
 
 
@@ -116,13 +116,13 @@ def test_load_time_follows_size_and_speed(start: Start, tmp_path: Path) -> None:
     engine = start(model=model)
     engine.wait_until_healthy()
     seconds = float(engine.output.split("Loading weights took ")[1].split()[0])
-    assert seconds == pytest.approx(1.05, abs=0.1)
+    assert 1.04 < seconds < 1.5
 
 
 def test_a_damaged_simulation_file_is_named(start: Start, sharded: Path) -> None:
     (sharded / "simulation.json").write_text(json.dumps({"quality": "high"}))
     engine = start(model=sharded)
-    assert engine.wait(5) == 2
+    assert engine.wait(10) == 2
     assert "quality must be" in engine.output
 
 

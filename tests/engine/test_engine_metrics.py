@@ -9,7 +9,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmops.sandbox.engine.metrics import CAPTURE, UNSPOKEN, Family, Metrics, parse_exposition, token_bounds
@@ -77,13 +77,13 @@ async def test_requests_tokens_and_latencies_are_counted(start: Start) -> None:
         assert sample(text, f"vllm:{name}_count") == 2
         assert sample(text, f"vllm:{name}_sum") < elapsed
     assert sample(text, "vllm:time_to_first_token_seconds_sum") >= 0.01
-    assert sample(text, "vllm:request_time_per_output_token_seconds_sum") == pytest.approx(0.002, rel=0.5)
+    assert 0.0019 < sample(text, "vllm:request_time_per_output_token_seconds_sum") < 0.05
     assert sample(text, "vllm:num_requests_running") == 0
     assert sample(text, "vllm:kv_cache_usage_perc") == pytest.approx(0, abs=1e-9)
 
 
 async def test_beyond_max_num_seqs_requests_wait_in_their_order(start: Start, tmp_path: Path) -> None:
-    model = make_model(tmp_path / "model", size_bytes=1 << 14, suites_dir=None, ttft_ms=300, ttft_jitter_ms=0)
+    model = make_model(tmp_path / "model", size_bytes=1 << 14, suites_dir=None, ttft_ms=800, ttft_jitter_ms=0)
     engine = start("--served-model-name", "smol", "--max-num-seqs", "4", "--max-model-len", "128", model=model)
     engine.wait_until_healthy()
     ended: list[int] = []
@@ -94,8 +94,9 @@ async def test_beyond_max_num_seqs_requests_wait_in_their_order(start: Start, tm
         ended.append(number)
 
     tasks = [asyncio.create_task(one(number)) for number in range(10)]
-    await asyncio.sleep(0.25)
-    text = await scrape(engine.url)
+    async with asyncio.timeout(5):
+        while sample(text := await scrape(engine.url), "vllm:num_requests_waiting") < 6:  # noqa: ASYNC110 -- another process
+            await asyncio.sleep(0.02)
     assert sample(text, "vllm:num_requests_running") == 4
     assert sample(text, "vllm:num_requests_waiting") == 6
     assert sample(text, "vllm:num_requests_waiting_by_reason", reason="capacity") == 6
@@ -104,8 +105,8 @@ async def test_beyond_max_num_seqs_requests_wait_in_their_order(start: Start, tm
     await asyncio.wait_for(asyncio.gather(*tasks), 10)
     assert [{*ended[:4]}, {*ended[4:8]}, {*ended[8:]}] == [{0, 1, 2, 3}, {4, 5, 6, 7}, {8, 9}]
     text = await scrape(engine.url)
-    # The fifth waits one round, the ninth two: four rounds of 0.3 s and two of 0.6 s, less the pace of arrival.
-    assert sample(text, "vllm:request_queue_time_seconds_sum") == pytest.approx(4 * 0.3 + 2 * 0.6, abs=0.5)
+    # Four wait one round of 0.8 s and two wait two, less the pace of arrival.
+    assert 5 < sample(text, "vllm:request_queue_time_seconds_sum") < 12
 
 
 async def test_a_client_that_leaves_frees_its_seat(start: Start, tmp_path: Path) -> None:
@@ -136,6 +137,7 @@ def test_buckets_of_token_counts_grow_with_the_context() -> None:
     assert token_bounds(8192)[-3:] == [2000, 5000, float("inf")]
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.lists(st.floats(0, 100), max_size=50))
 def test_a_histogram_agrees_with_what_was_observed(values: list[float]) -> None:
     metrics = Metrics("smol", 1024, {})

@@ -71,7 +71,7 @@ async def test_by_default_streams_are_cut_and_told_so(start: Start, slow_model: 
     assert len(rest) < 20
     assert all(choice["finish_reason"] is None for event in rest[:-2] for choice in event["choices"])
     assert (await whole) == (500, {"error": rest[-2]["error"]})
-    assert await ended(engine, 2) == 0
+    assert await ended(engine, 10) == 0
 
 
 async def test_with_a_timeout_what_is_in_flight_ends_whole(start: Start, slow_model: Path) -> None:
@@ -92,7 +92,7 @@ async def test_with_a_timeout_what_is_in_flight_ends_whole(start: Start, slow_mo
     assert rest[-2]["choices"][0]["finish_reason"] == "length"
     assert len(rest) == BODY["max_tokens"]
     assert (await queued)[0] == 200
-    assert await ended(engine, 3) == 0
+    assert await ended(engine, 10) == 0
 
 
 async def test_what_outlives_the_timeout_is_cut(start: Start, slow_model: Path) -> None:
@@ -102,9 +102,9 @@ async def test_what_outlives_the_timeout_is_cut(start: Start, slow_model: Path) 
         engine.signal(signal.SIGTERM)
         asked = time.monotonic()
         rest = [event async for event in events]
-        assert 0.8 < time.monotonic() - asked < 2
+        assert 0.9 < time.monotonic() - asked < 5
     assert rest[-2]["error"]["message"] == DEAD
-    assert await ended(engine, 2) == 0
+    assert await ended(engine, 10) == 0
 
 
 async def test_an_idle_engine_stops_at_once_whatever_its_timeout(start: Start) -> None:
@@ -114,7 +114,7 @@ async def test_an_idle_engine_stops_at_once_whatever_its_timeout(start: Start) -
     async with aiohttp.ClientSession() as session, session.get(f"{engine.url}/health") as health:
         assert health.status == 200
         engine.signal(signal.SIGTERM)
-        assert await ended(engine, 2) == 0
+        assert await ended(engine, 10) == 0
 
 
 async def test_a_loading_engine_stops_at_once(start: Start) -> None:
@@ -123,4 +123,4 @@ async def test_a_loading_engine_stops_at_once(start: Start) -> None:
         while "Starting to load model" not in engine.output:  # noqa: ASYNC110 -- another process's log, not an event of ours
             await asyncio.sleep(0.02)
     engine.signal(signal.SIGTERM)
-    assert await ended(engine, 2) == -signal.SIGTERM
+    assert await ended(engine, 10) == -signal.SIGTERM

@@ -122,6 +122,7 @@ def test_an_unknown_behaviour_is_refused(tmp_path: Path) -> None:
         make_model(tmp_path / "m", speed=3)
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_tokens_joined_are_the_text(text: str) -> None:
     assert "".join(tokenize(text)) == text

@@ -7,6 +7,7 @@ import itertools
 import random
 from collections import deque
 from collections.abc import AsyncGenerator
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -145,7 +146,9 @@ class Engine:
         self._metrics = metrics
         self._seats = Seats(max_num_seqs)
         self._kv_tokens = kv_tokens
+        self._kv_held = 0
         self._pauses: set[asyncio.Future[None]] = set()
+        self._aborted = False
         self._idle = asyncio.Event()
         self._idle.set()
         self._jitter = random.Random(0)  # noqa: S311 -- reproducible jitter; no secret
@@ -160,19 +163,24 @@ class Engine:
         """
         if self.stopping:
             raise Aborted
+        timing = _Timing(_now())
+        async with self._counted(), self._seated(request, timing), aclosing(self._pace(request, timing)) as outputs:
+            async for output in outputs:
+                yield output
+
+    @asynccontextmanager
+    async def _counted(self) -> AsyncGenerator[None]:
         self.unfinished += 1
         self._idle.clear()
         try:
-            async for output in self._queue(request):
-                yield output
+            yield
         finally:
             self.unfinished -= 1
             if not self.unfinished:
                 self._idle.set()
 
-    async def _queue(self, request: Request) -> AsyncGenerator[Output]:
-        timing = _Timing(_now())
-        finish = "abort"
+    @asynccontextmanager
+    async def _seated(self, request: Request, timing: _Timing) -> AsyncGenerator[None]:
         self._wait(1)
         try:
             await self._seats.take()
@@ -184,14 +192,12 @@ class Engine:
         self._metrics.add("vllm:num_requests_running")
         timing.scheduled = _now()
         try:
-            async for output in self._pace(request, plan(self._model, request), timing):
-                finish = output.finish_reason or finish
-                yield output
+            yield
         finally:
             self._metrics.add("vllm:num_requests_running", -1)
-            self._hold(-timing.held)
+            self._hold(timing, -timing.held)
             self._seats.leave()
-            self._count(request, timing, finish)
+            self._count(request, timing)
 
     def _wait(self, change: int) -> None:
         self._metrics.add("vllm:num_requests_waiting", change)
@@ -203,6 +209,8 @@ class Engine:
         Raises:
             Aborted: It did.
         """
+        if self._aborted:
+            raise Aborted
         loop = asyncio.get_running_loop()
         pause = loop.create_future()
         timer = loop.call_later(max(0.0, seconds), _end, pause)
@@ -213,55 +221,56 @@ class Engine:
             timer.cancel()
             self._pauses.discard(pause)
 
-    async def _pace(self, request: Request, answer: Plan, timing: _Timing) -> AsyncGenerator[Output]:
-        self._hold(request.prompt_tokens, timing)
+    async def _pace(self, request: Request, timing: _Timing) -> AsyncGenerator[Output]:
+        answer = plan(self._model, request)
+        self._hold(timing, request.prompt_tokens)
         await self._pause(self._first_token_delay())
-        timing.first = _now()
-        self._metrics.add("vllm:prompt_tokens_total", request.prompt_tokens)
-        self._metrics.add("vllm:prompt_tokens_by_source_total", request.prompt_tokens, source="local_compute")
-        self._metrics.add("vllm:prefix_cache_queries_total", request.prompt_tokens)
-        self._metrics.observe("vllm:time_to_first_token_seconds", timing.first - timing.arrived)
+        timing.first = previous = _now()
+        self._count_prompt(request, timing)
         step = self._behaviour.token_seconds
         total = len(answer.tokens)
-        previous = timing.first
         while timing.tokens < total:
-            if timing.tokens and request.stream:
-                await self._pause(timing.first + timing.tokens * step - _now())
-            elif not request.stream:
-                await self._pause((total - 1) * step)
+            # An answer that is not streamed has one step, which ends with its last token.
+            due_next = timing.tokens if request.stream else total - 1
+            if due_next:
+                await self._pause(timing.first + due_next * step - _now())
             now = _now()
             # After a late wake-up all tokens that are due go out at once, as when a client reads slowly.
-            due = total if not request.stream else min(total, int((now - timing.first) / step + 1e-6) + 1)
-            fresh = answer.tokens[timing.tokens : max(due, timing.tokens + 1)]
-            gaps = len(fresh) if timing.tokens else len(fresh) - 1
-            if gaps:
+            due = min(total, max(due_next, int((now - timing.first) / step)) + 1)
+            fresh = answer.tokens[timing.tokens : due]
+            if gaps := len(fresh) - (timing.tokens == 0):
                 self._metrics.observe("vllm:inter_token_latency_seconds", (now - previous) / gaps, gaps)
             previous = now
-            timing.tokens += len(fresh)
+            timing.tokens = due
             self._metrics.add("vllm:generation_tokens_total", len(fresh))
-            self._hold(len(fresh), timing)
-            last = timing.tokens == total
-            yield Output(
-                "".join(fresh),
-                len(fresh),
-                answer.finish_reason if last else None,
-                answer.stop_reason if last else None,
-            )
+            self._hold(timing, len(fresh))
+            if due < total:
+                yield Output("".join(fresh), len(fresh))
+            else:
+                timing.finish = answer.finish_reason
+                yield Output("".join(fresh), len(fresh), answer.finish_reason, answer.stop_reason)
 
     def _first_token_delay(self) -> float:
         behaviour = self._behaviour
         jitter = self._jitter.uniform(-1, 1) * behaviour.ttft_jitter_ms * behaviour.ttft_factor / 1000
         return max(0.0, behaviour.first_token_seconds + jitter)
 
-    def _hold(self, tokens: int, timing: _Timing | None = None) -> None:
-        if timing:
-            timing.held += tokens
-        self._metrics.add("vllm:kv_cache_usage_perc", tokens / self._kv_tokens)
+    def _hold(self, timing: _Timing, tokens: int) -> None:
+        timing.held += tokens
+        self._kv_held += tokens
+        self._metrics.set("vllm:kv_cache_usage_perc", self._kv_held / self._kv_tokens)
 
-    def _count(self, request: Request, timing: _Timing, finish: str) -> None:
+    def _count_prompt(self, request: Request, timing: _Timing) -> None:
+        metrics = self._metrics
+        metrics.add("vllm:prompt_tokens_total", request.prompt_tokens)
+        metrics.add("vllm:prompt_tokens_by_source_total", request.prompt_tokens, source="local_compute")
+        metrics.add("vllm:prefix_cache_queries_total", request.prompt_tokens)
+        metrics.observe("vllm:time_to_first_token_seconds", timing.first - timing.arrived)
+
+    def _count(self, request: Request, timing: _Timing) -> None:
         metrics = self._metrics
         now = _now()
-        metrics.add("vllm:request_success_total", finished_reason=finish)
+        metrics.add("vllm:request_success_total", finished_reason=timing.finish)
         metrics.observe("vllm:e2e_request_latency_seconds", now - timing.arrived)
         metrics.observe("vllm:request_queue_time_seconds", timing.scheduled - timing.arrived)
         metrics.observe("vllm:request_inference_time_seconds", now - timing.scheduled)
@@ -282,7 +291,7 @@ class Engine:
 
     def abort(self) -> None:
         """End every request now: whoever waits for one gets `Aborted`."""
-        self.stopping = True
+        self.stopping = self._aborted = True
         self._seats.refuse()
         for pause in self._pauses:
             if not pause.done():
@@ -314,6 +323,7 @@ class _Timing:
     first: float = 0.0
     tokens: int = 0
     held: int = 0
+    finish: str = "abort"
 
 
 def _now() -> float:
