@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from llmops.worker.kernel import mapping
 
-WINDOW = 16 << 20
+WINDOW = 16 << 20  # Bytes.
+SIDE_BY_SIDE = 1 << 20  # Bytes; below this a thread costs more than it saves.
 # File systems whose mapped pages come from a local disk or memory. On others (NFS, FUSE, object stores) a mapping
 # may read in small pieces, and a server's error would be a SIGBUS instead of an OSError.
 MAPPED_FILE_SYSTEMS = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "tmpfs", "overlay", "zfs", "bcachefs"})
@@ -116,14 +117,35 @@ def feed(
     if mapped is None:
         mapped = file_system(path) in MAPPED_FILE_SYSTEMS
     done = 0
-    with path.open("rb", buffering=0) as file:
+    with path.open("rb", buffering=0) as file, _side_by_side(hashes) as update:
         for data in _windows(file.fileno(), os.fstat(file.fileno()).st_size, window, mapped):
-            for one in hashes:
-                one.update(data)
+            update(data)
             done += len(data)
             if on_bytes:
                 on_bytes(len(data))
     return done
+
+
+@contextmanager
+def _side_by_side(hashes: Collection[Hash]) -> Generator[Callable[[Any], None]]:
+    """A function that gives a window to all hashes, each in its thread: a file takes as long as its slowest hash."""
+    first, *others = hashes
+    with ThreadPoolExecutor(max(1, len(others)), thread_name_prefix="side") as threads:
+
+        def update(data: Any) -> None:
+            if len(data) < SIDE_BY_SIDE:
+                for one in hashes:
+                    one.update(data)
+                return
+            waiting = [threads.submit(one.update, data) for one in others]
+            try:
+                first.update(data)
+            finally:
+                wait(waiting)  # They read the window, which goes after this.
+            for one in waiting:
+                one.result()
+
+        yield update
 
 
 def evict(path: Path) -> None:

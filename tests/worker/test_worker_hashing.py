@@ -51,6 +51,13 @@ def test_many_threads_of_blake3_find_the_same(tmp_path: Path) -> None:
     assert hash_file(path, ["blake3"], threads=-1)["blake3"] == expected(content)["blake3"]
 
 
+@pytest.mark.parametrize("mapped", [True, False])
+def test_large_windows_go_to_all_hashes_at_once(tmp_path: Path, mapped: bool) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(content := os.urandom((5 << 20) + 3))
+    assert dict(hash_file(path, NAMES, window=2 << 20, mapped=mapped).by_name) == expected(content)
+
+
 def test_a_file_that_shrinks_while_it_is_read_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(os.urandom(4 * WINDOW))
