@@ -6,6 +6,7 @@ what the first one made.
 
 from __future__ import annotations
 
+import hashlib
 from typing import Literal
 
 FIELD_MANAGER = "llmops"
@@ -27,6 +28,8 @@ VOLUME_MOUNT = "/models"
 RELEASE_MOUNT = "/etc/llmops"
 RELEASE_FILE = "release.json"
 TERMINATION_LOG = "/dev/termination-log"
+JOB_NAME_LENGTH = 60
+"""A pod of an Indexed Job has the host name JOB-INDEX, of 63 characters at most."""
 
 Track = Literal["stable", "canary"]
 
@@ -62,8 +65,16 @@ def engine_name(model: str, track: Track) -> str:
 
 
 def job_name(model: str, stage: Literal["download", "checksum", "collect"], key: str) -> str:
-    """Name of a stage's Job; `key` is what its work depends on: the weights' key, or the release."""
-    return f"{model}-{stage}-{key}"[:63].rstrip("-")
+    """Name of a stage's Job; `key` is what its work depends on: the weights' key, or the release.
+
+    A name that is too long keeps its start and ends in its hash: cut off at its end, two keys could become one name,
+    and a run would adopt the Job of other weights.
+    """
+    name = f"{model}-{stage}-{key}"
+    if len(name) <= JOB_NAME_LENGTH:
+        return name
+    mark = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{name[: JOB_NAME_LENGTH - 9].rstrip('-')}-{mark}"
 
 
 def pins_name(model: str, release: str) -> str:

@@ -319,6 +319,8 @@ class ModelSpec(Strict):
         return self
 
     def _problems(self) -> Iterator[Problem]:
+        if self.name.endswith("-canary"):
+            yield ("name",), f"is {self.name}, but NAME-canary is what the canary of a model NAME is called"
         tensor, gpus = self.engine.options.tensor_parallel_size, self.gpu.count
         if gpus and tensor > gpus:
             yield ("engine", "options", "tensor_parallel_size"), f"is {tensor}, but gpu.count is {gpus}"

@@ -171,6 +171,11 @@ def test_the_name_is_the_files(tmp_path: Path) -> None:
     assert "replicas" in found[1]
 
 
+def test_a_model_is_not_called_as_another_ones_canary(tmp_path: Path) -> None:
+    found = mistakes(write(tmp_path, GOOD.replace("name: tiny", "name: tiny-canary"), "tiny-canary.yaml"))
+    assert ":1: name: is tiny-canary, but NAME-canary is what the canary" in found[0]
+
+
 def test_a_key_twice_is_refused(tmp_path: Path) -> None:
     text = GOOD.replace("replicas: 2", "replicas: 2\nreplicas: 3").replace(
         "  repo: acme/tiny", "  repo: acme/tiny\n  repo: acme/other"

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from llmops.catalog.spec import NAME
 from llmops.manifests.jobs import checksum_job, collect_job, download_job
 from llmops.manifests.records import pins_config_map
 from llmops.manifests.volume import claim, namespace
+from llmops.names import job_name
 from llmops.releases.release import Release
 from llmops.settings import Settings
 from llmops.worker.__main__ import main
@@ -44,6 +49,27 @@ def test_names_are_the_same_for_the_same_work(release: Release, settings: Settin
     assert download_job(release, settings, "one")["metadata"]["name"] == f"tiny-download-{key}"
     assert checksum_job(release, settings, 1, "two")["metadata"]["name"] == f"tiny-checksum-{key}"
     assert collect_job("tiny", [], settings, "r", release.id)["metadata"]["name"] == f"tiny-collect-{release.id}"
+
+
+@given(
+    model=st.from_regex(NAME, fullmatch=True),
+    stage=st.sampled_from(["download", "checksum", "collect"]),
+    keys=st.tuples(*[st.from_regex(r"[0-9a-f]{12}-[0-9a-f]{8}", fullmatch=True)] * 2),
+)
+def test_names_of_jobs_are_host_names_and_never_those_of_other_weights(
+    model: str, stage: Literal["download", "checksum", "collect"], keys: tuple[str, str]
+) -> None:
+    one, other = (job_name(model, stage, key) for key in keys)
+    assert (one == other) == (keys[0] == keys[1])
+    # With the index of a shard behind it.
+    assert re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", f"{one}-99")
+    assert len(f"{one}-99") <= 63
+
+
+def test_a_long_name_keeps_the_keys_of_one_commit_apart() -> None:
+    model = "m" * 40
+    one, other = (job_name(model, "checksum", f"0123456789ab-{files}") for files in ("11111111", "22222222"))
+    assert one != other
 
 
 def test_the_download_writes_to_staging_and_may_write(release: Release, settings: Settings) -> None:
