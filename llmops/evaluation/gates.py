@@ -15,8 +15,8 @@ the drop on those cases is exact; the confidence is about the population of case
 - Passed otherwise.
 
 A figure that is missing or not a number is Inconclusive, as is a score of which more than 1 in 20 cases has no
-answer: never a pass. Without stable, relative gates are skipped. A suite whose error rate no gate names has a ceiling
-of 5% errors: an engine that fails to answer is a bad release, and leaves no score to judge it by.
+answer: never a pass. Without stable, relative gates are skipped. A suite whose error rate has no ceiling of its own
+gets one of 5%: an engine that fails to answer is a bad release, and leaves no score to judge it by.
 Failed wins over Inconclusive, Inconclusive over Passed.
 """
 
@@ -47,17 +47,16 @@ LATENCIES = ("ttft", "tpot", "itl", "e2el")
 
 def decide(evaluation: Evaluation, canary: Measurements, stable: Measurements | None) -> Verdict:
     """Judge a canary by an evaluation's gates; `stable` is None for a first release."""
-    gates = (*evaluation.gates, *_implied(evaluation, canary))
+    gates = (*evaluation.gates, *_implied(evaluation))
     results = tuple(_Judge(gate, evaluation.confidence, canary, stable).result() for gate in gates)
     value = _value(results)
     return Verdict(value=value, reason=_reason(value, results, canary, stable), gates=results)
 
 
-def _implied(evaluation: Evaluation, canary: Measurements) -> list[Gate]:
+def _implied(evaluation: Evaluation) -> list[Gate]:
     named = {_metric(gate) for gate in evaluation.gates if gate.max is not None}
-    rates = [f"{suite}/error_rate" for suite in evaluation.suites]
-    # A suite that did not run has no error rate; whether that matters is for the gates that name its figures.
-    return [Gate(metric=rate, max=ERROR_CEILING) for rate in rates if rate not in named and rate in canary.figures]
+    rates = (f"{suite}/error_rate" for suite in evaluation.suites)
+    return [Gate(metric=rate, max=ERROR_CEILING) for rate in rates if rate not in named]
 
 
 def _metric(gate: Gate) -> str:
@@ -214,7 +213,8 @@ class _Judge:
             sure = min(1.0, self._limit)
             if ratio.low > sure:
                 return self._say("Failed", f"{words}, at least {ratio.low:.2f}x with confidence", *bounds)
-            note = f"{words}; too noisy to tell from chance: about {samples_to_confirm(ratio, sure)} more requests would do"
+            more = samples_to_confirm(ratio, sure)
+            note = f"{words}; too noisy to tell from chance: about {more} more requests would do"
             return self._say("Inconclusive", note, *bounds)
         if ratio.high > self._limit * RULED_OUT_RATIO:
             more = samples_to_settle(ratio, self._limit * RULED_OUT_RATIO)

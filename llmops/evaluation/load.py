@@ -5,8 +5,8 @@ carries text; ITL is each gap between two such events; E2EL ends with the last o
 output tokens but the first. Tokens are the engine's own count (`usage`), or else the events with text.
 
 Nothing is retried here: an error under load is a finding. What the engine did (a 4xx or 5xx, a hang, a stream that
-ends early) counts into `error_rate`. What says nothing about it (no connection, 429) is counted apart, and too many
-of those in a row end the measurement.
+ends early) counts into `error_rate`; an engine that does nothing else any more is not waited for a thousand times.
+What says nothing about it (no connection, 429) is counted apart, and too many of those in a row end the measurement.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ class LoadResult:
 
     `samples` holds TTFT, TPOT and E2EL of each complete request, and each ITL. `errors` counts what the engine did
     wrong, `unmeasured` what says nothing about it, each by message. `client_cpu_share` is how much of one core this
-    client took: near 1, the times measured are its own.
+    client took: near 1, the times measured are its own. `stopped` tells that nothing was answered any more, and that
+    the rest was not sent.
     """
 
     profile: LoadProfile
@@ -56,6 +57,7 @@ class LoadResult:
     output_tokens: int = 0
     seconds: float = 0.0
     client_cpu_share: float = 0.0
+    stopped: bool = False
     samples: dict[str, list[float]] = field(
         default_factory=lambda: {name: [] for name in ("ttft", "tpot", "itl", "e2el")}
     )
@@ -128,7 +130,7 @@ class _Run:
         self._model = model
         self._progress = progress
         self._random = random.Random(profile.seed)  # noqa: S311 - prompts, not secrets
-        self._row = 0
+        self._row: list[str] = []
         self.result = LoadResult(profile)
 
     def requests(self, count: int) -> list[bytes]:
@@ -154,6 +156,8 @@ class _Run:
 
         async def worker() -> None:
             for request in waiting:
+                if self.result.stopped:
+                    return
                 await self._one(request)
 
         async with asyncio.TaskGroup() as group:
@@ -166,6 +170,8 @@ class _Run:
         async with asyncio.TaskGroup() as group:
             for request in requests:
                 await asyncio.sleep(due - asyncio.get_running_loop().time())
+                if self.result.stopped:
+                    break
                 group.create_task(self._one(request))
                 due += self._random.expovariate(rate)
 
@@ -208,7 +214,8 @@ class _Run:
             self._failed("stream without text")
         else:
             self._complete(stream)
-            self._count()
+            self._row.clear()
+            self._tell()
 
     def _complete(self, stream: _Stream) -> None:
         result, times = self.result, stream.texts
@@ -224,21 +231,22 @@ class _Run:
 
     def _failed(self, why: str) -> None:
         self.result.errors[why] += 1
-        self._count()
+        self._row.append("engine")
+        # Requests in flight may all fail of one cause, and the next succeed: that is no collapse yet.
+        self.result.stopped |= len(self._row) >= max(IN_A_ROW, 2 * (self._profile.concurrency or 1))
+        self._tell()
 
     def _unmeasured(self, why: str) -> None:
         self.result.unmeasured[why] += 1
-        self._row += 1
-        if self._row >= IN_A_ROW:
+        self._row.append("measurement")
+        if self._row[-IN_A_ROW:] == ["measurement"] * IN_A_ROW:
             raise MeasurementFailed(
-                f"{self._profile.name}: {self._row} requests in a row could not be measured; the last: {why}",
+                f"{self._profile.name}: {IN_A_ROW} requests in a row could not be measured; the last: {why}",
                 remedy="Check that the engine's pod is ready and reachable from here.",
             )
-        self._count(reset=False)
+        self._tell()
 
-    def _count(self, *, reset: bool = True) -> None:
-        if reset:
-            self._row = 0
+    def _tell(self) -> None:
         if self._progress:
             result = self.result
             done = result.completed + result.failed + result.unmeasured.total()

@@ -190,7 +190,7 @@ class _Run:
             raise _NoAnswer("engine", f"connection cut: {cause or error}", again=True) from error
         except (openai.APIError, ValueError, AttributeError, IndexError, TypeError) as error:
             # The client does not check what it is answered: what is no chat completion shows as one of these.
-            raise _NoAnswer("engine", f"the answer is no chat completion: {error!r}"[:200], again=True) from error
+            raise _NoAnswer("engine", f"the answer is no chat completion: {error!r}"[:200], again=False) from error
 
 
 def _status(status: int, retry_after: str | None, message: str) -> Exception:

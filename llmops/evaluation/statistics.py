@@ -168,7 +168,7 @@ def samples_to_settle(ratio: Ratio, limit: float) -> int:
 
 
 def samples_to_confirm(ratio: Ratio, threshold: float) -> int:
-    """About how many more samples would bring the lower bound of the ratio up to a threshold that is below the ratio."""
+    """About how many more samples would bring the ratio's lower bound up to a threshold that is below the ratio."""
     spread = _log(ratio.value, ratio.low) / _log(ratio.value, threshold)
     return max(1, math.ceil(ratio.samples * spread**2) - ratio.samples)
 

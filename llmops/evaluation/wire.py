@@ -128,10 +128,11 @@ class Answer:
 
 
 def _chunk_size(line: bytearray) -> int:
-    try:
-        return int(bytes(line).partition(b";")[0], 16)
-    except ValueError as error:
-        raise WireError(f"the answer's chunk size is {bytes(line[:40])!r}") from error
+    digits = bytes(line).partition(b";")[0].strip()
+    # int() would take a sign and underscores too, and a negative size would never end.
+    if not digits or digits.strip(b"0123456789abcdefABCDEF"):
+        raise WireError(f"the answer's chunk size is {bytes(line[:40])!r}")
+    return int(digits, 16)
 
 
 class Events:

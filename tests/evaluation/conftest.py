@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -96,10 +96,10 @@ class Engine:
 
 
 @asynccontextmanager
-async def _listening(handler: Handler) -> AsyncIterator[int]:
+async def _listening(handler: Handler) -> AsyncGenerator[int]:
     app = web.Application()
     app.router.add_post("/v1/chat/completions", handler)
-    runner = web.AppRunner(app, shutdown_timeout=0)
+    runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
     await runner.setup()
     try:
         await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -109,7 +109,7 @@ async def _listening(handler: Handler) -> AsyncIterator[int]:
 
 
 @contextmanager
-def serving(engine: Engine) -> Iterator[Endpoint]:
+def serving(engine: Engine) -> Generator[Endpoint]:
     """The engine's endpoint, served by a thread of its own."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
@@ -123,6 +123,17 @@ def serving(engine: Engine) -> Iterator[Endpoint]:
         loop.call_soon_threadsafe(loop.stop)
         thread.join(10)
         loop.close()
+
+
+@pytest.fixture
+def second_engine() -> Engine:
+    return Engine()
+
+
+@pytest.fixture
+def second_endpoint(second_engine: Engine) -> Iterator[Endpoint]:
+    with serving(second_engine) as found:
+        yield found
 
 
 @pytest.fixture

@@ -35,8 +35,10 @@ def load(samples: list[float], **figures: float) -> Measurements:
     return Measurements(suites={"chat": "c"}, figures=found, samples={"chat": {"ttft": tuple(sorted(samples))}})
 
 
-def evaluation(*gates: dict[str, Any], suites: tuple[str, ...] = ("q", "chat")) -> Evaluation:
-    return Evaluation(suites=suites, gates=tuple(Gate.model_validate(gate) for gate in gates))
+def evaluation(*gates: dict[str, Any]) -> Evaluation:
+    """These gates, over the suites that they name."""
+    suites = sorted({str(gate["metric"]).partition("/")[0] for gate in gates} - {"all"}) or ["q"]
+    return Evaluation(suites=tuple(suites), gates=tuple(Gate.model_validate(gate) for gate in gates))
 
 
 def right(passed: int, cases: int) -> list[float]:
@@ -124,8 +126,8 @@ def test_missing_figure_is_never_a_pass(bad: float | None, rule: dict[str, float
     whole = load([10.0] * 30, extra=1.0)
     figures = {name: value for name, value in whole.figures.items() if name != "chat/extra"}
     broken = whole.model_copy(update={"figures": figures | ({} if bad is None else {"chat/extra": bad})})
-    gate = evaluation({"metric": "chat/extra", **rule})
-    verdict = decide(gate, *((broken, whole) if side == "canary" else (whole, broken)))
+    rules = evaluation({"metric": "chat/extra", **rule})
+    verdict = decide(rules, *((broken, whole) if side == "canary" else (whole, broken)))
     relative = "max_drop" in rule or "max_ratio" in rule
     assert verdict.value == ("Inconclusive" if side == "canary" or relative else "Passed")
     if verdict.value == "Inconclusive":
@@ -149,6 +151,12 @@ def test_engine_that_does_not_answer_fails_without_any_gate_for_it() -> None:
     verdict = decide(floor, dead, quality(right(100, 100)))
     assert verdict.value == "Failed"
     assert verdict.reason == "q/error_rate 100.0% is above its ceiling of 5.0% (HTTP 500: broken)"
+
+
+def test_suite_that_did_not_run_leaves_the_verdict_open() -> None:
+    verdict = decide(Evaluation(suites=("q", "chat")), quality(right(9, 9)), None)
+    assert verdict.value == "Inconclusive"
+    assert verdict.reason == "chat/error_rate was not measured"
 
 
 def test_named_error_ceiling_replaces_the_implied_one() -> None:
@@ -218,11 +226,16 @@ def test_failed_wins_over_inconclusive_and_says_only_why_it_failed() -> None:
 
 
 SCORES = st.lists(st.sampled_from([0.0, 1.0]), min_size=1, max_size=80)
+
+
+def gate(metric: str, rule: str, limit: float) -> dict[str, Any]:
+    return {"metric": metric, rule: limit}
+
+
 GATES = st.lists(
     st.one_of(
-        st.builds(lambda limit: {"metric": "q/score", "min": limit}, st.floats(0, 1)),
-        st.builds(lambda limit: {"metric": "q/score", "max_drop": limit}, st.floats(0, 0.5)),
-        st.builds(lambda limit: {"metric": "all/score", "max_drop": limit}, st.floats(0, 0.5)),
+        st.builds(gate, st.just("q/score"), st.just("min"), st.floats(0, 1)),
+        st.builds(gate, st.sampled_from(["q/score", "all/score"]), st.just("max_drop"), st.floats(0, 0.5)),
     ),
     min_size=1,
     max_size=3,

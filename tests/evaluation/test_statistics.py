@@ -88,7 +88,7 @@ def test_more_cases_are_asked_for_where_they_would_help(worse: int, better: int,
         assert paired_drop(*pairs(again[0], int(better * times * 1.5), again[2]), 0.95).p_value <= 0.05
     if drop.value < 0.1 < drop.high:
         times = 1 + cases_to_settle(drop, 0.1, 0.95) / drop.cases
-        grown = [int(round(count * times * 2)) for count in (worse, better, same)]
+        grown = [round(count * times * 2) for count in (worse, better, same)]
         assert paired_drop(*pairs(grown[0], grown[1], grown[2]), 0.95).high <= 0.1 + 0.03
 
 

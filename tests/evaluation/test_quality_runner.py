@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from aiohttp import web
@@ -14,7 +14,9 @@ from llmops.errors import MeasurementFailed
 from llmops.evaluation.endpoint import Endpoint
 from llmops.evaluation.runner import ATTEMPTS, IN_A_ROW, run_quality
 from llmops.evaluation.suites import Suite
-from tests.evaluation.conftest import Engine
+
+if TYPE_CHECKING:
+    from tests.evaluation.conftest import Engine
 
 
 def suite(cases: int = 20, **fields: Any) -> Suite:
@@ -45,7 +47,7 @@ def test_scores_latencies_and_what_is_sent(engine: Engine, endpoint: Endpoint) -
     engine.answers = lambda prompt: "no idea" if prompt.startswith("3 ") else f"It is {solve(prompt)}."
     told: list[tuple[str, int, int]] = []
     asked = suite(system="Be brief.", sampling={"seed": 7, "max_tokens": 9})
-    result = run_quality(endpoint, asked, 4, lambda *step: told.append(step))
+    result = run_quality(endpoint, asked, 4, lambda name, done, total: told.append((name, done, total)))
     assert [answer.case for answer in result.answers] == [case.id for case in asked.cases]
     assert result.scores == {case.id: float(case.id != "c03") for case in asked.cases}
     assert result.answers[3].text == "no idea"

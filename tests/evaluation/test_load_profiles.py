@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from aiohttp import web
@@ -12,7 +12,9 @@ from llmops.errors import MeasurementFailed
 from llmops.evaluation.endpoint import Endpoint
 from llmops.evaluation.load import run_load
 from llmops.evaluation.suites import LoadProfile
-from tests.evaluation.conftest import Engine
+
+if TYPE_CHECKING:
+    from tests.evaluation.conftest import Engine
 
 
 def profile(requests: int = 12, **fields: Any) -> LoadProfile:
@@ -26,7 +28,7 @@ def profile(requests: int = 12, **fields: Any) -> LoadProfile:
 def test_times_are_those_of_the_engine(engine: Engine, endpoint: Endpoint) -> None:
     engine.first_seconds, engine.token_seconds, engine.tokens = 0.10, 0.03, 4
     told: list[tuple[str, int, int]] = []
-    result = run_load(endpoint, profile(), lambda *step: told.append(step))
+    result = run_load(endpoint, profile(), lambda name, done, total: told.append((name, done, total)))
     figures = result.figures()
     assert result.completed == 12
     assert 100 <= figures["median_ttft_ms"] < 160
@@ -130,6 +132,16 @@ def test_hang_counts_as_an_error(engine: Engine, endpoint: Endpoint) -> None:
     engine.first_seconds = 60
     result = run_load(endpoint, profile(4, timeout_seconds=0.2, warmup_requests=0))
     assert result.errors == {"no end of the answer within 0.2 s": 4}
+
+
+def test_engine_that_hangs_for_good_is_not_waited_for_a_thousand_times(engine: Engine, endpoint: Endpoint) -> None:
+    engine.first_seconds = 60
+    started = time.monotonic()
+    result = run_load(endpoint, profile(1000, timeout_seconds=0.2))
+    assert time.monotonic() - started < 10
+    assert result.stopped
+    assert 10 <= result.failed < 20
+    assert result.figures()["error_rate"] == 1
 
 
 def test_error_within_a_stream_counts(engine: Engine, endpoint: Endpoint) -> None:
