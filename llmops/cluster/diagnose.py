@@ -116,12 +116,16 @@ def diagnose(
         events: Events about it (core/v1), in any order.
         log_tail: Last lines of the container in trouble, which are passed on.
         runs_once: Whether its containers are to end by themselves (a Job): then exit code 0 is success, and
-            crashes are for the Job to count, hence never fatal here, except where no retry can help.
+            crashes are for the Job to count, hence never fatal here, except where no retry can help; and nothing
+            is held against the release.
 
     Never raises, whatever the pod looks like: a kubelet of another version must not break a rollout.
     """
     ordered = sorted((event for event in events if _is_mapping(event)), key=_event_time)
     found = _find(_Pod(pod, ordered, runs_once))
+    if runs_once and found.verdict is BadRelease:
+        # A Job's image is not the release's, and what its exit codes mean is known to whoever made the Job alone.
+        found = replace(found, verdict=ClusterCannot, remedy="")
     warnings = [_event_line(event) for event in ordered if event.get("type") == "Warning"]
     return replace(
         found,
@@ -278,7 +282,7 @@ def _ended(pod: _Pod, name: str, ended: Mapping[str, Any], code: int, reason: st
         refused = code == 2
         message = f"{base} ended with exit code {code} ({_AT_ONCE.get(code, reason)}){why}"
         heals = "maybe" if pod.runs_once and refused else "never"
-        remedy = "Correct engine.options or engine.args." if refused and not pod.runs_once else ""
+        remedy = "Correct engine.options or engine.args." if refused else ""
         return Diagnosis("arguments" if refused else "config", heals, message, BadRelease, remedy, name, code)
     if _killed_by(pod, name, "startup"):
         probe = pod.event("Unhealthy") or "no event of the probe is left"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from llmops.cluster.diagnose import Diagnosis
 from llmops.cluster.watch import Object, uid_of
@@ -146,17 +146,22 @@ def job_end(job: Object) -> JobEnd | None:
     return None
 
 
-def results(pods: Iterable[Object]) -> dict[int, str]:
-    """What the succeeded pods of a Job left as their termination messages, by completion index (0 if it has none)."""
+def messages(pods: Iterable[Object], phase: Literal["Succeeded", "Failed"]) -> dict[int, str]:
+    """What the pods of a Job that ended so left as termination messages, by completion index (0 if it has none).
+
+    Where an index has several such pods, the one that began last speaks; an index that succeeded has not failed.
+    """
     found: dict[int, str] = {}
-    for pod in pods:
-        if (pod.get("status") or {}).get("phase") != "Succeeded":
+    for pod in sorted(pods, key=lambda item: str(item["metadata"].get("creationTimestamp"))):
+        if (pod.get("status") or {}).get("phase") not in ("Succeeded", phase):
             continue
         index = int((pod["metadata"].get("annotations") or {}).get(INDEX, 0))
         for container in pod["status"].get("containerStatuses") or ():
             ended: Mapping[str, Any] = (container.get("state") or {}).get("terminated") or {}
-            if message := ended.get("message"):
-                found.setdefault(index, str(message))
+            if pod["status"]["phase"] != phase:
+                found.pop(index, None)
+            elif message := ended.get("message"):
+                found[index] = str(message)
     return found
 
 

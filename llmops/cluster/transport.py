@@ -84,7 +84,7 @@ class Transport:
         """
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(Passing),
-            stop=tenacity.stop_after_delay(self.patience),
+            stop=tenacity.stop_before_delay(self.patience),
             wait=_pause,
             before_sleep=_say,
             reraise=True,
@@ -262,11 +262,11 @@ _backoff = tenacity.wait_exponential_jitter(multiplier=0.2, max=LONGEST_PAUSE_SE
 
 
 def _pause(state: tenacity.RetryCallState) -> float:
-    """What the server asked for, up to the longest pause, else exponential."""
+    """What the server asked for, else exponential."""
     error = state.outcome.exception() if state.outcome else None
     problem = error.problem if isinstance(error, Passing) else None
     if isinstance(problem, Unavailable) and problem.retry_after is not None:
-        return min(problem.retry_after, LONGEST_PAUSE_SECONDS)
+        return problem.retry_after
     return _backoff(state)
 
 

@@ -18,9 +18,9 @@ from llmops.cluster.progress import (
     JOB_NAME,
     JobEnd,
     job_end,
+    messages,
     new_pods,
     owned_by,
-    results,
     rollout_problem,
     rollout_progress,
 )
@@ -77,7 +77,9 @@ class JobOutcome:
         seconds: From its start to its end, as the cluster tells; 0 if it had no end.
         reason: Why it ended: the condition's reason, such as `BackoffLimitExceeded`, or the cause of the diagnosis.
         results: Termination messages of the pods that succeeded, by completion index (0 for a plain Job).
-        diagnosis: What was wrong, for one that failed.
+        failures: Those of the pods that failed, by completion index.
+        diagnosis: What was wrong, for one that failed; `exit_code` is that of the container that ended last. Its
+            verdict is ClusterCannot, since only whoever made the Job knows what its exit codes say of a release.
     """
 
     name: str
@@ -85,10 +87,11 @@ class JobOutcome:
     seconds: float
     reason: str
     results: Mapping[int, str] = field(default_factory=dict[int, str])
+    failures: Mapping[int, str] = field(default_factory=dict[int, str])
     diagnosis: Diagnosis | None = None
 
     def raise_for_failure(self) -> JobOutcome:
-        """Return itself, or raise what the diagnosis says: BadRelease or ClusterCannot."""
+        """Return itself, or raise what the diagnosis says, for Jobs whose exit codes mean nothing more."""
         if self.diagnosis is not None:
             raise self.diagnosis.error()
         return self
@@ -121,7 +124,7 @@ def wait_for_job(
     pods = Pods(cluster, runs_once=True, allow_pending=allow_pending_seconds)
     if (end := job_end(job)) is not None:
         return _outcome(name, job, end, pods, _pods_of(cluster, job))
-    watched = _One(job)
+    watched, synced = _One(job), set[str]()
     with Feed[Event | str]() as feed:
         feed.add("job", cluster.open_watch("Job", name=name, timeout=timeout))
         feed.add("pods", cluster.open_watch("Pod", labels={JOB_NAME: name}, timeout=timeout))
@@ -129,7 +132,9 @@ def wait_for_job(
         while True:
             step = feed.next(min(deadline - time.monotonic(), pods.next_deadline()))
             if step is not None:
-                _take(step, "job", watched, pods, on_line)
+                _take(step, "job", watched, pods, synced)
+                if on_line is not None and isinstance(step[1], str):
+                    on_line(step[1])
             current = watched.require(cluster, "Job", name)
             mine = [pod for pod in pods.live.values() if owned_by(pod, uid_of(current))]
             if on_line is not None:
@@ -141,7 +146,7 @@ def wait_for_job(
                     _follow_new(feed, cluster, current, latest)
                     _last_lines(feed, on_line)
                 return _outcome(name, current, end, pods, latest)
-            if (found := pods.beyond_hope(mine)) is not None:
+            if "events" in synced and (found := pods.beyond_hope(mine)) is not None:
                 return JobOutcome(name, False, 0.0, found.cause, diagnosis=found)
             if time.monotonic() >= deadline:
                 raise _too_late(f"Job {name} in namespace {cluster.namespace}", "did not end", timeout, pods, mine)
@@ -180,7 +185,7 @@ def wait_for_rollout(
     pods = Pods(cluster, runs_once=False, allow_pending=allow_pending_seconds)
     watched = _One(deployment)
     replica_sets: dict[str, Object] = {}
-    synced: set[str] = set()
+    synced = set[str]()
     told = ""
     with Feed[Event | str]() as feed:
         feed.add("deployment", cluster.open_watch("Deployment", name=deployment_name, timeout=timeout))
@@ -190,8 +195,8 @@ def wait_for_rollout(
         while True:
             step = feed.next(min(deadline - time.monotonic(), pods.next_deadline()))
             if step is not None:
-                _take(step, "deployment", watched, pods, None)
-                _note(step, replica_sets, synced)
+                _take(step, "deployment", watched, pods, synced)
+                _take_set(step, replica_sets)
             current = watched.require(cluster, "Deployment", deployment_name)
             new, old = new_pods(current, replica_sets.values(), pods.live.values())
             new = [pod for pod in new if _counts(pod)]
@@ -206,7 +211,7 @@ def wait_for_rollout(
             problem = rollout_problem(current)
             if problem is not None and problem.cause == "never-ready":
                 raise _too_late(problem.message, "", 0, pods, new)
-            if (found := pods.beyond_hope(new, problem)) is not None:
+            if "events" in synced and (found := pods.beyond_hope(new, problem)) is not None:
                 raise found.error()
             if time.monotonic() >= deadline:
                 where = f"Deployment {deployment_name} in namespace {cluster.namespace}"
@@ -278,38 +283,29 @@ def _pod_events(cluster: Cluster, timeout: float) -> Any:
     return cluster.open_watch("Event", fields={"involvedObject.kind": "Pod"}, timeout=timeout)
 
 
-def _take(
-    step: tuple[str, Event | str | None],
-    main: str,
-    watched: _One,
-    pods: Pods,
-    on_line: Callable[[str], None] | None,
-) -> None:
-    source, item = step
-    if isinstance(item, str):
-        if on_line is not None:
-            on_line(item)
-    elif item is None:
+def _take(step: tuple[str, Event | str | None], main: str, watched: _One, pods: Pods, synced: set[str]) -> None:
+    source, event = step
+    if not isinstance(event, Event):
         return
-    elif source == main:
-        watched.see(item)
-    elif item.type != "SYNCED" and source == "pods":
-        pods.see_pod(item)
-    elif item.type != "SYNCED" and source == "events":
-        pods.see_event(item)
-
-
-def _note(step: tuple[str, Event | str | None], replica_sets: dict[str, Object], synced: set[str]) -> None:
-    source, item = step
-    if not isinstance(item, Event):
-        return
-    if item.type == "SYNCED":
+    if source == main:
+        watched.see(event)
+    elif event.type == "SYNCED":
+        # What is fatal is judged only then: of two old events the one that explains the other may come second.
         synced.add(source)
-    elif source == "sets":
-        if item.type == "DELETED":
-            replica_sets.pop(uid_of(item.object), None)
-        else:
-            replica_sets[uid_of(item.object)] = item.object
+    elif source == "pods":
+        pods.see_pod(event)
+    elif source == "events":
+        pods.see_event(event)
+
+
+def _take_set(step: tuple[str, Event | str | None], replica_sets: dict[str, Object]) -> None:
+    source, event = step
+    if source != "sets" or not isinstance(event, Event) or event.type == "SYNCED":
+        return
+    if event.type == "DELETED":
+        replica_sets.pop(uid_of(event.object), None)
+    else:
+        replica_sets[uid_of(event.object)] = event.object
 
 
 def _counts(pod: Object) -> bool:
@@ -349,13 +345,18 @@ def _outcome(name: str, job: Object, end: JobEnd, pods: Pods, latest: list[Objec
     known = pods.deleted | pods.live | {uid_of(pod): pod for pod in latest}
     mine = [pod for pod in known.values() if owned_by(pod, uid_of(job))]
     if end.succeeded:
-        return JobOutcome(name, True, end.seconds, end.reason, results(mine))
+        return JobOutcome(name, True, end.seconds, end.reason, messages(mine, "Succeeded"))
     failed = max((pod for pod in mine if not pods.find(pod).healthy), key=_ended_at, default=None)
     what = f"Job {name} failed: {end.reason}: {end.message}"
     found = Diagnosis("crash", "never", what) if failed is None else pods.explain(failed)
-    message = what if failed is None else f"{what}: {found.message}"
     return JobOutcome(
-        name, False, end.seconds, end.reason, results(mine), replace(found, heals="never", message=message)
+        name,
+        False,
+        end.seconds,
+        end.reason,
+        messages(mine, "Succeeded"),
+        messages(mine, "Failed"),
+        replace(found, heals="never", message=what if failed is None else f"{what}: {found.message}"),
     )
 
 

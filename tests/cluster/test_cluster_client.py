@@ -217,7 +217,7 @@ def test_an_api_server_that_is_not_there_is_unavailable(settings: Settings, tmp_
     started = time.monotonic()
     with pytest.raises(Unavailable, match=f"127.0.0.1:{free_port} .context current of .*away.yaml. does not answer"):
         Cluster.connect(settings_for(path), patience=1)
-    assert 0.5 < time.monotonic() - started < 8
+    assert 0.4 < time.monotonic() - started < 8
 
 
 @pytest.mark.slow

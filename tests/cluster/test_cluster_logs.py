@@ -14,7 +14,7 @@ from llmops.cluster.client import Cluster
 from llmops.cluster.logs import Bookmark
 from llmops.cluster.wait import wait_for_job, wait_for_rollout
 from llmops.cluster.watch import Object
-from llmops.errors import BadRelease
+from llmops.errors import BadRelease, ClusterCannot
 from llmops.sandbox.controlplane import ControlPlane
 from tests.cluster.conftest import api_server_away, eventually
 
@@ -115,7 +115,7 @@ def test_a_failed_job_comes_with_the_end_of_its_log(cluster: Cluster) -> None:
     cluster.create(job("raise ValueError('config.json is torn')"))
     outcome = wait_for_job(cluster, "job", timeout=60)
     with pytest.raises(
-        BadRelease, match=r"exit code 1(.|\n)*last lines of main:(.|\n)*ValueError: config.json is torn"
+        ClusterCannot, match=r"exit code 1(.|\n)*last lines of main:(.|\n)*ValueError: config.json is torn"
     ):
         outcome.raise_for_failure()
 

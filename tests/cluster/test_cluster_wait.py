@@ -257,8 +257,9 @@ def test_a_failed_job_says_why_in_its_pods_words(cluster: Cluster, kubelet: Kube
     assert outcome.reason == "BackoffLimitExceeded"
     assert outcome.diagnosis is not None
     assert outcome.diagnosis.exit_code == 1
+    assert outcome.failures == {0: "sha256 of model.safetensors is wrong"}
     with pytest.raises(
-        BadRelease, match=r"Job job failed: BackoffLimitExceeded: .*sha256 of model\.safetensors is wrong"
+        ClusterCannot, match=r"Job job failed: BackoffLimitExceeded: .*sha256 of model\.safetensors is wrong"
     ):
         outcome.raise_for_failure()
 
@@ -281,7 +282,8 @@ def test_a_job_that_retries_and_succeeds_has_not_failed(cluster: Cluster, kubele
     )
     assert waiter.waits
     kubelet.ended(second, 0, "done")
-    assert waiter.result(within=10).results == {0: "done"}
+    outcome: JobOutcome = waiter.result(within=10)
+    assert (outcome.results, outcome.failures) == ({0: "done"}, {})
 
 
 def test_a_job_that_cannot_start_is_told_within_seconds(cluster: Cluster, kubelet: Kubelet) -> None:
