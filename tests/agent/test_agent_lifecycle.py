@@ -191,6 +191,13 @@ def test_termination_runs_the_hook_then_sigterm_and_removes_the_pod(cluster: Clu
     assert order.read_text() == "hook\nterm\n"
 
 
+def test_a_start_hook_that_fails_restarts_the_container(cluster: Cluster) -> None:
+    hook: Object = {"postStart": {"exec": {"command": ["sh", "-c", "exit 3"]}}}
+    cluster.pod("p", shell("c", "sleep 100", lifecycle=hook))
+    cluster.wait_state("p", lambda c: c["restartCount"] >= 1)
+    eventually(lambda: dict(cluster.events("p")).get("FailedPostStartHook") == "PostStartHook failed: exited with 3: ")
+
+
 def test_a_sleeping_hook_delays_sigterm_within_the_grace_period(cluster: Cluster) -> None:
     cluster.pod("p", web(lifecycle={"preStop": {"sleep": {"seconds": 1}}}), terminationGracePeriodSeconds=10)
     cluster.wait_ready("p")

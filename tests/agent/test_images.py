@@ -139,5 +139,5 @@ def test_writers_do_not_lose_each_others_images(store: ImageStore) -> None:
 
 def test_a_broken_file_is_named(store: ImageStore) -> None:
     store.path.write_text("{")
-    with pytest.raises(BadInput, match="images.json"):
+    with pytest.raises(BadInput, match=r"images\.json"):
         store.all()

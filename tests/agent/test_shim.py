@@ -82,8 +82,12 @@ def test_a_file_that_is_no_program_is_named(tmp_path: Path) -> None:
 def test_all_that_the_program_started_ends_with_it(tmp_path: Path) -> None:
     started = tmp_path / "pids"
     # A grandchild in a session of its own, which its parent has left, and which ignores what can be ignored.
-    daemon = f"import os, signal, time; signal.signal(15, signal.SIG_IGN); open({str(started)!r}, 'w').write(str(os.getpid())); time.sleep(100)"
-    script = f'setsid {sys.executable} -c "{daemon}" & while ! test -s {started}; do sleep 0.02; done'
+    daemon = tmp_path / "daemon.py"
+    daemon.write_text(
+        "import os, signal, time; signal.signal(15, signal.SIG_IGN); "
+        f"open({str(started)!r}, 'w').write(str(os.getpid())); time.sleep(100)"
+    )
+    script = f"setsid {sys.executable} {daemon} & while ! test -s {started}; do sleep 0.02; done"
     shim = Shim(tmp_path, ["sh", "-c", script])
     assert shim.exit()["code"] == 0
     assert start_time(int(started.read_text())) is None
@@ -130,14 +134,14 @@ p, f = {str(protected)!r}, {str(free)!r}
 print(attempt(lambda: open(p + "/file", "w")), attempt(lambda: open(p + "/new", "w")), sep="|")
 print(attempt(lambda: os.unlink(p + "/file")), attempt(lambda: os.rename(p + "/file", f + "/file")), sep="|")
 print(attempt(lambda: os.truncate(p + "/file", 0)), attempt(lambda: os.mkdir(p + "/d")), sep="|")
-print(attempt(lambda: open({str(tmp_path / "link" / "protected" / "file")!r}, "w")), attempt(lambda: open(p + "/file").read()), sep="|")
+l = {str(tmp_path / "link" / "protected" / "file")!r}
+print(attempt(lambda: open(l, "w")), attempt(lambda: open(p + "/file").read()), sep="|")
 print(attempt(lambda: open(f + "/new", "w")), attempt(lambda: open(p + "/inner/new", "w")), sep="|")
 print(attempt(lambda: open("/dev/null", "w")), attempt(lambda: open("/dev/shm/x{os.getpid()}", "w")), sep="|")
 os.unlink("/dev/shm/x{os.getpid()}")
 """
-    shim = Shim(
-        tmp_path, [sys.executable, "-c", script], read_only=[str(protected)], writable=[str(inner), str(tmp_path / "none")]
-    )  # fmt: skip
+    writable = [str(inner), str(tmp_path / "none")]
+    shim = Shim(tmp_path, [sys.executable, "-c", script], read_only=[str(protected)], writable=writable)
     assert shim.exit()["code"] == 0, shim.log()
     no = "Permission denied"
     answers = [text for _, text in shim.log()]

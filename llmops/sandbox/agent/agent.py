@@ -30,6 +30,7 @@ from llmops.sandbox.nodes import load_nodes, write_default_nodes
 
 MEMORY_SECONDS = 0.5
 FIRST_POD_ADDRESS = 10
+RECOVER_SECONDS = 5.0
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +61,7 @@ class Agent:
         runner, port = await serve(self._find, self.folder / "pki", HOST_IP)
         try:
             version = (await until_answered(lambda: api.get("/version")))["gitVersion"]
+            self._capacities = {node.name: node.capacity for node in declaration.nodes}
             self._nodes = Nodes(api, declaration.nodes, port, version)
             await self._nodes.register()
             server = urlsplit(api.server)
@@ -136,26 +138,39 @@ class Agent:
         uid = pod["metadata"]["uid"]
         folder = self._pods_folder / uid
         folder.mkdir(mode=0o700, exist_ok=True)
-        state = load(folder) or PodState(uid, self._free_address(), time.time())
-        node = self._nodes.alive[pod["spec"]["nodeName"]]
-        runner = Pod(pod, state, folder, node.capacity, self._tools, self._router.pods_changed)
-        self._pods[uid] = runner
-        self._tasks[uid] = asyncio.create_task(self._run(uid, runner))
+        self._pods[uid] = self._load(pod, folder)
+        self._tasks[uid] = asyncio.create_task(self._run(uid))
 
-    async def _run(self, uid: str, pod: Pod) -> None:
-        try:
-            await pod.run()
-        except Exception:
-            # One pod that the agent can't cope with must not take the others with it.
-            log.exception("pod %s/%s", pod.pod["metadata"]["namespace"], pod.pod["metadata"]["name"])
-            raise
+    def _load(self, pod: Object, folder: Path) -> Pod:
+        """A pod as the disk knows it, or a new one."""
+        uid = pod["metadata"]["uid"]
+        state = load(folder) or PodState(uid, self._free_address(), time.time())
+        capacity = self._capacities[pod["spec"]["nodeName"]]
+        return Pod(pod, state, folder, capacity, self._tools, self._router.pods_changed)
+
+    async def _run(self, uid: str) -> None:
+        while True:
+            pod = self._pods[uid]
+            try:
+                await pod.run()
+                break
+            except Exception:
+                # One pod that the agent can't cope with must not take the others with it: it is taken up again from
+                # what is on disk, as a new agent would.
+                log.exception("pod %s/%s", pod.pod["metadata"]["namespace"], pod.pod["metadata"]["name"])
+            await asyncio.sleep(RECOVER_SECONDS)
+            self._pods[uid] = self._load(pod.pod, pod.folder)
+            if pod.lost:
+                self._pods[uid].gone()
         del self._pods[uid], self._tasks[uid]
         self._router.pods_changed()
         await asyncio.to_thread(shutil.rmtree, pod.folder, ignore_errors=True)
 
     def _on_node(self, kind: EventType, node: Object) -> None:
         name = node["metadata"]["name"]
-        if kind == "DELETED" and self._nodes.lost(name, node["metadata"]["uid"]):
+        if kind != "DELETED":
+            self._nodes.changed(node)
+        elif self._nodes.lost(name, node["metadata"]["uid"]):
             log.warning("node %s was deleted: its pods end", name)
             for pod in [*self._pods.values()]:
                 if pod.pod["spec"].get("nodeName") == name:

@@ -6,40 +6,29 @@ import asyncio
 import contextlib
 import shutil
 import signal
-import sys
 import time
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import aiohttp
 
-from llmops.names import TERMINATION_LOG
 from llmops.sandbox.agent.api import Api, Object, until_answered
-from llmops.sandbox.agent.environment import (
-    ConfigError,
-    Mount,
-    Sources,
-    Translator,
-    command,
-    environment,
-    references,
-)
+from llmops.sandbox.agent.ending import terminated
+from llmops.sandbox.agent.environment import ConfigError, Mount, Translator
 from llmops.sandbox.agent.events import Recorder
-from llmops.sandbox.agent.logs import last_words
+from llmops.sandbox.agent.launch import Owner, build_order
 from llmops.sandbox.agent.probes import Kind, Prober, Target, run_hook
-from llmops.sandbox.agent.process import OOM_MARKER, Exit, Order, Process, kill_strays, read_exit, run_command
+from llmops.sandbox.agent.process import Order, Process, kill_strays, read_exit, run_command
 from llmops.sandbox.agent.quantity import parse_quantity
 from llmops.sandbox.agent.state import ContainerState
 from llmops.sandbox.agent.status import back_off, rfc3339, should_restart
 from llmops.sandbox.images import Image, ImageStore
 
-MESSAGE_BYTES = 4096
 # A kubelet leaves a container this long after SIGTERM, whatever of the grace period a preStop hook has used.
 LEAST_GRACE_SECONDS = 2.0
 CONFIG_RETRY_SECONDS = 10.0
-SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 @dataclass(frozen=True)
@@ -63,24 +52,6 @@ class Tools:
     back_off_base: float
     back_off_limit: float
     variables: Mapping[str, str]
-
-
-class Owner(Protocol):
-    """The pod, as its containers see it."""
-
-    pod: Object
-    ip: str
-    allocatable: Mapping[str, str]
-
-    def mounts(self, container: Object, values: Mapping[str, str]) -> list[Mount]:
-        """The container's mounts."""
-        ...
-
-    def keep(self) -> None:
-        """Write the state to disk."""
-
-    def changed(self) -> None:
-        """The container's state has changed: keep and publish it."""
 
 
 class Container:
@@ -195,11 +166,9 @@ class Container:
         metadata = self._owner.pod["metadata"]
         where = f"{metadata['name']}_{metadata['namespace']}({metadata['uid']})"
         message = f"back-off {_duration(delay)} restarting failed container={self.name} pod={where}"
-        state.move(waiting={"reason": "CrashLoopBackOff", "message": message})
-        self._owner.changed()
+        self._show_waiting("CrashLoopBackOff", message)
         self._event("Warning", "BackOff", f"Back-off restarting failed container {self.name} in pod {where}")
-        while not self._stopping.is_set() and (left := until - time.time()) > 0:
-            await self._pause(left)
+        await self._pause(until - time.time())
 
     async def _pull(self) -> Image | None:
         """The image, as soon as there is one; None if the pod is stopped before."""
@@ -217,7 +186,8 @@ class Container:
             if self.spec.get("imagePullPolicy") == "Never":
                 cause = f'Container image "{reference}" is not present with pull policy of Never'
                 self._event("Warning", "ErrImageNeverPull", cause)
-                await self._wait_in("ErrImageNeverPull", cause, CONFIG_RETRY_SECONDS)
+                self._show_waiting("ErrImageNeverPull", cause)
+                await self._pause(CONFIG_RETRY_SECONDS)
                 continue
             cause = (
                 f'failed to pull and unpack image "{reference}": failed to resolve reference "{reference}": not found'
@@ -228,69 +198,32 @@ class Container:
             self._event("Warning", "Failed", "Error: ErrImagePull")
             delay = back_off(failures + 1, self._tools.back_off_base, self._tools.back_off_limit)
             shown = min(1.0, delay / 2)
-            await self._wait_in("ErrImagePull", cause, shown)
+            self._show_waiting("ErrImagePull", cause)
+            await self._pause(shown)
             if self._stopping.is_set():
                 return None
             self._event("Normal", "BackOff", f'Back-off pulling image "{reference}"')
             self._event("Warning", "Failed", "Error: ImagePullBackOff")
             explained = f'Back-off pulling image "{reference}": ErrImagePull: {cause}'
-            await self._wait_in("ImagePullBackOff", explained, delay - shown)
+            self._show_waiting("ImagePullBackOff", explained)
+            await self._pause(delay - shown)
         return None
 
     async def _configure(self, image: Image) -> Order | None:
         """What to run; waits for what it refers to. None if the pod is stopped before."""
+        tools, folder = self._tools, self.attempt_folder(self.state.attempt + 1)
         while not self._stopping.is_set():
+            # What changes from now on is a reason to try again.
+            self._wake.clear()
             try:
-                return await until_answered(lambda: self._order(image))
+                return await until_answered(
+                    lambda: build_order(self._owner, self.spec, image, folder, tools.api, tools.variables)
+                )
             except ConfigError as error:
                 self._event("Warning", "Failed", f"Error: {error}")
-                await self._wait_in("CreateContainerConfigError", str(error), CONFIG_RETRY_SECONDS)
+                self._show_waiting("CreateContainerConfigError", str(error))
+                await first(self._wake.wait(), asyncio.sleep(CONFIG_RETRY_SECONDS))
         return None
-
-    async def _order(self, image: Image) -> Order:
-        owner, spec = self._owner, self.spec
-        namespace = owner.pod["metadata"]["namespace"]
-        config_maps, secrets = references(spec)
-        sources = Sources(
-            owner.pod,
-            owner.ip,
-            owner.allocatable,
-            await self._fetch(namespace, "configmaps", config_maps),
-            await self._fetch(namespace, "secrets", secrets),
-        )
-        declared = environment(spec, sources)
-        folder = self.attempt_folder(self.state.attempt + 1)
-        termination = Mount(spec.get("terminationMessagePath", TERMINATION_LOG), str(folder / "termination"))
-        mounts = [*owner.mounts(spec, declared.values), termination]
-        translate = Translator(mounts, owner.ip)
-        # An image's own variables are in this machine's paths; a secret is nobody's path.
-        variables = {**image.env, **declared.values}
-        translated = {
-            name: value if name in declared.secret or name not in declared.values else translate(value)
-            for name, value in variables.items()
-        }
-        base = {
-            "PATH": f"{Path(sys.executable).parent}:{SYSTEM_PATH}",
-            "HOME": str(folder / "home"),
-            "TMPDIR": str(folder / "tmp"),
-            "HOSTNAME": owner.pod["spec"].get("hostname") or owner.pod["metadata"]["name"],
-            **self._tools.variables,
-        }
-        # As a runtime makes a working folder that an image lacks, it is an empty one of the container's own.
-        cwd = translate(spec.get("workingDir", ""))
-        cwd = cwd if _is_folder(cwd) else str(folder / "home")
-        return Order(
-            argv=command(spec, image.program, {**base, **variables}, translate, owner.ip),
-            env={**base, **translated, OOM_MARKER: str(folder / "oom")},
-            cwd=cwd,
-            read_only=[mount.host for mount in mounts if mount.read_only],
-            writable=[str(folder), *(mount.host for mount in mounts if not mount.read_only)],
-            mounts=[(mount.path, mount.host) for mount in mounts],
-        )
-
-    async def _fetch(self, namespace: str, kind: str, names: set[str]) -> dict[str, Object]:
-        found = {name: await self._tools.api.find(f"/api/v1/namespaces/{namespace}/{kind}/{name}") for name in names}
-        return {name: each for name, each in found.items() if each is not None}
 
     async def _start(self, image: Image, order: Order) -> None:
         state = self.state
@@ -300,6 +233,7 @@ class Container:
         folder = self.attempt_folder(state.attempt)
         # Left by an agent that was killed before it had noted the attempt.
         shutil.rmtree(folder, ignore_errors=True)
+        self._failed.clear()
         for name in ("home", "tmp"):
             (folder / name).mkdir(parents=True)
         (folder / "termination").touch()
@@ -315,13 +249,14 @@ class Container:
             self._ended(process)
             return
         self._event("Normal", "Started", "Container started")
+        if hook := self.spec.get("lifecycle", {}).get("postStart"):
+            await first(process.exited.wait(), self._stopping.wait(), self._run_hook("PostStart", hook, process))
         await self._supervise(process)
 
     async def _supervise(self, process: Process) -> None:
         """From a running process to its recorded end."""
         state = self.state
         self._process = process
-        self._failed.clear()
         self._kill_at = float("inf") if not self._stopping.is_set() else self._kill_at
         self._owner.changed()
         prober = Prober(self._target(process), self, began=process.began, started=state.started, ready=state.ready)
@@ -348,7 +283,7 @@ class Container:
             self._event("Normal", "Killing", f"Stopping container {self.name}")
         hook = self.spec.get("lifecycle", {}).get("preStop")
         if hook and self._kill_at > time.time():
-            await first(process.exited.wait(), self._kill_time(), self._pre_stop(hook, process))
+            await first(process.exited.wait(), self._kill_time(), self._run_hook("PreStop", hook, process))
             # Zero is the end without grace; anything else leaves the program a moment after its hook.
             if self._kill_at > 0:
                 self._kill_at = max(self._kill_at, time.time() + LEAST_GRACE_SECONDS)
@@ -364,41 +299,30 @@ class Container:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._kill_at_changed.wait(), None if left == float("inf") else left)
 
-    async def _pre_stop(self, hook: Object, process: Process) -> None:
+    async def _run_hook(self, kind: Literal["PostStart", "PreStop"], hook: Object, process: Process) -> None:
         why = await run_hook(hook, self._target(process))
-        if why is not None:
-            self._event("Warning", "FailedPreStopHook", f"PreStopHook failed: {why}")
+        if why is None:
+            return
+        self._event("Warning", f"Failed{kind}Hook", f"{kind}Hook failed: {why}")
+        if kind == "PostStart":
+            self._failed_probe = {}
+            self._failed.set()
 
     def _ended(self, process: Process | None) -> None:
         """Note how the last attempt ended; None if a later agent finds nothing of it."""
         state = self.state
         folder = self.attempt_folder(state.attempt)
         end = read_exit(folder)
-        began = state.current.get("running", {}).get("startedAt") or rfc3339(end.finished)
-        message = _termination_message(folder, self.spec, end.code)
-        reason = _reason(end, folder)
-        if reason == "StartError":
-            message = f"failed to create containerd task: failed to create shim task: {end.error}: unknown"
-            self._event("Warning", "Failed", f"Error: {message}")
-        elif reason == "ContainerStatusUnknown":
-            message = "The container could not be located when the pod was terminated"
-        terminated: Object = {
-            "exitCode": end.code,
-            "reason": reason,
-            "startedAt": began,
-            "finishedAt": rfc3339(end.finished),
-            "containerID": f"sandbox://{self._owner.pod['metadata']['uid']}/{self.name}/{state.attempt}",
-        }
-        if end.signal:
-            terminated["signal"] = end.signal
-        if message:
-            terminated["message"] = message
+        ended = terminated(folder, self.spec, end, state.current.get("running", {}).get("startedAt", ""))
+        ended["containerID"] = f"sandbox://{self._owner.pod['metadata']['uid']}/{self.name}/{state.attempt}"
+        if end.error:
+            self._event("Warning", "Failed", f"Error: {ended['message']}")
         ran = end.finished - (process.began if process else end.finished)
         # As a kubelet does, forget earlier ends when it has run for twice the longest back-off.
         state.failures = 1 if ran > 2 * self._tools.back_off_limit else state.failures + 1
         state.ended_at = end.finished
         state.started = state.ready = False
-        state.move(terminated=terminated)
+        state.move(terminated=ended)
         self._owner.changed()
 
     def on_started(self) -> None:
@@ -431,18 +355,13 @@ class Container:
 
         return Target(self.spec, self._owner.ip, run, self._tools.http)
 
-    async def _wait_in(self, reason: str, message: str, seconds: float) -> None:
-        """Show a waiting state, for at most `seconds`; less if something changes."""
+    def _show_waiting(self, reason: str, message: str) -> None:
         self.state.move(waiting={"reason": reason, "message": message})
         self._owner.changed()
-        await self._pause(seconds)
 
     async def _pause(self, seconds: float) -> None:
-        self._wake.clear()
-        if self._stopping.is_set():
-            return
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), seconds)
+        """Wait, unless it is stopped."""
+        await first(self._stopping.wait(), asyncio.sleep(seconds))
 
     def _event(self, kind: Literal["Normal", "Warning"], reason: str, message: str) -> None:
         self._tools.events.record(self._owner.pod, kind, reason, message, self._field_path)
@@ -463,32 +382,6 @@ async def first(*waits: Coroutine[Any, Any, object]) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
     for task in done:
         task.result()
-
-
-def _is_folder(path: str) -> bool:
-    return Path(path).is_absolute() and Path(path).is_dir()
-
-
-def _reason(end: Exit, folder: Path) -> str:
-    if end.error:
-        return "StartError"
-    if not end.known:
-        return "ContainerStatusUnknown"
-    marker = folder / "oom"
-    if end.signal == signal.SIGKILL and marker.exists() and marker.read_text().strip() == "oom":
-        return "OOMKilled"
-    return "Completed" if end.code == 0 else "Error"
-
-
-def _termination_message(folder: Path, spec: Object, code: int) -> str:
-    path = folder / "termination"
-    message = ""
-    if path.exists():
-        with path.open("rb") as file:
-            message = file.read(MESSAGE_BYTES).decode(errors="replace")
-    if not message and code != 0 and spec.get("terminationMessagePolicy") == "FallbackToLogsOnError":
-        message = last_words(folder / "log")
-    return message
 
 
 def _duration(seconds: float) -> str:

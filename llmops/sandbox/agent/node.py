@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import logging
 import platform
@@ -40,6 +41,7 @@ class Nodes:
         self._port = port
         self._version = version
         self._uids: dict[str, str] = {}
+        self._doubted = asyncio.Event()
 
     async def register(self) -> None:
         """Create or correct all nodes; remove those of ours that are declared no more."""
@@ -56,12 +58,20 @@ class Nodes:
         """Take the deletion of a node; True if it was one of those that live."""
         return self._uids.get(name) == uid and self.alive.pop(name, None) is not None
 
+    def changed(self, node: Object) -> None:
+        """Take a change of a node; that one of ours isn't ready is contradicted at once."""
+        ready = [each["status"] for each in node["status"].get("conditions", []) if each["type"] == "Ready"]
+        if node["metadata"]["name"] in self.alive and ready != ["True"]:
+            self._doubted.set()
+
     async def run(self) -> None:
         """Renew Leases and statuses until cancelled."""
         reported = time.monotonic()
         while True:
-            await asyncio.sleep(RENEW_SECONDS)
-            fresh = time.monotonic() - reported < STATUS_SECONDS
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._doubted.wait(), RENEW_SECONDS)
+            fresh = time.monotonic() - reported < STATUS_SECONDS and not self._doubted.is_set()
+            self._doubted.clear()
             for node in [*self.alive.values()]:
                 try:
                     await self._renew(node.name)

@@ -70,6 +70,11 @@ class Pod:
         return [*self._inits, *self._mains]
 
     @property
+    def lost(self) -> bool:
+        """Whether its object or its node is gone."""
+        return self._gone.is_set()
+
+    @property
     def terminating(self) -> bool:
         """Whether it is deleted and may still run."""
         return "deletionTimestamp" in self.pod["metadata"] or self._stopping.is_set()
@@ -192,7 +197,7 @@ class Pod:
             self._references_changed.clear()
             try:
                 await until_answered(self._volumes.prepare)
-            except VolumeError as error:
+            except (VolumeError, ApiError) as error:
                 self._tools.events.record(self.pod, "Warning", "FailedMount", str(error))
             else:
                 return True

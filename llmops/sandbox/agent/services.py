@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+import struct
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -138,7 +139,7 @@ class Listener:
     def __init__(self, address: Address) -> None:
         self._address = address
         self._backends: list[Address] = []
-        self._load: Counter[Address] = Counter()
+        self.load: Counter[Address] = Counter()
         self._turn = 0
         self._server: asyncio.Server | None = None
         self._failure = ""
@@ -171,17 +172,25 @@ class Listener:
         self._turn += 1
         count = len(self._backends)
         order = [self._backends[(self._turn + index) % count] for index in range(count)]
-        return sorted(order, key=lambda backend: self._load[backend])
+        return sorted(order, key=lambda backend: self.load[backend])
 
     def opened(self, backend: Address) -> None:
         """A connection leads to this backend."""
-        self._load[backend] += 1
+        self.load[backend] += 1
 
     def closed(self, backend: Address) -> None:
         """A connection to this backend has ended."""
-        self._load[backend] -= 1
-        if not self._load[backend]:
-            del self._load[backend]
+        self.load[backend] -= 1
+        if not self.load[backend]:
+            del self.load[backend]
+
+
+def _reset(transport: asyncio.Transport) -> None:
+    """Close with a reset: a plain abort looks like an end."""
+    with contextlib.suppress(OSError):
+        linger = struct.pack("ii", 1, 0)
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    transport.abort()
 
 
 class _Half(asyncio.Protocol):
@@ -231,7 +240,7 @@ class _Half(asyncio.Protocol):
             return
         if exc is not None:
             # A reset is passed on as one, so that nobody takes half an answer for a whole one.
-            peer.transport.abort()
+            _reset(peer.transport)
         else:
             peer.transport.close()
 
@@ -291,4 +300,4 @@ class _Front(_Half):
             else:
                 return
         if self.transport is not None:
-            self.transport.abort()
+            _reset(self.transport)
