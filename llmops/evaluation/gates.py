@@ -10,7 +10,8 @@ the drop on those cases is exact; the confidence is about the population of case
 - Passed otherwise. The same answers as stable's always pass, however few the cases.
 
 **Latency relative to stable** (`max_ratio`) is judged by the ratio with bounds from a bootstrap over the samples.
-- Failed: the ratio is beyond the limit, and above 1 (or a limit below 1) with confidence.
+- Failed: the ratio is beyond the limit with confidence. Stricter than for quality, as two runs of one engine never
+  measure the same times, and a rejection is remembered.
 - Inconclusive: beyond the limit, and may be an accident; or within, but twice the limit cannot be ruled out.
 - Passed otherwise.
 
@@ -209,11 +210,9 @@ class _Judge:
         ratio = bootstrap_ratio(mine, yours, statistic, self._confidence)
         bounds = (change, ratio.low, ratio.high)
         if change > self._limit:
-            # A limit below 1 asks for a canary that is faster: then not being faster is what has to be sure.
-            sure = min(1.0, self._limit)
-            if ratio.low > sure:
+            if ratio.low > self._limit:
                 return self._say("Failed", f"{words}, at least {ratio.low:.2f}x with confidence", *bounds)
-            more = samples_to_confirm(ratio, sure)
+            more = samples_to_confirm(ratio, self._limit)
             note = f"{words}; too noisy to tell from chance: about {more} more requests would do"
             return self._say("Inconclusive", note, *bounds)
         if ratio.high > self._limit * RULED_OUT_RATIO:

@@ -43,7 +43,7 @@ def score_plot(canary: Measurements, stable: Measurements | None) -> bytes:
     axes.set_xticks(np.arange(len(labels)), labels)
     axes.set_ylim(0, 1.12)
     axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", "25", "50", "75", "100"])
-    axes.set_ylabel("score, % of cases")
+    axes.set_ylabel("score, % of cases", fontsize=8, color=INK)
     return _png(figure, axes, "Quality by suite")
 
 
@@ -67,8 +67,8 @@ def latency_plot(canary: Measurements, stable: Measurements | None, suite: str, 
     axes.set_xlim(0, highest * 1.03 or 1)
     axes.set_ylim(0, 1.02)
     axes.set_yticks([0, 0.25, 0.5, 0.75, 0.95], ["0", "25", "50", "75", "95"])
-    axes.set_xlabel("milliseconds")
-    axes.set_ylabel("% at or below")
+    axes.set_xlabel("milliseconds", fontsize=8, color=INK)
+    axes.set_ylabel("% at or below", fontsize=8, color=INK)
     return _png(figure, axes, f"{suite}: {KINDS.get(kind, kind)}")
 
 

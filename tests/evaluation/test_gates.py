@@ -191,6 +191,14 @@ def test_equal_latency_hardly_ever_fails() -> None:
     assert outcomes.count("Passed") >= 90
 
 
+def test_slower_than_the_limit_by_little_is_open() -> None:
+    generator = np.random.default_rng(7)
+    stable = list(generator.lognormal(4, 0.4, 48))
+    verdict = decide(RATIO, load([time * 1.55 for time in stable]), load(stable))
+    assert verdict.value == "Inconclusive"
+    assert "too noisy to tell from chance: about" in verdict.reason
+
+
 def test_few_samples_are_open() -> None:
     verdict = decide(RATIO, load([10.0] * 9), load([10.0] * 40))
     assert verdict.value == "Inconclusive"
