@@ -61,11 +61,11 @@ def pinned(specifier: SpecifierSet | str) -> Version | None:
     """The one version that `==0.32.0` names; None where the specifier leaves a choice."""
     wanted = SpecifierSet(specifier) if isinstance(specifier, str) else specifier
     only = next(iter(wanted)) if len(wanted) == 1 else None
-    if only is None or only.operator not in ("==", "===") or only.version.endswith(".*"):
+    if only is None or only.operator not in ("==", "==="):
         return None
     try:
         return Version(only.version)
-    except InvalidVersion:  # `===` compares text, which need not be a version
+    except InvalidVersion:  # `==0.32.*`, and `===`, which compares text
         return None
 
 

@@ -15,6 +15,7 @@ import pytest
 from llmops.registry.auth import Challenge
 from llmops.sandbox.images import ImageStore
 from llmops.sandbox.registry import RegistryServer
+from llmops.sandbox.standin import in_thread
 
 BASE = "/v2/vllm/vllm-openai"
 
@@ -37,6 +38,14 @@ def test_everything_wants_a_token(server: RegistryServer, token: dict[str, str])
     other = httpx2.get(f"{server.url}/v2/acme/worker/tags/list", headers=token)
     assert other.status_code == 401
     assert 'error="insufficient_scope"' in other.headers["WWW-Authenticate"]
+
+
+def test_a_token_expires(images: ImageStore) -> None:
+    with in_thread(RegistryServer(images, token_seconds=0)) as server:
+        scope = {"service": "llmops-sandbox", "scope": "repository:vllm/vllm-openai:pull"}
+        expired = httpx2.get(f"{server.url}/token", params=scope).json()["token"]
+        answer = httpx2.get(f"{server.url}{BASE}/tags/list", headers={"Authorization": f"Bearer {expired}"})
+        assert answer.status_code == 401
 
 
 def test_pages_are_in_lexical_order(server: RegistryServer, token: dict[str, str], images: ImageStore) -> None:
