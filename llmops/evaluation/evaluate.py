@@ -10,10 +10,10 @@ from typing import Any
 from llmops.errors import BadRelease, MeasurementFailed
 from llmops.evaluation.client import CHAT, Client, Cut, Response, Unreachable
 from llmops.evaluation.endpoint import Endpoint, Progress
-from llmops.evaluation.load import LoadResult, run_load
+from llmops.evaluation.load import run_load, run_load_in_turns
 from llmops.evaluation.loop import run
-from llmops.evaluation.measurements import Measurements, collect
-from llmops.evaluation.runner import QualityResult, run_quality
+from llmops.evaluation.measurements import Measurements, Result, collect
+from llmops.evaluation.runner import run_quality
 from llmops.evaluation.suites import LoadProfile, Suite
 from llmops.evaluation.wire import WireError
 
@@ -32,16 +32,55 @@ def measure(
     Raises:
         MeasurementFailed: The engine cannot be reached, asks to come back later, or refuses the API key.
     """
-    results: list[QualityResult | LoadResult] = []
-    for suite in sorted(suites, key=lambda item: isinstance(item, LoadProfile)):
-        if isinstance(suite, LoadProfile):
-            results.append(run_load(endpoint, suite, progress))
-            continue
+    quality, load = _split(suites)
+    results: list[Result] = []
+    if _ask(endpoint, quality, concurrency, progress, results):
+        results += [run_load(endpoint, profile, progress) for profile in load]
+    return collect(results)
+
+
+def compare(
+    canary: Endpoint,
+    stable: Endpoint,
+    suites: Iterable[Suite | LoadProfile],
+    concurrency: int,
+    progress: Progress | None = None,
+) -> tuple[Measurements, Measurements]:
+    """Measure canary and stable by the same suites; load profiles run on both in turns, so that their ratio is fair.
+
+    When the canary does not answer, stable is not measured: there is nothing to compare.
+
+    Raises:
+        MeasurementFailed: One of them cannot be reached, asks to come back later, or refuses the API key.
+    """
+    quality, load = _split(suites)
+    ours: list[Result] = []
+    theirs: list[Result] = []
+    if _ask(canary, quality, concurrency, progress, ours) and _ask(stable, quality, concurrency, progress, theirs):
+        for profile in load:
+            one, other = run_load_in_turns(canary, stable, profile, progress)
+            ours.append(one)
+            theirs.append(other)
+    return collect(ours), collect(theirs)
+
+
+def _split(suites: Iterable[Suite | LoadProfile]) -> tuple[list[Suite], list[LoadProfile]]:
+    known = list(suites)
+    return [suite for suite in known if isinstance(suite, Suite)], [
+        profile for profile in known if isinstance(profile, LoadProfile)
+    ]
+
+
+def _ask(
+    endpoint: Endpoint, suites: list[Suite], concurrency: int, progress: Progress | None, results: list[Result]
+) -> bool:
+    """Run quality suites, add their results, and tell whether the engine went on answering."""
+    for suite in suites:
         result = run_quality(endpoint, suite, concurrency, progress)
         results.append(result)
         if result.stopped:
-            break
-    return collect(results)
+            return False
+    return True
 
 
 def probe(endpoint: Endpoint, timeout: float) -> str:

@@ -16,6 +16,8 @@ import json
 import random
 import time
 from collections import Counter
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -28,6 +30,7 @@ from llmops.evaluation.suites import LoadProfile
 from llmops.evaluation.wire import WireError
 
 IN_A_ROW = 10
+TURNS = 4
 COMPLETE = ("stop", "length", "tool_calls")
 # Words that most tokenizers know as one token each.
 WORDS = tuple(
@@ -43,9 +46,9 @@ class LoadResult:
     """What one load profile measured. Times in milliseconds.
 
     `samples` holds TTFT, TPOT and E2EL of each complete request, and each ITL. `errors` counts what the engine did
-    wrong, `unmeasured` what says nothing about it, each by message. `client_cpu_share` is how much of one core this
-    client took: near 1, the times measured are its own. `stopped` tells that nothing was answered any more, and that
-    the rest was not sent.
+    wrong, `unmeasured` what says nothing about it, each by message. `cpu_seconds` is what this client took of them;
+    near `seconds`, the times measured are its own. `stopped` tells that nothing was answered any more, and
+    that the rest was not sent.
     """
 
     profile: LoadProfile
@@ -56,7 +59,7 @@ class LoadResult:
     input_tokens: int = 0
     output_tokens: int = 0
     seconds: float = 0.0
-    client_cpu_share: float = 0.0
+    cpu_seconds: float = 0.0
     stopped: bool = False
     samples: dict[str, list[float]] = field(
         default_factory=lambda: {name: [] for name in ("ttft", "tpot", "itl", "e2el")}
@@ -75,8 +78,9 @@ class LoadResult:
             "failed": float(self.failed),
             "truncated": float(self.truncated),
             "unmeasured": float(self.unmeasured.total()),
-            "client_cpu_share": self.client_cpu_share,
         }
+        if self.seconds > 0:
+            found["client_cpu_share"] = self.cpu_seconds / self.seconds
         if answered:
             found["error_rate"] = self.failed / answered
         if self.completed and self.seconds > 0:
@@ -121,36 +125,49 @@ class _Stream:
             self.error = f"an event that is no chat completion chunk: {data[:80]!r} ({error!r})"
 
 
-class _Run:
-    """One run of a profile: what its requests share."""
+def _requests(client: Client, profile: LoadProfile, model: str) -> list[bytes]:
+    """The warm-up's requests and then the measured ones; the same for every engine that the profile is run on.
 
-    def __init__(self, client: Client, profile: LoadProfile, model: str, progress: Progress | None) -> None:
+    No two share a prompt, so that no prefix cache answers for the engine.
+    """
+    chooser = random.Random(profile.seed)  # noqa: S311 - prompts, not secrets
+    common = {
+        "model": model,
+        "max_tokens": profile.output_tokens,
+        "temperature": 0.0,
+        "seed": profile.seed,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    } | ({"ignore_eos": True} if profile.ignore_eos else {})
+    made: list[bytes] = []
+    for _ in range(profile.warmup_requests + profile.requests):
+        prompt = " ".join(chooser.choices(WORDS, k=profile.prompt_tokens))
+        made.append(client.request(CHAT, common | {"messages": [{"role": "user", "content": prompt}]}))
+    return made
+
+
+class _Run:
+    """One engine under a profile: what its requests share."""
+
+    def __init__(self, client: Client, profile: LoadProfile, progress: Progress | None) -> None:
         self._client = client
         self._profile = profile
-        self._model = model
         self._progress = progress
-        self._random = random.Random(profile.seed)  # noqa: S311 - prompts, not secrets
+        self._arrivals = random.Random(profile.seed)  # noqa: S311 - moments, not secrets
         self._row: list[str] = []
         self.result = LoadResult(profile)
 
-    def requests(self, count: int) -> list[bytes]:
-        """Requests of which no two share a prompt, so that no prefix cache answers for the engine."""
-        profile = self._profile
-        common = {
-            "model": self._model,
-            "max_tokens": profile.output_tokens,
-            "temperature": 0.0,
-            "seed": profile.seed,
-            "stream": True,
-            "stream_options": {"include_usage": True},
-        } | ({"ignore_eos": True} if profile.ignore_eos else {})
-        made: list[bytes] = []
-        for _ in range(count):
-            prompt = " ".join(self._random.choices(WORDS, k=profile.prompt_tokens))
-            made.append(self._client.request(CHAT, common | {"messages": [{"role": "user", "content": prompt}]}))
-        return made
+    async def send(self, requests: list[bytes]) -> None:
+        """Send requests at the profile's pace, and add what they show to the result."""
+        started, cpu = time.perf_counter(), time.thread_time()
+        if self._profile.rate is not None:
+            await self._at_rate(requests, self._profile.rate)
+        else:
+            await self._at_concurrency(requests, self._profile.concurrency or 1)
+        self.result.seconds += time.perf_counter() - started
+        self.result.cpu_seconds += time.thread_time() - cpu
 
-    async def at_concurrency(self, requests: list[bytes], concurrency: int) -> None:
+    async def _at_concurrency(self, requests: list[bytes], concurrency: int) -> None:
         """Keep that many requests in flight until all are done."""
         waiting = iter(requests)
 
@@ -164,7 +181,7 @@ class _Run:
             for _ in range(min(concurrency, len(requests))):
                 group.create_task(worker())
 
-    async def at_rate(self, requests: list[bytes], rate: float) -> None:
+    async def _at_rate(self, requests: list[bytes], rate: float) -> None:
         """Send at random moments, that many a second on average, whether earlier ones are done or not."""
         due = asyncio.get_running_loop().time()
         async with asyncio.TaskGroup() as group:
@@ -173,7 +190,7 @@ class _Run:
                 if self.result.stopped:
                     break
                 group.create_task(self._one(request))
-                due += self._random.expovariate(rate)
+                due += self._arrivals.expovariate(rate)
 
     async def _one(self, request: bytes) -> None:
         stream = _Stream()
@@ -253,21 +270,27 @@ class _Run:
             self._progress(self._profile.name, done, self._profile.requests)
 
 
-async def _run(endpoint: Endpoint, profile: LoadProfile, progress: Progress | None) -> LoadResult:
-    async with Client(endpoint) as client:
-        warmup = _Run(client, profile, endpoint.model, None)
-        requests = warmup.requests(profile.warmup_requests + profile.requests)
-        measured = requests[profile.warmup_requests :]
-        await warmup.at_concurrency(requests[: profile.warmup_requests], profile.concurrency or 1)
-        main = _Run(client, profile, endpoint.model, progress)
-        started, cpu = time.perf_counter(), time.thread_time()
-        if profile.rate is not None:
-            await main.at_rate(measured, profile.rate)
-        else:
-            await main.at_concurrency(measured, profile.concurrency or 1)
-        main.result.seconds = time.perf_counter() - started
-        main.result.client_cpu_share = (time.thread_time() - cpu) / main.result.seconds
-        return main.result
+async def _run(endpoints: Sequence[Endpoint], profile: LoadProfile, progress: Progress | None) -> list[LoadResult]:
+    async with AsyncExitStack() as stack:
+        runs: list[tuple[_Run, list[bytes]]] = []
+        for endpoint in endpoints:
+            client = await stack.enter_async_context(Client(endpoint))
+            requests = _requests(client, profile, endpoint.model)
+            await _Run(client, profile, None).send(requests[: profile.warmup_requests])
+            runs.append((_Run(client, profile, progress), requests[profile.warmup_requests :]))
+        for block in _blocks(profile, len(runs)):
+            for engine, measured in runs:
+                if not engine.result.stopped:
+                    await engine.send(measured[block])
+        return [engine.result for engine, _ in runs]
+
+
+def _blocks(profile: LoadProfile, engines: int) -> list[slice]:
+    """Where the engines take turns: a few times, but never for so few requests that the pace is not kept."""
+    least = 4 * (profile.concurrency or 1)
+    turns = min(TURNS, max(1, profile.requests // least)) if engines > 1 else 1
+    marks = [profile.requests * turn // turns for turn in range(turns + 1)]
+    return [slice(start, end) for start, end in pairwise(marks)]
 
 
 def run_load(endpoint: Endpoint, profile: LoadProfile, progress: Progress | None = None) -> LoadResult:
@@ -276,4 +299,19 @@ def run_load(endpoint: Endpoint, profile: LoadProfile, progress: Progress | None
     Raises:
         MeasurementFailed: The engine cannot be reached, asks to come back later, or refuses the API key.
     """
-    return run(_run(endpoint, profile, progress))
+    return run(_run([endpoint], profile, progress))[0]
+
+
+def run_load_in_turns(
+    first: Endpoint, second: Endpoint, profile: LoadProfile, progress: Progress | None = None
+) -> tuple[LoadResult, LoadResult]:
+    """Run a profile on two engines in turns, a part of the requests at a time.
+
+    What comes and goes on the machines and the network between then meets both alike, and their ratio is of the
+    engines. Run one whole after the other, a busy minute would look like a slow release.
+
+    Raises:
+        MeasurementFailed: An engine cannot be reached, asks to come back later, or refuses the API key.
+    """
+    one, other = run(_run([first, second], profile, progress))
+    return one, other

@@ -17,6 +17,8 @@ WRONG_SHOWN = 50
 WRONG_LENGTH = 160
 ERRORS_SHOWN = 5
 
+Result = QualityResult | LoadResult
+
 
 class Measurements(Strict):
     """Figures by "suite/figure", among them "all/score", and beside them the scores and samples behind.
@@ -65,7 +67,7 @@ class Measurements(Strict):
         return sum(len(self.scores.get(name, {})) for name in names), sum(self.cases.get(name, 0) for name in names)
 
 
-def collect(results: Iterable[QualityResult | LoadResult]) -> Measurements:
+def collect(results: Iterable[Result]) -> Measurements:
     """Put the results of suites and load profiles together."""
     suites: dict[str, str] = {}
     figures: dict[str, float] = {}

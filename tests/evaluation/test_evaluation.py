@@ -12,7 +12,7 @@ from aiohttp import web
 
 from llmops.catalog.spec import Evaluation, Gate
 from llmops.evaluation.endpoint import Endpoint
-from llmops.evaluation.evaluate import measure
+from llmops.evaluation.evaluate import compare, measure
 from llmops.evaluation.gates import decide
 from llmops.evaluation.measurements import Measurements
 from llmops.evaluation.plots import latency_plot, markdown_image, score_plot
@@ -58,8 +58,7 @@ def test_equal_release_passes_and_a_worse_and_slower_one_fails(
 ) -> None:
     able(engine, 0.95)
     able(second_engine, 0.95)
-    stable = measure(endpoint, SUITES, 8)
-    equal = measure(second_endpoint, SUITES, 8)
+    equal, stable = compare(second_endpoint, endpoint, SUITES, 8)
     verdict = decide(RULES, equal, stable)
     assert verdict.value == "Passed", verdict.reason
     assert equal.scores == stable.scores
@@ -72,8 +71,10 @@ def test_equal_release_passes_and_a_worse_and_slower_one_fails(
 
     able(second_engine, 0.95)
     second_engine.first_seconds = 0.2
-    slower = measure(second_endpoint, [suite for suite in SUITES if isinstance(suite, LoadProfile)], 8)
-    verdict = decide(Evaluation(suites=("smoke-load",), gates=RULES.gates[3:]), slower, stable)
+    load = [suite for suite in SUITES if isinstance(suite, LoadProfile)]
+    verdict = decide(
+        Evaluation(suites=("smoke-load",), gates=RULES.gates[3:]), *compare(second_endpoint, endpoint, load, 8)
+    )
     assert verdict.value == "Failed"
     assert verdict.reason.startswith("smoke-load/p95_ttft_ms ")
 
@@ -95,6 +96,9 @@ def test_engine_that_fails_every_completion_is_rejected_in_seconds(engine: Engin
     engine.reply = lambda number: web.Response(status=500, text="CUDA error")
     canary = measure(endpoint, SUITES, 8)
     assert set(canary.suites) == {"arithmetic"}  # the rest says no more
+    asked = len(engine.asked)
+    assert compare(endpoint, endpoint, SUITES, 8)[1] == Measurements()
+    assert len(engine.asked) <= 2 * asked
     verdict = decide(RULES, canary, None)
     assert verdict.value == "Failed"
     assert verdict.reason.startswith("arithmetic/error_rate 100.0% is above its ceiling of 5.0% (HTTP 500: ")

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from llmops.errors import MeasurementFailed
 from llmops.evaluation.endpoint import Endpoint
-from llmops.evaluation.load import run_load
+from llmops.evaluation.load import run_load, run_load_in_turns
 from llmops.evaluation.suites import LoadProfile
 
 if TYPE_CHECKING:
@@ -70,6 +70,31 @@ def test_same_profile_sends_the_same_prompts(engine: Engine, endpoint: Endpoint)
     run_load(endpoint, profile(concurrency=1))
     prompts = [asked["messages"][0]["content"] for asked in engine.asked]
     assert prompts[:14] == prompts[14:]
+
+
+def test_two_engines_take_turns_with_the_same_prompts(
+    engine: Engine, endpoint: Endpoint, second_engine: Engine, second_endpoint: Endpoint
+) -> None:
+    seen: list[Engine] = []
+    engine.reply = lambda number: seen.append(engine)
+    second_engine.reply = lambda number: seen.append(second_engine)
+    first, second = run_load_in_turns(endpoint, second_endpoint, profile(60, concurrency=2, warmup_requests=0))
+    assert (first.completed, second.completed) == (60, 60)
+    turns = [found is engine for found in seen]
+    assert turns == ([True] * 15 + [False] * 15) * 4
+    asked = [sorted(str(body["messages"]) for body in each.asked) for each in (engine, second_engine)]
+    assert asked[0] == asked[1]
+    assert first.seconds > 0 < second.seconds
+
+
+def test_a_dead_engine_does_not_end_the_turns_of_the_other(
+    engine: Engine, endpoint: Endpoint, second_engine: Engine, second_endpoint: Endpoint
+) -> None:
+    engine.reply = lambda number: web.Response(status=500)
+    first, second = run_load_in_turns(endpoint, second_endpoint, profile(60, concurrency=2, warmup_requests=0))
+    assert first.stopped
+    assert first.failed < 20
+    assert second.completed == 60
 
 
 def test_connections_are_kept(engine: Engine, endpoint: Endpoint) -> None:

@@ -11,7 +11,7 @@ import pytest
 from llmops.catalog.spec import Evaluation, Gate
 from llmops.errors import BadRelease
 from llmops.evaluation.endpoint import Endpoint
-from llmops.evaluation.evaluate import measure, probe
+from llmops.evaluation.evaluate import compare, measure, probe
 from llmops.evaluation.gates import decide
 from llmops.evaluation.measurements import Measurements
 from llmops.evaluation.suites import load_suites
@@ -60,7 +60,7 @@ def test_good_engine_answers_every_case_and_streams_whole(good: Endpoint, stable
     assert probe(good, 10)
     assert stable.figures["all/score"] == 1
     assert stable.figures["smoke-load/error_rate"] == 0
-    assert stable.figures["smoke-load/completed"] == 48
+    assert stable.figures["smoke-load/completed"] == 64
     assert stable.figures["smoke-load/median_ttft_ms"] >= 25
 
 
@@ -75,10 +75,15 @@ def test_ten_points_worse_fails(start: Start, stable: Measurements) -> None:
     assert "all/score dropped " in verdict.reason
 
 
-def test_three_times_slower_to_the_first_token_fails(start: Start, stable: Measurements) -> None:
-    verdict = decide(BY_LATENCY, measure(start(SIM_TTFT_FACTOR="4"), LOAD, 8), stable)
+def test_three_times_slower_to_the_first_token_fails(start: Start, good: Endpoint) -> None:
+    verdict = decide(BY_LATENCY, *compare(start(SIM_TTFT_FACTOR="3"), good, LOAD, 8))
     assert verdict.value == "Failed"
     assert verdict.reason.startswith("smoke-load/p95_ttft_ms ")
+
+
+def test_equally_fast_does_not_fail(start: Start, good: Endpoint) -> None:
+    verdict = decide(BY_LATENCY, *compare(start(), good, LOAD, 8))
+    assert verdict.value != "Failed", verdict.reason
 
 
 def test_garbage_fails(start: Start) -> None:
