@@ -235,6 +235,20 @@ def test_a_forced_deletion_kills_at_once(cluster: Cluster) -> None:
     eventually(lambda: not alive(mark), 3)
 
 
+def test_a_pod_that_has_not_begun_is_deleted_at_once(cluster: Cluster) -> None:
+    missing = [{"name": "m", "configMap": {"name": "missing"}}]
+    reference = [{"name": "K", "valueFrom": {"configMapKeyRef": {"name": "missing", "key": "k"}}}]
+    cluster.pod("image", {"name": "c", "image": "unknown/image:v1"}, terminationGracePeriodSeconds=60)
+    cluster.pod("mount", shell("c", "true"), volumes=missing, terminationGracePeriodSeconds=60)
+    cluster.pod("config", shell("c", "true", env=reference), terminationGracePeriodSeconds=60)
+    for name, reason in (("image", "ErrImagePull"), ("config", "CreateContainerConfigError")):
+        eventually(lambda name=name, reason=reason: reason in str(cluster.state(name)))
+    eventually(lambda: any(reason == "FailedMount" for reason, _ in cluster.events("mount")))
+    for name in ("image", "mount", "config"):
+        cluster.delete("pods", name)
+    eventually(lambda: not cluster.list("pods"), 3)
+
+
 def test_a_second_deletion_shortens_the_first(cluster: Cluster) -> None:
     script = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up'); time.sleep(100)"
     cluster.pod("p", python("c", script), terminationGracePeriodSeconds=60)

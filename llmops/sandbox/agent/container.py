@@ -231,13 +231,13 @@ class Container:
         if state.attempt > 1:
             state.restarts += 1
         folder = self.attempt_folder(state.attempt)
-        # Left by an agent that was killed before it had noted the attempt.
-        shutil.rmtree(folder, ignore_errors=True)
+        # Left by an agent that was killed before it had noted the attempt; of the older ones, one is kept for its log.
+        for old in (folder, self.attempt_folder(state.attempt - 2)):
+            await asyncio.to_thread(shutil.rmtree, old, ignore_errors=True)
         self._failed.clear()
         for name in ("home", "tmp"):
             (folder / name).mkdir(parents=True)
         (folder / "termination").touch()
-        shutil.rmtree(self.attempt_folder(state.attempt - 2), ignore_errors=True)
         state.started = state.ready = False
         self._event("Normal", "Created", "Container created")
         # Kept before the process is there: a later agent then looks for it.

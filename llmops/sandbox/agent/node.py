@@ -8,7 +8,8 @@ import datetime
 import logging
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from llmops.errors import LlmopsError
 from llmops.sandbox.agent.api import MERGE, Api, ApiError, Object, until_answered
@@ -101,9 +102,11 @@ class Nodes:
             # and is set again by its controller if it still holds.
             found = await self._api.patch(f"/api/v1/nodes/{node.name}", content, MERGE)
         self._uids[node.name] = found["metadata"]["uid"]
-        await self._report(node)
+        # Null removes from a map what the declaration doesn't offer any more.
+        dropped = dict.fromkeys(found.get("status", {}).get("capacity", {}).keys() - node.capacity.keys())
+        await self._report(node, dropped)
 
-    async def _report(self, node: Node) -> None:
+    async def _report(self, node: Node, dropped: Mapping[str, None] = MappingProxyType({})) -> None:
         now = rfc3339(time.time())
         good = [
             ("MemoryPressure", "False", "KubeletHasSufficientMemory"),
@@ -112,8 +115,8 @@ class Nodes:
             ("Ready", "True", "KubeletReady"),
         ]
         status: Object = {
-            "capacity": node.capacity,
-            "allocatable": node.capacity,
+            "capacity": {**node.capacity, **dropped},
+            "allocatable": {**node.capacity, **dropped},
             "conditions": [
                 {"type": kind, "status": value, "reason": reason, "message": "the sandbox's agent runs",
                  "lastHeartbeatTime": now, "lastTransitionTime": now}
