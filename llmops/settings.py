@@ -23,7 +23,9 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kubeconfig: str | None = Field(None, description="Path; None means the pod's own account, then the default kubeconfig.")
+    kubeconfig: str | None = Field(
+        None, description="Path; None means the pod's own account, then the default kubeconfig."
+    )
     context: str | None = Field(None, description="Context of the kubeconfig; None means its current one.")
     namespace: str = Field("llm-serving", description="Namespace of the engines, the Jobs and the records.")
     claim: str = Field("llmops-weights", description="PersistentVolumeClaim with the weights, ReadWriteMany.")

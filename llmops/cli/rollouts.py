@@ -96,6 +96,8 @@ def _run(job: str, config: dict[str, Any], model: str | None) -> _Run:
     from llmops.definitions import defs
 
     definition = defs().resolve_job_def(job)
+    # Named, or Dagster writes its whole event log to the terminal instead.
+    config = config | {"loggers": {"console": {}}}
     tags = {REQUESTED_BY_TAG: f"{getpass.getuser()}@{socket.gethostname()} (llmops)"}
     with _instance() as instance:
         result = definition.execute_in_process(

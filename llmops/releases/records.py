@@ -47,7 +47,8 @@ class Record(Strict):
     model: str
     release: str
     verdict: VerdictValue
-    reason: str
+    reason: str = Field(description="One line.")
+    details: str = Field("", description="What stands behind it: events, last log lines.")
     stage: str = Field(description="Stage at which it was decided.")
     image: str
     commit: str
@@ -196,9 +197,7 @@ class Records:
     def _data(self, name: str) -> dict[str, str]:
         return (self.cluster.get("ConfigMap", name) or {}).get("data") or {}
 
-    def _write(
-        self, name: str, model: str, release: str, data: dict[str, str | None], kind: str | None = None
-    ) -> None:
+    def _write(self, name: str, model: str, release: str, data: dict[str, str | None], kind: str | None = None) -> None:
         """Set and remove single keys, so that writers of other keys are not disturbed."""
         with contextlib.suppress(NotFound):
             self.cluster.patch("ConfigMap", name, {"data": data})
@@ -217,7 +216,6 @@ class Records:
             self.cluster.create(body)
         except AlreadyExists:
             self.cluster.patch("ConfigMap", name, {"data": data})
-
 
 
 def _weights_name(model: str, key: str) -> str:

@@ -50,9 +50,7 @@ def write_pki(folder: Path, identities: tuple[Identity, ...]) -> None:
     accounts = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     _write_key(folder / "sa.key", accounts)
     (folder / "sa.pub").write_bytes(
-        accounts.public_key().public_bytes(
-            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-        )
+        accounts.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     )
     (folder / "complete").touch()
 
@@ -89,9 +87,7 @@ def _certificate(
         .not_valid_after(now + VALID)
         .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), critical=False
-        )
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), critical=False)
     )
     if issuer is not None:
         builder = builder.add_extension(

@@ -7,9 +7,9 @@ from collections.abc import Generator
 import dagster as dg
 
 from llmops import names
-from llmops.cluster.wait import wait_for_rollout
+from llmops.cluster.wait import ALLOW_PENDING_SECONDS, wait_for_rollout
 from llmops.errors import ClusterCannot
-from llmops.manifests.engine import deployment, service, startup_budget_seconds
+from llmops.manifests.engine import deployment, grace_seconds, progress_seconds, service
 from llmops.preflight.snapshot import take_snapshot
 from llmops.preflight.strategy import choose_strategy
 from llmops.releases.release import Release
@@ -17,11 +17,10 @@ from llmops.stages.cleanup import lend_replica, remove_canary
 from llmops.stages.endpoints import endpoint_of, prove
 from llmops.stages.outcomes import CanaryOutcome, ChecksumOutcome, EvaluationOutcome
 from llmops.stages.platform import Platform
-from llmops.stages.trial import Trial, trial
+from llmops.stages.trial import GONE_SECONDS, Trial, trial
 
 # How long a canary may outlive the run that made it before it is taken for forgotten.
 LIFETIME = datetime.timedelta(hours=6)
-GONE_SECONDS = 300.0
 
 
 def canary(
@@ -46,10 +45,7 @@ def _deploy(current: Trial, release: Release) -> CanaryOutcome:
     if found and found["metadata"]["labels"].get(names.RELEASE_LABEL) != release.id:
         current.log(f"Deployment {name} is left from another release; it is removed first")
         remove_canary(current.platform, release.model, wait=GONE_SECONDS)
-        found = None
-    surge = True
-    if found is None:
-        surge = _place(current, release)
+    surge = _place(current, release)
     current.platform.trial_open(release.model, release.id)
     expires = datetime.datetime.now(datetime.UTC) + LIFETIME
     current.cluster.apply(
@@ -57,7 +53,14 @@ def _deploy(current: Trial, release: Release) -> CanaryOutcome:
     )
     current.cluster.apply(service(release, current.settings, "canary", run=current.run))
     current.log(f"Deployment {name} applied: {release.engine.reference}")
-    wait_for_rollout(current.cluster, name, timeout=startup_budget_seconds(release) + 60, on_progress=current.log)
+    wait_for_rollout(
+        current.cluster,
+        name,
+        timeout=progress_seconds(release),
+        on_progress=current.log,
+        # A GPU that stable lends is free when the requests on it have ended.
+        allow_pending_seconds=ALLOW_PENDING_SECONDS + (0 if surge else grace_seconds(release)),
+    )
     endpoint = endpoint_of(current.platform, release, "canary")
     text = prove(endpoint, timeout=30)
     seconds = round(time.monotonic() - started, 2)

@@ -10,7 +10,8 @@ from llmops.errors import BadRelease
 from llmops.manifests.jobs import checksum_job, collect_job
 from llmops.releases.records import VerifiedWeights
 from llmops.releases.release import Release
-from llmops.stages.jobs import forget_weights, run_job
+from llmops.stages.collecting import forget_weights, weights_in_use
+from llmops.stages.jobs import run_job
 from llmops.stages.outcomes import ChecksumOutcome, WeightsOutcome
 from llmops.stages.platform import Platform
 from llmops.stages.trial import Trial, trial
@@ -56,8 +57,8 @@ def _verify(current: Trial, release: Release) -> tuple[ChecksumOutcome, dict[str
     job = checksum_job(release, current.settings, shards(pins.size), current.run)
     try:
         result = run_job(current, job)
-    except BadRelease:
-        _discard(current, release)
+    except BadRelease as damage:
+        _discard(current, release, damage)
         raise
     now = datetime.datetime.now(datetime.UTC)
     proof = VerifiedWeights(path=path, files=len(pins.files), bytes=pins.size, verified=now)
@@ -67,9 +68,15 @@ def _verify(current: Trial, release: Release) -> tuple[ChecksumOutcome, dict[str
     return outcome.model_copy(update={"already_verified": False}), metadata
 
 
-def _discard(current: Trial, release: Release) -> None:
+def _discard(current: Trial, release: Release, damage: BadRelease) -> None:
     """Remove bytes that are not what was pinned, and the Jobs that vouched for them, so that a retry starts anew."""
     key = release.weights.key
+    if key in weights_in_use(current):
+        raise BadRelease(
+            f"{damage.message} Pods that serve have these weights mounted.",
+            remedy="What they loaded is in their memory. Roll out another release, or repair the files, before a pod "
+            "has to start again.",
+        ) from damage
     keep = [each for each in current.records.verified_keys(release.model) if each != key]
     forget_weights(current, key)
     run_job(current, collect_job(release.model, keep, current.settings, current.run, current.run[:8]))

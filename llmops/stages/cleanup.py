@@ -7,13 +7,14 @@ from llmops.manifests.engine import deployment
 from llmops.stages.platform import Platform
 
 
-def remove_canary(platform: Platform, model: str, *, wait: float | None = None) -> bool:
+def remove_canary(platform: Platform, model: str, *, wait: float | None = None, give_back: bool = True) -> bool:
     """Remove the canary's Deployment and Service, and give stable back a replica that it lent.
 
     Args:
         platform: The installation.
         model: Whose canary.
         wait: Seconds to wait until its pods are gone and the GPU is free; None doesn't wait.
+        give_back: Start what stable lent again; not where another release is about to take its place.
 
     Returns:
         Whether there was one.
@@ -21,7 +22,8 @@ def remove_canary(platform: Platform, model: str, *, wait: float | None = None) 
     name = names.engine_name(model, "canary")
     platform.cluster.delete("Service", name)
     found = platform.cluster.delete("Deployment", name, propagation="Foreground", wait=wait)
-    _set_lent(platform, model, lent=0)
+    if give_back:
+        _set_lent(platform, model, lent=0)
     platform.trial_closed(model)
     return found
 

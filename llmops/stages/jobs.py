@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from llmops import names
 from llmops.cluster.problems import AlreadyExists
 from llmops.cluster.wait import JobOutcome, wait_for_job
+from llmops.errors import BadRelease, ClusterCannot, LlmopsError, Unavailable
 from llmops.stages.trial import Trial
+
+# The worker's exit codes, see llmops.worker.report.
+WORKER_ERRORS: dict[int, type[LlmopsError]] = {3: BadRelease, 4: Unavailable, 5: ClusterCannot}
 
 
 @dataclass(frozen=True)
@@ -56,8 +59,27 @@ def run_job(current: Trial, job: dict[str, Any]) -> JobRun:
     started = time.monotonic()
     timeout: float = job["spec"]["activeDeadlineSeconds"] + 60
     lines = JobLines(current.log)
-    outcome = wait_for_job(cluster, name, timeout=timeout, on_line=lines.see).raise_for_failure()
+    outcome = wait_for_job(cluster, name, timeout=timeout, on_line=lines.see)
+    if error := worker_error(outcome.failures.values()):
+        raise error
+    outcome.raise_for_failure()
     return JobRun(outcome, completed_before, time.monotonic() - started)
+
+
+def worker_error(messages: Iterable[str]) -> LlmopsError | None:
+    """What the Job's workers themselves say went wrong, in their termination messages; None if none got to say it.
+
+    A verdict on the release goes before what a retry or an operator can mend.
+    """
+    found: list[LlmopsError] = []
+    for message in messages:
+        try:
+            result: dict[str, Any] = json.loads(message)
+        except ValueError:
+            continue
+        if kind := WORKER_ERRORS.get(result.get("exit_code", 0)):
+            found.append(kind(str(result.get("message")), remedy=str(result.get("remedy") or "")))
+    return min(found, key=lambda error: not isinstance(error, BadRelease), default=None)
 
 
 class JobLines:
@@ -93,14 +115,6 @@ class JobLines:
                 self._log(prefix + (event.get("message") or event.get("kind") or "done"))
             case _:
                 self._log(prefix + str(event.get("message") or text))
-
-
-def forget_weights(current: Trial, key: str) -> None:
-    """Forget the proof of weights that are about to be removed, and the Jobs that a later run would adopt."""
-    current.records.forget_weights(current.model, key)
-    for stage in ("download", "checksum"):
-        name = names.job_name(current.model, stage, key)
-        current.cluster.delete("Job", name, propagation="Foreground", wait=60)
 
 
 def condition(job: dict[str, Any], kind: str) -> bool:

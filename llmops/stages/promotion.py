@@ -8,16 +8,14 @@ import dagster as dg
 from llmops import names
 from llmops.cluster.wait import wait_for_rollout
 from llmops.errors import BadRelease, LlmopsError
-from llmops.manifests.engine import deployment, disruption_budget, service, startup_budget_seconds
-from llmops.manifests.jobs import collect_job
+from llmops.manifests.engine import deployment, disruption_budget, progress_seconds, service
 from llmops.releases.release import Release
-from llmops.stages.canary import GONE_SECONDS
 from llmops.stages.cleanup import remove_canary
+from llmops.stages.collecting import collect_weights
 from llmops.stages.endpoints import PROBE_SECONDS, endpoint_of, prove
-from llmops.stages.jobs import forget_weights, run_job
 from llmops.stages.outcomes import CanaryOutcome, EvaluationOutcome, PromotionOutcome
 from llmops.stages.platform import Platform
-from llmops.stages.trial import Trial, trial
+from llmops.stages.trial import GONE_SECONDS, Trial, trial
 
 PROOFS = 3
 PROBE_EVERY_SECONDS = 0.5
@@ -55,8 +53,8 @@ def promote(current: Trial, release: Release, *, surge: bool) -> PromotionOutcom
     state = current.records.state(model)
     replaced = state.stable if state.stable != release.id else state.previous
     # The canary goes first: its GPU is the one that the rolling update surges into.
-    remove_canary(current.platform, model, wait=GONE_SECONDS)
-    current.on_abort = lambda: restore(current, release, state.stable)
+    remove_canary(current.platform, model, wait=GONE_SECONDS, give_back=False)
+    current.on_abort = lambda: restore(current, release, state.stable, surge=surge)
     started = time.monotonic()
     replicas = current.spec.replicas
     for wanted in (
@@ -67,7 +65,7 @@ def promote(current: Trial, release: Release, *, surge: bool) -> PromotionOutcom
         cluster.apply(wanted)
     name = names.engine_name(model, "stable")
     current.log(f"Deployment {name} moves to {release.id}, {replicas} replicas")
-    budget = (startup_budget_seconds(release) + release.rollout.drain_seconds) * replicas + 60
+    budget = progress_seconds(release) * replicas
     wait_for_rollout(cluster, name, timeout=budget, on_progress=current.log)
     seconds = round(time.monotonic() - started, 2)
     _watch(current, release)
@@ -104,7 +102,7 @@ def _check_pods(current: Trial, release: Release) -> None:
                 )
 
 
-def restore(current: Trial, failed: Release, stable: str | None) -> None:
+def restore(current: Trial, failed: Release, stable: str | None, *, surge: bool) -> None:
     """Bring back what served before a promotion that did not hold.
 
     Without a stable release there is nothing to go back to, and nothing half-done is left.
@@ -118,32 +116,9 @@ def restore(current: Trial, failed: Release, stable: str | None) -> None:
         return
     release = current.records.release(model, stable)
     cluster.apply(service(release, settings, "stable"))
-    cluster.apply(deployment(release, settings, "stable", current.spec.replicas, surge=True))
+    cluster.apply(deployment(release, settings, "stable", current.spec.replicas, surge=surge))
     current.log(f"{model} goes back to {stable}")
     try:
-        wait_for_rollout(cluster, name, timeout=startup_budget_seconds(release) * 2, on_progress=current.log)
+        wait_for_rollout(cluster, name, timeout=progress_seconds(release), on_progress=current.log)
     except LlmopsError as error:
         current.log(f"{model}: the rollback to {stable} is applied, but has not finished: {error}")
-
-
-def collect_weights(current: Trial) -> None:
-    """Remove weights that nothing needs: not stable's, the previous release's, one in use, or of the N kept besides."""
-    model, records = current.model, current.records
-    state = records.state(model)
-    needed: set[str] = set()
-    for release in {state.stable, state.previous, state.candidate} - {None}:
-        assert release is not None
-        needed.add(records.release(model, release).weights.key)
-    for pod in current.cluster.list("Pod", labels={names.MODEL_LABEL: model}):
-        if (release := pod["metadata"]["labels"].get(names.RELEASE_LABEL)) and pod["metadata"]["labels"].get(
-            names.TRACK_LABEL
-        ):
-            needed.add(records.release(model, release).weights.key)
-    others = [key for key in records.verified_keys(model) if key not in needed]
-    keep = [*sorted(needed), *others[: current.spec.rollout.keep_weights]]
-    if not (gone := others[current.spec.rollout.keep_weights :]):
-        return
-    for key in gone:
-        forget_weights(current, key)
-    run_job(current, collect_job(model, keep, current.settings, current.run, current.run[:8]))
-    current.log(f"{model}: weights of {len(gone)} older releases removed: {', '.join(gone)}")

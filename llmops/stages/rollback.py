@@ -3,6 +3,8 @@
 import dagster as dg
 
 from llmops.errors import BadInput
+from llmops.preflight.snapshot import take_snapshot
+from llmops.preflight.strategy import choose_strategy
 from llmops.releases.records import Records
 from llmops.stages.platform import Platform
 from llmops.stages.promotion import promote
@@ -55,7 +57,8 @@ def roll_back(context: dg.OpExecutionContext, platform: Platform, config: Rollba
         target = choose_target(platform.records, config.model, config.to)
         replaced = platform.records.state(config.model).stable
         release = current.load(target)
-        promote(current, release, surge=True)
+        choice = choose_strategy(current.spec, take_snapshot(current.cluster, current.spec, current.settings))
+        promote(current, release, surge=choice.strategy != "in-place")
         current.end()
         current.announce("RolledBack", f"{config.model} rolled back to {target} from {replaced}")
 

@@ -24,8 +24,10 @@ from llmops.stages.cleanup import remove_canary
 from llmops.stages.platform import Platform
 
 Context = dg.AssetExecutionContext | dg.OpExecutionContext
+DETAILS_LENGTH = 8000
 # A lease runs out 15 s after its holder died.
 LEASE_SECONDS = 25.0
+GONE_SECONDS = 300.0
 REQUESTED_BY_TAG = f"{names.DOMAIN}/requested-by"
 
 
@@ -84,18 +86,27 @@ class Trial:
         self.release = self.records.release(self.model, release)
         return self.release
 
-    def conclude(self, verdict: VerdictValue, reason: str, *, figures: dict[str, float] | None = None) -> Record:
+    def conclude(
+        self,
+        verdict: VerdictValue,
+        reason: str,
+        *,
+        figures: dict[str, float] | None = None,
+        cancelled: bool = False,
+    ) -> Record:
         """End the trial: canary away, record kept, Event and log line written.
 
         Args:
             verdict: What was decided.
-            reason: Why, as the rest of a changelog line.
+            reason: Why: a first line for the changelog, and what lines follow (events, log tails) as details.
             figures: What was measured.
+            cancelled: Somebody waits for the run to end: what needs time is left to the cluster.
 
         Returns:
             The record.
         """
         assert self.release is not None
+        line, _, details = reason.partition("\n")
         self.end()
         if verdict != "Passed":
             remove_canary(self.platform, self.model)
@@ -103,7 +114,8 @@ class Trial:
             model=self.model,
             release=self.release.id,
             verdict=verdict,
-            reason=reason,
+            reason=line,
+            details=details[-DETAILS_LENGTH:],
             stage=self.stage,
             image=f"{self.release.engine.image}:{self.release.engine.tag}@{self.release.engine.digest}",
             commit=self.release.weights.commit,
@@ -114,8 +126,10 @@ class Trial:
             finished=datetime.datetime.now(datetime.UTC),
         )
         self.records.save_record(record)
-        line = changelog_line(record, self.records.state(self.model).stable)
-        self.announce(verdict, line)
+        self.announce(verdict, changelog_line(record, self.records.state(self.model).stable))
+        if verdict != "Passed" and not cancelled:
+            # A verdict ends with the GPU free. Who cancels is not kept waiting for it.
+            remove_canary(self.platform, self.model, wait=GONE_SECONDS)
         return record
 
     def clock(self, started: float) -> None:
@@ -130,7 +144,7 @@ class Trial:
         try:
             self.on_abort()
         except LlmopsError as error:
-            self._context.log.error(f"{self.model}: going back did not succeed: {error}")
+            self._context.log.exception(f"{self.model}: going back did not succeed: {error}")
 
     def announce(self, reason: str, line: str) -> None:
         """Write one line as a Kubernetes Event on the model's state, and into the run's log."""
@@ -197,7 +211,7 @@ def trial(
         if current.release is not None and judged:
             cancelled = not isinstance(error, Exception)
             what = "the run was cancelled" if cancelled else f"an error of llmops itself: {error!r}"
-            current.conclude("Inconclusive", what)
+            current.conclude("Inconclusive", what, cancelled=cancelled)
         raise
     finally:
         # Between two stages the lease stays with the run: nobody may put another release under trial meanwhile.
@@ -214,7 +228,7 @@ def kind_of(error: LlmopsError) -> str:
 def failure(record: Record) -> dg.Failure:
     """What the Dagster UI shows of a trial that did not pass."""
     return dg.Failure(
-        description=f"{record.verdict} at {record.stage}: {record.reason}",
+        description=f"{record.verdict} at {record.stage}: {record.reason}\n{record.details}".strip(),
         metadata={"release": record.release, "verdict": record.verdict, "reason": record.reason},
         allow_retries=False,
     )
