@@ -173,6 +173,16 @@ def test_one_wrong_shard_is_enough_and_the_order_does_not_matter(
     assert result["verified"]  # pyright: ignore[reportPossiblyUnboundVariable] - the loop runs
 
 
+def test_an_extra_file_that_one_shard_found_keeps_the_others_from_verifying(
+    checksum: Command, pin: Pin, place: Place, files: dict[str, bytes], target: Path
+) -> None:
+    release = pin(files)
+    place(files | {"extra.json": b"{}"})
+    assert checksum(release, "--shards", "2", "--index", "0")["kind"] == "mismatch"
+    assert not checksum(release, "--shards", "2", "--index", "1")["verified"]
+    assert not beside(target, ".json").exists()
+
+
 def test_parts_of_an_earlier_run_prove_nothing(
     checksum: Command, pin: Pin, place: Place, files: dict[str, bytes], target: Path
 ) -> None:
