@@ -111,6 +111,13 @@ def test_lines_of_a_job_come_as_they_are_written_and_to_the_last(cluster: Cluste
     assert outcome.seconds >= 1
 
 
+def test_lines_of_a_job_that_is_over_at_once_are_not_lost(cluster: Cluster) -> None:
+    cluster.create(job(COUNT.format(count=2000, pause=0)))
+    told: list[str] = []
+    wait_for_job(cluster, "job", timeout=60, on_line=told.append)
+    assert told == [str(number) for number in range(2000)]
+
+
 def test_a_failed_job_comes_with_the_end_of_its_log(cluster: Cluster) -> None:
     cluster.create(job("raise ValueError('config.json is torn')"))
     outcome = wait_for_job(cluster, "job", timeout=60)

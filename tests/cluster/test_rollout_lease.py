@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import subprocess
 import sys
 import threading
@@ -76,22 +78,50 @@ def test_a_dead_holder_is_succeeded(cluster: Cluster, plane: ControlPlane) -> No
 
 
 def test_a_holder_whose_clock_is_behind_is_not_pushed_out(cluster: Cluster) -> None:
-    with brief(cluster, "run-a"):
-        stop = threading.Event()
+    absent = brief(cluster, "run-a")
+    absent.acquire()
+    absent.stop(give_up=False)
+    stop = threading.Event()
 
-        def live_in_the_past() -> None:
-            while not stop.wait(0.2):
-                cluster.patch("Lease", names.lease_name("m"), {"spec": {"renewTime": "2020-01-01T00:00:00.000000Z"}})
+    def live_in_the_past() -> None:
+        for number in itertools.count():
+            past = f"2020-01-01T00:00:00.{number:06}Z"
+            cluster.patch("Lease", names.lease_name("m"), {"spec": {"renewTime": past}})
+            if stop.wait(0.2):
+                return
 
-        thread = threading.Thread(target=live_in_the_past)
+    thread = threading.Thread(target=live_in_the_past)
+    thread.start()
+    try:
+        time.sleep(0.5)
+        with pytest.raises(ClusterCannot, match="run-a"):
+            brief(cluster, "run-b").acquire()
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_one_of_many_that_decide_at_once_wins(cluster: Cluster) -> None:
+    """They see the same version of a lease that is free, and go on from there at the same moment."""
+    with brief(cluster, "run-before"):
+        pass
+    start = threading.Barrier(8)
+    won: list[RolloutLease] = []
+
+    def contend(number: int) -> None:
+        lease = brief(cluster, f"run-{number}")
+        start.wait()
+        with contextlib.suppress(ClusterCannot):
+            lease.acquire()
+            won.append(lease)
+
+    threads = [threading.Thread(target=contend, args=(number,)) for number in range(8)]
+    for thread in threads:
         thread.start()
-        try:
-            time.sleep(0.5)
-            with pytest.raises(ClusterCannot, match="run-a"):
-                brief(cluster, "run-b").acquire()
-        finally:
-            stop.set()
-            thread.join()
+    for thread in threads:
+        thread.join(30)
+    assert len(won) == 1
+    won[0].stop(give_up=True)
 
 
 def test_one_of_many_processes_wins_a_dead_holders_lease(cluster: Cluster, plane: ControlPlane) -> None:
