@@ -52,10 +52,13 @@ def download(pins: Pins, *, root: Path, staging: Path, target: Path, token_file:
         (staging / WORK_FOLDER).mkdir(parents=True, exist_ok=True)
         hub = Hub(pins, staging / WORK_FOLDER, token_file)
         missing = _missing(pins, staging)
-        there = pins.size - sum(file.size - hub.received(file) for file in missing)
-        _need_space(root, pins.size - there)
-        with Progress(pins.size, done=there) as progress:
-            fetch_all(missing, hub, staging, target if target.is_dir() else None, progress)
+        # A folder that a check found wrong: its right files are linked, and cost no space.
+        old = target if target.is_dir() else None
+        absent = {file.path: file.size - hub.received(file) for file in missing}
+        linked = {file.path for file in missing if old and size_of(old / file.path) == file.size}
+        _need_space(root, sum(size for path, size in absent.items() if path not in linked))
+        with Progress(pins.size, done=pins.size - sum(absent.values())) as progress:
+            fetch_all(missing, hub, staging, old, progress)
         _publish(staging, target)
         return Result("download", "ok", f"{target.name}: {len(pins.files)} files", details=progress.figures())
 

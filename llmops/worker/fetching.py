@@ -37,7 +37,10 @@ def fetch_all(files: Sequence[FilePin], hub: Hub, staging: Path, old: Path | Non
     def one(file: FilePin) -> None:
         if stop.is_set():
             raise Cancelled
-        if not (old and _taken_over(file, old, hub.part(file))):
+        received = hub.received(file)
+        if old and _taken_over(file, old, hub.part(file)):
+            progress.add(file.size - received)
+        else:
             _fetch(file, hub, progress, stop)
         _into_place(hub.part(file), staging / file.path)
         emit("file", path=file.path, bytes=file.size)

@@ -16,6 +16,7 @@ from huggingface_hub.file_download import http_get
 from huggingface_hub.utils import build_hf_headers
 from huggingface_hub.utils._runtime import is_xet_available
 
+from llmops.worker.files import size_of
 from llmops.worker.hashing import Hash, feed, hasher
 from llmops.worker.hub_errors import HUB_ERRORS, retry_after, told_apart
 from llmops.worker.kernel import start_writing
@@ -62,8 +63,8 @@ class Hub:
 
     def received(self, file: FilePin) -> int:
         """Bytes of the file that are there to continue from."""
-        part = self.part(file)
-        return min(part.stat().st_size, file.size) if part.is_file() else 0
+        size = size_of(self.part(file)) or 0
+        return size if size <= file.size else 0
 
     def receive(self, file: FilePin, progress: Progress, stop: threading.Event) -> str:
         """Bring the whole file into its part, continuing what is there; returns its digest as `FilePin.digest` has it.

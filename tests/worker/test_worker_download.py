@@ -322,7 +322,8 @@ def test_a_folder_that_a_check_found_wrong_is_replaced_and_its_right_files_are_k
         file.write(b"!")
     assert checksum(release)["kind"] == "mismatch"
     before = len(hub.seen("*", "GET"))
-    assert download(release)["kind"] == "ok"
+    result = download(release)
+    assert (result["kind"], result["bytes"]) == ("ok", result["total"])
     assert {item.path.rsplit("/", 1)[-1] for item in hub.seen("*", "GET")[before:]} == {BIG}
     assert tree(target) == files
     assert checksum(release)["verified"]
