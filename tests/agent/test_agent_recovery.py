@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 
+from llmops.sandbox.agent.teardown import kill_pod
 from tests.agent.agent_machine import CLAIM, FLAGS, MOUNT, Cluster, Object, condition, eventually, python, shell, web
 from tests.agent.test_agent_lifecycle import alive
 
@@ -90,6 +92,22 @@ def test_agents_killed_again_and_again_lose_and_double_nothing(cluster: Cluster)
     folder = cluster.machine.folder / "volumes" / f"{cluster.namespace}-d"
     runs = {path.name: path.read_text() for path in folder.iterdir()}
     assert runs == {f"j-{number}": "ran\n" for number in range(count)}
+
+
+def test_an_attempt_that_the_agent_did_not_live_to_start_does_not_count(cluster: Cluster) -> None:
+    cluster.pod("p", shell("c", "echo up; sleep 100"), restartPolicy="Never")
+    cluster.wait_ready("p")
+    folder = cluster.machine.folder / "pods" / cluster.get("pods", "p")["metadata"]["uid"]
+    kill_agent(cluster)
+    # What is on disk between noting the attempt and starting it: the state alone.
+    attempt = folder / "containers" / "c" / "1"
+    kill_pod(folder)
+    shutil.rmtree(attempt)
+    cluster.machine.start_agent()
+    eventually(lambda: (attempt / "process.json").exists())
+    cluster.wait_ready("p")
+    assert cluster.state("p")["restartCount"] == 0
+    assert cluster.get("pods", "p")["status"]["phase"] == "Running"
 
 
 def test_a_killed_shim_takes_its_program_with_it(cluster: Cluster) -> None:
