@@ -100,12 +100,15 @@ class Pods:
         last: Mapping[str, Any] = status.get("lastState") or {}
         if "running" not in state and "terminated" not in state and "terminated" not in last:
             return ""
-        # A container that has been started again, or waits to be, has said why in its instance before.
-        previous = "terminated" in last and "terminated" not in state
+        # A container that has been started again, or waits to be, has said why in its instance before; and one that
+        # has just ended may have been started again by the time of the question, with nothing written yet.
+        again = "terminated" in last and "terminated" not in state
         brief = self._cluster.patient(LOG_PATIENCE_SECONDS)
+        where, name = str(pod["metadata"]["name"]), str(status["name"])
         try:
-            return brief.logs(
-                str(pod["metadata"]["name"]), container=str(status["name"]), tail=TAIL_LINES, previous=previous
-            )
+            text = brief.logs(where, container=name, tail=TAIL_LINES, previous=again)
+            if not text and "terminated" in state:
+                text = brief.logs(where, container=name, tail=TAIL_LINES, previous=True)
         except LlmopsError as error:
             return f"(its log cannot be read: {error.message})"
+        return text
