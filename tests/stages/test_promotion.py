@@ -1,0 +1,40 @@
+"""Nobody who uses a model notices that another release takes over, be it better or broken."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from llmops.cli.exits import Exit
+from llmops.sandbox.sandbox import Sandbox
+from tests.stages.traffic import STREAM_SECONDS, TOKENS_PER_SECOND, traffic
+from tests.stages.world import Model, new_model
+
+pytestmark = pytest.mark.slow
+
+
+def test_no_request_is_dropped_or_truncated_by_promotion_and_rollback(model: Model) -> None:
+    """Slow: streams of 20 s have to be under way, and have to end, around both."""
+    model.declare(evaluation={"suites": [], "gates": []})
+    model.commit(tokens_per_second=TOKENS_PER_SECOND)
+    assert model.rollout().code == Exit.DONE
+    first = model.serving()
+    model.push("v0.33.0")
+    with traffic(model, short=4, streams=6) as users:
+        time.sleep(STREAM_SECONDS / 2)
+        ended = model.rollout()
+        promoted = time.monotonic()
+        assert ended.code == Exit.DONE, ended.line
+        second = model.serving()
+        assert second not in (None, first)
+        back = model.rollback()
+        returned = time.monotonic()
+        assert back.code == Exit.DONE, back.line
+        assert model.serving() == first
+    users.assert_whole()
+    assert users.over(promoted) >= 2
+    assert users.over(returned) >= 2
+    assert users.count("completed", "short") > 100
+    assert model.canary_gone()
