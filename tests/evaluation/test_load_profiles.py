@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -194,11 +196,30 @@ def test_refused_client_is_no_measurement(engine: Engine, endpoint: Endpoint, st
         run_load(endpoint, profile(20))
 
 
-def test_closed_idle_connections_are_replaced(engine: Engine, endpoint: Endpoint) -> None:
-    def close_after(number: int) -> web.Response | None:
-        for connection in list(engine.connections)[:-1]:
-            connection.close()  # idle, or this very one
-        return None
+def test_connection_that_the_engine_closed_meanwhile_is_replaced() -> None:
+    body = b'data: {"choices": [{"delta": {"content": "sea"}, "finish_reason": "stop"}]}\n\ndata: [DONE]\n\n'
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+    taken = 0
+    with socket.create_server(("127.0.0.1", 0)) as server:
 
-    engine.reply = close_after
-    assert run_load(endpoint, profile(20, concurrency=1)).completed == 20
+        def serve() -> None:
+            nonlocal taken
+            while True:
+                try:
+                    connection, _ = server.accept()
+                except OSError:
+                    return
+                with connection:
+                    taken += 1
+                    connection.recv(65536)
+                    connection.sendall(answer)
+                    connection.recv(65536)  # the next request gets no answer: as if the engine had just timed out
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        endpoint = Endpoint(f"http://127.0.0.1:{server.getsockname()[1]}", "tiny")
+        result = run_load(endpoint, profile(6, concurrency=1, warmup_requests=0))
+        server.shutdown(socket.SHUT_RDWR)
+    thread.join(10)
+    assert result.completed == 6
+    assert taken == 6

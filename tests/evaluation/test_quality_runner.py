@@ -114,6 +114,13 @@ def test_refused_request_is_the_engines_and_is_not_retried(engine: Engine, endpo
     assert len(result.scores) == 3
 
 
+def test_errors_that_are_not_in_a_row_do_not_stop_the_suite(engine: Engine, endpoint: Endpoint) -> None:
+    engine.answers, engine.reply = solve, failing(400, lambda number: number % 2 == 0)
+    result = run_quality(endpoint, suite(40), 1)
+    assert not result.stopped
+    assert result.errors.total() == len(result.scores) == 20
+
+
 def test_too_many_requests_waits_as_told_and_goes_on(engine: Engine, endpoint: Endpoint) -> None:
     engine.answers = solve
     engine.reply = failing(429, lambda number: number == 1, **{"Retry-After": "1"})
