@@ -97,6 +97,7 @@ class Sandbox:
         self.agent.start([sys.executable, "-m", "llmops.sandbox.agent", "--dir", self.folder])
         self.images.add(WORKER_IMAGE.rsplit(":", 1)[0], __version__, WORKER_PROGRAM)
         self._write_settings()
+        self._write_dagster_home()
         self._wait_for_nodes()
         return plane
 
@@ -119,7 +120,11 @@ class Sandbox:
 
     def environment(self) -> dict[str, str]:
         """What a process needs in its environment to work on this sandbox."""
-        return {SETTINGS_VARIABLE: str(self.settings_file), "KUBECONFIG": str(self.kubeconfig)}
+        return {
+            SETTINGS_VARIABLE: str(self.settings_file),
+            "KUBECONFIG": str(self.kubeconfig),
+            "DAGSTER_HOME": str(self.folder / "dagster"),
+        }
 
     def _plane_daemons(self) -> Sequence[Daemon]:
         run = self.folder / "run"
@@ -150,6 +155,11 @@ class Sandbox:
             "evals_dir": str(self.project / "evals"),
         }
         self.settings_file.write_text(json.dumps(content, indent=2) + "\n")
+
+    def _write_dagster_home(self) -> None:
+        home = self.folder / "dagster"
+        home.mkdir(exist_ok=True)
+        (home / "dagster.yaml").write_text("telemetry: {enabled: false}\nnux: {enabled: false}\n")
 
     def _wait_for_nodes(self) -> None:
         from llmops.cluster.client import Cluster

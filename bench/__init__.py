@@ -1,0 +1,1 @@
+"""Measurements against the tools of the field: `make bench`."""

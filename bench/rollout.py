@@ -1,0 +1,148 @@
+"""What the six stages cost over a bare script that applies the same objects and waits with kubectl."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from llmops import names
+from llmops.cli.rollouts import run_rollout
+from llmops.cluster.client import Cluster
+from llmops.evaluation.endpoint import Endpoint
+from llmops.stages.endpoints import prove
+from llmops.manifests.engine import deployment, disruption_budget, service
+from llmops.manifests.jobs import checksum_job, download_job
+from llmops.manifests.records import pins_config_map
+from llmops.manifests.volume import claim
+from llmops.releases.records import STAGES, Records
+from llmops.releases.release import Release
+from llmops.sandbox.binaries import find_or_build
+from llmops.sandbox.sandbox import ENGINE_PROGRAM, Sandbox
+from llmops.sandbox.seeding import ENGINE_IMAGE, ENGINE_TAG
+from llmops.sandbox.weights import make_model
+from llmops.settings import SETTINGS_VARIABLE, Settings, load_settings
+from llmops.stages.pinning import pin
+from llmops.stages.platform import Platform
+
+ROUNDS = 5
+REPO = "bench/model"
+
+
+def run(rounds: int = ROUNDS) -> dict[str, float]:
+    """Seconds of a first rollout without suites, ours and bare, medians of rounds in alternation; and the difference.
+
+    Ours is the time in the stages; the run's own start (imports, Dagster's instance) is `rollout.run_seconds`.
+    """
+    with tempfile.TemporaryDirectory(prefix="bench-rollout-") as folder:
+        project = Path(folder)
+        sandbox = Sandbox(project / "sandbox", project=project)
+        sandbox.up()
+        try:
+            return _measure(sandbox, project, rounds)
+        finally:
+            sandbox.down(erase=True)
+
+
+def _measure(sandbox: Sandbox, project: Path, rounds: int) -> dict[str, float]:
+    (project / "evals").mkdir()
+    (project / "models").mkdir()
+    make_model(project / "weights", size_bytes=1 << 20, suites_dir=None, load_seconds=0.1)
+    sandbox.hub_store.commit(REPO, project / "weights")
+    sandbox.images.add(ENGINE_IMAGE, ENGINE_TAG, ENGINE_PROGRAM)
+    os.environ[SETTINGS_VARIABLE] = str(sandbox.settings_file)
+    settings = load_settings()
+    cluster = Cluster.connect(settings)
+    cluster.apply(claim(settings))
+    ours: list[float] = []
+    runs: list[float] = []
+    bare: list[float] = []
+    for number in range(rounds):
+        for name, contest in ((f"ours-{number}", "ours"), (f"bare-{number}", "bare")):
+            _declare(project, name)
+            if contest == "ours":
+                started = time.monotonic()
+                ended = run_rollout(Records(cluster), name, engine_version=None, revision=None, retry=False)
+                runs.append(time.monotonic() - started)
+                assert ended.record is not None, ended.line
+                assert ended.record.verdict == "Passed", ended.line
+                seconds = Records(cluster).seconds(name, ended.record.release)
+                ours.append(sum(seconds[stage] for stage in STAGES))
+            else:
+                release = pin(Platform(), name)
+                started = time.monotonic()
+                _bare(cluster, settings, release, _kubectl(sandbox))
+                bare.append(time.monotonic() - started)
+            cluster.delete("Deployment", name, propagation="Foreground", wait=60)
+    found = {
+        "rollout.seconds": statistics.median(ours),
+        "rollout.bare_seconds": statistics.median(bare),
+        "rollout.overhead_seconds": statistics.median(ours) - statistics.median(bare),
+        "rollout.run_seconds": statistics.median(runs),
+    }
+    return {key: round(value, 3) for key, value in found.items()}
+
+
+def _declare(project: Path, name: str) -> None:
+    entry = {
+        "name": name,
+        "weights": {"repo": REPO},
+        "engine": {"image": ENGINE_IMAGE, "version": "0.32.0"},
+        "gpu": {"count": 0},
+        "resources": {"cpu": "100m", "memory": "1Gi", "shm": "64Mi"},
+        "rollout": {"stabilization_seconds": 0, "unroute_seconds": 1, "drain_seconds": 5},
+    }
+    (project / "models" / f"{name}.yaml").write_text(json.dumps(entry))
+
+
+def _bare(cluster: Cluster, settings: Settings, release: Release, kubectl: Callable[..., str]) -> None:
+    """The same path as a person would script it: apply, wait, ask once, clean up."""
+    kubectl("apply", given=pins_config_map(release) | {"metadata": _in(settings, pins_config_map(release))})
+    for job in (download_job(release, settings, "bare"), checksum_job(release, settings, 1, "bare")):
+        kubectl("apply", given=job)
+        kubectl("wait", "--for=condition=complete", "--timeout=120s", f"job/{job['metadata']['name']}")
+    tracks: tuple[names.Track, ...] = ("canary", "stable")
+    for track in tracks:
+        name = names.engine_name(release.model, track)
+        kubectl("apply", given=service(release, settings, track))
+        if track == "stable":
+            kubectl("apply", given=disruption_budget(release, settings))
+        kubectl("apply", given=deployment(release, settings, track, 1, surge=True))
+        kubectl("rollout", "status", "--timeout=120s", f"deployment/{name}")
+        prove(Endpoint(cluster.endpoint(name, names.ENGINE_PORT), release.model), timeout=30)
+        if track == "canary":
+            kubectl("delete", "service", name)
+            kubectl("delete", "deployment", name, "--cascade=foreground", "--timeout=120s")
+
+
+def _in(settings: Settings, obj: dict[str, Any]) -> dict[str, Any]:
+    return obj["metadata"] | {"namespace": settings.namespace}
+
+
+def _kubectl(sandbox: Sandbox) -> Callable[..., str]:
+    program = find_or_build()["kubectl"]
+    common = [str(program), f"--kubeconfig={sandbox.kubeconfig}", f"--namespace={load_settings().namespace}"]
+
+    def call(verb: str, *arguments: str, given: dict[str, Any] | None = None) -> str:
+        files = ["--server-side", "-f", "-"] if given else []
+        answer = subprocess.run(
+            [*common, verb, *arguments, *files],
+            input=json.dumps(given) if given else None,
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        return answer.stdout
+
+    return call
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(run(), indent=2) + "\n")
