@@ -46,7 +46,7 @@ class LoadResult:
     """What one load profile measured. Times in milliseconds.
 
     `samples` holds TTFT, TPOT and E2EL of each complete request, and each ITL. `errors` counts what the engine did
-    wrong, `unmeasured` what says nothing about it, each by message. `cpu_seconds` is what this client took of them;
+    wrong, `unmeasured` what says nothing about it, each by message. `cpu_seconds` is the CPU that this client took;
     near `seconds`, the times measured are its own. `stopped` tells that nothing was answered any more, and
     that the rest was not sent.
     """
