@@ -6,14 +6,25 @@ import dagster as dg
 
 from llmops.evaluation import plots, report
 from llmops.evaluation.endpoint import Progress
-from llmops.evaluation.evaluate import measure
+from llmops.evaluation.evaluate import compare, measure
 from llmops.evaluation.gates import decide
+from llmops.evaluation.measurements import Measurements
 from llmops.evaluation.suites import load_suites
 from llmops.releases.release import Release
 from llmops.stages.endpoints import endpoint_of
 from llmops.stages.outcomes import CanaryOutcome, EvaluationOutcome
 from llmops.stages.platform import Platform
 from llmops.stages.trial import Trial, failure, trial
+
+
+# Figures that the UI plots over releases; the others are in the tables.
+PLOTTED = (
+    "score",
+    "error_rate",
+    *(f"{percentile}_{latency}_ms" for latency in ("ttft", "tpot", "e2el") for percentile in ("p50", "p95")),
+    "output_throughput",
+    "request_throughput",
+)
 
 
 def evaluation(
@@ -43,17 +54,16 @@ def _evaluate(current: Trial, release: Release) -> EvaluationOutcome:
     spec = release.evaluation
     suites = load_suites(current.settings.evals_dir, spec.suites)
     endpoint = endpoint_of(current.platform, release, "canary")
-    measured = measure(endpoint, suites, spec.concurrency, progress=progress(current))
     stable_id = current.records.state(release.model).stable
-    compared = None
+    stable: Measurements | None = None
     if stable_id and any(gate.relative for gate in spec.gates):
-        current.log(f"the same cases against stable {stable_id}")
-        stable = current.records.release(release.model, stable_id)
-        compared = measure(
-            endpoint_of(current.platform, stable, "stable"), suites, spec.concurrency, progress=progress(current)
-        )
-    verdict = decide(spec, measured, compared)
-    return EvaluationOutcome(model=release.model, release=release.id, verdict=verdict, canary=measured, stable=compared)
+        current.log(f"compared with stable {stable_id} on the same cases, and in turns under load")
+        other = endpoint_of(current.platform, current.records.release(release.model, stable_id), "stable")
+        measured, stable = compare(endpoint, other, suites, spec.concurrency, progress(current))
+    else:
+        measured = measure(endpoint, suites, spec.concurrency, progress(current))
+    verdict = decide(spec, measured, stable)
+    return EvaluationOutcome(model=release.model, release=release.id, verdict=verdict, canary=measured, stable=stable)
 
 
 def progress(current: Trial) -> Progress:
@@ -82,6 +92,8 @@ def _metadata(outcome: EvaluationOutcome) -> dict[str, dg.MetadataValue]:
     }
     found |= {name: dg.MetadataValue.md(plots.markdown_image(png)) for name, png in images.items()}
     found |= {
-        name.replace("/", "_"): dg.MetadataValue.float(value) for name, value in sorted(outcome.canary.figures.items())
+        name.replace("/", "_"): dg.MetadataValue.float(round(value, 4))
+        for name, value in sorted(outcome.canary.figures.items())
+        if name.rpartition("/")[2] in PLOTTED
     }
     return found
