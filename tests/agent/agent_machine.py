@@ -249,6 +249,11 @@ def web(name: str = "web", **spec: Any) -> Object:
         "args": ["-u", "-c", WEB],
         "env": [{"name": "BIND", "value": "0.0.0.0"}, {"name": "FLAGS", "value": "/flags"}],
         "ports": [{"name": "http", "containerPort": 8000}],
-        "readinessProbe": {"httpGet": {"path": "/health", "port": "http"}, "periodSeconds": 1, "failureThreshold": 1},
+        "readinessProbe": {
+            "httpGet": {"path": "/health", "port": "http"},
+            "periodSeconds": 1,
+            "failureThreshold": 1,
+            "timeoutSeconds": 9,
+        },
         **spec,
     }

@@ -68,7 +68,7 @@ def test_an_adopted_container_is_probed_and_restarted(cluster: Cluster) -> None:
     cluster.machine.start_agent()
     flag = cluster.machine.folder / "volumes" / f"{cluster.namespace}-d" / "flag"
     flag.touch()
-    cluster.wait_state("p", lambda c: c["restartCount"] == 1)
+    cluster.wait_state("p", lambda c: c["restartCount"] >= 1)
     flag.unlink()
     cluster.wait_ready("p")
 
@@ -166,7 +166,7 @@ def test_sigterm_ends_the_pods_processes_and_the_next_agent_starts_them_again(cl
     assert not alive(str(cluster.machine.folder / "pods"))
     assert cluster.exists("pods", "p")
     cluster.machine.start_agent()
-    eventually(lambda: cluster.state("p")["restartCount"] == 1)
+    eventually(lambda: cluster.state("p")["restartCount"] >= 1)
     cluster.wait_ready("p")
 
 
@@ -180,7 +180,7 @@ def test_sighup_leaves_the_pods_running_and_stop_pods_ends_them(cluster: Cluster
     subprocess.run(command, check=True, timeout=20)
     assert not alive(mark)
     cluster.machine.start_agent()
-    cluster.wait_state("p", lambda c: c["restartCount"] == 1)
+    cluster.wait_state("p", lambda c: c["restartCount"] >= 1)
 
 
 def test_there_is_one_agent_per_sandbox(cluster: Cluster) -> None:

@@ -137,7 +137,7 @@ class Container:
                 return
             if (order := await self._configure(image)) is None:
                 return
-            await self._start(image, order)
+            await self._start(order)
 
     async def _resume(self) -> None:
         """Go on with the process that an earlier agent started, or note how it ended."""
@@ -225,22 +225,23 @@ class Container:
                 await first(self._wake.wait(), asyncio.sleep(CONFIG_RETRY_SECONDS))
         return None
 
-    async def _start(self, image: Image, order: Order) -> None:
+    async def _start(self, order: Order) -> None:
         state = self.state
-        state.attempt += 1
-        if state.attempt > 1:
-            state.restarts += 1
-        folder = self.attempt_folder(state.attempt)
+        attempt = state.attempt + 1
+        folder = self.attempt_folder(attempt)
         # Left by an agent that was killed before it had noted the attempt; of the older ones, one is kept for its log.
-        for old in (folder, self.attempt_folder(state.attempt - 2)):
+        for old in (folder, self.attempt_folder(attempt - 2)):
             await asyncio.to_thread(shutil.rmtree, old, ignore_errors=True)
         self._failed.clear()
         for name in ("home", "tmp"):
             (folder / name).mkdir(parents=True)
         (folder / "termination").touch()
-        state.started = state.ready = False
         self._event("Normal", "Created", "Container created")
-        # Kept before the process is there: a later agent then looks for it.
+        # All at once, so that no status shows a part of it; and kept before the process is there: a later agent then
+        # looks for it.
+        state.attempt = attempt
+        state.restarts = attempt - 1
+        state.started = state.ready = False
         state.move(running={"startedAt": rfc3339(time.time())})
         self._owner.keep()
         process = await Process.start(folder, order)
