@@ -47,9 +47,12 @@ e2e-vllm: $(READY) ## Check the simulated engine against the real vLLM on CPU (i
 	$(BIN)/python -m llmops.sandbox.vllm
 	$(BIN)/pytest tests/e2e_vllm
 
-constraints: $(READY) ## Pin all dependencies anew into requirements.txt
-	$(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links \
-		--extra dev --output-file requirements.txt pyproject.toml
+constraints: $(READY) ## Pin all dependencies anew, by hash
+	$(BIN)/uv pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+		--extra sandbox --extra dev --no-header --no-emit-index-url --output-file requirements.txt
+	$(BIN)/uv pip compile k8s/worker/requirements.in --quiet --constraint requirements.txt --universal \
+		--python-version 3.12 --generate-hashes --no-header --no-annotate --no-emit-index-url \
+		--output-file k8s/worker/requirements.txt
 
 clean: ## Remove what was built here; the sandbox is stopped and erased
 	-$(BIN)/llmops sandbox down --erase
