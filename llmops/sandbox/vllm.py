@@ -69,7 +69,7 @@ class Vllm:
 
     @property
     def worse_model(self) -> Path:
-        """The same with some layers muted, for a release that has to be rejected."""
+        """The same with most layers muted, for a release that has to be rejected."""
         return self.folder / "worse-model"
 
 
