@@ -46,6 +46,9 @@ class Declaration(BaseModel):
         10, description="Wait before the second restart of a container or pull of an image; doubled each time."
     )
     back_off_limit_seconds: Annotated[float, Field(ge=0)] = Field(300, description="The longest such wait.")
+    route_seconds: Annotated[float, Field(ge=0)] = Field(
+        0, description="By how much Services lag behind their pods, as endpoints of a real cluster do."
+    )
 
 
 def load_nodes(path: Path) -> Declaration:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
 import pytest
 
 from llmops.cli.exits import Exit
-from llmops.sandbox.sandbox import Sandbox
 from tests.stages.traffic import STREAM_SECONDS, TOKENS_PER_SECOND, traffic
-from tests.stages.world import Model, new_model
+from tests.stages.world import Model
 
 pytestmark = pytest.mark.slow
 

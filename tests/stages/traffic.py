@@ -99,9 +99,7 @@ def traffic(model: Model, *, short: int = 4, streams: int = 0) -> Generator[Traf
 
 async def _users(endpoint: Endpoint, counted: Traffic, stop: threading.Event, short: int, streams: int) -> None:
     async def user(kind: Kind, first: float) -> None:
-        begin = time.monotonic() + first
-        while not stop.is_set() and time.monotonic() < begin:
-            await asyncio.sleep(0.05)
+        await asyncio.sleep(first)
         while not stop.is_set():
             counted.started += 1
             counted.exchanges.append(await _exchange(endpoint, kind))

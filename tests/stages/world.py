@@ -29,6 +29,8 @@ GPU_NODES = 6
 NODES: dict[str, Any] = {
     "back_off_seconds": 1,
     "back_off_limit_seconds": 4,
+    # Long enough that a pod which did not wait for it before SIGTERM would refuse its users.
+    "route_seconds": 0.3,
     "nodes": [
         {"name": "cpu-0", "capacity": {"cpu": "64", "memory": "256Gi", "ephemeral-storage": "2Ti", "pods": "200"}},
         *(
@@ -56,6 +58,20 @@ NODES["nodes"].append(
         "labels": {"nvidia.com/gpu.product": ONLY_GPU},
     }
 )
+MANY_GPUS = "NVIDIA-L4"
+NODES["nodes"].append(
+    {
+        **NODES["nodes"][1],
+        "name": "gpu-many",
+        "capacity": {**NODES["nodes"][1]["capacity"], "nvidia.com/gpu": "64"},
+        "labels": {"nvidia.com/gpu.product": MANY_GPUS},
+    }
+)
+PAIR_OF_GPUS = "NVIDIA-A10"
+NODES["nodes"] += [
+    {**NODES["nodes"][1], "name": f"gpu-pair-{index}", "labels": {"nvidia.com/gpu.product": PAIR_OF_GPUS}}
+    for index in range(2)
+]
 ENGINE = "vllm/vllm-openai"
 SUITE = {"kind": "quality", "scorer": "number", "sampling": {"temperature": 0, "seed": 0, "max_tokens": 16}}
 LOAD = {

@@ -65,7 +65,9 @@ class Agent:
             self._nodes = Nodes(api, declaration.nodes, port, version)
             await self._nodes.register()
             server = urlsplit(api.server)
-            self._router = Router(self._endpoints, (server.hostname or HOST_IP, server.port or 443))
+            self._router = Router(
+                self._endpoints, (server.hostname or HOST_IP, server.port or 443), declaration.route_seconds
+            )
             provisioner = Provisioner(api, self.folder / "volumes")
             await provisioner.create_class()
             self._tools = Tools(

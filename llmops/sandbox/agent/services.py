@@ -82,11 +82,14 @@ class Router:
     Args:
         endpoints: Gives the pods.
         apiserver: Where the Service `kubernetes` leads to.
+        lag: Seconds from a change of a pod or Service until connections follow it, as in a cluster whose endpoints
+            travel to every node first.
     """
 
-    def __init__(self, endpoints: Callable[[], list[Endpoint]], apiserver: Address) -> None:
+    def __init__(self, endpoints: Callable[[], list[Endpoint]], apiserver: Address, lag: float = 0.0) -> None:
         self._endpoints = endpoints
         self._apiserver = apiserver
+        self._lag = lag
         self._services: dict[str, Object] = {}
         self._listeners: dict[Address, Listener] = {}
         self._changed = asyncio.Event()
@@ -101,7 +104,7 @@ class Router:
         self.pods_changed()
 
     def pods_changed(self) -> None:
-        """Pods have changed: route anew, at once."""
+        """Pods have changed: route anew."""
         self._changed.set()
 
     async def run(self) -> None:
@@ -109,6 +112,7 @@ class Router:
         try:
             while True:
                 await self._changed.wait()
+                await asyncio.sleep(self._lag)
                 self._changed.clear()
                 await self._route()
         finally:

@@ -1,0 +1,197 @@
+"""What does not hold in production is taken back by itself; what holds can be taken back by command.
+
+Slow, all of it: each test is two rollouts or more.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+
+import pytest
+
+from llmops import names
+from llmops.cli.exits import Exit
+from llmops.releases.records import State
+from llmops.sandbox.weights import truncate
+from llmops.stages.status import model_status
+from tests.stages.traffic import traffic
+from tests.stages.world import Model, watched
+
+pytestmark = pytest.mark.slow
+
+UNJUDGED = {"suites": [], "gates": []}
+
+
+@contextmanager
+def when_canary_is_ready(model: Model, act: Callable[[str], None]) -> Generator[None]:
+    """Do something to a release, once, when its canary has become ready: its trial goes on to promotion."""
+    stop = threading.Event()
+
+    def look() -> None:
+        while not stop.wait(0.02):
+            canary = model.deployment("canary")
+            if canary is not None and (canary.get("status") or {}).get("readyReplicas"):
+                act(canary["metadata"]["labels"][names.RELEASE_LABEL])
+                return
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def damage_weights(model: Model) -> Callable[[str], None]:
+    """Spoil the weights of a release on the volume, so that no engine of it starts any more."""
+
+    def damage(release: str) -> None:
+        key = model.records.release(model.name, release).weights.key
+        truncate(model.volume / names.weights_path(model.name, key) / "model.safetensors", 4096)
+
+    return damage
+
+
+def told(model: Model, reason: str) -> list[str]:
+    """What the Events on the model's state say, of those with this reason."""
+    events = model.cluster.list("Event", fields={"involvedObject.name": names.state_name(model.name)})
+    return [each["message"] for each in events if each["reason"] == reason]
+
+
+def assert_taken_back(model: Model, before: State, reason: str) -> None:
+    """Stable is what it was, in records and in the cluster, and the release is remembered as failed."""
+    state = model.records.state(model.name)
+    assert (state.stable, state.previous) == (before.stable, before.previous)
+    assert model.serving() == before.stable
+    assert model.canary_gone()
+    assert state.candidate is not None
+    record = model.records.record(model.name, state.candidate)
+    assert record is not None
+    assert (record.verdict, record.stage) == ("Failed", "promotion")
+    assert reason in record.reason + record.details
+    assert any(state.candidate in line for line in told(model, "Failed"))
+
+
+def test_new_pods_that_never_get_ready_are_taken_back_and_nobody_notices(model: Model) -> None:
+    """The canary ran; the same release no longer starts when it is promoted."""
+    model.declare(evaluation=UNJUDGED, rollout={"startup_seconds": 10})
+    assert model.rollout().code == Exit.DONE
+    before = model.records.state(model.name)
+    commit = model.commit(branch="next", seed=7, load_seconds=0.5)
+    with traffic(model) as users, watched(model) as seen, when_canary_is_ready(model, damage_weights(model)):
+        ended = model.rollout(revision=commit)
+    assert ended.code == Exit.REJECTED, ended.line
+    assert_taken_back(model, before, "Error while deserializing header")
+    assert None not in seen
+    users.assert_whole()
+
+
+def test_a_pod_that_restarts_in_the_stabilization_window_is_taken_back(model: Model) -> None:
+    model.declare(evaluation=UNJUDGED, replicas=2, rollout={"stabilization_seconds": 20})
+    assert model.rollout().code == Exit.DONE
+    before = model.records.state(model.name)
+    model.push("v0.33.0", die_after_seconds=8)
+    ended = model.rollout()
+    assert ended.code == Exit.REJECTED, ended.line
+    assert_taken_back(model, before, "restarted during the stabilization window")
+    with traffic(model) as users:
+        assert model.rollout().code == Exit.REJECTED
+    users.assert_whole()
+
+
+def test_completions_that_fail_in_the_stabilization_window_are_taken_back(model: Model) -> None:
+    """Each third completion fails: the canary's one does not, and the pods stay as ready as ever."""
+    model.declare(evaluation=UNJUDGED, rollout={"stabilization_seconds": 20})
+    assert model.rollout().code == Exit.DONE
+    before = model.records.state(model.name)
+    model.push("v0.33.0", error_rate=0.34)
+    ended = model.rollout()
+    assert ended.code == Exit.REJECTED, ended.line
+    assert_taken_back(model, before, "HTTP 500")
+
+
+def test_a_first_release_that_does_not_hold_leaves_nothing_half_done(model: Model) -> None:
+    model.declare(evaluation=UNJUDGED, rollout={"stabilization_seconds": 20})
+    model.push("v0.32.0", die_after_seconds=4)
+    ended = model.rollout()
+    assert ended.code == Exit.REJECTED, ended.line
+    assert ended.record is not None
+    assert ended.record.stage == "promotion"
+    assert "restarted" in ended.record.reason
+    for kind in ("Deployment", "Service", "PodDisruptionBudget"):
+        assert model.cluster.list(kind, labels={names.MODEL_LABEL: model.name}) == []
+    assert model.records.state(model.name).stable is None
+    model.push("v0.33.0")
+    assert model.rollout().code == Exit.DONE
+    assert model.serving() == model.records.state(model.name).stable is not None
+    assert model.records.state(model.name).previous is None
+
+
+def test_rollback_goes_back_and_forth(model: Model) -> None:
+    model.declare(evaluation=UNJUDGED)
+    refused = model.rollback()
+    assert refused.code == Exit.BAD_INPUT
+    assert "no release served before" in refused.line
+    assert model.rollout().code == Exit.DONE
+    first = model.serving()
+    model.push("v0.33.0")
+    assert model.rollout().code == Exit.DONE
+    second = model.serving()
+
+    back = model.rollback()
+    assert back.code == Exit.DONE, back.line
+    assert back.line == f"{model.name} {first} serves"
+    assert model.serving() == first
+    state = model.records.state(model.name)
+    assert (state.stable, state.previous) == (first, second)
+    status = model_status(model.platform, model.name)
+    assert (status.stable, status.deployed, status.ready) == (first, first, 1)
+    assert told(model, "RolledBack") == [f"{model.name} rolled back to {first} from {second}"]
+
+    assert model.rollback().code == Exit.DONE
+    assert model.serving() == second
+    state = model.records.state(model.name)
+    assert (state.stable, state.previous) == (second, first)
+
+
+def test_rollback_goes_to_a_named_release_as_long_as_its_weights_are_kept(model: Model) -> None:
+    """Weights that nothing needs are removed, and are there again when their release is rolled out again."""
+    model.declare(evaluation=UNJUDGED, rollout={"keep_weights": 1})
+    commits = [model.commit(branch=f"revision-{seed}", seed=seed) for seed in range(4)]
+    releases: list[str] = []
+    for revision in commits:
+        assert model.rollout(revision=revision).code == Exit.DONE
+        releases.append(model.serving() or "")
+    oldest, older, _, newest = releases
+    keys = [model.records.release(model.name, each).weights.key for each in releases]
+    assert [(model.volume / names.weights_path(model.name, key)).exists() for key in keys] == [False, True, True, True]
+    assert set(model.records.verified_keys(model.name)) == set(keys[1:])
+    for stage in ("download", "checksum"):
+        assert model.cluster.get("Job", names.job_name(model.name, stage, keys[0])) is None
+
+    assert model.rollback(to=older).code == Exit.DONE
+    assert model.serving() == older
+
+    model.push("v0.31.0", crash_on_load="no device")
+    bad = model.rollout(revision=commits[1], engine_version="0.31.0")
+    assert bad.code == Exit.REJECTED, bad.line
+    assert bad.record is not None
+    for target, why in (
+        (older, "serves already"),
+        (oldest, "are no longer on the volume"),
+        (bad.record.release, "is no release to go back to (Failed"),
+        ("no-such-release", "there is no release no-such-release"),
+    ):
+        refused = model.rollback(to=target)
+        assert refused.code == Exit.BAD_INPUT, refused.line
+        assert why in refused.line
+    state = model.records.state(model.name)
+    assert (state.stable, state.previous) == (older, newest)
+
+    again = model.rollout(revision=commits[0])
+    assert again.code == Exit.DONE, again.line
+    assert model.serving() == oldest
+    assert (model.volume / names.weights_path(model.name, keys[0]) / "model.safetensors").exists()
