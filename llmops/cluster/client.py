@@ -22,6 +22,7 @@ from llmops.settings import Settings
 
 PAGE = 500
 LIST_SECONDS = 5.0
+CONNECT_SECONDS = 25.0
 
 Objects = list[Object]
 Propagation = Literal["Background", "Foreground", "Orphan"]
@@ -52,7 +53,8 @@ class Cluster:
             Unavailable: The API server does not answer.
         """
         cluster = cls(Transport(settings, patience=patience), settings.namespace)
-        cluster.version()
+        # A wrong address is told soon; what comes later bears with an API server that is away for longer.
+        cluster.patient(min(patience, CONNECT_SECONDS)).version()
         return cluster
 
     @property

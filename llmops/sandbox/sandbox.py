@@ -94,10 +94,15 @@ class Sandbox:
         plane.up()
         if self.nodes is not None:
             shutil.copyfile(self.nodes, self.folder / "nodes.yaml")
+        serves = self.folder / "agent.json"
+        if self.agent.pid is None:
+            serves.unlink(missing_ok=True)
         self.agent.start([sys.executable, "-m", "llmops.sandbox.agent", "--dir", self.folder])
         self.images.add(WORKER_IMAGE.rsplit(":", 1)[0], __version__, WORKER_PROGRAM)
         self._write_settings()
         self._write_dagster_home()
+        # What the API server says of nodes may be of the time before; that the agent serves is of now.
+        _wait(serves.exists, self.agent, 30)
         self._wait_for_nodes()
         return plane
 
