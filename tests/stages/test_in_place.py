@@ -1,7 +1,4 @@
-"""Two replicas and no GPU to spare: one of them is lent to the canary, and comes back however the trial ends.
-
-Slow, all of it: each test is two rollouts or more.
-"""
+"""Two replicas and no GPU to spare: one of them is lent to the canary, and comes back however the trial ends."""
 
 from __future__ import annotations
 
@@ -42,12 +39,10 @@ def replicas_of(model: Model) -> Generator[list[int]]:
         thread.join()
 
 
-@pytest.mark.parametrize("strategy", ["auto", "in-place"])
-def test_a_release_takes_the_place_of_stable_replica_by_replica(model: Model, strategy: str) -> None:
+def test_a_release_takes_the_place_of_stable_replica_by_replica(model: Model) -> None:
+    """Slow: three rollouts and a rollback, each of which waits for GPUs to become free."""
     evaluation = {"suites": ["sums"], "gates": [{"metric": "sums/score", "min": 0.5}]}
-    model.declare(
-        gpu={"product": PAIR_OF_GPUS, "count": 1}, replicas=2, evaluation=evaluation, rollout={"strategy": strategy}
-    )
+    model.declare(gpu={"product": PAIR_OF_GPUS, "count": 1}, replicas=2, evaluation=evaluation)
     assert model.rollout().code == Exit.DONE
     first = model.serving()
 
