@@ -209,3 +209,16 @@ def test_a_service_account_token_is_projected(cluster: Cluster) -> None:
     assert condition(pod, "PodScheduled") == "True"
     assert "'ca.crt'" in cluster.log("p")
     assert cluster.log("p").endswith("True\n")
+
+
+def test_a_unix_socket_fits_into_the_temporary_folder(cluster: Cluster) -> None:
+    """Programs name sockets in TMPDIR by UUID; with a deep folder the path is longer than a socket's may be."""
+    script = (
+        "import os, socket, uuid; path = os.environ['TMPDIR'] + '/' + str(uuid.uuid4());"
+        "socket.socket(socket.AF_UNIX).bind(path); print(os.path.exists(path))"
+    )
+    cluster.pod("p", python("c", script), restartPolicy="Never")
+    cluster.wait_phase("p", "Succeeded")
+    assert cluster.log("p") == "True\n"
+    cluster.delete("pods", "p", grace=0)
+    eventually(lambda: not list((cluster.machine.folder / "tmp").glob("*")) or None)

@@ -25,6 +25,7 @@ from llmops.sandbox.agent.server import serve
 from llmops.sandbox.agent.services import Endpoint, Router
 from llmops.sandbox.agent.state import PodState, load, write_json
 from llmops.sandbox.agent.teardown import kill_pod
+from llmops.sandbox.agent.temporary import prune_links
 from llmops.sandbox.images import ImageStore
 from llmops.sandbox.nodes import load_nodes, write_default_nodes
 
@@ -167,6 +168,7 @@ class Agent:
         del self._pods[uid], self._tasks[uid]
         self._router.pods_changed()
         await asyncio.to_thread(shutil.rmtree, pod.folder, ignore_errors=True)
+        await asyncio.to_thread(prune_links, self._pods_folder.parent)
 
     def _on_node(self, kind: EventType, node: Object) -> None:
         name = node["metadata"]["name"]

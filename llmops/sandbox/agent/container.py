@@ -24,6 +24,7 @@ from llmops.sandbox.agent.process import Order, Process, kill_strays, read_exit,
 from llmops.sandbox.agent.quantity import parse_quantity
 from llmops.sandbox.agent.state import ContainerState
 from llmops.sandbox.agent.status import back_off, rfc3339, should_restart
+from llmops.sandbox.agent.temporary import make_temporary_folder
 from llmops.sandbox.images import Image, ImageStore
 
 # A kubelet leaves a container this long after SIGTERM, whatever of the grace period a preStop hook has used.
@@ -233,8 +234,8 @@ class Container:
         for old in (folder, self.attempt_folder(attempt - 2)):
             await asyncio.to_thread(shutil.rmtree, old, ignore_errors=True)
         self._failed.clear()
-        for name in ("home", "tmp"):
-            (folder / name).mkdir(parents=True)
+        (folder / "home").mkdir(parents=True)
+        make_temporary_folder(folder)
         (folder / "termination").touch()
         self._event("Normal", "Created", "Container created")
         # All at once, so that no status shows a part of it; and kept before the process is there: a later agent then

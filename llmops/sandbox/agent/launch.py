@@ -11,6 +11,7 @@ from llmops.names import TERMINATION_LOG
 from llmops.sandbox.agent.api import Api, Object
 from llmops.sandbox.agent.environment import Mount, Sources, Translator, command, environment, references
 from llmops.sandbox.agent.process import OOM_MARKER, Order
+from llmops.sandbox.agent.temporary import temporary_folder
 from llmops.sandbox.images import Image
 
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -73,7 +74,7 @@ async def build_order(
     base = {
         "PATH": f"{Path(sys.executable).parent}:{SYSTEM_PATH}",
         "HOME": str(folder / "home"),
-        "TMPDIR": str(folder / "tmp"),
+        "TMPDIR": str(temporary_folder(folder)),
         "HOSTNAME": owner.pod["spec"].get("hostname") or owner.pod["metadata"]["name"],
         **variables,
     }
