@@ -3,6 +3,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
 ENGINE ?= simulated
+# Most tests wait for processes to start and to end, so there are more workers than cores.
+PARALLEL ?= --numprocesses 4 --dist loadfile
 READY := $(VENV)/.ready
 export DAGSTER_DISABLE_TELEMETRY := 1
 
@@ -22,7 +24,7 @@ demo: $(READY) ## Take a model to production on a sandbox, and see a worse relea
 	$(BIN)/python -m llmops.demo --engine $(ENGINE)
 
 test: lint ## All tests
-	$(BIN)/pytest
+	$(BIN)/pytest $(PARALLEL)
 
 test-fast: $(READY) ## The tests that take no more than a few seconds each
 	$(BIN)/pytest -m "not slow"

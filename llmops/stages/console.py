@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import time
 
 import dagster as dg
+
+
+PROGRESS = re.compile(r"(\d+)% of ")
+BAR_LENGTH = 30
+CLEAR = "\r\x1b[K"
 
 
 class _Lines(logging.Handler):
@@ -15,6 +21,7 @@ class _Lines(logging.Handler):
     def __init__(self) -> None:
         super().__init__(logging.DEBUG)
         self._started = time.monotonic()
+        self._bar = False
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line to stderr, as stdout belongs to results."""
@@ -24,7 +31,15 @@ class _Lines(logging.Handler):
         step = (meta.get("step_key") or "").split("[")[0]
         text = str(meta.get("orig_message") or record.getMessage())
         mark = "" if record.levelno < logging.WARNING else f"{record.levelname}: "
-        sys.stderr.write(f"{time.monotonic() - self._started:7.1f}s  {step:<11} {mark}{text}\n")
+        line = f"{time.monotonic() - self._started:7.1f}s  {step:<11} {mark}"
+        share = PROGRESS.search(text) if sys.stderr.isatty() else None
+        if share is None:
+            sys.stderr.write(f"{CLEAR if self._bar else ''}{line}{text}\n")
+        else:
+            # The next line takes the place of a bar.
+            filled = BAR_LENGTH * int(share[1]) // 100
+            sys.stderr.write(f"{CLEAR}{line}{'━' * filled}{'·' * (BAR_LENGTH - filled)} {text}")
+        self._bar = share is not None
         sys.stderr.flush()
 
 

@@ -105,6 +105,13 @@ def test_a_bad_release_is_rejected_for_its_own_reason(serving: Model, name: str)
     assert ended.code == Exit.REJECTED, ended.line
     if ended.record is not None:
         assert (ended.record.verdict, ended.record.stage) == ("Failed", case.stage)
+        assert "\n" not in ended.record.reason
+        [event] = [
+            event["message"]
+            for event in serving.cluster.list("Event")
+            if event["reason"] == "Failed" and f" {ended.record.release} rejected at " in event["message"]
+        ]
+        assert event.endswith(f"({good} serves)")
     told = ended.line + (ended.record.details if ended.record else "")
     assert all(part in told for part in case.why), told
     assert seen == [good]
