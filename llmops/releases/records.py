@@ -1,7 +1,7 @@
 """What is known of a model's releases, kept in the cluster as ConfigMaps.
 
-Three kinds of ConfigMap hold it: the pins of a release (immutable), its record (outcomes of its stages and its verdict),
-and the state of the model (which release is stable, which is under trial). Losing Dagster's database loses none of it.
+The pins of a release (immutable), its record (outcomes of its stages and its verdict), proofs of weights, and the state
+of the model (which release is stable, which is under trial). Losing Dagster's database loses none of it.
 """
 
 from __future__ import annotations

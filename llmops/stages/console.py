@@ -9,7 +9,6 @@ import time
 
 import dagster as dg
 
-
 PROGRESS = re.compile(r"(\d+)% of ")
 BAR_LENGTH = 30
 CLEAR = "\r\x1b[K"
