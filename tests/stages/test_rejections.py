@@ -82,7 +82,7 @@ CASES = {
     "garbage text": Case(engine(garbage=True), "evaluation", ("sums/score",)),
     "5xx at a rate": Case(engine(error_rate=0.25), "evaluation", ("error_rate",)),
     "10 points lower": Case(weights(quality=0.85), "evaluation", ("sums/score dropped",)),
-    "three times slower": Case(engine(ttft_factor=3.5), "evaluation", ("p95_ttft_ms", "stable")),
+    "three times slower": Case(engine(ttft_factor=3), "evaluation", ("p95_ttft_ms", "stable")),
     "truncated shard": Case(weights(change=broken_shard), "checksum", ("model.safetensors", "unsafe")),
     "pickle": Case(weights(change=only_pickle), "release", ("pytorch_model.bin", "safetensors")),
 }
