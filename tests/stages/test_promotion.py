@@ -21,7 +21,7 @@ def test_no_request_is_dropped_or_truncated_by_promotion_and_rollback(model: Mod
     first = model.serving()
     model.push("v0.33.0")
     with traffic(model, short=4, streams=6) as users:
-        time.sleep(STREAM_SECONDS / 2)
+        time.sleep(STREAM_SECONDS / 4)
         ended = model.rollout()
         promoted = time.monotonic()
         assert ended.code == Exit.DONE, ended.line
