@@ -6,10 +6,10 @@ from collections.abc import Generator
 import dagster as dg
 
 from llmops import names
-from llmops.cluster.wait import wait_for_rollout
+from llmops.cluster.wait import ALLOW_PENDING_SECONDS, wait_for_rollout
 from llmops.errors import BadRelease, LlmopsError, MeasurementFailed
 from llmops.evaluation.evaluate import probe
-from llmops.manifests.engine import deployment, disruption_budget, progress_seconds, service
+from llmops.manifests.engine import deployment, disruption_budget, grace_seconds, progress_seconds, service
 from llmops.releases.release import Release
 from llmops.stages.cleanup import remove_canary
 from llmops.stages.collecting import collect_weights
@@ -69,8 +69,14 @@ def promote(current: Trial, release: Release, *, surge: bool) -> PromotionOutcom
         cluster.apply(wanted)
     name = names.engine_name(model, "stable")
     current.log(f"Deployment {name} moves to {release.id}, {replicas} replicas")
-    budget = progress_seconds(release) * replicas
-    wait_for_rollout(cluster, name, timeout=budget, on_progress=current.log)
+    wait_for_rollout(
+        cluster,
+        name,
+        timeout=progress_seconds(release) * replicas,
+        on_progress=current.log,
+        # From the second replica on, and in place from the first, a new pod takes over the GPU of one that drains.
+        allow_pending_seconds=ALLOW_PENDING_SECONDS + _drain_seconds(current, state.stable),
+    )
     seconds = round(time.monotonic() - started, 2)
     _watch(current, release)
     current.records.update_state(model, stable=release.id, previous=replaced)
@@ -78,6 +84,11 @@ def promote(current: Trial, release: Release, *, surge: bool) -> PromotionOutcom
     return PromotionOutcome(
         model=model, release=release.id, replicas=replicas, replaced=replaced, rollout_seconds=seconds
     )
+
+
+def _drain_seconds(current: Trial, stable: str | None) -> int:
+    """How long a pod of what serves now may take to end."""
+    return grace_seconds(current.records.release(current.model, stable)) if stable else 0
 
 
 def _watch(current: Trial, release: Release) -> None:
