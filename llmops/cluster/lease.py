@@ -68,11 +68,15 @@ class RolloutLease:
         self._thread: threading.Thread | None = None
 
     def acquire(self) -> None:
-        """Take the lease, or join the same holder's, and go on renewing it until `stop`.
+        """Take the lease, or join the same holder's, and go on renewing it until `stop`; held already, it stays so.
 
         Raises:
             ClusterCannot: Another holder has it; says who and since when.
         """
+        if self._thread is not None:
+            if not self.lost():
+                return
+            self._end_renewals()
         while True:
             started = time.monotonic()
             try:
@@ -97,10 +101,7 @@ class RolloutLease:
         Args:
             give_up: Free the lease for others; else it is kept for the holder's next stage, for two minutes.
         """
-        self._stopped.set()
-        if self._thread is not None:
-            self._thread.join(timeout=self._renew_every * 2)
-            self._thread = None
+        self._end_renewals()
         if self.lost():
             return
         current = self._cluster.get("Lease", self._name)
@@ -116,6 +117,12 @@ class RolloutLease:
         except Conflict:
             # Another process of this holder renewed it just now, and is the one to free it.
             return
+
+    def _end_renewals(self) -> None:
+        self._stopped.set()
+        if self._thread is not None:
+            self._thread.join(timeout=self._renew_every * 2)
+            self._thread = None
 
     def __enter__(self) -> RolloutLease:
         self.acquire()

@@ -192,3 +192,14 @@ def hold_in_process(cluster: Cluster, plane: ControlPlane, holder: str, *, wait:
     if wait and process.stdout is not None:
         assert process.stdout.readline().strip() == "held"
     return process
+
+
+def test_a_lease_that_each_stage_takes_again_is_renewed_once_and_freed_once(cluster: Cluster) -> None:
+    """A second renewing thread would take the lease again after it was given up."""
+    lease = brief(cluster, "run-a", renew_every=0.01)
+    for _ in range(6):
+        lease.acquire()
+    assert sum(thread.name == "lease of m" for thread in threading.enumerate()) == 1
+    lease.stop(give_up=True)
+    time.sleep(0.5)
+    assert "holderIdentity" not in spec(cluster)
