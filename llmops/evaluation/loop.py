@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+import threading
+from collections.abc import Coroutine, Generator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from llmops.errors import LlmopsError
@@ -12,14 +14,39 @@ Result = TypeVar("Result")
 
 
 def run(work: Coroutine[Any, Any, Result]) -> Result:
-    """Run a coroutine in a new event loop; an error of ours leaves it bare, not in a task group's wrapping."""
+    """Run a coroutine in a new event loop; an error of ours leaves it bare, not in a task group's wrapping.
+
+    The loop has a thread of its own, so that whatever interrupts the caller cancels the work: raised by a signal
+    within the loop, an interrupt would be one more failed callback to it, and lost.
+    """
+    with _loop() as loop:
+        future = asyncio.run_coroutine_threadsafe(work, loop)
+        try:
+            return future.result()
+        except BaseExceptionGroup as group:
+            ours, others = group.split(LlmopsError)
+            if ours is None or others is not None:
+                raise
+            raise _first(ours) from group
+
+
+@contextmanager
+def _loop() -> Generator[asyncio.AbstractEventLoop]:
+    """A loop that runs in a thread; what still goes on in it at the end is cancelled, and waited for."""
+    runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
+    loop = runner.get_loop()
+
+    def drive() -> None:
+        with runner:
+            loop.run_forever()
+
+    thread = threading.Thread(target=drive, name="event loop")
+    thread.start()
     try:
-        return asyncio.run(work)
-    except BaseExceptionGroup as group:
-        ours, others = group.split(LlmopsError)
-        if ours is None or others is not None:
-            raise
-        raise _first(ours) from group
+        yield loop
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
 
 
 def _first(group: BaseExceptionGroup[LlmopsError]) -> LlmopsError:
