@@ -10,10 +10,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import dagster as dg
+from dagster._core.execution.plan.objects import ErrorSource
 
 from llmops.cli.exits import BY_VERDICT, Exit, by_name
 from llmops.releases.records import Record, Records
 from llmops.stages.trial import REQUESTED_BY_TAG
+
+CANCELLED = "Cancelled"
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,8 @@ def run_rollout(
     run = _run(JOB, config, model)
     candidate = records.state(model).candidate
     record = records.record(model, candidate) if candidate else None
+    if run.kind == CANCELLED:
+        return Ended(Exit.CANCELLED, f"{model}: {run.failure}", record, run.run_id)
     if record is not None and record.run == run.run_id:
         return Ended(BY_VERDICT[record.verdict], f"{record.verdict}: {record.reason}", record, run.run_id)
     if run.success:
@@ -79,6 +84,8 @@ def run_rollback(records: Records, model: str, to: str | None) -> Ended:
     run = _run(JOB, config, None)
     if run.success:
         return Ended(Exit.DONE, f"{model} {records.state(model).stable} serves", None, run.run_id)
+    if run.kind == CANCELLED:
+        return Ended(Exit.CANCELLED, f"{model}: {run.failure}", None, run.run_id)
     return Ended(by_name(run.kind), run.failure, None, run.run_id)
 
 
@@ -114,6 +121,8 @@ def _failed(run: str, data: Any) -> _Run:
     if intended is not None:
         kind = intended.metadata.get("verdict") or intended.metadata.get("error")
         return _Run(run, False, str(intended.description), str(kind.value) if kind else "")
+    if data.error_source == ErrorSource.INTERRUPT:
+        return _Run(run, False, "the run was cancelled", CANCELLED)
     return _Run(run, False, data.error.to_string(), "")
 
 

@@ -13,7 +13,7 @@ from llmops.manifests.engine import deployment, grace_seconds, progress_seconds,
 from llmops.preflight.snapshot import take_snapshot
 from llmops.preflight.strategy import choose_strategy
 from llmops.releases.release import Release
-from llmops.stages.cleanup import lend_replica, remove_canary
+from llmops.stages.cleanup import lend_replica, release_of, remove_canary
 from llmops.stages.endpoints import endpoint_of, prove
 from llmops.stages.outcomes import CanaryOutcome, ChecksumOutcome, EvaluationOutcome
 from llmops.stages.platform import Platform
@@ -42,11 +42,12 @@ def _deploy(current: Trial, release: Release) -> CanaryOutcome:
     started = time.monotonic()
     name = names.engine_name(release.model, "canary")
     found = current.cluster.get("Deployment", name)
-    if found and found["metadata"]["labels"].get(names.RELEASE_LABEL) != release.id:
-        current.log(f"Deployment {name} is left from another release; it is removed first")
+    going = found is not None and "deletionTimestamp" in found["metadata"]
+    if found and (going or release_of(found) != release.id):
+        why = "is still being removed" if going else "is left from another release"
+        current.log(f"Deployment {name} {why}; that comes first")
         remove_canary(current.platform, release.model, wait=GONE_SECONDS)
     surge = _place(current, release)
-    current.platform.trial_open(release.model, release.id)
     expires = datetime.datetime.now(datetime.UTC) + LIFETIME
     current.cluster.apply(
         deployment(release, current.settings, "canary", 1, run=current.run, expires_at=expires, surge=surge)

@@ -1,9 +1,14 @@
-"""Taking away what a trial put up, and giving back what it borrowed."""
+"""Taking away what a trial put up, giving back what it borrowed, and going back to what served before."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 from llmops import names
-from llmops.manifests.engine import deployment
+from llmops.cluster.wait import wait_for_rollout
+from llmops.errors import LlmopsError
+from llmops.manifests.engine import deployment, progress_seconds, service
 from llmops.stages.platform import Platform
 
 
@@ -24,8 +29,50 @@ def remove_canary(platform: Platform, model: str, *, wait: float | None = None, 
     found = platform.cluster.delete("Deployment", name, propagation="Foreground", wait=wait)
     if give_back:
         _set_lent(platform, model, lent=0)
-    platform.trial_closed(model)
     return found
+
+
+def settle(platform: Platform, model: str, tried: str | None, log: Callable[[str], None], *, wait: bool) -> None:
+    """Bring the main Deployment back to the stable release, where a promotion that did not hold left it at another.
+
+    Goes by what the cluster and the records say, and not by what this run did: the promotion may be a dead run's.
+    Where nothing is stable yet there is nothing to go back to, and nothing half-done of the tried release is left.
+
+    Args:
+        platform: The installation.
+        model: Whose.
+        tried: Release under trial.
+        log: Gets what is done.
+        wait: Whether to see to it that stable is rolled out.
+    """
+    cluster, name = platform.cluster, names.engine_name(model, "stable")
+    stable = platform.records.state(model).stable
+    main = cluster.get("Deployment", name)
+    if stable is None:
+        for kind in ("PodDisruptionBudget", "Service", "Deployment"):
+            found = cluster.get(kind, name)
+            if found is not None and tried is not None and release_of(found) == tried:
+                cluster.delete(kind, name)
+                log(f"{model}: nothing served before; {kind} {name} is removed")
+        return
+    if main is None or release_of(main) in (None, stable):
+        return
+    release = platform.records.release(model, stable)
+    surge = main["spec"]["strategy"]["rollingUpdate"]["maxSurge"] != 0
+    cluster.apply(service(release, platform.settings, "stable"))
+    cluster.apply(deployment(release, platform.settings, "stable", platform.catalog[model].replicas, surge=surge))
+    log(f"{model} goes back to {stable}")
+    if not wait:
+        return
+    try:
+        wait_for_rollout(cluster, name, timeout=progress_seconds(release), on_progress=log)
+    except LlmopsError as error:
+        log(f"{model}: the rollback to {stable} is applied, but has not finished: {error}")
+
+
+def release_of(found: Mapping[str, Any]) -> str | None:
+    """The release that an object belongs to; None if it is not one of ours."""
+    return (found["metadata"].get("labels") or {}).get(names.RELEASE_LABEL)
 
 
 def lend_replica(platform: Platform, model: str) -> None:

@@ -16,7 +16,6 @@ from llmops.stages.outcomes import CanaryOutcome, EvaluationOutcome
 from llmops.stages.platform import Platform
 from llmops.stages.trial import Trial, failure, trial
 
-
 # Figures that the UI plots over releases; the others are in the tables.
 PLOTTED = (
     "score",

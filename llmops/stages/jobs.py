@@ -43,8 +43,10 @@ def run_job(current: Trial, job: dict[str, Any]) -> JobRun:
     name: str = job["metadata"]["name"]
     cluster = current.cluster
     found = cluster.get("Job", name)
-    if found is not None and condition(found, "Failed"):
-        current.log(f"Job {name} failed in an earlier run; it is replaced")
+    going = found is not None and "deletionTimestamp" in found["metadata"]
+    if found is not None and (going or condition(found, "Failed")):
+        why = "is still being removed" if going else "failed in an earlier run"
+        current.log(f"Job {name} {why}; it is replaced")
         cluster.delete("Job", name, propagation="Foreground", wait=60)
         found = None
     if found is None:

@@ -1,5 +1,6 @@
 """The one resource of the stages: the installation that they work on."""
 
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 
@@ -20,7 +21,7 @@ class Platform(dg.ConfigurableResource["Platform"]):
     """Path of the settings; empty means the file that LLMOPS_SETTINGS names, or the defaults."""
 
     _stages_run: list[str] = PrivateAttr(default_factory=list[str])
-    _open_trials: dict[str, str] = PrivateAttr(default_factory=dict[str, str])
+    _open_trials: dict[str, Callable[[], None]] = PrivateAttr(default_factory=dict[str, Callable[[], None]])
     _leases: dict[str, RolloutLease] = PrivateAttr(default_factory=dict[str, RolloutLease])
 
     @cached_property
@@ -55,27 +56,24 @@ class Platform(dg.ConfigurableResource["Platform"]):
         """Let others roll the model out."""
         self._leases.pop(model).stop(give_up=True)
 
-    def trial_open(self, model: str, release: str) -> None:
-        """Note that a canary of this process's run is up, and that something has to remove it."""
-        self._open_trials[model] = release
+    def left_open(self, model: str, cancel: Callable[[], None]) -> None:
+        """Note what ends a trial that the next stage is to take up, in case that none begins."""
+        self._open_trials[model] = cancel
 
-    def trial_closed(self, model: str) -> None:
-        """Note that the canary is gone."""
+    def taken_up(self, model: str) -> None:
+        """Note that a stage sees to the model's trial again."""
         self._open_trials.pop(model, None)
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
-        """Remove the canary of a run that was cancelled between two stages, where no stage could; free the lease.
+        """End the trial of a run that was cancelled between two stages, where no stage could; free the lease.
 
-        Where each stage has a process of its own, this runs at the end of each: canary and lease have to outlive it.
+        Where each stage has a process of its own, this runs at the end of each: trial and lease have to outlive it.
         """
         whole_run = len(self._stages_run) > 1
         if whole_run:
-            from llmops.stages.cleanup import remove_canary
-
-            for model, release in list(self._open_trials.items()):
-                if context.log:
-                    context.log.warning(f"{model} {release}: the run ended between two stages; its canary is removed")
-                remove_canary(self, model)
+            for cancel in self._open_trials.values():
+                cancel()
+            self._open_trials.clear()
         for lease in self._leases.values():
             lease.stop(give_up=whole_run)
         self._leases.clear()

@@ -7,7 +7,7 @@ import dagster as dg
 
 from llmops import names
 from llmops.cluster.wait import ALLOW_PENDING_SECONDS, wait_for_rollout
-from llmops.errors import BadRelease, LlmopsError, MeasurementFailed
+from llmops.errors import BadRelease, MeasurementFailed
 from llmops.evaluation.evaluate import probe
 from llmops.manifests.engine import deployment, disruption_budget, grace_seconds, progress_seconds, service
 from llmops.releases.release import Release
@@ -51,14 +51,13 @@ def promote(current: Trial, release: Release, *, surge: bool) -> PromotionOutcom
         surge: Whether one replica more than wanted may run meanwhile.
 
     Raises:
-        BadRelease, ClusterCannot, MeasurementFailed: It didn't hold; `current.on_abort` brings stable back.
+        BadRelease, ClusterCannot, MeasurementFailed: It didn't hold; the trial's end brings stable back.
     """
     model, cluster, settings = release.model, current.cluster, current.settings
     state = current.records.state(model)
     replaced = state.stable if state.stable != release.id else state.previous
     # The canary goes first: its GPU is the one that the rolling update surges into.
     remove_canary(current.platform, model, wait=GONE_SECONDS, give_back=False)
-    current.on_abort = lambda: restore(current, release, state.stable, surge=surge)
     started = time.monotonic()
     replicas = current.spec.replicas
     for wanted in (
@@ -80,7 +79,6 @@ def promote(current: Trial, release: Release, *, surge: bool) -> PromotionOutcom
     seconds = round(time.monotonic() - started, 2)
     _watch(current, release)
     current.records.update_state(model, stable=release.id, previous=replaced)
-    current.on_abort = None
     return PromotionOutcome(
         model=model, release=release.id, replicas=replicas, replaced=replaced, rollout_seconds=seconds
     )
@@ -130,25 +128,3 @@ def _check_pods(current: Trial, release: Release) -> None:
                     f"pod {pod['metadata']['name']} restarted during the stabilization window ({why}): "
                     f"{(last.get('message') or '').strip()[-500:]}"
                 )
-
-
-def restore(current: Trial, failed: Release, stable: str | None, *, surge: bool) -> None:
-    """Bring back what served before a promotion that did not hold.
-
-    Without a stable release there is nothing to go back to, and nothing half-done is left.
-    """
-    model, cluster, settings = failed.model, current.cluster, current.settings
-    name = names.engine_name(model, "stable")
-    if stable is None:
-        for kind in ("PodDisruptionBudget", "Service", "Deployment"):
-            cluster.delete(kind, name)
-        current.log(f"{model}: nothing served before {failed.id}; its Deployment is removed")
-        return
-    release = current.records.release(model, stable)
-    cluster.apply(service(release, settings, "stable"))
-    cluster.apply(deployment(release, settings, "stable", current.spec.replicas, surge=surge))
-    current.log(f"{model} goes back to {stable}")
-    try:
-        wait_for_rollout(cluster, name, timeout=progress_seconds(release), on_progress=current.log)
-    except LlmopsError as error:
-        current.log(f"{model}: the rollback to {stable} is applied, but has not finished: {error}")

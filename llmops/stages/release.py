@@ -12,6 +12,7 @@ from llmops.preflight.checks import Finding, preflight
 from llmops.preflight.snapshot import take_snapshot
 from llmops.releases.difference import diff
 from llmops.releases.release import Release
+from llmops.stages.cleanup import release_of
 from llmops.stages.pinning import pin
 from llmops.stages.platform import Platform
 from llmops.stages.trial import Trial, refusal, trial
@@ -36,6 +37,7 @@ def release(
     """The spec with everything pinned. A release that serves already ends the run here, as a success."""
     with trial(context, platform, "release") as current:
         found = pin(platform, current.model, engine_version=config.engine_version, revision=config.revision)
+        _take_back(current, found)
         metadata = None if _serves(current, found) else _admit(current, found, retry=config.retry)
     if metadata is None:
         line = f"{found.model} {found.id} {SERVES}: nothing to do"
@@ -50,9 +52,20 @@ def release(
     yield dg.MaterializeResult(value=found, metadata=metadata)
 
 
+def _take_back(current: Trial, found: Release) -> None:
+    """Undo the promotion of another release that a run left half-way when it was killed; this one's goes on."""
+    main = current.cluster.get("Deployment", names.engine_name(found.model, "stable"))
+    if main is not None and release_of(main) not in (None, found.id, current.records.state(found.model).stable):
+        current.log(f"the promotion of {found.model} to {release_of(main)} was never finished; it is undone")
+        current.settle(wait=True)
+
+
 def _serves(current: Trial, found: Release) -> bool:
     """Whether the release is stable and the Deployment is at it; a changed number of replicas is put right."""
     if current.records.state(found.model).stable != found.id:
+        return False
+    if current.records.record(found.model, found.id) is None:
+        # The run that promoted it was killed just before it could say so: this one says it.
         return False
     name = names.engine_name(found.model, "stable")
     main = current.cluster.get("Deployment", name)

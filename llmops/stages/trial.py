@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 import dagster as dg
@@ -20,7 +20,7 @@ from llmops.cluster.lease import RolloutLease
 from llmops.errors import BadInput, BadRelease, ClusterCannot, LlmopsError, MeasurementFailed, Unavailable
 from llmops.releases.records import Record, Records, VerdictValue
 from llmops.releases.release import Release
-from llmops.stages.cleanup import remove_canary
+from llmops.stages.cleanup import remove_canary, settle
 from llmops.stages.platform import Platform
 
 Context = dg.AssetExecutionContext | dg.OpExecutionContext
@@ -51,8 +51,8 @@ class Trial:
         self.run: str = context.run.run_id
         self.requested_by: str = context.run.tags.get(REQUESTED_BY_TAG, "Dagster UI")
         self.release: Release | None = None
-        self.on_abort: Callable[[], None] | None = None
         self.ended = False
+        self.concluded = False
         self._context = context
 
     @property
@@ -126,6 +126,7 @@ class Trial:
             finished=datetime.datetime.now(datetime.UTC),
         )
         self.records.save_record(record)
+        self.concluded = True
         self.announce(verdict, changelog_line(record, self.records.state(self.model).stable))
         if verdict != "Passed" and not cancelled:
             # A verdict ends with the GPU free. Who cancels is not kept waiting for it.
@@ -137,14 +138,18 @@ class Trial:
         if self.release is not None:
             self.records.save_seconds(self.model, self.release.id, self.stage, time.monotonic() - started)
 
-    def abort(self) -> None:
-        """Undo what the stage began. A failure to do so is told, and does not hide why it had to be undone."""
-        if self.on_abort is None:
-            return
+    def settle(self, *, wait: bool) -> None:
+        """Undo a promotion that did not hold. A failure to do so is told, and does not hide why it had to be undone."""
         try:
-            self.on_abort()
+            tried = self.release.id if self.release else None
+            settle(self.platform, self.model, tried, self.log, wait=wait)
         except LlmopsError as error:
-            self._context.log.exception(f"{self.model}: going back did not succeed: {error}")
+            self.log(f"going back did not succeed: {error}")
+
+    def cancel(self) -> None:
+        """End the trial after its stage, as no other stage takes it up."""
+        self.settle(wait=False)
+        self.conclude("Inconclusive", "the run was cancelled, or failed, before the next stage began", cancelled=True)
 
     def announce(self, reason: str, line: str) -> None:
         """Write one line as a Kubernetes Event on the model's state, and into the run's log."""
@@ -185,18 +190,23 @@ def trial(
     current = Trial(context, platform, stage, model or context.partition_key)
     started = time.monotonic()
     lease = platform.lease(current.model, current.run)
-    current.acquire(lease)
     try:
+        current.acquire(lease)
+        platform.taken_up(current.model)
         yield current
         current.clock(started)
+        if current.release is not None and judged and not current.ended:
+            platform.left_open(current.model, current.cancel)
     except dg.Failure:
         current.end()
         raise
     except LlmopsError as error:
-        current.clock(started)
-        current.abort()
         current.end()
-        if current.release is None or not judged:
+        # Whoever has the lease now has the objects, too: nothing of theirs may be changed.
+        if not lease.lost():
+            current.clock(started)
+            current.settle(wait=True)
+        if current.release is None or not judged or current.concluded or lease.lost():
             raise dg.Failure(
                 f"{current.model}: {error}", metadata={"error": kind_of(error)}, allow_retries=False
             ) from error
@@ -205,13 +215,14 @@ def trial(
             verdict = "Failed"
         raise failure(current.conclude(verdict, str(error))) from error
     except BaseException as error:
-        current.clock(started)
-        current.abort()
         current.end()
-        if current.release is not None and judged:
+        if not lease.lost():
             cancelled = not isinstance(error, Exception)
-            what = "the run was cancelled" if cancelled else f"an error of llmops itself: {error!r}"
-            current.conclude("Inconclusive", what, cancelled=cancelled)
+            current.clock(started)
+            current.settle(wait=not cancelled)
+            if current.release is not None and judged and not current.concluded:
+                what = "the run was cancelled" if cancelled else f"an error of llmops itself: {error!r}"
+                current.conclude("Inconclusive", what, cancelled=cancelled)
         raise
     finally:
         # Between two stages the lease stays with the run: nobody may put another release under trial meanwhile.
