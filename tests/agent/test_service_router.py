@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from llmops.sandbox.agent.services import Endpoint, Listener, backends, target_port
+from llmops.sandbox.agent.services import Endpoint, Listener, Router, backends, target_port
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -204,3 +204,38 @@ async def test_without_a_pod_connections_are_refused_and_open_ones_go_on() -> No
         await listener.lead_to([backend])
         reader, writer = await asyncio.open_connection(*address)
         writer.close()
+
+
+async def test_connections_follow_a_change_as_late_as_is_asked() -> None:
+    lag = 0.3
+    async with served(echo) as backend, listening() as (_, address):
+        pod = endpoint(ip=backend[0])
+        found = [pod]
+        router = Router(lambda: found, ("127.0.0.1", 1), lag)
+        port = {"port": address[1], "targetPort": backend[1]}
+        spec = service({"app": "web"}, clusterIP=address[0], ports=[port])
+        spec["metadata"]["uid"] = "u"
+        routing = asyncio.create_task(router.run())
+        loop = asyncio.get_running_loop()
+
+        async def seconds_until(reachable: bool) -> float:
+            started = loop.time()
+            while loop.time() < started + 5:
+                try:
+                    _, writer = await asyncio.open_connection(*address)
+                except ConnectionRefusedError:
+                    if not reachable:
+                        return loop.time() - started
+                else:
+                    writer.close()
+                    if reachable:
+                        return loop.time() - started
+                await asyncio.sleep(0.01)
+            raise AssertionError(f"reachable={reachable} did not come true")
+
+        router.on_service("ADDED", spec)
+        assert await seconds_until(True) >= lag - 0.05
+        found[:] = [replace(pod, terminating=True)]
+        router.pods_changed()
+        assert await seconds_until(False) >= lag - 0.05
+        routing.cancel()
