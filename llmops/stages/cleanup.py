@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from llmops import names
-from llmops.cluster.wait import wait_for_rollout
+from llmops.cluster.wait import ALLOW_PENDING_SECONDS, wait_for_rollout
 from llmops.errors import LlmopsError
-from llmops.manifests.engine import deployment, progress_seconds, service
+from llmops.manifests.engine import deployment, grace_seconds, progress_seconds, service
 from llmops.stages.platform import Platform
 
 
@@ -65,7 +65,11 @@ def settle(platform: Platform, model: str, tried: str | None, log: Callable[[str
     if not wait:
         return
     try:
-        wait_for_rollout(cluster, name, timeout=progress_seconds(release), on_progress=log)
+        # A GPU that is taken over from a pod of the other release is free when the requests on it have ended.
+        patience = ALLOW_PENDING_SECONDS + grace_seconds(release)
+        wait_for_rollout(
+            cluster, name, timeout=progress_seconds(release), on_progress=log, allow_pending_seconds=patience
+        )
     except LlmopsError as error:
         log(f"{model}: the rollback to {stable} is applied, but has not finished: {error}")
 

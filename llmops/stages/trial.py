@@ -28,6 +28,8 @@ DETAILS_LENGTH = 8000
 # A lease runs out 15 s after its holder died.
 LEASE_SECONDS = 25.0
 GONE_SECONDS = 300.0
+# Reasons of Events that tell of what was asked for.
+WANTED = ("Passed", "RolledBack")
 REQUESTED_BY_TAG = f"{names.DOMAIN}/requested-by"
 
 
@@ -153,11 +155,11 @@ class Trial:
 
     def announce(self, reason: str, line: str) -> None:
         """Write one line as a Kubernetes Event on the model's state, and into the run's log."""
-        log = self._context.log
-        (log.info if reason == "Passed" else log.error)(line)
+        log, wanted = self._context.log, reason in WANTED
+        (log.info if wanted else log.error)(line)
         regarding = self.cluster.get("ConfigMap", names.state_name(self.model))
         if regarding is not None:
-            self.cluster.event(regarding, reason, line, type="Normal" if reason == "Passed" else "Warning")
+            self.cluster.event(regarding, reason, line, type="Normal" if wanted else "Warning")
 
 
 def changelog_line(record: Record, stable: str | None) -> str:

@@ -57,9 +57,11 @@ def damage_weights(model: Model) -> Callable[[str], None]:
 
 
 def told(model: Model, reason: str) -> list[str]:
-    """What the Events on the model's state say, of those with this reason."""
+    """What the Events on the model's state say, of those with this reason; only what was asked for is no warning."""
     events = model.cluster.list("Event", fields={"involvedObject.name": names.state_name(model.name)})
-    return [each["message"] for each in events if each["reason"] == reason]
+    found = [each for each in events if each["reason"] == reason]
+    assert {each["type"] for each in found} <= {"Normal" if reason == "RolledBack" else "Warning"}
+    return [each["message"] for each in found]
 
 
 def assert_taken_back(model: Model, before: State, reason: str) -> None:
