@@ -8,7 +8,7 @@ PARALLEL ?= --numprocesses 4 --dist loadfile
 READY := $(VENV)/.ready
 export DAGSTER_DISABLE_TELEMETRY := 1
 
-.PHONY: help demo test test-fast lint format bench dev e2e-vllm constraints clean
+.PHONY: help demo test test-fast kubernetes lint format bench dev e2e-vllm constraints clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -23,11 +23,14 @@ $(READY): requirements.txt pyproject.toml
 demo: $(READY) ## Take a model to production on a sandbox, and see a worse release rejected (ENGINE=vllm: real vLLM)
 	$(BIN)/python -m llmops.demo --engine $(ENGINE)
 
-test: lint ## All tests
+test: lint kubernetes ## All tests
 	$(BIN)/pytest $(PARALLEL)
 
-test-fast: $(READY) ## The tests that take no more than a few seconds each
+test-fast: kubernetes ## The tests that take no more than a few seconds each
 	$(BIN)/pytest -m "not slow"
+
+kubernetes: $(READY) ## Build the sandbox's Kubernetes, unless it is built or supplied
+	$(BIN)/llmops sandbox build
 
 lint: $(READY) ## ruff, pyright in strict mode, import-linter
 	$(BIN)/ruff check .
@@ -39,7 +42,7 @@ format: $(READY) ## Put the code into form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(READY) ## Measure against the tools of the field; writes build/bench.json
+bench: kubernetes ## Measure against the tools of the field; writes build/bench.json
 	$(BIN)/python -m bench
 
 dev: $(READY) ## The Dagster UI on the sandbox (what `make demo` did is in it), until Ctrl-C

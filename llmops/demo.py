@@ -21,7 +21,7 @@ from llmops.cli.rollouts import Ended, run_rollout
 from llmops.cluster.client import Cluster
 from llmops.errors import LlmopsError
 from llmops.releases.records import STAGES, Records
-from llmops.sandbox.binaries import cache_folder
+from llmops.sandbox.binaries import cache_folder, line_progress
 from llmops.sandbox.sandbox import Sandbox, default_folder
 from llmops.sandbox.seeding import Engine, seed, seed_worse
 from llmops.settings import load_settings
@@ -65,15 +65,7 @@ def run(sandbox: Sandbox, engine: Engine) -> dict[str, Any]:
     started = time.monotonic()
     _say(f"a new sandbox in {sandbox.folder} (Kubernetes is built once into {cache_folder()}, which takes minutes)")
     sandbox.down(erase=True)
-    last = time.monotonic()
-
-    def building(done: int, total: int, what: str) -> None:
-        nonlocal last
-        if time.monotonic() - last > 10:
-            last = time.monotonic()
-            console.print(f"  building Kubernetes: {done} of about {total} packages")
-
-    sandbox.up(building)
+    sandbox.up(line_progress(console.print))
     os.environ.update(sandbox.environment())
     cluster = Cluster.connect(load_settings())
     version = cluster.version()

