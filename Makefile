@@ -61,4 +61,5 @@ constraints: $(READY) ## Pin all dependencies anew, by hash
 
 clean: ## Remove what was built here; the sandbox is stopped and erased
 	-$(BIN)/llmops sandbox down --erase
+	-$(BIN)/llmops sandbox down --erase --name demo
 	rm -rf $(VENV) build .pytest_cache .ruff_cache .import_linter_cache

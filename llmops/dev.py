@@ -1,4 +1,4 @@
-"""The Dagster UI on the sandbox: `make dev`. What `make demo` did is in it."""
+"""The Dagster UI on the demo's sandbox: `make dev`. What `make demo` did is in it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MODEL = "smollm2-135m"
 def main() -> None:
     """Bring the sandbox up and become `dagster dev` on it."""
     arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--dir", type=Path, default=default_folder(), help="folder of the sandbox")
+    arguments.add_argument("--dir", type=Path, default=default_folder("demo"), help="folder of the sandbox")
     arguments.add_argument("--host", default="127.0.0.1")
     arguments.add_argument("--port", type=int, default=3000)
     given = arguments.parse_args()

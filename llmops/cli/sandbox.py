@@ -20,6 +20,7 @@ app = typer.Typer(
     help="A cluster on this machine: a real control plane, pods as local processes.", no_args_is_help=True
 )
 
+Name = Annotated[str, typer.Option(help="One of several; `demo` is the one that `make demo` makes anew.")]
 Folder = Annotated[
     Path | None, typer.Option("--dir", help="Where it is kept; ~/.local/state/llmops/sandbox if not given.")
 ]
@@ -27,9 +28,9 @@ Nodes = Annotated[Path | None, typer.Option(help="YAML that declares the nodes, 
 
 
 @app.command()
-def up(folder: Folder = None, nodes: Nodes = None) -> None:
+def up(name: Name = "sandbox", folder: Folder = None, nodes: Nodes = None) -> None:
     """Bring the sandbox up; the first time builds Kubernetes, which takes minutes."""
-    sandbox = _sandbox(folder, nodes)
+    sandbox = _sandbox(name, folder, nodes)
     started = time.monotonic()
     with _build_progress() as progress:
         sandbox.up(progress)
@@ -63,17 +64,18 @@ def _build_progress() -> Generator[Callable[[int, int, str], None]]:
 
 @app.command()
 def down(
+    name: Name = "sandbox",
     folder: Folder = None,
     erase: Annotated[bool, typer.Option("--erase", help="Remove its cluster, volume, hub and registry, too.")] = False,
 ) -> None:
     """Stop the sandbox and every process of its pods."""
-    _sandbox(folder, None).down(erase=erase)
+    _sandbox(name, folder, None).down(erase=erase)
 
 
 @app.command()
-def status(folder: Folder = None) -> None:
+def status(name: Name = "sandbox", folder: Folder = None) -> None:
     """Show which parts of the sandbox run; exit code 1 if one doesn't."""
-    parts = _sandbox(folder, None).status()
+    parts = _sandbox(name, folder, None).status()
     show.table(
         ("part", "state", ""), [(each.name, "running" if each.running else "stopped", each.detail) for each in parts]
     )
@@ -81,5 +83,5 @@ def status(folder: Folder = None) -> None:
         raise typer.Exit(1)
 
 
-def _sandbox(folder: Path | None, nodes: Path | None) -> Sandbox:
-    return Sandbox(folder or default_folder(), nodes=nodes)
+def _sandbox(name: str, folder: Path | None, nodes: Path | None) -> Sandbox:
+    return Sandbox(folder or default_folder(name), nodes=nodes)

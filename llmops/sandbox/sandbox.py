@@ -30,10 +30,10 @@ ENGINE_PROGRAM = ("{python}", "-m", "llmops.sandbox.engine", "--host", "{pod_ip}
 WORKER_PROGRAM = ("{python}", "-m", "llmops.worker")
 
 
-def default_folder() -> Path:
-    """Where the sandbox of this user lives (XDG_STATE_HOME)."""
+def default_folder(name: str = "sandbox") -> Path:
+    """Where the sandbox of this user lives (XDG_STATE_HOME); the demo's has a name of its own, as it is made anew."""
     home = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
-    return home / "llmops" / "sandbox"
+    return home / "llmops" / name
 
 
 @dataclass(frozen=True)
