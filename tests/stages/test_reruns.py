@@ -54,12 +54,12 @@ def test_a_rejected_release_is_refused_with_its_reason_until_it_is_asked_for_aga
             refused = served.rollout()
         assert refused.code == Exit.REJECTED
         assert "was rejected on" in refused.line
-        assert "no such kernel" in refused.line
+        assert first.record is not None
+        assert first.record.reason in refused.line
         assert "--retry" in refused.line
         assert not seen.names("Deployment", f"{served.name}-canary")
         again = served.rollout(retry=True)
         assert again.record is not None
-        assert first.record is not None
         assert (again.code, again.record.release) == (Exit.REJECTED, first.record.release)
         assert again.record.finished > first.record.finished
         # What was wrong with it is mended under the same tag, and with it the digest: another release.
