@@ -35,7 +35,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--engine", choices=("simulated", "vllm"), default="simulated")
     arguments.add_argument("--output", type=Path, default=Path("build/demo.json"))
-    arguments.add_argument("--dir", type=Path, default=default_folder("demo"), help="folder of the sandbox; it is made anew")
+    arguments.add_argument("--dir", type=Path, default=default_folder("demo"), help="the sandbox; it is made anew")
     arguments.add_argument("--keep", action="store_true", help="leave the sandbox running")
     given = arguments.parse_args()
     sandbox = Sandbox(given.dir)
