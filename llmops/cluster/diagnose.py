@@ -47,6 +47,7 @@ _PULL_MISSING = re.compile(
     r"|no matching manifest|unsupported media type",
     re.I,
 )
+_ERROR = re.compile(r"\b((?:[\w.]+\.)?\w*(?:Error|Exception): .*)")
 _PULL_DENIED = re.compile(r"unauthorized|authentication required|denied|forbidden|no basic auth", re.I)
 _CANNOT_START = ("RunContainerError", "StartError", "ContainerCannotRun", "CreateContainerError")
 _MISSING_OBJECT = re.compile(r"(?P<kind>secret|configmap) \"?(?P<name>[^\s\"]+)\"? not found", re.I)
@@ -271,8 +272,8 @@ def _container(pod: _Pod, status: Mapping[str, Any]) -> Diagnosis | None:
 
 
 def _ended(pod: _Pod, name: str, ended: Mapping[str, Any], code: int, reason: str, crashes: int) -> Diagnosis:
-    said = _text(ended, "message").strip().splitlines()
-    why = f": {said[-1][:300]}" if said else ""
+    said = _root_cause(_text(ended, "message").strip().splitlines())
+    why = f": {said[:300]}" if said else ""
     base = f"{pod.name}: container {name}"
     if reason == "OOMKilled":
         heals: Heals = "maybe" if pod.runs_once else "never"
@@ -295,6 +296,17 @@ def _ended(pod: _Pod, name: str, ended: Mapping[str, Any], code: int, reason: st
         how = f"was killed by its liveness probe: {pod.event('Unhealthy') or ''}"
     times = f", {crashes} times" if crashes > 1 else ""
     return Diagnosis("crash", heals, f"{base} {how}{times}{why}", BadRelease, "", name, code)
+
+
+def _root_cause(lines: Sequence[str]) -> str:
+    """The line that says why a program ended: its last, or the error above that the last one only points to.
+
+    vLLM's server ends with "Engine core initialization failed. See root cause above"; the engine's error is above.
+    """
+    if not lines or "root cause" not in lines[-1]:
+        return lines[-1] if lines else ""
+    errors = [found[1] for line in lines if (found := _ERROR.search(line)) and "root cause" not in line]
+    return errors[-1] if errors else lines[-1]
 
 
 def _killed_by(pod: _Pod, container: str, probe: str) -> bool:

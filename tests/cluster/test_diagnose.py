@@ -406,3 +406,12 @@ def test_no_status_however_odd_breaks_it(found: Any, events: list[Any], runs_onc
     said = diagnose(found, events, runs_once=runs_once)
     assert "\n" not in said.message
     assert str(overdue(found, said).error())
+
+
+def test_the_reason_of_a_crash_is_the_engines_error_and_not_the_servers_word_that_there_is_one() -> None:
+    said = (
+        "(EngineCore pid=7) ERROR 11-25 01:15:23 [core.py:900] RuntimeError: CUDA error: device-side assert triggered\n"
+        "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}"
+    )
+    message = diagnose(ended(1, restarts=1, message=said)).message
+    assert message.endswith(": RuntimeError: CUDA error: device-side assert triggered")
