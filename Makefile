@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 PYTHON ?= python3
 ENGINE ?= simulated
 # Most tests wait for processes to start and to end, so there are more workers than cores.
-PARALLEL ?= --numprocesses 4 --dist loadfile
+PARALLEL ?= --numprocesses 4 --dist loadfile --no-loadscope-reorder
 READY := $(VENV)/.ready
 export DAGSTER_DISABLE_TELEMETRY := 1
 

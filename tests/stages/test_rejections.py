@@ -39,7 +39,7 @@ class Case:
     make: Callable[[Model], Asked]
     stage: str
     why: tuple[str, ...]
-    seconds: float = 30
+    seconds: float = 75
 
 
 def engine(**behaviour: Any) -> Callable[[Model], Asked]:
@@ -77,7 +77,7 @@ CASES = {
     "crash on load": Case(engine(crash_on_load="device-side assert triggered"), "canary", ("device-side assert",)),
     "GPU out of memory": Case(engine(oom_on_load="gpu"), "canary", ("OutOfMemoryError",)),
     "killed for memory": Case(engine(oom_on_load="host"), "canary", ("more memory than its limit",)),
-    "never healthy": Case(engine(hang_on_load=True), "canary", ("startup probe",), seconds=60),
+    "never healthy": Case(engine(hang_on_load=True), "canary", ("startup probe",)),
     "completions fail": Case(engine(completions="error"), "canary", ("500",)),
     "garbage text": Case(engine(garbage=True), "evaluation", ("sums/score",)),
     "5xx at a rate": Case(engine(error_rate=0.25), "evaluation", ("error_rate",)),

@@ -21,5 +21,5 @@ def test_the_benches_of_the_worker_run_and_give_their_keys(tmp_path: Path) -> No
         "rehash.vs_hf_cache_verify",
         "download.vs_hf_download_verify",
     }
-    assert all(value > 0 for value in found.values())
+    assert all(value > 0 for name, value in found.items() if ".vs_" in name)
     assert list(tmp_path.iterdir()) == []

@@ -79,7 +79,7 @@ def test_killed_at_random_bytes_it_converges_and_keeps_what_it_had(
     staging: Path,
 ) -> None:
     release = pin(files)
-    hub.faults.set(fault(path="*.safetensors", method="GET", bytes_per_second=250_000))
+    hub.faults.set(fault(path="*.safetensors", method="GET", bytes_per_second=100_000))
     part = staging / ".cache/parts" / f"{BIG}.part"
     chance = random.Random(3)
     size = len(files[BIG])

@@ -1,0 +1,16 @@
+"""The order of the whole suite: what takes longest begins first, so that no process works on alone at the end."""
+
+from __future__ import annotations
+
+import pytest
+
+SLOWEST_FIRST = ("tests/stages", "tests/agent", "tests/cluster", "tests/sandbox", "tests/worker", "tests/evaluation")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Sort by topic; tests of a file stay together and in their order."""
+
+    def rank(item: pytest.Item) -> int:
+        return next((place for place, topic in enumerate(SLOWEST_FIRST) if item.nodeid.startswith(topic)), 99)
+
+    items.sort(key=rank)
