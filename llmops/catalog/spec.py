@@ -125,6 +125,7 @@ RESERVED_VARIABLES = {
     "HF_TOKEN": "use weights.token; engines run offline",
     "HOME": "it is a folder that the pod can write to",
     "HUGGING_FACE_HUB_TOKEN": "use weights.token; engines run offline",
+    "PYTHONPATH": "it leads to the module that drains the engine",
     "TRANSFORMERS_OFFLINE": "engines run offline",
     "USER": "it names the account that the engine runs as",
     "VLLM_API_KEY": "use access.api_key, so that no secret stands in a specification",
@@ -280,10 +281,10 @@ class Rollout(Strict):
         default=300, description="Start-up besides reading weights: compilation, warm-up."
     )
     drain_seconds: Annotated[int, Field(ge=1)] = Field(
-        default=120, description="How long requests in flight may go on after SIGTERM."
+        default=120, description="How long requests in flight may go on after that, before the engine ends."
     )
     unroute_seconds: Annotated[int, Field(ge=1)] = Field(
-        default=10, description="Wait before SIGTERM until no router sends more."
+        default=10, description="How long routers may take to forget a pod that is to end."
     )
     on_inconclusive: Literal["reject", "hold"] = Field(
         default="hold", description="hold: stable goes on, the release may be tried again; reject: as if it had failed."
