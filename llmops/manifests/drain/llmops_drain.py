@@ -1,10 +1,10 @@
 """Empties an engine of its users before it is told to stop. ASGI middleware: `--middleware=llmops_drain.Drain`.
 
-A client that keeps its connection stays on the pod that it leads to, also when the Service no longer routes there. vLLM
-closes no connection of its own accord when it gets SIGTERM, and answers what still comes with HTTP 500. So a kubelet
-asks for `GET /llmops/drain?seconds=U&idle=D` before SIGTERM (a `preStop` hook), and from then on every answer says
-`connection: close`: the client connects anew, through the Service, to another pod. The hook is answered after U seconds,
-in which routers forget the pod, and up to D more, in which what is in flight comes to its end.
+A client that keeps its connection stays on the pod that it leads to, also when the Service no longer routes there; vLLM
+does not close it on SIGTERM, and answers what still comes with HTTP 500. So a kubelet asks for
+`GET /llmops/drain?seconds=U&idle=D` before SIGTERM (a `preStop` hook). From then on every answer says
+`connection: close`: the client connects anew, through the Service, to another pod. The hook is answered after U
+seconds, in which routers forget the pod, and up to D more, in which requests in flight come to their end.
 
 This file is mounted into the engine's container and runs in the engine's process: Python 3.9 and its own library alone.
 """
@@ -27,8 +27,6 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 PATH = "/llmops/drain"
 LONGEST_SECONDS = 3600
 POLL_SECONDS = 0.05
-# After so long without a request vLLM's server closes a connection by itself.
-KEEP_ALIVE_SECONDS = float(os.environ.get("VLLM_HTTP_TIMEOUT_KEEP_ALIVE") or 5)
 
 
 class Drain:
@@ -40,10 +38,12 @@ class Drain:
 
     def __init__(self, app: App) -> None:
         self._app = app
+        # After so long without a request vLLM's server closes a connection by itself.
+        self._keep_alive = float(os.environ.get("VLLM_HTTP_TIMEOUT_KEEP_ALIVE") or 5)
         self._draining = False
         self._in_flight = 0
         self._kept_until = 0.0
-        """Until then a client may send another request on a connection whose last answer did not say `close`."""
+        """A stream that began before the drain leaves its connection open: until then its client may use it again."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One connection of the server's: ASGI."""
@@ -72,7 +72,7 @@ class Drain:
         finally:
             self._in_flight -= 1
             if kept:
-                self._kept_until = time.monotonic() + KEEP_ALIVE_SECONDS
+                self._kept_until = time.monotonic() + self._keep_alive
 
     async def _drain(self, scope: Scope, send: Send) -> None:
         query = parse_qs(scope.get("query_string", b"").decode("ascii", "replace"))
@@ -84,7 +84,7 @@ class Drain:
         self._draining = True
         await asyncio.sleep(seconds)
         deadline = time.monotonic() + idle
-        while self._busy() and time.monotonic() < deadline:
+        while self._busy() and time.monotonic() < deadline:  # noqa: ASYNC110 - both count and clock decide
             await asyncio.sleep(POLL_SECONDS)
         await _say(send, 200, f"{self._in_flight} requests in flight")
 
