@@ -102,6 +102,7 @@ RESERVED_FLAGS = {
     "--port": "engines listen on 8000",
     "--uds": "engines listen on 8000",
     "--config": "a file's content would not be part of the release; write its options here",
+    "--api-server-count": "one process answers users, as it is what drains the engine",
     "--api-key": "use access.api_key, so that no secret stands in arguments",
     "--hf-token": "use weights.token; engines run offline",
     "--revision": "use weights.revision",
@@ -128,6 +129,7 @@ RESERVED_VARIABLES = {
     "PYTHONPATH": "it leads to the module that drains the engine",
     "TRANSFORMERS_OFFLINE": "engines run offline",
     "USER": "it names the account that the engine runs as",
+    "VLLM_USE_RUST_FRONTEND": "it runs no middleware, by which engines are drained",
     "VLLM_API_KEY": "use access.api_key, so that no secret stands in a specification",
     "VLLM_NO_USAGE_STATS": "engines send no usage data",
 }

@@ -61,6 +61,8 @@ def arguments(release: Release) -> list[str]:
         f"--served-model-name={release.model}",
         f"--port={names.ENGINE_PORT}",
         drain.ARGUMENT,
+        # A hook reaches one process. With data parallelism vLLM would take several by itself.
+        "--api-server-count=1",
         # For an end that no hook came before: a probe that fails, a request that outlives its time.
         f"--shutdown-timeout={release.rollout.drain_seconds}",
         *release.engine.args,

@@ -6,6 +6,8 @@ does not close it on SIGTERM, and answers what still comes with HTTP 500. So a k
 `connection: close`: the client connects anew, through the Service, to another pod. The hook is answered after U
 seconds, in which routers forget the pod, and up to D more, in which requests in flight come to their end.
 
+Whoever else asks for it makes the engine close connections after their answers, and harms nobody by that.
+
 This file is mounted into the engine's container and runs in the engine's process: Python 3.9 and its own library alone.
 """
 
