@@ -17,6 +17,7 @@ from llmops.sandbox.engine.process import EngineProcess
 from llmops.settings import Settings
 
 Launch = Callable[..., EngineProcess]
+FLAGS = ("--shutdown-timeout=60", "--api-server-count=1", drain.ARGUMENT)
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -45,7 +46,7 @@ def test_both_send_kept_connections_away_and_end_what_is_in_flight(
     launch_real: Launch, launch_simulated: Launch, module: str
 ) -> None:
     for launch in (launch_real, launch_simulated):
-        with launch("--shutdown-timeout", "60", drain.ARGUMENT, PYTHONPATH=module) as engine:
+        with launch(*FLAGS, PYTHONPATH=module) as engine:
             kept, streaming = (http.client.HTTPConnection("127.0.0.1", engine.port, timeout=60) for _ in range(2))
             before = ask(kept, tokens=1, stream=False)
             assert (before.status, before.headers["Connection"]) == (200, None)

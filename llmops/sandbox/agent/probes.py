@@ -12,6 +12,8 @@ import aiohttp
 
 from llmops.sandbox.agent.api import Object
 
+BODY_BYTES = 10240
+
 Kind = Literal["Startup", "Readiness", "Liveness"]
 Command = Callable[[Sequence[str], float | None], Awaitable[tuple[int | None, str]]]
 
@@ -196,7 +198,7 @@ class _NoAnswer(Exception):
 
 
 async def _get(action: Object, target: Target, seconds: float | None, agent: str) -> int:
-    """The status of the answer to an httpGet action; its body is read, and forgotten."""
+    """The status of the answer to an httpGet action; its body is read as far as a kubelet does, and forgotten."""
     url = target.url(action)
     try:
         async with target.http.get(
@@ -206,7 +208,9 @@ async def _get(action: Object, target: Target, seconds: float | None, agent: str
             allow_redirects=False,
             ssl=False,
         ) as response:
-            await response.content.read(10240)
+            left = BODY_BYTES
+            while left and (part := await response.content.read(left)):
+                left -= len(part)
             return response.status
     except TimeoutError as error:
         message = f'Get "{url}": context deadline exceeded (Client.Timeout exceeded while awaiting headers)'
