@@ -102,6 +102,7 @@ RESERVED_FLAGS = {
     "--port": "engines listen on 8000",
     "--uds": "engines listen on 8000",
     "--config": "a file's content would not be part of the release; write its options here",
+    "--api-server-count": "one process answers users, as it is what drains the engine",
     "--api-key": "use access.api_key, so that no secret stands in arguments",
     "--hf-token": "use weights.token; engines run offline",
     "--revision": "use weights.revision",
@@ -125,8 +126,10 @@ RESERVED_VARIABLES = {
     "HF_TOKEN": "use weights.token; engines run offline",
     "HOME": "it is a folder that the pod can write to",
     "HUGGING_FACE_HUB_TOKEN": "use weights.token; engines run offline",
+    "PYTHONPATH": "it leads to the module that drains the engine",
     "TRANSFORMERS_OFFLINE": "engines run offline",
     "USER": "it names the account that the engine runs as",
+    "VLLM_USE_RUST_FRONTEND": "it runs no middleware, by which engines are drained",
     "VLLM_API_KEY": "use access.api_key, so that no secret stands in a specification",
     "VLLM_NO_USAGE_STATS": "engines send no usage data",
 }
@@ -280,10 +283,10 @@ class Rollout(Strict):
         default=300, description="Start-up besides reading weights: compilation, warm-up."
     )
     drain_seconds: Annotated[int, Field(ge=1)] = Field(
-        default=120, description="How long requests in flight may go on after SIGTERM."
+        default=120, description="How long requests in flight may go on after that, before the engine ends."
     )
     unroute_seconds: Annotated[int, Field(ge=1)] = Field(
-        default=10, description="Wait before SIGTERM until no router sends more."
+        default=10, description="How long routers may take to forget a pod that is to end."
     )
     on_inconclusive: Literal["reject", "hold"] = Field(
         default="hold", description="hold: stable goes on, the release may be tried again; reject: as if it had failed."

@@ -9,7 +9,7 @@ import math
 from datetime import datetime
 
 from llmops import names
-from llmops.manifests import pods
+from llmops.manifests import drain, pods
 from llmops.manifests.pods import TEMPORARY_MOUNT, Manifest, mount, variable
 from llmops.names import Track
 from llmops.releases.release import Release
@@ -60,9 +60,34 @@ def arguments(release: Release) -> list[str]:
         f"--model={weights_folder(release)}",
         f"--served-model-name={release.model}",
         f"--port={names.ENGINE_PORT}",
+        drain.ARGUMENT,
+        # A hook reaches one process. With data parallelism vLLM would take several by itself.
+        "--api-server-count=1",
+        # For an end that no hook came before: a probe that fails, a request that outlives its time.
         f"--shutdown-timeout={release.rollout.drain_seconds}",
         *release.engine.args,
     ]
+
+
+def objects(
+    release: Release,
+    settings: Settings,
+    track: Track,
+    replicas: int,
+    *,
+    surge: bool,
+    run: str | None = None,
+    expires_at: datetime | None = None,
+) -> list[Manifest]:
+    """All objects of a release on a track in the order to apply them: the Deployment is the last.
+
+    The arguments are those of `deployment`.
+    """
+    found = [drain.config_map(settings), service(release, settings, track, run=run, expires_at=expires_at)]
+    if track == "stable":
+        found.append(disruption_budget(release, settings))
+    wanted = deployment(release, settings, track, replicas, surge=surge, run=run, expires_at=expires_at)
+    return [*found, wanted]
 
 
 def deployment(
@@ -206,6 +231,7 @@ def _pod(release: Release, settings: Settings, selector: dict[str, str]) -> Mani
         "containers": [_container(release)],
         "volumes": [
             pods.claim_volume(settings.claim, read_only=True),
+            drain.volume(),
             pods.empty_volume(SHARED_MEMORY_VOLUME, memory=release.resources.shm),
             pods.empty_volume(pods.SCRATCH_VOLUME),
             pods.empty_volume(pods.TEMPORARY_VOLUME),
@@ -232,6 +258,7 @@ def _container(release: Release) -> Manifest:
                 read_only=True,
                 sub_path=names.weights_path(release.model, release.weights.key),
             ),
+            drain.module_mount(),
             mount(SHARED_MEMORY_VOLUME, "/dev/shm"),  # noqa: S108 - the mount point, not a file of ours
             mount(pods.SCRATCH_VOLUME, HOME),
             mount(pods.TEMPORARY_VOLUME, TEMPORARY_MOUNT),
@@ -245,8 +272,7 @@ def _container(release: Release) -> Manifest:
         "readinessProbe": health | {"periodSeconds": 2, "timeoutSeconds": 5, "failureThreshold": 3},
         # A minute of silence: an engine under load answers late, and a restart costs the whole load time.
         "livenessProbe": health | {"periodSeconds": 10, "timeoutSeconds": 10, "failureThreshold": 6},
-        # Endpoints lag behind a deletion: SIGTERM waits until no router sends more.
-        "lifecycle": {"preStop": {"sleep": {"seconds": release.rollout.unroute_seconds}}},
+        "lifecycle": {"preStop": drain.hook(release, PORT_NAME)},
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "securityContext": pods.container_security(),
     }
@@ -263,6 +289,7 @@ def _environment(release: Release) -> list[Manifest]:
         variable("HOME", HOME),
         variable("HF_HOME", f"{HOME}/.cache/huggingface"),
         variable("USER", "vllm"),
+        drain.search_path(),
     ]
     if key := release.access.api_key:
         found.append({"name": "VLLM_API_KEY", "valueFrom": {"secretKeyRef": {"name": key.name, "key": key.key}}})

@@ -9,7 +9,7 @@ import dagster as dg
 from llmops import names
 from llmops.cluster.wait import ALLOW_PENDING_SECONDS, wait_for_rollout
 from llmops.errors import ClusterCannot
-from llmops.manifests.engine import deployment, grace_seconds, progress_seconds, service
+from llmops.manifests.engine import grace_seconds, objects, progress_seconds
 from llmops.preflight.snapshot import take_snapshot
 from llmops.preflight.strategy import choose_strategy
 from llmops.releases.release import Release
@@ -49,10 +49,8 @@ def _deploy(current: Trial, release: Release) -> CanaryOutcome:
         remove_canary(current.platform, release.model, wait=GONE_SECONDS)
     surge = _place(current, release)
     expires = datetime.datetime.now(datetime.UTC) + LIFETIME
-    current.cluster.apply(
-        deployment(release, current.settings, "canary", 1, run=current.run, expires_at=expires, surge=surge)
-    )
-    current.cluster.apply(service(release, current.settings, "canary", run=current.run))
+    for wanted in objects(release, current.settings, "canary", 1, run=current.run, expires_at=expires, surge=surge):
+        current.cluster.apply(wanted)
     current.log(f"Deployment {name} applied: {release.engine.reference}")
     wait_for_rollout(
         current.cluster,

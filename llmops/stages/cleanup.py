@@ -8,7 +8,7 @@ from typing import Any
 from llmops import names
 from llmops.cluster.wait import ALLOW_PENDING_SECONDS, wait_for_rollout
 from llmops.errors import LlmopsError
-from llmops.manifests.engine import deployment, grace_seconds, progress_seconds, service
+from llmops.manifests.engine import grace_seconds, objects, progress_seconds
 from llmops.stages.platform import Platform
 
 
@@ -59,8 +59,8 @@ def settle(platform: Platform, model: str, tried: str | None, log: Callable[[str
         return
     release = platform.records.release(model, stable)
     surge = main["spec"]["strategy"]["rollingUpdate"]["maxSurge"] != 0
-    cluster.apply(service(release, platform.settings, "stable"))
-    cluster.apply(deployment(release, platform.settings, "stable", platform.catalog[model].replicas, surge=surge))
+    for wanted in objects(release, platform.settings, "stable", platform.catalog[model].replicas, surge=surge):
+        cluster.apply(wanted)
     log(f"{model} goes back to {stable}")
     if not wait:
         return
@@ -95,7 +95,8 @@ def _set_lent(platform: Platform, model: str, *, lent: int) -> None:
     # Applied as a whole, not patched: replicas then stay a field of one manager, and no later apply conflicts.
     release = platform.records.release(model, found["metadata"]["labels"][names.RELEASE_LABEL])
     replicas = platform.catalog[model].replicas - lent
-    wanted = deployment(release, platform.settings, "stable", replicas, surge=False)
+    wanted = objects(release, platform.settings, "stable", replicas, surge=False)
     if lent:
-        wanted["metadata"].setdefault("annotations", {})[names.LENT_ANNOTATION] = str(lent)
-    platform.cluster.apply(wanted)
+        wanted[-1]["metadata"].setdefault("annotations", {})[names.LENT_ANNOTATION] = str(lent)
+    for each in wanted:
+        platform.cluster.apply(each)

@@ -10,7 +10,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.compat import StringIO
 
 from llmops.cluster.problems import NotFound
-from llmops.manifests.engine import deployment, disruption_budget, service
+from llmops.manifests.engine import objects
 from llmops.preflight.checks import Finding, preflight
 from llmops.preflight.snapshot import take_snapshot
 from llmops.releases.difference import diff
@@ -79,13 +79,8 @@ def make_plan(platform: Platform, model: str, *, engine_version: str | None, rev
 
 def _object_changes(platform: Platform, release: Release) -> dict[str, list[str]]:
     settings, replicas = platform.settings, platform.catalog[release.model].replicas
-    wanted = [
-        service(release, settings, "stable"),
-        disruption_budget(release, settings),
-        deployment(release, settings, "stable", replicas, surge=True),
-    ]
     found: dict[str, list[str]] = {}
-    for each in wanted:
+    for each in objects(release, settings, "stable", replicas, surge=True):
         kind, name = each["kind"], each["metadata"]["name"]
         now = platform.cluster.get(kind, name)
         try:

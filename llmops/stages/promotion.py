@@ -9,7 +9,7 @@ from llmops import names
 from llmops.cluster.wait import ALLOW_PENDING_SECONDS, wait_for_rollout
 from llmops.errors import BadRelease, MeasurementFailed
 from llmops.evaluation.evaluate import probe
-from llmops.manifests.engine import deployment, disruption_budget, grace_seconds, progress_seconds, service
+from llmops.manifests.engine import grace_seconds, objects, progress_seconds
 from llmops.releases.release import Release
 from llmops.stages.cleanup import remove_canary
 from llmops.stages.collecting import collect_weights
@@ -60,11 +60,7 @@ def promote(current: Trial, release: Release, *, surge: bool) -> PromotionOutcom
     remove_canary(current.platform, model, wait=GONE_SECONDS, give_back=False)
     started = time.monotonic()
     replicas = current.spec.replicas
-    for wanted in (
-        service(release, settings, "stable"),
-        disruption_budget(release, settings),
-        deployment(release, settings, "stable", replicas, surge=surge),
-    ):
+    for wanted in objects(release, settings, "stable", replicas, surge=surge):
         cluster.apply(wanted)
     name = names.engine_name(model, "stable")
     current.log(f"Deployment {name} moves to {release.id}, {replicas} replicas")

@@ -6,7 +6,7 @@ import dagster as dg
 
 from llmops import names
 from llmops.errors import ClusterCannot
-from llmops.manifests.engine import deployment
+from llmops.manifests.engine import objects
 from llmops.manifests.records import pins_config_map
 from llmops.preflight.checks import Finding, preflight
 from llmops.preflight.snapshot import take_snapshot
@@ -73,7 +73,8 @@ def _serves(current: Trial, found: Release) -> bool:
         return False
     replicas = current.spec.replicas
     if main["spec"]["replicas"] != replicas:
-        current.cluster.apply(deployment(found, current.settings, "stable", replicas, surge=True))
+        for wanted in objects(found, current.settings, "stable", replicas, surge=True):
+            current.cluster.apply(wanted)
         current.log(f"Deployment {name} scaled from {main['spec']['replicas']} to {replicas} replicas")
     current.end()
     return True

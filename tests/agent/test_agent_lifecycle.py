@@ -5,7 +5,7 @@ import re
 import time
 from pathlib import Path
 
-from tests.agent.agent_machine import CLAIM, FLAGS, Cluster, Object, condition, eventually, python, shell, web
+from tests.agent.agent_machine import CLAIM, FLAGS, MOUNT, Cluster, Object, condition, eventually, python, shell, web
 
 
 def alive(text: str) -> list[int]:
@@ -205,6 +205,17 @@ def test_a_sleeping_hook_delays_sigterm_within_the_grace_period(cluster: Cluster
     cluster.delete("pods", "p")
     eventually(lambda: not cluster.exists("pods", "p"))
     assert 1.0 <= time.monotonic() - began < 4
+
+
+def test_a_hook_that_asks_is_waited_for_and_sigterm_comes_then(cluster: Cluster) -> None:
+    hook: Object = {"preStop": {"httpGet": {"path": "/slow", "port": "http"}}}
+    cluster.pod("p", web(lifecycle=hook, **MOUNT), terminationGracePeriodSeconds=20, **FLAGS)
+    cluster.wait_ready("p")
+    began = time.monotonic()
+    cluster.delete("pods", "p")
+    eventually(lambda: not cluster.exists("pods", "p"))
+    assert 1.0 <= time.monotonic() - began < 8
+    assert "FailedPreStopHook" not in dict(cluster.events("p"))
 
 
 def test_what_ignores_sigterm_is_killed_after_the_grace_period_with_all_it_started(cluster: Cluster) -> None:

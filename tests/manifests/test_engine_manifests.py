@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import datetime
+import hashlib
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +21,11 @@ from llmops.manifests.engine import (
     deployment,
     disruption_budget,
     grace_seconds,
+    objects,
     service,
     startup_budget_seconds,
 )
+from llmops.names import Track
 from llmops.releases.release import Release
 from llmops.releases.resolve import render_arguments
 from llmops.sandbox.engine.arguments import parse_arguments
@@ -127,9 +132,42 @@ def test_streams_in_flight_end_whole(release: Release, settings: Settings) -> No
     # Without --shutdown-timeout vLLM aborts streams, whatever the grace period; without preStop new ones come.
     found = container(release, settings)
     assert "--shutdown-timeout=120" in found["args"]
-    assert found["lifecycle"] == {"preStop": {"sleep": {"seconds": 10}}}
+    hook = {"httpGet": {"path": "/llmops/drain?seconds=10&idle=120", "port": "http"}}
+    assert found["lifecycle"] == {"preStop": hook}
     assert pod(release, settings)["terminationGracePeriodSeconds"] == grace_seconds(release)
     assert grace_seconds(release) >= 10 + 120 + 5
+
+
+def test_the_hook_is_answered_by_a_module_in_the_engine(release: Release, settings: Settings) -> None:
+    found, everything = container(release, settings), objects(release, settings, "stable", 2, surge=True)
+    (module,) = [each for each in everything if each["kind"] == "ConfigMap"]
+    (volume,) = [each for each in pod(release, settings)["volumes"] if "configMap" in each]
+    assert volume["configMap"]["name"] == module["metadata"]["name"]
+    (mount,) = [each for each in found["volumeMounts"] if each["name"] == volume["name"]]
+    assert mount == {"name": volume["name"], "mountPath": "/opt/llmops", "readOnly": True}
+    assert environment(release, settings)["PYTHONPATH"] == mount["mountPath"]
+    assert parse_arguments(arguments(release), {}).middleware == ("llmops_drain.Drain",)
+    assert module["immutable"] is True
+    assert module["metadata"]["namespace"] == "serving"
+    source = module["data"]["llmops_drain.py"]
+    assert hashlib.sha256(source.encode()).hexdigest().startswith(module["metadata"]["name"].rpartition("-")[2])
+    # Images bring the Python they like: nothing newer than this, and nothing but its own library.
+    ast.parse(source, feature_version=(3, 9))
+    assert imports(source) <= sys.stdlib_module_names
+    assert f'PATH = "{found["lifecycle"]["preStop"]["httpGet"]["path"].partition("?")[0]}"' in source
+
+
+def imports(source: str) -> set[str]:
+    found = {node.module or "" for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom)}
+    found |= {name.name for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Import) for name in node.names}
+    return {name.partition(".")[0] for name in found}
+
+
+@pytest.mark.parametrize("track", ["stable", "canary"])
+def test_what_a_pod_needs_is_applied_before_it(release: Release, settings: Settings, track: Track) -> None:
+    kinds = [each["kind"] for each in objects(release, settings, track, 1, surge=True)]
+    budget = ["PodDisruptionBudget"] if track == "stable" else []
+    assert kinds == ["ConfigMap", "Service", *budget, "Deployment"]
 
 
 def test_nothing_is_installed_at_run_time_and_the_image_is_pinned(release: Release, settings: Settings) -> None:

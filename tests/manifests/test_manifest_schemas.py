@@ -12,7 +12,7 @@ import pytest
 
 from llmops.catalog.spec import Access, Gpu
 from llmops.cluster.client import Cluster
-from llmops.manifests.engine import deployment, disruption_budget, service
+from llmops.manifests.engine import deployment, objects
 from llmops.manifests.jobs import checksum_job, collect_job, download_job
 from llmops.manifests.records import pins_config_map
 from llmops.manifests.volume import claim, namespace
@@ -32,11 +32,8 @@ def manifests(release: Release, settings: Settings) -> list[dict[str, Any]]:
         download_job(release, settings, "run"),
         checksum_job(release, settings, 3, "run"),
         collect_job(release.model, ["k1", "k2"], settings, "run", release.id),
-        deployment(release, settings, "canary", 1, surge=True, run="run", expires_at=EXPIRES),
-        service(release, settings, "canary", run="run", expires_at=EXPIRES),
-        deployment(release, settings, "stable", 2, surge=False),
-        service(release, settings, "stable"),
-        disruption_budget(release, settings),
+        *objects(release, settings, "canary", 1, surge=True, run="run", expires_at=EXPIRES),
+        *objects(release, settings, "stable", 2, surge=False),
         deployment(on_cpu.model_copy(update={"model": "other"}), settings, "stable", 1, surge=True),
     ]
 
@@ -49,7 +46,7 @@ def test_every_object_is_what_the_schema_says(release: Release, settings: Settin
 
 def test_the_schema_finds_a_field_that_is_not_one(release: Release, settings: Settings) -> None:
     wrong = deployment(release, settings, "stable", 1, surge=True)
-    wrong["spec"]["template"]["spec"]["containers"][0]["lifecycle"]["preStop"]["sleep"]["second"] = 1
+    wrong["spec"]["template"]["spec"]["containers"][0]["lifecycle"]["preStop"]["httpGet"]["ports"] = 1
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(wrong, "1.37", strict=True)
 

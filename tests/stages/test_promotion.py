@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,14 @@ from tests.stages.world import Model
 pytestmark = pytest.mark.slow
 
 
+def pod_events(model: Model) -> list[dict[str, Any]]:
+    """What happened to the model's pods, also to those that are gone."""
+    events = model.cluster.list("Event", fields={"involvedObject.kind": "Pod"})
+    found = [each for each in events if each["involvedObject"]["name"].startswith(f"{model.name}-")]
+    assert {"Started", "Killing"} <= {each["reason"] for each in found}
+    return found
+
+
 def test_no_request_is_dropped_or_truncated_by_promotion_and_rollback(model: Model) -> None:
     """Slow: streams of 20 s have to be under way, and have to end, around both."""
     model.declare(evaluation={"suites": [], "gates": []})
@@ -20,7 +29,7 @@ def test_no_request_is_dropped_or_truncated_by_promotion_and_rollback(model: Mod
     assert model.rollout().code == Exit.DONE
     first = model.serving()
     model.push("v0.33.0")
-    with traffic(model, short=4, streams=6) as users:
+    with traffic(model, short=4, streams=6, kept=4, kept_streams=3) as users:
         time.sleep(STREAM_SECONDS / 4)
         ended = model.rollout()
         promoted = time.monotonic()
@@ -34,5 +43,8 @@ def test_no_request_is_dropped_or_truncated_by_promotion_and_rollback(model: Mod
     users.assert_whole()
     assert users.over(promoted) >= 2
     assert users.over(returned) >= 2
-    assert users.count("completed", "short") > 100
+    assert users.count("completed", "short", kept=False) > 100
+    assert users.count("completed", "short", kept=True) > 100
+    assert users.count("completed", "stream", kept=True) >= 3
     assert model.canary_gone()
+    assert [each["reason"] for each in pod_events(model)].count("FailedPreStopHook") == 0

@@ -12,7 +12,7 @@ import aiohttp
 
 from llmops.sandbox.agent.api import Object
 
-HOOK_SECONDS = 30.0
+BODY_BYTES = 10240
 
 Kind = Literal["Startup", "Readiness", "Liveness"]
 Command = Callable[[Sequence[str], float | None], Awaitable[tuple[int | None, str]]]
@@ -186,25 +186,40 @@ async def _check(probe: Object, target: Target, seconds: float) -> str | None:
 
 
 async def _http(action: Object, target: Target, seconds: float) -> str | None:
+    try:
+        status = await _get(action, target, seconds, "kube-probe/1.37")
+    except _NoAnswer as error:
+        return str(error)
+    return None if 200 <= status < 400 else f"HTTP probe failed with statuscode: {status}"
+
+
+class _NoAnswer(Exception):
+    """A request of a probe or a hook got none, in a kubelet's words."""
+
+
+async def _get(action: Object, target: Target, seconds: float | None, agent: str) -> int:
+    """The status of the answer to an httpGet action; its body is read as far as a kubelet does, and forgotten."""
     url = target.url(action)
     try:
         async with target.http.get(
             url,
-            headers={"User-Agent": "kube-probe/1.37", **_headers(action)},
+            headers={"User-Agent": agent, **_headers(action)},
             timeout=aiohttp.ClientTimeout(total=seconds),
             allow_redirects=False,
             ssl=False,
         ) as response:
-            await response.content.read(10240)
-            if 200 <= response.status < 400:
-                return None
-            return f"HTTP probe failed with statuscode: {response.status}"
-    except TimeoutError:
-        return f'Get "{url}": context deadline exceeded (Client.Timeout exceeded while awaiting headers)'
+            left = BODY_BYTES
+            while left and (part := await response.content.read(left)):
+                left -= len(part)
+            return response.status
+    except TimeoutError as error:
+        message = f'Get "{url}": context deadline exceeded (Client.Timeout exceeded while awaiting headers)'
+        raise _NoAnswer(message) from error
     except aiohttp.ClientConnectorError as error:
-        return f'Get "{url}": dial tcp {error.host}:{error.port}: {_network(error.os_error)}'
+        message = f'Get "{url}": dial tcp {error.host}:{error.port}: {_network(error.os_error)}'
+        raise _NoAnswer(message) from error
     except (aiohttp.ClientError, OSError) as error:
-        return f'Get "{url}": {error or type(error).__name__}'
+        raise _NoAnswer(f'Get "{url}": {error or type(error).__name__}') from error
 
 
 def _headers(action: Object) -> dict[str, str]:
@@ -232,7 +247,9 @@ async def run_hook(hook: Object, target: Target) -> str | None:
         return None if code == 0 else f"exited with {code}: {output}"
     if action := hook.get("httpGet"):
         try:
-            return await _http(action, target, HOOK_SECONDS)
-        except LookupError as error:
+            # As a kubelet: any answer will do, and it may take as long as the pod's grace period.
+            await _get(action, target, None, "kube-lifecycle/1.37")
+        except (LookupError, _NoAnswer) as error:
             return str(error)
+        return None
     return f"the sandbox knows no such hook: {', '.join(hook)}"

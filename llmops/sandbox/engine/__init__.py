@@ -28,5 +28,6 @@ object (`SIM_FAULTS={"crash_on_load": "CUDA error: device-side assert triggered"
 
 Stopping is vLLM's own way, too. On SIGTERM with `--shutdown-timeout 0`, its default, requests in flight end at once.
 With a timeout above 0 they may finish; until they have, /health stays 200 and a new completion is answered with 500, so
-whoever stops an engine first has to wait until nobody sends to it any more.
+whoever stops an engine first has to wait until nobody sends to it any more. `--middleware` with a class of ASGI runs
+that class, as vLLM does: `llmops_drain.Drain` sees to that wait.
 """

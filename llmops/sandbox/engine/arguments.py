@@ -142,6 +142,9 @@ _TYPES = {
     "--max-model-len": human_readable_int,
 }
 
+_REPEATED = ("--middleware",)
+"""Flags that may be given several times."""
+
 
 def build_parser(removed: Iterable[str] = (), added: Iterable[str] = ()) -> _Parser:
     """The parser of `vllm serve`.
@@ -174,9 +177,9 @@ def _add(parser: argparse.ArgumentParser, flag: Flag) -> None:
         if negated:
             parser.add_argument(*negated, dest=dest, action="store_false")
     else:
-        parser.add_argument(
-            *flag.names, dest=dest, nargs=flag.nargs, choices=flag.choices, type=_TYPES.get(flag.names[0], str)
-        )
+        action = "append" if flag.names[0] in _REPEATED else "store"
+        kind = _TYPES.get(flag.names[0], str)
+        parser.add_argument(*flag.names, dest=dest, nargs=flag.nargs, choices=flag.choices, type=kind, action=action)
 
 
 @dataclass(frozen=True)
@@ -193,6 +196,7 @@ class ServeArguments:
     shutdown_timeout: int
     quantization: str | None
     gpu_memory_utilization: float
+    middleware: tuple[str, ...]
     given: dict[str, object]
 
 
@@ -225,6 +229,7 @@ def parse_arguments(
         shutdown_timeout=found.shutdown_timeout or 0,
         quantization=found.quantization,
         gpu_memory_utilization=found.gpu_memory_utilization or 0.92,
+        middleware=tuple(found.middleware or ()),
         given={
             name: value
             for name, value in vars(found).items()

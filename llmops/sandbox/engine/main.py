@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from aiohttp import web
 
@@ -29,6 +30,7 @@ from llmops.sandbox.engine.loading import (
     read_through,
 )
 from llmops.sandbox.engine.metrics import Metrics
+from llmops.sandbox.engine.middleware import install, load_middleware
 from llmops.sandbox.engine.protocol import Served
 from llmops.sandbox.engine.server import Server
 
@@ -80,7 +82,13 @@ def main(arguments: Sequence[str]) -> int:
     except LoadError as error:
         console.engine_failed(error.kind, error.message)
         return 1
-    return asyncio.run(_serve(parsed, weights, behaviour, listener))
+    try:
+        middleware = [load_middleware(path) for path in parsed.middleware]
+    except (ImportError, AttributeError, ValueError) as error:
+        register = "vllm/entrypoints/serve/middleware/register.py"
+        console.traceback(type(error).__name__, str(error), register, "init_entrypoints_middleware")
+        return 1
+    return asyncio.run(_serve(parsed, weights, behaviour, listener, middleware))
 
 
 def _bind(parsed: ServeArguments) -> socket.socket:
@@ -168,7 +176,13 @@ def _assemble(parsed: ServeArguments, weights: Weights, behaviour: Behaviour) ->
     return engine, Server(served, engine, metrics, behaviour, parsed.api_keys)
 
 
-async def _serve(parsed: ServeArguments, weights: Weights, behaviour: Behaviour, listener: socket.socket) -> int:
+async def _serve(
+    parsed: ServeArguments,
+    weights: Weights,
+    behaviour: Behaviour,
+    listener: socket.socket,
+    middleware: Sequence[type[Any]],
+) -> int:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -176,7 +190,15 @@ async def _serve(parsed: ServeArguments, weights: Weights, behaviour: Behaviour,
     engine, server = _assemble(parsed, weights, behaviour)
     if behaviour.die_after_seconds is not None:
         loop.call_later(behaviour.die_after_seconds, _die)
-    runner = web.AppRunner(server.application(), handler_cancellation=True, access_log=None, shutdown_timeout=1.0)
+    application = server.application()
+    install(application, middleware)
+    runner = web.AppRunner(
+        application,
+        handler_cancellation=True,
+        access_log=None,
+        shutdown_timeout=1.0,
+        keepalive_timeout=float(os.environ.get("VLLM_HTTP_TIMEOUT_KEEP_ALIVE", "5")),
+    )
     await runner.setup()
     site = web.SockSite(runner, listener)
     await site.start()
