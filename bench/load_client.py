@@ -38,11 +38,11 @@ def run(requests: int = REQUESTS, rounds: int = ROUNDS) -> dict[str, float]:
             mock.terminate()
     medians = {name: statistics.median(values) for name, values in taken.items()}
     return {
-        "cpu_ms_per_request": medians["llmops"],
-        "openai_cpu_ms_per_request": medians["openai"],
-        "aiohttp_cpu_ms_per_request": medians["aiohttp"],
-        "vs_openai": medians["openai"] / medians["llmops"],
-        "vs_aiohttp": medians["aiohttp"] / medians["llmops"],
+        "load_client.cpu_ms_per_request": medians["llmops"],
+        "load_client.openai_cpu_ms_per_request": medians["openai"],
+        "load_client.aiohttp_cpu_ms_per_request": medians["aiohttp"],
+        "load_client.vs_openai": medians["openai"] / medians["llmops"],
+        "load_client.vs_aiohttp": medians["aiohttp"] / medians["llmops"],
     }
 
 
