@@ -65,7 +65,8 @@ def test_a_cancelled_rollout_leaves_nothing_behind(served: Model, tmp_path: Path
         run = Run(served, log_names(tmp_path)(), point)
         code = run.wait()
         assert code == Exit.CANCELLED, run.text
-        until(served.canary_gone, CANCEL_SECONDS)
+        # A pod may take its whole grace period: unroute, drain, and 15 s more.
+        until(served.canary_gone, CANCEL_SECONDS + 30)
     assert "Traceback" not in run.text
     assert_undone(served, good, stage)
     assert not users.failed[served.name], run.text
@@ -168,7 +169,8 @@ def test_a_run_terminated_in_the_ui_is_cancelled(
         until(lambda: served.deployment("canary") is not None, 60)
         terminated = ask(workspace, TERMINATE, {"run": run})["terminateRun"]
         assert terminated["__typename"] == "TerminateRunSuccess", terminated
-        until(served.canary_gone, CANCEL_SECONDS)
+        # A pod may take its whole grace period: unroute, drain, and 15 s more.
+        until(served.canary_gone, CANCEL_SECONDS + 30)
         until(lambda: instance.get_run_by_id(run).status.value == "CANCELED", CANCEL_SECONDS)  # type: ignore[union-attr]
     assert_undone(served, good, "canary")
 

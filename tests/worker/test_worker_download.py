@@ -99,11 +99,12 @@ def test_killed_at_random_bytes_it_converges_and_keeps_what_it_had(
         process.wait()
         assert not target.exists() or tree(target) == files
     kept = part.stat().st_size
-    assert stops[-1] <= kept < size
+    # On a busy machine all of it may have come before the signal did.
+    assert stops[-1] <= kept <= size
     hub.faults.set()
     assert download(release)["kind"] == "ok"
     assert tree(target) == files
-    assert hub.seen(f"*/{BIG}", "GET")[-1].range == f"bytes={kept}-"
+    assert kept == size or hub.seen(f"*/{BIG}", "GET")[-1].range == f"bytes={kept}-"
 
 
 def test_a_rotten_part_is_thrown_away_and_does_not_count_against_the_hub(
