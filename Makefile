@@ -3,8 +3,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
 ENGINE ?= simulated
-# Most tests wait for processes to start and to end, so there are more workers than cores.
-PARALLEL ?= --numprocesses 4 --dist loadfile --no-loadscope-reorder
+# Most tests wait for processes to start and to end, so there is one worker more than CI has cores.
+PARALLEL ?= --numprocesses 3 --dist loadfile --no-loadscope-reorder
 READY := $(VENV)/.ready
 export DAGSTER_DISABLE_TELEMETRY := 1
 

@@ -98,8 +98,10 @@ def test_killed_at_random_bytes_it_converges_and_keeps_what_it_had(
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert not target.exists() or tree(target) == files
+    if target.exists():
+        # On a busy machine the download was done before the last signal came; what it left was compared above.
+        return
     kept = part.stat().st_size
-    # On a busy machine all of it may have come before the signal did.
     assert stops[-1] <= kept <= size
     hub.faults.set()
     assert download(release)["kind"] == "ok"
