@@ -54,7 +54,7 @@ e2e-vllm: $(READY) ## Check the simulated engine against the real vLLM on CPU (i
 
 constraints: $(READY) ## Pin all dependencies anew, by hash
 	$(BIN)/uv pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
-		--extra sandbox --extra dev --no-strip-extras --no-header --no-emit-index-url --output-file requirements.txt
+		--extra sandbox --extra cluster --extra dev --no-strip-extras --no-header --no-emit-index-url --output-file requirements.txt
 	$(BIN)/uv pip compile k8s/worker/requirements.in --quiet --constraint requirements.txt --universal \
 		--python-version 3.12 --generate-hashes --no-header --no-annotate --no-emit-index-url \
 		--output-file k8s/worker/requirements.txt

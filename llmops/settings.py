@@ -37,6 +37,10 @@ class Settings(BaseModel):
         default_factory=dict[str, str],
         description="Registry host -> base URL to ask instead, for example {'docker.io': 'http://127.0.0.1:5000'}.",
     )
+    dagster_url: str | None = Field(None, description="Base URL of the Dagster UI, for links to runs.")
+    registry_secret: str | None = Field(
+        None, description="Secret of type kubernetes.io/dockerconfigjson with credentials for registries."
+    )
     models_dir: Path = Field(Path("models"), description="The catalog.")
     evals_dir: Path = Field(Path("evals"), description="The evaluation suites.")
     history_limit: Annotated[int, Field(ge=2)] = Field(20, description="Records kept per model.")

@@ -5,10 +5,13 @@ Defaults live here and nowhere else. Unknown fields are refused everywhere.
 
 from __future__ import annotations
 
+import datetime
 import re
 from collections.abc import Iterator
 from typing import Annotated, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from cronsim import CronSim, CronSimError
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
@@ -180,6 +183,9 @@ class Engine(Strict):
     variant: Annotated[str, Field(pattern=r"^[a-z0-9_.-]*$")] = Field(
         default="", description="Tag suffix, such as 'cu130'."
     )
+    prereleases: bool = Field(
+        default=False, description="Follow pre-releases, too. Those that version names itself are always allowed."
+    )
     options: EngineOptions = EngineOptions()
     args: tuple[Annotated[str, AfterValidator(_argument)], ...] = Field(
         default=(), description="Further arguments, as the engine takes them: '--flag' or '--flag=value'."
@@ -241,6 +247,8 @@ class Gate(Strict):
         default=None, description="Relative to stable under the same load: canary/stable may be at most this."
     )
 
+    dry: bool = Field(default=False, description="Reported, and never blocking: for a gate that is on trial itself.")
+
     @model_validator(mode="after")
     def _one_rule(self) -> Gate:
         given = [name for name in ("min", "max", "max_drop", "max_ratio") if getattr(self, name) is not None]
@@ -296,6 +304,61 @@ class Rollout(Strict):
     )
 
 
+DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+Clock = Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
+
+
+class Window(Strict):
+    """A time of the week in which a rollout that nobody asked for may start."""
+
+    days: tuple[Day, ...] = Field(default=DAYS, min_length=1, description="Days on which it begins.")
+    start: Clock
+    end: Clock = Field(description="At or before start: on the next day.")
+
+
+def _cron(value: str) -> str:
+    try:
+        CronSim(value, datetime.datetime.now(datetime.UTC))
+    except CronSimError as error:
+        raise ValueError("must be a cron expression of five fields, such as '0 3 * * *'") from error
+    return value
+
+
+def _zone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (ZoneInfoNotFoundError, ValueError) as error:
+        raise ValueError("must be a time zone of the IANA database, such as Europe/Berlin") from error
+    return value
+
+
+class Automation(Strict):
+    """What happens without anybody asking. Not part of the release: it says when, and not what."""
+
+    follow: bool = Field(
+        default=True, description="Roll out new image tags, new model revisions and changes of this file."
+    )
+    windows: tuple[Window, ...] = Field(
+        default=(), description="When such a rollout may start; empty is always. What has begun is finished."
+    )
+    timezone: Annotated[str, AfterValidator(_zone)] = Field(default="UTC", description="Of windows and revalidate.")
+    revalidate: Annotated[str, AfterValidator(_cron)] | None = Field(
+        default="0 3 * * *", description="Cron expression: when stable's weights, figures and Deployment are checked."
+    )
+    revalidate_mb_per_second: Annotated[float, Field(gt=0)] = Field(
+        default=200, description="How fast weights are read back at most, so that serving does not suffer."
+    )
+    validation_max_age_hours: Annotated[float, Field(gt=0)] = Field(
+        default=50, description="Age of the last validation from which the model counts as stale."
+    )
+    repair: tuple[Literal["weights", "rollback"], ...] = Field(
+        default=(),
+        description="What a finding may set right by itself. weights: fetch rotten bytes again; rollback: go back to "
+        "the previous good release when stable fails its gates.",
+    )
+
+
 class Access(Strict):
     """Who may talk to the engine."""
 
@@ -314,6 +377,7 @@ class ModelSpec(Strict):
     resources: Resources = Resources()
     evaluation: Evaluation = Evaluation()
     rollout: Rollout = Rollout()
+    automation: Automation = Automation()
     access: Access = Access()
 
     @model_validator(mode="after")

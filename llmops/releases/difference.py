@@ -111,7 +111,7 @@ def _value(value: object) -> str:
         case None | ():
             return "none"
         case Strict():
-            given = value.model_dump(exclude_none=True)
+            given = value.model_dump(exclude_defaults=True)
             return "{" + ", ".join(f"{key}: {item}" for key, item in given.items()) + "}"
         case tuple():
             return ", ".join(map(_value, value))

@@ -83,8 +83,13 @@ class Release(Strict):
     access: Access
 
     def canonical(self) -> str:
-        """The content as JSON with sorted keys and no white space: what the id is the hash of."""
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        """What differs from the defaults, as JSON with sorted keys and no white space: what the id is the hash of.
+
+        Without the defaults, so that a version of llmops with a new field makes no new releases, and starts no trials
+        by itself. A default must therefore never change its meaning; a test holds them.
+        """
+        content = self.model_dump(mode="json", exclude_defaults=True)
+        return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 
     @property
     def id(self) -> str:

@@ -13,8 +13,10 @@ from typing import Any, cast
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
-from llmops.releases.release import Release
+from llmops.catalog.spec import Access, Evaluation, Gate, Gpu, Resources, Rollout
+from llmops.releases.release import EnginePin, FilePin, Release, SuitePin, WeightsPin
 
 CONTENT: dict[str, Any] = {
     "model": "tiny",
@@ -56,7 +58,7 @@ CONTENT: dict[str, Any] = {
     },
     "access": {"api_key": {"name": "key", "key": "api-key"}},
 }
-KNOWN_ID = "d9741fbe7431"
+KNOWN_ID = "d1d1075cf9dd"
 
 PROGRAM = (
     "import sys; from llmops.releases.release import Release; print(Release.model_validate_json(sys.stdin.read()).id)"
@@ -138,6 +140,45 @@ CHANGES = [(path, other(path, value)) for path, value in leaves(CONTENT) if othe
 def test_the_id_is_the_same_on_every_machine_and_at_any_time() -> None:
     # A constant: another id for the same content would try every release again everywhere.
     assert Release.model_validate(CONTENT).id == KNOWN_ID
+
+
+# A default is left out of the id's content: one that changed would change releases that stay the same by their id.
+# A new field with its default may be added here; what stands here may never change.
+DEFAULTS: dict[type[BaseModel], dict[str, Any]] = {
+    FilePin: {"sha256": None, "git_sha1": None},
+    WeightsPin: {"token": None},
+    EnginePin: {"args": (), "env": (), "user": 2000},
+    SuitePin: {},
+    Gpu: {"product": None, "count": 1, "memory": None},
+    Resources: {"cpu": "4", "memory": "32Gi", "shm": "8Gi"},
+    Gate: {"min": None, "max": None, "max_drop": None, "max_ratio": None, "dry": False},
+    Evaluation: {"suites": (), "gates": (), "confidence": 0.95, "concurrency": 8},
+    Rollout: {
+        "strategy": "auto",
+        "stabilization_seconds": 60,
+        "load_mb_per_second": 100,
+        "startup_seconds": 300,
+        "drain_seconds": 120,
+        "unroute_seconds": 10,
+        "on_inconclusive": "hold",
+        "keep_weights": 1,
+    },
+    Access: {"api_key": None},
+    Release: {},
+}
+
+
+@pytest.mark.parametrize("part", DEFAULTS, ids=lambda part: part.__name__)
+def test_no_default_of_a_release_ever_changes(part: type[BaseModel]) -> None:
+    fields = part.model_fields.items()
+    assert {name: field.get_default() for name, field in fields if not field.is_required()} == DEFAULTS[part]
+
+
+def test_a_field_that_is_at_its_default_is_no_other_release() -> None:
+    before = Release.model_validate(replaced(CONTENT, ("evaluation", "concurrency"), 8))
+    content = json.loads(json.dumps(before.model_dump(mode="json")))
+    del content["evaluation"]["concurrency"]
+    assert Release.model_validate(content).id == before.id
 
 
 def test_no_clock_path_order_or_variable_reaches_the_id(tmp_path: Path) -> None:

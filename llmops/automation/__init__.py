@@ -1,0 +1,1 @@
+"""What happens without anybody asking: sensors, schedules, alerts, and the reaper."""
