@@ -13,8 +13,10 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
+
+from llmops.schema import SecretKey, Strict
 
 NAME = r"^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$"
 QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|Ki|[MGTPE]i?)?$"
@@ -23,12 +25,6 @@ DEFAULT_INCLUDE = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "*.t
 UNSAFE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".h5", ".msgpack")
 
 INCONSISTENT = "inconsistent"
-
-
-class Strict(BaseModel):
-    """Immutable, and unknown fields are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 Problem = tuple[tuple[str | int, ...], str]
@@ -47,13 +43,6 @@ def raise_inconsistent(problems: Iterator[Problem]) -> None:
     if found:
         text = "; ".join(f"{'.'.join(map(str, path))}: {message}" for path, message in found)
         raise PydanticCustomError(INCONSISTENT, "{text}", {"text": text, "problems": found})
-
-
-class SecretKey(Strict):
-    """One key of a Secret in the serving namespace."""
-
-    name: Annotated[str, Field(pattern=r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$")]
-    key: Annotated[str, Field(pattern=r"^[-._a-zA-Z0-9]+$")]
 
 
 class Weights(Strict):
@@ -89,12 +78,18 @@ class EngineOptions(Strict):
 
     max_model_len: Annotated[int, Field(ge=1)] | None = Field(default=None, description="Context length, tokens.")
     max_num_seqs: Annotated[int, Field(ge=1)] | None = Field(default=None, description="Concurrent sequences.")
-    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = None
-    tensor_parallel_size: Annotated[int, Field(ge=1)] = 1
-    dtype: Literal["auto", "bfloat16", "float16", "float32", "half", "float"] | None = None
-    quantization: str | None = None
-    kv_cache_dtype: str | None = None
-    enforce_eager: bool = False
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        default=None, description="Share of a GPU's memory that the engine takes."
+    )
+    tensor_parallel_size: Annotated[int, Field(ge=1)] = Field(
+        default=1, description="GPUs that the model is split over; at most gpu.count."
+    )
+    dtype: Literal["auto", "bfloat16", "float16", "float32", "half", "float"] | None = Field(
+        default=None, description="Of weights and activations; none leaves it to the engine."
+    )
+    quantization: str | None = Field(default=None, description="Method of quantized weights, such as awq_marlin.")
+    kv_cache_dtype: str | None = Field(default=None, description="Of the KV cache, such as fp8.")
+    enforce_eager: bool = Field(default=False, description="No CUDA graphs: starts faster, answers slower.")
     trust_remote_code: bool = Field(default=False, description="Runs code from the repository. Off for a reason.")
 
 
@@ -222,8 +217,8 @@ class Gpu(Strict):
 class Resources(Strict):
     """CPU, memory and shared memory of one replica, as Kubernetes quantities."""
 
-    cpu: Annotated[str, Field(pattern=QUANTITY)] = "4"
-    memory: Annotated[str, Field(pattern=QUANTITY)] = "32Gi"
+    cpu: Annotated[str, Field(pattern=QUANTITY)] = Field(default="4", description="Requested; there is no limit.")
+    memory: Annotated[str, Field(pattern=QUANTITY)] = Field(default="32Gi", description="Requested, and the limit.")
     shm: Annotated[str, Field(pattern=QUANTITY)] = Field(
         default="8Gi",
         description="Shared memory between the engine's processes, part of memory; the default of 64 MB crashes vLLM.",
@@ -268,7 +263,7 @@ class Evaluation(Strict):
     suites: tuple[str, ...] = Field(
         default=(), description="Names of suites in evals/: quality suites and load profiles."
     )
-    gates: tuple[Gate, ...] = ()
+    gates: tuple[Gate, ...] = Field(default=(), description="All of them have to hold.")
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = Field(default=0.95, description="Of relative gates.")
     concurrency: Annotated[int, Field(ge=1)] = Field(default=8, description="Requests at once of the quality suites.")
 
@@ -313,7 +308,7 @@ class Window(Strict):
     """A time of the week in which a rollout that nobody asked for may start."""
 
     days: tuple[Day, ...] = Field(default=DAYS, min_length=1, description="Days on which it begins.")
-    start: Clock
+    start: Clock = Field(description="HH:MM.")
     end: Clock = Field(description="At or before start: on the next day.")
 
 
@@ -366,11 +361,11 @@ class Access(Strict):
 
 
 class ModelSpec(Strict):
-    """One entry of the catalog."""
+    """One entry of the catalog: `name`, `weights.repo` and `engine.version` are required, the rest has defaults."""
 
     name: Annotated[str, Field(pattern=NAME, description="DNS label, at most 40 characters; the file's name.")]
-    description: str = ""
-    replicas: Annotated[int, Field(ge=1)] = 1
+    description: str = Field(default="", description="For people.")
+    replicas: Annotated[int, Field(ge=1)] = Field(default=1, description="Pods that serve, each with gpu.count GPUs.")
     weights: Weights
     engine: Engine
     gpu: Gpu = Gpu()

@@ -65,7 +65,13 @@ def test_the_catalog_is_sorted_by_name(tmp_path: Path) -> None:
     [
         ("replicas: 2", "replicas: 0", 2, "replicas", ["greater than or equal to 1", "found 0"]),
         ("replicas: 2", "replicas: many", 2, "replicas", ["valid integer", "'many'"]),
-        ("replicas: 2", "replica: 2", 2, "replica", ["did you mean replicas?", "Allowed: access, automation, description, engine"]),
+        (
+            "replicas: 2",
+            "replica: 2",
+            2,
+            "replica",
+            ["did you mean replicas?", "Allowed: access, automation, description, engine"],
+        ),
         ("  repo: acme/tiny", "  repo: tiny", 4, "weights.repo", ["Hub repository, owner/name", "'tiny'"]),
         ("  repo: acme/tiny", "  revision: main", 3, "weights.repo", ["is required and not given"]),
         ("  version: 0.32.0", "  version: newest", 6, "engine.version", [">=0.31,<0.40", "'newest'"]),

@@ -1,0 +1,22 @@
+"""The reference of a model's fields is what the code says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from llmops.catalog.reference import reference
+from llmops.catalog.spec import ModelSpec, Rollout
+
+PAGE = Path(__file__).parents[2] / "docs" / "models.md"
+
+
+def test_the_page_is_what_the_code_says() -> None:
+    assert PAGE.read_text() == reference(), "run: .venv/bin/python -m llmops.catalog.reference > docs/models.md"
+
+
+def test_every_field_is_told_with_its_meaning() -> None:
+    rows = [line.split(" | ") for line in reference().splitlines() if line.startswith("| `")]
+    assert {*ModelSpec.model_fields, *Rollout.model_fields} <= {row[0].strip("|` ") for row in rows}
+    parts = {"weights", "engine", "gpu", "resources", "evaluation", "rollout", "automation", "access", "options"}
+    untold = [row[0] for row in rows if not row[3].strip("| ") and row[0].strip("|` ") not in parts]
+    assert untold == []
