@@ -17,6 +17,8 @@ RELEASE_LABEL = f"{DOMAIN}/release"
 TRACK_LABEL = f"{DOMAIN}/track"
 RUN_LABEL = f"{DOMAIN}/run"
 RECORD_LABEL = f"{DOMAIN}/record"
+ALERT_LABEL = f"{DOMAIN}/alert"
+"""On an alert: whether it is pending or settled."""
 EXPIRES_ANNOTATION = f"{DOMAIN}/expires-at"
 LENT_ANNOTATION = f"{DOMAIN}/lent-replicas"
 """On stable's Deployment: how many of its replicas it lends to the canary."""
@@ -90,6 +92,11 @@ def record_name(model: str, release: str) -> str:
 def state_name(model: str) -> str:
     """Name of the ConfigMap that says which release is stable and which is under trial."""
     return f"{model}.state"
+
+
+def alert_name(alert: str) -> str:
+    """Name of the ConfigMap that holds an alert, by its id."""
+    return f"llmops.alert.{alert}"
 
 
 def lease_name(model: str) -> str:

@@ -13,6 +13,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML, YAMLError
 
+from llmops.alerting import AlertTarget
 from llmops.errors import BadInput
 
 SETTINGS_VARIABLE = "LLMOPS_SETTINGS"
@@ -38,6 +39,10 @@ class Settings(BaseModel):
         description="Registry host -> base URL to ask instead, for example {'docker.io': 'http://127.0.0.1:5000'}.",
     )
     dagster_url: str | None = Field(None, description="Base URL of the Dagster UI, for links to runs.")
+    service_url: str | None = Field(
+        None, description="Base URL of `llmops serve` as people reach it, for links to reports."
+    )
+    alerts: tuple[AlertTarget, ...] = Field((), description="Where alerts are sent to.")
     registry_secret: str | None = Field(
         None, description="Secret of type kubernetes.io/dockerconfigjson with credentials for registries."
     )
