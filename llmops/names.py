@@ -26,6 +26,7 @@ LENT_ANNOTATION = f"{DOMAIN}/lent-replicas"
 ENGINE_PORT = 8000
 ENGINE_CONTAINER = "engine"
 WORKER_CONTAINER = "worker"
+EVALUATION_CONTAINER = "evaluation"
 VOLUME_MOUNT = "/models"
 RELEASE_MOUNT = "/etc/llmops"
 RELEASE_FILE = "release.json"
@@ -42,7 +43,7 @@ def labels(model: str, release: str, component: str, *, run: str | None = None) 
     Args:
         model: Name of the model.
         release: Id of the release.
-        component: What the object is part of: engine, download, checksum, collect, record.
+        component: What the object is part of: engine, download, checksum, collect, evaluation, record.
         run: Dagster run that made it, for what is temporary.
     """
     found = {
@@ -66,7 +67,7 @@ def engine_name(model: str, track: Track) -> str:
     return model if track == "stable" else f"{model}-canary"
 
 
-def job_name(model: str, stage: Literal["download", "checksum", "collect"], key: str) -> str:
+def job_name(model: str, stage: Literal["download", "checksum", "collect", "evaluation"], key: str) -> str:
     """Name of a stage's Job; `key` is what its work depends on: the weights' key, or the release.
 
     A name that is too long keeps its start and ends in its hash: cut off at its end, two keys could become one name,

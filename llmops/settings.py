@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML, YAMLError
@@ -33,6 +33,14 @@ class Settings(BaseModel):
     storage_class: str | None = Field(None, description="Storage class of the claim; None means the cluster's default.")
     storage: str = Field("500Gi", description="Size asked for when the claim is created.")
     worker_image: str = Field("ghcr.io/llmops-dev/worker:0.1.0", description="Image of the download and checksum Jobs.")
+    evaluation_image: str = Field(
+        "ghcr.io/llmops-dev/evaluation:0.1.0", description="Image of the Jobs that measure inside the cluster."
+    )
+    evaluate_from: Literal["auto", "here", "cluster"] = Field(
+        "auto",
+        description="Where engines are measured and proven from: this process, a Job in the cluster, or auto: here "
+        "where this process reaches the engines' Services.",
+    )
     hub_endpoint: str = Field("https://huggingface.co", description="Hub as the Jobs and the pipeline reach it.")
     registry_mirrors: dict[str, str] = Field(
         default_factory=dict[str, str],
