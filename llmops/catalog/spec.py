@@ -264,8 +264,19 @@ class Evaluation(Strict):
         default=(), description="Names of suites in evals/: quality suites and load profiles."
     )
     gates: tuple[Gate, ...] = Field(default=(), description="All of them have to hold.")
-    confidence: Annotated[float, Field(gt=0.5, lt=1)] = Field(default=0.95, description="Of relative gates.")
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = Field(
+        default=0.95,
+        description="Of relative gates: how rarely they may pass a release that is beyond a limit, or reject an equal one.",
+    )
     concurrency: Annotated[int, Field(ge=1)] = Field(default=8, description="Requests at once of the quality suites.")
+    repeats: Annotated[int, Field(ge=1, le=100)] = Field(
+        default=1,
+        description="Times that each case is asked; its score is their mean. A suite with a temperature above 0 needs 2.",
+    )
+    max_rounds: Annotated[int, Field(ge=1, le=20)] = Field(
+        default=4,
+        description="Times at most that a load profile is run on canary and stable while a relative gate on it is open.",
+    )
 
 
 class Rollout(Strict):

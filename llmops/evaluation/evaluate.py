@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+from llmops.catalog.spec import Evaluation
 from llmops.errors import BadRelease, MeasurementFailed
 from llmops.evaluation.client import CHAT, Client, Cut, Response, Unreachable
 from llmops.evaluation.endpoint import Endpoint, Progress
@@ -22,14 +23,20 @@ PROBE_TOKENS = 16
 
 
 def measure(
-    endpoint: Endpoint, suites: Iterable[Suite | LoadProfile], concurrency: int, progress: Progress | None = None
+    endpoint: Endpoint,
+    suites: Iterable[Suite | LoadProfile],
+    concurrency: int,
+    progress: Progress | None = None,
+    *,
+    rules: Evaluation | None = None,
 ) -> Measurements:
     """Run suites and load profiles one after the other: quality first, as load needs an engine that answers.
 
     When a quality suite stops early because the engine does not answer, the rest is not run: the engine's error
-    rate decides.
+    rate decides. `rules` say how often each case is asked; once without them.
 
     Raises:
+        BadInput: A suite samples at a temperature above 0 and its cases are asked once.
         MeasurementFailed: The engine cannot be reached, asks to come back later, or refuses the API key.
     """
     quality, load = _split(suites)
@@ -45,12 +52,16 @@ def compare(
     suites: Iterable[Suite | LoadProfile],
     concurrency: int,
     progress: Progress | None = None,
+    *,
+    rules: Evaluation | None = None,
 ) -> tuple[Measurements, Measurements]:
     """Measure canary and stable by the same suites; load profiles run on both in turns, so that their ratio is fair.
 
-    When the canary does not answer, stable is not measured: there is nothing to compare.
+    When the canary does not answer, stable is not measured: there is nothing to compare. `rules` say how often each
+    case is asked, and which gates ask for further rounds of a load profile while they are open; one round without.
 
     Raises:
+        BadInput: A suite samples at a temperature above 0 and its cases are asked once.
         MeasurementFailed: One of them cannot be reached, asks to come back later, or refuses the API key.
     """
     quality, load = _split(suites)

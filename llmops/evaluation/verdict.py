@@ -15,7 +15,8 @@ class GateResult(Strict):
     """One gate, decided.
 
     `change` is what a relative gate judges: the drop (stable - canary) or the ratio (canary / stable); `low` and
-    `high` are its one-sided confidence bounds, where there are cases or samples to compute them from.
+    `high` are its one-sided confidence bounds, where there are cases or turns to compute them from. `p_value` is how
+    likely a drop as large as that is of an equal release. A `dry` gate has its outcome, and no part in the verdict.
     """
 
     metric: str
@@ -26,6 +27,8 @@ class GateResult(Strict):
     change: float | None = None
     low: float | None = None
     high: float | None = None
+    p_value: float | None = None
+    dry: bool = False
     outcome: Outcome
     note: str
 

@@ -44,6 +44,8 @@ CONTENT: dict[str, Any] = {
         "gates": [{"metric": "all/score", "min": 0.5, "max": None, "max_drop": None, "max_ratio": None}],
         "confidence": 0.95,
         "concurrency": 8,
+        "repeats": 1,
+        "max_rounds": 4,
     },
     "suites": [{"name": "arithmetic", "sha256": "6" * 64}],
     "rollout": {
@@ -152,7 +154,7 @@ DEFAULTS: dict[type[BaseModel], dict[str, Any]] = {
     Gpu: {"product": None, "count": 1, "memory": None},
     Resources: {"cpu": "4", "memory": "32Gi", "shm": "8Gi"},
     Gate: {"min": None, "max": None, "max_drop": None, "max_ratio": None, "dry": False},
-    Evaluation: {"suites": (), "gates": (), "confidence": 0.95, "concurrency": 8},
+    Evaluation: {"suites": (), "gates": (), "confidence": 0.95, "concurrency": 8, "repeats": 1, "max_rounds": 4},
     Rollout: {
         "strategy": "auto",
         "stabilization_seconds": 60,
