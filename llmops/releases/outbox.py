@@ -14,14 +14,14 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
 from llmops import names
-from llmops.alerting import AlertKind, Severity
+from llmops.alerting import AlertKind, AlertTarget, Severity
 from llmops.catalog.spec import Strict
 from llmops.cluster.client import Cluster
 from llmops.cluster.problems import AlreadyExists, Conflict, NotFound
@@ -71,7 +71,7 @@ class Alert(Strict):
 class Mark(Strict):
     """How far the delivery of an alert to one target is."""
 
-    state: Literal["trying", "delivered", "given_up"]
+    state: Literal["trying", "delivered", "given_up"] = "trying"
     attempts: int = 1
     since: datetime.datetime = Field(description="First attempt.")
     next: datetime.datetime = Field(description="When to try again, if the attempt under way does not succeed.")
@@ -85,12 +85,10 @@ class Waiting:
     Attributes:
         alert: The alert.
         marks: How far its delivery is.
-        version: Version of the object that the marks were read from.
     """
 
     alert: Alert
     marks: dict[str, Mark]
-    version: str
 
 
 class Outbox:
@@ -142,19 +140,35 @@ class Outbox:
         found = [_waiting(each).alert for each in self.cluster.list("ConfigMap", labels=labels)]
         return sorted(found, key=lambda alert: (alert.at, alert.id), reverse=True)
 
-    def attempt(self, waiting: Waiting, target: str, mark: Mark) -> Waiting | None:
-        """Write down that delivery to a target is tried now; None if somebody else did meanwhile, or it is gone.
+    def known(self, alert: str) -> bool:
+        """Whether an alert of this id was put, and is remembered."""
+        return self.cluster.get("ConfigMap", names.alert_name(alert)) is not None
+
+    def claim(self, alert: Alert, target: str, decide: Callable[[Mark | None], Mark | None]) -> Mark | None:
+        """Write down that delivery to a target is tried now, before it is.
 
         Args:
-            waiting: The alert as it was read.
+            alert: The alert.
             target: Name of the target.
-            mark: What is known if nothing follows: this attempt is counted, and when to try again.
+            decide: Gets the target's mark as it is now, and says what it is to be; None leaves it, as the attempt is
+                not this caller's to make.
+
+        Returns:
+            The new mark; None if nothing was to be done, or the alert is gone.
         """
-        try:
-            changed = self._mark(waiting.alert, target, mark, version=waiting.version)
-        except (Conflict, NotFound):
-            return None
-        return _waiting(changed)
+        name = names.alert_name(alert.id)
+        while (found := self.cluster.get("ConfigMap", name)) is not None:
+            if (mark := decide(_waiting(found).marks.get(target))) is None:
+                return None
+            try:
+                self._mark(alert, target, mark, version=str(found["metadata"]["resourceVersion"]))
+            except Conflict:
+                # Another target was marked, or this one by somebody else: look again.
+                continue
+            except NotFound:
+                return None
+            return mark
+        return None
 
     def mark(self, alert: Alert, target: str, mark: Mark) -> None:
         """Keep how an attempt ended."""
@@ -162,17 +176,19 @@ class Outbox:
 
     def delivered(self, alert: Alert, target: str) -> None:
         """Keep that the target has the alert."""
-        found = self.cluster.get("ConfigMap", names.alert_name(alert.id))
-        now = datetime.datetime.now(datetime.UTC)
-        before = _waiting(found).marks.get(target) if found is not None else None
-        mark = before or Mark(state="trying", since=now, next=now)
-        self.mark(alert, target, mark.model_copy(update={"state": "delivered", "error": ""}))
+        self.claim(alert, target, _delivered)
 
     def settle(self, alert: Alert) -> None:
         """Keep that there is nobody left to send the alert to."""
         self.cluster.patch(
             "ConfigMap", names.alert_name(alert.id), {"metadata": {"labels": {names.ALERT_LABEL: "settled"}}}
         )
+
+    def note(self, alert: Alert, reason: str, line: str) -> None:
+        """Leave a warning about an alert as an Event on its object."""
+        found = self.cluster.get("ConfigMap", names.alert_name(alert.id))
+        if found is not None:
+            self.cluster.event(found, reason, line, type="Warning")
 
     def prune(self, *, limit: int = KEPT_ALERTS, kept: datetime.timedelta = KEPT) -> list[str]:
         """Forget settled alerts that are older than `kept`, and the oldest above `limit`; never a pending one.
@@ -196,9 +212,21 @@ class Outbox:
         return self.cluster.patch("ConfigMap", names.alert_name(alert.id), change)
 
 
-def unsettled(marks: dict[str, Mark], targets: Iterable[str]) -> list[str]:
-    """Those of the targets that neither have the alert nor were given up."""
-    return [target for target in targets if target not in marks or marks[target].state == "trying"]
+def unsettled(waiting: Waiting, targets: Iterable[AlertTarget]) -> list[AlertTarget]:
+    """Those of the targets that want the alert, and neither have it nor were given up."""
+    alert, marks = waiting.alert, waiting.marks
+    return [
+        target
+        for target in targets
+        if target.wants(alert.kind, alert.severity)
+        and (target.name not in marks or marks[target.name].state == "trying")
+    ]
+
+
+def _delivered(before: Mark | None) -> Mark:
+    now = datetime.datetime.now(datetime.UTC)
+    mark = before or Mark(since=now, next=now)
+    return mark.model_copy(update={"state": "delivered", "error": ""})
 
 
 def _waiting(found: dict[str, Any]) -> Waiting:
@@ -210,5 +238,4 @@ def _waiting(found: dict[str, Any]) -> Waiting:
             for key, text in data.items()
             if key.startswith(MARK_PREFIX)
         },
-        version=str(found["metadata"]["resourceVersion"]),
     )
