@@ -43,7 +43,7 @@ def labels(model: str, release: str, component: str, *, run: str | None = None) 
     Args:
         model: Name of the model.
         release: Id of the release.
-        component: What the object is part of: engine, download, checksum, collect, evaluation, record.
+        component: What the object is part of: engine, download, checksum, rehash, collect, evaluation, record.
         run: Dagster run that made it, for what is temporary.
     """
     found = {
@@ -67,7 +67,7 @@ def engine_name(model: str, track: Track) -> str:
     return model if track == "stable" else f"{model}-canary"
 
 
-def job_name(model: str, stage: Literal["download", "checksum", "collect", "evaluation"], key: str) -> str:
+def job_name(model: str, stage: Literal["download", "checksum", "collect", "evaluation", "rehash"], key: str) -> str:
     """Name of a stage's Job; `key` is what its work depends on: the weights' key, or the release.
 
     A name that is too long keeps its start and ends in its hash: cut off at its end, two keys could become one name,
@@ -93,6 +93,11 @@ def record_name(model: str, release: str) -> str:
 def state_name(model: str) -> str:
     """Name of the ConfigMap that says which release is stable and which is under trial."""
     return f"{model}.state"
+
+
+def validation_name(model: str) -> str:
+    """Name of the ConfigMap that holds what the model's last validation found."""
+    return f"{model}.validation"
 
 
 def alert_name(alert: str) -> str:

@@ -1,4 +1,4 @@
-"""The Jobs that work on the volume: download, checksum, collect.
+"""The Jobs that work on the volume: download, checksum, rehash, collect.
 
 Names are deterministic, so that a second run adopts what the first one made. The worker's exit codes say what has
 to happen next (see `llmops.worker.report`), and the Jobs act on them: a bad release or a full volume is not retried.
@@ -38,16 +38,25 @@ SLACK_SECONDS = 1800
 FINAL_EXIT_CODES = [1, 2, 3, 5]
 
 
-def download_job(release: Release, settings: Settings, run: str) -> Manifest:
+def download_job(
+    release: Release, settings: Settings, run: str, *, read_mb_per_second: float | None = None
+) -> Manifest:
     """The Job that brings a release's files to the volume: resumes what is staged, renames it when complete.
 
-    The hub's token is in its pod alone, as a file.
+    Files that are in place and wrong are replaced one by one. The hub's token is in its pod alone, as a file.
+
+    Args:
+        release: Whose files.
+        settings: Where.
+        run: Run that asks for it.
+        read_mb_per_second: Bound of reading what is in place, MB/s; None means none.
     """
     key = release.weights.key
     arguments = [
         "download",
         *_release_arguments(release),
         f"--staging={names.staging_path(release.model, key)}",
+        *_bound(read_mb_per_second),
     ]
     variables = [
         variable("HF_ENDPOINT", settings.hub_endpoint),
@@ -61,7 +70,7 @@ def download_job(release: Release, settings: Settings, run: str) -> Manifest:
         mounts.append(mount(TOKEN_VOLUME, TOKEN_MOUNT, read_only=True))
         volumes.append(_token_volume(token))
     limits = {
-        "activeDeadlineSeconds": _deadline(release.weights.size, SLOWEST_DOWNLOAD),
+        "activeDeadlineSeconds": _deadline(release.weights.size, _slowest(SLOWEST_DOWNLOAD, read_mb_per_second)),
         "backoffLimit": RETRIES,
         "podFailurePolicy": _failure_policy("FailJob"),
     }
@@ -70,10 +79,19 @@ def download_job(release: Release, settings: Settings, run: str) -> Manifest:
     return _job(name, labels, settings, limits, _pod(settings, arguments, variables, mounts, volumes))
 
 
-def checksum_job(release: Release, settings: Settings, shards: int, run: str) -> Manifest:
+def checksum_job(
+    release: Release, settings: Settings, shards: int, run: str, *, read_mb_per_second: float | None = None
+) -> Manifest:
     """The Job that reads every byte back and compares it, in as many pods as there are shards.
 
     A shard that finds a wrong file fails alone: the others go on, so that every wrong file is named at once.
+
+    Args:
+        release: Whose files.
+        settings: Where.
+        shards: How many pods.
+        run: Run that asks for it.
+        read_mb_per_second: Bound of all shards' reading together, MB/s; None means none.
     """
     arguments = [
         "checksum",
@@ -82,9 +100,10 @@ def checksum_job(release: Release, settings: Settings, shards: int, run: str) ->
         f"--run={run}",
         # The pages that a download left in this node's memory prove nothing about the volume.
         "--from-volume",
+        *_bound(read_mb_per_second and read_mb_per_second / shards),
     ]
     limits = {
-        "activeDeadlineSeconds": _deadline(release.weights.size, SLOWEST_READ),
+        "activeDeadlineSeconds": _deadline(release.weights.size, _slowest(SLOWEST_READ, read_mb_per_second)),
         "completionMode": "Indexed",
         "completions": shards,
         "parallelism": shards,
@@ -93,6 +112,31 @@ def checksum_job(release: Release, settings: Settings, shards: int, run: str) ->
     }
     labels = names.labels(release.model, release.id, "checksum", run=run)
     name = names.job_name(release.model, "checksum", release.weights.key)
+    pod = _pod(settings, arguments, [], [_pins_mount()], [_pins_volume(release)])
+    return _job(name, labels, settings, limits, pod)
+
+
+def rehash_job(release: Release, settings: Settings, run: str, *, read_mb_per_second: float) -> Manifest:
+    """The Job that reads what serves back from the volume, no faster than told.
+
+    One pod, however large the weights are: more of them would not be faster within the same bound. Its name has the
+    run's, so that each validation reads anew, and one that is run again adopts what it has begun.
+
+    Args:
+        release: Whose files.
+        settings: Where.
+        run: Run that asks for it.
+        read_mb_per_second: Bound of the reading, MB/s.
+    """
+    arguments = ["rehash", *_release_arguments(release), f"--run={run}", "--from-volume", *_bound(read_mb_per_second)]
+    limits = {
+        # What is found wrong is read once more.
+        "activeDeadlineSeconds": _deadline(2 * release.weights.size, _slowest(SLOWEST_READ, read_mb_per_second)),
+        "backoffLimit": RETRIES,
+        "podFailurePolicy": _failure_policy("FailJob"),
+    }
+    labels = names.labels(release.model, release.id, "rehash", run=run)
+    name = names.job_name(release.model, "rehash", f"{release.weights.key}-{run[:8]}")
     pod = _pod(settings, arguments, [], [_pins_mount()], [_pins_volume(release)])
     return _job(name, labels, settings, limits, pod)
 
@@ -125,6 +169,15 @@ def _release_arguments(release: Release) -> list[str]:
         f"--root={names.VOLUME_MOUNT}",
         f"--target={names.weights_path(release.model, release.weights.key)}",
     ]
+
+
+def _bound(mb_per_second: float | None) -> list[str]:
+    return [f"--max-mb-per-s={mb_per_second:g}"] if mb_per_second else []
+
+
+def _slowest(speed: float, mb_per_second: float | None) -> float:
+    """Bytes per second below which work is given up, where it is held to a bound of its own."""
+    return min(speed, mb_per_second * 1e6 / 2) if mb_per_second else speed
 
 
 def _deadline(size: int, slowest: float) -> int:

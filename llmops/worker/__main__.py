@@ -64,6 +64,8 @@ def _parser() -> argparse.ArgumentParser:
     checksum.add_argument("--verify-only", action="store_true", help="compare, and write nothing to the volume")
 
     rehash = command("rehash", _rehash, "Check verified weights against their manifest's BLAKE3.")
+    rehash.add_argument("--release", type=Path, help="the release, JSON: what the manifest finds is held against it")
+    rehash.add_argument("--run", dest="run_id", default="", help="who asks, for what is kept")
     collect = command("collect", _collect, "Delete weights of a model that are not kept.")
     collect.add_argument("--model", required=True, help="name of the model")
     collect.add_argument("--keep", nargs="*", default=[], metavar="KEY", help="folders to keep")
@@ -73,13 +75,15 @@ def _parser() -> argparse.ArgumentParser:
         one.add_argument("--release", type=Path, required=True, help="the release, JSON")
     for one in (download, checksum, rehash):
         one.add_argument("--target", required=True, help="folder of the weights, relative to the root")
+    for one in (download, checksum, rehash):
+        one.add_argument("--max-mb-per-s", type=float, help="bound of the speed of reading the volume, MB/s")
     for one in (checksum, rehash):
-        one.add_argument("--max-mb-per-s", type=float, help="bound of the reading speed, MB/s")
         one.add_argument("--from-volume", action="store_true", help="drop this node's page cache of the files first")
     return parser
 
 
 def _download(options: argparse.Namespace) -> Result:
+    from llmops.worker.checksum import Reading
     from llmops.worker.download import download  # huggingface_hub is slow to import.
     from llmops.worker.files import inside
     from llmops.worker.pins import read_pins
@@ -91,6 +95,7 @@ def _download(options: argparse.Namespace) -> Result:
         staging=inside(options.root, options.staging),
         target=inside(options.root, options.target),
         token_file=Path(token_path) if token_path else None,
+        reading=Reading(options.max_mb_per_s),
     )
 
 
@@ -112,10 +117,14 @@ def _checksum(options: argparse.Namespace) -> Result:
 
 
 def _rehash(options: argparse.Namespace) -> Result:
-    from llmops.worker.checksum import Reading, rehash
+    from llmops.worker.checksum import Reading, rehash, revalidate
     from llmops.worker.files import inside
+    from llmops.worker.pins import read_pins
 
-    return rehash(inside(options.root, options.target), Reading(options.max_mb_per_s, options.from_volume))
+    target, reading = inside(options.root, options.target), Reading(options.max_mb_per_s, options.from_volume)
+    if options.release is None:
+        return rehash(target, reading)
+    return revalidate(target, read_pins(options.release), reading, run=options.run_id)
 
 
 def _collect(options: argparse.Namespace) -> Result:

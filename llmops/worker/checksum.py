@@ -15,7 +15,7 @@ from llmops.worker import manifest
 from llmops.worker.hashing import cores, evict, hash_file, pool
 from llmops.worker.inspecting import extras, inspect
 from llmops.worker.pins import FilePin, Pins, shards
-from llmops.worker.report import Pace, Problem, Progress, Result, WorkerError
+from llmops.worker.report import Pace, Problem, Progress, Result, WorkerError, emit
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,31 @@ def checksum(target: Path, pins: Pins, shard: Shard, reading: Reading, *, record
         verified = manifest.merge(target, pins, run=shard.run, of=shard.of, verified_at=_now())
     details = figures | {"files": len(files), "shard": shard.index, "of": shard.of, "verified": verified}
     return _judged("checksum", target, problems, details, f"{len(files)} files are as pinned")
+
+
+def revalidate(target: Path, pins: Pins, reading: Reading, *, run: str) -> Result:
+    """Compare the files with the manifest (`rehash`), and with the pins where that has nothing good to say.
+
+    What the manifest says is wrong is read once more and compared with its pin: a manifest can rot, too, and what
+    people are woken up for, and what is fetched again, was seen twice. A manifest that is missing, or that is not
+    these pins', is written anew where all files are right.
+
+    Args:
+        target: The weights folder.
+        pins: The files that have to be there, and no others.
+        reading: How to read them.
+        run: Who asks, for the parts that are kept.
+
+    Raises:
+        OSError: The volume cannot be read or written.
+    """
+    kept = manifest.read_manifest(target)
+    if kept is not None and kept.get("pins") == pins.hash:
+        result = rehash(target, reading)
+        if result.kind == "ok":
+            return result
+        emit("mismatch", message=f"{result.message}; what is wrong is compared with its pin")
+    return checksum(target, pins, Shard(run=run), reading)
 
 
 def rehash(target: Path, reading: Reading) -> Result:

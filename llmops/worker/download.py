@@ -2,18 +2,21 @@
 
 What lies in the staging folder under its own name has been hashed and was right. What is on its way lies in
 `.cache` below it. So a second run trusts the names, continues the parts, and fetches the rest.
+
+A folder that is in place already and was found wrong is set right where it is: engines may be serving from it.
 """
 
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 from pathlib import Path
 
 from llmops.worker import manifest
-from llmops.worker.files import TRASH_PREFIX, locked, size_of, sync_folder
+from llmops.worker.checksum import Reading
+from llmops.worker.files import locked, size_of, sync_folder
 from llmops.worker.pins import FilePin, Pins
+from llmops.worker.repair import set_aside
 from llmops.worker.report import Progress, Result, WorkerError
 
 LOCK_WAIT_SECONDS = 60.0  # A pod that is being deleted has at most this long to let go.
@@ -22,7 +25,15 @@ MARGIN_BYTES = 16 << 20
 WORK_FOLDER = ".cache"  # Below staging; no pinned file may lie in it (see pins.unsafe_path).
 
 
-def download(pins: Pins, *, root: Path, staging: Path, target: Path, token_file: Path | None) -> Result:
+def download(
+    pins: Pins,
+    *,
+    root: Path,
+    staging: Path,
+    target: Path,
+    token_file: Path | None,
+    reading: Reading = Reading(),  # noqa: B008 - immutable
+) -> Result:
     """Make sure that `target` holds the release's files.
 
     Args:
@@ -31,6 +42,7 @@ def download(pins: Pins, *, root: Path, staging: Path, target: Path, token_file:
         staging: Folder to write to, on the same volume as `target`.
         target: Folder of the weights; appears when it is complete.
         token_file: File with the hub token, if one is needed.
+        reading: How files are read that are in place, to tell which of them are wrong.
 
     Raises:
         WorkerError: With the kind that says what has to happen next.
@@ -51,16 +63,20 @@ def download(pins: Pins, *, root: Path, staging: Path, target: Path, token_file:
 
         (staging / WORK_FOLDER).mkdir(parents=True, exist_ok=True)
         hub = Hub(pins, staging / WORK_FOLDER, token_file)
-        missing = _missing(pins, staging)
-        # A folder that a check found wrong: its right files are linked, and cost no space.
-        old = target if target.is_dir() else None
-        absent = {file.path: file.size - hub.received(file) for file in missing}
-        linked = {file.path for file in missing if old and size_of(old / file.path) == file.size}
-        _need_space(root, sum(size for path, size in absent.items() if path not in linked))
-        with Progress(pins.size, done=pins.size - sum(absent.values())) as progress:
-            fetch_all(missing, hub, staging, old, progress)
-        _publish(staging, target)
-        return Result("download", "ok", f"{target.name}: {len(pins.files)} files", details=progress.figures())
+        in_place = target.is_dir()
+        missing = set_aside(target, pins, reading) if in_place else _missing(pins, staging)
+        absent = sum(file.size - hub.received(file) for file in missing)
+        _need_space(root, absent)
+        with Progress(pins.size, done=pins.size - absent) as progress:
+            fetch_all(missing, hub, target if in_place else staging, progress)
+        if in_place:
+            shutil.rmtree(staging)
+            manifest.forget(target)
+            message = f"{target.name}: {len(missing)} of {len(pins.files)} files were wrong and are fetched again"
+        else:
+            _publish(staging, target)
+            message = f"{target.name}: {len(pins.files)} files"
+        return Result("download", "ok", message, details=progress.figures())
 
 
 def _complete(target: Path, pins: Pins) -> bool:
@@ -86,16 +102,12 @@ def _need_space(root: Path, missing: int) -> None:
 
 
 def _publish(staging: Path, target: Path) -> None:
-    """Move the complete folder to its name; what stood there was wrong and goes."""
+    """Move the complete folder to its name."""
     shutil.rmtree(staging / WORK_FOLDER)
     for parent, _, _ in os.walk(staging):
         sync_folder(Path(parent))
     target.parent.mkdir(parents=True, exist_ok=True)
     manifest.forget(target)
-    aside = target.with_name(f"{TRASH_PREFIX}{target.name}.{secrets.token_hex(4)}")
-    if target.exists():
-        target.rename(aside)
     staging.rename(target)
     sync_folder(target.parent)
     sync_folder(staging.parent)
-    shutil.rmtree(aside, ignore_errors=True)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 import threading
 from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 
-from llmops.worker.files import size_of, sync_folder
-from llmops.worker.hashing import hash_file
+from llmops.worker.files import sync_folder
 from llmops.worker.pins import FilePin
 from llmops.worker.report import Progress, emit
 from llmops.worker.transfer import Cancelled, Hub
@@ -18,14 +16,15 @@ from llmops.worker.transfer import Cancelled, Hub
 CONNECTIONS = 8  # Files at once: enough to fill a network with the hub's speed per connection.
 
 
-def fetch_all(files: Sequence[FilePin], hub: Hub, staging: Path, old: Path | None, progress: Progress) -> None:
-    """Bring files into the staging folder, each hashed and right; the first that fails stops the others.
+def fetch_all(files: Sequence[FilePin], hub: Hub, folder: Path, progress: Progress) -> None:
+    """Bring files into a folder, each hashed and right before it gets its name; the first that fails stops the others.
+
+    A file that stood under that name is replaced in one step: who has it open goes on with it.
 
     Args:
         files: The files that are not there yet.
         hub: Where they come from.
-        staging: The folder.
-        old: A folder with files of the same pins, some of them wrong: the right ones are taken from it.
+        folder: The folder.
         progress: Told of every byte.
 
     Raises:
@@ -37,12 +36,8 @@ def fetch_all(files: Sequence[FilePin], hub: Hub, staging: Path, old: Path | Non
     def one(file: FilePin) -> None:
         if stop.is_set():
             raise Cancelled
-        received = hub.received(file)
-        if old and _taken_over(file, old, hub.part(file)):
-            progress.add(file.size - received)
-        else:
-            _fetch(file, hub, progress, stop)
-        _into_place(hub.part(file), staging / file.path)
+        _fetch(file, hub, progress, stop)
+        _into_place(hub.part(file), folder / file.path)
         emit("file", path=file.path, bytes=file.size)
 
     with ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="fetch") as threads:
@@ -74,23 +69,6 @@ def _fetch(file: FilePin, hub: Hub, progress: Progress, stop: threading.Event) -
         if not resumed:
             found.append(digest)
     raise hub.served_other_bytes(file, found[-1])
-
-
-def _taken_over(file: FilePin, old: Path, part: Path) -> bool:
-    """Take a file from a folder that a check found wrong, where this file of it is right."""
-    source = old / file.path
-    if size_of(source) != file.size:
-        return False
-    name = "sha256" if file.sha256 else "git_sha1"
-    if hash_file(source, [name])[name] != (file.sha256 or file.git_sha1):
-        return False
-    part.parent.mkdir(parents=True, exist_ok=True)
-    part.unlink(missing_ok=True)
-    try:
-        os.link(source, part)
-    except OSError:
-        shutil.copyfile(source, part)  # A file system without hard links.
-    return True
 
 
 def _into_place(part: Path, final: Path) -> None:

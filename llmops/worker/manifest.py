@@ -121,11 +121,12 @@ def sums(folder: str, digests: dict[str, str]) -> str:
 
 
 def read_manifest(target: Path) -> dict[str, Any] | None:
-    """The manifest of a weights folder; None if it is not verified."""
+    """The manifest of a weights folder; None if it is not verified, or the manifest itself is spoilt."""
     try:
-        return json.loads(manifest_path(target).read_bytes())
-    except FileNotFoundError:
+        found = json.loads(manifest_path(target).read_bytes())
+    except (FileNotFoundError, ValueError):
         return None
+    return found if isinstance(found, dict) and {"pins", "files"} <= found.keys() else None
 
 
 def withdraw(target: Path) -> None:
