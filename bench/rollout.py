@@ -17,6 +17,7 @@ from llmops import names
 from llmops.cli.rollouts import run_rollout
 from llmops.cluster.client import Cluster
 from llmops.evaluation.endpoint import Endpoint
+from llmops.evaluation.proving import prove
 from llmops.manifests.engine import deployment, disruption_budget, service
 from llmops.manifests.jobs import checksum_job, download_job
 from llmops.manifests.records import pins_config_map
@@ -28,7 +29,6 @@ from llmops.sandbox.sandbox import ENGINE_PROGRAM, Sandbox
 from llmops.sandbox.seeding import ENGINE_IMAGE, ENGINE_TAG
 from llmops.sandbox.weights import make_model
 from llmops.settings import SETTINGS_VARIABLE, Settings, load_settings
-from llmops.stages.endpoints import prove
 from llmops.stages.pinning import pin
 from llmops.stages.platform import Platform
 

@@ -62,10 +62,21 @@ class Cluster:
         """The settings that the cluster was found by."""
         return self._transport.settings
 
+    @property
+    def is_around(self) -> bool:
+        """Whether this process runs in a pod of this very cluster, by whose account it talks to it."""
+        return self.settings.kubeconfig is None and in_pod()
+
     def patient(self, seconds: float) -> Cluster:
         """The same connection with calls that give up after `seconds` against an API server that is away."""
         other = copy.copy(self._transport)
         other.patience = seconds
+        return Cluster(other, self.namespace)
+
+    def guarded(self, guard: Callable[[], None]) -> Cluster:
+        """The same connection, which asks before each attempt at a change; what `guard` raises keeps it from it."""
+        other = copy.copy(self._transport)
+        other.guard = guard
         return Cluster(other, self.namespace)
 
     def version(self) -> str:
@@ -241,7 +252,15 @@ class Cluster:
         brief = self.patient(min(LIST_SECONDS, self._transport.patience))
         return Watch(self._transport, found, place, query, lambda: brief._list(found, query, place), timeout)
 
-    def logs(self, pod: str, *, container: str | None = None, tail: int | None = None, previous: bool = False) -> str:
+    def logs(
+        self,
+        pod: str,
+        *,
+        container: str | None = None,
+        tail: int | None = None,
+        previous: bool = False,
+        limit: int | None = None,
+    ) -> str:
         """Read what a container wrote.
 
         Args:
@@ -249,8 +268,14 @@ class Cluster:
             container: None means the pod's only one.
             tail: Only so many last lines.
             previous: Of the container's instance before this one.
+            limit: Only so many bytes.
         """
-        query = {"container": container, "tailLines": tail, "previous": str(previous).lower()}
+        query = {
+            "container": container,
+            "tailLines": tail,
+            "previous": str(previous).lower(),
+            "limitBytes": limit,
+        }
         answer = self._transport.request(
             "GET",
             kind_of("Pod").path(self.namespace, pod, "log"),
@@ -319,13 +344,11 @@ class Cluster:
             return
 
     def endpoint(self, service_name: str, port: int) -> str:
-        """Base URL of a Service: by its name inside the cluster, else by its cluster address.
+        """Base URL of a Service by its cluster address, which needs no DNS.
 
         Raises:
             ClusterCannot: There is no such Service, or it has no address.
         """
-        if in_pod():
-            return f"http://{service_name}.{self.namespace}.svc:{port}"
         service = self.get("Service", service_name)
         address = ((service or {}).get("spec") or {}).get("clusterIP")
         if address in (None, "", "None"):

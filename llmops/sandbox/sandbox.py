@@ -28,6 +28,8 @@ STORAGE_CLASS = "sandbox"
 WORKER_IMAGE = f"ghcr.io/llmops-dev/worker:{__version__}"
 ENGINE_PROGRAM = ("{python}", "-m", "llmops.sandbox.engine", "--host", "{pod_ip}")
 WORKER_PROGRAM = ("{python}", "-m", "llmops.worker")
+EVALUATION_IMAGE = f"ghcr.io/llmops-dev/evaluation:{__version__}"
+EVALUATION_PROGRAM = ("{python}", "-m", "llmops.evaluation.remote")
 
 
 def default_folder(name: str = "sandbox") -> Path:
@@ -99,12 +101,18 @@ class Sandbox:
             serves.unlink(missing_ok=True)
         self.agent.start([sys.executable, "-m", "llmops.sandbox.agent", "--dir", self.folder])
         self.images.add(WORKER_IMAGE.rsplit(":", 1)[0], __version__, WORKER_PROGRAM)
+        self.images.add(EVALUATION_IMAGE.rsplit(":", 1)[0], __version__, EVALUATION_PROGRAM)
         self._write_settings()
         self._write_dagster_home()
         # What the API server says of nodes may be of the time before; that the agent serves is of now.
         _wait(serves.exists, self.agent, 30)
         self._wait_for_nodes()
         return plane
+
+    def pod_settings(self) -> dict[str, object]:
+        """The settings of llmops in the sandbox's pods: their account is their own."""
+        content: dict[str, object] = json.loads(self.settings_file.read_text())
+        return {key: value for key, value in content.items() if key != "kubeconfig"}
 
     def down(self, *, erase: bool = False) -> None:
         """Stop all processes, those of pods included.
@@ -154,6 +162,7 @@ class Sandbox:
             "storage_class": STORAGE_CLASS,
             "storage": "100Gi",
             "worker_image": WORKER_IMAGE,
+            "evaluation_image": EVALUATION_IMAGE,
             "hub_endpoint": self.url("hub"),
             "registry_mirrors": {"docker.io": self.url("registry"), "ghcr.io": self.url("registry")},
             "models_dir": str(self.project / "models"),

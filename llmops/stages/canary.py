@@ -14,13 +14,14 @@ from llmops.preflight.snapshot import take_snapshot
 from llmops.preflight.strategy import choose_strategy
 from llmops.releases.release import Release
 from llmops.stages.cleanup import lend_replica, release_of, remove_canary
-from llmops.stages.endpoints import endpoint_of, prove
+from llmops.stages.measuring import Target, measuring_of
 from llmops.stages.outcomes import CanaryOutcome, ChecksumOutcome, EvaluationOutcome
 from llmops.stages.platform import Platform
 from llmops.stages.trial import GONE_SECONDS, Trial, trial
 
 # How long a canary may outlive the run that made it before it is taken for forgotten.
 LIFETIME = datetime.timedelta(hours=6)
+PROOF_SECONDS = 30.0
 
 
 def canary(
@@ -60,13 +61,12 @@ def _deploy(current: Trial, release: Release) -> CanaryOutcome:
         # A GPU that stable lends is free when the requests on it have ended.
         allow_pending_seconds=ALLOW_PENDING_SECONDS + (0 if surge else grace_seconds(release)),
     )
-    endpoint = endpoint_of(current.platform, release, "canary")
-    text = prove(endpoint, timeout=30)
+    target = Target(release, "canary")
+    text = measuring_of(current, target).prove(target, timeout=PROOF_SECONDS)
     seconds = round(time.monotonic() - started, 2)
     current.log(f"{name} answered after {seconds} s: {text[:80]!r}")
-    return CanaryOutcome(
-        model=release.model, release=release.id, url=endpoint.base_url, ready_seconds=seconds, surge=surge
-    )
+    url = current.cluster.endpoint(name, names.ENGINE_PORT)
+    return CanaryOutcome(model=release.model, release=release.id, url=url, ready_seconds=seconds, surge=surge)
 
 
 def _place(current: Trial, release: Release) -> bool:

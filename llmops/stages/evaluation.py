@@ -5,13 +5,11 @@ from collections.abc import Generator
 import dagster as dg
 
 from llmops.evaluation import plots, report
-from llmops.evaluation.endpoint import Progress
-from llmops.evaluation.evaluate import compare, measure
 from llmops.evaluation.gates import decide
 from llmops.evaluation.measurements import Measurements
 from llmops.evaluation.suites import load_suites
 from llmops.releases.release import Release
-from llmops.stages.endpoints import endpoint_of
+from llmops.stages.measuring import Target, measuring_of
 from llmops.stages.outcomes import CanaryOutcome, EvaluationOutcome
 from llmops.stages.platform import Platform
 from llmops.stages.trial import Trial, failure, trial
@@ -52,27 +50,18 @@ def _evaluate(current: Trial, release: Release) -> EvaluationOutcome:
         return before
     spec = release.evaluation
     suites = load_suites(current.settings.evals_dir, spec.suites)
-    endpoint = endpoint_of(current.platform, release, "canary")
+    target = Target(release, "canary")
+    measuring = measuring_of(current, target)
     stable_id = current.records.state(release.model).stable
     stable: Measurements | None = None
     if stable_id and any(gate.relative for gate in spec.gates):
         current.log(f"compared with stable {stable_id} on the same cases, and in turns under load")
-        other = endpoint_of(current.platform, current.records.release(release.model, stable_id), "stable")
-        measured, stable = compare(endpoint, other, suites, spec.concurrency, progress(current))
+        other = Target(current.records.release(release.model, stable_id), "stable")
+        measured, stable = measuring.compare(target, other, suites, spec)
     else:
-        measured = measure(endpoint, suites, spec.concurrency, progress(current))
+        measured = measuring.measure(target, suites, spec)
     verdict = decide(spec, measured, stable)
     return EvaluationOutcome(model=release.model, release=release.id, verdict=verdict, canary=measured, stable=stable)
-
-
-def progress(current: Trial) -> Progress:
-    """Tell how far a suite is, at its quarters."""
-
-    def tell(suite: str, done: int, total: int) -> None:
-        if done == total or (total >= 4 and done % (total // 4) == 0):
-            current.log(f"{suite}: {done} of {total} requests")
-
-    return tell
 
 
 def _metadata(outcome: EvaluationOutcome) -> dict[str, dg.MetadataValue]:

@@ -7,22 +7,15 @@ import dagster as dg
 
 from llmops import names
 from llmops.cluster.wait import ALLOW_PENDING_SECONDS, wait_for_rollout
-from llmops.errors import BadRelease, MeasurementFailed
-from llmops.evaluation.evaluate import probe
+from llmops.errors import BadRelease
 from llmops.manifests.engine import grace_seconds, objects, progress_seconds
 from llmops.releases.release import Release
 from llmops.stages.cleanup import remove_canary
 from llmops.stages.collecting import collect_weights
-from llmops.stages.endpoints import PROBE_SECONDS, endpoint_of
+from llmops.stages.measuring import Target, measuring_of
 from llmops.stages.outcomes import CanaryOutcome, EvaluationOutcome, PromotionOutcome
 from llmops.stages.platform import Platform
 from llmops.stages.trial import GONE_SECONDS, Trial, trial
-
-PROOFS = 3
-PROBE_EVERY_SECONDS = 0.5
-# One completion may fail for a reason of its own. An engine that fails each third never fails twice in a row, and is
-# none to serve users with.
-TOLERATED_FAILURES = 1
 
 
 def promotion(
@@ -87,30 +80,9 @@ def _drain_seconds(current: Trial, stable: str | None) -> int:
 
 def _watch(current: Trial, release: Release) -> None:
     """Prove the rolled out release with completions through the Service, and go on for the stabilization window."""
-    endpoint = endpoint_of(current.platform, release, "stable")
-    proofs = failures = 0
-    reached = time.monotonic()
-    deadline = reached + release.rollout.stabilization_seconds
-    while proofs < PROOFS or time.monotonic() < deadline:
-        # First, as a pod that died says more than the connections that were cut or refused because of it.
-        _check_pods(current, release)
-        try:
-            probe(endpoint, timeout=PROBE_SECONDS)
-        except MeasurementFailed:
-            if time.monotonic() > reached + PROBE_SECONDS:
-                raise
-        except BadRelease as error:
-            failures += 1
-            if failures > TOLERATED_FAILURES:
-                raise
-            current.log(f"a completion failed in the stabilization window: {error}")
-        else:
-            proofs += 1
-            reached = time.monotonic()
-            if proofs < PROOFS:
-                continue
-        time.sleep(PROBE_EVERY_SECONDS)
-    _check_pods(current, release)
+    target = Target(release, "stable")
+    seconds = release.rollout.stabilization_seconds
+    measuring_of(current, target).watch(target, seconds=seconds, check=lambda: _check_pods(current, release))
 
 
 def _check_pods(current: Trial, release: Release) -> None:

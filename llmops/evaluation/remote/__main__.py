@@ -1,0 +1,84 @@
+"""`python -m llmops.evaluation.remote`: what runs in the Jobs that measure inside the cluster."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from llmops.errors import LlmopsError
+from llmops.evaluation.evaluate import compare, measure
+from llmops.evaluation.proving import prove, watch
+from llmops.evaluation.remote.answer import Answer, write_answer
+from llmops.evaluation.remote.ending import CRASH, TERMINATION_BYTES, Ending
+from llmops.evaluation.remote.order import PART, Order, unpack
+from llmops.evaluation.telling import quarters
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Carry out the order; returns the exit code (see `ending`)."""
+    parser = argparse.ArgumentParser(prog="python -m llmops.evaluation.remote", description=__doc__)
+    parser.add_argument("--order", type=Path, required=True, help="folder with the parts of the order")
+    parser.add_argument("--termination-log", type=Path, help="file for the result, at most 4,096 bytes")
+    options = parser.parse_args(arguments)
+    ending = _run(options.order)
+    _say(**ending.event())
+    if options.termination_log is not None:
+        options.termination_log.write_bytes(ending.model_dump_json().encode()[:TERMINATION_BYTES])
+    return ending.exit_code
+
+
+def _run(folder: Path) -> Ending:
+    try:
+        order = unpack((path.name, path.read_bytes()) for path in folder.glob(f"{PART}*"))
+        answer = _carry_out(order)
+        lines, seal = write_answer(answer)
+    except LlmopsError as error:
+        return Ending.of(error)
+    except Exception as error:  # noqa: BLE001 - the last frame: what it was has to reach the termination log
+        traceback.print_exc()
+        return Ending(exit_code=CRASH, message=f"a bug of llmops: {type(error).__name__}: {error}"[:1000])
+    for line in lines:
+        sys.stdout.write(f"{line}\n")
+    return Ending(exit_code=0, message=f"{order.task}: done", seal=seal)
+
+
+def _carry_out(order: Order) -> Answer:
+    engine = order.engine.endpoint()
+    match order.task:
+        case "measure":
+            return Answer(measurements=(measure(engine, order.suites, order.evaluation.concurrency, quarters(_tell)),))
+        case "compare":
+            assert order.other is not None
+            found = compare(engine, order.other.endpoint(), order.suites, order.evaluation.concurrency, quarters(_tell))
+            return Answer(measurements=found)
+        case "prove":
+            return Answer(text=prove(engine, timeout=order.seconds))
+        case "watch":
+            watch(engine, seconds=order.seconds, check=lambda: _say(event="asking"), say=_tell)
+            return Answer()
+
+
+def _tell(line: str) -> None:
+    _say(event="log", message=line)
+
+
+def _say(**event: Any) -> None:
+    sys.stdout.write(json.dumps(event) + "\n")
+    sys.stdout.flush()
+
+
+def _terminated(*_: object) -> None:
+    # Process 1 of a container has no default action for SIGTERM. Nothing needs tidying.
+    os._exit(128 + signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _terminated)
+    sys.exit(main())

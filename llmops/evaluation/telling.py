@@ -1,0 +1,17 @@
+"""How far a measurement is, in lines for people."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from llmops.evaluation.endpoint import Progress
+
+
+def quarters(say: Callable[[str], None]) -> Progress:
+    """Tell how far a suite is at its quarters; `say` gets a line."""
+
+    def tell(suite: str, done: int, total: int) -> None:
+        if done == total or (total >= 4 and done % (total // 4) == 0):
+            say(f"{suite}: {done} of {total} requests")
+
+    return tell

@@ -1,0 +1,151 @@
+"""The Job that measures engines from inside the cluster, and the ConfigMaps with what it is told to do.
+
+It needs no rights: its order is mounted, the engines' API keys are in its environment, its answer is in its log.
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime
+from collections.abc import Mapping, Sequence
+
+from llmops import names
+from llmops.catalog.spec import SecretKey
+from llmops.manifests import pods
+from llmops.manifests.pods import TEMPORARY_MOUNT, Manifest, mount, variable
+from llmops.settings import Settings
+
+COMPONENT = "evaluation"
+ORDER_VOLUME = "order"
+ORDER_MOUNT = "/etc/llmops-order"
+RETRIES = 2
+LIFETIME = datetime.timedelta(hours=6)
+FINISHED_SECONDS = 3600
+"""How long a finished Job is kept: a run that was interrupted and goes on still finds its answer."""
+REQUESTS = {"cpu": "500m", "memory": "512Mi"}
+MEMORY_LIMIT = "2Gi"
+# Exit codes that a retry does not change, see `llmops.evaluation.remote.ending`. A measurement that failed was tried
+# again within its own bounds.
+FINAL_EXIT_CODES = [1, 2, 3, 5, 6]
+
+
+def order_names(job: str, parts: int) -> list[str]:
+    """Names of the ConfigMaps with a Job's order."""
+    return [f"{job}-{index}" for index in range(parts)]
+
+
+def evaluation_job(
+    name: str,
+    labels: Mapping[str, str],
+    parts: int,
+    keys: Mapping[str, SecretKey],
+    settings: Settings,
+    expires_at: datetime.datetime,
+) -> Manifest:
+    """The Job, suspended: its order can belong to it only once it is there.
+
+    Args:
+        name: Its name.
+        labels: Of the model, the release and the run.
+        parts: How many ConfigMaps its order takes.
+        keys: Variable -> the API key that it holds.
+        settings: Where, and which image.
+        expires_at: When it is taken for forgotten.
+    """
+    container: Manifest = {
+        "name": names.EVALUATION_CONTAINER,
+        "image": settings.evaluation_image,
+        "imagePullPolicy": "IfNotPresent",
+        "args": [f"--order={ORDER_MOUNT}", f"--termination-log={names.TERMINATION_LOG}"],
+        "env": [
+            variable("HOME", TEMPORARY_MOUNT),
+            *({"name": key, "valueFrom": {"secretKeyRef": _reference(secret)}} for key, secret in sorted(keys.items())),
+        ],
+        "resources": {"requests": dict(REQUESTS), "limits": {"memory": MEMORY_LIMIT}},
+        "volumeMounts": [
+            mount(pods.TEMPORARY_VOLUME, TEMPORARY_MOUNT),
+            mount(ORDER_VOLUME, ORDER_MOUNT, read_only=True),
+        ],
+        "terminationMessagePath": names.TERMINATION_LOG,
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "securityContext": pods.container_security(),
+    }
+    sources = [{"configMap": {"name": each}} for each in order_names(name, parts)]
+    pod: Manifest = {
+        "restartPolicy": "Never",
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "securityContext": pods.pod_security(),
+        "containers": [container],
+        "volumes": [
+            pods.empty_volume(pods.TEMPORARY_VOLUME),
+            {"name": ORDER_VOLUME, "projected": {"sources": sources}},
+        ],
+    }
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {
+            "name": name,
+            "namespace": settings.namespace,
+            "labels": dict(labels),
+            "annotations": {names.EXPIRES_ANNOTATION: expires_at.isoformat(timespec="seconds")},
+        },
+        "spec": {
+            "suspend": True,
+            "activeDeadlineSeconds": int(LIFETIME.total_seconds()),
+            "backoffLimit": RETRIES,
+            "podFailurePolicy": _failure_policy(),
+            # Two at once would each measure the other's load, too.
+            "podReplacementPolicy": "Failed",
+            "ttlSecondsAfterFinished": FINISHED_SECONDS,
+            "template": {"metadata": {"labels": dict(labels)}, "spec": pod},
+        },
+    }
+
+
+def order_config_maps(job: Manifest, parts: Sequence[tuple[str, bytes]]) -> list[Manifest]:
+    """The immutable ConfigMaps with a Job's order, which go with it.
+
+    Args:
+        job: The Job as the cluster has it.
+        parts: Name and content of each file.
+    """
+    meta = job["metadata"]
+    owner = {"apiVersion": job["apiVersion"], "kind": job["kind"], "name": meta["name"], "uid": meta["uid"]}
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {
+                "name": name,
+                "namespace": meta["namespace"],
+                "labels": dict(meta["labels"]),
+                "ownerReferences": [owner],
+            },
+            "immutable": True,
+            "binaryData": {key: base64.b64encode(content).decode()},
+        }
+        for name, (key, content) in zip(order_names(meta["name"], len(parts)), parts, strict=True)
+    ]
+
+
+def _reference(secret: SecretKey) -> Manifest:
+    return {"name": secret.name, "key": secret.key}
+
+
+def _failure_policy() -> Manifest:
+    """What becomes of a failed pod: a drained node is no failure, and what a retry can't change is final."""
+    return {
+        "rules": [
+            {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+            {
+                "action": "FailJob",
+                "onExitCodes": {
+                    "containerName": names.EVALUATION_CONTAINER,
+                    "operator": "In",
+                    "values": FINAL_EXIT_CODES,
+                },
+            },
+        ]
+    }
