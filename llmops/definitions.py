@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dagster as dg
 
+from llmops.automation.reaper import reaper
 from llmops.catalog.load import load_catalog
 from llmops.settings import load_settings
 from llmops.stages.assets import rollout_job, stage_assets
@@ -22,6 +23,9 @@ def defs() -> dg.Definitions:
     return dg.Definitions(
         assets=assets,
         jobs=[rollout_job(assets), rollback_job],
+        sensors=[reaper],
         resources={"platform": platform, "io_manager": RecordsIOManager(platform=platform)},
+        # Of what is materialized in the UI without naming a job, too.
+        executor=dg.in_process_executor,
         loggers={"console": console_logger},
     )

@@ -147,6 +147,30 @@ def history(model: Model, as_json: Json = False) -> None:
         show.history(records)
 
 
+@app.command()
+def reap(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be cleared away.")] = False,
+) -> None:
+    """Clear away what runs that are gone left behind: canaries, lent replicas, promotions half done."""
+    from llmops.automation import reaper
+    from llmops.cli.rollouts import instance
+
+    platform = _platform(None)
+
+    def say(line: str) -> None:
+        Console(stderr=True, soft_wrap=True).print(line, markup=False, highlight=False)
+
+    with instance() as known:
+        if dry_run:
+            for remains, decision in reaper.decisions(platform, lambda run: reaper.known_to_have_ended(known, run)):
+                if decision.act != "leave":
+                    typer.echo(f"{remains.model}: {decision.act}: {decision.why} ({', '.join(remains.unfinished)})")
+            return
+        for each in reaper.reap_all(platform, say, ended=lambda run: reaper.known_to_have_ended(known, run)):
+            reaper.note_death(known, each)
+            typer.echo(each.line)
+
+
 def _platform(model: str | None) -> Any:
     """The installation; a model that is named has to be in its catalog."""
     from llmops.stages.platform import Platform

@@ -64,6 +64,8 @@ def run_rollout(
         return Ended(Exit.CANCELLED, f"{model}: {run.failure}", record, run.run_id)
     if record is not None and record.run == run.run_id:
         return Ended(BY_VERDICT[record.verdict], f"{record.verdict}: {record.reason}", record, run.run_id)
+    if run.success and run.failure:
+        return Ended(by_name(run.kind), f"{model}: {run.failure}", None, run.run_id)
     if run.success:
         stable = records.state(model).stable
         return Ended(Exit.DONE, f"{model} {stable} serves already: nothing to do", None, run.run_id)
@@ -91,7 +93,7 @@ def run_rollback(records: Records, model: str, to: str | None) -> Ended:
 
 @dataclass(frozen=True)
 class _Run:
-    """A run of a job: whether it succeeded, and the failure that ended it."""
+    """A run of a job: whether it succeeded, and the failure that ended it, or why it was skipped."""
 
     run_id: str
     success: bool
@@ -106,14 +108,23 @@ def _run(job: str, config: dict[str, Any], model: str | None) -> _Run:
     # Named, or Dagster writes its whole event log to the terminal instead.
     config = config | {"loggers": {"console": {}}}
     tags = {REQUESTED_BY_TAG: f"{getpass.getuser()}@{socket.gethostname()} (llmops)"}
-    with _instance() as instance:
+    with instance() as known:
         result = definition.execute_in_process(
-            run_config=config, instance=instance, partition_key=model, tags=tags, raise_on_error=False
+            run_config=config, instance=known, partition_key=model, tags=tags, raise_on_error=False
         )
         for event in result.all_events:
             if event.event_type_value == "STEP_FAILURE":
                 return _failed(result.run_id, event.step_failure_data)
-        return _Run(result.run_id, result.success, "the run failed outside of its stages; see its log", "")
+            if event.event_type_value == "ASSET_OBSERVATION" and (why := _skipped(event.event_specific_data)):
+                return _Run(result.run_id, True, *why)
+        failure = "" if result.success else "the run failed outside of its stages; see its log"
+        return _Run(result.run_id, result.success, failure, "")
+
+
+def _skipped(data: Any) -> tuple[str, str] | None:
+    """Why the run was skipped, and the kind of it; None if what was observed is no reason."""
+    kind = data.asset_observation.metadata.get("error")
+    return (str(data.asset_observation.description), str(kind.value)) if kind else None
 
 
 def _failed(run: str, data: Any) -> _Run:
@@ -126,6 +137,6 @@ def _failed(run: str, data: Any) -> _Run:
     return _Run(run, False, data.error.to_string(), "")
 
 
-def _instance() -> dg.DagsterInstance:
+def instance() -> dg.DagsterInstance:
     """The Dagster instance of DAGSTER_HOME, whose UI then shows the run; else one that ends with this process."""
     return dg.DagsterInstance.get() if os.environ.get("DAGSTER_HOME") else dg.DagsterInstance.ephemeral()

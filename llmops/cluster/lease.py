@@ -24,6 +24,10 @@ RETRY_SECONDS = 1.0
 _log = logging.getLogger(__name__)
 
 
+class LeaseHeld(ClusterCannot):
+    """Another holder has the lease, and lives."""
+
+
 class RolloutLease:
     """The right to change what serves a model, held by one holder and renewed in a thread.
 
@@ -40,6 +44,8 @@ class RolloutLease:
         duration: Seconds without a renewal after which it runs out.
         renew_every: Seconds between renewals.
         on_lost: Called once, in the renewing thread, when the lease is lost.
+        ended: A holder that is known to have ended: what is left of its time is not waited for. It is looked at all
+            the same for as long as one who lives takes to renew.
     """
 
     def __init__(
@@ -52,16 +58,19 @@ class RolloutLease:
         duration: float = 15,
         renew_every: float = 5,
         on_lost: Callable[[], None] | None = None,
+        ended: str | None = None,
     ) -> None:
         self._cluster = cluster
         self._brief = cluster.patient(renew_every)
         self._model = model
-        self._name = names.lease_name(model)
+        self.name = names.lease_name(model)
+        """Of the Lease."""
         self._holder = holder
         self._release = release
         self._duration = duration
         self._renew_every = renew_every
         self._on_lost = on_lost
+        self._ended = ended
         self._valid_until = 0.0
         self._taken_away = False
         self._stopped = threading.Event()
@@ -71,7 +80,7 @@ class RolloutLease:
         """Take the lease, or join the same holder's, and go on renewing it until `stop`; held already, it stays so.
 
         Raises:
-            ClusterCannot: Another holder has it; says who and since when.
+            LeaseHeld: Another holder has it; says who and since when.
         """
         if self._thread is not None:
             if not self.lost():
@@ -104,7 +113,7 @@ class RolloutLease:
         self._end_renewals()
         if self.lost():
             return
-        current = self._cluster.get("Lease", self._name)
+        current = self._cluster.get("Lease", self.name)
         if current is None or _spec(current).get("holderIdentity") != self._holder:
             return
         change: Object = (
@@ -134,7 +143,7 @@ class RolloutLease:
         self.stop(give_up=True)
 
     def _take(self) -> None:
-        current = self._cluster.get("Lease", self._name)
+        current = self._cluster.get("Lease", self.name)
         if current is None:
             self._create()
             return
@@ -143,13 +152,13 @@ class RolloutLease:
         if holder == self._holder:
             self._change(self._cluster, current, self._renewal())
             return
-        if holder and (_is_live(spec) or self._is_renewed(current)):
+        if holder and ((holder != self._ended and is_live(spec)) or self._is_renewed(current)):
             raise self._refused(current)
         self._succeed(self._cluster, current)
 
     def _renew_once(self) -> bool:
         """Renew the lease; False if another holder has it, who is never pushed out here, dead or alive."""
-        current = self._brief.get("Lease", self._name)
+        current = self._brief.get("Lease", self.name)
         if current is None:
             self._create()
             return True
@@ -166,16 +175,16 @@ class RolloutLease:
     def _is_renewed(self, current: Object) -> bool:
         """Whether a lease that has run out by our clock is renewed all the same."""
         seen = version_of(current)
-        watch = self._cluster.open_watch("Lease", name=self._name, timeout=self._renew_every + RETRY_SECONDS)
+        watch = self._cluster.open_watch("Lease", name=self.name, timeout=self._renew_every + RETRY_SECONDS)
         return any(event.object and version_of(event.object) != seen for event in watch)
 
-    def _refused(self, current: Object) -> ClusterCannot:
+    def _refused(self, current: Object) -> LeaseHeld:
         spec = _spec(current)
         release = (current["metadata"].get("annotations") or {}).get(names.RELEASE_LABEL)
         what = f", for release {release}" if release else ""
-        return ClusterCannot(
+        return LeaseHeld(
             f"{self._model} is being rolled out by {spec.get('holderIdentity')} since {spec.get('acquireTime')}{what}"
-            f" (Lease {self._name} in namespace {self._cluster.namespace})",
+            f" (Lease {self.name} in namespace {self._cluster.namespace})",
             remedy="Wait until that run has ended, or end it; a dead run's lease runs out by itself.",
         )
 
@@ -197,7 +206,7 @@ class RolloutLease:
                 "apiVersion": "coordination.k8s.io/v1",
                 "kind": "Lease",
                 "metadata": {
-                    "name": self._name,
+                    "name": self.name,
                     "namespace": self._cluster.namespace,
                     "labels": {names.MODEL_LABEL: self._model},
                     "annotations": self._marks(),
@@ -216,7 +225,7 @@ class RolloutLease:
     def _change(self, cluster: Cluster, current: Object, spec: Object, marks: Object | None = None) -> None:
         """Change the lease if nobody else has since it was read."""
         meta = {"resourceVersion": version_of(current), "annotations": {**(marks or {}), **self._marks()}}
-        cluster.patch("Lease", self._name, {"metadata": meta, "spec": spec})
+        cluster.patch("Lease", self.name, {"metadata": meta, "spec": spec})
 
     def _renew(self) -> None:
         """Run in a thread: renew until stopped, lost or taken."""
@@ -246,13 +255,18 @@ def _spec(lease: Object) -> dict[str, Any]:
     return lease.get("spec") or {}
 
 
-def _is_live(spec: Object) -> bool:
-    """Whether a lease has not run out, by this machine's clock."""
+def run_out(spec: Object) -> dt.datetime | None:
+    """When a lease runs out, or has run out; None if nobody holds it."""
     renewed = spec.get("renewTime")
-    if not renewed:
-        return False
-    age = dt.datetime.now(dt.UTC) - dt.datetime.fromisoformat(str(renewed))
-    return age.total_seconds() <= float(spec.get("leaseDurationSeconds") or 0)
+    if not renewed or not spec.get("holderIdentity"):
+        return None
+    return dt.datetime.fromisoformat(str(renewed)) + dt.timedelta(seconds=float(spec.get("leaseDurationSeconds") or 0))
+
+
+def is_live(spec: Object) -> bool:
+    """Whether a lease has not run out, by this machine's clock."""
+    ends = run_out(spec)
+    return ends is not None and dt.datetime.now(dt.UTC) <= ends
 
 
 def _now() -> str:

@@ -9,7 +9,7 @@ import os
 import socket
 import ssl
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -56,6 +56,8 @@ class Transport:
     def __init__(self, settings: Settings, *, patience: float = PATIENCE_SECONDS) -> None:
         self.settings = settings
         self.patience = patience
+        self.guard: Callable[[], None] | None = None
+        """Asked before each attempt at a change; what it raises keeps the change from being made."""
         self._lock = threading.Lock()
         self._client = _load(settings)
 
@@ -114,6 +116,8 @@ class Transport:
     def _once(
         self, method: str, path: str, call: Call, query: Mapping[str, str] | None, body: object, content_type: str
     ) -> bytes:
+        if self.guard is not None and method != "GET":
+            self.guard()
         return self._send(method, path, call, query, body, content_type, stream=None).data
 
     def _send(

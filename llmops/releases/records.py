@@ -18,27 +18,31 @@ from llmops.cluster.client import Cluster
 from llmops.cluster.problems import AlreadyExists, NotFound
 from llmops.errors import BadInput
 from llmops.releases.release import Release
+from llmops.releases.standing import State, VerdictValue, ending, forgetting
 
-VerdictValue = Literal["Passed", "Failed", "Inconclusive"]
+Cause = Literal["judged", "cancelled", "died"]
 OutcomeT = TypeVar("OutcomeT", bound=BaseModel)
 
 STAGES = ("release", "weights", "checksum", "canary", "evaluation", "promotion")
 VERDICT_KEY = "verdict.json"
+OPEN_KEY = "open.json"
 LIVE_KEYS = ("stable", "previous", "candidate")
 
 
-class State(Strict):
-    """Which releases of a model matter now; each is a release id.
+class OpenTrial(Strict):
+    """A trial without a verdict yet: whoever finds it abandoned can say whose it was, and how far it got.
 
     Args:
-        stable: Serves users.
-        previous: Served before it; what a rollback goes back to.
-        candidate: Under trial, or the last that was.
+        run: Dagster run that is at it.
+        requested_by: Who or what asked for it.
+        stage: Last stage that took it up.
+        since: When that was.
     """
 
-    stable: str | None = None
-    previous: str | None = None
-    candidate: str | None = None
+    run: str
+    requested_by: str
+    stage: str
+    since: datetime.datetime
 
 
 class Record(Strict):
@@ -57,6 +61,9 @@ class Record(Strict):
     run: str = ""
     requested_by: str = ""
     finished: datetime.datetime
+    cause: Cause = Field(
+        "judged", description="judged: a stage or a gate decided; cancelled, died: nothing was decided on the release."
+    )
 
 
 class VerifiedWeights(Strict):
@@ -101,7 +108,7 @@ class Records:
     def state(self, model: str) -> State:
         """Which releases of the model are stable, previous and under trial."""
         found = self.cluster.get("ConfigMap", names.state_name(model))
-        return State.model_validate((found or {}).get("data") or {})
+        return State.read((found or {}).get("data") or {})
 
     def update_state(self, model: str, **changes: str | None) -> State:
         """Change some of the state; None removes."""
@@ -133,20 +140,31 @@ class Records:
         return Record.model_validate_json(text) if text else None
 
     def save_record(self, record: Record) -> None:
-        """Keep a verdict."""
+        """Keep a verdict; the trial is open no longer."""
         self._write(
             names.record_name(record.model, record.release),
             record.model,
             record.release,
-            {VERDICT_KEY: record.model_dump_json()},
+            {VERDICT_KEY: record.model_dump_json(), OPEN_KEY: None},
         )
+        self.update_state(record.model, **ending(record.release, record.verdict, record.stage))
+
+    def open_trial(self, model: str, release: str, trial: OpenTrial) -> None:
+        """Note that a stage of a run has taken the release's trial up."""
+        self._write(names.record_name(model, release), model, release, {OPEN_KEY: trial.model_dump_json()})
+
+    def opened(self, model: str, release: str) -> OpenTrial | None:
+        """The release's trial that has no verdict yet; None if there is none."""
+        text = self._data(names.record_name(model, release)).get(OPEN_KEY)
+        return OpenTrial.model_validate_json(text) if text else None
 
     def forget_trial(self, model: str, release: str) -> None:
         """Make the release one that was never tried: for `--retry`. What is known of its weights stays."""
-        forgotten: dict[str, str | None] = {VERDICT_KEY: None}
+        forgotten: dict[str, str | None] = {VERDICT_KEY: None, OPEN_KEY: None}
         for stage in STAGES[1:]:
             forgotten |= {f"{stage}.json": None, f"{stage}.seconds": None}
         self._write(names.record_name(model, release), model, release, forgotten)
+        self.update_state(model, **forgetting(release))
 
     def history(self, model: str) -> list[Record]:
         """Records of all trials that ended, newest first."""
@@ -192,6 +210,7 @@ class Records:
         for release in old:
             self.cluster.delete("ConfigMap", names.record_name(model, release))
             self.cluster.delete("ConfigMap", names.pins_name(model, release))
+            self.update_state(model, **forgetting(release))
         return old
 
     def _data(self, name: str) -> dict[str, str]:

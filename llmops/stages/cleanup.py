@@ -59,7 +59,7 @@ def settle(platform: Platform, model: str, tried: str | None, log: Callable[[str
         return
     release = platform.records.release(model, stable)
     surge = main["spec"]["strategy"]["rollingUpdate"]["maxSurge"] != 0
-    for wanted in objects(release, platform.settings, "stable", platform.catalog[model].replicas, surge=surge):
+    for wanted in objects(release, platform.settings, "stable", _replicas(platform, model, main), surge=surge):
         cluster.apply(wanted)
     log(f"{model} goes back to {stable}")
     if not wait:
@@ -79,6 +79,17 @@ def release_of(found: Mapping[str, Any]) -> str | None:
     return (found["metadata"].get("labels") or {}).get(names.RELEASE_LABEL)
 
 
+def lent_by(main: Mapping[str, Any]) -> int:
+    """How many of its replicas a main Deployment lends to a canary."""
+    return int((main["metadata"].get("annotations") or {}).get(names.LENT_ANNOTATION, 0))
+
+
+def _replicas(platform: Platform, model: str, main: Mapping[str, Any]) -> int:
+    """How many replicas a model has when it lends none: a model that has left the catalog keeps what it has."""
+    spec = platform.catalog.get(model)
+    return spec.replicas if spec is not None else int(main["spec"]["replicas"]) + lent_by(main)
+
+
 def lend_replica(platform: Platform, model: str) -> None:
     """Take one replica from stable, so that the canary finds a GPU; remembered on the Deployment itself."""
     _set_lent(platform, model, lent=1)
@@ -89,12 +100,11 @@ def _set_lent(platform: Platform, model: str, *, lent: int) -> None:
     found = platform.cluster.get("Deployment", name)
     if found is None:
         return
-    lent_now = int((found["metadata"].get("annotations") or {}).get(names.LENT_ANNOTATION, 0))
-    if lent_now == lent:
+    if lent_by(found) == lent:
         return
     # Applied as a whole, not patched: replicas then stay a field of one manager, and no later apply conflicts.
     release = platform.records.release(model, found["metadata"]["labels"][names.RELEASE_LABEL])
-    replicas = platform.catalog[model].replicas - lent
+    replicas = _replicas(platform, model, found) - lent
     wanted = objects(release, platform.settings, "stable", replicas, surge=False)
     if lent:
         wanted[-1]["metadata"].setdefault("annotations", {})[names.LENT_ANNOTATION] = str(lent)

@@ -10,6 +10,7 @@ from pydantic import PrivateAttr
 from llmops.catalog.load import Catalog, load_catalog
 from llmops.cluster.client import Cluster
 from llmops.cluster.lease import RolloutLease
+from llmops.errors import ClusterCannot
 from llmops.releases.records import Records
 from llmops.settings import Settings, load_settings
 
@@ -20,7 +21,6 @@ class Platform(dg.ConfigurableResource["Platform"]):
     settings_file: str = ""
     """Path of the settings; empty means the file that LLMOPS_SETTINGS names, or the defaults."""
 
-    _stages_run: list[str] = PrivateAttr(default_factory=list[str])
     _open_trials: dict[str, Callable[[], None]] = PrivateAttr(default_factory=dict[str, Callable[[], None]])
     _leases: dict[str, RolloutLease] = PrivateAttr(default_factory=dict[str, RolloutLease])
 
@@ -36,28 +36,38 @@ class Platform(dg.ConfigurableResource["Platform"]):
 
     @cached_property
     def cluster(self) -> Cluster:
-        """Connection to the API server."""
-        return Cluster.connect(self.settings)
+        """Connection to the API server, by which nothing is changed any more once a lease is lost."""
+        return self._connection.guarded(self._check_leases)
 
     @cached_property
     def records(self) -> Records:
         """What is known of releases."""
         return Records(self.cluster)
 
-    def entered(self, stage: str) -> None:
-        """Note that this process runs a stage."""
-        self._stages_run.append(stage)
+    @cached_property
+    def _connection(self) -> Cluster:
+        return Cluster.connect(self.settings)
 
-    def lease(self, model: str, run: str) -> RolloutLease:
-        """The lease of a model for a run, the same one in all stages that this process runs."""
-        return self._leases.setdefault(model, RolloutLease(self.cluster, model, run))
+    def lease(self, model: str, run: str, *, ended: str | None = None) -> RolloutLease:
+        """The lease of a model for a run, the same one in all stages that this process runs.
+
+        Args:
+            model: Name of the model.
+            run: Who holds it.
+            ended: A holder that is known to have ended.
+        """
+        return self._leases.setdefault(model, RolloutLease(self._connection, model, run, ended=ended))
 
     def free_lease(self, model: str) -> None:
         """Let others roll the model out."""
         self._leases.pop(model).stop(give_up=True)
 
+    def hand_over(self, model: str) -> None:
+        """Keep the model's lease for the run's next stage, which another process runs."""
+        self._leases.pop(model).stop(give_up=False)
+
     def left_open(self, model: str, cancel: Callable[[], None]) -> None:
-        """Note what ends a trial that the next stage is to take up, in case that none begins."""
+        """Note what ends a trial that this process's next stage is to take up, in case that none begins."""
         self._open_trials[model] = cancel
 
     def taken_up(self, model: str) -> None:
@@ -65,15 +75,20 @@ class Platform(dg.ConfigurableResource["Platform"]):
         self._open_trials.pop(model, None)
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
-        """End the trial of a run that was cancelled between two stages, where no stage could; free the lease.
-
-        Where each stage has a process of its own, this runs at the end of each: trial and lease have to outlive it.
-        """
-        whole_run = len(self._stages_run) > 1
-        if whole_run:
-            for cancel in self._open_trials.values():
-                cancel()
+        """End the trial of a run that was cancelled between two stages, where no stage could; free what is held."""
+        try:
+            for model, cancel in self._open_trials.items():
+                if not self._leases[model].lost():
+                    cancel()
+        finally:
             self._open_trials.clear()
-        for lease in self._leases.values():
-            lease.stop(give_up=whole_run)
-        self._leases.clear()
+            for model in list(self._leases):
+                self.free_lease(model)
+
+    def _check_leases(self) -> None:
+        for model, lease in self._leases.items():
+            if lease.lost():
+                raise ClusterCannot(
+                    f"the lease of {model} is lost, and another run may have it: this one changes nothing any more",
+                    remedy="See which run holds it: kubectl describe lease " + lease.name,
+                )

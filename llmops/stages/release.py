@@ -5,6 +5,7 @@ from collections.abc import Generator
 import dagster as dg
 
 from llmops import names
+from llmops.cluster.lease import LeaseHeld
 from llmops.errors import ClusterCannot
 from llmops.manifests.engine import objects
 from llmops.manifests.records import pins_config_map
@@ -12,10 +13,11 @@ from llmops.preflight.checks import Finding, preflight
 from llmops.preflight.snapshot import take_snapshot
 from llmops.releases.difference import diff
 from llmops.releases.release import Release
+from llmops.releases.standing import opening
 from llmops.stages.cleanup import release_of
 from llmops.stages.pinning import pin
 from llmops.stages.platform import Platform
-from llmops.stages.trial import Trial, refusal, trial
+from llmops.stages.trial import Trial, kind_of, refusal, trial
 
 SERVES = "serves already"
 
@@ -25,6 +27,8 @@ class RolloutConfig(dg.Config):
 
     engine_version: str | None = None
     """Engine version to take instead of the newest that the policy allows."""
+    image: str | None = None
+    """Exact image to take, TAG@DIGEST, as a sensor saw it in the registry; neither is looked up again."""
     revision: str | None = None
     """Weights revision (commit, branch or tag) to take instead of the spec's."""
     retry: bool = False
@@ -34,22 +38,39 @@ class RolloutConfig(dg.Config):
 def release(
     context: dg.AssetExecutionContext, platform: Platform, config: RolloutConfig
 ) -> Generator[dg.MaterializeResult[Release]]:
-    """The spec with everything pinned. A release that serves already ends the run here, as a success."""
-    with trial(context, platform, "release") as current:
-        found = pin(platform, current.model, engine_version=config.engine_version, revision=config.revision)
-        _take_back(current, found)
-        metadata = None if _serves(current, found) else _admit(current, found, retry=config.retry)
-    if metadata is None:
-        line = f"{found.model} {found.id} {SERVES}: nothing to do"
-        context.log.info(line)
-        context.log_event(
-            dg.AssetObservation(
-                asset_key=context.asset_key, partition=context.partition_key, description=line,
-                metadata={"release": found.id},
+    """The spec with everything pinned. Where there is nothing to do the run ends here, as a success.
+
+    So it does for a release that serves already, and for a model that another run, of this Dagster or of another one on
+    the cluster, is rolling out now.
+    """
+    try:
+        with trial(context, platform, "release") as current:
+            found = pin(
+                platform,
+                current.model,
+                engine_version=config.engine_version,
+                image=config.image,
+                revision=config.revision,
             )
-        )  # fmt: skip
+            _take_back(current, found)
+            metadata = None if _serves(current, found) else _admit(current, found, retry=config.retry)
+    except LeaseHeld as held:
+        _skip(context, f"skipped: {held}", {"error": kind_of(held)})
+        return
+    if metadata is None:
+        _skip(context, f"{found.model} {found.id} {SERVES}: nothing to do", {"release": found.id})
         return
     yield dg.MaterializeResult(value=found, metadata=metadata)
+
+
+def _skip(context: dg.AssetExecutionContext, line: str, metadata: dict[str, str]) -> None:
+    """Say why no release comes out of the stage: the stages after it are skipped."""
+    context.log.info(line)
+    context.log_event(
+        dg.AssetObservation(
+            asset_key=context.asset_key, partition=context.partition_key, description=line, metadata=metadata
+        )
+    )
 
 
 def _take_back(current: Trial, found: Release) -> None:
@@ -76,6 +97,7 @@ def _serves(current: Trial, found: Release) -> bool:
         for wanted in objects(found, current.settings, "stable", replicas, surge=True):
             current.cluster.apply(wanted)
         current.log(f"Deployment {name} scaled from {main['spec']['replicas']} to {replicas} replicas")
+    current.records.update_state(found.model, **opening(found, current.spec))
     current.end()
     return True
 
@@ -90,8 +112,8 @@ def _admit(current: Trial, found: Release, *, retry: bool) -> dict[str, dg.Metad
         # A trial that ended says nothing of how the release compares with what serves now.
         records.forget_trial(model, found.id)
     records.save_release(pins_config_map(found))
-    state = records.update_state(model, candidate=found.id)
-    current.release = found
+    state = records.update_state(model, candidate=found.id, **opening(found, current.spec))
+    current.open(found)
     stable = records.release(model, state.stable) if state.stable else None
     changes = diff(stable, found)
     current.log(f"{model} {found.id}: {'; '.join(changes) or 'nothing changed since stable'}")

@@ -12,22 +12,25 @@ from collections.abc import Generator
 from contextlib import contextmanager
 
 import dagster as dg
+from dagster._utils.interrupts import capture_interrupts
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from llmops import names
 from llmops.catalog.spec import ModelSpec
-from llmops.cluster.lease import RolloutLease
+from llmops.cluster.lease import LeaseHeld, RolloutLease
 from llmops.errors import BadInput, BadRelease, ClusterCannot, LlmopsError, MeasurementFailed, Unavailable
-from llmops.releases.records import Record, Records, VerdictValue
+from llmops.releases.records import STAGES, Cause, OpenTrial, Record, Records, VerdictValue
 from llmops.releases.release import Release
 from llmops.stages.cleanup import remove_canary, settle
+from llmops.stages.ending import end_trial, leave_event, tell_verdict
 from llmops.stages.platform import Platform
 
 Context = dg.AssetExecutionContext | dg.OpExecutionContext
-DETAILS_LENGTH = 8000
 # A lease runs out 15 s after its holder died.
 LEASE_SECONDS = 25.0
 GONE_SECONDS = 300.0
+# Stages that end with a canary up.
+WITH_CANARY = ("canary", "evaluation")
 # Reasons of Events that tell of what was asked for.
 WANTED = ("Passed", "RolledBack")
 REQUESTED_BY_TAG = f"{names.DOMAIN}/requested-by"
@@ -41,15 +44,17 @@ class Trial:
         platform: The installation.
         stage: Name of the stage.
         model: Name of the model.
+        judged: Whether its end is a verdict on the release.
     """
 
-    def __init__(self, context: Context, platform: Platform, stage: str, model: str) -> None:
+    def __init__(self, context: Context, platform: Platform, stage: str, model: str, *, judged: bool) -> None:
         self.platform = platform
         self.cluster = platform.cluster
         self.records: Records = platform.records
         self.settings = platform.settings
         self.stage = stage
         self.model = model
+        self.judged = judged
         self.run: str = context.run.run_id
         self.requested_by: str = context.run.tags.get(REQUESTED_BY_TAG, "Dagster UI")
         self.release: Release | None = None
@@ -69,7 +74,7 @@ class Trial:
     def acquire(self, lease: RolloutLease) -> None:
         """Take the model's lease; one that a dead run left runs out within seconds, and is waited for."""
         for attempt in Retrying(
-            retry=retry_if_exception_type(ClusterCannot),
+            retry=retry_if_exception_type(LeaseHeld),
             wait=wait_fixed(1),
             stop=stop_after_delay(LEASE_SECONDS),
             reraise=True,
@@ -85,8 +90,18 @@ class Trial:
 
     def load(self, release: str) -> Release:
         """Take up the release that the stage before handed over."""
-        self.release = self.records.release(self.model, release)
-        return self.release
+        return self.open(self.records.release(self.model, release))
+
+    def open(self, release: Release) -> Release:
+        """Go on with this release: its trial, if it is one, is this run's, whatever becomes of it."""
+        self.release = release
+        if self.judged:
+            self.records.open_trial(self.model, release.id, self._opened())
+        return release
+
+    def _opened(self) -> OpenTrial:
+        now = datetime.datetime.now(datetime.UTC)
+        return OpenTrial(run=self.run, requested_by=self.requested_by, stage=self.stage, since=now)
 
     def conclude(
         self,
@@ -94,7 +109,8 @@ class Trial:
         reason: str,
         *,
         figures: dict[str, float] | None = None,
-        cancelled: bool = False,
+        cause: Cause = "judged",
+        wait: bool = True,
     ) -> Record:
         """End the trial: canary away, record kept, Event and log line written.
 
@@ -102,36 +118,30 @@ class Trial:
             verdict: What was decided.
             reason: Why: a first line for the changelog, and what lines follow (events, log tails) as details.
             figures: What was measured.
-            cancelled: Somebody waits for the run to end: what needs time is left to the cluster.
+            cause: Whether it was decided, or cancelled.
+            wait: Whether a GPU that was on trial is waited for. Who cancels is not kept waiting.
 
         Returns:
             The record.
         """
         assert self.release is not None
-        line, _, details = reason.partition("\n")
         self.end()
         if verdict != "Passed":
             remove_canary(self.platform, self.model)
-        record = Record(
-            model=self.model,
-            release=self.release.id,
-            verdict=verdict,
-            reason=line,
-            details=details[-DETAILS_LENGTH:],
-            stage=self.stage,
-            image=f"{self.release.engine.image}:{self.release.engine.tag}@{self.release.engine.digest}",
-            commit=self.release.weights.commit,
-            figures=figures or {},
-            stages=self.records.seconds(self.model, self.release.id),
-            run=self.run,
-            requested_by=self.requested_by,
-            finished=datetime.datetime.now(datetime.UTC),
+        record = end_trial(
+            self.platform,
+            self.release,
+            self._opened(),
+            verdict,
+            reason,
+            cause=cause,
+            figures=figures,
         )
-        self.records.save_record(record)
         self.concluded = True
-        self.announce(verdict, changelog_line(record, self.records.state(self.model).stable))
-        if verdict != "Passed" and not cancelled:
-            # A verdict ends with the GPU free. Who cancels is not kept waiting for it.
+        log = self._context.log
+        tell_verdict(self.platform, record, log.info if verdict == "Passed" else log.error)
+        if verdict != "Passed" and wait:
+            # A verdict ends with the GPU free.
             remove_canary(self.platform, self.model, wait=GONE_SECONDS)
         return record
 
@@ -150,23 +160,37 @@ class Trial:
 
     def cancel(self) -> None:
         """End the trial after its stage, as no other stage takes it up."""
-        self.settle(wait=False)
-        self.conclude("Inconclusive", "the run was cancelled, or failed, before the next stage began", cancelled=True)
+        with capture_interrupts():
+            self.settle(wait=False)
+            why = "the run was cancelled, or failed, before the next stage began"
+            self.conclude("Inconclusive", why, cause="cancelled", wait=False)
+
+    def leave(self) -> None:
+        """Leave the trial to the run's next stage, in this process or in one of its own; end it if there is none."""
+        if self.ended:
+            return
+        if not self.judged or self.release is None or not self._stages_left():
+            self.end()
+            if self.judged and self.release is not None and self.stage in WITH_CANARY:
+                why = f"the run went no further than {self.stage}: the stages after it were not asked for"
+                self.conclude("Inconclusive", why, cause="cancelled")
+        elif len(self._context.get_step_execution_context().execution_plan.step_keys_to_execute) > 1:
+            self.platform.left_open(self.model, self.cancel)
+        else:
+            self.platform.hand_over(self.model)
+
+    def _stages_left(self) -> bool:
+        """Whether the run has stages after this one."""
+        run = self._context.run
+        assets = [key.to_user_string() for key in run.asset_selection or ()]
+        asked = run.step_keys_to_execute or assets or STAGES
+        return self.stage in STAGES and any(stage in asked for stage in STAGES[STAGES.index(self.stage) + 1 :])
 
     def announce(self, reason: str, line: str) -> None:
         """Write one line as a Kubernetes Event on the model's state, and into the run's log."""
         log, wanted = self._context.log, reason in WANTED
         (log.info if wanted else log.error)(line)
-        regarding = self.cluster.get("ConfigMap", names.state_name(self.model))
-        if regarding is not None:
-            self.cluster.event(regarding, reason, line, type="Normal" if wanted else "Warning")
-
-
-def changelog_line(record: Record, stable: str | None) -> str:
-    """What a person reads of a verdict: what happened, why, and what serves now."""
-    done = {"Passed": "promoted", "Failed": "rejected", "Inconclusive": "not decided"}[record.verdict]
-    serving = f"{stable} serves" if stable else "nothing serves"
-    return f"{record.model} {record.release} {done} at {record.stage}: {record.reason} ({serving})"
+        leave_event(self.platform, self.model, reason, line, "Normal" if wanted else "Warning")
 
 
 @contextmanager
@@ -187,9 +211,9 @@ def trial(
 
     Raises:
         dagster.Failure: The trial ended here; the description says why.
+        LeaseHeld: Another run is at the model, and this one has not begun yet: only from the first stage.
     """
-    platform.entered(stage)
-    current = Trial(context, platform, stage, model or context.partition_key)
+    current = Trial(context, platform, stage, model or context.partition_key, judged=judged)
     started = time.monotonic()
     lease = platform.lease(current.model, current.run)
     try:
@@ -197,39 +221,72 @@ def trial(
         platform.taken_up(current.model)
         yield current
         current.clock(started)
-        if current.release is not None and judged and not current.ended:
-            platform.left_open(current.model, current.cancel)
+        current.leave()
     except dg.Failure:
         current.end()
         raise
     except LlmopsError as error:
         current.end()
-        # Whoever has the lease now has the objects, too: nothing of theirs may be changed.
-        if not lease.lost():
-            current.clock(started)
-            current.settle(wait=True)
-        if current.release is None or not judged or current.concluded or lease.lost():
-            raise dg.Failure(
-                f"{current.model}: {error}", metadata={"error": kind_of(error)}, allow_retries=False
-            ) from error
-        verdict: VerdictValue = "Failed" if isinstance(error, BadRelease) else "Inconclusive"
-        if isinstance(error, MeasurementFailed) and current.release.rollout.on_inconclusive == "reject":
-            verdict = "Failed"
-        raise failure(current.conclude(verdict, str(error))) from error
-    except BaseException as error:
+        if isinstance(error, LeaseHeld) and stage == STAGES[0]:
+            raise
+        verdict = _verdict(current, error)
+        try:
+            record = _undo(current, lease, started, verdict, str(error), wait=True)
+        except Exception:
+            raise
+        except BaseException:
+            with capture_interrupts():
+                _undo(current, lease, started, verdict, str(error), wait=False)
+            raise
+        if record is not None:
+            raise failure(record) from error
+        raise dg.Failure(
+            f"{current.model}: {error}", metadata={"error": kind_of(error)}, allow_retries=False
+        ) from error
+    except Exception as error:
         current.end()
-        if not lease.lost():
-            cancelled = not isinstance(error, Exception)
-            current.clock(started)
-            current.settle(wait=not cancelled)
-            if current.release is not None and judged and not current.concluded:
-                what = "the run was cancelled" if cancelled else f"an error of llmops itself: {error!r}"
-                current.conclude("Inconclusive", what, cancelled=cancelled)
+        _undo(current, lease, started, "Inconclusive", f"an error of llmops itself: {error!r}", wait=True)
+        raise
+    except BaseException:
+        current.end()
+        # Whoever is impatient and interrupts once more would leave half of it undone.
+        with capture_interrupts():
+            _undo(current, lease, started, "Inconclusive", "the run was cancelled", cause="cancelled", wait=False)
         raise
     finally:
         # Between two stages the lease stays with the run: nobody may put another release under trial meanwhile.
         if current.ended:
             platform.free_lease(current.model)
+
+
+def _verdict(current: Trial, error: LlmopsError) -> VerdictValue:
+    """What an error of a stage says of the release."""
+    if isinstance(error, MeasurementFailed) and current.release and current.release.rollout.on_inconclusive == "reject":
+        return "Failed"
+    return "Failed" if isinstance(error, BadRelease) else "Inconclusive"
+
+
+def _undo(
+    current: Trial,
+    lease: RolloutLease,
+    started: float,
+    verdict: VerdictValue,
+    reason: str,
+    *,
+    cause: Cause = "judged",
+    wait: bool,
+) -> Record | None:
+    """Undo what did not hold, and keep the verdict; None if there is none to keep.
+
+    Whoever has the lease by now has the objects, too: nothing of theirs may be changed.
+    """
+    if lease.lost():
+        return None
+    current.clock(started)
+    current.settle(wait=wait)
+    if current.release is None or not current.judged or current.concluded or lease.lost():
+        return None
+    return current.conclude(verdict, reason, cause=cause, wait=wait)
 
 
 def kind_of(error: LlmopsError) -> str:
