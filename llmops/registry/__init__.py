@@ -1,17 +1,22 @@
 """The container registry: which tag of an image a version policy means, and which digest that tag is now."""
 
-from llmops.registry.client import Credentials, RegistryClient
+from llmops.registry.client import Credentials, RegistryClient, TagsPage
+from llmops.registry.credentials import SECRET_KEY, parse_docker_config
 from llmops.registry.names import ImageName
 from llmops.registry.resolve import PinnedImage, resolve_image
-from llmops.registry.versions import Tag, newest, pinned
+from llmops.registry.versions import Tag, allowed, newest, pinned
 
 __all__ = [
+    "SECRET_KEY",
     "Credentials",
     "ImageName",
     "PinnedImage",
     "RegistryClient",
     "Tag",
+    "TagsPage",
+    "allowed",
     "newest",
+    "parse_docker_config",
     "pinned",
     "resolve_image",
 ]

@@ -20,10 +20,17 @@ _MARGIN_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Credentials:
-    """User name and password (or access token) for one registry."""
+    """Who asks one registry.
+
+    Args:
+        username: User name.
+        password: Password or access token.
+        identity: The password is an identity token, which is exchanged for tokens and never sent as a password.
+    """
 
     username: str
     password: str = field(repr=False)
+    identity: bool = False
 
     def header(self) -> str:
         """Value of the Authorization header."""

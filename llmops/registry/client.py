@@ -6,13 +6,15 @@ A digest is asked for by HEAD, which registries do not count as a pull.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin
 
 from llmops.errors import BadInput, BadRelease, LlmopsError, Unavailable
 from llmops.registry.auth import DEFAULT_SECONDS, Challenge, Credentials, TokenCache
+from llmops.registry.limits import pause_asked
 from llmops.registry.names import DOCKER_HUB, ImageName
-from llmops.retries import Patience, parse_retry_after
+from llmops.retries import Patience
 
 if TYPE_CHECKING:
     import httpx2
@@ -24,9 +26,27 @@ MANIFEST_TYPES = (
     "application/vnd.docker.distribution.manifest.v2+json",
 )
 DEFAULT_PATIENCE = Patience()
+TIMEOUT_SECONDS = 20.0
 _PAGE = 1000
-_TIMEOUT_SECONDS = 20.0
 _DOCKER_HUB_HOST = "registry-1.docker.io"
+_CLIENT_ID = "llmops"
+
+
+@dataclass(frozen=True)
+class TagsPage:
+    """One page of a repository's tags.
+
+    Args:
+        path: Where it was read, below the registry's base URL; it may be asked again there.
+        tags: Names of tags.
+        etag: What the registry marks this state of the page with, if it does.
+        next: Path of the page after it.
+    """
+
+    path: str
+    tags: tuple[str, ...]
+    etag: str | None
+    next: str | None
 
 
 class RegistryClient:
@@ -36,6 +56,7 @@ class RegistryClient:
         mirrors: Registry host -> base URL to ask instead.
         credentials: Registry host -> who asks. Without, tokens for anonymous users are asked for.
         patience: How long to try while a registry is away.
+        timeout: Seconds after which a request that is not answered is given up.
     """
 
     def __init__(
@@ -43,6 +64,7 @@ class RegistryClient:
         mirrors: Mapping[str, str],
         credentials: Mapping[str, Credentials] | None = None,
         patience: Patience = DEFAULT_PATIENCE,
+        timeout: float = TIMEOUT_SECONDS,
     ) -> None:
         # Imported here: it takes time that loading the definitions must not take.
         import httpx2
@@ -51,7 +73,8 @@ class RegistryClient:
         self._credentials = dict(credentials or {})
         self._patience = patience
         self._tokens = TokenCache()
-        self._http = httpx2.Client(timeout=_TIMEOUT_SECONDS, follow_redirects=True)
+        self._http = httpx2.Client(timeout=timeout, follow_redirects=True)
+        self._pauses: dict[str, float] = {}
         self._no_url = (httpx2.InvalidURL, httpx2.UnsupportedProtocol)
         self._no_answer = httpx2.HTTPError
 
@@ -73,19 +96,58 @@ class RegistryClient:
             BadInput: The registry wants other credentials.
             Unavailable: It does not answer, or asks to come back later.
         """
-        found: list[str] = []
-        first = url = f"{self._base(image)}/v2/{image.repository}/tags/list?n={_PAGE}"
-        asked: set[str] = set()
-        while url:
-            asked.add(url)
-            response = self._ask("GET", url, image, str(image))
-            if response.status_code == 404:
-                raise _no_image(image)
-            found += self._page(response, image)
-            url = urljoin(url, response.links["next"]["url"]) if "next" in response.links else ""
-            if url in asked or (url and not _same_origin(url, first)):
-                raise Unavailable(f"{image.registry} lists the tags of {image} in pages that lead to {url}.")
+        return [tag for page in self.pages(image) for tag in page.tags]
+
+    def pages(self, image: ImageName) -> list[TagsPage]:
+        """All pages of an image's tags.
+
+        Raises:
+            BadRelease, BadInput, Unavailable: As `tags` does.
+        """
+        found: list[TagsPage] = []
+        path: str | None = f"/v2/{image.repository}/tags/list?n={_PAGE}"
+        while path:
+            page = self.page(image, path)
+            if page is None:
+                raise Unavailable(f"{image.registry} says that {image} has not changed, without being asked that.")
+            found.append(page)
+            path = page.next
+            if path in {each.path for each in found}:
+                raise Unavailable(f"{image.registry} lists the tags of {image} in pages that lead to {path}.")
         return found
+
+    def page(self, image: ImageName, path: str, *, etag: str | None = None) -> TagsPage | None:
+        """One page of an image's tags.
+
+        Args:
+            image: The image.
+            path: Of the page, from an earlier answer.
+            etag: Of the state that is known.
+
+        Returns:
+            The page; None if it is still as `etag` says.
+
+        Raises:
+            BadRelease, BadInput, Unavailable: As `tags` does.
+        """
+        base = self._base(image)
+        headers = {"If-None-Match": etag} if etag else {}
+        response = self._ask("GET", f"{base}{path}", image, str(image), headers)
+        if response.status_code == 304:
+            return None
+        if response.status_code == 404:
+            raise _no_image(image)
+        following = None
+        if "next" in response.links:
+            url = urljoin(f"{base}{path}", response.links["next"]["url"])
+            if not url.startswith(f"{base}/"):
+                raise Unavailable(f"{image.registry} lists the tags of {image} in pages that lead to {url}.")
+            following = url.removeprefix(base)
+        return TagsPage(path, tuple(self._tags_of(response, image)), response.headers.get("ETag"), following)
+
+    def take_pause(self, image: ImageName) -> float | None:
+        """Seconds for which the registry asked, since this was last called, not to be asked about the image."""
+        return self._pauses.pop(str(image), None)
 
     def find(self, image: ImageName, tag: str) -> str | None:
         """The digest that a tag is at now, `sha256:...`; None if the image or the tag is not there.
@@ -131,7 +193,7 @@ class RegistryClient:
         local = image.registry.partition(":")[0] in ("localhost", "127.0.0.1")
         return f"{'http' if local else 'https'}://{image.registry}"
 
-    def _page(self, response: httpx2.Response, image: ImageName) -> list[str]:
+    def _tags_of(self, response: httpx2.Response, image: ImageName) -> list[str]:
         try:
             # A repository whose last tag was deleted has null here.
             return [str(tag) for tag in response.json()["tags"] or ()]
@@ -141,19 +203,25 @@ class RegistryClient:
                 remedy="Check registry_mirrors in the settings: this seems to be no registry.",
             ) from error
 
-    def _ask(self, method: str, url: str, image: ImageName, target: str) -> httpx2.Response:
-        """A good answer, or 404; everything else is raised."""
-        return self._patience.call(lambda: self._attempt(method, url, image, target))
+    def _ask(
+        self, method: str, url: str, image: ImageName, target: str, headers: Mapping[str, str] | None = None
+    ) -> httpx2.Response:
+        """A good answer, 304 or 404; everything else is raised."""
+        return self._patience.call(lambda: self._attempt(method, url, image, target, headers or {}))
 
-    def _attempt(self, method: str, url: str, image: ImageName, target: str) -> httpx2.Response:
-        headers = {"Accept": ", ".join(MANIFEST_TYPES) if method == "HEAD" else "application/json"}
+    def _attempt(
+        self, method: str, url: str, image: ImageName, target: str, further: Mapping[str, str]
+    ) -> httpx2.Response:
+        headers = {"Accept": ", ".join(MANIFEST_TYPES) if method == "HEAD" else "application/json", **further}
         if known := self._tokens.get(image):
             headers["Authorization"] = known
         response = self._send(method, url, target, headers)
         if response.status_code == 401:
             headers["Authorization"] = self._authorize(response, image, target)
             response = self._send(method, url, target, headers)
-        if response.status_code == 404 or response.is_success:
+        if response.status_code in (304, 404) or response.is_success:
+            if (pause := pause_asked(response.headers)) is not None:
+                self._pauses[str(image)] = pause
             return response
         raise self._refusal(response, image, target)
 
@@ -164,9 +232,10 @@ class RegistryClient:
         target: str,
         headers: Mapping[str, str],
         params: Mapping[str, str] | None = None,
+        form: Mapping[str, str] | None = None,
     ) -> httpx2.Response:
         try:
-            return self._http.request(method, url, headers=headers, params=params)
+            return self._http.request(method, url, headers=headers, params=params, data=form)
         except self._no_url as error:
             raise BadInput(f"{url!r}, where {target} is to be asked for, is no URL: {error}") from error
         except self._no_answer as error:
@@ -179,7 +248,7 @@ class RegistryClient:
         """The Authorization header for an image, after the handshake that a 401 asks for."""
         challenge = Challenge.parse(response.headers.get("WWW-Authenticate", ""))
         credentials = self._credentials.get(image.registry)
-        if challenge.scheme == "basic" and credentials:
+        if challenge.scheme == "basic" and credentials and not credentials.identity:
             return credentials.header()
         if challenge.scheme != "bearer" or not challenge.realm:
             raise self._refusal(response, image, target)
@@ -187,13 +256,13 @@ class RegistryClient:
             raise BadInput(
                 f"{image.registry} asks for the password in plain text, at {challenge.realm}; it was not sent."
             )
-        answer = self._send(
-            "GET",
-            challenge.realm,
-            target,
-            {"Authorization": credentials.header()} if credentials else {},
-            {"service": challenge.service, "scope": challenge.scope or f"repository:{image.repository}:pull"},
-        )
+        asked = {"service": challenge.service, "scope": challenge.scope or f"repository:{image.repository}:pull"}
+        if credentials and credentials.identity:
+            given = {"grant_type": "refresh_token", "refresh_token": credentials.password, "client_id": _CLIENT_ID}
+            answer = self._send("POST", challenge.realm, target, {}, form={**asked, **given})
+        else:
+            header = {"Authorization": credentials.header()} if credentials else {}
+            answer = self._send("GET", challenge.realm, target, header, asked)
         if not answer.is_success:
             raise self._refusal(answer, image, target)
         return self._keep(answer, image)
@@ -221,7 +290,7 @@ class RegistryClient:
                 f"{target} may not be read without credentials: it is private or does not exist; {said}.",
                 remedy=f"Correct engine.image, or give credentials for {image.registry}.",
             )
-        wait = parse_retry_after(response.headers.get("Retry-After"))
+        wait = pause_asked(response.headers)
         if status == 429:
             when = "later" if wait is None else f"in {wait:g} s"
             return Unavailable(f"Too many requests about {target}: {said}, to come back {when}.", retry_after=wait)
@@ -232,10 +301,6 @@ class RegistryClient:
 
 def _no_image(image: ImageName) -> BadRelease:
     return BadRelease(f"{image.registry} knows no image {image}.", remedy="Correct engine.image.")
-
-
-def _same_origin(one: str, other: str) -> bool:
-    return one.split("/", 3)[:3] == other.split("/", 3)[:3]
 
 
 def _reason(response: httpx2.Response) -> str:

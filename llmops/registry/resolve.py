@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
-from llmops.errors import BadRelease
+from llmops.errors import BadInput, BadRelease
 from llmops.registry.client import RegistryClient
 from llmops.registry.names import ImageName
 from llmops.registry.versions import Tag, newest, pinned, spellings
 
 _TAGS_SHOWN = 5
+_PINNED = re.compile(r"(?P<tag>\w[\w.-]{0,127})@(?P<digest>sha256:[0-9a-f]{64})", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -19,8 +21,24 @@ class PinnedImage:
     tag: str
     digest: str
 
+    @classmethod
+    def parse(cls, text: str) -> PinnedImage:
+        """Read `TAG@sha256:...`.
 
-def resolve_image(client: RegistryClient, image: str, specifier: str, variant: str = "") -> PinnedImage:
+        Raises:
+            BadInput: It is not that.
+        """
+        if not (match := _PINNED.fullmatch(text)):
+            raise BadInput(f"{text!r} names no exact image: expected TAG@sha256:DIGEST.")
+        return cls(match["tag"], match["digest"])
+
+    def __str__(self) -> str:
+        return f"{self.tag}@{self.digest}"
+
+
+def resolve_image(
+    client: RegistryClient, image: str, specifier: str, variant: str = "", prereleases: bool = False
+) -> PinnedImage:
     """The newest allowed version of an image. One that is pinned is asked for directly, without listing tags.
 
     Args:
@@ -28,6 +46,7 @@ def resolve_image(client: RegistryClient, image: str, specifier: str, variant: s
         image: Image repository, without tag.
         specifier: PEP 440 versions allowed.
         variant: Tag suffix without its `-`; empty takes tags without any.
+        prereleases: Allow pre-releases. Those that the specifier names itself are always allowed.
 
     Raises:
         BadInput: `image` is no image repository, or the registry wants other credentials.
@@ -37,7 +56,7 @@ def resolve_image(client: RegistryClient, image: str, specifier: str, variant: s
     name = ImageName.parse(image)
     version = pinned(specifier)
     if version is None:
-        return _newest(client, name, specifier, variant)
+        return _newest(client, name, specifier, variant, prereleases)
     tried = spellings(version, variant)
     for tag in tried:
         if digest := client.find(name, tag):
@@ -48,9 +67,9 @@ def resolve_image(client: RegistryClient, image: str, specifier: str, variant: s
     )
 
 
-def _newest(client: RegistryClient, name: ImageName, specifier: str, variant: str) -> PinnedImage:
+def _newest(client: RegistryClient, name: ImageName, specifier: str, variant: str, prereleases: bool) -> PinnedImage:
     tags = client.tags(name)
-    chosen = newest(tags, specifier, variant)
+    chosen = newest(tags, specifier, variant, prereleases)
     if chosen is None:
         suffix = f" in variant {variant}" if variant else ""
         raise BadRelease(

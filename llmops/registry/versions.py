@@ -32,29 +32,32 @@ class Tag:
         return cls(name, version, variant) if len(version.release) > 1 else None
 
 
-def newest(
-    tags: Iterable[str], specifier: SpecifierSet | str, variant: str = "", prereleases: bool = False
-) -> Tag | None:
-    """The newest version among `tags` that `specifier` allows, in exactly this variant; None if there is none.
+def allowed(
+    tags: Iterable[Tag], specifier: SpecifierSet | str, variant: str = "", prereleases: bool = False
+) -> list[Tag]:
+    """Those of `tags` that `specifier` allows, in exactly this variant; newest first.
 
-    Of two tags for one version the longer spelling wins (0.32.0 over 0.32, which moves), then the one with a `v`.
+    Of two tags for one version the longer spelling comes first (0.32.0 before 0.32, which moves), then the one with
+    a `v`.
 
     Args:
-        tags: Names of tags, in any order.
+        tags: In any order.
         specifier: PEP 440 versions allowed.
         variant: Tag suffix without its `-`; empty takes tags without any.
         prereleases: Allow pre-releases. Those that the specifier names itself are always allowed.
     """
     wanted = SpecifierSet(specifier) if isinstance(specifier, str) else specifier
     allow = prereleases or bool(wanted.prereleases)
-    found = [
-        tag
-        for name in tags
-        if (tag := Tag.parse(name)) is not None
-        and tag.variant == variant
-        and wanted.contains(tag.version, prereleases=allow)
-    ]
-    return max(found, key=_rank, default=None)
+    found = [tag for tag in tags if tag.variant == variant and wanted.contains(tag.version, prereleases=allow)]
+    return sorted(found, key=_rank, reverse=True)
+
+
+def newest(
+    tags: Iterable[str], specifier: SpecifierSet | str, variant: str = "", prereleases: bool = False
+) -> Tag | None:
+    """The newest version among the tags of these names that is `allowed`; None if there is none."""
+    parsed = (tag for name in tags if (tag := Tag.parse(name)) is not None)
+    return next(iter(allowed(parsed, specifier, variant, prereleases)), None)
 
 
 def pinned(specifier: SpecifierSet | str) -> Version | None:

@@ -17,7 +17,7 @@ from llmops import hub as hub_client
 from llmops.catalog.spec import Engine, EngineOptions, ModelSpec, Weights
 from llmops.errors import BadInput
 from llmops.hub import HubFile, select
-from llmops.registry import RegistryClient, resolve_image
+from llmops.registry import PinnedImage, RegistryClient, resolve_image
 from llmops.releases.release import EnginePin, FilePin, Release, SuitePin, WeightsPin
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -66,6 +66,7 @@ def resolve(
     registry: RegistryClient,
     suites: Mapping[str, str],
     engine_version: str | None = None,
+    image: PinnedImage | None = None,
     revision: str | None = None,
 ) -> Release:
     """Pin a spec.
@@ -76,6 +77,7 @@ def resolve(
         registry: Answers for the image.
         suites: SHA-256 of each suite that there is, by its name.
         engine_version: Take this version (or range) instead of the spec's policy.
+        image: Take exactly this image, without asking the registry.
         revision: Take this branch, tag or commit instead of the spec's.
 
     Raises:
@@ -92,7 +94,7 @@ def resolve(
     return Release(
         model=spec.name,
         weights=_pin_weights(spec.weights, revision or spec.weights.revision, hub),
-        engine=_pin_engine(engine, registry),
+        engine=_pin_engine(engine, image or _find_image(engine, registry)),
         gpu=spec.gpu,
         resources=spec.resources,
         evaluation=spec.evaluation,
@@ -136,8 +138,11 @@ def _pin_weights(weights: Weights, revision: str, hub: HubLike) -> WeightsPin:
     )
 
 
-def _pin_engine(engine: Engine, registry: RegistryClient) -> EnginePin:
-    image = resolve_image(registry, engine.image, engine.version, engine.variant)
+def _find_image(engine: Engine, registry: RegistryClient) -> PinnedImage:
+    return resolve_image(registry, engine.image, engine.version, engine.variant, engine.prereleases)
+
+
+def _pin_engine(engine: Engine, image: PinnedImage) -> EnginePin:
     return EnginePin(
         image=engine.image,
         tag=image.tag,

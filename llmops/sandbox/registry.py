@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import json
 import secrets
 import time
 from collections.abc import Collection, Iterable, Mapping
@@ -23,7 +24,8 @@ from llmops.sandbox.standin import StandIn, parser, run_process
 
 SERVICE = "llmops-sandbox"
 _API_VERSION = {"Docker-Distribution-Api-Version": "registry/2.0"}
-_RATE_LIMITS = {"RateLimit-Limit": "100;w=21600", "RateLimit-Remaining": "99;w=21600"}
+RATE_LIMITS = {"RateLimit-Limit": "100;w=21600", "RateLimit-Remaining": "99;w=21600"}
+"""What Docker Hub says of its limits, with manifests."""
 
 
 class RegistryServer(StandIn):
@@ -37,6 +39,7 @@ class RegistryServer(StandIn):
         private: Repositories, without host, that only these users may read.
         page_size: Tags on one page, at most.
         token_seconds: Lifetime of a token.
+        etags: Whether pages of tags carry an ETag: with it, a page that has not changed costs an empty answer.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class RegistryServer(StandIn):
         private: Collection[str] = (),
         page_size: int = 1000,
         token_seconds: int = 300,
+        etags: bool = True,
     ) -> None:
         super().__init__(host, port)
         self._images = images
@@ -57,11 +61,15 @@ class RegistryServer(StandIn):
         self._page_size = page_size
         self._token_seconds = token_seconds
         self._tokens: dict[str, tuple[str, float]] = {}
+        self._etags = etags
+        self._known: tuple[tuple[int, int], dict[str, list[Image]]] = ((0, 0), {})
+        self.rate_limits = dict(RATE_LIMITS)
 
     def routes(self) -> Iterable[web.AbstractRouteDef]:
         """The part of the distribution API that is spoken: reading."""
         return [
             web.get("/token", self._token),
+            web.post("/token", self._refresh),
             web.get("/v2/", self._version),
             web.get("/v2/{name:.+}/tags/list", self._tags),
             web.get("/v2/{name:.+}/manifests/{reference}", self._manifest),
@@ -83,10 +91,19 @@ class RegistryServer(StandIn):
     # The handshake
 
     async def _token(self, request: web.Request) -> web.Response:
-        user = self._user(request)
-        scope = request.query.get("scope", "")
+        return self._give_token(request.query, self._user(request))
+
+    async def _refresh(self, request: web.Request) -> web.Response:
+        """A token for an identity token, which is a user's password here."""
+        form = {key: str(value) for key, value in (await request.post()).items()}
+        identity = form.get("refresh_token", "")
+        user = next((name for name, known in self._credentials.items() if known == identity), "")
+        return self._give_token(form, user if form.get("grant_type") == "refresh_token" else "")
+
+    def _give_token(self, asked: Mapping[str, str], user: str | None) -> web.Response:
+        scope = asked.get("scope", "")
         name = scope.split(":")[1] if scope.count(":") == 2 else ""
-        if user == "" or request.query.get("service") != SERVICE:
+        if user == "" or asked.get("service") != SERVICE:
             return self.error(401, "UNAUTHORIZED", "incorrect username or password")
         # As Docker Hub does: a token is always given, and opens only what its holder may read.
         opens = "" if name in self._private and user is None else name
@@ -133,13 +150,14 @@ class RegistryServer(StandIn):
         tags = sorted(image.tag for image in self._of(name))
         if not tags:
             return self.error(404, "NAME_UNKNOWN", f"repository name not known to registry: {name}")
-        etag = f'"{hashlib.sha256(chr(0).join(tags).encode()).hexdigest()}"'
-        if request.headers.get("If-None-Match") == etag:
-            return web.Response(status=304, headers={"ETag": etag})
         limit = min(max(int(request.query.get("n", self._page_size)), 1), self._page_size)
         rest = [tag for tag in tags if tag > request.query.get("last", "")]
         page = rest[:limit]
-        response = web.json_response({"name": name, "tags": page}, headers={**_API_VERSION, "ETag": etag})
+        etag = f'"{hashlib.sha256(json.dumps([page, len(rest) > limit]).encode()).hexdigest()}"'
+        marks = {"ETag": etag} if self._etags else {}
+        if self._etags and request.headers.get("If-None-Match") == etag:
+            return web.Response(status=304, headers=marks)
+        response = web.json_response({"name": name, "tags": page}, headers={**_API_VERSION, **marks})
         if len(rest) > limit:
             following = request.rel_url.with_query(n=str(limit), last=page[-1])
             response.headers["Link"] = f'<{following}>; rel="next"'
@@ -153,8 +171,10 @@ class RegistryServer(StandIn):
         known = self._of(name)
         if not known:
             return self.error(404, "NAME_UNKNOWN", f"repository name not known to registry: {name}")
-        separator = "@" if ":" in reference else ":"
-        image = self._images.resolve(f"{known[0].repository}{separator}{reference}")
+        if ":" in reference:
+            image = self._images.resolve(f"{known[0].repository}@{reference}")
+        else:
+            image = next((each for each in known if each.tag == reference), None)
         if image is None:
             return self.error(404, "MANIFEST_UNKNOWN", f"manifest unknown: {name} has no {reference}")
         accepted = request.headers.get("Accept", "*/*")
@@ -165,7 +185,7 @@ class RegistryServer(StandIn):
             body=manifest_bytes(image),
             headers={
                 **_API_VERSION,
-                **_RATE_LIMITS,
+                **self.rate_limits,
                 "Content-Type": MANIFEST_TYPE,
                 "Docker-Content-Digest": image.digest,
                 "ETag": f'"{image.digest}"',
@@ -185,7 +205,18 @@ class RegistryServer(StandIn):
         return self.error(404, "BLOB_UNKNOWN", f"blob unknown to registry: {digest}")
 
     def _of(self, name: str) -> list[Image]:
-        return [image for image in self._images.all() if image.repository.partition("/")[2] == name]
+        """Images of a repository; the file is read again only when it has changed."""
+        try:
+            stat = self._images.path.stat()
+        except FileNotFoundError:
+            return []
+        version = (stat.st_mtime_ns, stat.st_ino)
+        if version != self._known[0]:
+            found: dict[str, list[Image]] = {}
+            for image in self._images.all():
+                found.setdefault(image.repository.partition("/")[2], []).append(image)
+            self._known = (version, found)
+        return self._known[1].get(name, [])
 
 
 def main() -> None:

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+from llmops.catalog.spec import ModelSpec
+from llmops.cluster.client import Cluster
 from llmops.errors import BadInput
 from llmops.evaluation.suites import load_suites
-from llmops.registry import RegistryClient
+from llmops.registry import SECRET_KEY, Credentials, PinnedImage, RegistryClient, parse_docker_config
 from llmops.releases.release import Release
 from llmops.releases.resolve import Hub, resolve
+from llmops.settings import Settings
 from llmops.stages.platform import Platform
 
 
-def pin(platform: Platform, model: str, *, engine_version: str | None = None, revision: str | None = None) -> Release:
+def pin(
+    platform: Platform,
+    model: str,
+    *,
+    engine_version: str | None = None,
+    image: str | None = None,
+    revision: str | None = None,
+) -> Release:
     """Resolve every policy of a model's spec.
 
     Args:
         platform: The installation.
         model: Name of the model.
         engine_version: Engine version (or range) to take instead of the spec's.
+        image: Exact image to take, TAG@DIGEST, instead of asking the registry.
         revision: Weights revision to take instead of the spec's.
 
     Raises:
@@ -25,23 +36,51 @@ def pin(platform: Platform, model: str, *, engine_version: str | None = None, re
         Unavailable: Hub or registry do not answer.
     """
     spec, settings = platform.catalog[model], platform.settings
-    token = None
-    if secret := spec.weights.token:
-        token = platform.cluster.secret_value(secret.name, secret.key)
-        if token is None:
-            raise BadInput(
-                f"{model}: weights.token names key {secret.key} of Secret {secret.name}, "
-                f"which is not in namespace {settings.namespace}",
-                remedy=f"Create it: kubectl -n {settings.namespace} create secret generic {secret.name} "
-                f"--from-file={secret.key}=FILE_WITH_THE_TOKEN",
-            )
+    token = hub_token(platform.cluster, spec)
     suites = {suite.name: suite.sha256 for suite in load_suites(settings.evals_dir, spec.evaluation.suites)}
-    with RegistryClient(settings.registry_mirrors) as registry:
+    with RegistryClient(settings.registry_mirrors, registry_credentials(platform.cluster, settings)) as registry:
         return resolve(
             spec,
             hub=Hub(settings.hub_endpoint, token),
             registry=registry,
             suites=suites,
             engine_version=engine_version,
+            image=PinnedImage.parse(image) if image else None,
             revision=revision,
         )
+
+
+def hub_token(cluster: Cluster, spec: ModelSpec) -> str | None:
+    """The hub token that a model's spec names; None if it names none.
+
+    Raises:
+        BadInput: The Secret or its key is not there.
+    """
+    if (secret := spec.weights.token) is None:
+        return None
+    if (token := cluster.secret_value(secret.name, secret.key)) is None:
+        raise BadInput(
+            f"{spec.name}: weights.token names key {secret.key} of Secret {secret.name}, "
+            f"which is not in namespace {cluster.namespace}",
+            remedy=f"Create it: kubectl -n {cluster.namespace} create secret generic {secret.name} "
+            f"--from-file={secret.key}=FILE_WITH_THE_TOKEN",
+        )
+    return token
+
+
+def registry_credentials(cluster: Cluster, settings: Settings) -> dict[str, Credentials]:
+    """Who asks which registry, by the Secret that the settings name; empty if they name none.
+
+    Raises:
+        BadInput: The Secret is not there, or is no Docker configuration.
+    """
+    if (name := settings.registry_secret) is None:
+        return {}
+    source = f"Secret {name} in namespace {cluster.namespace} (registry_secret in the settings)"
+    if (text := cluster.secret_value(name, SECRET_KEY)) is None:
+        raise BadInput(
+            f"{source} is not there, or has no {SECRET_KEY}",
+            remedy=f"Create it: kubectl -n {cluster.namespace} create secret docker-registry {name} "
+            "--docker-server=HOST --docker-username=USER --docker-password=PASSWORD",
+        )
+    return parse_docker_config(text, source)
