@@ -42,7 +42,7 @@ def evaluation_job(
     settings: Settings,
     expires_at: datetime.datetime,
 ) -> Manifest:
-    """The Job, suspended: its order can belong to it only once it is there.
+    """The Job. Its order is made after it, so that it can belong to it.
 
     Args:
         name: Its name.
@@ -92,7 +92,6 @@ def evaluation_job(
             "annotations": {names.EXPIRES_ANNOTATION: expires_at.isoformat(timespec="seconds")},
         },
         "spec": {
-            "suspend": True,
             "activeDeadlineSeconds": int(LIFETIME.total_seconds()),
             "backoffLimit": RETRIES,
             "podFailurePolicy": _failure_policy(),

@@ -103,14 +103,14 @@ class Here:
     def measure(self, target: Target, suites: Suites, spec: Evaluation) -> Measurements:
         """See `Measuring`."""
         found = endpoint_of(self._current.cluster, target)
-        return evaluate.measure(found, suites, spec.concurrency, quarters(self._current.log))
+        return evaluate.measure(found, suites, spec.concurrency, quarters(self._current.log), rules=spec)
 
     def compare(
         self, canary: Target, stable: Target, suites: Suites, spec: Evaluation
     ) -> tuple[Measurements, Measurements]:
         """See `Measuring`."""
         one, other = (endpoint_of(self._current.cluster, each) for each in (canary, stable))
-        return evaluate.compare(one, other, suites, spec.concurrency, quarters(self._current.log))
+        return evaluate.compare(one, other, suites, spec.concurrency, quarters(self._current.log), rules=spec)
 
 
 def endpoint_of(cluster: Cluster, target: Target) -> Endpoint:

@@ -50,14 +50,17 @@ def _run(folder: Path) -> Ending:
 
 
 def _carry_out(order: Order) -> Answer:
-    engine = order.engine.endpoint()
+    engine, rules = order.engine.endpoint(), order.evaluation
     match order.task:
         case "measure":
-            return Answer(measurements=(measure(engine, order.suites, order.evaluation.concurrency, quarters(_tell)),))
+            found = measure(engine, order.suites, rules.concurrency, quarters(_tell), rules=rules)
+            return Answer(measurements=(found,))
         case "compare":
             assert order.other is not None
-            found = compare(engine, order.other.endpoint(), order.suites, order.evaluation.concurrency, quarters(_tell))
-            return Answer(measurements=found)
+            other = order.other.endpoint()
+            return Answer(
+                measurements=compare(engine, other, order.suites, rules.concurrency, quarters(_tell), rules=rules)
+            )
         case "prove":
             return Answer(text=prove(engine, timeout=order.seconds))
         case "watch":
