@@ -29,6 +29,8 @@ ANSWER_SECONDS = 8.0
 TRIES = 2
 """Requests of one attempt. What lasts longer than a blink is left to the next attempt."""
 PAUSE_SECONDS = 1.0
+TALKATIVE = {"httpx2": logging.WARNING, "urllib3": logging.INFO}
+"""Libraries that log whole URLs, and from which level on they do not."""
 LONGEST_SECONDS = TRIES * (ANSWER_SECONDS + PAUSE_SECONDS)
 
 
@@ -39,6 +41,8 @@ def send(alert: Alert, target: AlertTarget, cluster: Cluster, settings: Settings
         Unavailable: The target does not answer, asks to come back later, or refuses.
         BadInput: Its URL or key is not there or cannot be used.
     """
+    for library, level in TALKATIVE.items():
+        logging.getLogger(library).setLevel(level)
     url = _secret(cluster, target, target.url)
     if target.kind == "apprise":
         _notify(url, alert, settings)
@@ -88,7 +92,11 @@ def _secret(cluster: Cluster, target: AlertTarget, secret: SecretKey) -> str:
 
 
 def _post(url: str, headers: Mapping[str, str], body: bytes) -> None:
-    if not url.startswith(("http://", "https://")):
+    try:
+        named = urlsplit(url)
+    except ValueError:
+        raise BadInput("the URL is none", remedy="Correct the Secret.") from None
+    if named.scheme not in ("http", "https") or not named.hostname:
         raise BadInput("the URL is none of http or https", remedy="Correct the Secret.")
     status, retry_after = asyncio.run(_exchange(url, headers, body))
     if 200 <= status < 300:
