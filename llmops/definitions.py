@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dagster as dg
 
+from llmops.automation.alerts.sensor import alerts_sensor
 from llmops.automation.reaper import reaper
 from llmops.catalog.load import load_catalog
 from llmops.settings import load_settings
@@ -23,7 +24,7 @@ def defs() -> dg.Definitions:
     return dg.Definitions(
         assets=assets,
         jobs=[rollout_job(assets), rollback_job],
-        sensors=[reaper],
+        sensors=[reaper, alerts_sensor],
         resources={"platform": platform, "io_manager": RecordsIOManager(platform=platform)},
         # Of what is materialized in the UI without naming a job, too.
         executor=dg.in_process_executor,
