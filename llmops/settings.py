@@ -51,6 +51,9 @@ class Settings(BaseModel):
         None, description="Base URL of `llmops serve` as people reach it, for links to reports."
     )
     alerts: tuple[AlertTarget, ...] = Field((), description="Where alerts are sent to.")
+    stuck_after_hours: Annotated[float, Field(gt=0)] = Field(
+        6, description="A run that goes on for longer is told of; longer than the longest download takes."
+    )
     registry_secret: str | None = Field(
         None, description="Secret of type kubernetes.io/dockerconfigjson with credentials for registries."
     )
