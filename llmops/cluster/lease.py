@@ -251,6 +251,17 @@ class RolloutLease:
             self._on_lost()
 
 
+def holders(cluster: Cluster) -> dict[str, str]:
+    """Who rolls out which model now: holders of leases that have not run out, by this machine's clock."""
+    return {
+        str(model): str(_spec(lease)["holderIdentity"])
+        for lease in cluster.list("Lease")
+        if (model := (lease["metadata"].get("labels") or {}).get(names.MODEL_LABEL))
+        and _spec(lease).get("holderIdentity")
+        and is_live(_spec(lease))
+    }
+
+
 def _spec(lease: Object) -> dict[str, Any]:
     return lease.get("spec") or {}
 

@@ -31,14 +31,20 @@ class Tag:
             return None
         return cls(name, version, variant) if len(version.release) > 1 else None
 
+    @property
+    def rank(self) -> tuple[Version, int, bool, str]:
+        """What tags of one variant are sorted by, oldest first.
+
+        Of two tags for one version the longer spelling is the newer (0.32.0 over 0.32, which moves), then the one
+        with a `v`.
+        """
+        return self.version, len(self.version.release), self.name.startswith("v"), self.name
+
 
 def allowed(
     tags: Iterable[Tag], specifier: SpecifierSet | str, variant: str = "", prereleases: bool = False
 ) -> list[Tag]:
-    """Those of `tags` that `specifier` allows, in exactly this variant; newest first.
-
-    Of two tags for one version the longer spelling comes first (0.32.0 before 0.32, which moves), then the one with
-    a `v`.
+    """Those of `tags` that `specifier` allows, in exactly this variant; newest first, by their `rank`.
 
     Args:
         tags: In any order.
@@ -49,7 +55,7 @@ def allowed(
     wanted = SpecifierSet(specifier) if isinstance(specifier, str) else specifier
     allow = prereleases or bool(wanted.prereleases)
     found = [tag for tag in tags if tag.variant == variant and wanted.contains(tag.version, prereleases=allow)]
-    return sorted(found, key=_rank, reverse=True)
+    return sorted(found, key=lambda tag: tag.rank, reverse=True)
 
 
 def newest(
@@ -76,7 +82,3 @@ def spellings(version: Version, variant: str = "") -> tuple[str, str]:
     """The tags under which a version may be published, the more usual one first."""
     suffix = f"-{variant}" if variant else ""
     return f"v{version}{suffix}", f"{version}{suffix}"
-
-
-def _rank(tag: Tag) -> tuple[Version, int, bool, str]:
-    return tag.version, len(tag.version.release), tag.name.startswith("v"), tag.name

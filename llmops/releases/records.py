@@ -18,7 +18,7 @@ from llmops.cluster.client import Cluster
 from llmops.cluster.problems import AlreadyExists, NotFound
 from llmops.errors import BadInput
 from llmops.releases.release import Release
-from llmops.releases.standing import State, VerdictValue, ending, forgetting
+from llmops.releases.standing import State, VerdictValue, ending, forgetting, reopening
 
 Cause = Literal["judged", "cancelled", "died"]
 OutcomeT = TypeVar("OutcomeT", bound=BaseModel)
@@ -164,7 +164,7 @@ class Records:
         for stage in STAGES[1:]:
             forgotten |= {f"{stage}.json": None, f"{stage}.seconds": None}
         self._write(names.record_name(model, release), model, release, forgotten)
-        self.update_state(model, **forgetting(release))
+        self.update_state(model, **reopening(release))
 
     def history(self, model: str) -> list[Record]:
         """Records of all trials that ended, newest first."""

@@ -172,6 +172,11 @@ def ending(release: str, verdict: VerdictValue, stage: str) -> dict[str, str | N
     return {VERDICT_PREFIX + release: Decided(verdict=verdict, stage=stage).model_dump_json()}
 
 
+def reopening(release: str) -> dict[str, str | None]:
+    """What is taken out of the state's ConfigMap when a release is to be tried anew."""
+    return {VERDICT_PREFIX + release: None}
+
+
 def forgetting(release: str) -> dict[str, str | None]:
     """What is taken out of the state's ConfigMap when a record is removed."""
     return {TRIED_PREFIX + release: None, VERDICT_PREFIX + release: None}

@@ -106,13 +106,15 @@ def _admit(current: Trial, found: Release, *, retry: bool) -> dict[str, dg.Metad
     """Refuse what was rejected before and what the cluster cannot take; else open the trial."""
     records, model = current.records, found.model
     record = records.record(model, found.id)
+    # Refused or not, this is what the entry in the catalog came to: nobody has to ask for it again.
+    records.update_state(model, **opening(found, current.spec))
     if record and record.verdict == "Failed" and not retry:
         raise refusal(record)
     if record:
         # A trial that ended says nothing of how the release compares with what serves now.
         records.forget_trial(model, found.id)
     records.save_release(pins_config_map(found))
-    state = records.update_state(model, candidate=found.id, **opening(found, current.spec))
+    state = records.update_state(model, candidate=found.id)
     current.open(found)
     stable = records.release(model, state.stable) if state.stable else None
     changes = diff(stable, found)
