@@ -1,22 +1,30 @@
-"""Evaluation suites and load profiles: `evals/NAME.yaml`, and for a quality suite `evals/NAME.jsonl` beside it."""
+"""Evaluation suites: `evals/NAME.yaml`. A quality suite has its cases in `evals/NAME.jsonl` beside it; the files that a
+tool suite names are in folders below."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from operator import itemgetter
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, JsonValue, TypeAdapter, ValidationError, model_validator
+from pydantic import AfterValidator, Field, JsonValue, TypeAdapter, ValidationError, model_validator
 from ruamel.yaml import YAML, YAMLError
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
 from llmops.catalog.spec import Strict
 from llmops.errors import BadInput
+from llmops.evaluation.formats.tools import TOOLS, ToolName
 from llmops.evaluation.scorers import ScorerName, build
+
+TOOL_BYTES = 4 << 20
+"""Of the files of a tool suite, together: they travel to its Job in ConfigMaps."""
+PLACES = ("url", "model")
+"""What stands in braces in a tool's arguments and is filled in when it runs."""
 
 
 class Message(Strict):
@@ -120,13 +128,88 @@ class LoadProfile(_Hashed):
         return self
 
 
+def _below(value: str) -> str:
+    path = PurePosixPath(value)
+    if path.is_absolute() or ".." in path.parts or str(path) != value:
+        raise ValueError("must be a path below the suites' folder, such as lm-eval/task.yaml")
+    if len(path.parts) == 1 and path.suffix == ".yaml":
+        raise ValueError("must be in a folder of its own: the .yaml files beside this one are suites")
+    return value
+
+
+class ToolFile(Strict):
+    """A file that a tool gets. In YAML it is its path below the suites' folder; its text is part of the suite."""
+
+    path: Annotated[str, AfterValidator(_below)]
+    content: str
+
+
+Figure = Annotated[str, Field(pattern=r"^[a-z0-9_.-]+$")]
+
+
+class ToolSuite(_Hashed):
+    """An evaluation tool that is run against the engine, and whose results file has the figures."""
+
+    kind: Literal["tool"]
+    tool: ToolName
+    arguments: tuple[str, ...] = Field(
+        min_length=1, description="Of the tool, one by one; {url} is the engine's root and {model} its model's name."
+    )
+    files: tuple[ToolFile, ...] = Field(
+        default=(), description="Paths of files that the tool reads, below the suites' folder; it runs in a copy of it."
+    )
+    score: Figure | None = Field(
+        default=None, description="The figure that is the suite's score, case by case. None: the only one there is."
+    )
+    figures: tuple[Figure, ...] = Field(
+        default=(),
+        description="Figures to take besides score and error_rate, each of which has to be there; none: all.",
+    )
+    image: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._/:-]*(:[\w.-]+|@sha256:[0-9a-f]{64})$")] | None = Field(
+        default=None, description="Image of its Job, with tag or digest. None: the installation's evaluation_image."
+    )
+    timeout_seconds: Annotated[float, Field(gt=0)] = Field(default=3600, description="For the whole run.")
+
+    @model_validator(mode="after")
+    def _runnable(self) -> ToolSuite:
+        reserved = TOOLS[self.tool].reserved
+        for argument in self.arguments:
+            if (flag := argument.partition("=")[0]) in reserved:
+                raise ValueError(f"arguments: {flag} is set by the pipeline, which has to find the results")
+            for place in re.findall(r"\{(\w+)\}", argument):
+                if place not in PLACES:
+                    allowed = " and ".join(f"{{{known}}}" for known in PLACES)
+                    raise ValueError(f"arguments: {{{place}}} in {argument!r} is not known; there are {allowed}")
+        paths = [file.path for file in self.files]
+        if twice := next((path for path in paths if paths.count(path) > 1), None):
+            raise ValueError(f"files: {twice} is named twice")
+        return self
+
+
+AnySuite = Annotated[Suite | LoadProfile | ToolSuite, Field(discriminator="kind")]
+
+
+def check_repeats(suites: Iterable[AnySuite], repeats: int) -> None:
+    """Refuse to judge by one throw of the dice.
+
+    Raises:
+        BadInput: A suite samples at a temperature above 0, and its cases are asked once.
+    """
+    for suite in suites:
+        if isinstance(suite, Suite) and suite.sampling.temperature > 0 and repeats < 2:
+            raise BadInput(
+                f"suite {suite.name} samples at temperature {suite.sampling.temperature:g} and asks each case once",
+                remedy="Set evaluation.repeats to 2 or more, or the suite's temperature to 0.",
+            )
+
+
 def available(directory: Path) -> tuple[str, ...]:
-    """Names of all suites and load profiles in a directory, sorted."""
+    """Names of all suites in a directory, sorted."""
     return tuple(sorted(path.stem for path in directory.glob("*.yaml")))
 
 
-def load_suites(directory: Path, names: Iterable[str]) -> tuple[Suite | LoadProfile, ...]:
-    """Read the suites and load profiles of those names, in that order.
+def load_suites(directory: Path, names: Iterable[str]) -> tuple[AnySuite, ...]:
+    """Read the suites of those names, in that order.
 
     Raises:
         BadInput: Files are missing or wrong. All errors at once, each with file, line, field and what was found.
@@ -138,7 +221,7 @@ def load_suites(directory: Path, names: Iterable[str]) -> tuple[Suite | LoadProf
     return tuple(loaded)
 
 
-def _load(directory: Path, name: str, errors: list[str]) -> Suite | LoadProfile | None:
+def _load(directory: Path, name: str, errors: list[str]) -> AnySuite | None:
     path = directory / f"{name}.yaml"
     if not path.is_file():
         errors.append(f"{path}: no such suite; there are: {', '.join(available(directory)) or 'none'}")
@@ -149,7 +232,7 @@ def _load(directory: Path, name: str, errors: list[str]) -> Suite | LoadProfile 
         errors.append(f"{path}: cannot be read as YAML: {error}")
         return None
     if not isinstance(content, CommentedMap):
-        errors.append(f"{path}:1: must be a mapping that starts with 'kind: quality' or 'kind: load'")
+        errors.append(f"{path}:1: must be a mapping that starts with 'kind: quality', 'kind: load' or 'kind: tool'")
         return None
     before = len(errors)
     given: dict[str, Any] = {**content, "name": name}
@@ -161,6 +244,8 @@ def _load(directory: Path, name: str, errors: list[str]) -> Suite | LoadProfile 
     if content.get("kind") == "quality":
         default = content.get("scorer")
         given["cases"] = _cases(path.with_suffix(".jsonl"), default, errors)
+    if content.get("kind") == "tool" and isinstance(content.get("files"), list):
+        given["files"] = _files(path, content, errors)
     if len(errors) > before:
         # The definition is still checked, so that a person sees all errors at once; its cases have been.
         given["cases"] = [_PLACEHOLDER] if content.get("kind") == "quality" else None
@@ -214,9 +299,37 @@ def _cases(path: Path, default: Any, errors: list[str]) -> list[Case]:
     return cases
 
 
+def _files(path: Path, content: CommentedMap, errors: list[str]) -> list[dict[str, str]]:
+    """The files that a tool suite names, with their text."""
+    found: list[dict[str, str]] = []
+    size = 0
+    for index, name in enumerate(content["files"]):
+        where = f"{path}:{_line(content, ('files', index))}: files.{index}"
+        if not isinstance(name, str):
+            errors.append(f"{where}: must be the path of a file; found {name!r}")
+            continue
+        source = path.parent / name
+        try:
+            text = source.read_text(encoding="utf-8") if source.is_file() else None
+        except (OSError, UnicodeDecodeError) as error:
+            errors.append(f"{where}: {source} cannot be read as text: {error}")
+            continue
+        if text is None:
+            errors.append(f"{where}: {source}: no such file")
+            continue
+        size += len(text.encode())
+        found.append({"path": name, "content": text})
+    if size > TOOL_BYTES:
+        errors.append(
+            f"{path}:{_line(content, ('files',))}: files: are {size:,} bytes together, of at most {TOOL_BYTES:,}; put "
+            "larger data into an image of your own, and name it in image"
+        )
+    return found
+
+
 def _field(location: Sequence[int | str]) -> Sequence[int | str]:
     """Without the tag of the union, which is no field."""
-    return location[1:] if location and location[0] in ("quality", "load") else location
+    return location[1:] if location and location[0] in ("quality", "load", "tool") else location
 
 
 def _said(item: Any, location: Sequence[int | str]) -> str:
@@ -241,5 +354,5 @@ def _line(content: CommentedMap, location: Sequence[int | str]) -> int:
     return line + 1
 
 
-_SUITES: TypeAdapter[Suite | LoadProfile] = TypeAdapter(Annotated[Suite | LoadProfile, Field(discriminator="kind")])
+_SUITES: TypeAdapter[AnySuite] = TypeAdapter(AnySuite)
 _PLACEHOLDER = Case(id="placeholder", prompt="-", scorer="exact", expected="-", answer="-")

@@ -1,0 +1,215 @@
+"""Logs of inspect-ai: the `.eval` file (a zip), or the same log as `.json`.
+
+Of a `.eval` file only its header and its scores are read, whatever the size of the transcripts in it.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from typing import Literal
+
+from pydantic import Field, TypeAdapter, ValidationError
+
+from llmops.evaluation.formats.reading import (
+    Count,
+    Files,
+    Part,
+    Reading,
+    check_version,
+    figure_name,
+    mean,
+    only,
+    put,
+    read,
+    refuse,
+    same,
+)
+
+TOOL = "inspect-ai"
+RESULTS = "*.eval"
+MEANS = ("accuracy", "mean")
+"""Metrics that are the mean of the scores of a scorer's cases."""
+DISPERSION = ("stderr", "std", "var", "bootstrap_stderr")
+"""Metrics that are no figures to gate: gates compute their own of the cases."""
+LONGEST = 64 << 20
+"""Bytes of a part of a `.eval` file, unpacked; what is longer is none of ours."""
+ZSTANDARD = 93
+"""Compression of the parts of a `.eval` file; zipfile knows it from Python 3.14 on."""
+
+
+class _Packages(Part):
+    inspect_ai: str
+
+
+class _Spec(Part):
+    task: str
+    packages: _Packages
+
+
+class _Metric(Part):
+    value: float
+
+
+class _Score(Part):
+    name: str
+    scorer: str
+    scored_samples: Count
+    unscored_samples: Count
+    metrics: dict[str, _Metric] = Field(min_length=1)
+
+
+class _Results(Part):
+    total_samples: Count
+    completed_samples: Count
+    scores: tuple[_Score, ...] = Field(min_length=1)
+
+
+class _Case(Part):
+    value: object
+    answer: str | None = None
+    id: int | str = Field(alias="sample_id")
+
+
+class _Reduction(Part):
+    scorer: str
+    samples: tuple[_Case, ...]
+
+
+class _Error(Part):
+    message: str
+
+
+class _Log(Part):
+    version: Literal[2]
+    status: Literal["started", "success", "cancelled", "error"]
+    eval: _Spec
+    results: _Results | None = None
+    error: _Error | None = None
+    invalidated: bool = False
+    reductions: tuple[_Reduction, ...] | None = None
+
+
+_REDUCTIONS: TypeAdapter[tuple[_Reduction, ...]] = TypeAdapter(tuple[_Reduction, ...])
+
+
+def parse(files: Files) -> Reading:
+    """Read the log of one task. A figure is SCORER.METRIC, such as `match.accuracy`.
+
+    Raises:
+        MeasurementFailed: It is not whole, not inspect-ai's, or its run has not been completed.
+    """
+    name, content = only(files, RESULTS)
+    log = _unpack(name, content) if content.startswith(b"PK") else read(_Log, name, content, _WHAT)
+    version = log.eval.packages.inspect_ai
+    check_version(name, TOOL, version, "0.3.")
+    results = _results(name, log)
+    cases = {reduction.scorer: _values(name, reduction) for reduction in log.reductions or ()}
+    figures: dict[str, float] = {}
+    scores: dict[str, dict[str, float]] = {}
+    for score in results.scores:
+        if score.unscored_samples:
+            refuse(name, f"scorer {score.name} left {score.unscored_samples} samples without a score")
+        for metric, found in score.metrics.items():
+            if metric in DISPERSION:
+                continue
+            figure = figure_name(score.name, metric)
+            put(figures, name, figure, found.value)
+            if by_case := _scores(name, metric, found.value, cases.get(score.name, {})):
+                scores[figure] = by_case
+    if not figures:
+        refuse(name, "has no metric")
+    put(figures, name, "error_rate", 0.0)
+    answers = {str(case.id): case.answer or "" for reduction in log.reductions or () for case in reduction.samples}
+    ids = {case for by_case in cases.values() for case in by_case}
+    return Reading(
+        tool=f"{TOOL} {version}",
+        figures=figures,
+        scores=scores,
+        answers=answers,
+        cases=len(ids) or results.total_samples,
+    )
+
+
+_WHAT = "log of inspect-ai"
+
+
+def _results(name: str, log: _Log) -> _Results:
+    """The results of a run that was completed."""
+    if log.status != "success" or log.invalidated:
+        why = f": {log.error.message}" if log.error else ""
+        refuse(name, f"task {log.eval.task} ended as {'invalidated' if log.invalidated else log.status}{why}")
+    if log.results is None:
+        refuse(name, f"task {log.eval.task} has no results")
+    if log.results.completed_samples != log.results.total_samples or not log.results.total_samples:
+        refuse(name, f"{log.results.completed_samples} of {log.results.total_samples} samples were completed")
+    return log.results
+
+
+def _values(name: str, reduction: _Reduction) -> dict[str, float]:
+    """Case -> score over its epochs, of a scorer whose scores are numbers; else nothing."""
+    found = {str(case.id): case.value for case in reduction.samples}
+    if len(found) != len(reduction.samples):
+        refuse(name, f"scorer {reduction.scorer} scored a sample twice")
+    numbers = {case: float(value) for case, value in found.items() if isinstance(value, int | float)}
+    return numbers if len(numbers) == len(found) else {}
+
+
+def _scores(name: str, metric: str, value: float, by_case: dict[str, float]) -> dict[str, float]:
+    """The cases behind a metric that is their mean, if each is a share; else none."""
+    if metric not in MEANS or not by_case or not all(0 <= score <= 1 for score in by_case.values()):
+        return {}
+    if not same(mean(by_case.values()), value):
+        refuse(name, f"{metric} is {value}, and {mean(by_case.values())} over its samples")
+    return by_case
+
+
+def _unpack(name: str, content: bytes) -> _Log:
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            header = _part(name, archive, "header.json")
+            reductions = _part(name, archive, "reductions.json")
+    except (zipfile.BadZipFile, EOFError) as error:
+        refuse(name, f"is no whole .eval file: {error}")
+    log = read(_Log, f"{name}/header.json", header, _WHAT)
+    try:
+        return log.model_copy(update={"reductions": _REDUCTIONS.validate_json(reductions)})
+    except ValidationError as error:
+        refuse(f"{name}/reductions.json", f"is no part of a {_WHAT}: {error.errors()[0]['msg']}")
+
+
+def _part(name: str, archive: zipfile.ZipFile, part: str) -> bytes:
+    try:
+        info = archive.getinfo(part)
+    except KeyError:
+        refuse(name, f"has no {part}: its run was not completed, or it is no {_WHAT}")
+    if info.file_size > LONGEST:
+        refuse(name, f"{part} is {info.file_size} bytes long, of at most {LONGEST}")
+    if info.compress_type != ZSTANDARD:
+        return archive.read(part)
+    return _decompress(name, archive, info)
+
+
+def _decompress(name: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    """A part that zipfile itself cannot unpack, its checksum compared."""
+    import zlib
+
+    import zstandard  # of the extra `evaluation`
+
+    assert archive.fp is not None
+    archive.fp.seek(info.header_offset)
+    start = archive.fp.read(_LOCAL_HEADER)
+    skipped = int.from_bytes(start[26:28], "little") + int.from_bytes(start[28:30], "little")
+    archive.fp.seek(skipped, io.SEEK_CUR)
+    packed = archive.fp.read(info.compress_size)
+    try:
+        content = zstandard.ZstdDecompressor().decompressobj().decompress(packed)
+    except zstandard.ZstdError as error:
+        refuse(name, f"{info.filename} cannot be unpacked: {error}")
+    if len(content) != info.file_size or zlib.crc32(content) != info.CRC:
+        refuse(name, f"{info.filename} is damaged")
+    return content
+
+
+_LOCAL_HEADER = 30
+"""Bytes of the fixed part of a zip's local file header; the lengths of name and extra field are its last four."""

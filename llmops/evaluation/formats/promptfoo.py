@@ -1,0 +1,119 @@
+"""Results of promptfoo: the JSON file of `promptfoo eval --output`.
+
+A case is one test with one prompt; its score is promptfoo's, 0 to 1. `pass_rate` counts the cases of which every
+assertion holds.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from llmops.evaluation.formats.reading import (
+    Count,
+    Files,
+    Part,
+    Reading,
+    Share,
+    check_version,
+    mean,
+    only,
+    put,
+    read,
+    refuse,
+    split_errors,
+    tally,
+)
+
+TOOL = "promptfoo"
+RESULTS = "promptfoo.json"
+ERROR = 2
+"""Of `failureReason`: the case could not be decided. 0 is none, 1 an assertion that does not hold."""
+
+
+class _Response(Part):
+    output: object = ""
+
+
+class _Case(Part):
+    test: int = Field(alias="testIdx")
+    prompt: int = Field(alias="promptIdx")
+    score: Share
+    success: bool
+    reason: Literal[0, 1, 2] = Field(alias="failureReason")
+    error: str | None = None
+    response: _Response | None = None
+
+    @property
+    def id(self) -> str:
+        return f"{self.test}/{self.prompt}"
+
+
+class _Stats(Part):
+    successes: Count
+    failures: Count
+    errors: Count
+
+
+class _Prompt(Part):
+    provider: str
+
+
+class _Results(Part):
+    version: Literal[3]
+    results: tuple[_Case, ...] = Field(min_length=1)
+    stats: _Stats
+    prompts: tuple[_Prompt, ...] = Field(min_length=1)
+
+
+class _Metadata(Part):
+    version: str = Field(alias="promptfooVersion")
+
+
+class _File(Part):
+    results: _Results
+    metadata: _Metadata
+
+
+def parse(files: Files) -> Reading:
+    """Read the results of one run, of one provider.
+
+    Raises:
+        MeasurementFailed: They are not whole, not promptfoo's, or of several providers.
+    """
+    name, content = only(files, RESULTS)
+    file = read(_File, name, content, "results file of promptfoo")
+    check_version(name, TOOL, file.metadata.version, "0.1")
+    found, stats = file.results, file.results.stats
+    if len(providers := {prompt.provider for prompt in found.prompts}) > 1:
+        refuse(name, f"has results of {len(providers)} providers", "Give one provider: the engine that is measured.")
+    cases = {case.id: case for case in found.results}
+    if len(cases) != len(found.results):
+        refuse(name, "has results of the same test and prompt twice", "Leave out --repeat.")
+    errors = [case for case in found.results if case.reason == ERROR]
+    decided = {case.id: case for case in found.results if case.reason != ERROR}
+    passed = [case for case in decided.values() if case.success]
+    counted = (len(passed), len(decided) - len(passed), len(errors))
+    if counted != (stats.successes, stats.failures, stats.errors):
+        refuse(name, f"says {stats.successes}, {stats.failures}, {stats.errors} passed, failed, errors; has {counted}")
+    engines, unmeasured = split_errors(case.error or "no error is given" for case in errors)
+    figures: dict[str, float] = {}
+    if decided:
+        put(figures, name, "score", mean(case.score for case in decided.values()))
+        put(figures, name, "pass_rate", len(passed) / len(decided))
+    if decided or engines:
+        put(figures, name, "error_rate", len(engines) / (len(decided) + len(engines)))
+    return Reading(
+        tool=f"{TOOL} {file.metadata.version}",
+        figures=figures,
+        scores={"score": {id_: case.score for id_, case in decided.items()}} if decided else {},
+        answers={id_: _text(case) for id_, case in decided.items()},
+        cases=len(cases),
+        errors=tally(engines),
+        unmeasured=tally(unmeasured),
+    )
+
+
+def _text(case: _Case) -> str:
+    return str(case.response.output) if case.response else ""

@@ -1,0 +1,116 @@
+"""Results of `vllm bench serve --save-result --save-detailed`.
+
+Its figures have the names of ours. They are computed anew from its requests, of which times are in seconds, and held
+against its own: of a run without an answer the file says 0 ms.
+"""
+
+from __future__ import annotations
+
+from llmops.evaluation.formats.reading import (
+    Count,
+    Files,
+    Latency,
+    Part,
+    Reading,
+    Seconds,
+    latencies,
+    only,
+    put,
+    read,
+    refuse,
+    same,
+    split_errors,
+    tally,
+)
+
+TOOL = "vllm-bench"
+RESULTS = "vllm-bench.json"
+MILLISECONDS = 1000.0
+
+
+class _File(Part):
+    backend: str
+    endpoint_type: str
+    num_prompts: Count
+    duration: Seconds
+    completed: Count
+    failed: Count
+    total_input_tokens: Count
+    total_output_tokens: Count
+    request_throughput: Seconds
+    output_throughput: Seconds
+    total_token_throughput: Seconds
+    mean_ttft_ms: Seconds
+    output_lens: tuple[Count, ...]
+    ttfts: tuple[Seconds, ...]
+    itls: tuple[tuple[Seconds, ...], ...]
+    latencies: tuple[Seconds, ...]
+    errors: tuple[str, ...]
+
+
+def parse(files: Files) -> Reading:
+    """Read the results of one run.
+
+    Raises:
+        MeasurementFailed: They are not whole, not of `vllm bench serve`, or of a run that nothing answered.
+    """
+    name, content = only(files, RESULTS)
+    found = read(_File, name, content, "results file of vllm bench serve with details (--save-detailed)")
+    lists = (found.output_lens, found.ttfts, found.itls, found.latencies, found.errors)
+    if any(len(each) != found.num_prompts for each in lists):
+        refuse(name, f"has details of {len(found.errors)} requests, and {found.num_prompts} were to be sent")
+    good = [index for index, error in enumerate(found.errors) if not error]
+    if len(good) != found.completed or found.failed != found.num_prompts - found.completed:
+        refuse(name, f"says that {found.completed} were completed and {found.failed} failed; details say {len(good)}")
+    engines, unmeasured = split_errors(error for error in found.errors if error)
+    if not good and not engines:
+        refuse(name, f"no request was measured: {unmeasured[0] if unmeasured else 'none was sent'}")
+    samples = _samples(found, good)
+    figures: dict[str, float] = {}
+    for figure, count in (("completed", len(good)), ("failed", len(engines)), ("unmeasured", len(unmeasured))):
+        put(figures, name, figure, float(count))
+    put(figures, name, "error_rate", len(engines) / (len(good) + len(engines)))
+    if good:
+        put(figures, name, "request_throughput", found.request_throughput)
+        put(figures, name, "output_throughput", found.output_throughput)
+        put(figures, name, "total_token_throughput", found.total_token_throughput)
+        _check(name, found, len(good))
+    for figure, value in latencies(samples).items():
+        put(figures, name, figure, value)
+    if good and not same(figures["mean_ttft_ms"], found.mean_ttft_ms):
+        refuse(name, f"mean_ttft_ms is {found.mean_ttft_ms}, and {figures['mean_ttft_ms']} over its requests")
+    return Reading(
+        tool="vllm bench serve",
+        figures=figures,
+        samples={kind: values for kind, values in samples.items() if values},
+        errors=tally(engines),
+        unmeasured=tally(unmeasured),
+    )
+
+
+def _samples(found: _File, good: list[int]) -> dict[Latency, tuple[float, ...]]:
+    """Times of the requests that were answered, in milliseconds."""
+    return {
+        "ttft": tuple(found.ttfts[index] * MILLISECONDS for index in good),
+        "tpot": tuple(
+            (found.latencies[index] - found.ttfts[index]) * MILLISECONDS / (found.output_lens[index] - 1)
+            for index in good
+            if found.output_lens[index] > 1
+        ),
+        "itl": tuple(gap * MILLISECONDS for index in good for gap in found.itls[index]),
+        "e2el": tuple(found.latencies[index] * MILLISECONDS for index in good),
+    }
+
+
+def _check(name: str, found: _File, completed: int) -> None:
+    """Throughputs are counts over the duration."""
+    if not found.duration:
+        refuse(name, "took no time")
+    tokens = found.total_input_tokens + found.total_output_tokens
+    for figure, value, count in (
+        ("request_throughput", found.request_throughput, completed),
+        ("output_throughput", found.output_throughput, found.total_output_tokens),
+        ("total_token_throughput", found.total_token_throughput, tokens),
+    ):
+        if not same(value, count / found.duration):
+            refuse(name, f"{figure} is {value}, and {count} in {found.duration} s are {count / found.duration}")
