@@ -82,6 +82,7 @@ class Agent:
                     "KUBERNETES_SERVICE_HOST": server.hostname or HOST_IP,
                     "KUBERNETES_SERVICE_PORT": str(server.port or 443),
                 },
+                address_of=self._router.address_of,
             )
 
             def on_claim(kind: EventType, claim: Object) -> None:

@@ -16,7 +16,7 @@ import aiohttp
 
 from llmops.sandbox.agent.api import Api, Object, until_answered
 from llmops.sandbox.agent.ending import terminated
-from llmops.sandbox.agent.environment import ConfigError, Mount, Translator
+from llmops.sandbox.agent.environment import AddressOf, ConfigError, Mount, Translator
 from llmops.sandbox.agent.events import Recorder
 from llmops.sandbox.agent.launch import Owner, build_order
 from llmops.sandbox.agent.probes import Kind, Prober, Target, run_hook
@@ -44,6 +44,7 @@ class Tools:
         back_off_base: Seconds of the first back-off.
         back_off_limit: Seconds of the longest one.
         variables: Every container's variables: where the API server is.
+        address_of: Where a Service is.
     """
 
     api: Api
@@ -53,6 +54,7 @@ class Tools:
     back_off_base: float
     back_off_limit: float
     variables: Mapping[str, str]
+    address_of: AddressOf
 
 
 class Container:
@@ -217,9 +219,7 @@ class Container:
             # What changes from now on is a reason to try again.
             self._wake.clear()
             try:
-                return await until_answered(
-                    lambda: build_order(self._owner, self.spec, image, folder, tools.api, tools.variables)
-                )
+                return await until_answered(lambda: build_order(self._owner, self.spec, image, folder, tools))
             except ConfigError as error:
                 self._event("Warning", "Failed", f"Error: {error}")
                 self._show_waiting("CreateContainerConfigError", str(error))
@@ -352,7 +352,7 @@ class Container:
         async def run(argv: Sequence[str], timeout: float | None) -> tuple[int | None, str]:  # noqa: ASYNC109 - passed on
             order = Order.load(process.folder)
             mounts = [Mount(path, host) for path, host in order.mounts]
-            translate = Translator(mounts, self._owner.ip)
+            translate = Translator(mounts, self._owner.ip, self._tools.address_of)
             return await run_command(order, [translate(part) for part in argv], timeout)
 
         return Target(self.spec, self._owner.ip, run, self._tools.http)

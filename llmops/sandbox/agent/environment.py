@@ -6,7 +6,7 @@ import base64
 import math
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,10 @@ HOST_IP = "127.0.0.1"
 _REFERENCE = re.compile(r"\$(?:\$|\(([^()]*)\))")
 _SUBSCRIPT = re.compile(r"^metadata\.(labels|annotations)\['(.+)'\]$")
 _ANY_ADDRESS = re.compile(r"(?<![\w.])0\.0\.0\.0(?![\w.])")
+_SERVICE = re.compile(r"(?<![\w.-])([a-z0-9-]+)\.([a-z0-9-]+)\.svc(?:\.cluster\.local)?(?![\w-]|\.\w)")
+
+AddressOf = Callable[[str, str], str | None]
+"""The cluster address of a Service, by namespace and name."""
 
 
 class ConfigError(Exception):
@@ -80,13 +84,18 @@ class Translator:
 
     A mount path is replaced where it stands as whole components at the start of a path: alone, after `=`, `:`, a
     comma, a quote, a space or `file://`, and never inside a longer path or name. The longest one wins.
+    `NAME.NAMESPACE.svc` becomes the Service's address: this machine's resolver knows nothing of the cluster's names.
 
     Args:
         mounts: The container's mounts.
         pod_ip: What `0.0.0.0` becomes, so that pods don't meet on a port.
+        address_of: Where a Service is; a name that it doesn't know stays as written.
     """
 
-    def __init__(self, mounts: Iterable[Mount], pod_ip: str) -> None:
+    def __init__(
+        self, mounts: Iterable[Mount], pod_ip: str, address_of: AddressOf = lambda namespace, name: None
+    ) -> None:
+        self._address_of = address_of
         self._hosts = {mount.path.rstrip("/"): mount.host for mount in mounts if mount.path.rstrip("/")}
         self._pod_ip = pod_ip
         paths = "|".join(re.escape(path) for path in sorted(self._hosts, key=len, reverse=True))
@@ -96,7 +105,11 @@ class Translator:
         """`text` as this machine understands it."""
         if self._pattern is not None:
             text = self._pattern.sub(lambda match: self._hosts[match.group()], text)
-        return _ANY_ADDRESS.sub(self._pod_ip, text)
+        return self.names(_ANY_ADDRESS.sub(self._pod_ip, text))
+
+    def names(self, text: str) -> str:
+        """`text` with the names of Services alone replaced."""
+        return _SERVICE.sub(lambda match: self._address_of(match[2], match[1]) or match[0], text)
 
 
 def references(container: Object) -> tuple[set[str], set[str]]:

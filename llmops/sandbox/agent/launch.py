@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from llmops.names import TERMINATION_LOG
 from llmops.sandbox.agent.api import Api, Object
-from llmops.sandbox.agent.environment import Mount, Sources, Translator, command, environment, references
+from llmops.sandbox.agent.environment import AddressOf, Mount, Sources, Translator, command, environment, references
 from llmops.sandbox.agent.process import OOM_MARKER, Order
 from llmops.sandbox.agent.temporary import temporary_folder
 from llmops.sandbox.images import Image
 
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 
 class Owner(Protocol):
@@ -35,9 +37,26 @@ class Owner(Protocol):
         """The container's state has changed: keep and publish it."""
 
 
-async def build_order(
-    owner: Owner, spec: Object, image: Image, folder: Path, api: Api, variables: Mapping[str, str]
-) -> Order:
+class Surroundings(Protocol):
+    """What all containers share, as far as an order needs it."""
+
+    @property
+    def api(self) -> Api:
+        """Where config maps and secrets come from."""
+        ...
+
+    @property
+    def variables(self) -> Mapping[str, str]:
+        """What every container has in its environment."""
+        ...
+
+    @property
+    def address_of(self) -> AddressOf:
+        """Where a Service is."""
+        ...
+
+
+async def build_order(owner: Owner, spec: Object, image: Image, folder: Path, around: Surroundings) -> Order:
     """The order for one attempt of a container.
 
     Args:
@@ -45,8 +64,7 @@ async def build_order(
         spec: Its declaration in the pod.
         image: What its image stands for.
         folder: The attempt's folder, with `home`, `tmp` and `termination` in it.
-        api: Where config maps and secrets come from.
-        variables: What every container has in its environment.
+        around: What all containers share.
 
     Raises:
         ConfigError: It refers to what isn't there.
@@ -58,17 +76,22 @@ async def build_order(
         owner.pod,
         owner.ip,
         owner.allocatable,
-        await _fetch(api, namespace, "configmaps", config_maps),
-        await _fetch(api, namespace, "secrets", secrets),
+        await _fetch(around.api, namespace, "configmaps", config_maps),
+        await _fetch(around.api, namespace, "secrets", secrets),
     )
     declared = environment(spec, sources)
     termination = Mount(spec.get("terminationMessagePath", TERMINATION_LOG), str(folder / "termination"))
     mounts = [*owner.mounts(spec, declared.values), termination]
-    translate = Translator(mounts, owner.ip)
-    # An image's own variables are in this machine's paths; a secret is nobody's path.
+    _nest(mounts)
+    translate = Translator(mounts, owner.ip, around.address_of)
+    # An image's own variables are in this machine's paths; a secret is nobody's path, but may name a Service.
     raw = {**image.env, **declared.values}
     translated = {
-        name: value if name in declared.secret or name not in declared.values else translate(value)
+        name: value
+        if name not in declared.values
+        else translate.names(value)
+        if name in declared.secret
+        else translate(value)
         for name, value in raw.items()
     }
     base = {
@@ -76,8 +99,11 @@ async def build_order(
         "HOME": str(folder / "home"),
         "TMPDIR": str(temporary_folder(folder)),
         "HOSTNAME": owner.pod["spec"].get("hostname") or owner.pod["metadata"]["name"],
-        **variables,
+        **around.variables,
     }
+    if (account := next((mount.host for mount in mounts if mount.path == ACCOUNT), None)) is not None:
+        # Clients look for the account at a path that no two pods can have: they find it by a kubeconfig instead.
+        base["KUBECONFIG"] = str(_write_kubeconfig(folder.parent, Path(account), around.variables))
     # As a runtime makes a working folder that an image lacks, it is an empty one of the container's own.
     cwd = translate(spec.get("workingDir", ""))
     return Order(
@@ -88,6 +114,35 @@ async def build_order(
         writable=[str(folder), *(mount.host for mount in mounts if not mount.read_only)],
         mounts=[(mount.path, mount.host) for mount in mounts],
     )
+
+
+def _nest(mounts: Sequence[Mount]) -> None:
+    """Let what is mounted inside another volume be seen there, as a link in its folder."""
+    for inner in mounts:
+        for outer in mounts:
+            if outer.read_only or not PurePosixPath(inner.path).is_relative_to(outer.path) or inner == outer:
+                continue
+            link = Path(outer.host) / PurePosixPath(inner.path).relative_to(outer.path)
+            if not link.exists():
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.unlink(missing_ok=True)
+                link.symlink_to(inner.host)
+
+
+def _write_kubeconfig(folder: Path, account: Path, variables: Mapping[str, str]) -> Path:
+    server = f"https://{variables['KUBERNETES_SERVICE_HOST']}:{variables['KUBERNETES_SERVICE_PORT']}"
+    content = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "pod",
+        "contexts": [{"name": "pod", "context": {"cluster": "pod", "user": "pod"}}],
+        "clusters": [{"name": "pod", "cluster": {"server": server, "certificate-authority": str(account / "ca.crt")}}],
+        "users": [{"name": "pod", "user": {"tokenFile": str(account / "token")}}],
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "kubeconfig"
+    path.write_text(json.dumps(content))
+    return path
 
 
 async def _fetch(api: Api, namespace: str, kind: str, names: set[str]) -> dict[str, Object]:

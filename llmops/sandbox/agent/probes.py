@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import aiohttp
 
@@ -182,7 +182,30 @@ async def _check(probe: Object, target: Target, seconds: float) -> str | None:
             return f"dial tcp {host}:{port}: {_network(error)}"
         writer.close()
         return None
+    if action := probe.get("grpc"):
+        return await _grpc(action, target, seconds)
     return f"the sandbox knows no such probe: {', '.join(probe)}"
+
+
+async def _grpc(action: Object, target: Target, seconds: float) -> str | None:
+    # Imported here: few containers ask for it, and it takes as long as all else of the agent.
+    import grpc
+    from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+    address = f"{target.ip}:{action['port']}"
+    async with grpc.aio.insecure_channel(address, [("grpc.enable_http_proxy", 0)]) as channel:
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        request = health_pb2.HealthCheckRequest(service=action.get("service", ""))
+        try:
+            answer = await stub.Check(request, timeout=seconds)
+        except grpc.aio.AioRpcError as error:
+            if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+                return f'timeout: failed to connect service "{address}" within {seconds}s: {error.details()}'
+            return f"error: health rpc failed: rpc error: code = {error.code().name} desc = {error.details()}"
+    if answer.status != health_pb2.HealthCheckResponse.SERVING:
+        status = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
+        return f'service unhealthy (responded with "{status}")'
+    return None
 
 
 async def _http(action: Object, target: Target, seconds: float) -> str | None:

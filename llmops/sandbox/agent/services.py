@@ -107,6 +107,15 @@ class Router:
         """Pods have changed: route anew."""
         self._changed.set()
 
+    def address_of(self, namespace: str, name: str) -> str | None:
+        """The cluster address of a Service; None if there is no such Service, or it has none."""
+        for service in self._services.values():
+            metadata = service["metadata"]
+            if (metadata["namespace"], metadata["name"]) == (namespace, name):
+                address = service["spec"].get("clusterIP", "None")
+                return None if address in ("", "None") else address
+        return None
+
     async def run(self) -> None:
         """Follow Services and pods until cancelled."""
         try:

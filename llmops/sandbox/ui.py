@@ -1,0 +1,76 @@
+"""The Dagster UI of a sandbox, as a program asks it: runs, and launching one."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from dataclasses import dataclass
+from typing import Any
+
+from llmops.errors import Unavailable
+
+RUNS = """query { runsOrError(limit: 100) { ... on Runs { results {
+  runId jobName status tags { key value } } } } }"""
+TERMINATE = """mutation($run: String!) { terminateRun(runId: $run) { __typename } }"""
+REQUESTED_BY = "llmops.dev/requested-by"
+_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run, as the UI lists it."""
+
+    id: str
+    job: str
+    status: str
+    model: str
+    requested_by: str
+
+
+class Ui:
+    """Asks a Dagster webserver in GraphQL.
+
+    Args:
+        url: Base URL.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
+
+    def runs(self) -> list[Run]:
+        """The newest runs, oldest first.
+
+        Raises:
+            Unavailable: The webserver does not answer.
+        """
+        results = self._ask(RUNS)["runsOrError"].get("results") or []
+        return [_run(each) for each in reversed(results)]
+
+    def terminate(self, run: str) -> None:
+        """End a run as the UI's button does."""
+        self._ask(TERMINATE, {"run": run})
+
+    def _ask(self, query: str, variables: dict[str, Any] | None = None) -> dict[str, Any]:
+        body = json.dumps({"query": query, "variables": variables or {}}).encode()
+        request = urllib.request.Request(  # noqa: S310 - the address is the sandbox's own
+            f"{self.url}/graphql", data=body, headers={"Content-Type": "application/json"}
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=_SECONDS) as answer:  # noqa: S310 - as above
+                content = json.load(answer)
+        except (OSError, ValueError) as error:
+            raise Unavailable(f"the Dagster UI at {self.url} does not answer: {error}") from error
+        if "errors" in content:
+            raise Unavailable(f"the Dagster UI at {self.url} cannot answer: {content['errors']}")
+        return content["data"]
+
+
+def _run(found: dict[str, Any]) -> Run:
+    tags = {tag["key"]: tag["value"] for tag in found["tags"]}
+    return Run(
+        id=found["runId"],
+        job=found["jobName"],
+        status=found["status"].lower(),
+        model=tags.get("dagster/partition", ""),
+        requested_by=tags.get(REQUESTED_BY, ""),
+    )
