@@ -6,6 +6,7 @@ import dagster as dg
 
 from llmops.automation.alerts.sensor import alerts_sensor
 from llmops.automation.reaper import reaper
+from llmops.automation.revalidation import revalidation_schedules
 from llmops.catalog.load import load_catalog
 from llmops.settings import load_settings
 from llmops.stages.assets import rollout_job, stage_assets
@@ -13,6 +14,7 @@ from llmops.stages.console import console_logger
 from llmops.stages.platform import Platform
 from llmops.stages.records_io import RecordsIOManager
 from llmops.stages.rollback import rollback_job
+from llmops.stages.validation.assets import revalidation_job, validation_assets
 
 
 @dg.definitions
@@ -20,10 +22,13 @@ def defs() -> dg.Definitions:
     """Assets, jobs and resources of this installation."""
     catalog = load_catalog(load_settings().models_dir)
     assets = stage_assets(dg.StaticPartitionsDefinition(sorted(catalog)))
+    validations = validation_assets(catalog)
+    revalidation = revalidation_job(validations)
     platform = Platform()
     return dg.Definitions(
-        assets=assets,
-        jobs=[rollout_job(assets), rollback_job],
+        assets=[*assets, validations],
+        jobs=[rollout_job(assets), rollback_job, revalidation],
+        schedules=revalidation_schedules(catalog, revalidation),
         sensors=[reaper, alerts_sensor],
         resources={"platform": platform, "io_manager": RecordsIOManager(platform=platform)},
         # Of what is materialized in the UI without naming a job, too.

@@ -103,13 +103,38 @@ def rollout(
 def rollback(
     model: Model,
     to: Annotated[str | None, typer.Option(help="Release to go back to, instead of the one before.")] = None,
+    reason: Annotated[str, typer.Option(help="Why; kept with the release that is left.")] = "",
     as_json: Json = False,
 ) -> None:
-    """Move a model back to a release that served before."""
+    """Move a model back to a release that served before; the one that is left counts as rejected."""
     from llmops.cli.rollouts import run_rollback
 
-    ended = run_rollback(_platform(model).records, model, to)
+    ended = run_rollback(_platform(model).records, model, to, reason)
     typer.echo(ended.as_json() if as_json else ended.line)
+    raise typer.Exit(ended.code)
+
+
+@app.command()
+def revalidate(
+    model: Model,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Fetch files that rotted again, while engines go on.")
+    ] = False,
+    restore: Annotated[
+        bool, typer.Option("--restore", help="Put the release's objects back where somebody changed them.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Check what serves: its weights on the volume, its figures by its own gates, its objects in the cluster."""
+    from llmops.cli.rollouts import run_revalidation
+
+    ended = run_revalidation(_platform(model).records, model, repair=repair, restore=restore)
+    if as_json:
+        typer.echo(ended.as_json())
+    elif ended.validation is None:
+        typer.echo(ended.line)
+    else:
+        show.validation(ended.validation)
     raise typer.Exit(ended.code)
 
 

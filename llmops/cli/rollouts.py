@@ -14,6 +14,7 @@ from dagster._core.execution.plan.objects import ErrorSource
 
 from llmops.cli.exits import BY_VERDICT, Exit, by_name
 from llmops.releases.records import Record, Records
+from llmops.releases.validations import Validation, Validations
 from llmops.stages.trial import REQUESTED_BY_TAG
 
 CANCELLED = "Cancelled"
@@ -72,23 +73,71 @@ def run_rollout(
     return Ended(by_name(run.kind), run.failure, None, run.run_id)
 
 
-def run_rollback(records: Records, model: str, to: str | None) -> Ended:
+def run_rollback(records: Records, model: str, to: str | None, reason: str = "") -> Ended:
     """Run the rollback job for a model.
 
     Args:
         records: Where its outcome is read from.
         model: Name of the model.
         to: Release to go back to; None is the one before.
+        reason: Why; kept with the release that is left.
     """
     from llmops.stages.rollback import JOB
 
-    config = {"ops": {"roll_back": {"config": {"model": model} | ({"to": to} if to else {})}}}
+    asked = {"model": model, "reason": reason} | ({"to": to} if to else {})
+    config = {"ops": {"roll_back": {"config": asked}}}
     run = _run(JOB, config, None)
     if run.success:
         return Ended(Exit.DONE, f"{model} {records.state(model).stable} serves", None, run.run_id)
     if run.kind == CANCELLED:
         return Ended(Exit.CANCELLED, f"{model}: {run.failure}", None, run.run_id)
     return Ended(by_name(run.kind), run.failure, None, run.run_id)
+
+
+@dataclass(frozen=True)
+class Revalidated:
+    """How a validation ended.
+
+    Args:
+        code: Exit code.
+        line: One line that says it.
+        validation: What was found; None if it did not get to find anything.
+        run: Id of the Dagster run.
+    """
+
+    code: Exit
+    line: str
+    validation: Validation | None
+    run: str
+
+    def as_json(self) -> str:
+        """For programs."""
+        found = self.validation.model_dump(mode="json") if self.validation else None
+        return json.dumps(asdict(self) | {"code": int(self.code), "validation": found}, indent=2)
+
+
+def run_revalidation(records: Records, model: str, *, repair: bool, restore: bool) -> Revalidated:
+    """Run the revalidation job for a model.
+
+    Args:
+        records: Where its outcome is read from.
+        model: Name of the model.
+        repair: Fetch wrong files again.
+        restore: Put the release's objects back where somebody changed them.
+    """
+    from llmops.stages.validation.assets import JOB, validation_key
+
+    config = {"ops": {JOB: {"config": {"repair": repair, "restore": restore}}}}
+    run = _run(JOB, config, None, assets=[validation_key(model)])
+    if run.kind == CANCELLED:
+        return Revalidated(Exit.CANCELLED, f"{model}: {run.failure}", None, run.run_id)
+    if run.failure:
+        return Revalidated(by_name(run.kind), run.failure, None, run.run_id)
+    found = Validations(records.cluster).last(model)
+    if found is None or found.run != run.run_id:
+        return Revalidated(Exit.DONE, f"{model}: nothing serves yet, so there is nothing to validate", None, run.run_id)
+    code = Exit.REJECTED if found.severity == "error" else Exit.DONE if found.complete else Exit.INCONCLUSIVE
+    return Revalidated(code, found.line(), found, run.run_id)
 
 
 @dataclass(frozen=True)
@@ -101,7 +150,7 @@ class _Run:
     kind: str
 
 
-def _run(job: str, config: dict[str, Any], model: str | None) -> _Run:
+def _run(job: str, config: dict[str, Any], model: str | None, assets: list[dg.AssetKey] | None = None) -> _Run:
     from llmops.definitions import defs
 
     definition = defs().resolve_job_def(job)
@@ -110,7 +159,12 @@ def _run(job: str, config: dict[str, Any], model: str | None) -> _Run:
     tags = {REQUESTED_BY_TAG: f"{getpass.getuser()}@{socket.gethostname()} (llmops)"}
     with instance() as known:
         result = definition.execute_in_process(
-            run_config=config, instance=known, partition_key=model, tags=tags, raise_on_error=False
+            run_config=config,
+            instance=known,
+            partition_key=model,
+            asset_selection=assets,
+            tags=tags,
+            raise_on_error=False,
         )
         for event in result.all_events:
             if event.event_type_value == "STEP_FAILURE":

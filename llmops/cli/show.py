@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from llmops.releases.records import Record
+from llmops.releases.validations import Validation
 
 VERDICT_STYLE = {"Passed": "green", "Failed": "red", "Inconclusive": "yellow"}
 SEVERITY_STYLE = {"ok": "green", "warning": "yellow", "error": "red"}
@@ -19,6 +21,18 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     for row in rows:
         found.add_row(*row)
     Console().print(found)
+
+
+def validation(found: Validation) -> None:
+    """Print a validation: how each check ended, and what was found with what to do about it."""
+    rows: list[Sequence[str]] = []
+    for check in found.checks:
+        rows.append((f"[{VERDICT_STYLE[check.value]}]{check.value}[/]", check.check, escape(check.line), ""))
+        rows += [
+            (f"[{SEVERITY_STYLE[each.severity]}]{each.severity}[/]", "", escape(each.message), escape(each.remedy))
+            for each in check.findings
+        ]
+    table(("", f"{found.model} {found.release}", "finding", "remedy"), rows)
 
 
 def history(records: Sequence[Record]) -> None:

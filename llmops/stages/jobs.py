@@ -19,7 +19,7 @@ WORKER_ERRORS: dict[int, type[LlmopsError]] = {3: BadRelease, 4: Unavailable, 5:
 
 @dataclass(frozen=True)
 class JobRun:
-    """A Job that has completed.
+    """A Job that has ended.
 
     Args:
         outcome: What its pods said.
@@ -35,10 +35,20 @@ class JobRun:
 def run_job(current: Trial, job: dict[str, Any]) -> JobRun:
     """Create the Job or adopt the one of the same name, wait for it, and pass its log lines on.
 
-    A Job that failed earlier is replaced; one that runs or has completed is taken as it is.
-
     Raises:
         BadRelease, ClusterCannot, Unavailable: The Job failed; the message has its pod's own words.
+    """
+    found = finish_job(current, job)
+    if error := worker_error(found.outcome.failures.values()):
+        raise error
+    found.outcome.raise_for_failure()
+    return found
+
+
+def finish_job(current: Trial, job: dict[str, Any]) -> JobRun:
+    """Create the Job or adopt the one of the same name, and wait for its end, good or bad.
+
+    A Job that failed earlier is replaced; one that runs or has completed is taken as it is.
     """
     name: str = job["metadata"]["name"]
     cluster = current.cluster
@@ -62,9 +72,6 @@ def run_job(current: Trial, job: dict[str, Any]) -> JobRun:
     timeout: float = job["spec"]["activeDeadlineSeconds"] + 60
     lines = JobLines(current.log)
     outcome = wait_for_job(cluster, name, timeout=timeout, on_line=lines.see)
-    if error := worker_error(outcome.failures.values()):
-        raise error
-    outcome.raise_for_failure()
     return JobRun(outcome, completed_before, time.monotonic() - started)
 
 

@@ -1,14 +1,18 @@
 """Back to a release that served before: the same promotion, without a trial."""
 
+import datetime
+
 import dagster as dg
 
 from llmops.errors import BadInput
 from llmops.preflight.snapshot import take_snapshot
 from llmops.preflight.strategy import choose_strategy
-from llmops.releases.records import Records
+from llmops.releases.outbox import Alert, Outbox, alert_id
+from llmops.releases.records import OpenTrial, Records
+from llmops.stages.ending import end_trial
 from llmops.stages.platform import Platform
 from llmops.stages.promotion import promote
-from llmops.stages.trial import trial
+from llmops.stages.trial import Trial, trial
 
 JOB = "rollback"
 
@@ -19,7 +23,9 @@ class RollbackConfig(dg.Config):
     model: str
     """Name of the model."""
     to: str | None = None
-    """Id of the release; None is the one that served before."""
+    """Id of the release; None is the good one that served before."""
+    reason: str = ""
+    """Why; kept with the release that is left."""
 
 
 def choose_target(records: Records, model: str, to: str | None) -> str:
@@ -38,29 +44,100 @@ def choose_target(records: Records, model: str, to: str | None) -> str:
         raise BadInput(f"{model}: {target} serves already")
     release = records.release(model, target)
     record = records.record(model, target)
+    engine = release.engine.tag.removeprefix("v")
+    again = f"llmops rollout {model} --revision {release.weights.commit} --engine-version {engine}"
     if record is None or record.verdict != "Passed":
         what = f"{record.verdict}: {record.reason}" if record else "it was never tried to its end"
-        raise BadInput(f"{model}: {target} is no release to go back to ({what})")
+        raise BadInput(
+            f"{model}: {target} is no release to go back to ({what})", remedy=f"`{again} --retry` tries it again."
+        )
     if records.verified_weights(model, release.weights.key) is None:
         raise BadInput(
-            f"{model}: the weights of {target} are no longer on the volume",
-            remedy=f"`llmops rollout {model} --revision {release.weights.commit} --engine-version "
-            f"{release.engine.tag.removeprefix('v')}` brings them back.",
+            f"{model}: the weights of {target} are no longer on the volume", remedy=f"`{again}` brings them back."
         )
     return target
+
+
+def good_before(records: Records, model: str) -> str | None:
+    """The release that was promoted last before stable and was never found bad, if its weights are on the volume."""
+    stable = records.state(model).stable
+    verified = set(records.verified_keys(model))
+    return next(
+        (
+            record.release
+            for record in records.history(model)
+            if record.verdict == "Passed"
+            and record.release != stable
+            and records.release(model, record.release).weights.key in verified
+        ),
+        None,
+    )
+
+
+def go_back(current: Trial, *, to: str | None, reason: str) -> str:
+    """Promote a release that has passed its trial before; the one that is left is remembered as bad.
+
+    Args:
+        current: Who goes back, holding the model's lease.
+        to: Id of the release; None is the good one that served before.
+        reason: Why, for the record of the release that is left.
+
+    Returns:
+        The release that serves.
+
+    Raises:
+        BadInput: There is none to go back to.
+        BadRelease, ClusterCannot, MeasurementFailed: It didn't hold.
+    """
+    model, records = current.model, current.records
+    target = choose_target(records, model, to)
+    left = records.state(model).stable
+    release = current.load(target)
+    choice = choose_strategy(current.spec, take_snapshot(current.cluster, current.spec, current.settings))
+    promote(current, release, surge=choice.strategy != "in-place")
+    if left is not None:
+        _remember(current, left, target, reason)
+    # What was just left is nothing to go back to.
+    records.update_state(model, previous=good_before(records, model))
+    line = f"{model} rolled back to {target} from {left}{f': {reason}' if reason else ''}"
+    current.announce("RolledBack", line)
+    Outbox(current.cluster).put(
+        Alert(
+            id=alert_id("rolled_back", model, target, current.run),
+            kind="rolled_back",
+            severity="warning",
+            model=model,
+            release=left or "",
+            line=f"{line} (asked for by {current.requested_by})",
+            serving=target,
+            run=current.run,
+            at=datetime.datetime.now(datetime.UTC),
+        )
+    )
+    return target
+
+
+def _remember(current: Trial, left: str, target: str, reason: str) -> None:
+    """Keep that a release was taken back, so that nobody rolls it out again unasked."""
+    records, now = current.records, datetime.datetime.now(datetime.UTC)
+    before = records.record(current.model, left)
+    asked = before.requested_by if before else current.requested_by
+    end_trial(
+        current.platform,
+        records.release(current.model, left),
+        OpenTrial(run=current.run, requested_by=asked, stage="promotion", since=now),
+        "Failed",
+        f"rolled back to {target} by {current.requested_by}: {reason or 'no reason was given'}",
+        figures=before.figures if before else None,
+    )
 
 
 @dg.op(description="Moves the main Deployment back to a release that served before.")
 def roll_back(context: dg.OpExecutionContext, platform: Platform, config: RollbackConfig) -> None:
     """Promote a release that has passed its trial before."""
     with trial(context, platform, "promotion", model=config.model, judged=False) as current:
-        target = choose_target(platform.records, config.model, config.to)
-        replaced = platform.records.state(config.model).stable
-        release = current.load(target)
-        choice = choose_strategy(current.spec, take_snapshot(current.cluster, current.spec, current.settings))
-        promote(current, release, surge=choice.strategy != "in-place")
+        go_back(current, to=config.to, reason=config.reason)
         current.end()
-        current.announce("RolledBack", f"{config.model} rolled back to {target} from {replaced}")
 
 
 @dg.job(name=JOB, executor_def=dg.in_process_executor)

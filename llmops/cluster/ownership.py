@@ -1,0 +1,118 @@
+"""Who set which field of an object, as server-side apply keeps it in `managedFields`. Pure.
+
+A path is a tuple of segments in the notation of the API server's `fieldsV1`: `f:NAME` is a field, `k:{...}` the item of
+a list with these keys, `v:VALUE` a value in a set, `i:N` an item by its place.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+Path = tuple[str, ...]
+
+
+class _Absent:
+    """Told apart from a field that is null."""
+
+    def __repr__(self) -> str:
+        return "nothing"
+
+
+ABSENT: Final = _Absent()
+
+
+@dataclass(frozen=True)
+class Owner:
+    """One entry of `managedFields`.
+
+    Attributes:
+        manager: Name that the client gave, such as `kubectl-edit`.
+        operation: Apply, or Update for every other way to write.
+        subresource: Such as `scale` or `status`; empty for the object itself.
+        time: Of the last change, RFC 3339.
+        paths: Leaf fields that it owns.
+    """
+
+    manager: str
+    operation: str
+    subresource: str
+    time: str
+    paths: frozenset[Path]
+
+    def concerns(self, path: Path) -> bool:
+        """Whether it owns the field, something in it, or what it stands in."""
+        return any(own[: len(path)] == path or path[: len(own)] == own for own in self.paths)
+
+
+def owners(obj: Mapping[str, Any]) -> list[Owner]:
+    """Who owns fields of an object, as the cluster gave it; the newest change first."""
+    found = [
+        Owner(
+            manager=str(entry.get("manager", "")),
+            operation=str(entry.get("operation", "")),
+            subresource=str(entry.get("subresource", "")),
+            time=str(entry.get("time", "")),
+            paths=frozenset(_leaves(entry.get("fieldsV1") or {})),
+        )
+        for entry in obj["metadata"].get("managedFields") or []
+    ]
+    return sorted(found, key=lambda owner: owner.time, reverse=True)
+
+
+def _leaves(fields: Mapping[str, Any]) -> Iterator[Path]:
+    for segment, below in fields.items():
+        if segment == ".":
+            continue
+        deeper = list(_leaves(below))
+        yield from ((segment, *path) for path in deeper) if deeper else ((segment,),)
+
+
+def value_at(obj: Any, path: Path) -> Any:
+    """The value of a field; ABSENT if there is none."""
+    for segment in path:
+        kind, _, rest = segment.partition(":")
+        obj = _STEPS[kind](obj, rest)
+        if obj is ABSENT:
+            return ABSENT
+    return obj
+
+
+def _field(obj: Any, name: str) -> Any:
+    return obj.get(name, ABSENT) if isinstance(obj, Mapping) else ABSENT
+
+
+def _item(obj: Any, keys: str) -> Any:
+    wanted: dict[str, Any] = json.loads(keys)
+    items: list[Any] = obj if isinstance(obj, list) else []
+    return next((item for item in items if all(_field(item, key) == value for key, value in wanted.items())), ABSENT)
+
+
+def _member(obj: Any, value: str) -> Any:
+    wanted = json.loads(value)
+    return wanted if isinstance(obj, list) and wanted in obj else ABSENT
+
+
+def _place(obj: Any, index: str) -> Any:
+    return obj[int(index)] if isinstance(obj, list) and int(index) < len(obj) else ABSENT
+
+
+_STEPS = {"f": _field, "k": _item, "v": _member, "i": _place}
+
+
+def shown(path: Path) -> str:
+    """A path as people write it: `spec.template.spec.containers[engine].image`."""
+    text = ""
+    for segment in path:
+        kind, _, rest = segment.partition(":")
+        if kind == "f":
+            # A label's or an annotation's name has dots of its own.
+            text += f"[{rest}]" if "." in rest or "/" in rest else f".{rest}"
+        elif kind == "k":
+            keys: dict[str, Any] = json.loads(rest)
+            text += f"[{','.join(str(value) for value in keys.values())}]"
+        else:
+            text += f"[{rest}]"
+    return text.removeprefix(".")

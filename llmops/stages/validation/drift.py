@@ -1,0 +1,203 @@
+"""The check `drift`: whether the cluster runs what the release says. What differs is named, and left as it is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from llmops import names
+from llmops.cluster.ownership import ABSENT, Owner, Path, owners, shown, value_at
+from llmops.manifests.engine import objects
+from llmops.releases.release import Release
+from llmops.releases.validations import CheckResult, Finding
+from llmops.stages.cleanup import release_of
+from llmops.stages.trial import Trial
+
+REPLICAS: Path = ("f:spec", "f:replicas")
+POD: Path = ("f:spec", "f:template", "f:spec")
+SELECTOR: Path = ("f:spec", "f:selector")
+# Says when pods were last restarted by hand, and nothing of what they do.
+RESTARTED: Path = ("f:spec", "f:template", "f:metadata", "f:annotations", "f:kubectl.kubernetes.io/restartedAt")
+CONTENT = ("f:spec", "f:data")
+VALUE_LENGTH = 200
+REMEDY = "Take the change back, or declare it in the model's entry in the catalog and roll that out."
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A field that is not as the release has it.
+
+    Attributes:
+        path: Which.
+        found: Its value; ABSENT if it is gone.
+        wanted: The value that the release gives it; ABSENT for a field that it doesn't have.
+        by: Who changed it last, as the API server knows it; empty if it doesn't.
+    """
+
+    path: Path
+    found: Any
+    wanted: Any
+    by: str
+
+
+def check_drift(current: Trial, release: Release) -> CheckResult:
+    """Compare Deployment, Service and disruption budget, and the pods behind them, with what the release says.
+
+    Each object is applied as a dry run, taking over every field: what the API server would then have is compared
+    with what it has. Defaults and admission rules are the same on both sides so.
+    """
+    model, cluster = release.model, current.cluster
+    main = cluster.get("Deployment", names.engine_name(model, "stable"))
+    if main is not None and release_of(main) not in (None, release.id):
+        left = f"Deployment {model} is at release {release_of(main)}, but {release.id} is the one that was promoted"
+        remedy = f"`llmops rollout {model}` undoes a promotion that was left half-way."
+        return _result([Finding(subject="release", severity="error", message=left, remedy=remedy)], [])
+    scaled = _autoscaler(current, model)
+    surge = main is None or main["spec"].get("strategy", {}).get("rollingUpdate", {}).get("maxSurge") != 0
+    found: list[Finding] = []
+    compared: list[str] = []
+    for wanted in objects(release, current.settings, "stable", current.spec.replicas, surge=surge):
+        kind, name = wanted["kind"], wanted["metadata"]["name"]
+        compared.append(f"{kind} {name}")
+        live = cluster.get(kind, name)
+        if live is None:
+            found.append(_missing(kind, name))
+            continue
+        then = cluster.apply(wanted, force=True, dry_run=True)
+        ignored = {REPLICAS} if scaled and kind == "Deployment" else set[Path]()
+        found += [_finding(kind, name, each) for each in differences(live, then, ignored)]
+    if main is not None:
+        pods = cluster.list("Pod", labels=names.engine_selector(model, "stable"))
+        found += stray_pods(main, pods)
+    return _result(found, compared, f"; replicas are those of HorizontalPodAutoscaler {scaled}" if scaled else "")
+
+
+def differences(live: Mapping[str, Any], then: Mapping[str, Any], ignored: Iterable[Path] = ()) -> list[Difference]:
+    """What differs between an object and what applying the release's would make of it.
+
+    Args:
+        live: As the cluster has it.
+        then: As it would have it after llmops had applied it and taken over every field of its own.
+        ignored: Fields that somebody else is meant to set.
+    """
+    passed_over = {RESTARTED, *ignored}
+    known = owners(live)
+    ours = {path for owner in owners(then) if _is_apply(owner) for path in owner.paths} - passed_over
+    found = [
+        Difference(path, now, wanted, _by(known, path))
+        for path in sorted(ours)
+        if (now := value_at(live, path)) != (wanted := value_at(then, path))
+    ]
+    added = [
+        Difference(path, now, ABSENT, _by(known, path))
+        for path in sorted(_foreign(known, ours) - passed_over)
+        if (now := value_at(live, path)) is not ABSENT
+    ]
+    return found + added
+
+
+def _is_apply(owner: Owner) -> bool:
+    return owner.manager == names.FIELD_MANAGER and owner.operation == "Apply" and not owner.subresource
+
+
+def _foreign(known: Iterable[Owner], ours: set[Path]) -> set[Path]:
+    """What others have added beside what the release has: the outermost field of each that is all theirs."""
+    inner = {path[:length] for path in ours for length in range(len(path) + 1)}
+    found: set[Path] = set()
+    for owner in known:
+        if _is_apply(owner) or owner.subresource:
+            continue
+        for path in owner.paths:
+            if path[0] not in CONTENT or path in ours:
+                continue
+            # An item of a list is told by its keys, which more than one may set.
+            outer = next((path[:length] for length in range(1, len(path) + 1) if path[:length] not in inner), None)
+            if outer is not None and not any(outer[: len(own)] == own for own in ours):
+                found.add(outer)
+    return found
+
+
+def _by(known: Iterable[Owner], path: Path) -> str:
+    concerned = [owner for owner in known if owner.concerns(path)]
+    others = [owner for owner in concerned if not _is_apply(owner)] or concerned
+    if not others:
+        return ""
+    first = others[0]
+    return f"{first.manager}{f' ({first.subresource})' if first.subresource else ''} at {first.time}"
+
+
+def stray_pods(main: Mapping[str, Any], pods: Iterable[Mapping[str, Any]]) -> list[Finding]:
+    """Pods that get users' requests, and run something else than the Deployment says."""
+    wanted = _engine(main["spec"]["template"]["spec"])
+    found: list[Finding] = []
+    for pod in pods:
+        meta = pod["metadata"]
+        name = meta["name"]
+        if "deletionTimestamp" in meta or pod.get("status", {}).get("phase") in ("Succeeded", "Failed"):
+            continue
+        if not meta.get("ownerReferences"):
+            message = f"pod {name} is of no Deployment, and gets users' requests by its labels"
+            found.append(Finding(subject=f"pod {name}", severity="error", message=message, remedy="Delete it."))
+            continue
+        engine = _engine(pod["spec"])
+        for field in ("image", "command", "args"):
+            if engine.get(field) != wanted.get(field):
+                message = (
+                    f"pod {name} runs {field} {_text(engine.get(field))}; its Deployment has {_text(wanted.get(field))}"
+                )
+                remedy = f"See why it is not replaced: kubectl describe deployment {main['metadata']['name']}"
+                found.append(Finding(subject=f"pod {name}", severity="error", message=message, remedy=remedy))
+    return found
+
+
+def _engine(spec: Mapping[str, Any]) -> dict[str, Any]:
+    containers: list[dict[str, Any]] = spec["containers"]
+    return next((each for each in containers if each["name"] == names.ENGINE_CONTAINER), {})
+
+
+def _autoscaler(current: Trial, model: str) -> str | None:
+    """Name of the autoscaler that sets the replicas of the main Deployment, if there is one."""
+    target = ("Deployment", names.engine_name(model, "stable"))
+    for each in current.cluster.list("HorizontalPodAutoscaler"):
+        reference = each["spec"]["scaleTargetRef"]
+        if (reference["kind"], reference["name"]) == target:
+            return str(each["metadata"]["name"])
+    return None
+
+
+def _missing(kind: str, name: str) -> Finding:
+    return Finding(
+        subject=f"{kind} {name}",
+        severity="warning" if kind == "PodDisruptionBudget" else "error",
+        message=f"{kind} {name} is gone",
+        remedy=f"`llmops revalidate {name} --restore` puts the release's objects back.",
+    )
+
+
+def _finding(kind: str, name: str, difference: Difference) -> Finding:
+    path, found = difference.path, difference.found
+    grave = path[: len(POD)] == POD or path[: len(SELECTOR)] == SELECTOR or (path == REPLICAS and found == 0)
+    who = f"changed by {difference.by}" if difference.by else "it is not known by whom"
+    wanted = "is not of the release" if difference.wanted is ABSENT else f"wanted {_text(difference.wanted)}"
+    return Finding(
+        subject=f"{kind} {name} {shown(path)}",
+        severity="error" if grave else "warning",
+        message=f"{kind} {name}: {shown(path)} is {_text(found)}, {wanted} ({who})",
+        remedy=REMEDY,
+    )
+
+
+def _text(value: Any) -> str:
+    text = repr(value) if value is ABSENT else json.dumps(value, sort_keys=True)
+    return text if len(text) <= VALUE_LENGTH else f"{text[: VALUE_LENGTH - 1]}…"
+
+
+def _result(found: list[Finding], compared: list[str], note: str = "") -> CheckResult:
+    if not found:
+        return CheckResult(
+            check="drift", value="Passed", line=f"{', '.join(compared)} are as the release has them{note}"
+        )
+    line = found[0].message + (f", and {len(found) - 1} more" if len(found) > 1 else "")
+    return CheckResult(check="drift", value="Failed", line=line, findings=tuple(found))

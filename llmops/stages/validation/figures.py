@@ -1,0 +1,111 @@
+"""The check `figures`: whether stable still meets the gates that its release was promoted by."""
+
+from __future__ import annotations
+
+from llmops.catalog.spec import Evaluation, Gate
+from llmops.evaluation.gates import decide
+from llmops.evaluation.measurements import Measurements
+from llmops.evaluation.suites import LoadProfile, load_suites
+from llmops.evaluation.verdict import Verdict
+from llmops.releases.release import Release
+from llmops.releases.validations import CheckResult, Finding
+from llmops.stages.measuring import Suites, Target, measuring_of
+from llmops.stages.outcomes import EvaluationOutcome
+from llmops.stages.trial import Trial
+
+
+def check_figures(current: Trial, release: Release) -> CheckResult:
+    """Run the release's suites against stable, and judge by its own gates.
+
+    Relative gates of quality compare with the answers of its trial, case by case, so that a drift of answers shows.
+    Those of latency are left out: users' load then and now are not the same. What fails is measured once more before
+    it counts, as one bad minute is no reason to take a release back.
+
+    Raises:
+        MeasurementFailed: Stable could not be measured.
+        BadInput: A suite cannot be loaded.
+    """
+    suites, changed = _suites(current, release)
+    if changed and not suites:
+        line = f"suites {', '.join(changed)} have changed since the trial; a rollout judges by what they are now"
+        return CheckResult(check="figures", value="Inconclusive", line=line)
+    if not suites:
+        return CheckResult(check="figures", value="Passed", line="the release has no suites")
+    spec, left_out = judged_by(release.evaluation, suites)
+    before = current.records.outcome(release.model, release.id, "evaluation", EvaluationOutcome)
+    reference = before.canary if before else None
+    target = Target(release, "stable")
+    measuring = measuring_of(current, target)
+    measured = measuring.measure(target, suites, spec)
+    verdict = decide(spec, measured, reference)
+    if verdict.value == "Failed":
+        current.log(f"{verdict.reason}; measured once more, to be sure")
+        measured = measuring.measure(target, suites, spec)
+        again = decide(spec, measured, reference)
+        if again.value != "Failed":
+            line = f"failed once and not again: {verdict.reason}; then {again.value}: {again.reason}"
+            return CheckResult(check="figures", value="Inconclusive", line=line, figures=measured.figures)
+        verdict = again
+    return result(release.model, verdict, measured, left_out=left_out, changed=changed)
+
+
+def judged_by(evaluation: Evaluation, suites: Suites) -> tuple[Evaluation, list[str]]:
+    """The evaluation with those suites and gates that can judge what serves, and the metrics of the others.
+
+    Args:
+        evaluation: Of the release.
+        suites: Those there are to run.
+    """
+    load = {suite.name for suite in suites if isinstance(suite, LoadProfile)}
+    known = {suite.name for suite in suites}
+    kept: list[Gate] = []
+    left_out: list[str] = []
+    for gate in evaluation.gates:
+        suite = gate.metric.split("/", 1)[0]
+        comparable = gate.max_ratio is None and not (gate.relative and suite in load)
+        if comparable and (suite in known or (suite == "all" and known >= set(evaluation.suites))):
+            kept.append(gate)
+        else:
+            left_out.append(gate.metric)
+    names = tuple(name for name in evaluation.suites if name in known)
+    return evaluation.model_copy(update={"suites": names, "gates": tuple(kept)}), left_out
+
+
+def result(
+    model: str, verdict: Verdict, measured: Measurements, *, left_out: list[str], changed: list[str]
+) -> CheckResult:
+    """What a verdict on stable means.
+
+    Args:
+        model: Name of the model.
+        verdict: Of the gates that can judge.
+        measured: Its figures.
+        left_out: Metrics of gates that could not judge.
+        changed: Suites that are not those of the release any more.
+    """
+    notes = [f"not judged: {', '.join(left_out)}"] if left_out else []
+    value = verdict.value
+    if changed and value == "Passed":
+        value = "Inconclusive"
+        notes.append(f"suites {', '.join(changed)} have changed since the trial")
+    line = "; ".join([verdict.reason, *notes])
+    found = [
+        Finding(
+            subject=f"{gate.metric} {gate.rule}",
+            severity="error",
+            message=gate.note,
+            remedy=f"`llmops rollback {model}` goes back to the release before; `automation.repair: [rollback]` lets "
+            "that happen by itself.",
+        )
+        for gate in verdict.gates
+        if value == "Failed" and gate.outcome == "Failed" and not gate.dry
+    ]
+    return CheckResult(check="figures", value=value, line=line, findings=tuple(found), figures=dict(measured.figures))
+
+
+def _suites(current: Trial, release: Release) -> tuple[Suites, list[str]]:
+    """The suites that the release was tried by, and the names of those that are not the same any more."""
+    pinned = {pin.name: pin.sha256 for pin in release.suites}
+    found = load_suites(current.settings.evals_dir, release.evaluation.suites)
+    changed = [suite.name for suite in found if suite.sha256 != pinned.get(suite.name)]
+    return [suite for suite in found if suite.name not in changed], changed

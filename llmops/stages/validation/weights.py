@@ -1,0 +1,125 @@
+"""The check `weights`: whether the volume still holds, byte for byte, what was proven when the release was tried."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from llmops import names
+from llmops.errors import LlmopsError
+from llmops.manifests.jobs import checksum_job, download_job, rehash_job
+from llmops.releases.records import VerifiedWeights
+from llmops.releases.release import Release
+from llmops.releases.validations import CheckResult, Finding
+from llmops.stages.checksum import shards
+from llmops.stages.collecting import forget_weights
+from llmops.stages.jobs import finish_job, run_job, worker_error
+from llmops.stages.trial import Trial
+
+MOST_FINDINGS = 20
+
+
+def check_weights(current: Trial, release: Release, *, repair: bool) -> CheckResult:
+    """Read what serves back from the volume, no faster than the model allows, and name each file that is wrong.
+
+    Wrong weights lose their proof, so that nothing mounts them unproven; engines that serve have loaded them already.
+
+    Args:
+        current: The validation.
+        release: What serves.
+        repair: Fetch wrong files again. Engines go on with the files that they have open.
+
+    Raises:
+        LlmopsError: The volume could not be read.
+    """
+    pins, bound = release.weights, current.spec.automation.revalidate_mb_per_second
+    path = names.weights_path(release.model, pins.key)
+    job = rehash_job(release, current.settings, current.run, read_mb_per_second=bound)
+    ended = finish_job(current, job)
+    report = _report((*ended.outcome.failures.values(), *ended.outcome.results.values()))
+    size = f"{len(pins.files)} files, {pins.size / 1e6:,.1f} MB"
+    figures = {key: float(report[key]) for key in ("seconds", "mb_per_s") if key in report}
+    if ended.outcome.succeeded:
+        if current.records.verified_weights(release.model, pins.key) is None:
+            _prove(current, release)
+        return CheckResult(check="weights", value="Passed", line=f"{path} is as pinned ({size})", figures=figures)
+    if report.get("kind") != "mismatch":
+        if error := worker_error(ended.outcome.failures.values()):
+            raise error
+        ended.outcome.raise_for_failure()
+    forget_weights(current, pins.key)
+    found = findings(release.model, path, report["problems"], int(report.get("left_out", 0)))
+    line = f"{path}: {len(report['problems']) + int(report.get('left_out', 0))} files are wrong ({size}): " + ", ".join(
+        each.message for each in found[:3]
+    )
+    failed = CheckResult(check="weights", value="Failed", line=line, findings=tuple(found), figures=figures)
+    return _repair(current, release, failed, bound) if repair else failed
+
+
+def findings(model: str, path: str, problems: Iterable[Mapping[str, str]], left_out: int) -> list[Finding]:
+    """Findings of what the worker says is wrong: one for each file, up to a number that people read.
+
+    Args:
+        model: Name of the model.
+        path: Folder on the volume.
+        problems: Of the worker's result.
+        left_out: Problems that did not fit into it.
+    """
+    remedy = (
+        f"`llmops revalidate {model} --repair` fetches it again while the engines go on; `automation.repair: "
+        "[weights]` lets that happen by itself. Until then a pod that starts anew would load what is wrong."
+    )
+    every = [
+        Finding(
+            subject=f"{path}/{each['path']}",
+            # An engine may load a file that nobody pinned, but what it was tried with is all there.
+            severity="warning" if each["kind"] == "extra" else "error",
+            message=f"{each['path']} is {each['kind']} (expected {each['expected']}, found {each['found']})",
+            remedy=remedy,
+        )
+        for each in problems
+    ]
+    if (more := len(every) - MOST_FINDINGS + left_out) > 0:
+        rest = Finding(subject=path, severity="error", message=f"{more} more files are wrong", remedy=remedy)
+        return [*every[:MOST_FINDINGS], rest]
+    return every
+
+
+def _repair(current: Trial, release: Release, failed: CheckResult, bound: float) -> CheckResult:
+    """Fetch wrong files again, where they are, and prove the whole folder anew. A failure to do so is told."""
+    settings, run = current.settings, current.run
+    try:
+        current.log(f"{failed.line}; they are fetched again")
+        run_job(current, download_job(release, settings, run, read_mb_per_second=bound))
+        count = shards(release.weights.size)
+        run_job(current, checksum_job(release, settings, count, run, read_mb_per_second=bound))
+    except LlmopsError as error:
+        return failed.model_copy(update={"line": f"{failed.line}; they could not be fetched again: {error}"})
+    _prove(current, release)
+    done = "fetched again and verified; engines went on serving"
+    return failed.model_copy(update={"repaired": done, "line": f"{failed.line}; {done}"})
+
+
+def _prove(current: Trial, release: Release) -> None:
+    pins = release.weights
+    proof = VerifiedWeights(
+        path=names.weights_path(release.model, pins.key),
+        files=len(pins.files),
+        bytes=pins.size,
+        verified=datetime.datetime.now(datetime.UTC),
+    )
+    current.records.save_verified_weights(release.model, pins.key, proof)
+
+
+def _report(messages: Iterable[str]) -> dict[str, Any]:
+    """The worker's own result; empty if it did not get to write one."""
+    for message in messages:
+        try:
+            found = json.loads(message)
+        except ValueError:
+            continue
+        if isinstance(found, dict) and "kind" in found:
+            return found
+    return {}
