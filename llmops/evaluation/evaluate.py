@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 from llmops.catalog.spec import Evaluation
 from llmops.errors import BadRelease, MeasurementFailed
 from llmops.evaluation.client import CHAT, Client, Cut, Response, Unreachable
 from llmops.evaluation.endpoint import Endpoint, Progress
-from llmops.evaluation.load import run_load, run_load_in_turns
+from llmops.evaluation.formats.running import run_tool
+from llmops.evaluation.gates import undecided
+from llmops.evaluation.load import LoadResult, run_load, run_load_in_turns
 from llmops.evaluation.loop import run
 from llmops.evaluation.measurements import Measurements, Result, collect
 from llmops.evaluation.runner import run_quality
-from llmops.evaluation.suites import LoadProfile, Suite
+from llmops.evaluation.suites import AnySuite, LoadProfile, Suite, ToolSuite
 from llmops.evaluation.wire import WireError
 
 PROBE_PROMPT = "Reply with the word: ready"
@@ -24,13 +27,13 @@ PROBE_TOKENS = 16
 
 def measure(
     endpoint: Endpoint,
-    suites: Iterable[Suite | LoadProfile],
+    suites: Iterable[AnySuite],
     concurrency: int,
     progress: Progress | None = None,
     *,
     rules: Evaluation | None = None,
 ) -> Measurements:
-    """Run suites and load profiles one after the other: quality first, as load needs an engine that answers.
+    """Run suites one after the other: quality first, as tools and load need an engine that answers.
 
     When a quality suite stops early because the engine does not answer, the rest is not run: the engine's error
     rate decides. `rules` say how often each case is asked; once without them.
@@ -39,9 +42,11 @@ def measure(
         BadInput: A suite samples at a temperature above 0 and its cases are asked once.
         MeasurementFailed: The engine cannot be reached, asks to come back later, or refuses the API key.
     """
-    quality, load = _split(suites)
+    quality, tools, load = _split(suites)
+    repeats = rules.repeats if rules else 1
     results: list[Result] = []
-    if _ask(endpoint, quality, concurrency, progress, results):
+    if _ask(endpoint, quality, concurrency, progress, repeats, results):
+        results += [run_tool(endpoint, suite, progress) for suite in tools]
         results += [run_load(endpoint, profile, progress) for profile in load]
     return collect(results)
 
@@ -49,13 +54,15 @@ def measure(
 def compare(
     canary: Endpoint,
     stable: Endpoint,
-    suites: Iterable[Suite | LoadProfile],
+    suites: Iterable[AnySuite],
     concurrency: int,
     progress: Progress | None = None,
     *,
     rules: Evaluation | None = None,
 ) -> tuple[Measurements, Measurements]:
     """Measure canary and stable by the same suites; load profiles run on both in turns, so that their ratio is fair.
+
+    A tool runs as a whole on the one, then on the other.
 
     When the canary does not answer, stable is not measured: there is nothing to compare. `rules` say how often each
     case is asked, and which gates ask for further rounds of a load profile while they are open; one round without.
@@ -64,30 +71,50 @@ def compare(
         BadInput: A suite samples at a temperature above 0 and its cases are asked once.
         MeasurementFailed: One of them cannot be reached, asks to come back later, or refuses the API key.
     """
-    quality, load = _split(suites)
+    quality, tools, load = _split(suites)
+    repeats = rules.repeats if rules else 1
     ours: list[Result] = []
     theirs: list[Result] = []
-    if _ask(canary, quality, concurrency, progress, ours) and _ask(stable, quality, concurrency, progress, theirs):
+    if _ask(canary, quality, concurrency, progress, repeats, ours) and _ask(
+        stable, quality, concurrency, progress, repeats, theirs
+    ):
+        for suite in tools:
+            ours.append(run_tool(canary, suite, progress))
+            theirs.append(run_tool(stable, suite, progress))
         for profile in load:
-            one, other = run_load_in_turns(canary, stable, profile, progress)
+            again = partial(_open, rules, ours, theirs) if rules else None
+            rounds = rules.max_rounds if rules else 1
+            one, other = run_load_in_turns(canary, stable, profile, progress, again=again, rounds=rounds)
             ours.append(one)
             theirs.append(other)
     return collect(ours), collect(theirs)
 
 
-def _split(suites: Iterable[Suite | LoadProfile]) -> tuple[list[Suite], list[LoadProfile]]:
+def _open(rules: Evaluation, ours: list[Result], theirs: list[Result], one: LoadResult, other: LoadResult) -> bool:
+    """Whether a gate on a load profile is open, after what was measured so far."""
+    return undecided(rules, collect([*ours, one]), collect([*theirs, other]), one.profile.name)
+
+
+def _split(suites: Iterable[AnySuite]) -> tuple[list[Suite], list[ToolSuite], list[LoadProfile]]:
     known = list(suites)
-    return [suite for suite in known if isinstance(suite, Suite)], [
-        profile for profile in known if isinstance(profile, LoadProfile)
-    ]
+    return (
+        [suite for suite in known if isinstance(suite, Suite)],
+        [suite for suite in known if isinstance(suite, ToolSuite)],
+        [suite for suite in known if isinstance(suite, LoadProfile)],
+    )
 
 
 def _ask(
-    endpoint: Endpoint, suites: list[Suite], concurrency: int, progress: Progress | None, results: list[Result]
+    endpoint: Endpoint,
+    suites: list[Suite],
+    concurrency: int,
+    progress: Progress | None,
+    repeats: int,
+    results: list[Result],
 ) -> bool:
     """Run quality suites, add their results, and tell whether the engine went on answering."""
     for suite in suites:
-        result = run_quality(endpoint, suite, concurrency, progress)
+        result = run_quality(endpoint, suite, concurrency, progress, repeats=repeats)
         results.append(result)
         if result.stopped:
             return False

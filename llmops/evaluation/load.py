@@ -16,10 +16,10 @@ import json
 import random
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import islice, pairwise
 
 from llmops.errors import MeasurementFailed
 from llmops.evaluation.client import CHAT, Client, Cut, Unreachable
@@ -29,8 +29,13 @@ from llmops.evaluation.statistics import summary
 from llmops.evaluation.suites import LoadProfile
 from llmops.evaluation.wire import WireError
 
+KINDS = ("ttft", "tpot", "itl", "e2el")
 IN_A_ROW = 10
-TURNS = 4
+TURNS = 8
+TURN_FIGURES = frozenset(
+    [f"{found}_{kind}_ms" for found in ("mean", "median", "p50", "p90", "p95", "p99") for kind in KINDS]
+    + ["request_throughput", "output_throughput", "total_token_throughput"]
+)
 COMPLETE = ("stop", "length", "tool_calls")
 # Words that most tokenizers know as one token each.
 WORDS = tuple(
@@ -48,7 +53,7 @@ class LoadResult:
     `samples` holds TTFT, TPOT and E2EL of each complete request, and each ITL. `errors` counts what the engine did
     wrong, `unmeasured` what says nothing about it, each by message. `cpu_seconds` is the CPU that this client took;
     near `seconds`, the times measured are its own. `stopped` tells that nothing was answered any more, and
-    that the rest was not sent.
+    that the rest was not sent. `turns` has the figures of each turn alone, where engines took turns.
     """
 
     profile: LoadProfile
@@ -61,9 +66,8 @@ class LoadResult:
     seconds: float = 0.0
     cpu_seconds: float = 0.0
     stopped: bool = False
-    samples: dict[str, list[float]] = field(
-        default_factory=lambda: {name: [] for name in ("ttft", "tpot", "itl", "e2el")}
-    )
+    turns: list[dict[str, float]] = field(default_factory=list[dict[str, float]])
+    samples: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in KINDS})
 
     @property
     def failed(self) -> int:
@@ -90,6 +94,10 @@ class LoadResult:
         for name, values in self.samples.items():
             found |= {f"{statistic}_{name}_ms": value for statistic, value in summary(values).items()}
         return found
+
+
+Again = Callable[[LoadResult, LoadResult], bool]
+"""Whether another round is wanted, after what the first and the second engine have shown."""
 
 
 class _Stream:
@@ -125,8 +133,8 @@ class _Stream:
             self.error = f"an event that is no chat completion chunk: {data[:80]!r} ({error!r})"
 
 
-def _requests(client: Client, profile: LoadProfile, model: str) -> list[bytes]:
-    """The warm-up's requests and then the measured ones; the same for every engine that the profile is run on.
+def _requests(client: Client, profile: LoadProfile, model: str) -> Iterator[bytes]:
+    """Requests without end, the warm-up's first; the same for every engine that the profile is run on.
 
     No two share a prompt, so that no prefix cache answers for the engine.
     """
@@ -139,11 +147,9 @@ def _requests(client: Client, profile: LoadProfile, model: str) -> list[bytes]:
         "stream": True,
         "stream_options": {"include_usage": True},
     } | ({"ignore_eos": True} if profile.ignore_eos else {})
-    made: list[bytes] = []
-    for _ in range(profile.warmup_requests + profile.requests):
+    while True:
         prompt = " ".join(chooser.choices(WORDS, k=profile.prompt_tokens))
-        made.append(client.request(CHAT, common | {"messages": [{"role": "user", "content": prompt}]}))
-    return made
+        yield client.request(CHAT, common | {"messages": [{"role": "user", "content": prompt}]})
 
 
 class _Run:
@@ -155,7 +161,25 @@ class _Run:
         self._progress = progress
         self._arrivals = random.Random(profile.seed)  # noqa: S311 - moments, not secrets
         self._row: list[str] = []
+        self.planned = 0
         self.result = LoadResult(profile)
+
+    async def turn(self, requests: list[bytes]) -> None:
+        """Send requests as one of several turns, and keep the turn's figures by themselves, too."""
+        result = self.result
+        completed, seconds = result.completed, result.seconds
+        tokens = result.input_tokens, result.output_tokens
+        had = {name: len(values) for name, values in result.samples.items()}
+        await self.send(requests)
+        turn = LoadResult(
+            self._profile,
+            completed=result.completed - completed,
+            input_tokens=result.input_tokens - tokens[0],
+            output_tokens=result.output_tokens - tokens[1],
+            seconds=result.seconds - seconds,
+            samples={name: values[had[name] :] for name, values in result.samples.items()},
+        )
+        result.turns.append({name: value for name, value in turn.figures().items() if name in TURN_FIGURES})
 
     async def send(self, requests: list[bytes]) -> None:
         """Send requests at the profile's pace, and add what they show to the result."""
@@ -267,30 +291,44 @@ class _Run:
         if self._progress:
             result = self.result
             done = result.completed + result.failed + result.unmeasured.total()
-            self._progress(self._profile.name, done, self._profile.requests)
+            self._progress(self._profile.name, done, max(self.planned, self._profile.requests))
 
 
-async def _run(endpoints: Sequence[Endpoint], profile: LoadProfile, progress: Progress | None) -> list[LoadResult]:
+async def _run(
+    endpoints: Sequence[Endpoint], profile: LoadProfile, progress: Progress | None, again: Again | None, rounds: int
+) -> list[LoadResult]:
     async with AsyncExitStack() as stack:
-        runs: list[tuple[_Run, list[bytes]]] = []
+        runs: list[tuple[_Run, Iterator[bytes]]] = []
         for endpoint in endpoints:
             client = await stack.enter_async_context(Client(endpoint))
             requests = _requests(client, profile, endpoint.model)
-            await _Run(client, profile, None).send(requests[: profile.warmup_requests])
-            runs.append((_Run(client, profile, progress), requests[profile.warmup_requests :]))
-        for block in _blocks(profile, len(runs)):
-            for engine, measured in runs:
-                if not engine.result.stopped:
-                    await engine.send(measured[block])
-        return [engine.result for engine, _ in runs]
+            await _Run(client, profile, None).send(list(islice(requests, profile.warmup_requests)))
+            runs.append((_Run(client, profile, progress), requests))
+        results = [engine.result for engine, _ in runs]
+        for number in range(rounds):
+            if number and not (again and again(*results)):
+                break
+            await _round(profile, runs)
+        return results
 
 
-def _blocks(profile: LoadProfile, engines: int) -> list[slice]:
-    """Where the engines take turns: a few times, but never for so few requests that the pace is not kept."""
+async def _round(profile: LoadProfile, runs: list[tuple[_Run, Iterator[bytes]]]) -> None:
+    """Run a profile once on each engine, in turns; who begins changes, so that a trend is no difference."""
+    for engine, _ in runs:
+        engine.planned += profile.requests
+    for number, size in enumerate(_turns(profile, len(runs))):
+        for engine, requests in runs if number % 2 == 0 else reversed(runs):
+            part = list(islice(requests, size))
+            if not engine.result.stopped:
+                await (engine.turn(part) if len(runs) > 1 else engine.send(part))
+
+
+def _turns(profile: LoadProfile, engines: int) -> list[int]:
+    """How many requests engines send in each turn: some turns, but never so short that the pace is not kept."""
     least = 4 * (profile.concurrency or 1)
     turns = min(TURNS, max(1, profile.requests // least)) if engines > 1 else 1
     marks = [profile.requests * turn // turns for turn in range(turns + 1)]
-    return [slice(start, end) for start, end in pairwise(marks)]
+    return [end - start for start, end in pairwise(marks)]
 
 
 def run_load(endpoint: Endpoint, profile: LoadProfile, progress: Progress | None = None) -> LoadResult:
@@ -299,19 +337,33 @@ def run_load(endpoint: Endpoint, profile: LoadProfile, progress: Progress | None
     Raises:
         MeasurementFailed: The engine cannot be reached, asks to come back later, or refuses the API key.
     """
-    return run(_run([endpoint], profile, progress))[0]
+    return run(_run([endpoint], profile, progress, None, 1))[0]
 
 
 def run_load_in_turns(
-    first: Endpoint, second: Endpoint, profile: LoadProfile, progress: Progress | None = None
+    first: Endpoint,
+    second: Endpoint,
+    profile: LoadProfile,
+    progress: Progress | None = None,
+    *,
+    again: Again | None = None,
+    rounds: int = 1,
 ) -> tuple[LoadResult, LoadResult]:
     """Run a profile on two engines in turns, a part of the requests at a time.
 
     What comes and goes on the machines and the network between then meets both alike, and their ratio is of the
     engines. Run one whole after the other, a busy minute would look like a slow release.
 
+    Args:
+        first: An engine.
+        second: The other.
+        profile: The load.
+        progress: Told of each request.
+        again: Says after a round, from what both show so far, whether another round is wanted.
+        rounds: Most rounds, each with prompts of its own; the results are of all of them together.
+
     Raises:
         MeasurementFailed: An engine cannot be reached, asks to come back later, or refuses the API key.
     """
-    one, other = run(_run([first, second], profile, progress))
+    one, other = run(_run([first, second], profile, progress, again, rounds))
     return one, other

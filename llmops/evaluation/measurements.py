@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 from pydantic import Field
 
 from llmops.catalog.spec import Strict
+from llmops.evaluation.formats.result import ToolResult
 from llmops.evaluation.load import LoadResult
 from llmops.evaluation.runner import QualityResult
 from llmops.evaluation.statistics import sketch, summary
@@ -17,7 +18,7 @@ WRONG_SHOWN = 50
 WRONG_LENGTH = 160
 ERRORS_SHOWN = 5
 
-Result = QualityResult | LoadResult
+Result = QualityResult | LoadResult | ToolResult
 
 
 class Measurements(Strict):
@@ -36,6 +37,10 @@ class Measurements(Strict):
     samples: dict[str, dict[str, tuple[float, ...]]] = Field(
         default_factory=dict[str, dict[str, tuple[float, ...]]],
         description="Suite -> ttft, tpot, itl, e2el -> milliseconds, sorted.",
+    )
+    turns: dict[str, dict[str, tuple[float | None, ...]]] = Field(
+        default_factory=dict[str, dict[str, tuple[float | None, ...]]],
+        description="Load profile -> figure -> its value in each turn, of a profile that two engines took turns in.",
     )
     wrong: dict[str, dict[str, str]] = Field(
         default_factory=dict[str, dict[str, str]], description="Suite -> case -> start of an answer not passed."
@@ -61,6 +66,16 @@ class Measurements(Strict):
                 theirs.append(yours[case])
         return ours, theirs, sum(self.cases.get(name, 0) for name in names)
 
+    def paired_turns(self, other: Measurements, metric: str) -> list[tuple[float, float]]:
+        """A figure of a load profile in each turn in which both have it, this one's first."""
+        suite, _, figure = metric.partition("/")
+        if self.suites.get(suite) != other.suites.get(suite):
+            return []
+        ours, theirs = (each.turns.get(suite, {}).get(figure, ()) for each in (self, other))
+        return [
+            (mine, yours) for mine, yours in zip(ours, theirs, strict=False) if mine is not None and yours is not None
+        ]
+
     def answered(self, suite: str) -> tuple[int, int]:
         """How many cases of a suite, or of "all", have a score, and how many there are."""
         names = list(self.cases) if suite == "all" else [suite]
@@ -74,6 +89,7 @@ def collect(results: Iterable[Result]) -> Measurements:
     cases: dict[str, int] = {}
     scores: dict[str, dict[str, float]] = {}
     samples: dict[str, dict[str, tuple[float, ...]]] = {}
+    turns: dict[str, dict[str, tuple[float | None, ...]]] = {}
     wrong: dict[str, dict[str, str]] = {}
     errors: dict[str, dict[str, int]] = {}
     every: list[float] = []
@@ -87,6 +103,8 @@ def collect(results: Iterable[Result]) -> Measurements:
         else:
             name, found, taken = result.profile.name, result.figures(), result.samples
             suites[name] = result.profile.sha256
+            if result.turns:
+                turns[name] = by_figure(result.turns)
         figures |= {f"{name}/{figure}": value for figure, value in found.items()}
         samples[name] = {kind: sketch(values, SAMPLES) for kind, values in taken.items() if values}
         if counted := result.errors + result.unmeasured:
@@ -94,5 +112,18 @@ def collect(results: Iterable[Result]) -> Measurements:
     if every:
         figures["all/score"] = summary(every)["mean"]
     return Measurements(
-        suites=suites, figures=figures, cases=cases, scores=scores, samples=samples, wrong=wrong, errors=errors
+        suites=suites,
+        figures=figures,
+        cases=cases,
+        scores=scores,
+        samples=samples,
+        turns=turns,
+        wrong=wrong,
+        errors=errors,
     )
+
+
+def by_figure(turns: Sequence[Mapping[str, float]]) -> dict[str, tuple[float | None, ...]]:
+    """Figures of turns, turned about: for each figure its value in each turn, None where a turn has it not."""
+    names = sorted({name for turn in turns for name in turn})
+    return {name: tuple(round(turn[name], 3) if name in turn else None for turn in turns) for name in names}

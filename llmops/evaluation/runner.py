@@ -1,4 +1,8 @@
-"""Quality suites: ask every case once, at a set concurrency, and score the answers.
+"""Quality suites: ask every case, once or as often as wanted, at a set concurrency, and score the answers.
+
+An engine is asked at the suite's temperature, 0 unless it says otherwise, and with a fixed seed, so that it answers the
+same way twice. A case that is asked several times gets each time a seed of its own, and the mean of its scores: the
+case stays what is compared, as answers to one question are not as good as answers to several.
 
 What happens to a case that gets no answer decides a verdict, so the line is drawn here:
 
@@ -18,6 +22,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
@@ -26,7 +31,7 @@ from llmops.errors import MeasurementFailed
 from llmops.evaluation import loop
 from llmops.evaluation.endpoint import Endpoint, Progress
 from llmops.evaluation.statistics import summary
-from llmops.evaluation.suites import Case, Suite
+from llmops.evaluation.suites import Case, Suite, check_repeats
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -41,7 +46,11 @@ Fault = Literal["engine", "measurement"]
 
 @dataclass(frozen=True)
 class CaseAnswer:
-    """What a case got: a text with its score and the seconds it took, or an error and whose it was."""
+    """What a case got: a text with its score and the seconds it took, or an error and whose it was.
+
+    Of a case that was asked several times: the worst answer's text, the mean score and the mean seconds; one that was
+    not answered each time has none.
+    """
 
     case: str
     text: str = ""
@@ -108,8 +117,9 @@ class _NoAnswer(Exception):
 class _Run:
     """One run of a suite: what its cases share."""
 
-    def __init__(self, client: AsyncOpenAI, suite: Suite, model: str, progress: Progress | None) -> None:
+    def __init__(self, client: AsyncOpenAI, suite: Suite, model: str, progress: Progress | None, repeats: int) -> None:
         self._client = client
+        self._repeats = repeats
         self._suite = suite
         self._model = model
         self._progress = progress
@@ -145,6 +155,17 @@ class _Run:
         )
 
     async def _answer(self, case: Case) -> CaseAnswer:
+        found: list[CaseAnswer] = []
+        for repeat in range(self._repeats):
+            answer = await self._once(case, self._suite.sampling.seed + repeat)
+            if answer.fault is not None:
+                return answer
+            found.append(answer)
+        worst = min(found, key=lambda answer: answer.score or 0.0)
+        score = fmean(answer.score or 0.0 for answer in found)
+        return CaseAnswer(case.id, worst.text, score, fmean(answer.seconds or 0.0 for answer in found))
+
+    async def _once(self, case: Case, seed: int) -> CaseAnswer:
         try:
             async for attempt in AsyncRetrying(
                 stop=stop_after_attempt(ATTEMPTS),
@@ -155,14 +176,14 @@ class _Run:
                 with attempt:
                     self.retries += attempt.retry_state.attempt_number > 1
                     started = time.perf_counter()
-                    text = await self._ask(case)
+                    text = await self._ask(case, seed)
                     seconds = time.perf_counter() - started
                     return CaseAnswer(case.id, text, case.score(text), seconds)
         except _NoAnswer as error:
             return CaseAnswer(case.id, error=error.why, fault=error.fault)
         raise AssertionError("a retry ends with an answer or an error")
 
-    async def _ask(self, case: Case) -> str:
+    async def _ask(self, case: Case, seed: int) -> str:
         import httpx2
         import openai
 
@@ -173,7 +194,7 @@ class _Run:
                 model=self._model,
                 messages=messages,
                 temperature=sampling.temperature,
-                seed=sampling.seed,
+                seed=seed,
                 max_tokens=sampling.max_tokens,
             )
             return completion.choices[0].message.content or ""
@@ -211,7 +232,9 @@ def _wait(state: RetryCallState) -> float:
     return min(LONGEST_WAIT_SECONDS, max(asked, WAIT_SECONDS * 2 ** (state.attempt_number - 1)))
 
 
-async def _run(endpoint: Endpoint, suite: Suite, concurrency: int, progress: Progress | None) -> QualityResult:
+async def _run(
+    endpoint: Endpoint, suite: Suite, concurrency: int, progress: Progress | None, repeats: int
+) -> QualityResult:
     from openai import AsyncOpenAI, DefaultAsyncHttpx2Client
 
     client = AsyncOpenAI(
@@ -222,7 +245,7 @@ async def _run(endpoint: Endpoint, suite: Suite, concurrency: int, progress: Pro
         http_client=DefaultAsyncHttpx2Client(trust_env=False),  # an engine in the cluster is not behind a proxy
     )
     async with client:
-        run = _Run(client, suite, endpoint.model, progress)
+        run = _Run(client, suite, endpoint.model, progress, repeats)
         waiting = iter(suite.cases)
         async with asyncio.TaskGroup() as group:
             for _ in range(min(concurrency, len(suite.cases))):
@@ -231,10 +254,14 @@ async def _run(endpoint: Endpoint, suite: Suite, concurrency: int, progress: Pro
     return QualityResult(suite, answers, run.retries, run.stopped)
 
 
-def run_quality(endpoint: Endpoint, suite: Suite, concurrency: int, progress: Progress | None = None) -> QualityResult:
-    """Ask every case of a suite, that many at once.
+def run_quality(
+    endpoint: Endpoint, suite: Suite, concurrency: int, progress: Progress | None = None, *, repeats: int = 1
+) -> QualityResult:
+    """Ask every case of a suite, that many at once, each `repeats` times.
 
     Raises:
+        BadInput: The suite samples at a temperature above 0, and its cases are asked once.
         MeasurementFailed: The engine cannot be reached, asks to come back later, or refuses the API key.
     """
-    return loop.run(_run(endpoint, suite, concurrency, progress))
+    check_repeats([suite], repeats)
+    return loop.run(_run(endpoint, suite, concurrency, progress, repeats))

@@ -49,13 +49,21 @@ DROP = evaluation({"metric": "q/score", "max_drop": 0.03})
 RATIO = evaluation({"metric": "chat/p95_ttft_ms", "max_ratio": 1.5})
 
 
-@pytest.mark.parametrize("cases", [1, 3, 20, 108, 1000])
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.93, 1.0])
-def test_equal_release_always_passes(cases: int, share: float) -> None:
+@pytest.mark.parametrize(("margin", "cases"), [(0.05, 59), (0.05, 128), (0.03, 99), (0.02, 149), (0.02, 1000)])
+def test_the_same_answers_pass_on_enough_cases(margin: float, cases: int, share: float) -> None:
     same = quality(right(int(cases * share), cases))
-    verdict = decide(DROP, same, same)
+    verdict = decide(evaluation({"metric": "q/score", "max_drop": margin}), same, same)
     assert verdict.value == "Passed"
     assert verdict.reason.startswith("score ")
+
+
+@pytest.mark.parametrize(("cases", "more"), [(1, 58), (20, 39), (58, 1)])
+def test_the_same_answers_on_too_few_cases_are_open_and_say_how_many_more(cases: int, more: int) -> None:
+    same = quality(right(cases, cases))
+    verdict = decide(evaluation({"metric": "q/score", "max_drop": 0.05}), same, same)
+    assert verdict.value == "Inconclusive"
+    assert f"about {more} more cases would do" in verdict.reason
 
 
 @pytest.mark.parametrize(("stable", "canary"), [(108, 97), (100, 89), (80, 69), (54, 43), (11, 0)])
@@ -73,15 +81,16 @@ def test_ten_points_worse_fails_though_some_cases_got_better() -> None:
 
 
 def test_a_few_changed_answers_pass() -> None:
-    stable = right(100, 108)
-    canary = [0.0, 0.0, *[1.0] * 98, 1.0, *[0.0] * 7]
+    stable = right(200, 216)
+    canary = [0.0, 0.0, *[1.0] * 198, 1.0, *[0.0] * 15]
     verdict = decide(DROP, quality(canary), quality(stable))
     assert verdict.value == "Passed"
     (gate, _) = verdict.gates
-    assert gate.change == pytest.approx(1 / 108)
+    assert gate.change == pytest.approx(1 / 216)
     assert gate.low is not None
     assert gate.high is not None
-    assert gate.low < 1 / 108 < gate.high
+    assert gate.low < 1 / 216 < gate.high <= 0.03
+    assert gate.p_value == 0.5
 
 
 def test_one_case_of_ten_is_too_few_to_tell() -> None:
@@ -95,13 +104,26 @@ def test_no_change_on_average_but_everything_changed_is_too_noisy() -> None:
     canary = [0.0] * 40 + [1.0] * 50 + [0.0] * 10
     verdict = decide(DROP, quality(canary), quality(stable))
     assert verdict.value == "Inconclusive"
-    assert "80 answers changed" in verdict.reason
+    assert "with 80 changed answers on so few cases" in verdict.reason
     assert "more cases would do" in verdict.reason
 
 
-def test_a_margin_that_the_drop_meets_exactly_passes() -> None:
+def test_a_drop_that_meets_the_margin_exactly_is_open_for_ever() -> None:
     wide = evaluation({"metric": "q/score", "max_drop": 0.1})
-    assert decide(wide, quality(right(90, 100)), quality(right(100, 100))).value == "Passed"
+    verdict = decide(wide, quality(right(90, 100)), quality(right(100, 100)))
+    assert verdict.value == "Inconclusive"
+    assert "no number of cases would do" in verdict.reason
+
+
+def test_five_points_worse_never_passes_a_margin_of_five_points_for_want_of_cases() -> None:
+    for cases in (20, 40, 100, 128, 400):
+        worse = round(cases * 0.05)
+        verdict = decide(
+            evaluation({"metric": "q/score", "max_drop": 0.05}),
+            quality(right(cases - worse, cases)),
+            quality(right(cases, cases)),
+        )
+        assert verdict.value != "Passed"
 
 
 def test_other_cases_are_no_comparison() -> None:
@@ -140,6 +162,23 @@ def test_score_without_enough_answers_is_open() -> None:
     assert verdict.value == "Inconclusive"
     assert "10 of 100 cases have no answer" in verdict.reason
     assert decide(floor, quality(right(96, 96), of=100), None).value == "Passed"
+    strict = evaluation({"metric": "q/score", "min": 0.97})
+    assert "for want of 4 answers" in decide(strict, quality(right(96, 96), of=100), None).reason
+
+
+def test_cases_without_an_answer_count_as_the_worst_in_a_comparison() -> None:
+    margin = evaluation({"metric": "q/score", "max_drop": 0.05})
+    stable = quality(right(128, 128))
+    assert decide(margin, quality(right(128, 128)), stable).value == "Passed"
+    verdict = decide(margin, quality(right(123, 123), of=128), stable)
+    assert verdict.value == "Inconclusive"
+    assert "cannot be ruled out" in verdict.reason
+
+
+def test_scores_outside_0_to_1_are_no_comparison() -> None:
+    verdict = decide(DROP, quality([0.5] * 100), quality([1.5] * 100))
+    assert verdict.value == "Inconclusive"
+    assert "scores are from 0 to 1; found 1.5" in verdict.reason
 
 
 def test_engine_that_does_not_answer_fails_without_any_gate_for_it() -> None:
@@ -171,9 +210,9 @@ def test_metric_without_a_figure_is_the_score() -> None:
 
 def test_three_times_slower_fails_and_equal_passes() -> None:
     generator = np.random.default_rng(5)
-    stable = load(list(generator.lognormal(4, 0.4, 48)))
-    equal = load(list(generator.lognormal(4, 0.4, 48)))
-    slow = load(list(generator.lognormal(4, 0.4, 48) * 3))
+    stable = load(list(generator.lognormal(4, 0.1, 48)))
+    equal = load(list(generator.lognormal(4, 0.1, 48)))
+    slow = load(list(generator.lognormal(4, 0.1, 48) * 3))
     assert decide(RATIO, equal, stable).value == "Passed"
     verdict = decide(RATIO, slow, stable)
     assert verdict.value == "Failed"
@@ -181,35 +220,18 @@ def test_three_times_slower_fails_and_equal_passes() -> None:
     assert "limit 1.5x, at least" in verdict.reason
 
 
-def test_equal_latency_hardly_ever_fails() -> None:
-    generator = np.random.default_rng(6)
-    outcomes = [
-        decide(RATIO, load(list(generator.lognormal(4, 0.4, 48))), load(list(generator.lognormal(4, 0.4, 48)))).value
-        for _ in range(100)
-    ]
-    assert outcomes.count("Failed") <= 1
-    assert outcomes.count("Passed") >= 90
-
-
 def test_slower_than_the_limit_by_little_is_open() -> None:
     generator = np.random.default_rng(7)
     stable = list(generator.lognormal(4, 0.4, 48))
     verdict = decide(RATIO, load([time * 1.55 for time in stable]), load(stable))
     assert verdict.value == "Inconclusive"
-    assert "too noisy to tell from chance: about" in verdict.reason
+    assert "with confidence on 48 requests: more would do" in verdict.reason
 
 
 def test_few_samples_are_open() -> None:
     verdict = decide(RATIO, load([10.0] * 9), load([10.0] * 40))
     assert verdict.value == "Inconclusive"
     assert "too few samples (9 and 40)" in verdict.reason
-
-
-def test_noisy_samples_are_open_and_say_how_many_more() -> None:
-    noisy = [10.0] * 11 + [100.0]
-    verdict = decide(RATIO, load(noisy), load([10.0] * 12))
-    assert verdict.value == "Inconclusive"
-    assert "more requests would do" in verdict.reason
 
 
 def test_ratio_of_throughput_compares_the_figures() -> None:

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from llmops.errors import MeasurementFailed
 from llmops.evaluation.endpoint import Endpoint
-from llmops.evaluation.load import run_load, run_load_in_turns
+from llmops.evaluation.load import LoadResult, run_load, run_load_in_turns
 from llmops.evaluation.suites import LoadProfile
 
 if TYPE_CHECKING:
@@ -80,13 +80,40 @@ def test_two_engines_take_turns_with_the_same_prompts(
     seen: list[Engine] = []
     engine.reply = lambda number: seen.append(engine)
     second_engine.reply = lambda number: seen.append(second_engine)
-    first, second = run_load_in_turns(endpoint, second_endpoint, profile(60, concurrency=2, warmup_requests=0))
-    assert (first.completed, second.completed) == (60, 60)
-    turns = [found is engine for found in seen]
-    assert turns == ([True] * 15 + [False] * 15) * 4
+    first, second = run_load_in_turns(endpoint, second_endpoint, profile(32, concurrency=2, warmup_requests=0))
+    assert (first.completed, second.completed) == (32, 32)
+    # Who begins changes, so that the second turn of one is followed by its third.
+    assert [seen[index] is engine for index in range(0, 64, 8)] == [True, False, False, True] * 2
+    assert all(len(set(map(id, seen[index : index + 8]))) == 1 for index in range(0, 64, 8))
     asked = [sorted(str(body["messages"]) for body in each.asked) for each in (engine, second_engine)]
     assert asked[0] == asked[1]
     assert first.seconds > 0 < second.seconds
+    assert len(first.turns) == len(second.turns) == 4
+    whole = first.figures()
+    assert min(turn["p50_ttft_ms"] for turn in first.turns) <= whole["p50_ttft_ms"]
+    assert max(turn["p50_ttft_ms"] for turn in first.turns) >= whole["p50_ttft_ms"]
+
+
+def test_further_rounds_are_run_while_they_are_wanted_with_prompts_of_their_own(
+    engine: Engine, endpoint: Endpoint, second_endpoint: Endpoint
+) -> None:
+    seen: list[tuple[int, int]] = []
+
+    def again(one: LoadResult, other: LoadResult) -> bool:
+        seen.append((one.completed, other.completed))
+        return len(seen) < 2
+
+    load = profile(16, concurrency=2, warmup_requests=0)
+    told: list[tuple[int, int]] = []
+    first, second = run_load_in_turns(
+        endpoint, second_endpoint, load, lambda _, done, total: told.append((done, total)), again=again, rounds=5
+    )
+    assert seen == [(16, 16), (32, 32)]
+    assert (first.completed, second.completed) == (32, 32)
+    assert len(first.turns) == 4
+    assert told[-1] == (32, 32)
+    assert len({str(body["messages"]) for body in engine.asked}) == 32
+    assert run_load_in_turns(endpoint, second_endpoint, load, again=again, rounds=1)[0].completed == 16
 
 
 def test_a_dead_engine_does_not_end_the_turns_of_the_other(

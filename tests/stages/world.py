@@ -150,7 +150,7 @@ class Model:
                 "suites": ["sums", "load"],
                 "gates": [
                     {"metric": "sums/score", "min": 0.5},
-                    {"metric": "sums/score", "max_drop": 0.03},
+                    {"metric": "sums/score", "max_drop": 0.05},
                     {"metric": "load/error_rate", "max": 0.01},
                     {"metric": "load/p95_ttft_ms", "max_ratio": 2.0},
                 ],
