@@ -125,9 +125,9 @@ def run_revalidation(records: Records, model: str, *, repair: bool, restore: boo
         repair: Fetch wrong files again.
         restore: Put the release's objects back where somebody changed them.
     """
-    from llmops.stages.validation.assets import JOB, validation_key
+    from llmops.stages.validation.assets import JOB, OP, validation_key
 
-    config = {"ops": {JOB: {"config": {"repair": repair, "restore": restore}}}}
+    config = {"ops": {OP: {"config": {"repair": repair, "restore": restore}}}}
     run = _run(JOB, config, None, assets=[validation_key(model)])
     if run.kind == CANCELLED:
         return Revalidated(Exit.CANCELLED, f"{model}: {run.failure}", None, run.run_id)
