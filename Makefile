@@ -8,7 +8,7 @@ PARALLEL ?= --numprocesses 3 --dist loadfile --no-loadscope-reorder
 READY := $(VENV)/.ready
 export DAGSTER_DISABLE_TELEMETRY := 1
 
-.PHONY: help demo test test-fast kubernetes lint format bench dev e2e-vllm constraints clean
+.PHONY: help demo demo-auto test test-fast kubernetes lint format bench reliability dev e2e-vllm constraints clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -22,6 +22,9 @@ $(READY): requirements.txt pyproject.toml
 
 demo: $(READY) ## Take a model to production on a sandbox, and see a worse release rejected (ENGINE=vllm: real vLLM)
 	$(BIN)/python -m llmops.demo --engine $(ENGINE)
+
+demo-auto: $(READY) ## An unattended day in fast motion on the installed system; writes build/demo-auto.json
+	$(BIN)/python -m llmops.demo_auto
 
 test: lint kubernetes ## All tests
 	$(BIN)/pytest $(PARALLEL)
@@ -45,6 +48,9 @@ format: $(READY) ## Put the code into form
 bench: kubernetes ## Measure against the tools of the field; writes build/bench.json
 	$(BIN)/python -m bench
 
+reliability: kubernetes ## Break the installed system in the middle of each stage; writes docs/reliability.md
+	$(BIN)/python -m bench.reliability
+
 dev: $(READY) ## The Dagster UI on the sandbox (what `make demo` did is in it), until Ctrl-C
 	$(BIN)/python -m llmops.dev
 
@@ -62,4 +68,5 @@ constraints: $(READY) ## Pin all dependencies anew, by hash
 clean: ## Remove what was built here; the sandbox is stopped and erased
 	-$(BIN)/llmops sandbox down --erase
 	-$(BIN)/llmops sandbox down --erase --name demo
+	-$(BIN)/llmops sandbox down --erase --name demo-auto
 	rm -rf $(VENV) build .pytest_cache .ruff_cache .import_linter_cache

@@ -1,0 +1,317 @@
+"""Breaks the installed system while nobody looks: `make reliability` writes what came of it to docs/reliability.md.
+
+Each fault is made while a rollout that a sensor asked for is under way, with users asking all the while. What has to
+come of it is the same each time: the new release serves with a verdict, no canary is left, and no user has noticed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from llmops import names
+from llmops.cluster.client import Cluster
+from llmops.demo_auto.receiver import Receiver
+from llmops.demo_auto.system import start
+from llmops.errors import LlmopsError
+from llmops.evaluation.endpoint import Endpoint
+from llmops.evaluation.proving import probe
+from llmops.releases.records import STAGES, Records
+from llmops.sandbox.binaries import find_or_build, line_progress
+from llmops.sandbox.controlplane import ControlPlane
+from llmops.sandbox.installing import NAMESPACE
+from llmops.sandbox.sandbox import ENGINE_PROGRAM, Sandbox, default_folder
+from llmops.sandbox.seeding import ENGINE_IMAGE, ENGINE_TAG, GOOD, commit_simulated
+from llmops.sandbox.ui import Ui
+from llmops.settings import load_settings
+
+MODEL = "smollm2-135m"
+PAGE = Path("docs/reliability.md")
+AWAY_SECONDS = 20.0
+CONVERGE_SECONDS = 420.0
+console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+@dataclass(frozen=True)
+class World:
+    """The installed system on a sandbox, and what can be broken of it."""
+
+    sandbox: Sandbox
+    plane: ControlPlane
+    cluster: Cluster
+    ui: Ui
+    receiver: Receiver
+    repo: str
+
+    @property
+    def records(self) -> Records:
+        """What the pipeline keeps."""
+        return Records(self.cluster)
+
+    def new_commit(self, seed: int) -> str:
+        """A new revision of the model: the sensor will see it."""
+        return commit_simulated(self.sandbox, self.repo, quality=GOOD, seed=seed)
+
+    def delete_pods(self, selector: dict[str, str], *, grace: int | None = None) -> int:
+        """Delete pods of the installation; how many there were."""
+        installed = self.cluster.list("Pod", labels=selector, namespace=NAMESPACE)
+        kubectl = [str(find_or_build()["kubectl"]), "--kubeconfig", str(self.sandbox.kubeconfig)]
+        for pod in installed:
+            command = [*kubectl, "--namespace", NAMESPACE, "delete", "pod", pod["metadata"]["name"], "--wait=false"]
+            _run([*command, *(["--grace-period=0", "--force"] if grace == 0 else [])])
+        return len(installed)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something that breaks.
+
+    Args:
+        name: What, for the table.
+        stage: When: in the middle of this stage of a rollout; empty is before the sensor sees what is new.
+        make: Breaks it, and puts it right where nature would.
+    """
+
+    name: str
+    stage: str
+    make: Callable[[World], None]
+
+
+def _away(stop: Callable[[World], None], begin: Callable[[World], None]) -> Callable[[World], None]:
+    def make(world: World) -> None:
+        stop(world)
+        time.sleep(AWAY_SECONDS)
+        begin(world)
+
+    return make
+
+
+def _run(command: Sequence[str]) -> None:
+    import subprocess
+
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+
+
+def _stop_stand_in(name: str) -> Callable[[World], None]:
+    return lambda world: getattr(world.sandbox, name).stop()
+
+
+def _start(world: World) -> None:
+    world.sandbox.up()
+
+
+def _api_away(world: World) -> None:
+    world.plane.apiserver.stop()
+    time.sleep(AWAY_SECONDS)
+    world.plane.start_apiserver()
+    world.plane.wait_ready(60)
+
+
+def _kill_run(world: World) -> None:
+    if not world.delete_pods({"app.kubernetes.io/component": "run_worker"}, grace=0):
+        raise LlmopsError("there is no run pod to kill")
+
+
+def _kill_daemon(world: World) -> None:
+    world.delete_pods({"app.kubernetes.io/component": "daemon"}, grace=0)
+
+
+def _lose_database(world: World) -> None:
+    """The claim's folder goes with everything in it, as if the disk had died."""
+    volume = next((world.sandbox.folder / "volumes").glob(f"{NAMESPACE}-*"))
+    for entry in volume.iterdir():
+        shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink(missing_ok=True)
+    world.delete_pods({"app.kubernetes.io/component": "postgresql"}, grace=0)
+
+
+FAULTS: tuple[Fault, ...] = (
+    Fault("registry away for 20 s", "", _away(_stop_stand_in("registry"), _start)),
+    Fault("hub away for 20 s", "weights", _away(_stop_stand_in("hub"), _start)),
+    *(Fault("API server away for 20 s", stage, _api_away) for stage in STAGES),
+    *(Fault("run pod killed", stage, _kill_run) for stage in ("weights", "canary", "evaluation", "promotion")),
+    Fault("Dagster's daemon killed", "evaluation", _kill_daemon),
+    Fault("Dagster's database lost", "evaluation", _lose_database),
+)
+
+
+@dataclass
+class Users:
+    """Somebody who asks the model all the while."""
+
+    asked: int = 0
+    failed: int = 0
+
+
+@contextmanager
+def users(world: World) -> Generator[Users]:
+    """Ask through the model's Service, one completion after the other."""
+    found, stop = Users(), threading.Event()
+    endpoint = Endpoint(base_url=world.cluster.endpoint(MODEL, names.ENGINE_PORT), model=MODEL, api_key=None)
+
+    def ask() -> None:
+        while not stop.is_set():
+            found.asked += 1
+            try:
+                probe(endpoint, timeout=30)
+            except LlmopsError:
+                found.failed += 1
+            stop.wait(0.1)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        yield found
+    finally:
+        stop.set()
+        thread.join()
+
+
+def reached(world: World, commit: str, stage: str) -> bool:
+    """Whether the rollout of this commit is in the middle of a stage, by what the stages before have left."""
+    candidate = world.records.state(MODEL).candidate
+    if candidate is None:
+        return False
+    release = world.records.release(MODEL, candidate)
+    if release.weights.commit != commit:
+        return False
+    found = world.cluster.get("ConfigMap", names.record_name(MODEL, candidate)) or {}
+    data = found.get("data") or {}
+    before = STAGES[: STAGES.index(stage)]
+    return all(f"{each}.json" in data for each in before if each != "release") and f"{stage}.json" not in data
+
+
+def wait(what: str, there: Callable[[], bool], seconds: float) -> float:
+    """Seconds until it is so.
+
+    Raises:
+        LlmopsError: It is not in time.
+    """
+    started = time.monotonic()
+    while True:
+        with contextlib.suppress(LlmopsError):
+            if there():
+                return time.monotonic() - started
+        if time.monotonic() - started > seconds:
+            raise LlmopsError(f"{what}: not within {seconds:.0f} s")
+        time.sleep(0.05)
+
+
+def serves(world: World, commit: str) -> bool:
+    """Whether the commit's release serves, with a verdict, and nothing is left of its trial."""
+    state = world.records.state(MODEL)
+    if state.stable is None or world.records.release(MODEL, state.stable).weights.commit != commit:
+        return False
+    record = world.records.record(MODEL, state.stable)
+    main = world.cluster.get("Deployment", MODEL)
+    ready = main is not None and (main.get("status") or {}).get("readyReplicas", 0) >= main["spec"]["replicas"]
+    left = world.cluster.get("Deployment", names.engine_name(MODEL, "canary"))
+    return record is not None and record.verdict == "Passed" and ready and left is None
+
+
+def try_fault(world: World, fault: Fault, seed: int) -> dict[str, Any]:
+    """One fault, and what came of it."""
+    row: dict[str, Any] = {"fault": fault.name, "stage": fault.stage or "before the rollout"}
+    console.print(f"[bold]{fault.name}[/], {row['stage']}")
+    with users(world) as asked:
+        commit = world.new_commit(seed) if fault.stage else ""
+        if fault.stage:
+            wait(f"stage {fault.stage}", lambda: reached(world, commit, fault.stage), CONVERGE_SECONDS)
+        else:
+            commit = world.new_commit(seed)
+        fault.make(world)
+        try:
+            row["seconds"] = round(wait("convergence", lambda: serves(world, commit), CONVERGE_SECONDS), 1)
+        except LlmopsError as error:
+            row["problem"] = str(error)
+    row |= {"asked": asked.asked, "failed": asked.failed}
+    console.print(f"  {row}")
+    return row
+
+
+def page(rows: Sequence[dict[str, Any]], load: float) -> str:
+    """The table as Markdown."""
+    lines = [
+        "# What breaks, and what comes of it",
+        "",
+        "Made by `make reliability`: llmops is installed on the sandbox, with Dagster's daemon, webserver, code",
+        "location and runs as pods and PostgreSQL beside them. A new commit of the model appears, a sensor asks for",
+        "the rollout, and in the middle of a stage something breaks, with users asking all the while. Each time the",
+        "new release has to serve in the end, with a verdict and without a canary, and nobody touches anything.",
+        "",
+        "| what breaks | in the middle of | seconds until the release serves | users' requests | failed |",
+        "|---|---|---|---|---|",
+    ]
+    for row in rows:
+        end = row.get("problem") or row["seconds"]
+        lines.append(f"| {row['fault']} | {row['stage']} | {end} | {row['asked']} | {row['failed']} |")
+    lines += ["", f"Seconds count from the end of the fault, on 2 cores at a load of {load:.1f}.", ""]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Make every fault, and write the page; exits 0 if all converged and no user noticed."""
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--only", type=int, nargs="*", help="numbers of the faults, from 0")
+    arguments.add_argument("--dir", type=Path, default=default_folder("reliability"), help="the sandbox; made anew")
+    given = arguments.parse_args()
+    chosen = [fault for index, fault in enumerate(FAULTS) if given.only is None or index in given.only]
+    with installed(given.dir) as world:
+        rows = [try_fault(world, fault, seed) for seed, fault in enumerate(chosen, start=2)]
+    text = page(rows, os.getloadavg()[2])
+    if given.only is None:
+        PAGE.write_text(text)
+    sys.stdout.write(text)
+    sys.exit(0 if all("problem" not in row and not row["failed"] for row in rows) else 1)
+
+
+@contextmanager
+def installed(folder: Path) -> Generator[World]:
+    """llmops on a new sandbox, with a model that serves."""
+    project = folder / "project"
+    Sandbox(folder, project=project).down(erase=True)
+    shutil.copytree("evals", project / "evals")
+    (project / "models").mkdir()
+    repo = _declare(project / "models")
+    sandbox = Sandbox(folder, project=project)
+    secret = f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}"
+    with Receiver(secret, lambda alert: console.print(f"  alert: {alert.get('line')}", markup=False)) as receiver:
+        try:
+            ui = start(sandbox, line_progress(console.print), receiver.url, secret)
+            sandbox.images.add(ENGINE_IMAGE, ENGINE_TAG, ENGINE_PROGRAM)
+            commit = commit_simulated(sandbox, repo, quality=GOOD, seed=1)
+            cluster = Cluster.connect(load_settings(sandbox.settings_file))
+            plane = ControlPlane(sandbox.folder, find_or_build())
+            world = World(sandbox, plane, cluster, ui, receiver, repo)
+            wait("first release", lambda: serves(world, commit), CONVERGE_SECONDS)
+            yield world
+        finally:
+            sandbox.down()
+
+
+def _declare(models: Path) -> str:
+    from ruamel.yaml import YAML
+
+    yaml = YAML()
+    spec: dict[str, Any] = yaml.load(Path("models") / f"{MODEL}.yaml")
+    spec["automation"] = {"revalidate": None}
+    (models / f"{MODEL}.yaml").write_text(json.dumps(spec))
+    return str(spec["weights"]["repo"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""`make demo-auto`: the day on a new sandbox; what happened is written to `build/demo-auto.json`."""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import secrets
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from llmops.cluster.client import Cluster
+from llmops.demo_auto.day import STEPS, Day
+from llmops.demo_auto.receiver import Receiver
+from llmops.demo_auto.system import start
+from llmops.demo_auto.timeline import Timeline
+from llmops.demo_auto.watching import watched
+from llmops.errors import LlmopsError
+from llmops.sandbox.binaries import line_progress
+from llmops.sandbox.sandbox import Sandbox, default_folder
+from llmops.settings import load_settings
+
+MODEL = "smollm2-135m"
+console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def main() -> None:
+    """Run the day; exits 0 if everything that had to come of it did."""
+    arguments = argparse.ArgumentParser(prog="llmops.demo_auto", description=__doc__)
+    arguments.add_argument("--output", type=Path, default=Path("build/demo-auto.json"))
+    arguments.add_argument("--dir", type=Path, default=default_folder("demo-auto"), help="the sandbox; it is made anew")
+    arguments.add_argument("--keep", action="store_true", help="leave the sandbox running")
+    given = arguments.parse_args()
+    timeline = Timeline(console)
+    problem = ""
+    started = time.monotonic()
+    steps: list[dict[str, Any]] = []
+    try:
+        run(given.dir, timeline, steps, keep=given.keep)
+    except LlmopsError as error:
+        problem = str(error)
+        console.print(f"demo-auto: {error}", style="red", markup=False)
+    report = {
+        "held": not problem,
+        "problem": problem,
+        "seconds": round(time.monotonic() - started, 1),
+        "steps": steps,
+        "timeline": timeline.entries,
+    }
+    given.output.parent.mkdir(parents=True, exist_ok=True)
+    given.output.write_text(json.dumps(report, indent=2) + "\n")
+    console.print(f"\n{given.output}: {len(steps)} of {len(STEPS)} steps, {report['seconds']:.0f} s in all")
+    sys.exit(1 if problem else 0)
+
+
+def run(folder: Path, timeline: Timeline, steps: list[dict[str, Any]], *, keep: bool) -> None:
+    """The day on a new sandbox in `folder`; `steps` gets what was gone through, with its seconds."""
+    project = Path.cwd()
+    day_project = folder / "project"
+    Sandbox(folder, project=day_project).down(erase=True)
+    shutil.copytree(project / "evals", day_project / "evals")
+    (day_project / "models").mkdir()
+    repo = _declare(project / "models" / f"{MODEL}.yaml", day_project / "models")
+    sandbox = Sandbox(folder, project=day_project)
+    secret = f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}"
+    with Receiver(secret, lambda alert: timeline.add("alert", str(alert.get("line", alert)), alert=alert)) as receiver:
+        try:
+            timeline.add("world", f"a new sandbox in {folder}, with llmops and Dagster on it")
+            ui = start(sandbox, line_progress(console.print), receiver.url, secret)
+            timeline.add("seen", f"Dagster's UI is at {ui.url}")
+            cluster = Cluster.connect(load_settings(sandbox.settings_file))
+            day = Day(sandbox, cluster, timeline, receiver, MODEL, repo)
+            with watched(timeline, cluster, ui):
+                for step in STEPS:
+                    began = time.monotonic()
+                    console.print(f"\n[bold]== {step.name}[/]: {(step.run.__doc__ or '').strip()}")
+                    step.run(day)
+                    steps.append({"name": step.name, "seconds": round(time.monotonic() - began, 1)})
+        finally:
+            if not keep:
+                sandbox.down()
+
+
+def _declare(original: Path, models: Path) -> str:
+    """Write the demo's model: the shipped one, re-validated each minute, and repaired. Its repository."""
+    from ruamel.yaml import YAML
+
+    yaml = YAML()
+    spec: dict[str, Any] = yaml.load(original)
+    spec["automation"] = {"revalidate": "* * * * *", "repair": ["weights"]}
+    yaml.dump(spec, models / original.name)
+    return str(spec["weights"]["repo"])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""Somebody who is told: a webhook receiver that takes alerts, checks who signed them, and drops what it has had."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+Alert = dict[str, Any]
+
+
+class Receiver:
+    """An HTTP server on loopback; use it in a `with`.
+
+    Args:
+        secret: Key of the signatures, as Standard Webhooks write it: `whsec_` and base64.
+        on_alert: Called with each alert that comes for the first time.
+    """
+
+    def __init__(self, secret: str, on_alert: Callable[[Alert], None]) -> None:
+        self.alerts: dict[str, Alert] = {}
+        self._key = base64.b64decode(secret.removeprefix("whsec_"))
+        self._on_alert = on_alert
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._thread = threading.Thread(target=self._server.serve_forever, name="receiver", daemon=True)
+
+    @property
+    def url(self) -> str:
+        """Where alerts are to be sent."""
+        return f"http://127.0.0.1:{self._server.server_port}/alerts"
+
+    def __enter__(self) -> Receiver:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def take(self, identity: str, stamp: str, signatures: str, body: bytes) -> int:
+        """Judge one delivery; the HTTP status to answer."""
+        signed = hmac.new(self._key, f"{identity}.{stamp}.".encode() + body, hashlib.sha256).digest()
+        wanted = f"v1,{base64.b64encode(signed).decode()}"
+        if not any(hmac.compare_digest(wanted, given) for given in signatures.split()):
+            return 401
+        if identity not in self.alerts:
+            self.alerts[identity] = json.loads(body)
+            self._on_alert(self.alerts[identity])
+        return 204
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        take = self.take
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                names = ("webhook-id", "webhook-timestamp", "webhook-signature")
+                identity, stamp, signatures = (self.headers.get(name, "") for name in names)
+                self.send_response(take(identity, stamp, signatures, body))
+                self.end_headers()
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's name
+                """Say nothing: the timeline does."""
+
+        return Handler

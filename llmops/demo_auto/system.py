@@ -1,0 +1,45 @@
+"""llmops as it is installed on a cluster, at work on a sandbox, with somebody to tell."""
+
+from __future__ import annotations
+
+import base64
+
+from llmops.cluster.client import Cluster
+from llmops.sandbox.binaries import Progress
+from llmops.sandbox.installing import install
+from llmops.sandbox.sandbox import Sandbox
+from llmops.sandbox.ui import Ui
+from llmops.settings import load_settings
+
+SECRET = "alerts"  # noqa: S105 - the name of a Secret
+
+
+def start(sandbox: Sandbox, progress: Progress, alerts_url: str, alerts_key: str) -> Ui:
+    """Bring a sandbox up with all of llmops on it.
+
+    Args:
+        sandbox: Where.
+        progress: Of building Kubernetes, where that is needed.
+        alerts_url: Webhook that alerts go to.
+        alerts_key: What they are signed with.
+
+    Returns:
+        The Dagster UI.
+    """
+    sandbox.up(progress)
+    data = {"url": alerts_url, "signing-key": alerts_key}
+    Cluster.connect(load_settings(sandbox.settings_file)).apply(
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": SECRET},
+            "data": {name: base64.b64encode(value.encode()).decode() for name, value in data.items()},
+        }
+    )
+    target = {
+        "name": "on-call",
+        "kind": "webhook",
+        "url": {"name": SECRET, "key": "url"},
+        "signing_key": {"name": SECRET, "key": "signing-key"},
+    }
+    return Ui(install(sandbox, {"alerts": [target]}))
