@@ -156,7 +156,7 @@ def _seen(remains: Remains, found: Mapping[str, Any]) -> Remains:
         handed_over = float(spec.get("leaseDurationSeconds") or 0) >= HANDOVER_SECONDS
         return replace(remains, holder=spec.get("holderIdentity"), until=run_out(spec), handed_over=handed_over)
     if kind == "ConfigMap":
-        state = State.model_validate(found.get("data") or {})
+        state = State.read(found.get("data") or {})
         return replace(remains, stable=state.stable, candidate=state.candidate)
     if _is_temporary(found):
         ends = [each for each in (remains.expires, _expires(meta)) if each is not None]

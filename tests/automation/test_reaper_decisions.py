@@ -1,0 +1,97 @@
+"""Which remains of rollouts are taken for a dead run's: a table, and what must hold for whatever there is."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmops.automation.reaper import GRACE, Act, Remains, decide
+
+NOW = dt.datetime(2026, 11, 25, 12, 0, tzinfo=dt.UTC)
+SECOND = dt.timedelta(seconds=1)
+CANARY = (("Deployment", "m-canary"), ("Service", "m-canary"))
+
+CASES: dict[str, tuple[Remains, bool, Act, str]] = {
+    "a model that nobody has rolled out": (Remains("m"), False, "leave", "nothing"),
+    "it serves, between two rollouts": (Remains("m", deployed="a", stable="a"), False, "leave", "nothing"),
+    "its run is at work": (
+        Remains("m", "r", NOW + 10 * SECOND, temporary=CANARY), False, "leave", "run r is at work",
+    ),
+    "its run is at work, and Dagster takes it for ended": (
+        Remains("m", "r", NOW + 10 * SECOND, temporary=CANARY), True, "leave", "run r is at work",
+    ),
+    "its run is between two stages": (
+        Remains("m", "r", NOW + 100 * SECOND, True, CANARY), False, "leave", "run r is at work",
+    ),
+    "its run was cancelled between two stages": (
+        Remains("m", "r", NOW + 100 * SECOND, True, CANARY), True, "reap", "run r has ended",
+    ),
+    "its run has died, and may be resumed": (
+        Remains("m", "r", NOW - 10 * SECOND, temporary=CANARY), False, "wait", "until 12:04:50 UTC",
+    ),
+    "its run has died, and Dagster knows": (
+        Remains("m", "r", NOW - 10 * SECOND, temporary=CANARY), True, "reap", "run r has ended",
+    ),
+    "its run has died long ago": (
+        Remains("m", "r", NOW - GRACE - SECOND, temporary=CANARY), False, "reap", "not been heard of since 2026-11-25",
+    ),
+    "its run has died, and the canary has expired": (
+        Remains("m", "r", NOW - 10 * SECOND, temporary=CANARY, expires=NOW - SECOND), False, "reap", "has expired",
+    ),
+    "its run is at work although the canary has expired": (
+        Remains("m", "r", NOW + 10 * SECOND, temporary=CANARY, expires=NOW - SECOND), False, "leave", "at work",
+    ),
+    "only the lease is left": (Remains("m", "r", NOW - GRACE - SECOND), False, "reap", "not been heard of"),
+    "a canary that no run holds a lease for": (Remains("m", temporary=CANARY), False, "reap", "no run holds"),
+    "a replica lent to nobody": (Remains("m", deployed="a", stable="a", lent=1), False, "reap", "no run holds"),
+    "a promotion half done": (Remains("m", deployed="b", stable="a"), False, "reap", "no run holds"),
+    "a first promotion half done": (Remains("m", deployed="b", candidate="b"), False, "reap", "no run holds"),
+    "something serves of which no record is left": (Remains("m", deployed="b"), False, "leave", "nothing"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("remains", "ended", "act", "why"), CASES.values(), ids=CASES)
+def test_what_is_done(remains: Remains, ended: bool, act: Act, why: str) -> None:
+    decision = decide(remains, NOW, ended)
+    assert decision.act == act, decision
+    assert why in decision.why
+
+
+releases = st.none() | st.sampled_from(["a", "b"])
+moments = st.integers(-3600, 3600).map(lambda seconds: NOW + seconds * SECOND)
+everything = st.builds(
+    Remains,
+    model=st.just("m"),
+    holder=st.none() | st.just("r"),
+    until=moments,
+    handed_over=st.booleans(),
+    temporary=st.sampled_from([(), CANARY]),
+    expires=st.none() | moments,
+    lent=st.integers(0, 1),
+    deployed=releases,
+    stable=releases,
+    candidate=releases,
+)
+
+
+@given(everything, st.booleans())
+def test_a_run_that_renews_its_lease_is_never_touched(remains: Remains, ended: bool) -> None:
+    decision = decide(remains, NOW, ended)
+    if remains.holder and remains.until and remains.until >= NOW and not (ended and remains.handed_over):
+        assert decision.act == "leave"
+
+
+@given(everything, st.booleans())
+def test_whatever_is_left_is_cleared_away_in_the_end(remains: Remains, ended: bool) -> None:
+    """No later than the grace after the lease has run out; and nothing is done where nothing is left."""
+    late = (remains.until or NOW) + GRACE + SECOND
+    assert (decide(remains, late, ended).act == "reap") == bool(remains.unfinished)
+
+
+@given(everything, st.booleans())
+def test_what_is_cleared_away_stays_so_at_any_later_time(remains: Remains, ended: bool) -> None:
+    if decide(remains, NOW, ended).act == "reap":
+        assert decide(remains, NOW + dt.timedelta(days=1), ended).act == "reap"
