@@ -22,10 +22,13 @@ import dagster as dg
 from llmops import names
 from llmops.cluster.client import Cluster
 from llmops.cluster.lease import HANDOVER_SECONDS, LeaseHeld, run_out
+from llmops.errors import LlmopsError
+from llmops.manifests.evaluation import COMPONENT as EVALUATION
 from llmops.releases.outbox import Alert, alert_id
 from llmops.releases.records import Record, State
 from llmops.stages.cleanup import lent_by, release_of, remove_canary, settle
 from llmops.stages.ending import end_trial, leave_event, put_alert, tell_verdict
+from llmops.stages.jobs import condition
 from llmops.stages.outcomes import EvaluationOutcome
 from llmops.stages.platform import Platform
 
@@ -144,11 +147,11 @@ def survey(cluster: Cluster, model: str | None = None) -> list[Remains]:
     found: dict[str, Remains] = {}
     for each in (*objects, *states, *leases):
         if name := _labels(each).get(names.MODEL_LABEL):
-            found[name] = _seen(found.get(name, Remains(name)), each)
+            found[name] = seen(found.get(name, Remains(name)), each)
     return sorted(found.values(), key=lambda remains: remains.model)
 
 
-def _seen(remains: Remains, found: Mapping[str, Any]) -> Remains:
+def seen(remains: Remains, found: Mapping[str, Any]) -> Remains:
     """What is known of a model with one more of its objects."""
     kind, meta = found["kind"], found["metadata"]
     if kind == "Lease":
@@ -168,10 +171,17 @@ def _seen(remains: Remains, found: Mapping[str, Any]) -> Remains:
 
 
 def _is_temporary(found: Mapping[str, Any]) -> bool:
-    """Whether only a trial needs it. A download or a checksum is none of these: the next run adopts it."""
-    if names.RUN_LABEL not in _labels(found):
+    """Whether only a trial needs it, and nobody has ended it yet.
+
+    A download or a checksum is none of these: the next run adopts it. Nor is a measurement that has come to its end,
+    which goes away by itself.
+    """
+    if names.RUN_LABEL not in _labels(found) or "deletionTimestamp" in found["metadata"]:
         return False
-    return found["kind"] != "Job" or _labels(found).get("app.kubernetes.io/component") == "evaluation"
+    if found["kind"] != "Job":
+        return True
+    measures = _labels(found).get("app.kubernetes.io/component") == EVALUATION
+    return measures and not (condition(found, "Complete") or condition(found, "Failed"))
 
 
 def _labels(found: Mapping[str, Any]) -> dict[str, str]:
@@ -284,22 +294,35 @@ def reap_all(
 ) -> Iterator[Reaped]:
     """Clear away what dead runs left of all models' rollouts, one after the other.
 
+    A model that this fails for keeps none of the others from it.
+
     Args:
         platform: The installation.
         log: Gets what is done, and what is waited for.
         ended: Whether a run is known to have ended.
         enough: Asked before each model: whether the rest is left to another time.
+
+    Raises:
+        LlmopsError: For some model it failed; it is tried again when this is called again.
     """
+    failed: list[LlmopsError] = []
     for remains, decision in decisions(platform, ended):
         if decision.act == "wait":
             log(f"{remains.model}: {decision.why} ({', '.join(remains.unfinished)})")
         if decision.act != "reap":
             continue
         if enough():
-            return
-        found = reap(platform, remains, decision.why, log, ended=_over(remains, ended))
+            break
+        try:
+            found = reap(platform, remains, decision.why, log, ended=_over(remains, ended))
+        except LlmopsError as error:
+            log(f"{remains.model}: what a dead run left could not be cleared away: {error}")
+            failed.append(error)
+            continue
         if found is not None:
             yield found
+    if failed:
+        raise failed[0]
 
 
 def known_to_have_ended(instance: dg.DagsterInstance, run: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -126,7 +126,7 @@ class JobLines:
                 self._log(prefix + str(event.get("message") or text))
 
 
-def condition(job: dict[str, Any], kind: str) -> bool:
+def condition(job: Mapping[str, Any], kind: str) -> bool:
     """Whether the Job has a condition, such as Complete or Failed."""
     conditions: list[dict[str, Any]] = (job.get("status") or {}).get("conditions") or []
     return any(each["type"] == kind and each["status"] == "True" for each in conditions)

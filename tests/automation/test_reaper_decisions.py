@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmops.automation.reaper import GRACE, Act, Remains, decide
+from llmops import names
+from llmops.automation.reaper import GRACE, Act, Remains, decide, seen
 
 NOW = dt.datetime(2026, 11, 25, 12, 0, tzinfo=dt.UTC)
 SECOND = dt.timedelta(seconds=1)
@@ -95,3 +97,37 @@ def test_whatever_is_left_is_cleared_away_in_the_end(remains: Remains, ended: bo
 def test_what_is_cleared_away_stays_so_at_any_later_time(remains: Remains, ended: bool) -> None:
     if decide(remains, NOW, ended).act == "reap":
         assert decide(remains, NOW + dt.timedelta(days=1), ended).act == "reap"
+
+
+def thing(kind: str, component: str, run: str | None = "r", **more: Any) -> dict[str, Any]:
+    """An object as the cluster lists it."""
+    meta = {"name": "it", "labels": names.labels("m", "a", component, run=run), **more.pop("metadata", {})}
+    return {"kind": kind, "metadata": meta, **more}
+
+
+COMPLETE = {"conditions": [{"type": "Complete", "status": "True"}]}
+
+
+@pytest.mark.parametrize(
+    ("found", "temporary"),
+    [
+        (thing("Deployment", "engine"), True),
+        (thing("Service", "engine"), True),
+        (thing("Service", "engine", run=None), False),
+        (thing("Deployment", "engine", metadata={"deletionTimestamp": "2026-11-25T12:00:00Z"}), False),
+        (thing("Job", "evaluation"), True),
+        (thing("Job", "evaluation", status=COMPLETE), False),
+        (thing("Job", "download"), False),
+        (thing("Job", "rehash"), False),
+    ],
+)
+def test_what_counts_as_left_over(found: dict[str, Any], temporary: bool) -> None:
+    assert bool(seen(Remains("m"), found).temporary) == temporary
+
+
+def test_the_latest_of_the_times_at_which_things_expire_counts() -> None:
+    remains = Remains("m")
+    for hour in (3, 5, 4):
+        expires = {names.EXPIRES_ANNOTATION: f"2026-11-25T0{hour}:00:00Z"}
+        remains = seen(remains, thing("Job", "evaluation", metadata={"annotations": expires}))
+    assert remains.expires == dt.datetime(2026, 11, 25, 5, tzinfo=dt.UTC)
