@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dagster as dg
 
+from llmops.automation.alerts.runs import run_watch
 from llmops.automation.alerts.sensor import alerts_sensor
+from llmops.automation.alerts.ticks import tick_watch
 from llmops.automation.reaper import reaper
 from llmops.automation.revalidation import revalidation_schedules
 from llmops.catalog.load import load_catalog
@@ -29,7 +31,7 @@ def defs() -> dg.Definitions:
         assets=[*assets, validations],
         jobs=[rollout_job(assets), rollback_job, revalidation],
         schedules=revalidation_schedules(catalog, revalidation),
-        sensors=[reaper, alerts_sensor],
+        sensors=[reaper, alerts_sensor, run_watch, tick_watch],
         resources={"platform": platform, "io_manager": RecordsIOManager(platform=platform)},
         # Of what is materialized in the UI without naming a job, too.
         executor=dg.in_process_executor,
