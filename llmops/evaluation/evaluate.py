@@ -87,7 +87,8 @@ def compare(
             one, other = run_load_in_turns(canary, stable, profile, progress, again=again, rounds=rounds)
             ours.append(one)
             theirs.append(other)
-    return collect(ours), collect(theirs)
+    canary_measured = collect(ours)
+    return canary_measured, collect(theirs, canary_measured)
 
 
 def _open(rules: Evaluation, ours: list[Result], theirs: list[Result], one: LoadResult, other: LoadResult) -> bool:

@@ -11,6 +11,7 @@ from llmops.evaluation.verdict import Verdict
 LATENCIES = ("ttft", "tpot", "itl", "e2el")
 STATISTICS = ("mean", "p50", "p90", "p95", "p99")
 CASES_SHOWN = 30
+ANSWER_LENGTH = 160
 
 
 def report(verdict: Verdict, canary: Measurements, stable: Measurements | None) -> str:
@@ -103,7 +104,7 @@ def _answer(measured: Measurements, suite: str, case: str) -> str:
     text = measured.wrong.get(suite, {}).get(case)
     if text is None:
         return "wrong (answer not kept)"
-    return f"{text!r}" if text else "(empty)"
+    return f"{text[:ANSWER_LENGTH]!r}" if text else "(empty)"
 
 
 def _stable_answer(stable: Measurements | None, suite: str, case: str) -> str:
