@@ -7,9 +7,9 @@ import dagster as dg
 from llmops.errors import BadInput
 from llmops.preflight.snapshot import take_snapshot
 from llmops.preflight.strategy import choose_strategy
-from llmops.releases.outbox import Alert, Outbox, alert_id
-from llmops.releases.records import OpenTrial, Records
-from llmops.stages.ending import end_trial
+from llmops.releases.outbox import Alert, alert_id
+from llmops.releases.records import OpenTrial, Record, Records
+from llmops.stages.ending import end_trial, put_alert
 from llmops.stages.platform import Platform
 from llmops.stages.promotion import promote
 from llmops.stages.trial import Trial, trial
@@ -94,31 +94,38 @@ def go_back(current: Trial, *, to: str | None, reason: str) -> str:
     left = records.state(model).stable
     release = current.load(target)
     choice = choose_strategy(current.spec, take_snapshot(current.cluster, current.spec, current.settings))
-    promote(current, release, surge=choice.strategy != "in-place")
-    if left is not None:
-        _remember(current, left, target, reason)
+    before = _remember(current, left, target, reason) if left else None
+    try:
+        promote(current, release, surge=choice.strategy != "in-place")
+    except BaseException:
+        # What was to be left serves on, and is as good as it was.
+        if before is not None:
+            records.save_record(before)
+        raise
     # What was just left is nothing to go back to.
     records.update_state(model, previous=good_before(records, model))
     line = f"{model} rolled back to {target} from {left}{f': {reason}' if reason else ''}"
     current.announce("RolledBack", line)
-    Outbox(current.cluster).put(
-        Alert(
-            id=alert_id("rolled_back", model, target, current.run),
-            kind="rolled_back",
-            severity="warning",
-            model=model,
-            release=left or "",
-            line=f"{line} (asked for by {current.requested_by})",
-            serving=target,
-            run=current.run,
-            at=datetime.datetime.now(datetime.UTC),
-        )
+    alert = Alert(
+        id=alert_id("rolled_back", model, target, current.run),
+        kind="rolled_back",
+        severity="warning",
+        model=model,
+        release=left or "",
+        line=f"{line} (asked for by {current.requested_by})",
+        serving=target,
+        run=current.run,
+        at=datetime.datetime.now(datetime.UTC),
     )
+    put_alert(current.platform, alert, current.log)
     return target
 
 
-def _remember(current: Trial, left: str, target: str, reason: str) -> None:
-    """Keep that a release was taken back, so that nobody rolls it out again unasked."""
+def _remember(current: Trial, left: str, target: str, reason: str) -> Record | None:
+    """Keep that a release is taken back, so that nobody rolls it out again unasked; what was known of it before.
+
+    Beforehand: were it kept afterwards and the run killed in between, a sensor would roll it out again.
+    """
     records, now = current.records, datetime.datetime.now(datetime.UTC)
     before = records.record(current.model, left)
     asked = before.requested_by if before else current.requested_by
@@ -130,6 +137,7 @@ def _remember(current: Trial, left: str, target: str, reason: str) -> None:
         f"rolled back to {target} by {current.requested_by}: {reason or 'no reason was given'}",
         figures=before.figures if before else None,
     )
+    return before
 
 
 @dg.op(description="Moves the main Deployment back to a release that served before.")

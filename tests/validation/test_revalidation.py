@@ -5,17 +5,27 @@ Slow, all of it: each test is a rollout and one or more validations.
 
 from __future__ import annotations
 
+import json
+import time
 from pathlib import Path
+from typing import Any
 
+import dagster as dg
 import pytest
 
 from llmops import names
 from llmops.cli.exits import Exit
 from llmops.cli.rollouts import Revalidated, run_revalidation
+from llmops.cluster.lease import RolloutLease
+from llmops.cluster.wait import wait_for_rollout
+from llmops.definitions import defs
 from llmops.releases.outbox import Alert, Outbox
-from llmops.releases.validations import CheckName, CheckResult, Validations
+from llmops.releases.validations import CHECKS, CheckName, CheckResult, Validations
+from llmops.sandbox.images import normalise
+from llmops.stages.validation.assets import JOB, validation_key
 from tests.stages.traffic import traffic
 from tests.stages.world import Model
+from tests.validation.editing import autoscale, edit, scale
 
 pytestmark = pytest.mark.slow
 
@@ -92,3 +102,169 @@ def test_a_flipped_bit_is_found_named_and_fetched_again_while_the_engine_goes_on
     assert kept == after.validation
     assert kept is not None
     assert kept.completed == kept.finished
+
+
+def test_edits_are_named_with_who_made_them_and_left_as_they_are(model: Model) -> None:
+    assert model.rollout().code == Exit.DONE
+    other = f"{model.image}@{model.push('v0.33.0-other')}"
+    edit(model, {"image": other, "env": [{"name": "EXTRA", "value": "1"}]})
+    scale(model, 2)
+    model.cluster.delete("PodDisruptionBudget", model.name)
+    found = revalidate(model)
+    assert found.code == Exit.REJECTED, found.line
+    check = checked(found, "drift")
+    by_subject = {each.subject: each for each in check.findings}
+    field = f"Deployment {model.name} spec.template.spec.containers[engine]"
+    image = by_subject.pop(f"{field}.image")
+    assert (image.severity, "kubectl-edit" in image.message, other in image.message) == ("error", True, True)
+    assert "wanted" in image.message
+    extra = by_subject.pop(f"{field}.env[EXTRA]")
+    assert extra.severity == "error"
+    assert "is not of the release (changed by kubectl-edit" in extra.message
+    replicas = by_subject.pop(f"Deployment {model.name} spec.replicas")
+    assert replicas.severity == "warning"
+    assert "spec.replicas is 2, wanted 1 (changed by kubectl (scale)" in replicas.message
+    assert by_subject.pop(f"PodDisruptionBudget {model.name}").severity == "warning"
+    assert all(subject.startswith("pod ") for subject in by_subject), by_subject
+    main = model.deployment()
+    assert main is not None
+    assert (main["spec"]["replicas"], main["spec"]["template"]["spec"]["containers"][0]["image"]) == (2, other)
+
+    assert revalidate(model, restore=True).code == Exit.DONE
+    main = model.deployment()
+    assert main is not None
+    assert main["spec"]["replicas"] == 1
+    assert main["spec"]["template"]["spec"]["containers"][0]["image"] != other
+    assert model.cluster.get("PodDisruptionBudget", model.name) is not None
+    left = checked(revalidate(model), "drift")
+    assert [each.subject for each in left.findings if not each.subject.startswith("pod ")] == [f"{field}.env[EXTRA]"]
+    told = {each.line for each in alerts(model) if "EXTRA" in each.line}
+    assert len(told) == 1 + 1, "once by hand, and again after it was said to be restored"
+
+
+def test_an_autoscaler_sets_the_replicas_and_a_rollout_keeps_a_validation_off(model: Model) -> None:
+    assert model.rollout().code == Exit.DONE
+    autoscale(model, 3)
+    scale(model, 2, manager="kube-controller-manager")
+    found = revalidate(model)
+    assert checked(found, "drift").value == "Passed", found.line
+    assert f"HorizontalPodAutoscaler {model.name}" in checked(found, "drift").line
+    model.cluster.delete("HorizontalPodAutoscaler", model.name)
+
+    with RolloutLease(model.cluster, model.name, "another-run"):
+        held = revalidate(model)
+    assert held.code == Exit.CANNOT, held.line
+    assert held.validation is None
+    assert "another-run" in held.line
+    assert Validations(model.cluster).last(model.name) == found.validation
+
+
+def test_what_serves_nothing_is_skipped(model: Model) -> None:
+    found = revalidate(model)
+    assert (found.code, found.validation) == (Exit.DONE, None)
+    assert "nothing serves yet" in found.line
+
+
+def worsen(model: Model, **behaviour: Any) -> None:
+    """Have the engine of stable behave otherwise from its next start on, though nothing that is declared changes."""
+    state = model.records.state(model.name)
+    assert state.stable is not None
+    digest = model.records.release(model.name, state.stable).engine.digest
+    store = model.sandbox.images.path
+    content = json.loads(store.read_text())
+    content[normalise(model.image)]["images"][digest]["env"]["SIM_FAULTS"] = json.dumps(behaviour)
+    store.write_text(json.dumps(content))
+    for pod in model.cluster.list("Pod", labels=names.engine_selector(model.name, "stable")):
+        model.cluster.delete("Pod", pod["metadata"]["name"], wait=60)
+    wait_for_rollout(model.cluster, model.name, timeout=60)
+
+
+def test_answers_that_got_worse_take_the_model_back_where_that_is_allowed(model: Model) -> None:
+    first = model.rollout()
+    assert first.code == Exit.DONE, first.line
+    good = model.serving()
+    model.push("v0.33.0")
+    assert model.rollout().code == Exit.DONE
+    bad = model.serving()
+    assert bad != good
+    worsen(model, quality=0.7)
+
+    found = revalidate(model)
+    assert found.code == Exit.REJECTED, found.line
+    check = checked(found, "figures")
+    assert [each.subject for each in check.findings] == ["sums/score max_drop"], found.line
+    assert "load/p95_ttft_ms" in check.line, "what was not judged is said"
+    assert f"llmops rollback {model.name}" in check.findings[0].remedy
+    assert model.serving() == bad
+
+    model.declare(automation={"repair": ["rollback"]})
+    with traffic(model) as users:
+        assert revalidate(model).code == Exit.REJECTED
+    users.assert_whole()
+    assert model.serving() == good
+    assert model.records.state(model.name).previous is None
+    assert bad is not None
+    record = model.records.record(model.name, bad)
+    assert record is not None
+    assert record.verdict == "Failed"
+    assert f"rolled back to {good} by" in record.reason
+    assert "no longer meets its gates: sums/score" in record.reason
+    assert [each.serving for each in alerts(model) if each.kind == "rolled_back"] == [good]
+    refused = model.rollout()
+    assert refused.code == Exit.REJECTED
+    assert "rolled back to" in refused.line
+
+    worsen(model, quality=0.7)
+    again = revalidate(model)
+    assert again.code == Exit.REJECTED
+    assert model.serving() == good, "there is nothing to go back to"
+    assert [each.serving for each in alerts(model) if each.kind == "rolled_back"] == [good]
+
+
+def test_one_models_findings_are_not_anothers_and_a_measurement_that_fails_is_no_finding(model: Model) -> None:
+    other = Model(model.sandbox, model.folder, f"{model.name}-b", model.evals)
+    other.declare()
+    other.commit()
+    other.push("v0.32.0")
+    for each in (model, other):
+        assert each.rollout().code == Exit.DONE
+    flip_a_bit(weights_file(model))
+    scale(other, 0)
+    while other.cluster.list("Pod", labels=names.engine_selector(other.name, "stable")):
+        time.sleep(0.2)
+    keys = {each.name: validation_key(each.name) for each in (model, other)}
+    with dg.instance_for_test() as instance:
+        job = defs().resolve_job_def(JOB)
+        run = job.execute_in_process(asset_selection=list(keys.values()), instance=instance, raise_on_error=False)
+        assert run.success
+        outcomes = {
+            (name, check): evaluation(instance, dg.AssetCheckKey(key, check))
+            for name, key in keys.items()
+            for check in CHECKS
+        }
+        done = {name: instance.get_latest_materialization_event(key) is not None for name, key in keys.items()}
+    error, warn = dg.AssetCheckSeverity.ERROR, dg.AssetCheckSeverity.WARN
+    assert outcomes[model.name, "weights"] == (False, error, "Failed")
+    assert outcomes[model.name, "figures"][0]
+    assert outcomes[model.name, "drift"][0]
+    assert outcomes[other.name, "weights"][0]
+    assert outcomes[other.name, "figures"] == (False, warn, "Inconclusive")
+    assert outcomes[other.name, "drift"] == (False, error, "Failed")
+    # One that could not tell is no validation: for the freshness policy the model is as old as it was.
+    assert done == {model.name: True, other.name: False}
+    last = Validations(other.cluster).last(other.name)
+    assert last is not None
+    assert last.completed is None
+    figures = next(each for each in last.checks if each.check == "figures")
+    assert figures.findings == ()
+    assert not [each for each in alerts(other) if "figures" in each.line]
+    other.remove()
+
+
+def evaluation(instance: dg.DagsterInstance, key: dg.AssetCheckKey) -> tuple[bool, dg.AssetCheckSeverity, str]:
+    (found,) = instance.event_log_storage.get_asset_check_execution_history(key, limit=1)
+    event = found.event
+    assert event is not None
+    assert event.dagster_event is not None
+    data = event.dagster_event.asset_check_evaluation_data
+    return data.passed, data.severity, str(data.metadata["outcome"].value)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from llmops.catalog.spec import Evaluation, Gate
-from llmops.evaluation.gates import decide
+from llmops.evaluation.gates import decide, show
 from llmops.evaluation.measurements import Measurements
-from llmops.evaluation.suites import LoadProfile, load_suites
-from llmops.evaluation.verdict import Verdict
+from llmops.evaluation.suites import AnySuite, LoadProfile, load_suites
+from llmops.evaluation.verdict import GateResult, Value, Verdict
 from llmops.releases.release import Release
 from llmops.releases.validations import CheckResult, Finding
-from llmops.stages.measuring import Suites, Target, measuring_of
+from llmops.stages.measuring import Target, measuring_of
 from llmops.stages.outcomes import EvaluationOutcome
 from llmops.stages.trial import Trial
+
+Suites = Sequence[AnySuite]
+# Means of the same scores summed in another order may differ in the last digit.
+ROUNDING = 1e-12
 
 
 def check_figures(current: Trial, release: Release) -> CheckResult:
@@ -37,11 +43,11 @@ def check_figures(current: Trial, release: Release) -> CheckResult:
     target = Target(release, "stable")
     measuring = measuring_of(current, target)
     measured = measuring.measure(target, suites, spec)
-    verdict = decide(spec, measured, reference)
+    verdict = judge(spec, measured, reference)
     if verdict.value == "Failed":
         current.log(f"{verdict.reason}; measured once more, to be sure")
         measured = measuring.measure(target, suites, spec)
-        again = decide(spec, measured, reference)
+        again = judge(spec, measured, reference)
         if again.value != "Failed":
             line = f"failed once and not again: {verdict.reason}; then {again.value}: {again.reason}"
             return CheckResult(check="figures", value="Inconclusive", line=line, figures=measured.figures)
@@ -71,6 +77,37 @@ def judged_by(evaluation: Evaluation, suites: Suites) -> tuple[Evaluation, list[
     return evaluation.model_copy(update={"suites": names, "gates": tuple(kept)}), left_out
 
 
+def judge(spec: Evaluation, measured: Measurements, reference: Measurements | None) -> Verdict:
+    """Judge what serves by gates, relative ones against what the same release answered at its trial.
+
+    A trial asks whether a new release is as good on all the cases that its suites stand for; few cases can't tell, and
+    leave it undecided. Here the release is known, and the question is whether its answers changed: where they score
+    within the margin of what they did, the gate holds, however few the cases.
+    """
+    verdict = decide(spec, measured, reference)
+    gates = tuple(map(_settled, verdict.gates))
+    outcomes = {gate.outcome for gate in gates if not gate.dry}
+    value: Value = "Failed" if "Failed" in outcomes else "Inconclusive" if "Inconclusive" in outcomes else "Passed"
+    notes = [gate.note for gate in gates if gate.outcome == value and not gate.dry]
+    reason = _held(gates, measured, reference) if value == "Passed" else "; ".join(notes)
+    return Verdict(value=value, reason=reason, gates=gates)
+
+
+def _settled(gate: GateResult) -> GateResult:
+    within = gate.rule == "max_drop" and gate.change is not None and gate.change <= gate.limit + ROUNDING
+    return gate.model_copy(update={"outcome": "Passed"}) if within and gate.outcome == "Inconclusive" else gate
+
+
+def _held(gates: Sequence[GateResult], measured: Measurements, reference: Measurements | None) -> str:
+    count = sum(gate.outcome == "Passed" and not gate.dry for gate in gates)
+    line = f"{count} gates hold"
+    if (now := measured.figures.get("all/score")) is None:
+        return line
+    then = reference.figures.get("all/score") if reference else None
+    told = f", {show('score', then)} at its trial" if then is not None else ""
+    return f"{line}, score {show('score', now)}{told}"
+
+
 def result(
     model: str, verdict: Verdict, measured: Measurements, *, left_out: list[str], changed: list[str]
 ) -> CheckResult:
@@ -88,7 +125,6 @@ def result(
     if changed and value == "Passed":
         value = "Inconclusive"
         notes.append(f"suites {', '.join(changed)} have changed since the trial")
-    line = "; ".join([verdict.reason, *notes])
     found = [
         Finding(
             subject=f"{gate.metric} {gate.rule}",
@@ -100,7 +136,8 @@ def result(
         for gate in verdict.gates
         if value == "Failed" and gate.outcome == "Failed" and not gate.dry
     ]
-    return CheckResult(check="figures", value=value, line=line, findings=tuple(found), figures=dict(measured.figures))
+    line = "; ".join([verdict.reason, *notes])
+    return CheckResult(check="figures", value=value, line=line, findings=tuple(found), figures=measured.figures)
 
 
 def _suites(current: Trial, release: Release) -> tuple[Suites, list[str]]:

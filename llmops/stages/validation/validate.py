@@ -8,9 +8,10 @@ from collections.abc import Callable, Collection, Mapping
 
 from llmops.errors import LlmopsError
 from llmops.manifests.engine import objects
-from llmops.releases.outbox import Alert, Outbox, alert_id
+from llmops.releases.outbox import Alert, alert_id
 from llmops.releases.release import Release
 from llmops.releases.validations import CheckName, CheckResult, Finding, Validation, Validations
+from llmops.stages.ending import put_alert
 from llmops.stages.trial import Trial
 from llmops.stages.validation.drift import check_drift
 from llmops.stages.validation.figures import check_figures
@@ -56,7 +57,7 @@ def validate(
 
 def tell(current: Trial, validation: Validation) -> None:
     """Write what was found as alerts and Events, and into the run's log."""
-    outbox, serving = Outbox(current.cluster), current.records.state(current.model).stable
+    serving = current.records.state(current.model).stable
     for check in validation.checks:
         line = f"{validation.model} {validation.release} {check.check} {check.value}: {check.line}"
         if check.value == "Passed":
@@ -66,7 +67,7 @@ def tell(current: Trial, validation: Validation) -> None:
         else:
             current.announce("Repaired" if check.repaired else "ValidationFailed", line)
         for finding in check.findings:
-            outbox.put(alert(validation, check, finding, serving))
+            put_alert(current.platform, alert(validation, check, finding, serving), current.log)
 
 
 def alert(validation: Validation, check: CheckResult, finding: Finding, serving: str | None) -> Alert:
