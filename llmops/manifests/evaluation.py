@@ -39,6 +39,7 @@ def evaluation_job(
     labels: Mapping[str, str],
     parts: int,
     keys: Mapping[str, SecretKey],
+    image: str,
     settings: Settings,
     expires_at: datetime.datetime,
 ) -> Manifest:
@@ -49,12 +50,13 @@ def evaluation_job(
         labels: Of the model, the release and the run.
         parts: How many ConfigMaps its order takes.
         keys: Variable -> the API key that it holds.
-        settings: Where, and which image.
+        image: With the program that carries out the order.
+        settings: Where.
         expires_at: When it is taken for forgotten.
     """
     container: Manifest = {
         "name": names.EVALUATION_CONTAINER,
-        "image": settings.evaluation_image,
+        "image": image,
         "imagePullPolicy": "IfNotPresent",
         "args": [f"--order={ORDER_MOUNT}", f"--termination-log={names.TERMINATION_LOG}"],
         "env": [

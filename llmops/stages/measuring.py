@@ -17,7 +17,7 @@ from llmops.evaluation import evaluate, proving
 from llmops.evaluation.endpoint import Endpoint
 from llmops.evaluation.measurements import Measurements
 from llmops.evaluation.reach import out_of_reach
-from llmops.evaluation.suites import LoadProfile, Suite
+from llmops.evaluation.suites import AnySuite
 from llmops.evaluation.telling import quarters
 from llmops.releases.release import Release
 from llmops.settings import Settings
@@ -25,7 +25,7 @@ from llmops.settings import Settings
 REACH_SECONDS = 5.0
 """How long routes to a pod that has just become ready are waited for, before the engine counts as out of reach."""
 
-Suites = Sequence[Suite | LoadProfile]
+Suites = Sequence[AnySuite]
 
 # Once in a run, so that all of its figures are taken from one place. A process has few runs.
 _decided: dict[str, Literal["here", "cluster"]] = {}
@@ -126,18 +126,22 @@ def endpoint_of(cluster: Cluster, target: Target) -> Endpoint:
 def measuring_of(current: Current, target: Target) -> Measuring:
     """Where a stage measures from, by the settings; `auto` asks whether this process reaches the target.
 
+    Tools run in the cluster, in an image that has them, unless everything is to be measured from here.
+
     Args:
         current: The stage.
         target: Engines that are ready now.
     """
     from llmops.stages.measuring_job import InCluster
+    from llmops.stages.measuring_tools import ByImage
 
     where = current.settings.evaluate_from
     if where == "auto":
         if current.run not in _decided:
             _decided[current.run] = "here" if _reaches(current, target) else "cluster"
         where = _decided[current.run]
-    return Here(current) if where == "here" else InCluster(current)
+    found = Here(current) if where == "here" else InCluster(current, current.settings.evaluation_image)
+    return found if current.settings.evaluate_from == "here" else ByImage(current, found)
 
 
 def _reaches(current: Current, target: Target) -> bool:

@@ -43,8 +43,9 @@ class InCluster:
     is there. Jobs of other runs would be load that nobody measures by, and are removed first.
     """
 
-    def __init__(self, current: Current) -> None:
+    def __init__(self, current: Current, image: str) -> None:
         self._current = current
+        self._image = image
         self._cluster = current.cluster
         self._given = Counter[str]()
 
@@ -124,6 +125,7 @@ class InCluster:
             names.labels(release.model, release.id, COMPONENT, run=run),
             len(parts),
             keys,
+            self._image,
             self._current.settings,
             datetime.datetime.now(datetime.UTC) + LIFETIME,
         )

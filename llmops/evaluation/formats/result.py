@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 from llmops.errors import MeasurementFailed
@@ -27,6 +28,16 @@ class ToolResult:
     reading: Reading
     figures: dict[str, float]
     scores: dict[str, float]
+
+    @property
+    def errors(self) -> Counter[str]:
+        """What the engine did instead of answering, by message."""
+        return Counter(self.reading.errors)
+
+    @property
+    def unmeasured(self) -> Counter[str]:
+        """What kept requests from being measured, by message."""
+        return Counter(self.reading.unmeasured)
 
     @property
     def wrong(self) -> dict[str, str]:

@@ -13,7 +13,7 @@ from llmops import __version__
 from llmops.catalog.spec import Evaluation, Strict
 from llmops.errors import BadInput
 from llmops.evaluation.endpoint import Endpoint
-from llmops.evaluation.suites import LoadProfile, Suite
+from llmops.evaluation.suites import AnySuite
 
 PART_BYTES = 512 << 10
 """Of one ConfigMap, which may hold 1 MiB; the rest is for what the API adds when it encodes it."""
@@ -21,8 +21,6 @@ LONGEST = 64 << 20
 """Bytes of an order. What unpacks to more is not one of ours."""
 PART = "order-"
 KEY_VARIABLES = ("LLMOPS_API_KEY", "LLMOPS_OTHER_API_KEY")
-
-AnySuite = Annotated[Suite | LoadProfile, Field(discriminator="kind")]
 
 
 class Engine(Strict):
