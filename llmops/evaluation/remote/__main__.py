@@ -16,7 +16,7 @@ from llmops.errors import LlmopsError
 from llmops.evaluation.evaluate import compare, measure
 from llmops.evaluation.proving import prove, watch
 from llmops.evaluation.remote.answer import Answer, write_answer
-from llmops.evaluation.remote.ending import CRASH, TERMINATION_BYTES, Ending
+from llmops.evaluation.remote.ending import Ending
 from llmops.evaluation.remote.order import PART, Order, unpack
 from llmops.evaluation.telling import quarters
 
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ending = _run(options.order)
     _say(**ending.event())
     if options.termination_log is not None:
-        options.termination_log.write_bytes(ending.model_dump_json().encode()[:TERMINATION_BYTES])
+        options.termination_log.write_bytes(ending.model_dump_json().encode())
     return ending.exit_code
 
 
@@ -43,7 +43,7 @@ def _run(folder: Path) -> Ending:
         return Ending.of(error)
     except Exception as error:  # noqa: BLE001 - the last frame: what it was has to reach the termination log
         traceback.print_exc()
-        return Ending(exit_code=CRASH, message=f"a bug of llmops: {type(error).__name__}: {error}"[:1000])
+        return Ending.of(error)
     for line in lines:
         sys.stdout.write(f"{line}\n")
     return Ending(exit_code=0, message=f"{order.task}: done", seal=seal)

@@ -9,9 +9,8 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import json
 import zlib
-from typing import Annotated, Any
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 
@@ -25,7 +24,12 @@ LONGEST_LOG = 4 << 20
 """Bytes of an answer's lines: kubelets begin a new log file at 10 MiB by default, and give out the newest alone."""
 LONGEST = 64 << 20
 """Bytes of an answer unpacked."""
-EVENT = "answer"
+
+
+class _Line(Strict):
+    event: Literal["answer"] = "answer"
+    line: int
+    data: str
 
 
 class Answer(Strict):
@@ -62,7 +66,7 @@ def write_answer(answer: Answer) -> tuple[list[str], Seal]:
             remedy="Split the suites, or set evaluate_from: here.",
         )
     parts = [encoded[start : start + LINE_BYTES] for start in range(0, len(encoded), LINE_BYTES)]
-    lines = [json.dumps({"event": EVENT, "line": index, "data": part}) for index, part in enumerate(parts)]
+    lines = [_Line(line=index, data=part).model_dump_json() for index, part in enumerate(parts)]
     return lines, Seal(sha256=hashlib.sha256(packed).hexdigest(), bytes=len(packed), lines=len(lines))
 
 
@@ -72,7 +76,7 @@ def read_answer(log: str, seal: Seal) -> Answer:
     Raises:
         MeasurementFailed: Lines are missing, or are not what was written.
     """
-    parts = dict(_parts(log))
+    parts = _parts(log)
     missing = [index for index in range(seal.lines) if index not in parts]
     if missing:
         raise MeasurementFailed(f"{len(missing)} of {seal.lines} lines of the answer are missing in the log")
@@ -93,15 +97,13 @@ def read_answer(log: str, seal: Seal) -> Answer:
         ) from error
 
 
-def _parts(log: str) -> list[tuple[int, str]]:
-    found: list[tuple[int, str]] = []
+def _parts(log: str) -> dict[int, str]:
+    """The data of the answer's lines, by their numbers; everything else in the log is passed over."""
+    found: dict[int, str] = {}
     for line in log.splitlines():
-        if not line.startswith("{"):
-            continue
         try:
-            event: Any = json.loads(line)
-        except ValueError:
+            part = _Line.model_validate_json(line)
+        except ValidationError:
             continue
-        if isinstance(event, dict) and event.get("event") == EVENT:
-            found.append((int(event["line"]), str(event["data"])))
+        found[part.line] = part.data
     return found

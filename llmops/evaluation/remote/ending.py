@@ -30,7 +30,6 @@ EXIT_CODES: tuple[tuple[type[LlmopsError], int], ...] = (
     (ClusterCannot, 5),
     (MeasurementFailed, 6),
 )
-TERMINATION_BYTES = 4096
 TEXT_BYTES = 1800
 
 
@@ -43,8 +42,10 @@ class Ending(Strict):
     seal: Seal | None = None
 
     @classmethod
-    def of(cls, error: LlmopsError) -> Ending:
+    def of(cls, error: Exception) -> Ending:
         """How an error ends the program."""
+        if not isinstance(error, LlmopsError):
+            return cls(exit_code=CRASH, message=_cut(f"a bug of llmops: {type(error).__name__}: {error}"))
         code = next((code for kind, code in EXIT_CODES if isinstance(error, kind)), CRASH)
         return cls(exit_code=code, message=_cut(error.message), remedy=_cut(error.remedy))
 
