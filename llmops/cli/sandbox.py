@@ -40,6 +40,19 @@ def up(name: Name = "sandbox", folder: Folder = None, nodes: Nodes = None) -> No
 
 
 @app.command()
+def install(name: Name = "sandbox", folder: Folder = None, nodes: Nodes = None) -> None:
+    """Install llmops in the sandbox as on any cluster: Dagster and its runs as pods, PostgreSQL. Needs a checkout."""
+    from llmops.sandbox.installing import install as install_in
+
+    sandbox = _sandbox(name, folder, nodes)
+    console = Console(stderr=True)
+    with _build_progress() as progress:
+        sandbox.up(progress)
+    url = install_in(sandbox, tell=lambda line: console.print(line, highlight=False, markup=False))
+    typer.echo(url)
+
+
+@app.command()
 def build() -> None:
     """Build Kubernetes for the sandbox, unless it is built or supplied."""
     with _build_progress() as progress:

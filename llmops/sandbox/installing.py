@@ -11,6 +11,8 @@ import json
 import os
 import secrets
 import subprocess
+import time
+import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,10 @@ UI_PORT = 3000
 # Of the Services' range; the API server gives out addresses from its upper part first.
 UI_ADDRESS = 10
 READY_SECONDS = 240
+STATE = """{
+  instance { daemonHealth { allDaemonStatuses { daemonType required healthy } } }
+  workspaceOrError { ... on Workspace { locationEntries { name locationOrLoadError { __typename } } } }
+}"""
 
 
 def install(
@@ -72,7 +78,10 @@ def install(
           "statefulset/postgresql"])  # fmt: skip
     cluster = Cluster.connect(load_settings(sandbox.settings_file).model_copy(update={"namespace": NAMESPACE}))
     for name in DEPLOYMENTS:
-        wait_for_rollout(cluster, name, timeout=READY_SECONDS, on_progress=lambda line, name=name: tell(f"{name}: {line}"))
+        wait_for_rollout(
+            cluster, name, timeout=READY_SECONDS, on_progress=lambda line, name=name: tell(f"{name}: {line}")
+        )
+    _await_work(url, tell)
     return url
 
 
@@ -106,6 +115,42 @@ def _write(folder: Path, settings: Mapping[str, Any], address: str) -> None:
         ],
     }
     (folder / "kustomization.yaml").write_text(json.dumps(kustomization, indent=2))
+
+
+def _await_work(url: str, tell: Callable[[str], None]) -> None:
+    """Wait until the webserver has loaded the definitions, and every daemon has reported."""
+    deadline = time.monotonic() + READY_SECONDS
+    told = ""
+    while what := ", ".join(_missing(url)):
+        if time.monotonic() > deadline:
+            raise ClusterCannot(f"{url}: not at work after {READY_SECONDS} s: {what}")
+        if what != told:
+            tell(what)
+            told = what
+        time.sleep(0.3)
+
+
+def _missing(url: str) -> list[str]:
+    """What is not at work yet."""
+    request = urllib.request.Request(  # noqa: S310 - our own http URL
+        f"{url}/graphql", data=json.dumps({"query": STATE}).encode(), headers={"Content-Type": "application/json"}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+            data = json.loads(answer.read())["data"]
+    except OSError as error:
+        return [f"the webserver does not answer ({error})"]
+    daemons = data["instance"]["daemonHealth"]["allDaemonStatuses"]
+    locations = data["workspaceOrError"].get("locationEntries", [])
+    return [
+        *(f"{each['daemonType']} has not reported" for each in daemons if each["required"] and not each["healthy"]),
+        *(f"{each['name']} is not loaded" for each in locations if not _is_loaded(each)),
+        *(["no code location"] if not locations else []),
+    ]
+
+
+def _is_loaded(location: dict[str, Any]) -> bool:
+    return (location["locationOrLoadError"] or {}).get("__typename") == "RepositoryLocation"
 
 
 def _patch(kind: str, name: str, path: str, value: object) -> dict[str, Any]:
