@@ -9,6 +9,7 @@ from llmops.automation.alerts.sensor import alerts_sensor
 from llmops.automation.alerts.ticks import tick_watch
 from llmops.automation.reaper import reaper
 from llmops.automation.revalidation import revalidation_schedules
+from llmops.automation.triggers import trigger_sensors
 from llmops.catalog.load import load_catalog
 from llmops.settings import load_settings
 from llmops.stages.assets import rollout_job, stage_assets
@@ -22,16 +23,18 @@ from llmops.stages.validation.assets import revalidation_job, validation_assets
 @dg.definitions
 def defs() -> dg.Definitions:
     """Assets, jobs and resources of this installation."""
-    catalog = load_catalog(load_settings().models_dir)
+    settings = load_settings()
+    catalog = load_catalog(settings.models_dir)
     assets = stage_assets(dg.StaticPartitionsDefinition(sorted(catalog)))
     validations = validation_assets(catalog)
+    rollout = rollout_job(assets)
     revalidation = revalidation_job(validations)
     platform = Platform()
     return dg.Definitions(
         assets=[*assets, validations],
-        jobs=[rollout_job(assets), rollback_job, revalidation],
+        jobs=[rollout, rollback_job, revalidation],
         schedules=revalidation_schedules(catalog, revalidation),
-        sensors=[reaper, alerts_sensor, run_watch, tick_watch],
+        sensors=[*trigger_sensors(settings, catalog, rollout), reaper, alerts_sensor, run_watch, tick_watch],
         resources={"platform": platform, "io_manager": RecordsIOManager(platform=platform)},
         # Of what is materialized in the UI without naming a job, too.
         executor=dg.in_process_executor,

@@ -18,14 +18,28 @@ if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoSibling
 
 ResultT = TypeVar("ResultT")
-_TIMEOUT_SECONDS = 20.0
+TIMEOUT_SECONDS = 20.0
 DEFAULT_PATIENCE = Patience()
 
 
 def resolve(
-    repo: str, revision: str, *, endpoint: str, token: str | None = None, patience: Patience = DEFAULT_PATIENCE
+    repo: str,
+    revision: str,
+    *,
+    endpoint: str,
+    token: str | None = None,
+    patience: Patience = DEFAULT_PATIENCE,
+    timeout: float = TIMEOUT_SECONDS,
 ) -> str:
     """The commit, 40 hex digits, that a branch, tag or commit of a repository is at now.
+
+    Args:
+        repo: OWNER/NAME.
+        revision: Branch, tag or commit.
+        endpoint: Base URL of the hub.
+        token: Hub token; None asks as nobody.
+        patience: How long to try while the hub is away.
+        timeout: Seconds after which a request that is not answered is given up.
 
     Raises:
         BadInput: The repository or revision does not exist, or may not be read with this token.
@@ -33,7 +47,8 @@ def resolve(
     """
 
     def ask(api: HfApi) -> str:
-        sha = api.model_info(repo, revision=revision, timeout=_TIMEOUT_SECONDS).sha
+        # Without the list of files, which is all there is to most answers.
+        sha = api.model_info(repo, revision=revision, timeout=timeout, expand=["sha"]).sha
         if not sha:
             raise Unavailable(f"The hub at {endpoint} answered for {repo}@{revision} without a commit.")
         return sha
@@ -52,7 +67,7 @@ def list_files(
     """
 
     def ask(api: HfApi) -> tuple[HubFile, ...]:
-        info = api.model_info(repo, revision=commit, files_metadata=True, timeout=_TIMEOUT_SECONDS)
+        info = api.model_info(repo, revision=commit, files_metadata=True, timeout=TIMEOUT_SECONDS)
         return tuple(sorted(_hub_file(item, f"{repo}@{commit}", endpoint) for item in info.siblings or ()))
 
     return _ask(ask, f"{repo}@{commit}", endpoint, token, patience)
