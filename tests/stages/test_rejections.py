@@ -81,6 +81,10 @@ CASES = {
     "completions fail": Case(engine(completions="error"), "canary", ("500",)),
     "garbage text": Case(engine(garbage=True), "evaluation", ("sums/score",)),
     "5xx at a rate": Case(engine(error_rate=0.25), "evaluation", ("error_rate",)),
+    # Sixty requests are what it answers first; it is started again, and answers the rest.
+    "crash under load": Case(
+        engine(crash_after_requests=60), "evaluation", ("restarted during the evaluation", "exit code 1"), 100
+    ),
     "10 points lower": Case(weights(quality=0.85), "evaluation", ("sums/score dropped",)),
     "three times slower": Case(engine(ttft_factor=3), "evaluation", ("p95_ttft_ms", "stable")),
     "truncated shard": Case(weights(change=broken_shard), "checksum", ("model.safetensors", "unsafe")),
