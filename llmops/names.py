@@ -105,6 +105,11 @@ def alert_name(alert: str) -> str:
     return f"llmops.alert.{alert}"
 
 
+def counters_name(model: str) -> str:
+    """Name of the ConfigMap that holds what is counted of a model."""
+    return f"{model}.counters"
+
+
 def lease_name(model: str) -> str:
     """Name of the Lease that allows one rollout per model at a time."""
     return f"llmops-{model}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -9,7 +10,10 @@ from llmops import names
 from llmops.cluster.wait import ALLOW_PENDING_SECONDS, wait_for_rollout
 from llmops.errors import LlmopsError
 from llmops.manifests.engine import grace_seconds, objects, progress_seconds
+from llmops.releases.counters import Counters
 from llmops.stages.platform import Platform
+
+_log = logging.getLogger(__name__)
 
 
 def remove_canary(platform: Platform, model: str, *, wait: float | None = None, give_back: bool = True) -> bool:
@@ -25,11 +29,22 @@ def remove_canary(platform: Platform, model: str, *, wait: float | None = None, 
         Whether there was one.
     """
     name = names.engine_name(model, "canary")
+    canary = platform.cluster.get("Deployment", name)
     platform.cluster.delete("Service", name)
     found = platform.cluster.delete("Deployment", name, propagation="Foreground", wait=wait)
     if give_back:
         _set_lent(platform, model, lent=0)
+    if canary is not None:
+        _count(platform, model, canary)
     return found
+
+
+def _count(platform: Platform, model: str, canary: Mapping[str, Any]) -> None:
+    """Count the canary's GPU time. That it cannot be counted is no reason to leave anything else undone."""
+    try:
+        Counters(platform.cluster).count_canary(model, canary)
+    except LlmopsError as error:
+        _log.warning("The GPU time of a canary of %s is not counted: %s", model, error)
 
 
 def settle(platform: Platform, model: str, tried: str | None, log: Callable[[str], None], *, wait: bool) -> None:

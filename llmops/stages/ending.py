@@ -12,6 +12,7 @@ from typing import Literal
 from llmops import names
 from llmops.alerting import AlertKind, Severity
 from llmops.errors import LlmopsError
+from llmops.releases.counters import Counters
 from llmops.releases.outbox import Alert, Outbox, alert_id
 from llmops.releases.records import Cause, OpenTrial, Record, VerdictValue
 from llmops.releases.release import Release
@@ -63,7 +64,7 @@ def end_trial(
 
 
 def tell_verdict(platform: Platform, record: Record, log: Callable[[str], None]) -> None:
-    """Tell people of a verdict: a line in the log, an Event on the model's state, an alert to whoever wants it."""
+    """Tell of a verdict: a line in the log, an Event on the model's state, an alert to whoever wants it, a count."""
     what = {"Passed": "promoted", "Failed": "rejected", "Inconclusive": "not decided"}[record.verdict]
     line = f"{record.model} {record.release} {what} at {record.stage}: {record.reason}"
     serving = platform.records.state(record.model).stable
@@ -83,12 +84,19 @@ def tell_verdict(platform: Platform, record: Record, log: Callable[[str], None])
         at=record.finished,
     )
     put_alert(platform, alert, log)
+    try:
+        Counters(platform.cluster).count_rollout(record)
+    except LlmopsError as error:
+        log(f"the rollout is not counted: {error}")
 
 
 def _alert_kind(record: Record) -> tuple[AlertKind, Severity]:
     match record.verdict, record.cause:
         case "Passed", _:
             return "promoted", "info"
+        case "Failed", _ if record.stage == "promotion":
+            # It had begun to take users, and was taken back.
+            return "rolled_back", "error"
         case "Failed", _:
             return "rejected", "error"
         case _, "cancelled":
