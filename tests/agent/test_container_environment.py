@@ -131,6 +131,27 @@ def test_a_folder_that_looks_like_a_mount_is_not_translated_twice() -> None:
     assert Translator([Mount("/tmp", "/tmp/sandbox/tmp"), Mount("/w", "/tmp/w")], "127.1.0.5")("/w/f") == "/tmp/w/f"
 
 
+@pytest.mark.parametrize(
+    ("text", "translated"),
+    [
+        ("db.shop.svc", "127.65.0.9"),
+        ("postgresql://me:secret@db.shop.svc:5432/x", "postgresql://me:secret@127.65.0.9:5432/x"),
+        ("http://db.shop.svc.cluster.local/a", "http://127.65.0.9/a"),
+        ("--url=db.shop.svc.", "--url=127.65.0.9."),
+        # No Service, or another name:
+        ("other.shop.svc", "other.shop.svc"),
+        ("my.db.shop.svc", "my.db.shop.svc"),
+        ("db.shop.svc.example.org", "db.shop.svc.example.org"),
+        ("db.shop.svcs", "db.shop.svcs"),
+        ("db.shop", "db.shop"),
+    ],
+)
+def test_names_of_services_are_translated(text: str, translated: str) -> None:
+    addresses = {("shop", "db"): "127.65.0.9"}
+    translate = Translator([], "127.1.0.5", lambda namespace, name: addresses.get((namespace, name)))
+    assert translate(text) == translate.names(text) == translated
+
+
 def test_variables_come_in_order_and_later_ones_win() -> None:
     container = {
         "envFrom": [{"configMapRef": {"name": "m"}}, {"prefix": "S_", "secretRef": {"name": "s"}}],
