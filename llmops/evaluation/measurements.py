@@ -15,7 +15,7 @@ from llmops.evaluation.statistics import sketch, summary
 
 SAMPLES = 500
 WRONG_SHOWN = 50
-WRONG_LENGTH = 160
+WRONG_LENGTH = 600
 ERRORS_SHOWN = 5
 
 Result = QualityResult | LoadResult | ToolResult
@@ -43,7 +43,8 @@ class Measurements(Strict):
         description="Load profile -> figure -> its value in each turn, of a profile that two engines took turns in.",
     )
     wrong: dict[str, dict[str, str]] = Field(
-        default_factory=dict[str, dict[str, str]], description="Suite -> case -> start of an answer not passed."
+        default_factory=dict[str, dict[str, str]],
+        description="Suite -> case -> start of an answer not passed, here or by what it is compared with.",
     )
     errors: dict[str, dict[str, int]] = Field(
         default_factory=dict[str, dict[str, int]], description="Suite -> the commonest errors -> how many."
@@ -82,8 +83,13 @@ class Measurements(Strict):
         return sum(len(self.scores.get(name, {})) for name in names), sum(self.cases.get(name, 0) for name in names)
 
 
-def collect(results: Iterable[Result]) -> Measurements:
-    """Put the results of suites and load profiles together."""
+def collect(results: Iterable[Result], beside: Measurements | None = None) -> Measurements:
+    """Put the results of suites together.
+
+    Args:
+        results: Of suites and load profiles.
+        beside: What they are shown beside: answers to the cases that were not passed there are kept, too.
+    """
     suites: dict[str, str] = {}
     figures: dict[str, float] = {}
     cases: dict[str, int] = {}
@@ -97,8 +103,17 @@ def collect(results: Iterable[Result]) -> Measurements:
         if isinstance(result, QualityResult):
             name, found, taken = result.suite.name, result.figures(), {"e2el": result.latencies}
             suites[name], cases[name], scores[name] = result.suite.sha256, len(result.suite.cases), result.scores
+            theirs = beside.wrong.get(name, {}) if beside else {}
             failed = [answer for answer in result.answers if answer.score is not None and answer.score < 1]
-            wrong[name] = {answer.case: answer.text[:WRONG_LENGTH] for answer in failed[:WRONG_SHOWN]}
+            shown = [*failed[:WRONG_SHOWN], *(answer for answer in result.answers if answer.case in theirs)]
+            wrong[name] = {answer.case: answer.text[:WRONG_LENGTH] for answer in shown if answer.score is not None}
+            every += result.scores.values()
+        elif isinstance(result, ToolResult):
+            name, found, taken = result.suite.name, result.figures, result.reading.samples
+            suites[name] = result.suite.sha256
+            if result.reading.cases:
+                cases[name], scores[name] = result.reading.cases, result.scores
+            wrong[name] = {case: text[:WRONG_LENGTH] for case, text in list(result.wrong.items())[:WRONG_SHOWN]}
             every += result.scores.values()
         else:
             name, found, taken = result.profile.name, result.figures(), result.samples
@@ -120,6 +135,18 @@ def collect(results: Iterable[Result]) -> Measurements:
         turns=turns,
         wrong=wrong,
         errors=errors,
+    )
+
+
+def together(parts: Sequence[Measurements]) -> Measurements:
+    """Measurements of one engine by different suites, as if they had been taken at once."""
+    known = [part.model_dump() for part in parts]
+    found = Measurements.model_validate({
+        name: {key: value for part in known for key, value in part[name].items()} for name in Measurements.model_fields
+    })  # fmt: skip
+    every = [score for scores in found.scores.values() for score in scores.values()]
+    return found.model_copy(
+        update={"figures": found.figures | ({"all/score": summary(every)["mean"]} if every else {})}
     )
 
 
