@@ -173,6 +173,22 @@ def history(model: Model, as_json: Json = False) -> None:
 
 
 @app.command()
+def report(
+    model: Model,
+    release: Annotated[str | None, typer.Argument(help="Id of the release; the one tried last if not given.")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="File; standard output if not given.")] = None,
+) -> None:
+    """Write the evaluation report of a release as one HTML page, from what the cluster keeps of it."""
+    from llmops.stages.reporting import report_html, write_report
+
+    text = report_html(_platform(model).records, model, release)
+    if output is None:
+        typer.echo(text)
+    else:
+        write_report(output, text)
+
+
+@app.command()
 def reap(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be cleared away.")] = False,
 ) -> None:
@@ -194,6 +210,26 @@ def reap(
         for each in reaper.reap_all(platform, say, ended=lambda run: reaper.known_to_have_ended(known, run)):
             reaper.note_death(known, each)
             typer.echo(each.line)
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8080,
+) -> None:
+    """Serve /metrics for Prometheus, /reports/MODEL/RELEASE and /healthz, until ended."""
+    import asyncio
+
+    from llmops.cluster.client import Cluster
+    from llmops.service.app import serve as serve_until_ended
+    from llmops.settings import load_settings
+
+    settings = load_settings()
+    asyncio.run(
+        serve_until_ended(
+            Cluster.connect(settings), settings, host, port, lambda url: typer.echo(f"listening on {url}")
+        )
+    )
 
 
 def _platform(model: str | None) -> Any:

@@ -1,0 +1,85 @@
+"""The figures as metrics of Prometheus; see docs/alerts.md for what each means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, SummaryMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from llmops.service.figures import Figures
+
+VERDICTS = ("Passed", "Failed", "Inconclusive")
+
+
+class FiguresCollector(Collector):
+    """Gives the figures of one moment to a registry.
+
+    Args:
+        figures: The figures.
+    """
+
+    def __init__(self, figures: Figures) -> None:
+        self._figures = figures
+
+    def collect(self) -> Iterator[Metric]:
+        """All metrics."""
+        yield from _counted(self._figures)
+        yield from _now(self._figures)
+
+
+def _counted(figures: Figures) -> Iterator[Metric]:
+    rollouts = CounterMetricFamily(
+        "llmops_rollouts", "Trials of releases that came to their end, by verdict.", labels=("model", "verdict")
+    )
+    durations = SummaryMetricFamily(
+        "llmops_stage_duration_seconds", "Time that stages of trials took.", labels=("model", "stage")
+    )
+    last = GaugeMetricFamily(
+        "llmops_stage_last_duration_seconds", "Time that the stage took the last time.", labels=("model", "stage")
+    )
+    gpu = CounterMetricFamily(
+        "llmops_canary_gpu_seconds",
+        "GPUs that canaries asked for, times the seconds that they stood; counted when they are removed.",
+        labels=("model",),
+    )
+    # Of all models and verdicts from the start: an increase from nothing to one would not be seen.
+    for model in sorted(figures.models | figures.counted.keys()):
+        counted = figures.counted.get(model)
+        for verdict in VERDICTS:
+            rollouts.add_metric((model, verdict), counted.rollouts.get(verdict, 0) if counted else 0)
+        gpu.add_metric((model,), counted.canary_gpu_seconds if counted else 0)
+        for stage, took in counted.stages.items() if counted else ():
+            durations.add_metric((model, stage), count_value=took.count, sum_value=took.seconds)
+            last.add_metric((model, stage), took.last)
+    yield from (rollouts, durations, last, gpu)
+
+
+def _now(figures: Figures) -> Iterator[Metric]:
+    validated = GaugeMetricFamily(
+        "llmops_last_validation_timestamp_seconds",
+        "When a validation of what serves last came to a conclusion in every check, Unix time.",
+        labels=("model",),
+    )
+    findings = GaugeMetricFamily(
+        "llmops_validation_findings", "What the last validation of what serves found.", labels=("model",)
+    )
+    for model, found in sorted(figures.validated.items()):
+        if found.completed is not None:
+            validated.add_metric((model,), found.completed.timestamp())
+        findings.add_metric((model,), found.findings)
+    serving = GaugeMetricFamily(
+        "llmops_serving_info", "The release that serves users.", labels=("model", "release", "image")
+    )
+    for model, served in sorted(figures.serving.items()):
+        serving.add_metric((model, served.release, served.image), 1)
+    progress = GaugeMetricFamily(
+        "llmops_rollout_in_progress", "Whether a run is changing what serves the model.", labels=("model",)
+    )
+    for model in sorted(figures.models | figures.in_progress):
+        progress.add_metric((model,), float(model in figures.in_progress))
+    alerts = GaugeMetricFamily("llmops_alerts_pending", "Alerts that a target has still to get.", labels=("target",))
+    for target, count in sorted(figures.alerts_pending.items()):
+        alerts.add_metric((target,), count)
+    yield from (validated, findings, serving, progress, alerts)
