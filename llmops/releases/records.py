@@ -52,7 +52,7 @@ class Record(Strict):
     release: str
     verdict: VerdictValue
     reason: str = Field(description="One line.")
-    details: str = Field("", description="What stands behind it: events, last log lines.")
+    details: str = Field(default="", description="What stands behind it: events, last log lines.")
     stage: str = Field(description="Stage at which it was decided.")
     image: str
     commit: str
@@ -62,7 +62,8 @@ class Record(Strict):
     requested_by: str = ""
     finished: datetime.datetime
     cause: Cause = Field(
-        "judged", description="judged: a stage or a gate decided; cancelled, died: nothing was decided on the release."
+        default="judged",
+        description="judged: a stage or a gate decided; cancelled, died: nothing was decided on the release.",
     )
 
 

@@ -4,14 +4,18 @@ from collections.abc import Generator
 
 import dagster as dg
 
+from llmops.errors import MeasurementFailed
 from llmops.evaluation import plots, report
+from llmops.evaluation.failing import failing_cases
 from llmops.evaluation.gates import decide
 from llmops.evaluation.measurements import Measurements
 from llmops.evaluation.suites import load_suites
 from llmops.releases.release import Release
-from llmops.stages.measuring import Target, measuring_of
+from llmops.stages.crashes import check_alive, restarts_of, wait_for_crash
+from llmops.stages.measuring import Suites, Target, measuring_of
 from llmops.stages.outcomes import CanaryOutcome, EvaluationOutcome
 from llmops.stages.platform import Platform
+from llmops.stages.reporting import report_link
 from llmops.stages.trial import Trial, failure, trial
 
 # Figures that the UI plots over releases; the others are in the tables.
@@ -38,7 +42,8 @@ def evaluation(
             rejects = verdict.value == "Failed" or release.rollout.on_inconclusive == "reject"
             value = "Failed" if rejects else "Inconclusive"
             ended = current.conclude(value, verdict.reason, figures=outcome.canary.figures)
-    yield dg.MaterializeResult(value=outcome, metadata=_metadata(outcome))
+    link = report_link(platform, outcome.model, outcome.release, outcome)
+    yield dg.MaterializeResult(value=outcome, metadata=_metadata(outcome) | link)
     if ended is not None:
         raise failure(ended)
 
@@ -48,20 +53,39 @@ def _evaluate(current: Trial, release: Release) -> EvaluationOutcome:
     if before and before.verdict.value == "Passed":
         current.log(f"{release.model} {release.id} has passed already: {before.verdict.reason}")
         return before
-    spec = release.evaluation
-    suites = load_suites(current.settings.evals_dir, spec.suites)
-    target = Target(release, "canary")
-    measuring = measuring_of(current, target)
+    suites = load_suites(current.settings.evals_dir, release.evaluation.suites)
     stable_id = current.records.state(release.model).stable
-    stable: Measurements | None = None
+    cluster, when, restarts = current.cluster, "during the evaluation", restarts_of(current.cluster, release, "canary")
+    try:
+        measured, stable = _measure(current, release, suites, stable_id)
+    except MeasurementFailed:
+        # An engine that died looks to its clients like one that cannot be reached.
+        wait_for_crash(cluster, release, "canary", when, before=restarts)
+        raise
+    check_alive(cluster, release, "canary", when, before=restarts)
+    verdict = decide(release.evaluation, measured, stable)
+    outcome = EvaluationOutcome(
+        model=release.model,
+        release=release.id,
+        verdict=verdict,
+        canary=measured,
+        stable=stable,
+        against=current.records.state(release.model).stable,
+        failing=tuple(failing_cases(suites, measured, stable)),
+    )
+    return outcome.fitted()
+
+
+def _measure(
+    current: Trial, release: Release, suites: Suites, stable_id: str | None
+) -> tuple[Measurements, Measurements | None]:
+    spec, target = release.evaluation, Target(release, "canary")
+    measuring = measuring_of(current, target)
     if stable_id and any(gate.relative for gate in spec.gates):
         current.log(f"compared with stable {stable_id} on the same cases, and in turns under load")
         other = Target(current.records.release(release.model, stable_id), "stable")
-        measured, stable = measuring.compare(target, other, suites, spec)
-    else:
-        measured = measuring.measure(target, suites, spec)
-    verdict = decide(spec, measured, stable)
-    return EvaluationOutcome(model=release.model, release=release.id, verdict=verdict, canary=measured, stable=stable)
+        return measuring.compare(target, other, suites, spec)
+    return measuring.measure(target, suites, spec), None
 
 
 def _metadata(outcome: EvaluationOutcome) -> dict[str, dg.MetadataValue]:

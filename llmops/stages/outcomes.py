@@ -3,8 +3,18 @@
 from __future__ import annotations
 
 from llmops.catalog.spec import Strict
+from llmops.evaluation.failing import SHOWN, FailingCase
 from llmops.evaluation.measurements import Measurements
+from llmops.evaluation.statistics import sketch
 from llmops.evaluation.verdict import Verdict
+
+OUTCOME_BYTES = 600_000
+"""An outcome is kept in a ConfigMap, which holds 1 MiB with all outcomes and the record of a release."""
+LESS_AND_LESS = (
+    (SHOWN, 200, 2), (20, 100, 2), (20, 100, 1), (10, 50, 1), (0, 20, 1), (0, 20, 0), (0, 0, 0),
+)  # fmt: skip
+"""What is kept, from much to little: failing cases, samples of each latency, and whose scores of single cases (both
+releases', the canary's, nobody's). What the canary answered at its trial is what it is held against later."""
 
 
 class Outcome(Strict):
@@ -51,11 +61,53 @@ class CanaryOutcome(Outcome):
 
 
 class EvaluationOutcome(Outcome):
-    """What was measured, and what the gates say of it."""
+    """What was measured, and what the gates say of it.
+
+    Args:
+        against: Release that served then; measured, too, where a gate compares.
+        failing: Cases that the canary did not pass, for people.
+    """
 
     verdict: Verdict
     canary: Measurements
     stable: Measurements | None
+    against: str | None = None
+    failing: tuple[FailingCase, ...] = ()
+
+    def fitted(self, limit: int = OUTCOME_BYTES) -> EvaluationOutcome:
+        """The same in at most so many bytes of JSON: what only people look at is left out, the longest first.
+
+        Figures and verdict stay. Scores of single cases and samples have done their work when the gates have judged.
+        """
+        if self._bytes() <= limit:
+            return self
+        for cases, samples, scores in LESS_AND_LESS:
+            fewer = self.model_copy(
+                update={
+                    "failing": self.failing[:cases],
+                    "canary": _thinned(self.canary, cases, samples, scores=scores > 0),
+                    "stable": self.stable and _thinned(self.stable, cases, samples, scores=scores > 1),
+                }
+            )
+            if fewer._bytes() <= limit:
+                return fewer
+        raise AssertionError(f"figures and verdict of {self.model} {self.release} alone take more than {limit} bytes")
+
+    def _bytes(self) -> int:
+        return len(self.model_dump_json().encode())
+
+
+def _thinned(measured: Measurements, cases: int, samples: int, *, scores: bool) -> Measurements:
+    return measured.model_copy(
+        update={
+            "wrong": {suite: dict(list(found.items())[:cases]) for suite, found in measured.wrong.items()},
+            "samples": {
+                suite: {kind: sketch(values, samples) for kind, values in found.items() if samples and values}
+                for suite, found in measured.samples.items()
+            },
+            "scores": measured.scores if scores else {},
+        }
+    )
 
 
 class PromotionOutcome(Outcome):

@@ -2,19 +2,21 @@
 
 import time
 from collections.abc import Generator
+from functools import partial
 
 import dagster as dg
 
 from llmops import names
 from llmops.cluster.wait import ALLOW_PENDING_SECONDS, wait_for_rollout
-from llmops.errors import BadRelease
 from llmops.manifests.engine import grace_seconds, objects, progress_seconds
 from llmops.releases.release import Release
 from llmops.stages.cleanup import remove_canary
 from llmops.stages.collecting import collect_weights
+from llmops.stages.crashes import check_alive
 from llmops.stages.measuring import Target, measuring_of
 from llmops.stages.outcomes import CanaryOutcome, EvaluationOutcome, PromotionOutcome
 from llmops.stages.platform import Platform
+from llmops.stages.reporting import report_link
 from llmops.stages.trial import GONE_SECONDS, Trial, trial
 
 
@@ -32,7 +34,8 @@ def promotion(
         collect_weights(current)
         current.records.prune(release.model, current.settings.history_limit)
     metadata = {"replicas": outcome.replicas, "replaced": outcome.replaced or "", "seconds": outcome.rollout_seconds}
-    yield dg.MaterializeResult(value=outcome, metadata=metadata)
+    # The report again, now that it can tell how the trial ended.
+    yield dg.MaterializeResult(value=outcome, metadata=metadata | report_link(platform, outcome.model, outcome.release))
 
 
 def promote(current: Trial, release: Release, *, surge: bool) -> PromotionOutcome:
@@ -81,18 +84,5 @@ def _drain_seconds(current: Trial, stable: str | None) -> int:
 def _watch(current: Trial, release: Release) -> None:
     """Prove the rolled out release with completions through the Service, and go on for the stabilization window."""
     target = Target(release, "stable")
-    seconds = release.rollout.stabilization_seconds
-    measuring_of(current, target).watch(target, seconds=seconds, check=lambda: _check_pods(current, release))
-
-
-def _check_pods(current: Trial, release: Release) -> None:
-    selector = names.engine_selector(release.model, "stable") | {names.RELEASE_LABEL: release.id}
-    for pod in current.cluster.list("Pod", labels=selector):
-        for status in (pod.get("status") or {}).get("containerStatuses") or []:
-            if status["restartCount"] > 0:
-                last = (status.get("lastState") or {}).get("terminated") or {}
-                why = f"{last.get('reason', 'ended')}, exit code {last.get('exitCode', '?')}"
-                raise BadRelease(
-                    f"pod {pod['metadata']['name']} restarted during the stabilization window ({why}): "
-                    f"{(last.get('message') or '').strip()[-500:]}"
-                )
+    check = partial(check_alive, current.cluster, release, "stable", "during the stabilization window", before={})
+    measuring_of(current, target).watch(target, seconds=release.rollout.stabilization_seconds, check=check)
