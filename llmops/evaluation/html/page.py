@@ -24,7 +24,7 @@ RULES = {
     "min": "at least",
     "max": "at most",
     "max_drop": "drops at most",
-    "max_ratio": "at most, of stable's,",
+    "max_ratio": "at most",
 }
 LATENCIES = {
     "ttft": "time to first token",
@@ -152,7 +152,9 @@ def _gate(gate: GateResult) -> dict[str, str]:
             return ""
         return f"{value:.2f}×" if ratio else f"{value * 100:+.1f} points" if points else f"{value:+,.4g}"
 
-    limit = f"{gate.limit:g}×" if ratio else f"{gate.limit * 100:g} points" if points else show(figure, gate.limit)
+    limit = (
+        f"{gate.limit:g}× stable's" if ratio else f"{gate.limit * 100:g} points" if points else show(figure, gate.limit)
+    )
     return {
         "outcome": gate.outcome,
         "dry": "dry" if gate.dry else "",
