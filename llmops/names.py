@@ -16,6 +16,7 @@ MODEL_LABEL = f"{DOMAIN}/model"
 RELEASE_LABEL = f"{DOMAIN}/release"
 TRACK_LABEL = f"{DOMAIN}/track"
 RUN_LABEL = f"{DOMAIN}/run"
+COMPONENT_LABEL = "app.kubernetes.io/component"
 RECORD_LABEL = f"{DOMAIN}/record"
 ALERT_LABEL = f"{DOMAIN}/alert"
 """On an alert: whether it is pending or settled."""
@@ -48,7 +49,7 @@ def labels(model: str, release: str, component: str, *, run: str | None = None) 
     """
     found = {
         "app.kubernetes.io/name": model,
-        "app.kubernetes.io/component": component,
+        COMPONENT_LABEL: component,
         "app.kubernetes.io/part-of": "llmops",
         "app.kubernetes.io/managed-by": "llmops",
         MODEL_LABEL: model,

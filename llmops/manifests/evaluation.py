@@ -43,7 +43,7 @@ def evaluation_job(
     settings: Settings,
     expires_at: datetime.datetime,
 ) -> Manifest:
-    """The Job. Its order is made after it, so that it can belong to it.
+    """The Job. Its order has to be there first: a pod that finds none is taken for one that cannot start.
 
     Args:
         name: Its name.
@@ -106,14 +106,13 @@ def evaluation_job(
 
 
 def order_config_maps(job: Manifest, parts: Sequence[tuple[str, bytes]]) -> list[Manifest]:
-    """The immutable ConfigMaps with a Job's order, which go with it.
+    """The immutable ConfigMaps with a Job's order.
 
     Args:
-        job: The Job as the cluster has it.
+        job: The Job.
         parts: Name and content of each file.
     """
     meta = job["metadata"]
-    owner = {"apiVersion": job["apiVersion"], "kind": job["kind"], "name": meta["name"], "uid": meta["uid"]}
     return [
         {
             "apiVersion": "v1",
@@ -122,13 +121,24 @@ def order_config_maps(job: Manifest, parts: Sequence[tuple[str, bytes]]) -> list
                 "name": name,
                 "namespace": meta["namespace"],
                 "labels": dict(meta["labels"]),
-                "ownerReferences": [owner],
+                "annotations": dict(meta["annotations"]),
             },
             "immutable": True,
             "binaryData": {key: base64.b64encode(content).decode()},
         }
         for name, (key, content) in zip(order_names(meta["name"], len(parts)), parts, strict=True)
     ]
+
+
+def ownership(job: Manifest) -> Manifest:
+    """The change that makes an object go with a Job.
+
+    Args:
+        job: As the cluster has it.
+    """
+    meta = job["metadata"]
+    owner = {"apiVersion": job["apiVersion"], "kind": job["kind"], "name": meta["name"], "uid": meta["uid"]}
+    return {"metadata": {"ownerReferences": [owner]}}
 
 
 def _reference(secret: SecretKey) -> Manifest:

@@ -24,7 +24,7 @@ from llmops.evaluation.measurements import Measurements
 from llmops.evaluation.remote.answer import LONGEST_LOG, Answer, Seal, read_answer
 from llmops.evaluation.remote.ending import Ending
 from llmops.evaluation.remote.order import KEY_VARIABLES, Engine, Order, pack
-from llmops.manifests.evaluation import COMPONENT, LIFETIME, evaluation_job, order_config_maps
+from llmops.manifests.evaluation import COMPONENT, LIFETIME, evaluation_job, order_config_maps, ownership
 from llmops.stages.jobs import condition
 from llmops.stages.measuring import Current, Suites, Target
 
@@ -132,37 +132,43 @@ class InCluster:
 
     def _remove_others(self, job: dict[str, Any]) -> None:
         wanted: dict[str, str] = job["metadata"]["labels"]
-        labels = {key: wanted[key] for key in (names.MODEL_LABEL, "app.kubernetes.io/component")}
-        for found in self._cluster.list("Job", labels=labels):
-            run = found["metadata"]["labels"].get(names.RUN_LABEL)
-            if run != wanted[names.RUN_LABEL]:
-                name = found["metadata"]["name"]
-                self._current.log(f"Job {name} is left from run {run}; it is removed")
-                self._cluster.delete("Job", name, propagation="Foreground", wait=GONE_SECONDS)
+        labels = {key: wanted[key] for key in (names.MODEL_LABEL, names.COMPONENT_LABEL)}
+        for kind in ("Job", "ConfigMap"):
+            for found in self._cluster.list(kind, labels=labels):
+                name, run = found["metadata"]["name"], found["metadata"]["labels"].get(names.RUN_LABEL)
+                if run != wanted[names.RUN_LABEL]:
+                    self._current.log(f"{kind} {name} is left from run {run}; it is removed")
+                    self._cluster.delete(kind, name, propagation="Foreground", wait=GONE_SECONDS)
 
     def _ensure(self, job: dict[str, Any], parts: list[tuple[str, bytes]], *, reuse: bool) -> None:
-        """See to it that the Job is there and has its order, which belongs to it: its pod waits for that long."""
+        """See to it that the Job is there, has its order, and runs or has run."""
         name: str = job["metadata"]["name"]
+        orders = order_config_maps(job, parts)
         found = self._cluster.get("Job", name)
         if found is not None and not self._is_usable(found, reuse=reuse):
             self._cluster.delete("Job", name, propagation="Foreground", wait=GONE_SECONDS)
             found = None
         if found is None:
-            try:
-                found = self._cluster.create(job)
-                self._current.log(f"Job {name} created")
-            except AlreadyExists:
-                # By this very call, whose first answer got lost.
-                found = self._cluster.get("Job", name)
-                if found is None:
-                    raise ClusterCannot(f"Job {name} was removed as soon as it was created") from None
+            for order in orders:
+                # One that is there belonged to a Job that is gone, and is about to go after it.
+                self._cluster.delete("ConfigMap", order["metadata"]["name"], wait=GONE_SECONDS)
+                self._create(order)
+            found = self._create(job)
+            self._current.log(f"Job {name} created")
         else:
             self._current.log(f"Job {name} is there from before this run was interrupted; it is adopted")
-        for config_map in order_config_maps(found, parts):
-            try:
-                self._cluster.create(config_map)
-            except AlreadyExists:
-                continue
+        for order in orders:
+            self._cluster.patch("ConfigMap", order["metadata"]["name"], ownership(found))
+
+    def _create(self, wanted: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return self._cluster.create(wanted)
+        except AlreadyExists:
+            # By this very call, whose first answer got lost.
+            kind, name = wanted["kind"], wanted["metadata"]["name"]
+            if (found := self._cluster.get(kind, name)) is None:
+                raise ClusterCannot(f"{kind} {name} was removed as soon as it was created") from None
+            return found
 
     def _is_usable(self, found: dict[str, Any], *, reuse: bool) -> bool:
         if "deletionTimestamp" in found["metadata"] or condition(found, "Failed"):
