@@ -6,8 +6,6 @@ hashes. Loading it again is all that a change needs.
 
 from __future__ import annotations
 
-import time
-
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 from pydantic import Field, ValidationError
@@ -54,13 +52,13 @@ def catalog_changes_sensor(installation: Installation, job: UnresolvedAssetJobDe
         default_status=dg.DefaultSensorStatus.RUNNING,
     )
     def catalog_changes(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        return _tick(context, installation, time.time())
+        return _tick(context, installation)
 
     return catalog_changes
 
 
-def _tick(context: dg.SensorEvaluationContext, installation: Installation, now: float) -> dg.SensorResult:
-    cursor = Cursor.read(context.cursor)
+def _tick(context: dg.SensorEvaluationContext, installation: Installation) -> dg.SensorResult:
+    cursor, now = Cursor.read(context.cursor), installation.clock()
     entries: dict[str, str] = {}
     notes: list[str] = []
     for spec in installation.followed:

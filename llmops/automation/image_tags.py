@@ -5,7 +5,6 @@ Models are grouped by image repository, and each repository is asked one small q
 
 from __future__ import annotations
 
-import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -39,11 +38,13 @@ class Cursor(Strict):
         repositories: By full name, such as docker.io/vllm/vllm-openai.
         asks: What is still to be asked.
         considered: When all models were last looked at, Unix seconds.
+        catalog: Hash of the catalog that they were looked at by.
     """
 
     repositories: dict[str, Repository] = Field(default_factory=dict[str, Repository])
     asks: Asks = Field(default_factory=dict[str, Ask])
     considered: float = 0
+    catalog: str = ""
 
     @classmethod
     def read(cls, text: str | None) -> Cursor:
@@ -71,21 +72,20 @@ def image_tags_sensor(installation: Installation, job: UnresolvedAssetJobDefinit
         except LlmopsError as error:
             # Without its credentials a registry would only refuse, and some lock out who asks in vain.
             return dg.SkipReason(f"registries are not asked: {error}")
-        return _tick(context, installation, registry, time.time())
+        return _tick(context, installation, registry)
 
     return image_tags
 
 
-def _tick(
-    context: dg.SensorEvaluationContext, installation: Installation, registry: RegistryClient, now: float
-) -> dg.SensorResult:
-    cursor = Cursor.read(context.cursor)
+def _tick(context: dg.SensorEvaluationContext, installation: Installation, registry: RegistryClient) -> dg.SensorResult:
+    cursor, now = Cursor.read(context.cursor), installation.clock()
     groups, notes = _by_repository(installation.followed)
     looks = _look_at_all(registry, groups, cursor.repositories, now)
     notes += [each.note for each in looks.values() if each.note]
     fresh = {spec.name for image, each in looks.items() if each.new for spec in groups[image]}
     considered = cursor.considered
-    if now - considered >= RECONSIDER_SECONDS:
+    catalog = installation.catalog_hash
+    if now - considered >= RECONSIDER_SECONDS or catalog != cursor.catalog:
         fresh = {spec.name for image, each in looks.items() if each.known.pages for spec in groups[image]}
         considered = now
     lookups = {image: Lookup(registry, image, each.known) for image, each in looks.items()}
@@ -100,7 +100,7 @@ def _tick(
         known = lookup.learned(whole={spec.name for spec in groups[image]} <= found.settled)
         health = installation.tell(known.health, NAME, str(image), now)
         repositories[str(image)] = known.model_copy(update={"health": health})
-    after = Cursor(repositories=repositories, asks=found.asks, considered=considered)
+    after = Cursor(repositories=repositories, asks=found.asks, considered=considered, catalog=catalog)
     return sensor_result(context, found, notes, after)
 
 

@@ -6,6 +6,8 @@ second is therefore asked once here, and not in every tick.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections.abc import Callable, Hashable, Mapping
 from functools import cached_property
@@ -15,7 +17,7 @@ from llmops.automation.health import Health
 from llmops.catalog.load import Catalog
 from llmops.catalog.spec import ModelSpec
 from llmops.cluster.client import Cluster
-from llmops.errors import LlmopsError
+from llmops.errors import BadInput, LlmopsError
 from llmops.evaluation.suites import load_suites
 from llmops.registry import Credentials, RegistryClient
 from llmops.releases.outbox import Outbox
@@ -40,16 +42,20 @@ class Installation:
     Args:
         settings: Of the installation.
         catalog: All models, as the code location was loaded with.
+        clock: Tells the time, Unix seconds.
     """
 
-    def __init__(self, settings: Settings, catalog: Catalog) -> None:
+    def __init__(self, settings: Settings, catalog: Catalog, clock: Callable[[], float] = time.time) -> None:
         self.settings = settings
         self.catalog = catalog
+        self.clock = clock
         self._suites: dict[str, str] = {}
+        self._terms: dict[str, str] = {}
+        self._declarations: dict[str, str] = {}
         self._secrets: dict[Hashable, tuple[float, object]] = {}
         self._registry: tuple[Mapping[str, Credentials], RegistryClient] | None = None
 
-    @property
+    @cached_property
     def followed(self) -> list[ModelSpec]:
         """Models that are rolled out without anybody asking."""
         return [spec for spec in self.catalog.values() if spec.automation.follow]
@@ -94,7 +100,9 @@ class Installation:
         Raises:
             BadInput: A suite of the model cannot be read.
         """
-        return terms(spec, self._suites_of(spec))
+        if spec.name not in self._terms:
+            self._terms[spec.name] = terms(spec, self._suites_of(spec))
+        return self._terms[spec.name]
 
     def declaration(self, spec: ModelSpec) -> str:
         """See `llmops.releases.standing.declaration`.
@@ -102,7 +110,23 @@ class Installation:
         Raises:
             BadInput: A suite of the model cannot be read.
         """
-        return declaration(spec, self._suites_of(spec))
+        if spec.name not in self._declarations:
+            self._declarations[spec.name] = declaration(spec, self._suites_of(spec))
+        return self._declarations[spec.name]
+
+    @cached_property
+    def catalog_hash(self) -> str:
+        """Hash of all entries that are followed, as far as a rollout may act on them; another one is another catalog.
+
+        An entry whose suites cannot be read counts as it stands without them.
+        """
+        found: list[tuple[str, str]] = []
+        for spec in self.followed:
+            try:
+                found.append((spec.name, self.declaration(spec)))
+            except BadInput:
+                found.append((spec.name, spec.model_dump_json()))
+        return hashlib.sha256(json.dumps(found).encode()).hexdigest()[:16]
 
     def tell(self, health: Health, sensor: str, service: str, now: float) -> Health:
         """Tell people, once, of a service that has not answered for long; the service's health after that."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -43,6 +42,7 @@ class Cursor(Strict):
         health: When the hub may be asked again.
         asks: What is still to be asked.
         considered: When all models were last looked at, Unix seconds.
+        catalog: Hash of the catalog that they were looked at by.
     """
 
     commits: dict[str, str] = Field(default_factory=dict[str, str])
@@ -50,6 +50,7 @@ class Cursor(Strict):
     health: Health = Health()
     asks: Asks = Field(default_factory=dict[str, Ask])
     considered: float = 0
+    catalog: str = ""
 
     @classmethod
     def read(cls, text: str | None) -> Cursor:
@@ -86,13 +87,13 @@ def model_revisions_sensor(installation: Installation, job: UnresolvedAssetJobDe
         default_status=dg.DefaultSensorStatus.RUNNING,
     )
     def model_revisions(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        return _tick(context, installation, time.time())
+        return _tick(context, installation)
 
     return model_revisions
 
 
-def _tick(context: dg.SensorEvaluationContext, installation: Installation, now: float) -> dg.SensorResult:
-    cursor = Cursor.read(context.cursor)
+def _tick(context: dg.SensorEvaluationContext, installation: Installation) -> dg.SensorResult:
+    cursor, now = Cursor.read(context.cursor), installation.clock()
     groups = _by_revision(installation.followed)
     commits = {name: commit for name, commit in cursor.commits.items() if name in groups}
     health, position, considered = cursor.health, cursor.position, cursor.considered
@@ -111,7 +112,8 @@ def _tick(context: dg.SensorEvaluationContext, installation: Installation, now: 
         else:
             health = health.failed(now, answers.away)
             notes.append(str(answers.away))
-    if now - considered >= RECONSIDER_SECONDS:
+    catalog = installation.catalog_hash
+    if now - considered >= RECONSIDER_SECONDS or catalog != cursor.catalog:
         fresh = {spec.name for name, specs in groups.items() if commits.get(name) for spec in specs}
         considered = now
 
@@ -121,7 +123,9 @@ def _tick(context: dg.SensorEvaluationContext, installation: Installation, now: 
 
     found = Asking(NAME, installation, context.instance, now).ask(cursor.asks, fresh, decide)
     health = installation.tell(health, NAME, f"the hub at {installation.settings.hub_endpoint}", now)
-    after = Cursor(commits=commits, position=position, health=health, asks=found.asks, considered=considered)
+    after = Cursor(
+        commits=commits, position=position, health=health, asks=found.asks, considered=considered, catalog=catalog
+    )
     return sensor_result(context, found, notes, after)
 
 

@@ -143,6 +143,10 @@ class StandIn(ABC):
         """Requests so far whose path matches, oldest first."""
         return [item for item in tuple(self._seen) if fnmatchcase(item.path, pattern) and method in (None, item.method)]
 
+    def forget_requests(self) -> None:
+        """Begin the log of requests anew."""
+        self._seen.clear()
+
     async def __aenter__(self) -> Self:
         self.port = await self.listen(self.routes(), self.port)
         return self
@@ -232,7 +236,7 @@ class StandIn(ABC):
         return web.json_response({"counts": counts, "requests": [asdict(item) for item in seen]})
 
     async def _delete_requests(self, request: web.Request) -> web.Response:
-        self._seen.clear()
+        self.forget_requests()
         return await self._get_requests(request)
 
 
