@@ -68,7 +68,7 @@ def run(folder: Path, timeline: Timeline, steps: list[dict[str, Any]], *, keep: 
     repo = _declare(project / "models" / f"{MODEL}.yaml", day_project / "models")
     sandbox = Sandbox(folder, project=day_project)
     secret = f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}"
-    with Receiver(secret, lambda alert: timeline.add("alert", str(alert.get("line", alert)), alert=alert)) as receiver:
+    with Receiver(secret, lambda alert: timeline.add("alert", alert["line"], kind=alert["kind"])) as receiver:
         try:
             timeline.add("world", f"a new sandbox in {folder}, with llmops and Dagster on it")
             ui = start(sandbox, line_progress(console.print), receiver.url, secret)

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from llmops import names
 from llmops.cluster.client import Cluster
@@ -181,14 +180,9 @@ def _finding(day: Day, check: str, *words: str) -> str | None:
 
 def _alert(day: Day, kind: str, *words: str) -> str | None:
     for alert in list(day.receiver.alerts.values()):
-        text = json.dumps(alert)
-        if kind in text and all(word in text for word in words):
-            return f"alert received: {_line(alert)}"
+        if alert["kind"] == kind and all(word in alert["line"] for word in words):
+            return f"alert received: {alert['line']}"
     return None
-
-
-def _line(alert: dict[str, Any]) -> str:
-    return str(alert.get("line") or alert)
 
 
 def _volume(day: Day) -> Path:

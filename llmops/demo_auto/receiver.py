@@ -24,6 +24,7 @@ class Receiver:
 
     def __init__(self, secret: str, on_alert: Callable[[Alert], None]) -> None:
         self.alerts: dict[str, Alert] = {}
+        """What came, by id: the data of the messages."""
         self._key = base64.b64decode(secret.removeprefix("whsec_"))
         self._on_alert = on_alert
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
@@ -49,7 +50,7 @@ class Receiver:
         if not any(hmac.compare_digest(wanted, given) for given in signatures.split()):
             return 401
         if identity not in self.alerts:
-            self.alerts[identity] = json.loads(body)
+            self.alerts[identity] = json.loads(body)["data"]
             self._on_alert(self.alerts[identity])
         return 204
 
