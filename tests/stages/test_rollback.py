@@ -163,26 +163,31 @@ def test_rollback_goes_back_and_forth_and_to_a_named_release(model: Model) -> No
     for stage in ("download", "checksum"):
         assert model.cluster.get("Job", names.job_name(model.name, stage, keys[0])) is None
 
-    back = model.rollback()
+    back = model.rollback(reason="it was slow")
     assert back.code == Exit.DONE, back.line
     assert back.line == f"{model.name} {older} serves"
     assert model.serving() == older
     state = model.records.state(model.name)
-    assert (state.stable, state.previous) == (older, newest)
+    assert (state.stable, state.previous) == (older, None), "what was just left is nothing to go back to"
     status = model_status(model.platform, model.name)
     assert (status.stable, status.deployed, status.ready) == (older, older, 1)
-    assert told(model, "RolledBack") == [f"{model.name} rolled back to {older} from {newest}"]
+    assert told(model, "RolledBack") == [f"{model.name} rolled back to {older} from {newest}: it was slow"]
 
     for target, why in (
         (older, "serves already"),
         (oldest, "are no longer on the volume"),
+        (newest, f"is no release to go back to (Failed: rolled back to {older} by"),
         ("no-such-release", "there is no release no-such-release"),
     ):
         refused = model.rollback(to=target)
         assert refused.code == Exit.BAD_INPUT, refused.line
         assert why in refused.line
 
-    assert model.rollback(to=newest).code == Exit.DONE
+    # Whoever asks for it plainly, a sensor or a person, is refused what was taken back; who insists is not.
+    refused = model.rollout(revision=commits[2])
+    assert refused.code == Exit.REJECTED, refused.line
+    assert "it was slow" in refused.line
+    assert model.rollout(revision=commits[2], retry=True).code == Exit.DONE
     assert model.serving() == newest
     state = model.records.state(model.name)
     assert (state.stable, state.previous) == (newest, older)

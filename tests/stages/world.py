@@ -188,8 +188,8 @@ class Model:
     def rollout(self, *, retry: bool = False, engine_version: str | None = None, revision: str | None = None) -> Ended:
         return run_rollout(self.records, self.name, engine_version=engine_version, revision=revision, retry=retry)
 
-    def rollback(self, to: str | None = None) -> Ended:
-        return run_rollback(self.records, self.name, to)
+    def rollback(self, to: str | None = None, *, reason: str = "") -> Ended:
+        return run_rollback(self.records, self.name, to, reason)
 
     def deployment(self, track: names.Track = "stable") -> dict[str, Any] | None:
         return self.cluster.get("Deployment", names.engine_name(self.name, track))

@@ -138,7 +138,7 @@ def test_edits_are_named_with_who_made_them_and_left_as_they_are(model: Model) -
     assert model.cluster.get("PodDisruptionBudget", model.name) is not None
     left = checked(revalidate(model), "drift")
     assert [each.subject for each in left.findings if not each.subject.startswith("pod ")] == [f"{field}.env[EXTRA]"]
-    told = {each.line for each in alerts(model) if "EXTRA" in each.line}
+    told = [each.line for each in alerts(model) if "EXTRA" in each.line]
     assert len(told) == 1 + 1, "once by hand, and again after it was said to be restored"
 
 

@@ -37,9 +37,9 @@ def check_figures(current: Trial, release: Release) -> CheckResult:
         return CheckResult(check="figures", value="Inconclusive", line=line)
     if not suites:
         return CheckResult(check="figures", value="Passed", line="the release has no suites")
-    spec, left_out = judged_by(release.evaluation, suites)
     before = current.records.outcome(release.model, release.id, "evaluation", EvaluationOutcome)
     reference = before.canary if before else None
+    spec, left_out = judged_by(release.evaluation, suites, reference)
     target = Target(release, "stable")
     measuring = measuring_of(current, target)
     measured = measuring.measure(target, suites, spec)
@@ -55,21 +55,24 @@ def check_figures(current: Trial, release: Release) -> CheckResult:
     return result(release.model, verdict, measured, left_out=left_out, changed=changed)
 
 
-def judged_by(evaluation: Evaluation, suites: Suites) -> tuple[Evaluation, list[str]]:
+def judged_by(evaluation: Evaluation, suites: Suites, reference: Measurements | None) -> tuple[Evaluation, list[str]]:
     """The evaluation with those suites and gates that can judge what serves, and the metrics of the others.
 
     Args:
         evaluation: Of the release.
         suites: Those there are to run.
+        reference: What was measured at its trial; scores of very many cases are not kept with it.
     """
-    load = {suite.name for suite in suites if isinstance(suite, LoadProfile)}
     known = {suite.name for suite in suites}
+    answered = {name for name, scores in reference.scores.items() if scores} if reference else set[str]()
+    quality = {suite.name for suite in suites if not isinstance(suite, LoadProfile)}
     kept: list[Gate] = []
     left_out: list[str] = []
     for gate in evaluation.gates:
         suite = gate.metric.split("/", 1)[0]
-        comparable = gate.max_ratio is None and not (gate.relative and suite in load)
-        if comparable and (suite in known or (suite == "all" and known >= set(evaluation.suites))):
+        named = (quality if gate.relative else known) if suite == "all" else {suite}
+        there = named <= known and (suite != "all" or known >= set(evaluation.suites))
+        if there and (not gate.relative or (gate.max_drop is not None and named <= answered)):
             kept.append(gate)
         else:
             left_out.append(gate.metric)
