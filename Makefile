@@ -64,6 +64,9 @@ constraints: $(READY) ## Pin all dependencies anew, by hash
 	$(BIN)/uv pip compile k8s/worker/requirements.in --quiet --constraint requirements.txt --universal \
 		--python-version 3.12 --generate-hashes --no-header --no-annotate --no-emit-index-url \
 		--output-file k8s/worker/requirements.txt
+	$(BIN)/uv pip compile pyproject.toml --quiet --extra cluster --constraint requirements.txt --universal \
+		--python-version 3.12 --generate-hashes --no-header --no-annotate --no-emit-index-url \
+		--output-file k8s/orchestrator/requirements.txt
 
 clean: ## Remove what was built here; the sandbox is stopped and erased
 	-$(BIN)/llmops sandbox down --erase

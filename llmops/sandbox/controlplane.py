@@ -46,6 +46,13 @@ CONTROLLERS = (
     "-endpointslice-controller",
     "-endpointslice-mirroring-controller",
 )
+# What llmops asks for as an installation with accounts of its own: so that its rights can be held against it.
+AUDIT_POLICY = {
+    "apiVersion": "audit.k8s.io/v1",
+    "kind": "Policy",
+    "omitStages": ["RequestReceived"],
+    "rules": [{"level": "Metadata", "userGroups": ["system:serviceaccounts:llmops"]}, {"level": "None"}],
+}
 
 
 @dataclass(frozen=True)
@@ -83,6 +90,11 @@ class ControlPlane:
     def daemons(self) -> tuple[Daemon, ...]:
         """In the order in which they start."""
         return (self.etcd, self.apiserver, self.controller_manager, self.scheduler)
+
+    @property
+    def audit_log(self) -> Path:
+        """What the accounts of the namespace `llmops` have asked for; one JSON object per line."""
+        return self.folder / "run" / "audit.log"
 
     def up(self, *, timeout: float = 60) -> None:
         """Start what doesn't run, and wait until the API answers and the controllers are ready.
@@ -142,6 +154,8 @@ class ControlPlane:
     def start_apiserver(self) -> None:
         """Start the API server, unless it runs; used again when it was stopped."""
         network, pki = self.network(), self.folder / "pki"
+        policy = self.folder / "audit-policy.json"
+        policy.write_text(json.dumps(AUDIT_POLICY))
         self.apiserver.start([
             self.binaries["kube-apiserver"],
             f"--etcd-servers=http://127.0.0.1:{network.ports['etcd']}",
@@ -164,6 +178,9 @@ class ControlPlane:
             "--enable-aggregator-routing=false",
             "--profiling=false",
             f"--cert-dir={self.folder / 'run'}",
+            f"--audit-policy-file={policy}",
+            f"--audit-log-path={self.audit_log}",
+            "--audit-log-maxsize=50", "--audit-log-maxbackup=1",
         ])  # fmt: skip
 
     def _start_etcd(self, network: Network) -> None:
