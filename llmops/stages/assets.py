@@ -44,15 +44,17 @@ def stage_assets(partitions: dg.PartitionsDefinition[str]) -> list[dg.AssetsDefi
     ]
 
 
-def rollout_job(assets: list[dg.AssetsDefinition]) -> UnresolvedAssetJobDefinition:
+def rollout_job(
+    assets: list[dg.AssetsDefinition], executor: dg.ExecutorDefinition = dg.in_process_executor
+) -> UnresolvedAssetJobDefinition:
     """The job that UI, command line, sensors and schedules all lead to.
 
-    The stages wait for the cluster one after the other, so they share a process: a process for each would cost
-    seconds, and gain nothing.
+    The stages wait for the cluster one after the other, so they share a process: one for each costs seconds, and gains
+    nothing. They keep what they promise under any executor.
     """
     return dg.define_asset_job(
         JOB,
         selection=assets,
         description="Takes a model through release, weights, checksum, canary, evaluation and promotion.",
-        executor_def=dg.in_process_executor,
+        executor_def=executor,
     )

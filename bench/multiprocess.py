@@ -1,0 +1,23 @@
+"""The definitions with the rollout job under Dagster's multiprocess executor: each stage is a process of its own."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from llmops.catalog.load import load_catalog
+from llmops.settings import load_settings
+from llmops.stages.assets import rollout_job, stage_assets
+from llmops.stages.platform import Platform
+from llmops.stages.records_io import RecordsIOManager
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """What `llmops.definitions` has of the rollout."""
+    assets = stage_assets(dg.StaticPartitionsDefinition(sorted(load_catalog(load_settings().models_dir))))
+    platform = Platform()
+    return dg.Definitions(
+        assets=assets,
+        jobs=[rollout_job(assets, dg.multiprocess_executor)],
+        resources={"platform": platform, "io_manager": RecordsIOManager(platform=platform)},
+    )
