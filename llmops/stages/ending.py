@@ -66,7 +66,9 @@ def end_trial(
 def tell_verdict(platform: Platform, record: Record, log: Callable[[str], None]) -> None:
     """Tell of a verdict: a line in the log, an Event on the model's state, an alert to whoever wants it, a count."""
     what = {"Passed": "promoted", "Failed": "rejected", "Inconclusive": "not decided"}[record.verdict]
-    line = f"{record.model} {record.release} {what} at {record.stage}: {record.reason}"
+    # The id says nothing to people: what was new is the image's tag or the commit.
+    pins = f"{record.image.partition('@')[0]}, weights {record.commit[:8]}"
+    line = f"{record.model} {record.release} ({pins}) {what} at {record.stage}: {record.reason}"
     serving = platform.records.state(record.model).stable
     full = f"{line} ({serving or 'nothing'} serves)"
     log(full)
