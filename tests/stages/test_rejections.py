@@ -113,7 +113,9 @@ def test_a_bad_release_is_rejected_for_its_own_reason(serving: Model, name: str)
         [event] = [
             event["message"]
             for event in serving.cluster.list("Event")
-            if event["reason"] == "Failed" and f" {ended.record.release} rejected at " in event["message"]
+            if event["reason"] == "Failed"
+            and f" {ended.record.release} (" in event["message"]
+            and " rejected at " in event["message"]
         ]
         assert event.endswith(f"({good} serves)")
     told = ended.line + (ended.record.details if ended.record else "")
