@@ -54,6 +54,10 @@ class Settings(BaseModel):
     stuck_after_hours: Annotated[float, Field(gt=0)] = Field(
         6, description="A run that goes on for longer is told of; longer than the longest download takes."
     )
+    registry_poll_seconds: Annotated[int, Field(ge=5)] = Field(
+        60, description="Between two looks at an image repository, each of them one small request."
+    )
+    hub_poll_seconds: Annotated[int, Field(ge=5)] = Field(120, description="Between two looks at the hub.")
     registry_secret: str | None = Field(
         None, description="Secret of type kubernetes.io/dockerconfigjson with credentials for registries."
     )

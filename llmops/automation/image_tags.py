@@ -23,7 +23,6 @@ from llmops.registry import ImageName, RegistryClient
 from llmops.releases.standing import Standing
 
 NAME = "image_tags"
-SECONDS = 60
 RECONSIDER_SECONDS = 3600.0
 """Where models stand is looked at as often as that, though no registry has anything new: people roll out, too."""
 REPOSITORIES_AT_ONCE = 8
@@ -63,7 +62,7 @@ def image_tags_sensor(installation: Installation, job: UnresolvedAssetJobDefinit
         job=job,
         description="Asks for a rollout when an image repository has a newer tag that a model's policy allows, or a "
         "tag that a model follows was pushed again.",
-        minimum_interval_seconds=SECONDS,
+        minimum_interval_seconds=installation.settings.registry_poll_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
     )
     def image_tags(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:

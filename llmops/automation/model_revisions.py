@@ -22,7 +22,6 @@ from llmops.hub import resolve
 from llmops.releases.standing import Standing
 
 NAME = "model_revisions"
-SECONDS = 120
 MOST_REQUESTS = 50
 """Questions to the hub in one tick; more revisions than that are looked at in turns. The hub allows hundreds in five
 minutes to whoever has no token."""
@@ -83,7 +82,7 @@ def model_revisions_sensor(installation: Installation, job: UnresolvedAssetJobDe
         name=NAME,
         job=job,
         description="Asks for a rollout when the branch or tag that a model follows on the hub is at another commit.",
-        minimum_interval_seconds=SECONDS,
+        minimum_interval_seconds=installation.settings.hub_poll_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
     )
     def model_revisions(context: dg.SensorEvaluationContext) -> dg.SensorResult:

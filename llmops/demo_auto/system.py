@@ -42,4 +42,4 @@ def start(sandbox: Sandbox, progress: Progress, alerts_url: str, alerts_key: str
         "url": {"name": SECRET, "key": "url"},
         "signing_key": {"name": SECRET, "key": "signing-key"},
     }
-    return Ui(install(sandbox, {"alerts": [target]}))
+    return Ui(install(sandbox, {"alerts": [target], "registry_poll_seconds": 10, "hub_poll_seconds": 10}))
