@@ -62,7 +62,7 @@ class _Score(Part):
 class _Results(Part):
     total_samples: Count
     completed_samples: Count
-    scores: tuple[_Score, ...] = Field(min_length=1)
+    scores: tuple[_Score, ...]
 
 
 class _Case(Part):
@@ -143,6 +143,8 @@ def _results(name: str, log: _Log) -> _Results:
         refuse(name, f"task {log.eval.task} has no results")
     if log.results.completed_samples != log.results.total_samples or not log.results.total_samples:
         refuse(name, f"{log.results.completed_samples} of {log.results.total_samples} samples were completed")
+    if not log.results.scores:
+        refuse(name, f"task {log.eval.task} has no scores")
     return log.results
 
 
@@ -165,13 +167,15 @@ def _scores(name: str, metric: str, value: float, by_case: dict[str, float]) -> 
 
 
 def _unpack(name: str, content: bytes) -> _Log:
+    """The log in a `.eval` file. That of a run that did not succeed may lack its scores, and is what it says it is."""
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            header = _part(name, archive, "header.json")
+            log = read(_Log, f"{name}/header.json", _part(name, archive, "header.json"), _WHAT)
+            if log.status != "success" or log.results is None or not log.results.scores:
+                return log
             reductions = _part(name, archive, "reductions.json")
     except (zipfile.BadZipFile, EOFError) as error:
         refuse(name, f"is no whole .eval file: {error}")
-    log = read(_Log, f"{name}/header.json", header, _WHAT)
     try:
         return log.model_copy(update={"reductions": _REDUCTIONS.validate_json(reductions)})
     except ValidationError as error:

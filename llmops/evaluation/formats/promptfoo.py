@@ -98,12 +98,13 @@ def parse(files: Files) -> Reading:
     if counted != (stats.successes, stats.failures, stats.errors):
         refuse(name, f"says {stats.successes}, {stats.failures}, {stats.errors} passed, failed, errors; has {counted}")
     engines, unmeasured = split_errors(case.error or "no error is given" for case in errors)
+    if not decided and not engines:
+        refuse(name, f"no case was measured: {unmeasured[0]}")
     figures: dict[str, float] = {}
     if decided:
         put(figures, name, "score", mean(case.score for case in decided.values()))
         put(figures, name, "pass_rate", len(passed) / len(decided))
-    if decided or engines:
-        put(figures, name, "error_rate", len(engines) / (len(decided) + len(engines)))
+    put(figures, name, "error_rate", len(engines) / (len(decided) + len(engines)))
     return Reading(
         tool=f"{TOOL} {file.metadata.version}",
         figures=figures,

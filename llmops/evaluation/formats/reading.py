@@ -166,14 +166,25 @@ def tally(errors: Iterable[str]) -> dict[str, int]:
 
 
 def split_errors(errors: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Errors that are the engine's doing, and those that say nothing about it: no connection, and 429."""
-    found = list(errors)
-    unmeasured = [error for error in found if _UNMEASURED.search(error)]
-    return [error for error in found if not _UNMEASURED.search(error)], unmeasured
+    """Errors that are the engine's doing, and those that are not known to be: no connection, 429, the tool's own.
+
+    A release is rejected for what its engine did alone, so that the engine has to have been reached.
+    """
+    found = [(error, _is_engines(error)) for error in errors]
+    return [error for error, is_ in found if is_], [error for error, is_ in found if not is_]
+
+
+def _is_engines(error: str) -> bool:
+    return _UNMEASURED.search(error) is None and _ENGINES.search(error) is not None
 
 
 _UNMEASURED = re.compile(
-    r"\b429\b|too many requests|connection refused|ECONNREFUSED|cannot connect|connect ?error|ConnectTimeout|"
-    r"connection attempts failed|ENOTFOUND|EAI_AGAIN|name resolution|getaddrinfo",
+    r"\b429\b|too many requests|connection refused|ECONNREFUSED|cannot connect|connect ?error|connect ?timeout|"
+    r"connection attempts failed|fetch failed|ENOTFOUND|EAI_AGAIN|name resolution|getaddrinfo",
+    re.IGNORECASE,
+)
+_ENGINES = re.compile(
+    r"\b[45]\d\d\b|internal server error|bad request|service unavailable|bad gateway|timed? ?out|disconnected|"
+    r"reset by peer|connection (was )?closed|connection lost|socket hang up|incomplete|payload",
     re.IGNORECASE,
 )

@@ -60,8 +60,8 @@ def run_tool(endpoint: Endpoint, suite: ToolSuite, progress: Progress | None = N
 
 def _command(suite: ToolSuite, tool: Tool, endpoint: Endpoint, results: Path) -> list[str]:
     name, *start = tool.program
-    # The environment that this program runs in has the tool, even where that is not on the path.
-    search = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
+    # The environment that this program runs in may have the tool, and not be on the path.
+    search = os.pathsep.join((os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent)))
     program = shutil.which(name, path=search)
     if program is None:
         raise MeasurementFailed(

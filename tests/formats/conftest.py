@@ -1,0 +1,54 @@
+"""Files that the tools wrote themselves (see data/README.md), and programs that stand for the tools."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from llmops.evaluation.endpoint import Endpoint
+from llmops.evaluation.formats.reading import Files
+
+DATA = Path(__file__).parent / "data"
+
+STAND_IN = """#!{python}
+import os, shutil, sys, time
+from pathlib import Path
+
+{body}
+"""
+
+
+@pytest.fixture(scope="session")
+def written() -> Callable[[str], Files]:
+    """Results files by name, of a folder below data/."""
+
+    def read(folder: str) -> Files:
+        return {path.name: path.read_bytes() for path in sorted((DATA / folder).iterdir())}
+
+    return read
+
+
+@pytest.fixture
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+    """Puts a program of that name on the path, of which the body is Python; `results` is what it is told to write to."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+
+    def make(name: str, body: str) -> None:
+        script = folder / name
+        script.write_text(STAND_IN.format(python=sys.executable, body=body))
+        script.chmod(script.stat().st_mode | stat.S_IXUSR)
+
+    return make
+
+
+@pytest.fixture
+def engine_endpoint() -> Endpoint:
+    """Where no stand-in ever asks."""
+    return Endpoint("http://127.0.0.1:1/v1", "tiny", "key-of-the-engine")
