@@ -195,7 +195,7 @@ def test_a_run_without_a_right_says_which_one_it_lacks(
     with new_model(world.sandbox, tmp_path) as model:
         with world.acting_as(model, account):
             ended = model.rollout()
-        assert ended.code == Exit.CANNOT, ended.line
+        assert ended.code in (Exit.CANNOT, Exit.INCONCLUSIVE), ended.line
         assert f'apiGroups: ["{group}"], resources: ["{resource}"], verbs: ["{verb}"]' in ended.line
         assert f"system:serviceaccount:llmops:{account}" in ended.line
 
