@@ -8,7 +8,7 @@ PARALLEL ?= --numprocesses 3 --dist loadfile --no-loadscope-reorder
 READY := $(VENV)/.ready
 export DAGSTER_DISABLE_TELEMETRY := 1
 
-.PHONY: help demo demo-auto test test-fast kubernetes lint format bench reliability dev e2e-vllm constraints clean
+.PHONY: help demo demo-auto test test-fast kubernetes lint format bench reliability dev e2e-vllm e2e-tools constraints clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -58,6 +58,10 @@ e2e-vllm: $(READY) ## Check the simulated engine against the real vLLM on CPU (i
 	$(BIN)/python -m llmops.sandbox.vllm
 	$(BIN)/pytest tests/e2e_vllm
 
+e2e-tools: kubernetes ## Run lm-evaluation-harness for real, in a Job on the sandbox (installs it first: 600 MB)
+	$(BIN)/python -m llmops.sandbox.tools
+	$(BIN)/pytest tests/e2e_tools
+
 constraints: $(READY) ## Pin all dependencies anew, by hash
 	$(BIN)/uv pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 		--extra sandbox --extra cluster --extra dev --no-strip-extras --no-header --no-emit-index-url --output-file requirements.txt
@@ -67,6 +71,9 @@ constraints: $(READY) ## Pin all dependencies anew, by hash
 	$(BIN)/uv pip compile pyproject.toml --quiet --extra cluster --constraint requirements.txt --universal \
 		--python-version 3.12 --generate-hashes --no-header --no-annotate --no-emit-index-url \
 		--output-file k8s/orchestrator/requirements.txt
+	$(BIN)/uv pip compile k8s/evaluation/requirements.in --quiet --constraint requirements.txt --universal \
+		--python-version 3.12 --generate-hashes --no-header --no-annotate --no-emit-index-url \
+		--output-file k8s/evaluation/requirements.txt
 
 clean: ## Remove what was built here; the sandbox is stopped and erased
 	-$(BIN)/llmops sandbox down --erase
