@@ -47,7 +47,7 @@ class CheckResult(Strict):
     figures: dict[str, float] = Field(
         default_factory=dict[str, float], description="What was measured; units are part of the names."
     )
-    seconds: float = 0
+    seconds: float = 0.0
 
     @property
     def severity(self) -> Literal["ok", "warning", "error"]:

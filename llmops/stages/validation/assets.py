@@ -131,14 +131,14 @@ def _metadata(check: CheckResult) -> dict[str, dg.MetadataValue]:
     rows = "\n".join(f"| {each.severity} | {each.message} | {each.remedy} |" for each in check.findings)
     found: dict[str, dg.MetadataValue] = {
         "outcome": dg.MetadataValue.text(check.value),
-        "check_seconds": dg.MetadataValue.float(check.seconds),
+        "check_seconds": dg.MetadataValue.float(float(check.seconds)),
     }
     if check.findings:
         found["findings"] = dg.MetadataValue.md(f"| severity | finding | remedy |\n|---|---|---|\n{rows}")
     if check.repaired:
         found["repaired"] = dg.MetadataValue.text(check.repaired)
     return found | {
-        name.replace("/", "_"): dg.MetadataValue.float(round(value, 4)) for name, value in check.figures.items()
+        name.replace("/", "_"): dg.MetadataValue.float(round(float(value), 4)) for name, value in check.figures.items()
     }
 
 

@@ -92,7 +92,7 @@ def differences(live: Mapping[str, Any], then: Mapping[str, Any], ignored: Itera
     ]
     added = [
         Difference(path, now, ABSENT, _by(known, path))
-        for path in sorted(_foreign(known, ours) - passed_over)
+        for path in sorted(_foreign(known, ours, passed_over))
         if (now := value_at(live, path)) is not ABSENT
     ]
     return found + added
@@ -102,7 +102,7 @@ def _is_apply(owner: Owner) -> bool:
     return owner.manager == names.FIELD_MANAGER and owner.operation == "Apply" and not owner.subresource
 
 
-def _foreign(known: Iterable[Owner], ours: set[Path]) -> set[Path]:
+def _foreign(known: Iterable[Owner], ours: set[Path], passed_over: set[Path]) -> set[Path]:
     """What others have added beside what the release has: the outermost field of each that is all theirs."""
     inner = {path[:length] for path in ours for length in range(len(path) + 1)}
     found: set[Path] = set()
@@ -110,7 +110,7 @@ def _foreign(known: Iterable[Owner], ours: set[Path]) -> set[Path]:
         if _is_apply(owner) or owner.subresource:
             continue
         for path in owner.paths:
-            if path[0] not in CONTENT or path in ours:
+            if path[0] not in CONTENT or path in ours or path in passed_over:
                 continue
             # An item of a list is told by its keys, which more than one may set.
             outer = next((path[:length] for length in range(1, len(path) + 1) if path[:length] not in inner), None)
