@@ -140,7 +140,7 @@ def revalidate(
 
 @app.command()
 def status(model: Annotated[str | None, typer.Argument(help="Only this model.")] = None, as_json: Json = False) -> None:
-    """Show what serves, what is under trial, and how the last trial ended."""
+    """Show what serves, what is under trial, and how the last trial and the last validation ended."""
     from llmops.stages.status import model_status
 
     platform = _platform(model)
@@ -156,10 +156,11 @@ def status(model: Annotated[str | None, typer.Argument(help="Only this model.")]
             each.image or "-",
             each.trial or "-",
             each.last or "-",
+            each.validated or "-",
         )
         for each in found
     ]
-    show.table(("model", "stable", "ready", "image", "under trial", "last trial"), rows)
+    show.table(("model", "stable", "ready", "image", "under trial", "last trial", "last validation"), rows)
 
 
 @app.command()

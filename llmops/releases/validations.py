@@ -83,6 +83,10 @@ class Validation(Strict):
         found = {check.severity for check in self.checks}
         return "error" if "error" in found else "warning" if "warning" in found else "ok"
 
+    def summary(self) -> str:
+        """How each check ended, in a few words."""
+        return ", ".join(f"{each.check} {each.value}{' (repaired)' if each.repaired else ''}" for each in self.checks)
+
     def line(self) -> str:
         """How it ended, in a line."""
         return f"{self.model} {self.release}: " + "; ".join(f"{check.check}: {check.line}" for check in self.checks)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from llmops import names
 from llmops.catalog.spec import Strict
+from llmops.releases.validations import Validations
 from llmops.stages.platform import Platform
 
 
@@ -18,6 +19,7 @@ class ModelStatus(Strict):
         ready: Ready.
         trial: Release whose canary is up.
         last: How the last trial ended, in a line.
+        validated: How the last validation of what serves ended, in a line.
     """
 
     model: str
@@ -28,6 +30,7 @@ class ModelStatus(Strict):
     ready: int
     trial: str | None
     last: str | None
+    validated: str | None = None
 
 
 def model_status(platform: Platform, model: str) -> ModelStatus:
@@ -37,6 +40,7 @@ def model_status(platform: Platform, model: str) -> ModelStatus:
     canary = cluster.get("Deployment", names.engine_name(model, "canary"))
     history = records.history(model)
     last = f"{history[0].release} {history[0].verdict}: {history[0].reason}" if history else None
+    validation = Validations(cluster).last(model)
     return ModelStatus(
         model=model,
         stable=records.state(model).stable,
@@ -46,4 +50,5 @@ def model_status(platform: Platform, model: str) -> ModelStatus:
         ready=(main.get("status") or {}).get("readyReplicas", 0) if main else 0,
         trial=canary["metadata"]["labels"].get(names.RELEASE_LABEL) if canary else None,
         last=last,
+        validated=f"{validation.finished:%Y-%m-%d %H:%M} UTC {validation.summary()}" if validation else None,
     )
