@@ -12,7 +12,6 @@ import os
 import secrets
 import subprocess
 import time
-import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,11 +19,12 @@ from typing import Any
 from llmops import __version__
 from llmops.cluster.client import Cluster
 from llmops.cluster.wait import wait_for_rollout
-from llmops.errors import BadInput, ClusterCannot
+from llmops.errors import BadInput, ClusterCannot, Unavailable
 from llmops.sandbox import postgresql
 from llmops.sandbox.binaries import find_or_build
 from llmops.sandbox.controlplane import ControlPlane
 from llmops.sandbox.sandbox import Sandbox
+from llmops.sandbox.ui import Ui
 from llmops.settings import load_settings
 
 NAMESPACE = "llmops"
@@ -38,10 +38,6 @@ UI_PORT = 3000
 # Of the Services' range; the API server gives out addresses from its upper part first.
 UI_ADDRESS = 10
 READY_SECONDS = 240
-STATE = """{
-  instance { daemonHealth { allDaemonStatuses { daemonType required healthy } } }
-  workspaceOrError { ... on Workspace { locationEntries { name locationOrLoadError { __typename } } } }
-}"""
 
 
 def install(
@@ -121,7 +117,7 @@ def _await_work(url: str, tell: Callable[[str], None]) -> None:
     """Wait until the webserver has loaded the definitions, and every daemon has reported."""
     deadline = time.monotonic() + READY_SECONDS
     told = ""
-    while what := ", ".join(_missing(url)):
+    while what := _missing(Ui(url)):
         if time.monotonic() > deadline:
             raise ClusterCannot(f"{url}: not at work after {READY_SECONDS} s: {what}")
         if what != told:
@@ -130,27 +126,11 @@ def _await_work(url: str, tell: Callable[[str], None]) -> None:
         time.sleep(0.3)
 
 
-def _missing(url: str) -> list[str]:
-    """What is not at work yet."""
-    request = urllib.request.Request(  # noqa: S310 - our own http URL
-        f"{url}/graphql", data=json.dumps({"query": STATE}).encode(), headers={"Content-Type": "application/json"}
-    )
+def _missing(ui: Ui) -> str:
     try:
-        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
-            data = json.loads(answer.read())["data"]
-    except OSError as error:
-        return [f"the webserver does not answer ({error})"]
-    daemons = data["instance"]["daemonHealth"]["allDaemonStatuses"]
-    locations = data["workspaceOrError"].get("locationEntries", [])
-    return [
-        *(f"{each['daemonType']} has not reported" for each in daemons if each["required"] and not each["healthy"]),
-        *(f"{each['name']} is not loaded" for each in locations if not _is_loaded(each)),
-        *(["no code location"] if not locations else []),
-    ]
-
-
-def _is_loaded(location: dict[str, Any]) -> bool:
-    return (location["locationOrLoadError"] or {}).get("__typename") == "RepositoryLocation"
+        return ", ".join(ui.missing())
+    except Unavailable as error:
+        return error.message
 
 
 def _patch(kind: str, name: str, path: str, value: object) -> dict[str, Any]:

@@ -11,9 +11,13 @@ from llmops.errors import Unavailable
 
 RUNS = """query { runsOrError(limit: 100) { ... on Runs { results {
   runId jobName status tags { key value } } } } }"""
+WORK = """{
+  instance { daemonHealth { allDaemonStatuses { daemonType required healthy } } }
+  workspaceOrError { ... on Workspace { locationEntries { name locationOrLoadError { __typename } } } }
+}"""
 TERMINATE = """mutation($run: String!) { terminateRun(runId: $run) { __typename } }"""
 REQUESTED_BY = "llmops.dev/requested-by"
-_SECONDS = 10.0
+_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -43,14 +47,29 @@ class Ui:
         Raises:
             Unavailable: The webserver does not answer.
         """
-        results = self._ask(RUNS)["runsOrError"].get("results") or []
+        results = self.ask(RUNS)["runsOrError"].get("results") or []
         return [_run(each) for each in reversed(results)]
 
     def terminate(self, run: str) -> None:
         """End a run as the UI's button does."""
-        self._ask(TERMINATE, {"run": run})
+        self.ask(TERMINATE, {"run": run})
 
-    def _ask(self, query: str, variables: dict[str, Any] | None = None) -> dict[str, Any]:
+    def missing(self) -> list[str]:
+        """What is not at work yet: daemons that have not reported, definitions that are not loaded."""
+        data = self.ask(WORK)
+        daemons = data["instance"]["daemonHealth"]["allDaemonStatuses"]
+        locations = data["workspaceOrError"].get("locationEntries") or [{"name": "workspace"}]
+        return [
+            *(f"{each['daemonType']} has not reported" for each in daemons if each["required"] and not each["healthy"]),
+            *(f"{each['name']} is not loaded" for each in locations if not _is_loaded(each)),
+        ]
+
+    def ask(self, query: str, variables: dict[str, Any] | None = None) -> dict[str, Any]:
+        """The data of an answer.
+
+        Raises:
+            Unavailable: The webserver does not answer, or not with data.
+        """
         body = json.dumps({"query": query, "variables": variables or {}}).encode()
         request = urllib.request.Request(  # noqa: S310 - the address is the sandbox's own
             f"{self.url}/graphql", data=body, headers={"Content-Type": "application/json"}
@@ -63,6 +82,10 @@ class Ui:
         if "errors" in content:
             raise Unavailable(f"the Dagster UI at {self.url} cannot answer: {content['errors']}")
         return content["data"]
+
+
+def _is_loaded(location: dict[str, Any]) -> bool:
+    return (location.get("locationOrLoadError") or {}).get("__typename") == "RepositoryLocation"
 
 
 def _run(found: dict[str, Any]) -> Run:
