@@ -16,8 +16,9 @@ from llmops.cluster.problems import AlreadyExists, Conflict
 from llmops.cluster.watch import Object, version_of
 from llmops.errors import ClusterCannot, LlmopsError
 
-HANDOVER_SECONDS = 120
-"""How long a lease that is kept waits for its holder's next stage, which may first need a pod of its own."""
+HANDOVER_SECONDS = 300
+"""How long a lease that is kept waits for its holder's next stage, which may first need a pod of its own: on a busy
+machine its process alone was seen to take 108 s."""
 
 RETRY_SECONDS = 1.0
 
@@ -108,7 +109,7 @@ class RolloutLease:
         """End the renewals.
 
         Args:
-            give_up: Free the lease for others; else it is kept for the holder's next stage, for two minutes.
+            give_up: Free the lease for others; else it is kept for the holder's next stage, for `HANDOVER_SECONDS`.
         """
         self._end_renewals()
         if self.lost():
