@@ -44,7 +44,7 @@ SERVING = "rights-serving.yaml"
 ACCOUNT = "system:serviceaccount:llmops:llmops"
 UNJUDGED = {"suites": [], "gates": []}
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @dataclass(frozen=True)
