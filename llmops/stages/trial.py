@@ -60,6 +60,7 @@ class Trial:
         self.release: Release | None = None
         self.ended = False
         self.concluded = False
+        self._started = time.monotonic()
         self._context = context
 
     @property
@@ -126,6 +127,8 @@ class Trial:
         """
         assert self.release is not None
         self.end()
+        # The record is to say of the stage that decided, too, how long it took.
+        self.clock(self._started)
         if verdict != "Passed":
             remove_canary(self.platform, self.model)
         record = end_trial(
