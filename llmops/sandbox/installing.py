@@ -33,7 +33,7 @@ ORCHESTRATOR = ("ghcr.io/llmops-dev/orchestrator", __version__)
 # The image has no entrypoint: what a pod gives as arguments is the program.
 ORCHESTRATOR_PROGRAM = ("env",)
 POSTGRESQL = ("docker.io/library/postgres", "17.6")
-DEPLOYMENTS = ("code-location", "webserver", "daemon")
+DEPLOYMENTS = ("code-location", "webserver", "daemon", "service")
 UI_PORT = 3000
 # Of the Services' range; the API server gives out addresses from its upper part first.
 UI_ADDRESS = 10
