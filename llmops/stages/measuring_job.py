@@ -105,7 +105,10 @@ class InCluster:
                 self._cluster, name, timeout=LIFETIME.total_seconds() + SLACK_SECONDS, on_line=lines.see
             )
             answer = self._answer(name, outcome)
-        self._current.log(f"Job {name} took {time.monotonic() - started:.1f} s")
+        seconds = time.monotonic() - started
+        self._current.log(
+            f"Job {name} took {seconds:.1f} s, {seconds - answer.seconds:.1f} s of that to start and to hand over"
+        )
         return answer
 
     def _manifest(self, order: Order, parts: list[tuple[str, bytes]], targets: tuple[Target, ...]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,8 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(folder: Path) -> Ending:
     try:
         order = unpack((path.name, path.read_bytes()) for path in folder.glob(f"{PART}*"))
-        answer = _carry_out(order)
-        lines, seal = write_answer(answer)
+        started = time.monotonic()
+        found = _carry_out(order)
+        lines, seal = write_answer(found.model_copy(update={"seconds": round(time.monotonic() - started, 3)}))
     except LlmopsError as error:
         return Ending.of(error)
     except Exception as error:  # noqa: BLE001 - the last frame: what it was has to reach the termination log

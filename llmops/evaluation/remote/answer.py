@@ -38,10 +38,12 @@ class Answer(Strict):
     Args:
         measurements: Of the engine and, of a comparison, of the other.
         text: The completion that proves the engine.
+        seconds: That it took, without what the Job around it takes.
     """
 
     measurements: tuple[Measurements, ...] = ()
     text: str = ""
+    seconds: float = 0
 
 
 class Seal(Strict):
