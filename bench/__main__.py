@@ -10,7 +10,7 @@ import platform
 import sys
 from pathlib import Path
 
-BENCHES = ("hashing", "downloading", "load_client", "rollout", "executors", "definitions")
+BENCHES = ("hashing", "downloading", "load_client", "rollout", "executors", "definitions", "sensors")
 
 
 def main() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 from collections.abc import Mapping
 from typing import Any, cast
@@ -53,7 +52,7 @@ def _credentials(entry: Mapping[str, Any], address: str, source: str) -> Credent
         try:
             # Docker pads the text with NUL characters.
             decoded = base64.b64decode(str(encoded), validate=True).decode().rstrip("\0")
-        except (binascii.Error, UnicodeDecodeError):
+        except ValueError:
             raise _malformed(source, f"has an 'auth' for {address} that is no base64") from None
         username, colon, password = decoded.partition(":")
         if not colon:
