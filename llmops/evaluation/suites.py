@@ -308,6 +308,11 @@ def _files(path: Path, content: CommentedMap, errors: list[str]) -> list[dict[st
         if not isinstance(name, str):
             errors.append(f"{where}: must be the path of a file; found {name!r}")
             continue
+        try:
+            _below(name)
+        except ValueError as error:
+            errors.append(f"{where}: {error}; found {name!r}")
+            continue
         source = path.parent / name
         try:
             text = source.read_text(encoding="utf-8") if source.is_file() else None

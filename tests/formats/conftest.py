@@ -35,7 +35,7 @@ def written() -> Callable[[str], Files]:
 
 @pytest.fixture
 def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
-    """Puts a program of that name on the path, of which the body is Python; `results` is what it is told to write to."""
+    """Puts a program of that name on the path, whose body is Python."""
     folder = tmp_path / "bin"
     folder.mkdir()
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")

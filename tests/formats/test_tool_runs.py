@@ -88,12 +88,23 @@ def test_what_it_wrote_is_measured_as_a_suites_figures_and_scores(program: Progr
         ("print('Traceback: no such task'); sys.exit(3)", r"exit code 3:\nTraceback: no such task"),
         ("sys.exit(1)", "exit code 1, and said nothing"),
         ("print('Could not save results aggregated')", r"ended well, and wrote no .*\nCould not save"),
-        (COPY + "(place / 'tiny').rename(place / 'one'); shutil.copytree(place / 'one', place / 'two')", "several files"),
+        (
+            COPY + "(place / 'tiny').rename(place / 'one'); shutil.copytree(place / 'one', place / 'two')",
+            "several files",
+        ),
         (COPY + "next((place / 'tiny').glob('results_*')).write_text('')", "is empty"),
         (COPY + "next((place / 'tiny').glob('samples_*')).unlink()", "samples_sums_"),
         ("os.kill(os.getpid(), 9)", "exit code -9"),
     ],
-    ids=["fails", "fails-silently", "writes-nothing", "writes-twice", "writes-nothing-in-it", "no-samples", "is-killed"],
+    ids=[
+        "fails",
+        "fails-silently",
+        "writes-nothing",
+        "writes-twice",
+        "writes-nothing-in-it",
+        "no-samples",
+        "is-killed",
+    ],
 )
 def test_a_tool_that_brings_no_results_is_no_measurement(
     program: Program, engine_endpoint: Endpoint, body: str, said: str
@@ -146,7 +157,9 @@ def test_figures_that_a_suite_names_are_taken_and_have_to_be_there(program: Prog
     program("lm-eval", COPY)
     taken = run_tool(engine_endpoint, suite(figures=["score"])).figures
     assert set(taken) == {"score", "error_rate", "cases", "answered", "unmeasured"}
-    with pytest.raises(MeasurementFailed, match=r"harness: lm-eval 0.4.13 measured no acc_norm; it measured .*exact_match"):
+    with pytest.raises(
+        MeasurementFailed, match=r"harness: lm-eval 0.4.13 measured no acc_norm; it measured .*exact_match"
+    ):
         run_tool(engine_endpoint, suite(figures=["acc_norm"]))
 
 

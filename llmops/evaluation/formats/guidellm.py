@@ -22,6 +22,7 @@ from llmops.evaluation.formats.reading import (
     Count,
     Files,
     Latency,
+    Milliseconds,
     Part,
     Reading,
     Seconds,
@@ -53,8 +54,8 @@ class _Info(Part):
 
 class _Request(Part):
     request_latency: Seconds
-    time_to_first_token_ms: Seconds
-    inter_token_latency_ms: Seconds | None = None
+    time_to_first_token_ms: Milliseconds
+    inter_token_latency_ms: Milliseconds | None
 
 
 class _Failed(Part):
@@ -74,7 +75,7 @@ class _Totals(Part):
 
 
 class _Distribution(Part):
-    mean: Seconds
+    mean: Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class _ByStatus(Part):
@@ -85,6 +86,7 @@ class _Metrics(Part):
     request_totals: _Totals
     request_latency: _ByStatus
     time_to_first_token_ms: _ByStatus
+    inter_token_latency_ms: _ByStatus
     requests_per_second: _ByStatus
     output_tokens_per_second: _ByStatus
     tokens_per_second: _ByStatus
@@ -154,6 +156,11 @@ def _check(name: str, metrics: _Metrics, samples: dict[Latency, tuple[float, ...
     """Its own means are those of its requests."""
     for what, said, computed in (
         ("time_to_first_token_ms", metrics.time_to_first_token_ms.successful.mean, mean(samples["ttft"])),
+        (
+            "inter_token_latency_ms",
+            metrics.inter_token_latency_ms.successful.mean,
+            mean(samples["tpot"]) if samples["tpot"] else 0.0,
+        ),
         ("request_latency", metrics.request_latency.successful.mean, mean(samples["e2el"]) / MILLISECONDS),
     ):
         if not same(said, computed):

@@ -80,10 +80,13 @@ TOOLS: Mapping[ToolName, Tool] = {
     "vllm-bench": Tool(
         program=("vllm", "bench", "serve"),
         saving=(
-            *("--save-result", "--save-detailed"),
+            *("--save-result", "--save-detailed", "--percentile-metrics", "ttft,tpot,itl,e2el"),
             *("--result-dir", RESULTS_PLACE, "--result-filename", vllm_bench.RESULTS),
         ),
-        reserved=("--save-result", "--save-detailed", "--append-result", "--result-dir", "--result-filename"),
+        reserved=(
+            *("--save-result", "--save-detailed", "--append-result", "--result-dir", "--result-filename"),
+            "--percentile-metrics",
+        ),
         patterns=(vllm_bench.RESULTS,),
         parse=vllm_bench.parse,
         environment={"VLLM_NO_USAGE_STATS": "1"},

@@ -10,10 +10,12 @@ from llmops.evaluation.formats.reading import (
     Count,
     Files,
     Latency,
+    Milliseconds,
     Part,
     Reading,
     Seconds,
     latencies,
+    mean,
     only,
     put,
     read,
@@ -40,7 +42,10 @@ class _File(Part):
     request_throughput: Seconds
     output_throughput: Seconds
     total_token_throughput: Seconds
-    mean_ttft_ms: Seconds
+    mean_ttft_ms: Milliseconds
+    mean_tpot_ms: Milliseconds
+    mean_itl_ms: Milliseconds
+    mean_e2el_ms: Milliseconds
     output_lens: tuple[Count, ...]
     ttfts: tuple[Seconds, ...]
     itls: tuple[tuple[Seconds, ...], ...]
@@ -74,11 +79,9 @@ def parse(files: Files) -> Reading:
         put(figures, name, "request_throughput", found.request_throughput)
         put(figures, name, "output_throughput", found.output_throughput)
         put(figures, name, "total_token_throughput", found.total_token_throughput)
-        _check(name, found, len(good))
+        _check(name, found, samples)
     for figure, value in latencies(samples).items():
         put(figures, name, figure, value)
-    if good and not same(figures["mean_ttft_ms"], found.mean_ttft_ms):
-        refuse(name, f"mean_ttft_ms is {found.mean_ttft_ms}, and {figures['mean_ttft_ms']} over its requests")
     return Reading(
         tool="vllm bench serve",
         figures=figures,
@@ -102,13 +105,21 @@ def _samples(found: _File, good: list[int]) -> dict[Latency, tuple[float, ...]]:
     }
 
 
-def _check(name: str, found: _File, completed: int) -> None:
-    """Throughputs are counts over the duration."""
+def _check(name: str, found: _File, samples: dict[Latency, tuple[float, ...]]) -> None:
+    """Means are those of the requests, and throughputs are counts over the duration."""
+    means = (found.mean_ttft_ms, found.mean_tpot_ms, found.mean_itl_ms, found.mean_e2el_ms)
+    for kind, said in zip(("ttft", "tpot", "itl", "e2el"), means, strict=True):
+        # Where there is none, the file says 0.
+        computed = mean(samples[kind]) if samples[kind] else 0.0
+        if not same(said, computed):
+            refuse(name, f"mean_{kind}_ms is {said}, and {computed} over its requests")
     if not found.duration:
         refuse(name, "took no time")
+    if sum(found.output_lens) != found.total_output_tokens:
+        refuse(name, f"has {sum(found.output_lens)} output tokens in its requests, of {found.total_output_tokens}")
     tokens = found.total_input_tokens + found.total_output_tokens
     for figure, value, count in (
-        ("request_throughput", found.request_throughput, completed),
+        ("request_throughput", found.request_throughput, found.completed),
         ("output_throughput", found.output_throughput, found.total_output_tokens),
         ("total_token_throughput", found.total_token_throughput, tokens),
     ):
