@@ -63,9 +63,9 @@ class World:
         """What the pipeline keeps."""
         return Records(self.cluster)
 
-    def new_commit(self, seed: int) -> str:
+    def new_commit(self, version: int) -> str:
         """A new revision of the model: the sensor will see it."""
-        return commit_simulated(self.sandbox, self.repo, quality=GOOD, seed=seed)
+        return commit_simulated(self.sandbox, self.repo, quality=GOOD, version=version)
 
     def delete_pods(self, selector: dict[str, str], *, grace: int | None = None) -> int:
         """Delete pods of the installation; how many there were."""
@@ -223,16 +223,16 @@ def serves(world: World, commit: str) -> bool:
     return record is not None and record.verdict == "Passed" and ready and left is None
 
 
-def try_fault(world: World, fault: Fault, seed: int) -> dict[str, Any]:
+def try_fault(world: World, fault: Fault, version: int) -> dict[str, Any]:
     """One fault, and what came of it."""
     row: dict[str, Any] = {"fault": fault.name, "stage": fault.stage or "before the rollout"}
     console.print(f"[bold]{fault.name}[/], {row['stage']}")
     with users(world) as asked:
-        commit = world.new_commit(seed) if fault.stage else ""
+        commit = world.new_commit(version) if fault.stage else ""
         if fault.stage:
             wait(f"stage {fault.stage}", lambda: reached(world, commit, fault.stage), CONVERGE_SECONDS)
         else:
-            commit = world.new_commit(seed)
+            commit = world.new_commit(version)
         fault.make(world)
         try:
             row["seconds"] = round(wait("convergence", lambda: serves(world, commit), CONVERGE_SECONDS), 1)
@@ -271,7 +271,7 @@ def main() -> None:
     given = arguments.parse_args()
     chosen = [fault for index, fault in enumerate(FAULTS) if given.only is None or index in given.only]
     with installed(given.dir) as world:
-        rows = [try_fault(world, fault, seed) for seed, fault in enumerate(chosen, start=2)]
+        rows = [try_fault(world, fault, version) for version, fault in enumerate(chosen, start=2)]
     text = page(rows, os.getloadavg()[2])
     if given.only is None:
         PAGE.write_text(text)
@@ -293,7 +293,7 @@ def installed(folder: Path) -> Generator[World]:
         try:
             ui = start(sandbox, line_progress(console.print), receiver.url, secret)
             sandbox.images.add(ENGINE_IMAGE, ENGINE_TAG, ENGINE_PROGRAM)
-            commit = commit_simulated(sandbox, repo, quality=GOOD, seed=1)
+            commit = commit_simulated(sandbox, repo, quality=GOOD, version=1)
             cluster = Cluster.connect(load_settings(sandbox.settings_file))
             plane = ControlPlane(sandbox.folder, find_or_build())
             world = World(sandbox, plane, cluster, ui, receiver, repo)

@@ -125,7 +125,7 @@ def pushed_again(day: Day) -> None:
 
 def new_revision(day: Day) -> None:
     """The model gets a new commit: it is promoted."""
-    commit = commit_simulated(day.sandbox, day.repo, quality=GOOD, seed=1)
+    commit = commit_simulated(day.sandbox, day.repo, quality=GOOD, version=1)
     day.timeline.add("world", f"{day.repo} has a new commit on main: {commit[:12]}")
     day.wait_for("the new revision", day.promoted(lambda release: release.weights.commit == commit))
 

@@ -15,7 +15,7 @@ Engine = Literal["simulated", "vllm"]
 ENGINE_IMAGE = "vllm/vllm-openai"
 ENGINE_TAG = "v0.32.0"
 GOOD, WORSE = 0.95, 0.70
-SIZE = 64 * 1024 * 1024
+SIZE, STEP = 64 << 20, 1 << 20
 
 
 def seed(sandbox: Sandbox, model: str, engine: Engine) -> None:
@@ -41,11 +41,14 @@ def seed_worse(sandbox: Sandbox, model: str, engine: Engine) -> None:
     commit_simulated(sandbox, _repo(sandbox, model), quality=WORSE)
 
 
-def commit_simulated(sandbox: Sandbox, repo: str, *, quality: float, seed: int = 0) -> str:
-    """Commit weights of the simulated engine that answer this share of the suites' cases right; the commit's id."""
+def commit_simulated(sandbox: Sandbox, repo: str, *, quality: float, version: int = 0) -> str:
+    """Commit weights of the simulated engine that answer this share of the suites' cases right; the commit's id.
+
+    Versions differ in their bytes alone: of the same quality, they give the same answers.
+    """
     with tempfile.TemporaryDirectory(dir=sandbox.folder) as folder:
         path = Path(folder) / "model"
-        make_model(path, size_bytes=SIZE, seed=seed, quality=quality, suites_dir=sandbox.project / "evals")
+        make_model(path, size_bytes=SIZE + version * STEP, quality=quality, suites_dir=sandbox.project / "evals")
         return sandbox.hub_store.commit(repo, path)
 
 
