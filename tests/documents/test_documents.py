@@ -11,6 +11,7 @@ import pytest
 import typer.main
 
 from llmops.cli.app import app
+from llmops.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -35,6 +36,11 @@ def named(program: str) -> list[tuple[str, str]]:
 def test_every_link_leads_to_a_file(page: Path) -> None:
     links = [link for link in LINK.findall(page.read_text()) if not re.match(r"[a-z]+:", link)]
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_every_setting_is_told_with_its_default() -> None:
+    rows = (line for line in (ROOT / "docs" / "cluster.md").read_text().splitlines() if line.startswith("| `"))
+    assert set(Settings.model_fields) == {name for row in rows for name in re.findall(r"`(\w+)`", row.split("|")[1])}
 
 
 @pytest.mark.parametrize(("page", "line"), named("llmops"))
