@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -17,7 +18,7 @@ from aiohttp import web
 from llmops.catalog.spec import Evaluation
 from llmops.evaluation.endpoint import Endpoint
 from llmops.evaluation.evaluate import measure
-from llmops.evaluation.reach import out_of_reach
+from llmops.evaluation.reach import out_of_reach, serves
 from llmops.evaluation.remote.answer import Answer, read_answer
 from llmops.evaluation.remote.ending import Ending
 from llmops.evaluation.remote.order import Engine as Where
@@ -156,6 +157,26 @@ def test_it_brings_nothing_of_the_orchestrator() -> None:
     code = "import sys, llmops.evaluation.remote.__main__; print(*sorted({name.split('.')[0] for name in sys.modules}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert not {"dagster", "kubernetes", "huggingface_hub", "matplotlib", "scipy"} & set(done.stdout.split())
+
+
+CARD = {"id": "tiny", "root": "/models/weights/tiny/key"}
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ({"data": [CARD]}, True),
+        ({"data": [{**CARD, "id": "other"}, {**CARD, "root": "/models/weights/tiny/key/"}]}, True),
+        ({"data": [{**CARD, "id": "other"}]}, False),
+        # The same model of another cluster, at another commit.
+        ({"data": [{**CARD, "root": "/models/weights/tiny/other"}]}, False),
+        ({"data": [{"id": "tiny", "root": None}]}, False),
+        ({"data": []}, False),
+        (["router"], False),
+    ],
+)
+def test_a_sure_sign_of_an_engine_is_name_and_weights(content: Any, says: bool) -> None:
+    assert serves(json.dumps(content).encode(), "tiny", "weights/tiny/key") is says
 
 
 def test_an_engine_is_reached_only_if_it_says_what_it_serves(tmp_path: Path) -> None:
