@@ -240,21 +240,24 @@ class _Judge:
     def _under_load(self, ours: float, theirs: float, *, ratio: bool) -> GateResult:
         assert self._stable is not None
         value = ours / theirs if ratio else theirs - ours
-        told = f"{value:.2f}x, limit {self._limit:g}x" if ratio else f"a drop of {value:.4g}, margin {self._limit:g}"
-        words = f"{self._now(ours)}, stable {show(self._figure, theirs)}, {told}"
+        now = f"{self._now(ours)}, stable {show(self._figure, theirs)}"
         took_turns = self._suite in self._canary.turns and self._suite in self._stable.turns
         if took_turns and self._figure in self._canary.turns[self._suite]:
             turns = self._canary.paired_turns(self._stable, self._metric)
-            change = change_of(ours, theirs, turns, ratio=ratio)
+            change = change_of(turns, ratio=ratio)
             if change is None:
-                note = f"{words}; too few turns in which both have it ({len(turns)}): at least {LEAST_TURNS} would do"
+                note = f"{now}; too few turns in which both have it ({len(turns)}): at least {LEAST_TURNS} would do"
                 return self._say("Inconclusive", note, value)
-            return self._turned(change, words)
+            return self._turned(change, f"{now}, {self._told(change.value, ratio)} over {change.turns} turns")
+        words = f"{now}, {self._told(value, ratio)}"
         statistic, _, kind = self._figure.removesuffix("_ms").partition("_")
         if ratio and kind in LATENCIES:
             return self._resampled(value, statistic, kind, words)
         # Nothing is known of how it varies: a limit that is wide enough has to allow for that.
         return self._say("Passed" if value <= self._limit else "Failed", words, value)
+
+    def _told(self, value: float, ratio: bool) -> str:
+        return f"{value:.2f}x, limit {self._limit:g}x" if ratio else f"a drop of {value:.4g}, margin {self._limit:g}"
 
     def _turned(self, change: Change, words: str) -> GateResult:
         low, high = change.bounds(self._looks.accept, self._looks.reject)
@@ -265,7 +268,7 @@ class _Judge:
             return self._say("Failed", f"{words}, at least {_size(low, change)} with confidence", *bounds)
         more = change.turns_to_decide(self._limit, self._looks.accept, self._looks.reject)
         what = "no number of turns would do" if more is None else f"about {more} more turns would do"
-        span = f"{_size(low, change)} to {_size(high, change)} with confidence after {change.turns} turns"
+        span = f"{_size(low, change)} to {_size(high, change)} with confidence"
         return self._say("Inconclusive", f"{words}; {span}: {what}", *bounds)
 
     def _resampled(self, value: float, statistic: str, kind: str, words: str) -> GateResult:

@@ -119,6 +119,11 @@ def upper_bound(values: tuple[tuple[float, float], ...], confidence: float) -> f
     return float(found)
 
 
+def _within(margin: float, values: Sequence[tuple[float, float]], confidence: float) -> bool:
+    """Whether the upper bound of the mean is at or below a margin."""
+    return _below((*values, (1.0, 1.0)), margin) >= confidence
+
+
 def _below(values: Sequence[tuple[float, float]], mean: float) -> float:
     """How likely the values' mean is at or below `mean` when each has a random weight, and all weights make one.
 
@@ -179,7 +184,7 @@ def cases_to_pass(drop: Drop, margin: float, confidence: float) -> int | None:
     cases = sum(count for _, count in drop.changes)
 
     def passes(total: int) -> bool:
-        return upper_bound(tuple((value, count * total / cases) for value, count in drop.changes), confidence) <= margin
+        return _within(margin, [(value, count * total / cases) for value, count in drop.changes], confidence)
 
     if math.fsum(value * count for value, count in drop.changes) / cases >= margin:
         return None
@@ -223,8 +228,8 @@ def least_cases(margin: float, confidence: float, changed: float = 0.0) -> int:
 
     def passes(cases: int) -> bool:
         half = cases * changed / 2
-        same = ((-1.0, half), (0.0, cases - 2 * half), (1.0, half)) if changed else ((0.0, float(cases)),)
-        return upper_bound(same, confidence) <= margin
+        same = [(-1.0, half), (0.0, cases - 2 * half), (1.0, half)] if changed else [(0.0, float(cases))]
+        return _within(margin, same, confidence)
 
     few, many = 0, 1
     while not passes(many):

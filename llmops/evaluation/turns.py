@@ -1,13 +1,17 @@
 """How a figure under load compares between two engines that took turns. Pure.
 
 Requests that run at the same time are not independent: a hiccup of the machine slows all of them down. So the unit is
-the turn (a block of requests on one engine, then the same on the other), and not the request. The change is worked out
-from all requests, and how far the single turns' changes lie from it says how well it is known: sectioning, with
-Student's t over the turns. As both engines have their share of what comes and goes, most of the noise cancels out.
+the turn (a block of requests on one engine, then the same on the other), and not the request. The change is the mean
+over turns, of the ratio's logarithm or of the difference; how far the turns lie apart says how well it is known, by
+Student's t (batch means). As both engines have their share of what comes and goes, most of the noise cancels out, and
+a turn with a hiccup is one turn among many.
 
-- S. Asmussen, P. W. Glynn: Stochastic Simulation (2007), III.5a: sectioning.
-- M. K. Nakayama: Confidence intervals for quantiles using sectioning when applying variance-reduction techniques.
-  ACM Transactions on Modeling and Computer Simulation 24 (2014), 19.
+A disturbance of one engine alone may go on from turn to turn, so that turns count for less than as many independent
+ones: their number is reduced by the correlation of each with the next, as for an autoregressive process.
+
+- S. Asmussen, P. W. Glynn: Stochastic Simulation (2007), IV.5: batch means.
+- F. W. Zwiers, H. von Storch: Taking serial correlation into account in tests of the mean. Journal of Climate 8 (1995),
+  336-351: the equivalent sample size.
 """
 
 from __future__ import annotations
@@ -15,8 +19,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from statistics import fmean, stdev
 
 LEAST_TURNS = 4
+MOST_CORRELATION = 0.8
 MOST_TURNS = 10_000
 
 
@@ -26,7 +33,8 @@ class Change:
 
     Args:
         value: The ratio (canary / stable), or the drop (stable - canary).
-        spread: Standard deviation over turns: of the ratio's logarithm, or of the drop.
+        spread: Standard deviation over turns, of the ratio's logarithm or of the drop; larger by what turns that
+            hang together tell less.
         turns: That both engines had.
         ratio: Which of the two it is.
     """
@@ -61,26 +69,35 @@ class Change:
         return math.log(self.value) if self.ratio else self.value
 
     def _width(self, level: float, turns: int) -> float:
-        from scipy import stats  # slow to import
+        from scipy import special  # slow to import
 
-        return float(stats.t.isf(level, turns - 1)) * self.spread / math.sqrt(turns)
+        return -float(special.stdtrit(turns - 1, level)) * self.spread / math.sqrt(turns)
 
 
-def change_of(canary: float, stable: float, turns: Sequence[tuple[float, float]], *, ratio: bool) -> Change | None:
-    """The change of a figure with what its turns say of it; None if they are too few, or a ratio of them is none.
+def change_of(turns: Sequence[tuple[float, float]], *, ratio: bool) -> Change | None:
+    """The change of a figure from turn to turn; None if they are too few, or a ratio of them is none.
 
     Args:
-        canary: The figure over all requests.
-        stable: Likewise.
-        turns: The figure of both, turn by turn.
+        turns: The figure of canary and stable, turn by turn in their order.
         ratio: Whether the ratio is asked for, rather than the drop.
     """
     if len(turns) < LEAST_TURNS:
         return None
-    if ratio and min(canary, stable, *(min(turn) for turn in turns)) <= 0:
+    if ratio and min(min(turn) for turn in turns) <= 0:
         return None
-    value = canary / stable if ratio else stable - canary
-    centre = math.log(value) if ratio else value
     found = [math.log(ours / theirs) if ratio else theirs - ours for ours, theirs in turns]
-    spread = math.sqrt(math.fsum((one - centre) ** 2 for one in found) / (len(found) - 1))
-    return Change(value, spread, len(found), ratio)
+    centre = fmean(found)
+    together = _correlation(found)
+    spread = stdev(found) * math.sqrt((1 + together) / (1 - together))
+    return Change(math.exp(centre) if ratio else centre, spread, len(found), ratio)
+
+
+def _correlation(found: Sequence[float]) -> float:
+    """How much each turn is like the one before, 0 to 0.8; an estimate from few turns is low by one in their number."""
+    centre = fmean(found)
+    away = [one - centre for one in found]
+    square = math.fsum(one * one for one in away)
+    if square == 0:
+        return 0.0
+    lagged = math.fsum(one * following for one, following in pairwise(away)) / square
+    return min(MOST_CORRELATION, max(0.0, lagged + 1 / len(found)))
