@@ -10,7 +10,7 @@ import platform
 import sys
 from pathlib import Path
 
-BENCHES = ("hashing", "downloading", "load_client", "rollout", "executors", "definitions", "sensors")
+BENCHES = ("hashing", "downloading", "load_client", "rollout", "executors", "definitions", "sensors", "verdicts")
 
 
 def main() -> None:
