@@ -242,7 +242,10 @@ def quality_rows(rollouts: int) -> list[Row]:
         if margin < WORSE:
             truths[f"{WORSE * 100:g} points worse"] = (WORSE, "Passed")
         for truth, (drop, wrong) in truths.items():
-            found = [quality(quality_rules(margin), Answers(base, changed, cases, drop), rollouts) for base in BASES]
+            found = [
+                quality(quality_rules(margin), Answers(base, changed, cases, drop), rollouts, SEED + index)
+                for index, base in enumerate(BASES)
+            ]
             mean = {value: sum(one[value] for one in found) / len(found) for value in found[0]}
             rows.append(
                 (f"{cases} cases, {changed * 100:g}% change, margin {margin * 100:g} points", truth, mean, wrong)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmops.catalog.spec import Evaluation, Gate
-from llmops.evaluation.gates import decide
+from llmops.evaluation.gates import decide, undecided
 from llmops.evaluation.measurements import Measurements
 from llmops.evaluation.statistics import summary
 
@@ -316,3 +316,92 @@ def test_a_faster_canary_is_never_judged_worse(
 def test_verdict_survives_json(gates: list[dict[str, Any]]) -> None:
     verdict = decide(evaluation(*gates), quality(right(9, 12)), quality(right(10, 12)))
     assert type(verdict).model_validate_json(verdict.model_dump_json()) == verdict
+
+
+def test_dry_gates_are_told_of_and_decide_nothing() -> None:
+    stable = quality(right(200, 200))
+    rules = evaluation(
+        {"metric": "q/score", "max_drop": 0.05},
+        {"metric": "q/score", "min": 1.1, "dry": True},
+        {"metric": "q/tokens", "max": 1, "dry": True},
+    )
+    verdict = decide(rules, stable, stable)
+    assert verdict.value == "Passed"
+    assert verdict.reason.endswith("2 gates held, 1 dry gate would have failed")
+    assert [(gate.outcome, gate.dry) for gate in verdict.gates[:3]] == [
+        ("Passed", False), ("Failed", True), ("Inconclusive", True),
+    ]  # fmt: skip
+    worse = decide(rules, quality(right(150, 200)), stable)
+    assert worse.value == "Failed"
+    assert worse.reason.endswith("p=8.9e-16, 1 dry gate would have failed")
+
+
+def test_a_dry_error_ceiling_leaves_the_implied_one_in_force() -> None:
+    patient = evaluation({"metric": "q/error_rate", "max": 0.5, "dry": True})
+    assert decide(patient, quality(right(90, 90), errors=0.3), None).value == "Failed"
+
+
+def in_turns(times: list[float], **figures: float) -> Measurements:
+    """What a load profile named chat gives of an engine that took turns, one time for each."""
+    return load(times, **figures).model_copy(update={"turns": {"chat": {"p95_ttft_ms": tuple(times)}}})
+
+
+def test_latency_is_compared_turn_by_turn() -> None:
+    stable = in_turns([100.0, 300.0, 120.0, 90.0, 200.0, 110.0, 400.0, 100.0])
+    times = [float(time or 0) for time in stable.turns["chat"]["p95_ttft_ms"]]
+    noise = [1.02, 0.97, 1.05, 0.96, 1.01, 0.99, 1.03, 0.98]
+    equal = in_turns([time * factor for time, factor in zip(times, noise, strict=True)])
+    assert decide(RATIO, equal, stable).value == "Passed"
+    slower = in_turns([time * factor * 1.8 for time, factor in zip(times, noise, strict=True)])
+    verdict = decide(RATIO, slower, stable)
+    assert verdict.value == "Failed"
+    assert "1.80x over 8 turns, limit 1.5x, at least" in verdict.reason
+    near = in_turns([time * factor * 1.5 for time, factor in zip(times, noise, strict=True)])
+    verdict = decide(RATIO, near, stable)
+    assert verdict.value == "Inconclusive"
+    assert undecided(RATIO, near, stable, "chat")
+    assert not undecided(RATIO, near, stable, "other")
+    assert not undecided(RATIO, slower, stable, "chat")
+    assert not undecided(RATIO, equal, stable, "chat")
+
+
+def test_too_few_turns_are_open() -> None:
+    few = in_turns([100.0, 110.0, 90.0])
+    verdict = decide(RATIO, few, few)
+    assert verdict.value == "Inconclusive"
+    assert "too few turns in which both have it (3): at least 4 would do" in verdict.reason
+    assert undecided(RATIO, few, few, "chat")
+
+
+@settings(max_examples=100, deadline=None)
+@given(SCORES, st.randoms(), st.floats(0, 0.4), st.floats(0, 0.4))
+def test_a_wider_margin_is_never_harder_to_pass(
+    stable: list[float], chooser: random.Random, margin: float, more: float
+) -> None:
+    canary = quality([score if chooser.random() < 0.9 else 1 - score for score in stable])
+    strict, wide = (
+        decide(evaluation({"metric": "q/score", "max_drop": limit}), canary, quality(stable)).value
+        for limit in (margin, margin + more)
+    )
+    assert RANK[strict] <= RANK[wide]
+
+
+@settings(max_examples=100, deadline=None)
+@given(SCORES, GATES, GATES, st.randoms())
+def test_a_dry_gate_never_matters(
+    stable: list[float], gates: list[dict[str, Any]], dry: list[dict[str, Any]], chooser: random.Random
+) -> None:
+    canary = quality([score if chooser.random() < 0.8 else 1 - score for score in stable])
+    without = decide(evaluation(*gates), canary, quality(stable))
+    with_dry = decide(evaluation(*gates, *({**gate, "dry": True} for gate in dry)), canary, quality(stable))
+    assert with_dry.value == without.value
+    assert [gate for gate in with_dry.gates if not gate.dry] == list(without.gates)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 200), st.integers(1, 30), GATES)
+def test_missing_answers_never_help(cases: int, missing: int, gates: list[dict[str, Any]]) -> None:
+    whole, stable = quality(right(cases, cases + missing)), quality(right(cases, cases + missing))
+    part = quality(right(cases, cases), of=cases + missing)
+    if decide(evaluation(*gates), whole, stable).value != "Passed":
+        assert decide(evaluation(*gates), part, stable).value != "Passed"

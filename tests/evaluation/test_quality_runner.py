@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from aiohttp import web
 
-from llmops.errors import MeasurementFailed
+from llmops.errors import BadInput, MeasurementFailed
 from llmops.evaluation.endpoint import Endpoint
 from llmops.evaluation.runner import ATTEMPTS, IN_A_ROW, run_quality
 from llmops.evaluation.suites import Suite
@@ -163,3 +163,30 @@ def test_answer_that_is_no_completion_is_the_engines(engine: Engine, endpoint: E
         result = run_quality(endpoint, suite(1), 1)
         assert result.errors.total() == 1, text
         assert not result.scores
+
+
+def test_a_case_that_is_asked_several_times_has_the_mean_score_and_its_worst_answer(
+    engine: Engine, endpoint: Endpoint
+) -> None:
+    engine.answers = lambda prompt: solve(prompt) if len(engine.asked) % 3 else "no idea"
+    result = run_quality(endpoint, suite(4, sampling={"seed": 7}), 1, repeats=3)
+    assert list(result.scores.values()) == pytest.approx([2 / 3] * 4)
+    assert {answer.text for answer in result.answers} == {"no idea"}
+    assert [asked["seed"] for asked in engine.asked] == [7, 8, 9] * 4
+    assert result.figures()["cases"] == 4
+
+
+def test_a_case_that_is_not_answered_each_time_has_no_score(engine: Engine, endpoint: Endpoint) -> None:
+    engine.answers, engine.reply = solve, failing(400, lambda number: number == 2)
+    result = run_quality(endpoint, suite(3), 1, repeats=2)
+    assert len(result.scores) == 2
+    assert result.errors.total() == 1
+
+
+def test_a_suite_that_throws_dice_has_to_be_asked_more_than_once(engine: Engine, endpoint: Endpoint) -> None:
+    engine.answers = solve
+    warm = suite(2, sampling={"temperature": 0.7, "seed": 7})
+    with pytest.raises(BadInput, match=r"sums samples at temperature 0\.7 and asks each case once"):
+        run_quality(endpoint, warm, 1)
+    assert len(run_quality(endpoint, warm, 1, repeats=2).scores) == 2
+    assert engine.asked[0]["temperature"] == 0.7
