@@ -16,5 +16,5 @@ class Strict(BaseModel):
 class SecretKey(Strict):
     """One key of a Secret in the serving namespace."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$")]
-    key: Annotated[str, Field(pattern=r"^[-._a-zA-Z0-9]+$")]
+    name: Annotated[str, Field(pattern=r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$", description="Of the Secret.")]
+    key: Annotated[str, Field(pattern=r"^[-._a-zA-Z0-9]+$", description="Of its data.")]

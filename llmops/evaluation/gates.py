@@ -248,7 +248,7 @@ class _Judge:
             if change is None:
                 note = f"{now}; too few turns in which both have it ({len(turns)}): at least {LEAST_TURNS} would do"
                 return self._say("Inconclusive", note, value)
-            return self._turned(change, f"{now}, {self._told(change.value, ratio)} over {change.turns} turns")
+            return self._turned(change, f"{now}, {self._told(change.value, ratio, f' over {change.turns} turns')}")
         words = f"{now}, {self._told(value, ratio)}"
         statistic, _, kind = self._figure.removesuffix("_ms").partition("_")
         if ratio and kind in LATENCIES:
@@ -256,8 +256,10 @@ class _Judge:
         # Nothing is known of how it varies: a limit that is wide enough has to allow for that.
         return self._say("Passed" if value <= self._limit else "Failed", words, value)
 
-    def _told(self, value: float, ratio: bool) -> str:
-        return f"{value:.2f}x, limit {self._limit:g}x" if ratio else f"a drop of {value:.4g}, margin {self._limit:g}"
+    def _told(self, value: float, ratio: bool, over: str = "") -> str:
+        if ratio:
+            return f"{value:.2f}x{over}, limit {self._limit:g}x"
+        return f"a drop of {value:.4g}{over}, margin {self._limit:g}"
 
     def _turned(self, change: Change, words: str) -> GateResult:
         low, high = change.bounds(self._looks.accept, self._looks.reject)
