@@ -117,7 +117,7 @@ class InCluster:
         content = order.model_dump_json()
         # A stage that gives an order again wants it measured again.
         self._given[content] += 1
-        mark = hashlib.sha256(f"{run} {self._given[content]} {content}".encode()).hexdigest()[:10]
+        mark = hashlib.sha256(f"{run} {self._image} {self._given[content]} {content}".encode()).hexdigest()[:10]
         keys: dict[str, SecretKey] = {
             variable: target.release.access.api_key
             for variable, target in zip(KEY_VARIABLES, targets, strict=False)

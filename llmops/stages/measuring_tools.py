@@ -20,6 +20,8 @@ class ByImage:
     def __init__(self, current: Current, first: Measuring) -> None:
         self._current = current
         self._first = first
+        # Kept, as each of them knows what it was asked before: what is asked for again is measured again.
+        self._jobs: dict[str, InCluster] = {}
 
     def prove(self, target: Target, *, timeout: float) -> str:
         """See `Measuring`."""
@@ -63,7 +65,12 @@ class ByImage:
             by_image.setdefault(place, []).append(suite)
         for image, part in by_image.items():
             if part or len(by_image) == 1:
-                yield (self._first if image is None else InCluster(self._current, image)), part
+                yield (self._first if image is None else self._job(image)), part
+
+    def _job(self, image: str) -> InCluster:
+        if image not in self._jobs:
+            self._jobs[image] = InCluster(self._current, image)
+        return self._jobs[image]
 
 
 def _stopped(measured: Measurements, suites: Suites) -> bool:
