@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -74,7 +75,7 @@ def test_a_changed_suite_counts_after_the_next_load(serving: World) -> None:
 @pytest.mark.parametrize(
     "change", [{"description": "Other words."}, {"automation": {"timezone": "Europe/Berlin"}}], ids=str
 )
-def test_words_and_times_are_no_change(serving: World, change: dict[str, object]) -> None:
+def test_words_and_times_are_no_change(serving: World, change: dict[str, Any]) -> None:
     serving.declare(**change)
     assert serving.tick(SENSOR).reason == "nothing new"
 

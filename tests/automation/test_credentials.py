@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import logging
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -90,17 +89,12 @@ def test_any_text_is_read_or_refused(text: str, auth: str) -> None:
             continue
 
 
-def give_secret(world: World, name: str = "regcred", **auths: dict[str, Any]) -> None:
-    """Create the Secret, or replace it."""
-    value = encoded(json.dumps({"auths": auths}))
-    secret = {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": {"name": name},
-        "type": "kubernetes.io/dockerconfigjson",
-    }
-    world.cluster.apply({**secret, "data": {".dockerconfigjson": value}})
-    world.reload(registry_secret=name)
+def give_secret(world: World, entry: dict[str, str]) -> None:
+    """Create the Secret, with this entry for ghcr.io."""
+    value = encoded(json.dumps({"auths": {"ghcr.io": entry}}))
+    secret = {"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/dockerconfigjson"}
+    world.cluster.apply({**secret, "metadata": {"name": "regcred"}, "data": {".dockerconfigjson": value}})
+    world.reload(registry_secret="regcred")
 
 
 @pytest.fixture
