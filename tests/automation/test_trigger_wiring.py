@@ -40,7 +40,8 @@ def test_dagster_takes_what_a_trigger_asks_for(loaded: dg.Definitions, world: Wo
     repository = loaded.get_repository_def()
     with dg.build_sensor_context(instance=world.instance, repository_def=repository) as context:
         data = repository.get_sensor_def("catalog_changes").evaluate_tick(context)
-    (request,) = data.run_requests or ()
+    assert data.run_requests is not None
+    (request,) = data.run_requests
     assert (request.partition_key, request.tags["dagster/partition"]) == ("tiny", "tiny")
     assert request.tags["llmops.dev/requested-by"] == "sensor catalog_changes: models/tiny.yaml is new"
     job = loaded.resolve_job_def(JOB)
