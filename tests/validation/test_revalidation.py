@@ -5,6 +5,7 @@ Slow, all of it: each test is a rollout and one or more validations.
 
 from __future__ import annotations
 
+import datetime
 import json
 import time
 from pathlib import Path
@@ -12,8 +13,10 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.schedule_definition import ScheduleExecutionData
 
 from llmops import names
+from llmops.automation.revalidation import revalidation_schedules
 from llmops.cli.exits import Exit
 from llmops.cli.rollouts import Revalidated, run_revalidation
 from llmops.cluster.lease import RolloutLease
@@ -22,7 +25,9 @@ from llmops.definitions import defs
 from llmops.releases.outbox import Alert, Outbox
 from llmops.releases.validations import CHECKS, CheckName, CheckResult, Validations
 from llmops.sandbox.images import normalise
-from llmops.stages.validation.assets import JOB, validation_key
+from llmops.stages.status import model_status
+from llmops.stages.trial import REQUESTED_BY_TAG
+from llmops.stages.validation.assets import JOB, revalidation_job, validation_assets, validation_key
 from tests.stages.traffic import traffic
 from tests.stages.world import Model
 from tests.validation.editing import autoscale, edit, scale
@@ -98,6 +103,9 @@ def test_a_flipped_bit_is_found_named_and_fetched_again_while_the_engine_goes_on
         assert checked(after, "weights").value == "Passed"
     users.assert_whole()
     assert restarts(model) == [0]
+    status = model_status(model.platform, model.name)
+    assert status.validated is not None
+    assert status.validated.endswith("UTC weights Passed, figures Passed, drift Passed")
     kept = Validations(model.cluster).last(model.name)
     assert kept == after.validation
     assert kept is not None
@@ -149,6 +157,9 @@ def test_an_autoscaler_sets_the_replicas_and_a_rollout_keeps_a_validation_off(mo
     found = revalidate(model)
     assert checked(found, "drift").value == "Passed", found.line
     assert f"HorizontalPodAutoscaler {model.name}" in checked(found, "drift").line
+    [asked] = list(tick(model).run_requests or [])
+    assert asked.asset_selection == [validation_key(model.name)]
+    assert asked.tags[REQUESTED_BY_TAG] == "schedule revalidation_0_3_x_x_x_UTC"
     model.cluster.delete("HorizontalPodAutoscaler", model.name)
 
     with RolloutLease(model.cluster, model.name, "another-run"):
@@ -159,7 +170,23 @@ def test_an_autoscaler_sets_the_replicas_and_a_rollout_keeps_a_validation_off(mo
     assert Validations(model.cluster).last(model.name) == found.validation
 
 
+def tick(model: Model) -> ScheduleExecutionData:
+    """A tick of the only schedule of the model's catalog, as Dagster's daemon makes it."""
+    catalog = model.platform.catalog
+    (schedule,) = revalidation_schedules(catalog, revalidation_job(validation_assets(catalog)))
+    at = datetime.datetime(2026, 11, 25, 3, tzinfo=datetime.UTC)
+    with (
+        dg.instance_for_test() as instance,
+        dg.build_schedule_context(
+            instance=instance, scheduled_execution_time=at, resources={"platform": model.platform}
+        ) as context,
+    ):
+        return schedule.evaluate_tick(context)
+
+
 def test_what_serves_nothing_is_skipped(model: Model) -> None:
+    asked = tick(model)
+    assert (asked.run_requests, asked.skip_message) == ([], f"nothing serves yet of {model.name}")
     found = revalidate(model)
     assert (found.code, found.validation) == (Exit.DONE, None)
     assert "nothing serves yet" in found.line
