@@ -311,8 +311,8 @@ def refusal(record: Record) -> dg.Failure:
     """What is said of a release that was rejected before and is asked for again."""
     return dg.Failure(
         description=f"{record.model} {record.release} ({record.image.partition('@')[0]}) was rejected on "
-        f"{record.finished:%Y-%m-%d %H:%M} UTC at {record.stage}: {record.reason} It is tried again when a pin or a "
-        "gate changes, or with --retry; --engine-version takes another version.",
+        f"{record.finished:%Y-%m-%d %H:%M} UTC at {record.stage}: {record.reason} --engine-version takes another "
+        "version; this one is tried again when a pin or a gate changes, or with --retry.",
         metadata={"release": record.release, "verdict": record.verdict, "reason": record.reason},
         allow_retries=False,
     )
