@@ -6,7 +6,6 @@ import datetime as dt
 import logging
 import threading
 import time
-from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -44,7 +43,6 @@ class RolloutLease:
         release: Release that is rolled out, for people who look at the lease.
         duration: Seconds without a renewal after which it runs out.
         renew_every: Seconds between renewals.
-        on_lost: Called once, in the renewing thread, when the lease is lost.
         ended: A holder that is known to have ended: what is left of its time is not waited for. It is looked at all
             the same for as long as one who lives takes to renew.
     """
@@ -58,7 +56,6 @@ class RolloutLease:
         release: str = "",
         duration: float = 15,
         renew_every: float = 5,
-        on_lost: Callable[[], None] | None = None,
         ended: str | None = None,
     ) -> None:
         self._cluster = cluster
@@ -70,7 +67,6 @@ class RolloutLease:
         self._release = release
         self._duration = duration
         self._renew_every = renew_every
-        self._on_lost = on_lost
         self._ended = ended
         self._valid_until = 0.0
         self._taken_away = False
@@ -102,8 +98,14 @@ class RolloutLease:
         self._thread.start()
 
     def lost(self) -> bool:
-        """Whether somebody else may hold the lease by now: then nothing more may be changed in the cluster."""
-        return self._taken_away or time.monotonic() > self._valid_until
+        """Whether somebody else may hold the lease by now: then nothing more may be changed in the cluster.
+
+        One that has run out because the API server was away is not lost by that: nobody could take it meanwhile. It is
+        renewed here, and goes on, unless somebody else was faster.
+        """
+        if self._taken_away or not self._valid_until:
+            return True
+        return time.monotonic() > self._valid_until and not self._reclaim()
 
     def stop(self, *, give_up: bool) -> None:
         """End the renewals.
@@ -157,21 +159,38 @@ class RolloutLease:
             raise self._refused(current)
         self._succeed(self._cluster, current)
 
-    def _renew_once(self) -> bool:
+    def _reclaim(self) -> bool:
+        """Renew a lease that has run out, as patiently as any other call; False if it is not known to be ours."""
+        while True:
+            try:
+                if self._renew_once(self._cluster):
+                    return True
+            except (AlreadyExists, Conflict):
+                continue
+            except LlmopsError as error:
+                _log.warning("The lease of %s has run out, and whose it is now is not known: %s", self._model, error)
+                return False
+            self._taken_away = True
+            return False
+
+    def _renew_once(self, cluster: Cluster) -> bool:
         """Renew the lease; False if another holder has it, who is never pushed out here, dead or alive."""
-        current = self._brief.get("Lease", self.name)
-        if current is None:
+        started = time.monotonic()
+        ran_out = started > self._valid_until
+        current = cluster.get("Lease", self.name)
+        holder = _spec(current).get("holderIdentity") if current is not None else None
+        if current is not None and holder == self._holder:
+            self._change(cluster, current, self._renewal())
+        elif holder or ran_out:
+            # Free after it had run out: somebody may have had it, and have changed what this holder goes by.
+            return False
+        elif current is None:
             self._create()
-            return True
-        holder = _spec(current).get("holderIdentity")
-        if holder == self._holder:
-            self._change(self._brief, current, self._renewal())
-            return True
-        if not holder:
+        else:
             # Another process of this holder gave it up although this one still works.
-            self._succeed(self._brief, current)
-            return True
-        return False
+            self._succeed(cluster, current)
+        self._valid_until = started + self._duration
+        return True
 
     def _is_renewed(self, current: Object) -> bool:
         """Whether a lease that has run out by our clock is renewed all the same."""
@@ -229,27 +248,22 @@ class RolloutLease:
         cluster.patch("Lease", self.name, {"metadata": meta, "spec": spec})
 
     def _renew(self) -> None:
-        """Run in a thread: renew until stopped, lost or taken."""
+        """Run in a thread: renew until stopped, or until somebody else has it."""
         pause = self._renew_every
-        while not self._stopped.wait(min(pause, max(0.0, self._valid_until - time.monotonic()))):
-            started = time.monotonic()
+        while not self._stopped.wait(pause):
             try:
-                if self.lost() or not self._renew_once():
+                if not self._renew_once(self._brief):
                     break
+                pause = self._renew_every
             except (AlreadyExists, Conflict):
                 pause = 0.0
             except LlmopsError as error:
                 _log.warning("The lease of %s is not renewed: %s", self._model, error)
                 pause = RETRY_SECONDS
-            else:
-                self._valid_until = started + self._duration
-                pause = self._renew_every
         else:
             return
         _log.warning("The lease of %s is lost", self._model)
         self._taken_away = True
-        if self._on_lost is not None:
-            self._on_lost()
 
 
 def holders(cluster: Cluster) -> dict[str, str]:
