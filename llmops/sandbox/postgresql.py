@@ -10,6 +10,7 @@ import argparse
 import ctypes
 import fcntl
 import os
+import re
 import shutil
 import signal
 import struct
@@ -23,7 +24,8 @@ from llmops.errors import BadInput, ClusterCannot
 from llmops.sandbox.binaries import cache_folder
 
 PROGRAM = ("{python}", "-m", "llmops.sandbox.postgresql", "--host", "{pod_ip}")
-PACKAGES = ("postgresql-15", "postgresql-client-15", "libpq5")
+PACKAGE = "postgresql"
+_URI = re.compile(r"^'\S+' (\S+?)_\S+\.deb ", re.MULTILINE)
 VERSIONED = "usr/lib/postgresql"
 # PostgreSQL refuses to be root; any other user will do, and nobody is everywhere.
 USER = 65534
@@ -143,7 +145,9 @@ def _unpack(folder: Path) -> None:
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         unpacked = Path(scratch) / "unpacked"
         try:
-            subprocess.run(["apt-get", "download", *PACKAGES], cwd=scratch, check=True, capture_output=True, text=True)
+            subprocess.run(
+                ["apt-get", "download", *_missing_packages()], cwd=scratch, check=True, capture_output=True, text=True
+            )
             for package in Path(scratch).glob("*.deb"):
                 subprocess.run(["dpkg-deb", "-x", package, unpacked], check=True, capture_output=True, text=True)
         except (OSError, subprocess.CalledProcessError) as error:
@@ -153,6 +157,13 @@ def _unpack(folder: Path) -> None:
                 remedy="Install PostgreSQL, so that `postgres` and `initdb` are on PATH.",
             ) from error
         unpacked.rename(folder)
+
+
+def _missing_packages() -> list[str]:
+    """The package and what it depends on, as far as this machine lacks it."""
+    asked = ["apt-get", "install", "--print-uris", "--yes", "--no-install-recommends", "--quiet=2", PACKAGE]
+    uris = subprocess.run(asked, check=True, capture_output=True, text=True).stdout
+    return sorted({match[1] for match in _URI.finditer(uris)})
 
 
 def _version(path: Path) -> int:
