@@ -162,7 +162,11 @@ def _unpack(folder: Path) -> None:
 def _missing_packages() -> list[str]:
     """The package and what it depends on, as far as this machine lacks it."""
     asked = ["apt-get", "install", "--print-uris", "--yes", "--no-install-recommends", "--quiet=2", PACKAGE]
-    uris = subprocess.run(asked, check=True, capture_output=True, text=True).stdout
+    return package_names(subprocess.run(asked, check=True, capture_output=True, text=True).stdout)
+
+
+def package_names(uris: str) -> list[str]:
+    """Names of the packages that `apt-get --print-uris` lists."""
     return sorted({match[1] for match in _URI.finditer(uris)})
 
 
