@@ -6,6 +6,7 @@ Slow, all of it: four Dagster processes start, and one more for each run. The te
 from __future__ import annotations
 
 import time
+import urllib.request
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -109,10 +110,21 @@ def test_a_run_that_is_terminated_in_the_ui_cleans_up(installed: Installed) -> N
     assert installed.cluster.get("Job", f"dagster-run-{run.id}") is None
 
 
+def test_metrics_and_reports_are_served(installed: Installed) -> None:
+    service = installed.cluster.get("Service", "service")
+    assert service is not None
+    url = f"http://{service['spec']['clusterIP']}:8080"
+    model = installed.model.name
+    with urllib.request.urlopen(f"{url}/metrics", timeout=30) as answer:
+        assert model in answer.read().decode()
+    with urllib.request.urlopen(f"{url}/reports/{model}/{installed.model.serving()}", timeout=30) as answer:
+        assert model in answer.read().decode()
+
+
 def test_the_daemon_and_the_code_location_lack_no_right(installed: Installed) -> None:
     """All that was asked for up to here, by sensors, launcher and webserver, was allowed."""
     log = ControlPlane(installed.sandbox.folder, find_or_build()).audit_log
-    for account in ("llmops", "dagster"):
+    for account in ("llmops", "dagster", "llmops-service"):
         found = entries(log, f"system:serviceaccount:llmops:{account}")
         assert found
         refused = [
@@ -126,4 +138,8 @@ def test_the_daemon_and_the_code_location_lack_no_right(installed: Installed) ->
         (each.verb, each.group, each.resource) for each in asked
     }
     # What is asked for of a run that died.
+    served = requests(log, "system:serviceaccount:llmops:llmops-service")
+    assert {(rule.verb, rule.group, rule.resource) for rule in rules("service.yaml")} == {
+        (each.verb, each.group, each.resource) for each in served
+    }
     assert unused <= {("list", "batch", "jobs"), ("get", "", "pods/log"), ("list", "", "events")}

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from llmops import names
 from llmops.automation.alerts.delivery import deliver
 from llmops.automation.reaper import reap_all
 from llmops.cli.exits import Exit
@@ -132,6 +133,12 @@ def do_everything(model: Model, sandbox: Sandbox) -> None:
             put_faults(sandbox, [])
         ended = model.rollout(revision=commit)
         assert ended.code == Exit.DONE, ended.line
+
+    # The lease of a run that died is there, and is watched before it is taken over.
+    admin = Cluster.connect(load_settings(sandbox.settings_file))
+    (lease,) = admin.list("Lease", labels={names.MODEL_LABEL: model.name})
+    dead = {"holderIdentity": "a-dead-run", "renewTime": "2026-01-01T00:00:00.000000Z", "leaseDurationSeconds": 15}
+    admin.patch("Lease", lease["metadata"]["name"], {"spec": dead})
 
     # With measurements; then back, and a look at what serves.
     judged = {"suites": ["sums"], "gates": [{"metric": "sums/score", "min": 0.5}]}
