@@ -266,16 +266,16 @@ class Evaluation(Strict):
     gates: tuple[Gate, ...] = Field(default=(), description="All of them have to hold.")
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = Field(
         default=0.95,
-        description="Of relative gates: how rarely they may pass a release that is beyond a limit, or reject an equal one.",
+        description="Of relative gates: how rarely they pass a release beyond a limit, or reject an equal one.",
     )
     concurrency: Annotated[int, Field(ge=1)] = Field(default=8, description="Requests at once of the quality suites.")
     repeats: Annotated[int, Field(ge=1, le=100)] = Field(
         default=1,
-        description="Times that each case is asked; its score is their mean. A suite with a temperature above 0 needs 2.",
+        description="Times that each case is asked; its score is their mean. A temperature above 0 needs 2.",
     )
     max_rounds: Annotated[int, Field(ge=1, le=20)] = Field(
         default=4,
-        description="Times at most that a load profile is run on canary and stable while a relative gate on it is open.",
+        description="Times at most that a load profile is run on canary and stable while a gate on it is open.",
     )
 
 

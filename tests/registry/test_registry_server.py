@@ -63,9 +63,7 @@ def test_pages_are_in_lexical_order(server: RegistryServer, token: dict[str, str
     assert (last.json()["tags"], "Link" in last.headers) == (expected[-1:], False)
 
 
-def test_an_unchanged_page_is_not_sent_again(
-    server: RegistryServer, token: dict[str, str], images: ImageStore
-) -> None:
+def test_an_unchanged_page_is_not_sent_again(server: RegistryServer, token: dict[str, str], images: ImageStore) -> None:
     url = f"{server.url}{BASE}/tags/list"
     etag = httpx2.get(url, headers=token).headers["ETag"]
     tail = {"last": "v0.33.0"}

@@ -33,7 +33,7 @@ def spec(**changes: Any) -> ModelSpec:
     return ModelSpec.model_validate(content | changes)
 
 
-def pin(hub: Hub, registry: RegistryClient, **options: str) -> Release:
+def pin(hub: Hub, registry: RegistryClient, **options: Any) -> Release:
     return resolve(spec(), hub=hub, registry=registry, suites=SUITES, **options)
 
 
