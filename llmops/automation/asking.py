@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import dagster as dg
 from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
-from dagster._core.storage.tags import PARTITION_NAME_TAG
+from dagster._core.storage.tags import PARTITION_NAME_TAG, RUN_KEY_TAG
 
 from llmops import names
 from llmops.automation.choosing import Wish
@@ -170,9 +170,17 @@ class Asking:
 
     def _without_verdict(self, found: Round, ask: Ask, wish: Wish, spec: ModelSpec, standing: Standing) -> Ask:
         """After a run that ended and decided nothing: a pause, or an end of asking."""
+        status = self._status(run_key(self.sensor, spec, wish, ask))
+        if status is dg.DagsterRunStatus.CANCELED:
+            # Somebody's decision. They were told so when they made it.
+            found.notes.append(f"{spec.name}: {wish.what} was cancelled; to ask again: llmops rollout {spec.name}")
+            return ask.model_copy(update={"under_way": False, "left": True})
         if ask.asked <= len(PAUSES_SECONDS):
-            pause = PAUSES_SECONDS[ask.asked - 1]
-            found.notes.append(f"{spec.name}: {wish.what} came to no verdict and is asked for again in {pause:.0f} s")
+            # A run that was killed says nothing of what would come of it, the first time.
+            killed = ask.asked == 1 and status is dg.DagsterRunStatus.FAILURE and _is_open(standing)
+            pause = 0.0 if killed else PAUSES_SECONDS[ask.asked - 1]
+            how = "died" if killed else "came to no verdict"
+            found.notes.append(f"{spec.name}: {wish.what} {how} and is asked for again in {pause:.0f} s")
             return ask.model_copy(update={"under_way": False, "not_before": self.now + pause})
         line = (
             f"{spec.name}: {wish.what} was asked for {ask.asked} times by sensor {self.sensor} and came to no verdict; "
@@ -192,6 +200,11 @@ class Asking:
         )
         return ask.model_copy(update={"under_way": False, "left": True})
 
+    def _status(self, key: str) -> dg.DagsterRunStatus | None:
+        """How the run that was asked for by a key stands; None if this Dagster does not know it."""
+        runs = self.instance.get_runs(dg.RunsFilter(job_name=JOB, tags={RUN_KEY_TAG: key}), limit=1)
+        return runs[0].status if runs else None
+
     def _request(self, found: Round, specs: Mapping[str, ModelSpec], wishes: Mapping[str, Wish]) -> None:
         try:
             # Whoever rolls a model out without this Dagster has its lease.
@@ -210,6 +223,17 @@ class Asking:
                 found.notes.append(f"{model}: follows with the next tick")
 
 
+def run_key(sensor: str, spec: ModelSpec, wish: Wish, ask: Ask) -> str:
+    """The key of the run that was asked for: another one for each attempt."""
+    return f"{sensor} {spec.name} {wish.key} {ask.since:.0f} {ask.asked}"
+
+
+def _is_open(standing: Standing) -> bool:
+    """Whether the last trial has no end yet, or had one because its run was gone."""
+    end = standing.decided.get(standing.state.candidate or "")
+    return end is None or end.cause == "died"
+
+
 def run_request(sensor: str, spec: ModelSpec, wish: Wish, ask: Ask) -> dg.RunRequest:
     """The run of the rollout job that a wish asks for.
 
@@ -220,7 +244,7 @@ def run_request(sensor: str, spec: ModelSpec, wish: Wish, ask: Ask) -> dg.RunReq
     if spec.gpu.count:
         tags[GPU_POOL_TAG] = spec.gpu.product or ANY_GPU
     return dg.RunRequest(
-        run_key=f"{sensor} {spec.name} {wish.key} {ask.since:.0f} {ask.asked}",
+        run_key=run_key(sensor, spec, wish, ask),
         partition_key=spec.name,
         run_config={"ops": {"release": {"config": config}}},
         tags=tags,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, Field
 
@@ -18,9 +18,8 @@ from llmops.cluster.client import Cluster
 from llmops.cluster.problems import AlreadyExists, NotFound
 from llmops.errors import BadInput
 from llmops.releases.release import Release
-from llmops.releases.standing import State, VerdictValue, ending, forgetting, reopening
+from llmops.releases.standing import Cause, Decided, State, VerdictValue, ending, forgetting, reopening
 
-Cause = Literal["judged", "cancelled", "died"]
 OutcomeT = TypeVar("OutcomeT", bound=BaseModel)
 
 STAGES = ("release", "weights", "checksum", "canary", "evaluation", "promotion")
@@ -148,7 +147,8 @@ class Records:
             record.release,
             {VERDICT_KEY: record.model_dump_json(), OPEN_KEY: None},
         )
-        self.update_state(record.model, **ending(record.release, record.verdict, record.stage))
+        end = Decided(verdict=record.verdict, stage=record.stage, cause=record.cause)
+        self.update_state(record.model, **ending(record.release, end))
 
     def open_trial(self, model: str, release: str, trial: OpenTrial) -> None:
         """Note that a stage of a run has taken the release's trial up."""

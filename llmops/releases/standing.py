@@ -19,6 +19,7 @@ from llmops.cluster.client import Cluster
 from llmops.releases.release import Release
 
 VerdictValue = Literal["Passed", "Failed", "Inconclusive"]
+Cause = Literal["judged", "cancelled", "died"]
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 DECLARED_KEY = "declared"
@@ -69,10 +70,11 @@ class Tried(Strict):
 
 
 class Decided(Strict):
-    """How a trial ended, and at which stage."""
+    """How a trial ended, at which stage, and whether by a decision on the release."""
 
     verdict: VerdictValue
     stage: str
+    cause: Cause = "judged"
 
 
 class Standing(Strict):
@@ -167,9 +169,9 @@ def opening(release: Release, spec: ModelSpec) -> dict[str, str | None]:
     return {TRIED_PREFIX + release.id: tried.model_dump_json(), DECLARED_KEY: declaration(spec, suites)}
 
 
-def ending(release: str, verdict: VerdictValue, stage: str) -> dict[str, str | None]:
+def ending(release: str, end: Decided) -> dict[str, str | None]:
     """What the state's ConfigMap gets when a trial has ended."""
-    return {VERDICT_PREFIX + release: Decided(verdict=verdict, stage=stage).model_dump_json()}
+    return {VERDICT_PREFIX + release: end.model_dump_json()}
 
 
 def reopening(release: str) -> dict[str, str | None]:

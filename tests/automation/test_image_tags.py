@@ -176,6 +176,29 @@ def test_a_run_without_a_verdict_is_asked_for_again_with_growing_pauses(serving:
     assert listed(serving) == "v0.33.1"
 
 
+def test_a_run_that_died_is_asked_for_again_at_once_and_then_with_pauses(serving: World) -> None:
+    serving.push("v0.33.0")
+    tick = asked(serving)
+    for pause in (0, 900):
+        serving.roll_out(verdict=None, asked=tick.config("tiny"))
+        serving.end_run(status=dg.DagsterRunStatus.FAILURE)
+        assert f"is asked for again in {pause} s" in serving.tick().reason
+        tick = serving.tick()
+        assert bool(tick.requests) == (pause == 0)
+
+
+def test_a_run_that_somebody_cancelled_is_not_asked_for_again(serving: World) -> None:
+    serving.push("v0.33.0")
+    tick = asked(serving)
+    serving.roll_out(verdict=None, asked=tick.config("tiny"))
+    serving.end_run(status=dg.DagsterRunStatus.CANCELED)
+    assert "was cancelled; to ask again: llmops rollout tiny" in serving.tick().reason
+    assert serving.tick(later=3700).requests == {}
+    # Something else is another matter.
+    serving.push("v0.33.1")
+    assert listed(serving) == "v0.33.1"
+
+
 def test_a_rollout_of_another_dagster_is_waited_for(serving: World) -> None:
     serving.push("v0.33.0")
     with RolloutLease(serving.cluster, "tiny", "somebody"):

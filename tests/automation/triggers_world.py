@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import dagster as dg
-from dagster._core.storage.tags import PARTITION_NAME_TAG
+from dagster._core.storage.tags import PARTITION_NAME_TAG, RUN_KEY_TAG
 from dagster._core.test_utils import create_run_for_test
 
 from llmops.automation.catalog_changes import catalog_changes_sensor
@@ -201,7 +201,7 @@ class World:
                 continue
             self.run_keys.add(request.run_key)
             asked[request.partition_key] = request
-            tags = {**request.tags, PARTITION_NAME_TAG: request.partition_key}
+            tags = {**request.tags, PARTITION_NAME_TAG: request.partition_key, RUN_KEY_TAG: request.run_key}
             create_run_for_test(self.instance, job_name=JOB, status=dg.DagsterRunStatus.STARTED, tags=tags)
         return Tick(asked, result.skip_reason.skip_message or "" if result.skip_reason else "", seconds)
 
