@@ -25,6 +25,8 @@ class Receiver:
     def __init__(self, secret: str, on_alert: Callable[[Alert], None]) -> None:
         self.alerts: dict[str, Alert] = {}
         """What came, by id: the data of the messages."""
+        self.away = False
+        """Whether it answers nothing but that it is not there now."""
         self._key = base64.b64decode(secret.removeprefix("whsec_"))
         self._on_alert = on_alert
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
@@ -45,6 +47,8 @@ class Receiver:
 
     def take(self, identity: str, stamp: str, signatures: str, body: bytes) -> int:
         """Judge one delivery; the HTTP status to answer."""
+        if self.away:
+            return 503
         signed = hmac.new(self._key, f"{identity}.{stamp}.".encode() + body, hashlib.sha256).digest()
         wanted = f"v1,{base64.b64encode(signed).decode()}"
         if not any(hmac.compare_digest(wanted, given) for given in signatures.split()):
