@@ -24,7 +24,7 @@ from llmops.automation.triggers import trigger_sensors
 from llmops.catalog.spec import ModelSpec
 from llmops.cluster.client import Cluster
 from llmops.releases.release import EnginePin, Release, WeightsPin
-from llmops.releases.standing import STATE_LABELS, ending, opening
+from llmops.releases.standing import STATE_LABELS, Decided, ending, opening
 from llmops.sandbox.binaries import find_or_build
 from llmops.sandbox.controlplane import ControlPlane
 from llmops.sandbox.hub import HubServer, HubStore
@@ -113,7 +113,7 @@ def write_standings(cluster: Cluster, specs: Mapping[str, ModelSpec], digests: M
                 image=image, tag=SERVING, digest=digests[image], args=(f"--seed={number}",) if number else ()
             )
             release = _release(spec, pin, commit)
-            data |= opening(release, spec) | ending(release.id, "Passed", "promotion")
+            data |= opening(release, spec) | ending(release.id, Decided(verdict="Passed", stage="promotion"))
             data |= {"stable": release.id, "candidate": release.id}
         metadata = {"name": names.state_name(spec.name), "labels": names.labels(spec.name, "", "record") | STATE_LABELS}
         cluster.create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data})

@@ -235,6 +235,13 @@ def test_a_sensor_that_failed_twice_and_works_again_is_not_told_of(sensor: Senso
     assert list(ticks.look(sensor.instance, outbox)) == []
 
 
+def test_a_series_that_nobody_was_told_of_is_not_told_to_be_over(sensor: Sensor, outbox: Outbox) -> None:
+    sensor.tick(TickStatus.SUCCESS)
+    sensor.fail(4)
+    sensor.tick(TickStatus.SUCCESS)
+    assert list(ticks.look(sensor.instance, outbox)) == []
+
+
 def test_failures_between_good_ticks_are_no_series(sensor: Sensor, outbox: Outbox) -> None:
     for _ in range(5):
         sensor.fail(1)

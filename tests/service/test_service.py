@@ -21,9 +21,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from llmops import names
 from llmops.cluster.client import Cluster
 from llmops.cluster.lease import RolloutLease
+from llmops.manifests.records import pins_config_map
 from llmops.releases.counters import Counters
 from llmops.releases.outbox import Outbox
 from llmops.releases.records import Records
+from llmops.releases.release import Release
 from llmops.releases.validations import CheckResult, Finding, Validation, Validations
 from llmops.sandbox.controlplane import ControlPlane
 from llmops.service.figures import Cache, Figures, Serving, look
@@ -172,6 +174,32 @@ def test_a_page_that_is_not_there_is_told_kindly(cluster: Cluster, settings: Set
             assert httpx2.get(f"{url}{path}", timeout=30).status_code == 404
         assert "there is no release" in httpx2.get(f"{url}/reports/chat/0123456789ab", timeout=30).text
         assert httpx2.post(f"{url}/metrics", timeout=20).status_code == 405
+
+
+def test_a_report_is_a_page_that_may_load_and_run_nothing(cluster: Cluster, settings: Settings, tmp_path: Path) -> None:
+    release = Release.model_validate(
+        {
+            "model": "chat",
+            "weights": {
+                "repo": "acme/chat",
+                "commit": "0" * 40,
+                "files": [{"path": "m.safetensors", "size": 1, "sha256": "1" * 64}],
+            },
+            "engine": {"image": "a/b", "tag": "v0.32.0", "digest": f"sha256:{'2' * 64}"},
+            **dict.fromkeys(("gpu", "resources", "evaluation", "rollout", "access"), {}),
+            "suites": [],
+        }
+    )
+    records = Records(cluster)
+    records.save_release(pins_config_map(release))
+    records.save_record(make_record(release=release.id, reason="sums/score is <b>0.41</b>"))
+    with running(settings, tmp_path) as url:
+        answer = httpx2.get(f"{url}/reports/chat/{release.id}", timeout=60)
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    assert answer.headers["content-security-policy"].startswith("default-src 'none'")
+    assert release.id in answer.text
+    assert "sums/score is &lt;b&gt;0.41" in answer.text
 
 
 @pytest.mark.slow
