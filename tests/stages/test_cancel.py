@@ -52,7 +52,7 @@ CASES = (
     (Point("canary measured", line="sums: 3 of 12 requests", signal=INT), "evaluation"),
     (Point("between evaluation and promotion", before=r"PATCH \S+ .*evaluation\.json\": \"", signal=INT), "evaluation"),
     (Point("Deployment moves", line="Deployment {model} moves to", signal=TERM), "promotion"),
-    (Point("stabilizing", before=r"GET \S+/pods\?labelSelector=\S*release", nth=2, signal=INT), "promotion"),
+    (Point("stabilizing", before=r"GET \S+/pods\?labelSelector=\S*stable\S*release", nth=2, signal=INT), "promotion"),
 )
 
 
@@ -125,7 +125,8 @@ def test_the_command_itself_is_cancelled(served: Model, tmp_path: Path) -> None:
             process.kill()
             process.wait()
     assert code == Exit.CANCELLED, log.read_text()
-    until(served.canary_gone, CANCEL_SECONDS)
+    # A pod may take its whole grace period.
+    until(served.canary_gone, CANCEL_SECONDS + 30)
     assert_undone(served, good, "canary")
 
 

@@ -196,6 +196,9 @@ def execute(model: Model, home: Path) -> subprocess.Popen[bytes]:
     """A run of the rollout in a process, and a Dagster, of its own."""
     home.mkdir()
     (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    # Who reads it meanwhile would otherwise make its database at the same time.
+    with dg.DagsterInstance.from_config(str(home)):
+        pass
     tags = json.dumps({"dagster/partition": model.name})
     return subprocess.Popen(
         [sys.executable, "-m", "dagster", "job", "execute", "-m", IN_PROCESS, "-j", "rollout", "--tags", tags],

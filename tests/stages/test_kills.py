@@ -85,7 +85,7 @@ POINTS = {
         Point("canary removed", before=r"PATCH \S+/services/{model}\?"),
         Point("Service moved, Deployment not", before=r"PATCH \S+/deployments/{model}\?"),
         Point("Deployment moves", line="Deployment {model} moves to"),
-        Point("stabilizing", before=r"GET \S+/pods\?labelSelector=\S*release", nth=2),
+        Point("stabilizing", before=r"GET \S+/pods\?labelSelector=\S*stable\S*release", nth=2),
         Point("held, not yet stable", before=r"PATCH \S+/configmaps/\S* .*\"stable\""),
         Point("stable, no record yet", before=RECORD + r"verdict\.json"),
         Point("recorded, not noted", before=RECORD + r"promotion\.json"),

@@ -105,7 +105,7 @@ def test_a_flipped_bit_is_found_named_and_fetched_again_while_the_engine_goes_on
     assert restarts(model) == [0]
     status = model_status(model.platform, model.name)
     assert status.validated is not None
-    assert status.validated.endswith("UTC weights Passed, figures Passed, drift Passed")
+    assert status.validated.endswith("UTC drift Passed, weights Passed, figures Passed")
     kept = Validations(model.cluster).last(model.name)
     assert kept == after.validation
     assert kept is not None
