@@ -186,7 +186,7 @@ def test_a_report_is_a_page_that_may_load_and_run_nothing(cluster: Cluster, sett
                 "files": [{"path": "m.safetensors", "size": 1, "sha256": "1" * 64}],
             },
             "engine": {"image": "a/b", "tag": "v0.32.0", "digest": f"sha256:{'2' * 64}"},
-            **dict.fromkeys(("gpu", "resources", "evaluation", "rollout", "access"), {}),
+            **{part: {} for part in ("gpu", "resources", "evaluation", "rollout", "access")},
             "suites": [],
         }
     )
