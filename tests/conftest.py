@@ -4,7 +4,20 @@ from __future__ import annotations
 
 import pytest
 
-SLOWEST_FIRST = ("tests/stages", "tests/agent", "tests/cluster", "tests/sandbox", "tests/worker", "tests/evaluation")
+SLOWEST_FIRST = (
+    "tests/stages",
+    "tests/remote",
+    "tests/validation",
+    "tests/installation",
+    "tests/alerts/test_alerts_of_rollouts",
+    "tests/formats/test_tool_rollout",
+    "tests/agent",
+    "tests/cluster",
+    "tests/automation",
+    "tests/sandbox",
+    "tests/worker",
+    "tests/evaluation",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
