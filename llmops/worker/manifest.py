@@ -51,7 +51,11 @@ def write_part(target: Path, part: Part) -> None:
         withdraw(target)
     folder = parts_path(target)
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / f"{part.index}-of-{part.of}.json", asdict(part))
+    name = f"{part.index}-of-{part.of}.json"
+    # One process at a time has a shard: what is half written there, it left when it was killed.
+    for left in folder.glob(f".{name}.*"):
+        left.unlink(missing_ok=True)
+    write_json(folder / name, asdict(part))
 
 
 def read_parts(target: Path) -> list[Part]:
