@@ -109,7 +109,7 @@ def test_a_pod_that_restarts_in_the_stabilization_window_is_taken_back(held: Mod
     held.push("v0.33.0", die_after_seconds=4)
     ended = held.rollout()
     assert ended.code == Exit.REJECTED, ended.line
-    assert_taken_back(held, before, "restarted during the stabilization window")
+    assert_taken_back(held, before, "during the stabilization window")
     with traffic(held) as users:
         again = held.rollout()
     assert again.code == Exit.REJECTED
