@@ -8,7 +8,7 @@ PARALLEL ?= --numprocesses 3 --dist loadfile --no-loadscope-reorder
 READY := $(VENV)/.ready
 export DAGSTER_DISABLE_TELEMETRY := 1
 
-.PHONY: help demo demo-auto test test-fast kubernetes lint format bench reliability dev e2e-vllm e2e-tools constraints clean
+.PHONY: help demo demo-auto test test-long test-fast kubernetes lint format bench reliability dev e2e-vllm e2e-tools constraints clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -26,11 +26,14 @@ demo: $(READY) ## Take a model to production on a sandbox, and see a worse relea
 demo-auto: $(READY) ## An unattended day in fast motion on the installed system; writes build/demo-auto.json
 	$(BIN)/python -m llmops.demo_auto
 
-test: lint kubernetes ## All tests
-	$(BIN)/pytest $(PARALLEL)
+test: lint kubernetes ## All tests but those of test-long and of the e2e targets
+	$(BIN)/pytest $(PARALLEL) -m "not long"
+
+test-long: kubernetes ## Further cases that take minutes: every executor, every way that a measuring Job ends
+	$(BIN)/pytest $(PARALLEL) -m long
 
 test-fast: kubernetes ## The tests that take no more than a few seconds each
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow and not long"
 
 kubernetes: $(READY) ## Build the sandbox's Kubernetes, unless it is built or supplied
 	$(BIN)/llmops sandbox build

@@ -114,6 +114,7 @@ def canary_stage_has_ended(model: Model, run: str) -> bool:
     return opened is not None and opened.run == run and "canary.json" in ((record or {}).get("data") or {})
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("module", "when", "stages"),
     [
@@ -149,6 +150,7 @@ def test_a_run_terminated_in_the_ui_leaves_nothing_behind(
     assert not users.failed[served.name]
 
 
+@pytest.mark.long
 def test_a_release_is_promoted_by_a_process_for_each_stage(served: Model, tmp_path: Path) -> None:
     good = served.serving()
     served.commit(seed=77)
