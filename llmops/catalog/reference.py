@@ -17,7 +17,8 @@ HEAD = """# Fields of a model
 One YAML file per model, `models/NAME.yaml`. Unknown fields are refused; `llmops check` names every mistake by file,
 line and field. Quantities are Kubernetes' (`48Gi`, `500m`).
 
-Not part of a release, so that a change starts no trial: `replicas`, `description`, `automation`.
+Not part of a release, so that a change starts no trial: `replicas`, `description`, `automation`,
+`exposure`, `traffic`, `autoscaling`, `objectives`, `routing`.
 """
 
 

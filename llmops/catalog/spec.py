@@ -16,6 +16,11 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from pydantic import AfterValidator, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from llmops.catalog.autoscaling import Autoscaling
+from llmops.catalog.exposure import Exposure
+from llmops.catalog.objectives import Objectives
+from llmops.catalog.routing import Routing
+from llmops.catalog.traffic import Traffic
 from llmops.schema import SecretKey, Strict
 
 NAME = r"^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$"
@@ -385,6 +390,11 @@ class ModelSpec(Strict):
     rollout: Rollout = Rollout()
     automation: Automation = Automation()
     access: Access = Access()
+    exposure: Exposure = Exposure()
+    traffic: Traffic = Traffic()
+    autoscaling: Autoscaling | None = Field(default=None, description="None: `replicas` is a fixed number.")
+    objectives: Objectives = Objectives()
+    routing: Routing = Routing()
 
     @model_validator(mode="after")
     def _consistent(self) -> ModelSpec:

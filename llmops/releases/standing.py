@@ -37,11 +37,13 @@ class State(Strict):
         stable: Serves users.
         previous: Served before it; what a rollback goes back to.
         candidate: Under trial, or the last that was.
+        canary_percent: Share of users' requests that the canary gets.
     """
 
     stable: str | None = None
     previous: str | None = None
     candidate: str | None = None
+    canary_percent: int = 0
 
     @classmethod
     def read(cls, data: Mapping[str, str]) -> State:

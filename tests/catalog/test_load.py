@@ -70,7 +70,7 @@ def test_the_catalog_is_sorted_by_name(tmp_path: Path) -> None:
             "replica: 2",
             2,
             "replica",
-            ["did you mean replicas?", "Allowed: access, automation, description, engine"],
+            ["did you mean replicas?", "Allowed: access, automation, autoscaling, description, engine"],
         ),
         ("  repo: acme/tiny", "  repo: tiny", 4, "weights.repo", ["Hub repository, owner/name", "'tiny'"]),
         ("  repo: acme/tiny", "  revision: main", 3, "weights.repo", ["is required and not given"]),

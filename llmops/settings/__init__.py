@@ -15,6 +15,8 @@ from ruamel.yaml import YAML, YAMLError
 
 from llmops.alerting import AlertTarget
 from llmops.errors import BadInput
+from llmops.settings.monitoring import MonitoringSettings
+from llmops.settings.router import RouterSettings
 
 SETTINGS_VARIABLE = "LLMOPS_SETTINGS"
 
@@ -61,7 +63,10 @@ class Settings(BaseModel):
     registry_secret: str | None = Field(
         None, description="Secret of type kubernetes.io/dockerconfigjson with credentials for registries."
     )
+    monitoring: MonitoringSettings = MonitoringSettings()
+    router: RouterSettings = RouterSettings()
     models_dir: Path = Field(Path("models"), description="The catalog.")
+    tenants_dir: Path = Field(Path("tenants"), description="The tenants; it need not be there.")
     evals_dir: Path = Field(Path("evals"), description="The evaluation suites.")
     history_limit: Annotated[int, Field(ge=2)] = Field(20, description="Records kept per model.")
 

@@ -1,0 +1,1 @@
+"""Who uses the models: one YAML file per tenant, `tenants/NAME.yaml`."""

@@ -1,0 +1,3 @@
+"""The ingress controller or gateway of this installation."""
+
+from __future__ import annotations

@@ -1,0 +1,3 @@
+"""Who may reach the engines inside this installation's cluster."""
+
+from __future__ import annotations
