@@ -2,9 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+INCONSISTENT = "inconsistent"
+Problem = tuple[tuple[str | int, ...], str]
+
+
+def raise_inconsistent(problems: Iterator[Problem]) -> None:
+    """Refuse values that are each allowed but don't go together, naming the fields.
+
+    Args:
+        problems: Field, as a path below the model that is validated, and what is wrong with it.
+
+    Raises:
+        PydanticCustomError: There is a problem; its context carries all of them under `problems`.
+    """
+    found = list(problems)
+    if found:
+        text = "; ".join(f"{'.'.join(map(str, path))}: {message}" for path, message in found)
+        raise PydanticCustomError(INCONSISTENT, "{text}", {"text": text, "problems": found})
 
 
 class Strict(BaseModel):

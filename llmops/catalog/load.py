@@ -15,8 +15,9 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from llmops.catalog.spec import INCONSISTENT, ModelSpec, Problem
+from llmops.catalog.spec import ModelSpec
 from llmops.errors import BadInput
+from llmops.schema import INCONSISTENT, Problem
 
 try:
     from yaml import CSafeLoader as _Loader  # a C parser: about ten times as fast

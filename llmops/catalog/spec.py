@@ -14,40 +14,20 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from cronsim import CronSim, CronSimError
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from pydantic import AfterValidator, Field, field_validator, model_validator
-from pydantic_core import PydanticCustomError
 
+from llmops.catalog import exposure
 from llmops.catalog.autoscaling import Autoscaling
-from llmops.catalog.exposure import Exposure
 from llmops.catalog.objectives import Objectives
 from llmops.catalog.routing import Routing
 from llmops.catalog.traffic import Traffic
-from llmops.schema import SecretKey, Strict
+from llmops.schema import Problem, SecretKey, Strict, raise_inconsistent
+from llmops.settings.access import Exposure
 
 NAME = r"^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$"
 QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|Ki|[MGTPE]i?)?$"
 DEFAULT_INCLUDE = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "*.tiktoken", "merges.txt", "vocab.txt")
 # Formats that run code when they are loaded (pickle) or that vLLM loads only on request.
 UNSAFE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".h5", ".msgpack")
-
-INCONSISTENT = "inconsistent"
-
-
-Problem = tuple[tuple[str | int, ...], str]
-
-
-def raise_inconsistent(problems: Iterator[Problem]) -> None:
-    """Refuse values that are each allowed but don't go together, naming the fields.
-
-    Args:
-        problems: Field, as a path below the model that is validated, and what is wrong with it.
-
-    Raises:
-        PydanticCustomError: There is a problem; its context carries all of them under `problems`.
-    """
-    found = list(problems)
-    if found:
-        text = "; ".join(f"{'.'.join(map(str, path))}: {message}" for path, message in found)
-        raise PydanticCustomError(INCONSISTENT, "{text}", {"text": text, "problems": found})
 
 
 class Weights(Strict):
@@ -411,6 +391,7 @@ class ModelSpec(Strict):
             yield ("gpu", "product"), f"is {self.gpu.product}, but gpu.count is 0"
         if self.rollout.strategy == "in-place" and self.replicas < 2:
             yield ("rollout", "strategy"), "in-place takes a replica from stable and needs replicas of 2 or more"
+        yield from exposure.problems(self.exposure, self.access.api_key, self.engine.env)
         for index, gate in enumerate(self.evaluation.gates):
             suite = gate.metric.split("/", 1)[0]
             if suite not in (*self.evaluation.suites, "all"):

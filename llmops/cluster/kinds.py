@@ -77,6 +77,8 @@ KINDS = {
         Kind("Gateway", "gateway.networking.k8s.io/v1", "gateways"),
         Kind("GatewayClass", "gateway.networking.k8s.io/v1", "gatewayclasses", namespaced=False),
         Kind("HTTPRoute", "gateway.networking.k8s.io/v1", "httproutes"),
+        Kind("GCPBackendPolicy", "networking.gke.io/v1", "gcpbackendpolicies"),
+        Kind("HealthCheckPolicy", "networking.gke.io/v1", "healthcheckpolicies"),
         Kind("ScaledObject", "keda.sh/v1alpha1", "scaledobjects"),
         Kind("TriggerAuthentication", "keda.sh/v1alpha1", "triggerauthentications"),
         Kind("Ingress", "networking.k8s.io/v1", "ingresses"),

@@ -15,6 +15,7 @@ from ruamel.yaml import YAML, YAMLError
 
 from llmops.alerting import AlertTarget
 from llmops.errors import BadInput
+from llmops.settings.access import AccessSettings
 from llmops.settings.monitoring import MonitoringSettings
 from llmops.settings.router import RouterSettings
 
@@ -63,6 +64,7 @@ class Settings(BaseModel):
     registry_secret: str | None = Field(
         None, description="Secret of type kubernetes.io/dockerconfigjson with credentials for registries."
     )
+    access: AccessSettings = AccessSettings()
     monitoring: MonitoringSettings = MonitoringSettings()
     router: RouterSettings = RouterSettings()
     models_dir: Path = Field(Path("models"), description="The catalog.")
