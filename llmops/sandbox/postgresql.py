@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-import fcntl
 import os
-import re
 import shutil
 import signal
 import struct
@@ -21,11 +19,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from llmops.errors import BadInput, ClusterCannot
+from llmops.sandbox import debian
 from llmops.sandbox.binaries import cache_folder
 
 PROGRAM = ("{python}", "-m", "llmops.sandbox.postgresql", "--host", "{pod_ip}")
 PACKAGE = "postgresql"
-_URI = re.compile(r"^'\S+' (\S+?)_\S+\.deb ", re.MULTILINE)
 VERSIONED = "usr/lib/postgresql"
 # PostgreSQL refuses to be root; any other user will do, and nobody is everywhere.
 USER = 65534
@@ -42,16 +40,10 @@ def find_or_unpack() -> Path:
     """
     if (found := shutil.which("postgres")) and shutil.which("initdb"):
         return Path(found).resolve().parent
-    for root in (Path("/"), cache_folder() / "postgresql"):
+    for root in (Path("/"), cache_folder() / PACKAGE):
         if versions := sorted((root / VERSIONED).glob("*/bin/postgres"), key=_version):
             return versions[-1].parent
-    folder = cache_folder() / "postgresql"
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not folder.exists():
-            _unpack(folder)
-    return next((folder / VERSIONED).glob("*/bin"))
+    return next((debian.unpacked(PACKAGE) / VERSIONED).glob("*/bin"))
 
 
 def environment(programs: Path) -> dict[str, str]:
@@ -139,35 +131,6 @@ def _become_user() -> None:
         raise ClusterCannot(f"capabilities can't be kept: {os.strerror(ctypes.get_errno())}")
     # A change of user clears it: nothing may outlive the container.
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def _unpack(folder: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        unpacked = Path(scratch) / "unpacked"
-        try:
-            subprocess.run(
-                ["apt-get", "download", *_missing_packages()], cwd=scratch, check=True, capture_output=True, text=True
-            )
-            for package in Path(scratch).glob("*.deb"):
-                subprocess.run(["dpkg-deb", "-x", package, unpacked], check=True, capture_output=True, text=True)
-        except (OSError, subprocess.CalledProcessError) as error:
-            why = error.stderr.strip() if isinstance(error, subprocess.CalledProcessError) else error
-            raise ClusterCannot(
-                f"PostgreSQL is not installed, and Debian's packages can't be had: {why}",
-                remedy="Install PostgreSQL, so that `postgres` and `initdb` are on PATH.",
-            ) from error
-        unpacked.rename(folder)
-
-
-def _missing_packages() -> list[str]:
-    """The package and what it depends on, as far as this machine lacks it."""
-    asked = ["apt-get", "install", "--print-uris", "--yes", "--no-install-recommends", "--quiet=2", PACKAGE]
-    return package_names(subprocess.run(asked, check=True, capture_output=True, text=True).stdout)
-
-
-def package_names(uris: str) -> list[str]:
-    """Names of the packages that `apt-get --print-uris` lists."""
-    return sorted({match[1] for match in _URI.finditer(uris)})
 
 
 def _version(path: Path) -> int:

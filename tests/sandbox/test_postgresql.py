@@ -17,7 +17,7 @@ import psycopg2
 import pytest
 
 from llmops.errors import BadInput
-from llmops.sandbox import postgresql
+from llmops.sandbox import debian, postgresql
 
 # An address of its own: there is one port that clients expect.
 HOST = f"127.190.{secrets.randbelow(250)}.{1 + secrets.randbelow(250)}"
@@ -79,4 +79,4 @@ def test_packages_are_taken_from_what_apt_would_fetch() -> None:
         "postgresql-15_15.20-0+deb12u1_amd64.deb 17091392 SHA256:85\n"
         "'http://deb.example/pool/main/i/icu/libicu72_72.1-3_amd64.deb' libicu72_72.1-3_amd64.deb 9376332 \n"
     )
-    assert postgresql.package_names(uris) == ["libicu72", "postgresql-15"]
+    assert debian.package_names(uris) == ["libicu72", "postgresql-15"]
