@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from llmops.catalog.spec import ModelSpec, SecretKey
 from llmops.manifests.engine import GPU_PRODUCT_LABEL
 from llmops.preflight.capacity import JOB, Ask, obstacle, replica
+from llmops.preflight.finding import Finding
 from llmops.preflight.quantity import quantity
 from llmops.preflight.snapshot import Snapshot
 from llmops.preflight.strategy import choose_strategy
@@ -22,23 +22,6 @@ DEFAULT_UTILIZATION = 0.92
 TIGHT = 0.95
 """Share of what vLLM takes above which weights leave next to nothing for the KV cache."""
 DEFAULT_CLASS_ANNOTATION = "storageclass.kubernetes.io/is-default-class"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What a check found.
-
-    Args:
-        severity: ok: as it has to be; warning: goes on; error: the release is not started.
-        subject: What was looked at, such as `GPUs` or `Secret hub/token`.
-        message: What is there.
-        remedy: What to do; empty if it is ok.
-    """
-
-    severity: Literal["ok", "warning", "error"]
-    subject: str
-    message: str
-    remedy: str = ""
 
 
 def preflight(release: Release, spec: ModelSpec, snapshot: Snapshot) -> tuple[Finding, ...]:

@@ -11,7 +11,8 @@ from ruamel.yaml.compat import StringIO
 
 from llmops.cluster.problems import NotFound
 from llmops.manifests.engine import objects
-from llmops.preflight.checks import Finding, preflight
+from llmops.preflight.checks import preflight
+from llmops.preflight.finding import Finding
 from llmops.preflight.snapshot import take_snapshot
 from llmops.releases.difference import diff
 from llmops.releases.release import Release

@@ -9,7 +9,8 @@ from llmops.cluster.lease import LeaseHeld
 from llmops.errors import ClusterCannot
 from llmops.manifests.engine import objects
 from llmops.manifests.records import pins_config_map
-from llmops.preflight.checks import Finding, preflight
+from llmops.preflight.checks import preflight
+from llmops.preflight.finding import Finding
 from llmops.preflight.snapshot import take_snapshot
 from llmops.releases.difference import diff
 from llmops.releases.release import Release

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from llmops.preflight.checks import Finding, preflight
+from llmops.preflight.checks import preflight
+from llmops.preflight.finding import Finding
 
 Make = Callable[..., Any]
 
