@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
@@ -15,10 +17,15 @@ from pydantic import ValidationError
 
 from llmops.catalog.load import load_model
 from llmops.catalog.spec import ModelSpec
+from llmops.cluster.client import Cluster
 from llmops.errors import BadInput
 from llmops.manifests import exposure
 from llmops.manifests.exposure import Backend, WayIn, load_balancer_annotations, way_in
+from llmops.manifests.volume import namespace
 from llmops.releases.release import Release
+from llmops.sandbox.binaries import find_or_build
+from llmops.sandbox.controlplane import ControlPlane
+from llmops.sandbox.crds import definitions, install_crds, schema
 from llmops.settings import Settings
 from llmops.settings.access import Exposure
 
@@ -30,6 +37,9 @@ weights: {repo: acme/tiny}
 engine:
   version: 0.32.0
 """
+SCHEMAS = {
+    each["spec"]["names"]["kind"]: schema(each, "v1") for each in definitions() if "gateway" in each["spec"]["group"]
+}
 KEY = "access: {api_key: {name: key, key: api-key}}\n"
 
 
@@ -310,4 +320,38 @@ def test_whatever_is_accepted_opens_the_api_alone_and_shares_all_of_it(
                 paths += [path["path"] for path in rule["http"]["paths"]]
         if each["kind"] == "Ingress":
             kubernetes_validate.validate(each, "1.37", strict=True)
+        elif each["kind"] in SCHEMAS:
+            jsonschema.validate(each, SCHEMAS[each["kind"]])
     assert set(paths) == {"/v1"}
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    plane = ControlPlane(tmp_path_factory.mktemp("plane"), find_or_build())
+    try:
+        plane.up()
+        found = Cluster.connect(Settings.model_validate({"kubeconfig": str(plane.kubeconfig), "namespace": "serving"}))
+        install_crds(found)
+        yield found
+    finally:
+        plane.down()
+
+
+@pytest.mark.slow
+def test_an_api_server_takes_every_way_in_and_a_second_apply_changes_nothing(
+    cluster: Cluster, release: Release, settings: Settings
+) -> None:
+    """Slow: starts a control plane. GKE's own policies are not among the definitions that can be had."""
+    cluster.apply(namespace(settings))
+    own = {"issuer": "ca", "gateway": {"class_name": "eg", "load_balancer": "aws-nlb"}}
+    found = [
+        *rendered(release, settings, own, percent=25, auth_url="https://$host/oauth2/auth"),
+        *rendered(release, settings, {"ingress": {"controller": "alb", "class_name": "alb"}}, percent=25),
+        *rendered(release, settings, own, percent=100, kind="gateway"),
+        *rendered(release, settings, {"gateway": {"namespace": "gateways"}}, kind="gateway", insecure_http=True),
+    ]
+    assert [each["kind"] for each in found] == ["Ingress", "Ingress", "Ingress", "Gateway", "HTTPRoute", "HTTPRoute"]
+    for each in found:
+        first, again = cluster.apply(each), cluster.apply(each)
+        assert first["metadata"]["generation"] == again["metadata"]["generation"]
+        assert again["spec"].keys() >= each["spec"].keys()
