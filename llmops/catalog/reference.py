@@ -93,8 +93,15 @@ def _default(field: FieldInfo) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, tuple):
-        return ", ".join(f"`{each}`" for each in value)
+        return ", ".join(f"`{_short(each)}`" for each in value)
     return f"`{value}`"
+
+
+def _short(value: object) -> str:
+    """An entry of a list, as it would be written in a model's file."""
+    if not isinstance(value, BaseModel):
+        return str(value)
+    return "{" + ", ".join(f"{key}: {item}" for key, item in value.model_dump(exclude_defaults=True).items()) + "}"
 
 
 def _about(field: FieldInfo) -> str:

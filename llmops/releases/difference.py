@@ -31,6 +31,7 @@ def diff(old: Release | None, new: Release) -> list[str]:
         *_fields("evaluation", old.evaluation, new.evaluation),
         *_fields("rollout", old.rollout, new.rollout),
         *_fields("access", old.access, new.access),
+        *_fields("traffic", old.traffic, new.traffic),
     ]
 
 

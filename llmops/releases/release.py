@@ -12,6 +12,7 @@ from typing import Annotated
 from pydantic import Field
 
 from llmops.catalog.spec import Access, Evaluation, Gpu, Resources, Rollout, SecretKey, Strict
+from llmops.catalog.traffic import Traffic
 
 
 class FilePin(Strict):
@@ -81,6 +82,7 @@ class Release(Strict):
     suites: tuple[SuitePin, ...]
     rollout: Rollout
     access: Access
+    traffic: Traffic = Traffic()
 
     def canonical(self) -> str:
         """What differs from the defaults, as JSON with sorted keys and no white space: what the id is the hash of.

@@ -101,6 +101,7 @@ def resolve(
         suites=tuple(SuitePin(name=name, sha256=suites[name]) for name in spec.evaluation.suites),
         rollout=spec.rollout,
         access=spec.access,
+        traffic=spec.traffic,
     )
 
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from llmops.catalog.spec import Access, Evaluation, Gate, Gpu, Resources, Rollout
+from llmops.catalog.traffic import LiveGate, Traffic, TrafficStep
 from llmops.releases.release import EnginePin, FilePin, Release, SuitePin, WeightsPin
 
 CONTENT: dict[str, Any] = {
@@ -59,6 +60,17 @@ CONTENT: dict[str, Any] = {
         "keep_weights": 1,
     },
     "access": {"api_key": {"name": "key", "key": "api-key"}},
+    "traffic": {
+        "steps": [],
+        "gates": [
+            {"metric": "error_rate", "max_rise": 0.01, "failure_limit": 0},
+            {"metric": "p95_ttft_ms", "max_ratio": 1.5, "failure_limit": 0},
+            {"metric": "p95_e2el_ms", "max_ratio": 1.5, "failure_limit": 0},
+        ],
+        "interval_seconds": 60.0,
+        "min_requests": 100,
+        "wait_seconds": 1800.0,
+    },
 }
 KNOWN_ID = "d1d1075cf9dd"
 
@@ -109,6 +121,8 @@ def other(path: tuple[str | int, ...], value: Any) -> Any:
             return "surge"
         case "on_inconclusive", _:
             return "reject"
+        case "metric", ("error_rate" | "p95_ttft_ms" | "p95_e2el_ms"):
+            return {"error_rate": "abort_rate", "p95_ttft_ms": "p95_e2el_ms", "p95_e2el_ms": "p95_ttft_ms"}[value]
         case (("min" | "max" | "max_drop" | "max_ratio"), None):
             return None
         case (("sha256" | "git_sha1"), None):
@@ -166,7 +180,20 @@ DEFAULTS: dict[type[BaseModel], dict[str, Any]] = {
         "keep_weights": 1,
     },
     Access: {"api_key": None},
-    Release: {},
+    TrafficStep: {"bake_seconds": 300},
+    LiveGate: {"max": None, "max_rise": None, "max_ratio": None, "failure_limit": 0, "dry": False},
+    Traffic: {
+        "steps": (),
+        "gates": (
+            LiveGate(metric="error_rate", max_rise=0.01),
+            LiveGate(metric="p95_ttft_ms", max_ratio=1.5),
+            LiveGate(metric="p95_e2el_ms", max_ratio=1.5),
+        ),
+        "interval_seconds": 60,
+        "min_requests": 100,
+        "wait_seconds": 1800,
+    },
+    Release: {"traffic": Traffic()},
 }
 
 
@@ -197,6 +224,13 @@ def test_any_single_change_is_another_release(path: tuple[str | int, ...], value
 def test_the_changes_cover_every_pin() -> None:
     changed = {path[0] for path, _ in CHANGES}
     assert changed == set(Release.model_fields)
+
+
+def test_other_steps_of_traffic_are_another_release() -> None:
+    steps = [{"percent": 5}, {"percent": 50, "bake_seconds": 60}]
+    stepped = Release.model_validate(replaced(CONTENT, ("traffic", "steps"), steps))
+    assert stepped.id != KNOWN_ID
+    assert Release.model_validate(replaced(CONTENT, ("traffic", "steps"), steps[:1])).id not in (KNOWN_ID, stepped.id)
 
 
 def test_a_missing_or_further_file_is_another_release_and_another_folder() -> None:
