@@ -2,25 +2,63 @@
 
 from __future__ import annotations
 
+from llmops import names
 from llmops.catalog.spec import ModelSpec
 from llmops.manifests import autoscaling, exposure, monitoring, network
 from llmops.manifests.pods import Manifest
 from llmops.releases.release import Release
 from llmops.settings import Settings
 
+KINDS = (
+    "NetworkPolicy",
+    "ServiceMonitor",
+    "PodMonitor",
+    "PrometheusRule",
+    "HorizontalPodAutoscaler",
+    "TriggerAuthentication",
+    "ScaledObject",
+    "Ingress",
+    "Gateway",
+    "HTTPRoute",
+    "GCPBackendPolicy",
+    "HealthCheckPolicy",
+)
+"""Every kind that an object around an engine may be of: where those that are no longer wanted are looked for."""
+
 
 def around(spec: ModelSpec, release: Release, settings: Settings, *, canary_percent: int = 0) -> list[Manifest]:
     """Objects beside stable's Deployment, Service and disruption budget, in the order to apply them.
+
+    Each is labelled as one of these, by which `owned` finds it.
 
     Args:
         spec: The model's entry in the catalog.
         release: What serves.
         settings: Where.
         canary_percent: Share of users' requests that the canary gets now.
+
+    Raises:
+        BadInput: The entry asks for what this installation can't do.
     """
-    return [
-        *network.objects(spec, release, settings),
+    found = [
+        *protection(spec, release, settings),
         *monitoring.objects(spec, release, settings),
         *autoscaling.objects(spec, release, settings),
         *exposure.objects(spec, release, settings, canary_percent=canary_percent),
     ]
+    return [_labelled(each, spec.name) for each in found]
+
+
+def protection(spec: ModelSpec, release: Release, settings: Settings) -> list[Manifest]:
+    """Those of the objects that have to be there before any engine is: who may reach it."""
+    return [_labelled(each, spec.name) for each in network.objects(spec, release, settings)]
+
+
+def owned(model: str) -> dict[str, str]:
+    """Labels of all that stands around a model's engines."""
+    return {names.SURROUNDS_LABEL: model}
+
+
+def _labelled(manifest: Manifest, model: str) -> Manifest:
+    meta = manifest["metadata"]
+    return manifest | {"metadata": meta | {"labels": meta["labels"] | owned(model)}}

@@ -1,19 +1,79 @@
-"""Who may reach the engines of a model."""
+"""Who may reach the engines of a model, and whom they may reach: nobody but those whom the settings name."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from llmops import names
 from llmops.catalog.spec import ModelSpec
+from llmops.manifests import evaluation
 from llmops.manifests.pods import Manifest
 from llmops.releases.release import Release
 from llmops.settings import Settings
+from llmops.settings.network import Peer
+
+COMPONENT = "network"
+ROUTER_COMPONENT = "router"
+"""Value of the component label of the router's pods, which are in the engines' namespace."""
 
 
 def objects(spec: ModelSpec, release: Release, settings: Settings) -> list[Manifest]:
-    """Who may reach the engines of a model.
+    """The policy of a model's engines, stable and canary alike.
+
+    It is not the release's: one that is tried, rejected or rolled back changes nothing of it.
 
     Args:
         spec: The model's entry in the catalog.
         release: What serves.
         settings: Where.
     """
-    return []
+    network = settings.network
+    if not network.enforce:
+        return []
+    labels = names.labels(spec.name, release.id, COMPONENT)
+    del labels[names.RELEASE_LABEL]
+    own = [
+        # Jobs that measure this model, and the router.
+        {names.MODEL_LABEL: spec.name, names.COMPONENT_LABEL: evaluation.COMPONENT},
+        {"app.kubernetes.io/part-of": "llmops", names.COMPONENT_LABEL: ROUTER_COMPONENT},
+    ]
+    allowed = [*network.pipeline, *network.prometheus, *network.clients]
+    if spec.exposure.kind != "none":
+        allowed += network.entrances
+    return [
+        {
+            "apiVersion": "networking.k8s.io/v1",
+            "kind": "NetworkPolicy",
+            "metadata": {"name": f"{spec.name}-engine", "namespace": settings.namespace, "labels": labels},
+            "spec": {
+                "podSelector": {"matchLabels": {names.MODEL_LABEL: spec.name, names.COMPONENT_LABEL: "engine"}},
+                "policyTypes": ["Ingress", "Egress"],
+                "ingress": [
+                    {
+                        "from": [*({"podSelector": {"matchLabels": each}} for each in own), *_peers(allowed)],
+                        "ports": [{"port": names.ENGINE_PORT, "protocol": "TCP"}],
+                    }
+                ],
+                "egress": [
+                    {
+                        "to": _peers(network.dns),
+                        "ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}],
+                    }
+                ]
+                if network.dns
+                # An empty list of peers would be everybody.
+                else [],
+            },
+        }
+    ]
+
+
+def _peers(peers: Iterable[Peer]) -> list[Manifest]:
+    return [_peer(each) for each in peers]
+
+
+def _peer(peer: Peer) -> Manifest:
+    if peer.cidr:
+        return {"ipBlock": {"cidr": peer.cidr}}
+    found: Manifest = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": peer.namespace}}}
+    return found | ({"podSelector": {"matchLabels": dict(peer.labels)}} if peer.labels else {})

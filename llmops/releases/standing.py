@@ -26,6 +26,8 @@ DECLARED_KEY = "declared"
 TRIED_PREFIX = "tried."
 VERDICT_PREFIX = "verdict."
 STATE_LABELS = {names.RECORD_LABEL: "state"}
+# What stands around the engines: not of the release, and no other chance for one that was rejected.
+_AROUND = {"exposure", "autoscaling", "objectives", "routing"}
 # How versions of the image are chosen; which one was, the pins say.
 _POLICY = {"version", "variant", "prereleases"}
 
@@ -132,19 +134,26 @@ def terms(spec: ModelSpec, suites: Mapping[str, str]) -> str:
     content = spec.model_dump(
         mode="json",
         exclude_defaults=True,
-        exclude={"description": True, "replicas": True, "automation": True, "engine": _POLICY, "weights": {"revision"}},
+        exclude={
+            **dict.fromkeys(("description", "replicas", "automation", *_AROUND), True),
+            "engine": _POLICY,
+            "weights": {"revision"},
+        },
     )
     return _hash({**content, "suites": {name: suites[name] for name in spec.evaluation.suites}})
 
 
 def declaration(spec: ModelSpec, suites: Mapping[str, str]) -> str:
-    """Hash of all in a model's entry that a rollout may act on: the terms, the version policies, and replicas.
+    """Hash of all in a model's entry that a rollout may act on: terms, version policies, replicas, what stands
+    around the engines.
 
     Args:
         spec: The model.
         suites: SHA-256 of each of its suites, by name.
     """
+    around = spec.model_dump(mode="json", exclude_defaults=True, include=_AROUND)
     return _hash({
+        **({"around": around} if around else {}),
         "terms": terms(spec, suites),
         "replicas": spec.replicas,
         "revision": spec.weights.revision,

@@ -17,6 +17,7 @@ from llmops.alerting import AlertTarget
 from llmops.errors import BadInput
 from llmops.settings.access import AccessSettings
 from llmops.settings.monitoring import MonitoringSettings
+from llmops.settings.network import NetworkSettings
 from llmops.settings.router import RouterSettings
 
 SETTINGS_VARIABLE = "LLMOPS_SETTINGS"
@@ -66,6 +67,7 @@ class Settings(BaseModel):
     )
     access: AccessSettings = AccessSettings()
     monitoring: MonitoringSettings = MonitoringSettings()
+    network: NetworkSettings = NetworkSettings()
     router: RouterSettings = RouterSettings()
     models_dir: Path = Field(Path("models"), description="The catalog.")
     tenants_dir: Path = Field(Path("tenants"), description="The tenants; it need not be there.")

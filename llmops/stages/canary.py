@@ -17,6 +17,7 @@ from llmops.stages.cleanup import lend_replica, release_of, remove_canary
 from llmops.stages.measuring import Target, measuring_of
 from llmops.stages.outcomes import CanaryOutcome, ChecksumOutcome, EvaluationOutcome
 from llmops.stages.platform import Platform
+from llmops.stages.surroundings import protect
 from llmops.stages.trial import GONE_SECONDS, Trial, trial
 
 # How long a canary may outlive the run that made it before it is taken for forgotten.
@@ -50,6 +51,7 @@ def _deploy(current: Trial, release: Release) -> CanaryOutcome:
         remove_canary(current.platform, release.model, wait=GONE_SECONDS)
     surge = _place(current, release)
     expires = datetime.datetime.now(datetime.UTC) + LIFETIME
+    protect(current.platform, current.spec, release)
     for wanted in objects(release, current.settings, "canary", 1, run=current.run, expires_at=expires, surge=surge):
         current.cluster.apply(wanted)
     current.log(f"Deployment {name} applied: {release.engine.reference}")

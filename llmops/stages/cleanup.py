@@ -11,7 +11,9 @@ from llmops.cluster.wait import ALLOW_PENDING_SECONDS, wait_for_rollout
 from llmops.errors import LlmopsError
 from llmops.manifests.engine import grace_seconds, objects, progress_seconds
 from llmops.releases.counters import Counters
+from llmops.releases.release import Release
 from llmops.stages.platform import Platform
+from llmops.stages.surroundings import clear_surroundings, surround
 
 _log = logging.getLogger(__name__)
 
@@ -69,6 +71,7 @@ def settle(platform: Platform, model: str, tried: str | None, log: Callable[[str
             if found is not None and tried is not None and release_of(found) == tried:
                 cluster.delete(kind, name)
                 log(f"{model}: nothing served before; {kind} {name} is removed")
+        clear_surroundings(platform, model, log)
         return
     if main is None or release_of(main) in (None, stable):
         return
@@ -77,6 +80,7 @@ def settle(platform: Platform, model: str, tried: str | None, log: Callable[[str
     for wanted in objects(release, platform.settings, "stable", _replicas(platform, model, main), surge=surge):
         cluster.apply(wanted)
     log(f"{model} goes back to {stable}")
+    _surround_again(platform, release, log)
     if not wait:
         return
     try:
@@ -87,6 +91,16 @@ def settle(platform: Platform, model: str, tried: str | None, log: Callable[[str
         )
     except LlmopsError as error:
         log(f"{model}: the rollback to {stable} is applied, but has not finished: {error}")
+
+
+def _surround_again(platform: Platform, release: Release, log: Callable[[str], None]) -> None:
+    """Take what stands around stable back with it. That it cannot be is told, and keeps stable from nothing."""
+    if (spec := platform.catalog.get(release.model)) is None:
+        return
+    try:
+        surround(platform, spec, release, log)
+    except LlmopsError as error:
+        log(f"{release.model}: what stands around {release.id} is not as it was: {error}")
 
 
 def release_of(found: Mapping[str, Any]) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from llmops.releases.difference import diff
 from llmops.releases.release import Release
 from llmops.stages.pinning import pin
 from llmops.stages.platform import Platform
+from llmops.stages.surroundings import surroundings
 
 # What the API server adds to every object, and what says nothing of what it does.
 _NOISE = ("managedFields", "resourceVersion", "uid", "generation", "creationTimestamp")
@@ -79,16 +81,17 @@ def make_plan(platform: Platform, model: str, *, engine_version: str | None, rev
 
 
 def _object_changes(platform: Platform, release: Release) -> dict[str, list[str]]:
-    settings, replicas = platform.settings, platform.catalog[release.model].replicas
+    settings, spec = platform.settings, platform.catalog[release.model]
     found: dict[str, list[str]] = {}
-    for each in objects(release, settings, "stable", replicas, surge=True):
+    engine = objects(release, settings, "stable", spec.replicas, surge=True)
+    for each in [*engine, *surroundings(platform, spec, release)]:
         kind, name = each["kind"], each["metadata"]["name"]
-        now = platform.cluster.get(kind, name)
-        try:
+        now = then = None
+        with suppress(NotFound):
+            now = platform.cluster.get(kind, name)
             then = platform.cluster.apply(each, dry_run=True)
-        except NotFound:
-            # Without its namespace nothing can be tried; what was rendered is the best there is to show.
-            then = each
+        # Without its namespace or its kind nothing can be tried; what was rendered is the best there is to show.
+        then = then or each
         lines = difflib.unified_diff(_lines(now), _lines(then), "now", "then", lineterm="", n=2)
         found[f"{kind} {name}"] = list(lines) or ["unchanged"]
     return found

@@ -17,6 +17,7 @@ from llmops.stages.measuring import Target, measuring_of
 from llmops.stages.outcomes import CanaryOutcome, EvaluationOutcome, PromotionOutcome
 from llmops.stages.platform import Platform
 from llmops.stages.reporting import report_link
+from llmops.stages.surroundings import surround
 from llmops.stages.trial import GONE_SECONDS, Trial, trial
 
 
@@ -69,6 +70,7 @@ def promote(current: Trial, release: Release, *, surge: bool) -> PromotionOutcom
         allow_pending_seconds=ALLOW_PENDING_SECONDS + _drain_seconds(current, state.stable),
     )
     seconds = round(time.monotonic() - started, 2)
+    surround(current.platform, current.spec, release, current.log)
     _watch(current, release)
     current.records.update_state(model, stable=release.id, previous=replaced)
     return PromotionOutcome(

@@ -18,6 +18,7 @@ from llmops.releases.standing import opening
 from llmops.stages.cleanup import release_of
 from llmops.stages.pinning import pin
 from llmops.stages.platform import Platform
+from llmops.stages.surroundings import rehearse, surround
 from llmops.stages.trial import Trial, kind_of, refusal, trial
 
 SERVES = "serves already"
@@ -83,7 +84,7 @@ def _take_back(current: Trial, found: Release) -> None:
 
 
 def _serves(current: Trial, found: Release) -> bool:
-    """Whether the release is stable and the Deployment is at it; a changed number of replicas is put right."""
+    """Whether the release is stable and the Deployment is at it; what changed beside the release is put right."""
     if current.records.state(found.model).stable != found.id:
         return False
     if current.records.record(found.model, found.id) is None:
@@ -98,6 +99,7 @@ def _serves(current: Trial, found: Release) -> bool:
         for wanted in objects(found, current.settings, "stable", replicas, surge=True):
             current.cluster.apply(wanted)
         current.log(f"Deployment {name} scaled from {main['spec']['replicas']} to {replicas} replicas")
+    surround(current.platform, current.spec, found, current.log)
     current.records.update_state(found.model, **opening(found, current.spec))
     current.end()
     return True
@@ -120,6 +122,7 @@ def _admit(current: Trial, found: Release, *, retry: bool) -> dict[str, dg.Metad
     stable = records.release(model, state.stable) if state.stable else None
     changes = diff(stable, found)
     current.log(f"{model} {found.id}: {'; '.join(changes) or 'nothing changed since stable'}")
+    rehearse(current.platform, current.spec, found)
     snapshot = take_snapshot(current.cluster, current.spec, current.settings)
     findings = preflight(found, current.spec, snapshot)
     for finding in findings:

@@ -9,10 +9,12 @@ from typing import Any
 
 from llmops import names
 from llmops.cluster.ownership import ABSENT, Owner, Path, owners, shown, value_at
+from llmops.cluster.problems import NotFound
 from llmops.manifests.engine import objects
 from llmops.releases.release import Release
 from llmops.releases.validations import CheckResult, Finding
 from llmops.stages.cleanup import release_of
+from llmops.stages.surroundings import surroundings
 from llmops.stages.trial import Trial
 
 REPLICAS: Path = ("f:spec", "f:replicas")
@@ -43,7 +45,9 @@ class Difference:
 
 
 def check_drift(current: Trial, release: Release) -> CheckResult:
-    """Compare Deployment, Service and disruption budget, and the pods behind them, with what the release says.
+    """Compare Deployment, Service and disruption budget, the pods behind them and what stands around them.
+
+    What it has to be is what the release and the model's entry say.
 
     Each object is applied as a dry run, taking over every field: what the API server would then have is compared
     with what it has. Defaults and admission rules are the same on both sides so.
@@ -58,12 +62,13 @@ def check_drift(current: Trial, release: Release) -> CheckResult:
     surge = main is None or main["spec"].get("strategy", {}).get("rollingUpdate", {}).get("maxSurge") != 0
     found: list[Finding] = []
     compared: list[str] = []
-    for wanted in objects(release, current.settings, "stable", current.spec.replicas, surge=surge):
+    engine = objects(release, current.settings, "stable", current.spec.replicas, surge=surge)
+    for wanted in [*engine, *surroundings(current.platform, current.spec, release)]:
         kind, name = wanted["kind"], wanted["metadata"]["name"]
         compared.append(f"{kind} {name}")
-        live = cluster.get(kind, name)
+        live = _live(current, kind, name)
         if live is None:
-            found.append(_missing(kind, name))
+            found.append(_missing(kind, name, model))
             continue
         then = cluster.apply(wanted, force=True, dry_run=True)
         ignored = {REPLICAS} if scaled and kind == "Deployment" else set[Path]()
@@ -167,12 +172,20 @@ def _autoscaler(current: Trial, model: str) -> str | None:
     return None
 
 
-def _missing(kind: str, name: str) -> Finding:
+def _live(current: Trial, kind: str, name: str) -> dict[str, Any] | None:
+    try:
+        return current.cluster.get(kind, name)
+    except NotFound:
+        # Its very kind is gone from the cluster.
+        return None
+
+
+def _missing(kind: str, name: str, model: str) -> Finding:
     return Finding(
         subject=f"{kind} {name}",
-        severity="warning" if kind == "PodDisruptionBudget" else "error",
+        severity="error" if kind in ("Deployment", "Service", "ConfigMap") else "warning",
         message=f"{kind} {name} is gone",
-        remedy=f"`llmops revalidate {name} --restore` puts the release's objects back.",
+        remedy=f"`llmops revalidate {model} --restore` puts the release's objects back.",
     )
 
 

@@ -12,6 +12,7 @@ from llmops.releases.outbox import Alert, alert_id
 from llmops.releases.release import Release
 from llmops.releases.validations import CheckName, CheckResult, Finding, Validation, Validations
 from llmops.stages.ending import put_alert
+from llmops.stages.surroundings import surround
 from llmops.stages.trial import Trial
 from llmops.stages.validation.drift import check_drift
 from llmops.stages.validation.figures import check_figures
@@ -134,5 +135,6 @@ def _restored(current: Trial, release: Release, found: CheckResult) -> CheckResu
     surge = main is None or main["spec"].get("strategy", {}).get("rollingUpdate", {}).get("maxSurge") != 0
     for wanted in objects(release, current.settings, "stable", current.spec.replicas, surge=surge):
         current.cluster.apply(wanted, force=True)
+    surround(current.platform, current.spec, release, current.log, force=True)
     done = "the release's objects are applied again"
     return found.model_copy(update={"repaired": done, "line": f"{found.line}; {done}"})
