@@ -30,6 +30,30 @@ DEFAULT_INCLUDE = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "*.t
 UNSAFE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".h5", ".msgpack")
 
 
+def _repository(value: str) -> str:
+    if "@" in value:
+        raise ValueError("must be a repository without a digest; the release pins the tag's digest")
+    if ":" in value.rsplit("/", 1)[-1]:
+        raise ValueError("must be a repository without a tag, which has a field of its own")
+    if not re.fullmatch(r"[a-z0-9]([-a-z0-9._/:]*[a-z0-9])?", value):
+        raise ValueError("must be an image repository in lower case, such as vllm/vllm-openai or ghcr.io/owner/name")
+    return value
+
+
+class WeightsImage(Strict):
+    """Where an OCI image has the weights: exactly the pinned files, in one folder."""
+
+    repository: Annotated[str, AfterValidator(_repository)] = Field(
+        description="Image repository, without tag; the engine's own if it has the weights baked in."
+    )
+    tag: Annotated[str, Field(pattern=r"^\w[\w.-]{0,127}$")] | None = Field(
+        default=None, description="Pinned to its digest by the release; none for the engine's own image."
+    )
+    path: Annotated[str, Field(pattern=r"^/(\w[\w.-]*(/\w[\w.-]*)*)?$")] = Field(
+        default="/", description="Folder in the image."
+    )
+
+
 class Weights(Strict):
     """Where the weights come from."""
 
@@ -43,19 +67,37 @@ class Weights(Strict):
         default=False, description="Take formats that can run code when loaded. Off for a reason."
     )
     token: SecretKey | None = Field(default=None, description="Hub token, for gated or private repositories.")
+    strategy: Literal["volume", "init", "image"] = Field(
+        default="volume",
+        description="volume: one copy on the shared claim; init: each pod downloads a copy of its own, for "
+        "experiments; image: in an OCI image, for sites without a hub.",
+    )
+    image: WeightsImage | None = Field(default=None, description="Required with strategy image.")
+    pins: Annotated[str, Field(pattern=r"^\w[\w.-]*(/\w[\w.-]*)*\.json$")] | None = Field(
+        default=None,
+        description="File below the catalog's folder with sizes and hashes of the revision, which is then a commit: "
+        "for sites without a hub.",
+    )
 
     @model_validator(mode="after")
-    def _safe(self) -> Weights:
-        if not self.allow_pickle:
-            raise_inconsistent(
-                (
-                    ("include", index),
-                    f"{pattern!r} takes a format that can run code when loaded: set allow_pickle if it must be",
-                )
-                for index, pattern in enumerate(self.include)
-                if pattern.lower().endswith(UNSAFE_SUFFIXES)
-            )
+    def _consistent(self) -> Weights:
+        raise_inconsistent(self._problems())
         return self
+
+    def _problems(self) -> Iterator[Problem]:
+        if (self.strategy == "image") != (self.image is not None):
+            yield ("image",), f"is {'required' if self.image is None else 'not'} for strategy {self.strategy}"
+        if self.pins and self.strategy != "image":
+            yield ("pins",), f"is for strategy image: strategy {self.strategy} downloads from the hub, which has them"
+        if self.pins and not re.fullmatch(r"[0-9a-f]{40}", self.revision):
+            yield ("revision",), f"is {self.revision}; with pins it is the commit of 40 hex digits that they are of"
+        if not self.allow_pickle:
+            for index, pattern in enumerate(self.include):
+                if pattern.lower().endswith(UNSAFE_SUFFIXES):
+                    yield (
+                        ("include", index),
+                        f"{pattern!r} takes a format that can run code when loaded: set allow_pickle if it must be",
+                    )
 
 
 class EngineOptions(Strict):
@@ -119,17 +161,12 @@ RESERVED_VARIABLES = {
 
 
 def _image(value: str) -> str:
-    name = value.rsplit("/", 1)[-1]
-    if "@" in value:
-        raise ValueError("must be a repository without a digest; the release pins the digest of engine.version's tag")
-    if ":" in name:
+    if ":" in value.rsplit("/", 1)[-1] and "@" not in value:
         repository, tag = value.rsplit(":", 1)
         raise ValueError(
             f"must be a repository without a tag: write image: {repository} and version: '{tag.lstrip('v')}'"
         )
-    if not re.fullmatch(r"[a-z0-9]([-a-z0-9._/:]*[a-z0-9])?", value):
-        raise ValueError("must be an image repository in lower case, such as vllm/vllm-openai or ghcr.io/owner/name")
-    return value
+    return _repository(value)
 
 
 def _argument(value: str) -> str:
@@ -389,6 +426,7 @@ class ModelSpec(Strict):
             yield ("engine", "options", "tensor_parallel_size"), f"is {tensor}, but gpu.count is {gpus}"
         if self.gpu.product and not gpus:
             yield ("gpu", "product"), f"is {self.gpu.product}, but gpu.count is 0"
+        yield from self._problems_of_weights()
         if self.rollout.strategy == "in-place" and self.replicas < 2:
             yield ("rollout", "strategy"), "in-place takes a replica from stable and needs replicas of 2 or more"
         yield from exposure.problems(self.exposure, self.access.api_key, self.engine.env)
@@ -400,3 +438,23 @@ class ModelSpec(Strict):
                     ("evaluation", "gates", index, "metric"),
                     f"{gate.metric} names suite {suite!r}, which is not in evaluation.suites (allowed: {allowed})",
                 )
+
+    def _problems_of_weights(self) -> Iterator[Problem]:
+        if self.weights.strategy == "init" and self.autoscaling is not None:
+            yield (
+                ("weights", "strategy"),
+                "is init, by which all pods that autoscaling adds would ask the hub at once and be refused (429): "
+                "use volume",
+            )
+        if (image := self.weights.image) is None:
+            return
+        if image.repository != self.engine.image:
+            if image.tag is None:
+                yield ("weights", "image", "tag"), "is required, as the image is not the engine's own"
+        elif image.tag is not None:
+            yield (
+                ("weights", "image", "tag"),
+                "is given, but the image is the engine's own, whose tag engine.version is",
+            )
+        elif image.path == "/":
+            yield ("weights", "image", "path"), "is /, but the engine's own image has more than weights there"

@@ -64,6 +64,11 @@ def _weights(old: WeightsPin, new: WeightsPin) -> Iterator[str]:
         yield f"weights {old.commit[:SHORT]} -> {new.commit[:SHORT]} ({told or 'the same files'})"
     elif told:
         yield f"weights {new.commit[:SHORT]}: {told}"
+    if old.strategy != new.strategy:
+        yield f"weights.strategy {old.strategy} -> {new.strategy}"
+    before_image, after_image = (f"{pin.reference}{pin.path}" if pin else "none" for pin in (old.image, new.image))
+    if before_image != after_image:
+        yield f"weights.image {before_image} -> {after_image}"
     if old.token != new.token:
         yield f"weights.token {_value(old.token)} -> {_value(new.token)}"
 

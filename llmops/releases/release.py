@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -27,13 +27,29 @@ class FilePin(Strict):
     git_sha1: str | None = None
 
 
+class ImagePin(Strict):
+    """The exact image that has the weights, in the folder `path`."""
+
+    repository: str
+    tag: str
+    digest: Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+    path: str = "/"
+
+    @property
+    def reference(self) -> str:
+        """The image by digest, never by a tag that can move."""
+        return f"{self.repository}@{self.digest}"
+
+
 class WeightsPin(Strict):
-    """The exact files of one commit."""
+    """The exact files of one commit, and how they come to the engines."""
 
     repo: str
     commit: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
     files: tuple[FilePin, ...]
     token: SecretKey | None = None
+    strategy: Literal["volume", "init", "image"] = "volume"
+    image: ImagePin | None = None
 
     @property
     def size(self) -> int:
@@ -42,8 +58,10 @@ class WeightsPin(Strict):
 
     @property
     def key(self) -> str:
-        """Folder name on the volume: commit and file set, so that two selections of one commit never mix."""
+        """Folder name: commit, file set and where the files are, so that what is proven of one is said of no other."""
         listing = json.dumps([file.model_dump() for file in self.files], sort_keys=True, separators=(",", ":"))
+        if self.strategy != "volume":
+            listing += self.strategy + (f"{self.image.reference}{self.image.path}" if self.image else "")
         return f"{self.commit[:12]}-{hashlib.sha256(listing.encode()).hexdigest()[:8]}"
 
 
@@ -83,6 +101,11 @@ class Release(Strict):
     rollout: Rollout
     access: Access
     traffic: Traffic = Traffic()
+
+    @property
+    def baked(self) -> bool:
+        """Whether the engine's own image has the weights."""
+        return self.weights.image is not None and self.weights.image.repository == self.engine.image
 
     def canonical(self) -> str:
         """What differs from the defaults, as JSON with sorted keys and no white space: what the id is the hash of.

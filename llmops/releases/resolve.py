@@ -17,8 +17,8 @@ from llmops import hub as hub_client
 from llmops.catalog.spec import Engine, EngineOptions, ModelSpec, Weights
 from llmops.errors import BadInput
 from llmops.hub import HubFile, select
-from llmops.registry import PinnedImage, RegistryClient, resolve_image
-from llmops.releases.release import EnginePin, FilePin, Release, SuitePin, WeightsPin
+from llmops.registry import ImageName, PinnedImage, RegistryClient, resolve_image
+from llmops.releases.release import EnginePin, FilePin, ImagePin, Release, SuitePin, WeightsPin
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -91,10 +91,12 @@ def resolve(
             remedy=f"There is {', '.join(sorted(suites)) or 'none'}; suites stand in the evals folder.",
         )
     engine = spec.engine if engine_version is None else _at_version(spec.engine, engine_version)
+    pinned = _pin_engine(engine, image or _find_image(engine, registry))
+    weights = _pin_weights(spec.weights, revision or spec.weights.revision, hub)
     return Release(
         model=spec.name,
-        weights=_pin_weights(spec.weights, revision or spec.weights.revision, hub),
-        engine=_pin_engine(engine, image or _find_image(engine, registry)),
+        weights=weights.model_copy(update={"image": _pin_weights_image(spec.weights, pinned, registry)}),
+        engine=pinned,
         gpu=spec.gpu,
         resources=spec.resources,
         evaluation=spec.evaluation,
@@ -128,7 +130,8 @@ def _at_version(engine: Engine, version: str) -> Engine:
 def _pin_weights(weights: Weights, revision: str, hub: HubLike) -> WeightsPin:
     commit = revision if COMMIT.fullmatch(revision) else hub.resolve(weights.repo, revision)
     files = select(hub.list_files(weights.repo, commit), weights.include, weights.exclude, weights.allow_pickle)
-    hub.check_access(weights.repo)
+    if weights.strategy != "image":
+        hub.check_access(weights.repo)
     return WeightsPin(
         repo=weights.repo,
         commit=commit,
@@ -136,7 +139,22 @@ def _pin_weights(weights: Weights, revision: str, hub: HubLike) -> WeightsPin:
             FilePin(path=file.path, size=file.size, sha256=file.sha256, git_sha1=file.git_sha1) for file in files
         ),
         token=weights.token,
+        strategy=weights.strategy,
     )
+
+
+def _pin_weights_image(weights: Weights, engine: EnginePin, registry: RegistryClient) -> ImagePin | None:
+    if (image := weights.image) is None:
+        return None
+    if image.tag is None:
+        return ImagePin(repository=engine.image, tag=engine.tag, digest=engine.digest, path=image.path)
+    digest = registry.find(ImageName.parse(image.repository), image.tag)
+    if digest is None:
+        raise BadInput(
+            f"The registry knows no image {image.repository}:{image.tag}, which is to have the weights.",
+            remedy="Correct weights.image, or push the image.",
+        )
+    return ImagePin(repository=image.repository, tag=image.tag, digest=digest, path=image.path)
 
 
 def _find_image(engine: Engine, registry: RegistryClient) -> PinnedImage:

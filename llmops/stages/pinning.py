@@ -7,6 +7,7 @@ from llmops.cluster.client import Cluster
 from llmops.errors import BadInput
 from llmops.evaluation.suites import load_suites
 from llmops.registry import SECRET_KEY, Credentials, PinnedImage, RegistryClient, parse_docker_config
+from llmops.releases.pins_file import PinsFile
 from llmops.releases.release import Release
 from llmops.releases.resolve import Hub, resolve
 from llmops.settings import Settings
@@ -41,7 +42,9 @@ def pin(
     with RegistryClient(settings.registry_mirrors, registry_credentials(platform.cluster, settings)) as registry:
         return resolve(
             spec,
-            hub=Hub(settings.hub_endpoint, token),
+            hub=PinsFile(settings.models_dir / pins)
+            if (pins := spec.weights.pins)
+            else Hub(settings.hub_endpoint, token),
             registry=registry,
             suites=suites,
             engine_version=engine_version,

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from llmops.catalog.spec import Access, Evaluation, Gate, Gpu, Resources, Rollout
 from llmops.catalog.traffic import LiveGate, Traffic, TrafficStep
-from llmops.releases.release import EnginePin, FilePin, Release, SuitePin, WeightsPin
+from llmops.releases.release import EnginePin, FilePin, ImagePin, Release, SuitePin, WeightsPin
 
 CONTENT: dict[str, Any] = {
     "model": "tiny",
@@ -162,7 +162,8 @@ def test_the_id_is_the_same_on_every_machine_and_at_any_time() -> None:
 # A new field with its default may be added here; what stands here may never change.
 DEFAULTS: dict[type[BaseModel], dict[str, Any]] = {
     FilePin: {"sha256": None, "git_sha1": None},
-    WeightsPin: {"token": None},
+    WeightsPin: {"token": None, "strategy": "volume", "image": None},
+    ImagePin: {"path": "/"},
     EnginePin: {"args": (), "env": (), "user": 2000},
     SuitePin: {},
     Gpu: {"product": None, "count": 1, "memory": None},
