@@ -2,5 +2,6 @@
 
 from llmops.hub.client import check_access, list_files, resolve
 from llmops.hub.files import HubFile, select
+from llmops.hub.shape import count_parameters, read_config
 
-__all__ = ["HubFile", "check_access", "list_files", "resolve", "select"]
+__all__ = ["HubFile", "check_access", "count_parameters", "list_files", "read_config", "resolve", "select"]

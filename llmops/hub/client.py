@@ -46,14 +46,14 @@ def resolve(
         Unavailable: The hub does not answer, or asks to come back later.
     """
 
-    def ask(api: HfApi) -> str:
+    def question(api: HfApi) -> str:
         # Without the list of files, which is all there is to most answers.
         sha = api.model_info(repo, revision=revision, timeout=timeout, expand=["sha"]).sha
         if not sha:
             raise Unavailable(f"The hub at {endpoint} answered for {repo}@{revision} without a commit.")
         return sha
 
-    return _ask(ask, f"{repo}@{revision}", endpoint, token, patience)
+    return ask(question, f"{repo}@{revision}", endpoint, token, patience)
 
 
 def list_files(
@@ -66,11 +66,11 @@ def list_files(
         Unavailable: The hub does not answer, or asks to come back later.
     """
 
-    def ask(api: HfApi) -> tuple[HubFile, ...]:
+    def question(api: HfApi) -> tuple[HubFile, ...]:
         info = api.model_info(repo, revision=commit, files_metadata=True, timeout=TIMEOUT_SECONDS)
         return tuple(sorted(_hub_file(item, f"{repo}@{commit}", endpoint) for item in info.siblings or ()))
 
-    return _ask(ask, f"{repo}@{commit}", endpoint, token, patience)
+    return ask(question, f"{repo}@{commit}", endpoint, token, patience)
 
 
 def check_access(repo: str, *, endpoint: str, token: str | None = None, patience: Patience = DEFAULT_PATIENCE) -> None:
@@ -80,12 +80,18 @@ def check_access(repo: str, *, endpoint: str, token: str | None = None, patience
         BadInput: The repository is gated, private or not there; the message says how to get access.
         Unavailable: The hub does not answer, or asks to come back later.
     """
-    _ask(lambda api: api.auth_check(repo), repo, endpoint, token, patience)
+    ask(lambda api: api.auth_check(repo), repo, endpoint, token, patience)
 
 
-def _ask(
+def ask(
     question: Callable[[HfApi], ResultT], target: str, endpoint: str, token: str | None, patience: Patience
 ) -> ResultT:
+    """Ask the hub, as long as patience lasts, and tell a refusal from a hub that is away.
+
+    Raises:
+        BadInput: The hub refuses.
+        Unavailable: It does not answer, or asks to come back later.
+    """
     import httpx2
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled

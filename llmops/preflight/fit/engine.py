@@ -1,0 +1,85 @@
+"""The engine's options that decide how much memory is left for the KV cache, with vLLM's own defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+GIB = 2**30
+DEFAULT_UTILIZATION = 0.92
+# vLLM 0.32, `engine/arg_utils.py`: what a server takes by itself, by the memory of its GPU.
+DEFAULTS = ((160 * GIB, 16384, 1024), (70 * GIB, 8192, 1024), (0, 2048, 256))
+_SUFFIXES = {"k": 10**3, "m": 10**6, "g": 10**9, "K": 2**10, "M": 2**20, "G": 2**30}
+
+
+@dataclass(frozen=True)
+class EngineMemory:
+    """Options of an engine; None is what vLLM decides.
+
+    Args:
+        max_model_len: Tokens of a request at most.
+        max_num_seqs: Requests at once.
+        max_num_batched_tokens: Tokens of one step.
+        gpu_memory_utilization: Share of a GPU's memory that the engine takes.
+        tensor: GPUs that each layer is split over.
+        pipeline: GPUs that the layers are dealt out to.
+        block_tokens: Tokens of a block of the KV cache.
+        dtype: Of weights and activations.
+        kv_cache_dtype: Of the KV cache.
+        quantization: Method of quantized weights.
+        eager: No CUDA graphs.
+    """
+
+    max_model_len: int | None = None
+    max_num_seqs: int | None = None
+    max_num_batched_tokens: int | None = None
+    gpu_memory_utilization: float = DEFAULT_UTILIZATION
+    tensor: int = 1
+    pipeline: int = 1
+    block_tokens: int = 16
+    dtype: str | None = None
+    kv_cache_dtype: str | None = None
+    quantization: str | None = None
+    eager: bool = False
+
+    def limits(self, gpu_bytes: float) -> tuple[int, int]:
+        """Tokens of one step and requests at once, on GPUs of so many bytes."""
+        tokens, requests = next((tokens, requests) for least, tokens, requests in DEFAULTS if gpu_bytes >= least)
+        return self.max_num_batched_tokens or tokens, self.max_num_seqs or requests
+
+
+def engine_memory(arguments: Sequence[str]) -> EngineMemory:
+    """Take the options out of a release's arguments, `--flag` or `--flag=value`; the last of a flag counts."""
+    given = dict(_pair(argument) for argument in arguments)
+
+    def whole(flag: str) -> int | None:
+        return _whole(given[flag]) if flag in given else None
+
+    return EngineMemory(
+        max_model_len=whole("--max-model-len"),
+        max_num_seqs=whole("--max-num-seqs"),
+        max_num_batched_tokens=whole("--max-num-batched-tokens"),
+        gpu_memory_utilization=float(given.get("--gpu-memory-utilization", DEFAULT_UTILIZATION)),
+        tensor=whole("--tensor-parallel-size") or 1,
+        pipeline=whole("--pipeline-parallel-size") or 1,
+        block_tokens=whole("--block-size") or 16,
+        dtype=given.get("--dtype"),
+        kv_cache_dtype=given.get("--kv-cache-dtype"),
+        quantization=given.get("--quantization"),
+        eager="--enforce-eager" in given,
+    )
+
+
+def _pair(argument: str) -> tuple[str, str]:
+    flag, _, value = argument.partition("=")
+    return flag, value
+
+
+def _whole(text: str) -> int | None:
+    """A number as vLLM reads it: `32k` is 32,000, `32K` is 32,768; `auto` is left to vLLM."""
+    text = text.strip()
+    if text.lower() in ("auto", "-1"):
+        return None
+    if text[-1:] in _SUFFIXES:
+        return int(float(text[:-1]) * _SUFFIXES[text[-1]])
+    return int(text)
