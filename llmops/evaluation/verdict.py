@@ -8,13 +8,13 @@ from llmops.catalog.spec import Strict
 
 Value = Literal["Passed", "Failed", "Inconclusive"]
 Outcome = Literal["Passed", "Failed", "Inconclusive", "Skipped"]
-Rule = Literal["min", "max", "max_drop", "max_ratio"]
+Rule = Literal["min", "max", "max_drop", "max_rise", "max_ratio"]
 
 
 class GateResult(Strict):
     """One gate, decided.
 
-    `change` is what a relative gate judges: the drop (stable - canary) or the ratio (canary / stable); `low` and
+    `change` is what a relative gate judges: the drop (stable - canary), the rise or the ratio; `low` and
     `high` are its one-sided confidence bounds, where there are cases or turns to compute them from. `p_value` is how
     likely a drop as large as that is of an equal release. A `dry` gate has its outcome, and no part in the verdict.
     """

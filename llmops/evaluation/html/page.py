@@ -24,6 +24,7 @@ RULES = {
     "min": "at least",
     "max": "at most",
     "max_drop": "drops at most",
+    "max_rise": "rises at most",
     "max_ratio": "at most",
 }
 LATENCIES = {
