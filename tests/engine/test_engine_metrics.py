@@ -157,3 +157,18 @@ async def test_labels_survive_a_name_with_a_slash(start: Start) -> None:
     assert 'vllm:num_requests_running{engine="0",model_name="owner/name"} 0.0' in await scrape(engine.url)
     async with aiohttp.ClientSession() as session, session.get(f"{engine.url}/v1/models") as answer:
         assert [each["id"] for each in json.loads(await answer.text())["data"]] == ["owner/name", "second"]
+
+
+async def test_answers_of_the_http_server_are_counted_by_route_and_status(start: Start) -> None:
+    engine = start(SIM_FAULTS=json.dumps({"error_rate": 0.5}))
+    assert "http_requests_total" not in await scrape(engine.url)
+    statuses = [(await chat(engine.url, max_tokens=1)).status for _ in range(4)]
+    assert sorted(statuses) == [200, 200, 500, 500]
+    text = await scrape(engine.url)
+    route = {"handler": "/v1/chat/completions", "method": "POST"}
+    assert sample(text, "http_requests_total", **route, status="2xx") == 2
+    assert sample(text, "http_requests_total", **route, status="5xx") == 2
+    captured = parse_exposition(files("llmops.sandbox.engine").joinpath(CAPTURE).read_text())["http_requests_total"]
+    shown = parse_exposition(text)["http_requests_total"]
+    assert (shown.help, shown.type) == (captured.help, captured.type)
+    assert set(captured.series) <= set(shown.series)

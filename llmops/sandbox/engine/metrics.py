@@ -1,6 +1,7 @@
 """The /metrics answer of vLLM 0.32.0: names, help texts, types, labels and buckets come from a captured answer.
 
-Only what the simulated engine speaks truthfully is shown: vLLM's own metrics, without the size of its batches.
+Only what the simulated engine speaks truthfully is shown: vLLM's own metrics, without the size of its batches, and of
+its HTTP server's the number of requests.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ from importlib.resources import files
 
 CAPTURE = "vllm_0_32_0/metrics.txt"
 UNSPOKEN = ("vllm:iteration_tokens_total",)
+HTTP = "http_requests_total"
+UNCOUNTED = ("/metrics", "/health", "/load", "/ping", "/version")
+"""Routes that vLLM's HTTP server keeps no count of."""
 
 _SAMPLE = re.compile(r"^([a-zA-Z_:][\w:]*)(?:\{(.*)\})? (\S+)$")
 _LABEL = re.compile(r'([a-zA-Z_]\w*)="((?:[^"\\]|\\.)*)"')
@@ -99,9 +103,11 @@ class Metrics:
             for family in captured.values()
             if family.name.startswith("vllm:") and not family.name.startswith(UNSPOKEN)
         ]
+        self._http = captured[HTTP]
         self._started = time.time()
         self._values: dict[str, dict[Labels, float]] = {}
         self._histograms: dict[str, dict[Labels, _Histogram]] = {}
+        self._values[HTTP] = {}
         for family in self._families:
             family.series = [self._own(series, model_name) for series in family.series]
             if family.name in _TOKEN_BUCKETS:
@@ -141,6 +147,18 @@ class Metrics:
         table = self._values[name]
         return table[self._series(table, labels)]
 
+    def count_http(self, handler: str, method: str, status: int) -> None:
+        """Count an answer of the HTTP server; its series begins with it.
+
+        Args:
+            handler: Route, such as `/v1/chat/completions`.
+            method: Such as `POST`.
+            status: HTTP status.
+        """
+        if handler not in UNCOUNTED:
+            series = (("handler", handler), ("method", method), ("status", f"{status // 100}xx"))
+            self._values[HTTP][series] = self._values[HTTP].get(series, 0.0) + 1
+
     def observe(self, name: str, value: float, times: int = 1) -> None:
         """Add `times` observations of a value to a histogram."""
         histogram = next(iter(self._histograms[name].values()))
@@ -150,7 +168,8 @@ class Metrics:
     def render(self) -> str:
         """The answer, in the order of the captured one."""
         lines: list[str] = []
-        for family in self._families:
+        shown = [*self._families, self._http] if self._values[HTTP] else self._families
+        for family in shown:
             lines.append(f"# HELP {family.name} {family.help}")
             lines.append(f"# TYPE {family.name} {family.type}")
             if family.type == "histogram":

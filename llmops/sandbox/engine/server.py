@@ -61,7 +61,7 @@ class Server:
 
     def application(self) -> web.Application:
         """The application to run."""
-        application = web.Application(middlewares=[self._guard], client_max_size=64 << 20)
+        application = web.Application(middlewares=[self._count, self._guard], client_max_size=64 << 20)
         application.add_routes(
             [
                 web.get("/health", self._health),
@@ -77,6 +77,14 @@ class Server:
             ]
         )
         return application
+
+    @web.middleware
+    async def _count(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        response = await handler(request)
+        resource = request.match_info.route.resource
+        if resource is not None:
+            self._metrics.count_http(resource.canonical, request.method, response.status)
+        return response
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
