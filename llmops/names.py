@@ -27,8 +27,14 @@ LENT_ANNOTATION = f"{DOMAIN}/lent-replicas"
 """On stable's Deployment: how many of its replicas it lends to the canary."""
 
 ENGINE_PORT = 8000
+ROUTER = "llmops-router"
+"""Name of the router's Deployment and Service, and so of no model."""
+ROUTER_PORT = 4000
+ROUTER_CONTAINER = "router"
 ENGINE_CONTAINER = "engine"
 WORKER_CONTAINER = "worker"
+WEIGHTS_CONTAINERS = ("weights-download", "weights-checksum")
+"""Init containers of an engine's pod that fetches its own weights: the worker, in this order."""
 EVALUATION_CONTAINER = "evaluation"
 VOLUME_MOUNT = "/models"
 RELEASE_MOUNT = "/etc/llmops"
@@ -111,6 +117,11 @@ def alert_name(alert: str) -> str:
 def counters_name(model: str) -> str:
     """Name of the ConfigMap that holds what is counted of a model."""
     return f"{model}.counters"
+
+
+def costs_name(model: str) -> str:
+    """Name of the ConfigMap that holds what the model cost, week by week."""
+    return f"{model}.costs"
 
 
 def lease_name(model: str) -> str:

@@ -1,0 +1,74 @@
+"""What a model cost week by week, kept in the cluster: losing Dagster's database loses none of it."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from typing import Annotated
+
+from pydantic import Field
+
+from llmops import names
+from llmops.cluster.client import Cluster
+from llmops.cluster.problems import AlreadyExists, Conflict, NotFound
+from llmops.costs.comparison import Report
+from llmops.schema import Strict
+
+RECORD = "costs"
+KEY = "history.json"
+KEPT = 104
+"""Two years of weeks."""
+
+
+class Measured(Strict):
+    """What a model cost over a time."""
+
+    start: datetime.datetime
+    end: datetime.datetime
+    covered: Annotated[float, Field(gt=0, le=1)] = Field(description="Share of the time that there is data of.")
+    gpu_hours: float = Field(description="Measured, of all replicas.")
+    report: Report = Field(description="Per month, at the rate of that time.")
+
+
+class CostHistory:
+    """Reads and writes the history of each model.
+
+    Args:
+        cluster: Where it is kept; the ConfigMaps stand in its namespace.
+    """
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+
+    def read(self, model: str) -> tuple[Measured, ...]:
+        """The model's history, oldest first."""
+        found = self.cluster.get("ConfigMap", names.costs_name(model))
+        return _read(found["data"][KEY]) if found else ()
+
+    def add(self, model: str, measured: Measured) -> tuple[Measured, ...]:
+        """Keep one more; the same time measured again takes the place of what was kept of it.
+
+        Returns:
+            The history as it is kept.
+        """
+        name = names.costs_name(model)
+        while True:
+            found = self.cluster.get("ConfigMap", name)
+            others = [each for each in (_read(found["data"][KEY]) if found else ()) if each.end != measured.end]
+            kept = sorted([*others, measured], key=lambda each: each.end)[-KEPT:]
+            data = {KEY: json.dumps([each.model_dump(mode="json") for each in kept], separators=(",", ":"))}
+            try:
+                if found is None:
+                    labels = names.labels(model, "", "record") | {names.RECORD_LABEL: RECORD}
+                    metadata = {"name": name, "labels": labels}
+                    self.cluster.create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data})
+                else:
+                    version = {"resourceVersion": found["metadata"]["resourceVersion"]}
+                    self.cluster.patch("ConfigMap", name, {"metadata": version, "data": data})
+            except (AlreadyExists, Conflict, NotFound):
+                continue
+            return tuple(kept)
+
+
+def _read(text: str) -> tuple[Measured, ...]:
+    return tuple(Measured.model_validate(each) for each in json.loads(text))

@@ -1,0 +1,143 @@
+"""Prices: a data file that people edit."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError, model_validator
+from ruamel.yaml import YAML, YAMLError
+
+from llmops.errors import BadInput
+from llmops.schema import Strict
+
+DEFAULT = "prices.yaml"
+HOURS_PER_MONTH = 730
+SECONDS_PER_MONTH = HOURS_PER_MONTH * 3600
+MILLION = 1e6
+
+
+class Range(Strict):
+    """From low to high; written as one number where both are the same."""
+
+    low: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    high: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _number(cls, value: Any) -> Any:
+        return {"low": value, "high": value} if isinstance(value, int | float) else value
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Range:
+        if self.low > self.high:
+            raise ValueError(f"low is {self.low:g}, above high, which is {self.high:g}")
+        return self
+
+    def __add__(self, other: Range) -> Range:
+        return Range(low=self.low + other.low, high=self.high + other.high)
+
+    def __mul__(self, factor: float) -> Range:
+        return Range(low=self.low * factor, high=self.high * factor)
+
+    def by(self, other: Range) -> Range:
+        """The product with another range."""
+        return Range(low=self.low * other.low, high=self.high * other.high)
+
+    def over(self, other: Range) -> Range | None:
+        """The quotient: lowest where the other is highest. None where the other may be 0."""
+        return Range(low=self.low / other.high, high=self.high / other.low) if other.low > 0 else None
+
+
+class GpuPrice(Strict):
+    """One GPU."""
+
+    usd_per_month: Range
+    tokens_per_second: Range | None = None
+
+
+class ApiPrice(Strict):
+    """Tokens elsewhere, USD per million."""
+
+    input: Range
+    output: Range
+
+    def blended(self, output_share: float) -> Range:
+        """USD per million tokens of which this share is output, between 0 and 1."""
+        return self.input * (1 - output_share) + self.output * output_share
+
+
+class Operations(Strict):
+    """The people behind it."""
+
+    usd_per_month: Range
+    share: Annotated[float, Field(ge=0, le=1)]
+
+    @property
+    def monthly(self) -> Range:
+        """USD per month of the share."""
+        return self.usd_per_month * self.share
+
+
+class Prices(Strict):
+    """All prices of a file; what each means stands in the packaged one."""
+
+    gpus: dict[str, GpuPrice]
+    replica_without_gpu: Range | None
+    control_plane: Range
+    load_balancer: Range
+    storage_gb: Range
+    egress_gb: Range | None
+    egress_bytes_per_token: Annotated[float, Field(ge=0)]
+    operations: Operations
+    apis: dict[str, ApiPrice] = Field(min_length=1)
+
+    def replica(self, product: str | None, gpus: int) -> Range:
+        """USD per month of one replica's part of a node.
+
+        Raises:
+            BadInput: It has no price.
+        """
+        if gpus == 0:
+            if self.replica_without_gpu is None:
+                raise BadInput(
+                    "a replica without a GPU has no price",
+                    remedy="Set replica_without_gpu in a file of yours, and name it in the setting `prices`.",
+                )
+            return self.replica_without_gpu
+        return self._gpu(product).usd_per_month * gpus
+
+    def planned_tokens_per_second(self, product: str | None, gpus: int) -> Range | None:
+        """What one replica is expected to do when it is full; None where the prices don't say."""
+        planned = self._gpu(product).tokens_per_second if gpus else None
+        return planned * gpus if planned else None
+
+    def _gpu(self, product: str | None) -> GpuPrice:
+        if product is None:
+            raise BadInput("a GPU of any product has no price", remedy="Set gpu.product in the model's entry.")
+        if product not in self.gpus:
+            raise BadInput(
+                f"GPU {product} has no price; there are those of {', '.join(self.gpus) or 'none'}",
+                remedy=f"Add gpus.{product} to a file of yours, and name it in the setting `prices`.",
+            )
+        return self.gpus[product]
+
+
+def load_prices(path: Path | None = None) -> Prices:
+    """Read a file of prices; None is the packaged one.
+
+    Raises:
+        BadInput: It cannot be read, or a field is missing, unknown or wrong.
+    """
+    where = str(path) if path else f"the packaged {DEFAULT}"
+    try:
+        text = path.read_text() if path else files("llmops.costs").joinpath(DEFAULT).read_text()
+        content = YAML(typ="safe").load(text)
+    except (OSError, UnicodeDecodeError, YAMLError) as error:
+        raise BadInput(f"{where}: cannot be read as prices: {error}") from error
+    try:
+        return Prices.model_validate(content)
+    except ValidationError as error:
+        found = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+        raise BadInput(f"{where}: {found}") from error

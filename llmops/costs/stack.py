@@ -1,0 +1,82 @@
+"""What a model's stack costs a month, item by item. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pydantic import Field
+
+from llmops.costs.prices import Prices, Range
+from llmops.schema import Strict
+
+
+@dataclass(frozen=True)
+class Stack:
+    """What a model takes of an installation.
+
+    Attributes:
+        replicas: How many, on average.
+        gpus: Of one replica.
+        product: Their product; None for any.
+        storage_gb: Size of the installation's claim with the weights, GB.
+        shared_by: Models that share what there is once: control plane, load balancer, storage.
+    """
+
+    replicas: float
+    gpus: int
+    product: str | None
+    storage_gb: float
+    shared_by: int = 1
+
+
+class Item(Strict):
+    """One line of a bill."""
+
+    name: str
+    usd_per_month: Range | None = Field(description="None: it has no price, and is not part of the total.")
+
+
+class Bill(Strict):
+    """What a stack costs a month."""
+
+    items: tuple[Item, ...]
+    total: Range = Field(description="USD per month of all that has a price.")
+
+    @property
+    def unpriced(self) -> list[str]:
+        """What the total leaves out."""
+        return [each.name for each in self.items if each.usd_per_month is None]
+
+
+def bill(stack: Stack, prices: Prices, output_tokens: float | None = None) -> Bill:
+    """Add up a stack.
+
+    Args:
+        stack: What there is.
+        prices: What it costs.
+        output_tokens: Per month, for what leaves the cluster; None where they are not known.
+
+    Raises:
+        BadInput: The GPU has no price.
+    """
+    share = 1 / stack.shared_by
+    egress = None
+    if prices.egress_gb is not None and output_tokens is not None:
+        egress = prices.egress_gb * (output_tokens * prices.egress_bytes_per_token / 1e9)
+    what = f"{stack.gpus} x {stack.product}" if stack.gpus else "no GPU"
+    of_all = f", 1/{stack.shared_by}" if stack.shared_by > 1 else ""
+    items = (
+        Item(
+            name=f"{stack.replicas:.3g} replicas, {what}",
+            usd_per_month=prices.replica(stack.product, stack.gpus) * stack.replicas,
+        ),
+        Item(name=f"control plane{of_all}", usd_per_month=prices.control_plane * share),
+        Item(
+            name=f"storage, {stack.storage_gb:,.0f} GB{of_all}",
+            usd_per_month=prices.storage_gb * (stack.storage_gb * share),
+        ),
+        Item(name=f"load balancer{of_all}", usd_per_month=prices.load_balancer * share),
+        Item(name="egress", usd_per_month=egress),
+    )
+    known = [each.usd_per_month for each in items if each.usd_per_month is not None]
+    return Bill(items=items, total=sum(known, Range(low=0, high=0)))
