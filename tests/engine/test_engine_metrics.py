@@ -160,7 +160,8 @@ async def test_labels_survive_a_name_with_a_slash(start: Start) -> None:
 
 
 async def test_answers_of_the_http_server_are_counted_by_route_and_status(start: Start) -> None:
-    engine = start(SIM_FAULTS=json.dumps({"error_rate": 0.5}))
+    engine = start("--served-model-name", "smol", SIM_FAULTS=json.dumps({"error_rate": 0.5}))
+    engine.wait_until_healthy()
     assert "http_requests_total" not in await scrape(engine.url)
     statuses = [(await chat(engine.url, max_tokens=1)).status for _ in range(4)]
     assert sorted(statuses) == [200, 200, 500, 500]
