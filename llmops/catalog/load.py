@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from llmops.catalog.entries import read_file, read_folder
+from llmops.catalog.routing import routing_check
 from llmops.catalog.spec import ModelSpec
 from llmops.errors import BadInput
 
@@ -27,7 +28,8 @@ def load_catalog(models_dir: Path) -> Catalog:
         raise BadInput(
             f"{models_dir}: is not a folder.", remedy="Name the catalog's folder as models_dir in the settings."
         )
-    if specs := read_folder(models_dir, ModelSpec):
+    check = routing_check({path.stem for path in models_dir.glob("*.yaml")})
+    if specs := read_folder(models_dir, ModelSpec, lambda spec: check(spec.name, spec.routing)):
         return specs
     raise BadInput(f"{models_dir}: holds no model.", remedy="Add one as NAME.yaml.")
 

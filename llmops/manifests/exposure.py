@@ -44,6 +44,7 @@ class WayIn:
         stable: What answers.
         canary: What answers the rest.
         canary_percent: Share of requests that the canary gets.
+        health_path: What a load balancer asks whether a pod is well.
     """
 
     name: str
@@ -52,6 +53,7 @@ class WayIn:
     stable: Backend
     canary: Backend | None = None
     canary_percent: int = 0
+    health_path: str = HEALTH_PATH
 
     @property
     def backends(self) -> list[tuple[Backend, int]]:
@@ -153,7 +155,7 @@ def _alb(way: WayIn, settings: Settings) -> Manifest:
         )
     annotations = {
         f"{ALB}/target-type": "ip",
-        f"{ALB}/healthcheck-path": HEALTH_PATH,
+        f"{ALB}/healthcheck-path": way.health_path,
         f"{ALB}/listen-ports": json.dumps([{"HTTP": 80} if exposure.insecure_http else {"HTTPS": 443}]),
         f"{ALB}/load-balancer-attributes": f"idle_timeout.timeout_seconds={exposure.idle_seconds}",
     }
@@ -254,7 +256,7 @@ def _own_gateway(way: WayIn, settings: Settings) -> Manifest:
 def _gke_policies(way: WayIn, settings: Settings, backend: Backend) -> list[Manifest]:
     """Without them GKE's load balancer cuts every answer after 30 s, and asks `/` whether an engine is well."""
     target = {"group": "", "kind": "Service", "name": backend.service}
-    health = {"type": "HTTP", "httpHealthCheck": {"requestPath": HEALTH_PATH, "port": backend.port}}
+    health = {"type": "HTTP", "httpHealthCheck": {"requestPath": way.health_path, "port": backend.port}}
     policies = {
         "GCPBackendPolicy": {"timeoutSec": way.exposure.request_seconds},
         "HealthCheckPolicy": {"config": health},

@@ -50,13 +50,13 @@ def objects(spec: ModelSpec, release: Release, settings: Settings) -> list[Manif
                 "policyTypes": ["Ingress", "Egress"],
                 "ingress": [
                     {
-                        "from": [*({"podSelector": {"matchLabels": each}} for each in own), *_peers(allowed)],
+                        "from": [*({"podSelector": {"matchLabels": each}} for each in own), *peers(allowed)],
                         "ports": [{"port": names.ENGINE_PORT, "protocol": "TCP"}],
                     }
                 ],
                 "egress": [
                     {
-                        "to": _peers(network.dns),
+                        "to": peers(network.dns),
                         "ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}],
                     }
                 ]
@@ -68,8 +68,9 @@ def objects(spec: ModelSpec, release: Release, settings: Settings) -> list[Manif
     ]
 
 
-def _peers(peers: Iterable[Peer]) -> list[Manifest]:
-    return [_peer(each) for each in peers]
+def peers(allowed: Iterable[Peer]) -> list[Manifest]:
+    """Peers as a rule of a NetworkPolicy names them."""
+    return [_peer(each) for each in allowed]
 
 
 def _peer(peer: Peer) -> Manifest:

@@ -19,8 +19,8 @@ ARGUMENT = "--middleware=llmops_drain.Drain"
 PATH = "/llmops/drain"
 VOLUME = "drain"
 
-_SOURCE = files(__name__).joinpath(FILE).read_text()
-CONFIG_MAP = f"llmops-drain-{hashlib.sha256(_SOURCE.encode()).hexdigest()[:10]}"
+SOURCE = files(__name__).joinpath(FILE).read_text()
+CONFIG_MAP = f"llmops-drain-{hashlib.sha256(SOURCE.encode()).hexdigest()[:10]}"
 
 
 def config_map(settings: Settings) -> Manifest:
@@ -38,7 +38,7 @@ def config_map(settings: Settings) -> Manifest:
             },
         },
         "immutable": True,
-        "data": {FILE: _SOURCE},
+        "data": {FILE: SOURCE},
     }
 
 
@@ -58,10 +58,13 @@ def search_path() -> Manifest:
 
 
 def hook(release: Release, port: str) -> Manifest:
+    """The preStop hook of a release's engines; see `hook_within`."""
+    return hook_within(release.rollout.unroute_seconds, release.rollout.drain_seconds, port)
+
+
+def hook_within(unroute_seconds: int, drain_seconds: int, port: str) -> Manifest:
     """The preStop hook: SIGTERM comes when no router sends more and what was in flight has ended.
 
     A kubelet waits for the answer, within the pod's grace period.
     """
-    rollout = release.rollout
-    path = f"{PATH}?seconds={rollout.unroute_seconds}&idle={rollout.drain_seconds}"
-    return {"httpGet": {"path": path, "port": port}}
+    return {"httpGet": {"path": f"{PATH}?seconds={unroute_seconds}&idle={drain_seconds}", "port": port}}

@@ -1,0 +1,284 @@
+"""The objects of the router in front of all models: LiteLLM's proxy, what it is told, and who may reach it.
+
+All that it is told is in one ConfigMap, named by its content: what a pod that runs has mounted never changes, and
+another configuration is a rollout of the Deployment. All new pods start at once, and the old ones end when they answer
+nobody any more: a change takes one start of LiteLLM's, which is half a minute on a slow machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from importlib.resources import files
+
+import yaml
+
+from llmops import names
+from llmops.catalog.tenants import Tenants
+from llmops.manifests import drain, pods
+from llmops.manifests.exposure import Backend, WayIn, way_in
+from llmops.manifests.network import ROUTER_COMPONENT, peers
+from llmops.manifests.pods import TEMPORARY_MOUNT, Manifest, mount, variable
+from llmops.manifests.router.plan import RouterPlan
+from llmops.settings import Settings
+from llmops.settings.network import Peer
+
+LABELS = {
+    names.SURROUNDS_LABEL: names.ROUTER,
+    "app.kubernetes.io/name": names.ROUTER,
+    names.COMPONENT_LABEL: ROUTER_COMPONENT,
+    "app.kubernetes.io/part-of": "llmops",
+    "app.kubernetes.io/managed-by": "llmops",
+}
+SELECTOR = {"app.kubernetes.io/part-of": "llmops", names.COMPONENT_LABEL: ROUTER_COMPONENT}
+PORT_NAME = "http"
+READY_PATH = "/health/readiness"
+CONFIG_FILE = "config.yaml"
+TENANTS_FILE = "tenants.json"
+MODULE_FILE = "llmops_router.py"
+CONFIG_MOUNT = "/etc/llmops-router"
+MODULES = "modules"
+KEYS_MOUNT = "/etc/llmops-router-keys"
+STARTUP_SECONDS = 300
+"""Within which LiteLLM starts: 13 s on a fast machine, 45 s on one with little CPU whose image has no bytecode."""
+SHUTDOWN_MARGIN = 15
+METADATA_SERVICE = "169.254.0.0/16"
+"""Where clouds give a node's credentials to whoever asks from it."""
+
+_MODULE = files(__name__).joinpath(MODULE_FILE).read_text()
+
+
+def grace_seconds(settings: Settings) -> int:
+    """Seconds from a pod's deletion until it is killed: nobody connects any more, answers end, the proxy ends."""
+    return settings.router.unroute_seconds + settings.router.drain_seconds + SHUTDOWN_MARGIN
+
+
+def objects(plan: RouterPlan, tenants: Tenants, settings: Settings) -> list[Manifest]:
+    """All objects of the router, in the order to apply them: the Deployment, which changes what answers, is the last.
+
+    Args:
+        plan: What it is told.
+        tenants: Who may reach it.
+        settings: Where.
+
+    Raises:
+        BadInput: The installation's ingress controller can't do what the exposure asks for.
+    """
+    config = config_map(plan, settings)
+    return [
+        config,
+        _service(settings),
+        _disruption_budget(settings),
+        *([_network_policy(plan, tenants, settings)] if settings.network.enforce else []),
+        *way_in(_way_in(settings), settings),
+        _deployment(plan, config["metadata"]["name"], settings),
+    ]
+
+
+def _way_in(settings: Settings) -> WayIn:
+    return WayIn(
+        name=names.ROUTER,
+        labels=LABELS,
+        exposure=settings.router.exposure,
+        stable=Backend(names.ROUTER, names.ROUTER_PORT),
+        health_path=READY_PATH,
+    )
+
+
+def config_map(plan: RouterPlan, settings: Settings) -> Manifest:
+    """What the router is told, and the modules that tell tenants apart and empty a pod before it ends; no secrets."""
+    data = {
+        CONFIG_FILE: yaml.safe_dump(plan.config, sort_keys=False, allow_unicode=True, width=120),
+        TENANTS_FILE: json.dumps(plan.tenants, indent=1, sort_keys=True),
+        MODULE_FILE: _MODULE,
+        drain.FILE: drain.SOURCE,
+    }
+    mark = hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:10]
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": _metadata(settings, f"{names.ROUTER}-{mark}"),
+        "immutable": True,
+        "data": data,
+    }
+
+
+def _deployment(plan: RouterPlan, config: str, settings: Settings) -> Manifest:
+    router = settings.router
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": _metadata(settings, names.ROUTER),
+        "spec": {
+            "replicas": router.replicas,
+            "revisionHistoryLimit": 2,
+            "selector": {"matchLabels": SELECTOR},
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "100%", "maxUnavailable": 0}},
+            "template": {
+                "metadata": {"labels": dict(LABELS)},
+                "spec": {
+                    "topologySpreadConstraints": [
+                        {
+                            "maxSkew": 1,
+                            "topologyKey": "kubernetes.io/hostname",
+                            "whenUnsatisfiable": "ScheduleAnyway",
+                            "labelSelector": {"matchLabels": SELECTOR},
+                        }
+                    ],
+                    "automountServiceAccountToken": False,
+                    "enableServiceLinks": False,
+                    "securityContext": pods.pod_security(router.user),
+                    "terminationGracePeriodSeconds": grace_seconds(settings),
+                    "containers": [_container(plan, settings)],
+                    "volumes": [
+                        {"name": "config", "configMap": {"name": config, "items": _items()}},
+                        {"name": "keys", "projected": {"defaultMode": 0o444, "sources": _key_sources(plan)}},
+                        pods.empty_volume(pods.TEMPORARY_VOLUME),
+                    ],
+                },
+            },
+        },
+    }
+
+
+def _items() -> list[Manifest]:
+    """The modules go into a folder of their own: LiteLLM would load one that lies beside its file a second time."""
+    paths = {name: name for name in (CONFIG_FILE, TENANTS_FILE)}
+    paths |= {name: f"{MODULES}/{name}" for name in (MODULE_FILE, drain.FILE)}
+    return [{"key": key, "path": path} for key, path in paths.items()]
+
+
+def _key_sources(plan: RouterPlan) -> list[Manifest]:
+    """Each tenant's key as a file of its name. One that is not there keeps its tenant out, and nobody else."""
+    return [
+        {"secret": {"name": key.name, "optional": True, "items": [{"key": key.key, "path": tenant}]}}
+        for tenant, key in sorted(plan.keys.items())
+    ]
+
+
+def _container(plan: RouterPlan, settings: Settings) -> Manifest:
+    router = settings.router
+    ready: Manifest = {"httpGet": {"path": READY_PATH, "port": PORT_NAME}, "timeoutSeconds": 5}
+    alive: Manifest = {"httpGet": {"path": "/health/liveliness", "port": PORT_NAME}, "timeoutSeconds": 10}
+    return {
+        "name": names.ROUTER_CONTAINER,
+        "image": router.image,
+        "imagePullPolicy": "IfNotPresent",
+        "args": [f"--config={CONFIG_MOUNT}/{CONFIG_FILE}", "--host=0.0.0.0", f"--port={names.ROUTER_PORT}"],
+        "env": _environment(plan, settings),
+        "ports": [{"name": PORT_NAME, "containerPort": names.ROUTER_PORT, "protocol": "TCP"}],
+        "resources": {
+            "requests": {"cpu": router.cpu, "memory": router.memory},
+            # No limit of CPU: its start takes what there is, and every answer passes through it.
+            "limits": {"memory": router.memory},
+        },
+        "volumeMounts": [
+            mount("config", CONFIG_MOUNT, read_only=True),
+            mount("keys", KEYS_MOUNT, read_only=True),
+            mount(pods.TEMPORARY_VOLUME, TEMPORARY_MOUNT),
+        ],
+        "startupProbe": ready | {"periodSeconds": 1, "failureThreshold": STARTUP_SECONDS},
+        "readinessProbe": ready | {"periodSeconds": 2, "failureThreshold": 3},
+        "livenessProbe": alive | {"periodSeconds": 10, "failureThreshold": 6},
+        "lifecycle": {"preStop": drain.hook_within(router.unroute_seconds, router.drain_seconds, PORT_NAME)},
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "securityContext": pods.container_security(),
+    }
+
+
+def _environment(plan: RouterPlan, settings: Settings) -> list[Manifest]:
+    router = settings.router
+    modules = f"{CONFIG_MOUNT}/{MODULES}"
+    return [
+        _secret("LITELLM_MASTER_KEY", router.master_key.name, router.master_key.key, optional=False),
+        variable("LITELLM_WORKER_STARTUP_HOOKS", "llmops_router:install"),
+        variable("PYTHONPATH", modules),
+        variable("LLMOPS_ROUTER_TENANTS", f"{CONFIG_MOUNT}/{TENANTS_FILE}"),
+        variable("LLMOPS_ROUTER_KEYS", KEYS_MOUNT),
+        # On SIGTERM it cuts off what still runs after 30 s by default, whatever the pod's grace period.
+        variable("GRACEFUL_SHUTDOWN_TIMEOUT", str(router.drain_seconds)),
+        # Nothing is fetched at its start, and nothing is told to anybody.
+        variable("LITELLM_LOCAL_MODEL_COST_MAP", "True"),
+        variable("HF_HUB_OFFLINE", "1"),
+        variable("DO_NOT_TRACK", "1"),
+        variable("DISABLE_ADMIN_UI", "True"),
+        variable("NO_DOCS", "True"),
+        variable("NO_REDOC", "True"),
+        variable("HOME", TEMPORARY_MOUNT),
+        *(variable(name, url) for name, url in sorted(plan.urls.items())),
+        # One that is not there closes its own model, and no other.
+        *(_secret(name, key.name, key.key, optional=True) for name, key in sorted(plan.secrets.items())),
+    ]
+
+
+def _secret(name: str, secret: str, key: str, *, optional: bool) -> Manifest:
+    reference: Manifest = {"name": secret, "key": key}
+    if optional:
+        reference["optional"] = True
+    return {"name": name, "valueFrom": {"secretKeyRef": reference}}
+
+
+def _service(settings: Settings) -> Manifest:
+    port = {"name": PORT_NAME, "port": names.ROUTER_PORT, "targetPort": PORT_NAME, "protocol": "TCP"}
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": _metadata(settings, names.ROUTER),
+        "spec": {"type": "ClusterIP", "selector": SELECTOR, "ports": [port | {"appProtocol": "http"}]},
+    }
+
+
+def _disruption_budget(settings: Settings) -> Manifest:
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": _metadata(settings, names.ROUTER),
+        "spec": {
+            "maxUnavailable": 1,
+            "selector": {"matchLabels": SELECTOR},
+            "unhealthyPodEvictionPolicy": "AlwaysAllow",
+        },
+    }
+
+
+def _network_policy(plan: RouterPlan, tenants: Tenants, settings: Settings) -> Manifest:
+    """Tenants, entrances, clients and the pipeline reach the router; it reaches engines, DNS, and providers if any."""
+    network = settings.network
+    allowed = [*(Peer(namespace=tenant.home) for tenant in tenants.values()), *network.pipeline, *network.clients]
+    if settings.router.exposure.kind != "none":
+        allowed += network.entrances
+    engines = {"podSelector": {"matchLabels": {names.COMPONENT_LABEL: "engine", "app.kubernetes.io/part-of": "llmops"}}}
+    egress: list[Manifest] = [{"to": [engines], "ports": _ports(names.ENGINE_PORT)}]
+    if network.dns:
+        ports = [{"port": 53, "protocol": "UDP"}, *_ports(53)]
+        egress.append({"to": peers(network.dns), "ports": ports})
+    if plan.leaves:
+        world = [{"ipBlock": {"cidr": "0.0.0.0/0", "except": [METADATA_SERVICE]}}, {"ipBlock": {"cidr": "::/0"}}]
+        egress.append({"to": world, "ports": _ports(443)})
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": _metadata(settings, names.ROUTER),
+        "spec": {
+            "podSelector": {"matchLabels": SELECTOR},
+            "policyTypes": ["Ingress", "Egress"],
+            # An empty list of peers would be everybody.
+            "ingress": [{"from": peers(allowed), "ports": _ports(names.ROUTER_PORT)}] if allowed else [],
+            "egress": egress,
+        },
+    }
+
+
+def _ports(*ports: int) -> list[Manifest]:
+    return [{"port": port, "protocol": "TCP"} for port in ports]
+
+
+def _metadata(settings: Settings, name: str) -> Manifest:
+    return {"name": name, "namespace": settings.namespace, "labels": dict(LABELS)}
+
+
+def configured(deployment: Manifest) -> str | None:
+    """Name of the ConfigMap that a Deployment of the router's goes by; None if it is not known."""
+    volumes: Iterable[Mapping[str, Manifest]] = deployment["spec"]["template"]["spec"].get("volumes", [])
+    return next((each["configMap"]["name"] for each in volumes if "configMap" in each), None)

@@ -1,0 +1,194 @@
+"""What the router is told: which models there are, where they answer, and who may ask for how much of them.
+
+A pure function of what serves. A model has one name, which leads to stable alone; only while its state gives the canary
+a share of users' requests does the name lead to both, with their weights.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from llmops import names
+from llmops.catalog.load import Catalog
+from llmops.catalog.spec import ModelSpec, SecretKey
+from llmops.catalog.tenants import Tenant, Tenants
+from llmops.errors import BadInput
+from llmops.names import Track
+from llmops.releases.release import Release
+from llmops.settings import Settings
+from llmops.settings.router import Managed
+
+
+@dataclass(frozen=True)
+class Serving:
+    """What answers a model's users.
+
+    Args:
+        stable: The release that serves.
+        canary: The release under trial.
+        canary_percent: Share of users' requests that it gets.
+    """
+
+    stable: Release
+    canary: Release | None = None
+    canary_percent: int = 0
+
+
+@dataclass(frozen=True)
+class RouterPlan:
+    """The router's configuration.
+
+    Args:
+        config: LiteLLM's. What is secret, and where engines are, it takes from variables.
+        tenants: What each tenant may do.
+        urls: Variable -> base URL of an engine's Service.
+        secrets: Variable -> the API key that it holds.
+        keys: Tenant -> its own key.
+        leaves: Whether requests may go to providers outside of the cluster.
+    """
+
+    config: dict[str, Any]
+    tenants: dict[str, dict[str, Any]]
+    urls: dict[str, str]
+    secrets: dict[str, SecretKey]
+    keys: dict[str, SecretKey]
+    leaves: bool
+
+
+def plan(serving: Mapping[str, Serving], catalog: Catalog, tenants: Tenants, settings: Settings) -> RouterPlan:
+    """What the router is to do.
+
+    Args:
+        serving: What serves, by model; models that are not here are not routed.
+        catalog: All models.
+        tenants: All tenants.
+        settings: The installation.
+
+    Raises:
+        BadInput: A model of the settings has the name or an alias of one in the catalog.
+    """
+    check_managed(catalog, settings)
+    found = RouterPlan({}, {}, {}, {}, {tenant.name: tenant.key for tenant in tenants.values()}, leaves=False)
+    routed = [spec for spec in catalog.values() if spec.name in serving]
+    deployments: list[dict[str, Any]] = []
+    fallbacks: list[dict[str, list[str]]] = []
+    for spec in routed:
+        deployments += _tracks(spec, serving[spec.name], settings, found)
+        others = [name for name in spec.routing.fallbacks if name in serving]
+        for index, managed in enumerate(spec.routing.managed):
+            others.append(f"{spec.name}@managed-{index}")
+            variable = f"KEY_{_upper(spec.name)}_MANAGED_{index}"
+            deployments.append(_managed(others[-1], managed, variable, spec.routing.timeout_seconds, found))
+        if others:
+            fallbacks.append({spec.name: others})
+    for index, (name, managed) in enumerate(sorted(settings.router.managed.items())):
+        deployments.append(_managed(name, managed, f"KEY_MANAGED_{index}", None, found))
+    aliases = {alias: spec.name for spec in routed for alias in spec.routing.aliases}
+    found.config.update(_config(deployments, aliases, fallbacks, settings))
+    allowed = {name: spec.routing.aliases for name, spec in catalog.items()}
+    found.tenants.update({
+        tenant.name: _limits(tenant, allowed, settings.router.replicas) for tenant in tenants.values()
+    })  # fmt: skip
+    leaves = any(spec.routing.managed for spec in routed) or bool(settings.router.managed)
+    return RouterPlan(found.config, found.tenants, found.urls, found.secrets, found.keys, leaves=leaves)
+
+
+def check_managed(catalog: Catalog, settings: Settings) -> None:
+    """Make sure that no name leads to a model of the catalog and to one of the settings.
+
+    Raises:
+        BadInput: One does.
+    """
+    taken = {name: name for name in catalog} | {
+        alias: name for name, spec in catalog.items() for alias in spec.routing.aliases
+    }
+    if both := sorted(settings.router.managed.keys() & taken.keys()):
+        told = ", ".join(f"{name!r} is that of model {taken[name]}" for name in both)
+        raise BadInput(
+            f"router.managed in the settings: {told}, too: nobody could tell who answers",
+            remedy="Give it another name, or declare it under routing.managed of that model.",
+        )
+
+
+def _tracks(spec: ModelSpec, serving: Serving, settings: Settings, found: RouterPlan) -> Iterator[dict[str, Any]]:
+    shares: list[tuple[Track, Release, int]] = [("stable", serving.stable, 100)]
+    if serving.canary is not None and serving.canary_percent:
+        share = serving.canary_percent
+        shares = [("stable", serving.stable, 100 - share), ("canary", serving.canary, share)]
+    for track, release, weight in shares:
+        suffix = f"{_upper(spec.name)}_{track.upper()}"
+        host = f"{names.engine_name(spec.name, track)}.{settings.namespace}.svc"
+        found.urls[f"URL_{suffix}"] = f"http://{host}:{names.ENGINE_PORT}/v1"
+        params: dict[str, Any] = {"model": f"hosted_vllm/{spec.name}", "api_base": f"os.environ/URL_{suffix}"}
+        if key := release.access.api_key:
+            found.secrets[f"KEY_{suffix}"] = key
+            params["api_key"] = f"os.environ/KEY_{suffix}"
+        # Of a model's tracks one alone gets all requests that the other one's weight of 0 leaves to it.
+        params |= _timeouts(spec.routing.timeout_seconds) | {"weight": weight}
+        yield {"model_name": spec.name, "litellm_params": params, "model_info": {"id": f"{spec.name}.{track}"}}
+
+
+def _managed(name: str, managed: Managed, variable: str, timeout: int | None, found: RouterPlan) -> dict[str, Any]:
+    found.secrets[variable] = managed.api_key
+    params: dict[str, Any] = {"model": managed.model, "api_key": f"os.environ/{variable}"}
+    if managed.api_base:
+        params["api_base"] = managed.api_base
+    if timeout is not None:
+        params |= _timeouts(timeout)
+    return {"model_name": name, "litellm_params": params, "model_info": {"id": name}}
+
+
+def _timeouts(seconds: int) -> dict[str, int]:
+    return {"timeout": seconds, "stream_timeout": seconds}
+
+
+def _config(
+    deployments: list[dict[str, Any]],
+    aliases: dict[str, str],
+    fallbacks: list[dict[str, list[str]]],
+    settings: Settings,
+) -> dict[str, Any]:
+    router = settings.router
+    return {
+        "model_list": deployments,
+        "router_settings": {
+            "routing_strategy": "simple-shuffle",
+            "model_group_alias": aliases,
+            "fallbacks": fallbacks,
+            "num_retries": router.retries,
+            "allowed_fails": router.allowed_fails,
+            "cooldown_time": router.cooldown_seconds,
+        },
+        "litellm_settings": {
+            # What a tenant may ask for is checked for keys that an authentication of one's own knows, with both of
+            # these alone.
+            "enable_post_custom_auth_checks": True,
+            # Tokens are counted with what is there: no tokenizer is fetched from the hub.
+            "disable_hf_tokenizer_download": True,
+            "telemetry": False,
+        },
+        "general_settings": {
+            "master_key": "os.environ/LITELLM_MASTER_KEY",
+            "custom_auth": "llmops_router.authenticate",
+            "custom_auth_run_common_checks": True,
+        },
+    }
+
+
+def _limits(tenant: Tenant, aliases: Mapping[str, tuple[str, ...]], replicas: int) -> dict[str, Any]:
+    """What a tenant may do at each replica: they count by themselves, so that each lets its share through."""
+    models = [name for model in tenant.models for name in (model, *aliases.get(model, ()))]
+    limits = {
+        "requests_per_minute": tenant.requests_per_minute,
+        "tokens_per_minute": tenant.tokens_per_minute,
+        "parallel_requests": tenant.parallel_requests,
+    }
+    shares = {name: math.ceil(limit / replicas) for name, limit in limits.items() if limit is not None}
+    return {"models": models, **shares}
+
+
+def _upper(model: str) -> str:
+    return model.upper().replace("-", "_")
