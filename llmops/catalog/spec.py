@@ -15,7 +15,7 @@ from cronsim import CronSim, CronSimError
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from llmops.catalog import exposure
+from llmops.catalog import autoscaling, exposure
 from llmops.catalog.autoscaling import Autoscaling
 from llmops.catalog.objectives import Objectives
 from llmops.catalog.routing import Routing
@@ -430,6 +430,9 @@ class ModelSpec(Strict):
         if self.rollout.strategy == "in-place" and self.replicas < 2:
             yield ("rollout", "strategy"), "in-place takes a replica from stable and needs replicas of 2 or more"
         yield from exposure.problems(self.exposure, self.access.api_key, self.engine.env)
+        yield from autoscaling.problems(
+            self.autoscaling, self.replicas, self.rollout.strategy, self.engine.options.max_num_seqs
+        )
         for index, gate in enumerate(self.evaluation.gates):
             suite = gate.metric.split("/", 1)[0]
             if suite not in (*self.evaluation.suites, "all"):
