@@ -8,22 +8,20 @@ does.
 from __future__ import annotations
 
 import asyncio
-import json
 import threading
 import time
 from collections import Counter
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import httpx2
 import openai
 
 from llmops import names
-from llmops.evaluation.client import CHAT, Client, Cut, Response, Unreachable
 from llmops.evaluation.endpoint import Endpoint
-from llmops.evaluation.wire import WireError
+from llmops.sandbox.users import Outcome, ask
 from tests.stages.world import Model
 
 TOKENS_PER_SECOND = 20.0
@@ -32,7 +30,6 @@ SHORT_TOKENS = 4
 LAST_SECONDS = 60.0
 
 Kind = Literal["short", "stream"]
-Outcome = Literal["completed", "failed", "truncated"]
 
 
 @dataclass(frozen=True)
@@ -166,32 +163,6 @@ async def _kept_exchange(client: openai.AsyncOpenAI, model: str, kind: Kind) -> 
 
 
 async def _exchange(endpoint: Endpoint, kind: Kind) -> Exchange:
-    content = {
-        "model": endpoint.model,
-        "messages": [{"role": "user", "content": "Tell me a story."}],
-        "max_tokens": _tokens(kind),
-        "ignore_eos": True,
-        "stream": True,
-    }
-    events: list[bytes] = []
     started = time.monotonic()
-    try:
-        async with Client(endpoint) as client, asyncio.timeout(LAST_SECONDS):
-            response = await client.send(client.request(CHAT, content), lambda _, event: events.append(event))
-    except (Cut, WireError, Unreachable, TimeoutError) as error:
-        outcome, why = "truncated" if events else "failed", f"{type(error).__name__}: {error}"
-    else:
-        outcome, why = _judge(response, events)
-    return Exchange(kind, started, time.monotonic(), outcome, why)
-
-
-def _judge(response: Response, events: list[bytes]) -> tuple[Outcome, str]:
-    if response.status != 200:
-        return "failed", f"HTTP {response.status}: {response.body[:200].decode(errors='replace')}"
-    if not events or events[-1] != b"[DONE]":
-        return "truncated", f"ends with {events[-1:]!r}"
-    chunks: list[dict[str, Any]] = [json.loads(event) for event in events[:-1]]
-    reasons = [choice["finish_reason"] for chunk in chunks for choice in chunk.get("choices", ())]
-    if not reasons or reasons[-1] != "length":
-        return "truncated", f"no finish reason: {chunks[-1:]!r}"
-    return "completed", ""
+    found = await ask(endpoint, _tokens(kind))
+    return Exchange(kind, started, time.monotonic(), found.outcome, found.why)
