@@ -18,11 +18,11 @@ from llmops.cluster.client import Cluster
 from llmops.demo_auto.day import STEPS, Day
 from llmops.demo_auto.receiver import Receiver
 from llmops.demo_auto.system import start
-from llmops.demo_auto.timeline import Timeline
 from llmops.demo_auto.watching import watched
 from llmops.errors import LlmopsError
 from llmops.sandbox.binaries import line_progress
 from llmops.sandbox.sandbox import Sandbox, default_folder
+from llmops.sandbox.timeline import Timeline
 from llmops.settings import load_settings
 
 MODEL = "smollm2-135m"

@@ -12,7 +12,6 @@ from pathlib import Path
 from llmops import names
 from llmops.cluster.client import Cluster
 from llmops.demo_auto.receiver import Receiver
-from llmops.demo_auto.timeline import Timeline
 from llmops.errors import LlmopsError
 from llmops.releases.records import Record, Records
 from llmops.releases.release import Release
@@ -20,6 +19,7 @@ from llmops.releases.validations import Validations
 from llmops.sandbox.binaries import find_or_build
 from llmops.sandbox.sandbox import ENGINE_PROGRAM, Sandbox
 from llmops.sandbox.seeding import ENGINE_IMAGE, ENGINE_TAG, GOOD, commit_simulated
+from llmops.sandbox.timeline import Timeline
 
 NEW_TAG, BAD_TAG = "v0.32.1", "v0.32.2"
 WAIT_SECONDS = 300.0

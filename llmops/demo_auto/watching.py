@@ -7,8 +7,8 @@ from collections.abc import Generator
 from contextlib import contextmanager
 
 from llmops.cluster.client import Cluster
-from llmops.demo_auto.timeline import Timeline
 from llmops.errors import LlmopsError
+from llmops.sandbox.timeline import Timeline
 from llmops.sandbox.ui import Run, Ui
 
 POLL_SECONDS = 1.0
