@@ -8,18 +8,23 @@ Decisions, and why:
 - Any other crash is fatal the second time: a rejection is remembered, so that one hiccup of a driver or a volume
   must not cost a release its chance; and the kubelet makes the first restart at once.
 - A container killed because its startup probe never passed: fatal, since the probe's budget is sized by the release.
+- An init container that fetches or proves weights says itself, in its termination message, whether they are bad
+  (fatal at once, and held against the release), somebody has to act (fatal), or it is tried again (a hub that is
+  away or limits the rate).
 - Unschedulable, failing mounts, unreachable registries: may heal, so that the waiter allows them for a while;
   an autoscaler that is adding a node, or a scheduling gate (a queue), is waited for to the deadline.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
-from llmops.errors import BadRelease, ClusterCannot, LlmopsError
+from llmops import names
+from llmops.errors import BadRelease, ClusterCannot, LlmopsError, Unavailable
 
 Cause = Literal[
     "none",
@@ -32,6 +37,7 @@ Cause = Literal[
     "unschedulable",
     "mount",
     "never-ready",
+    "weights",
     "evicted",
     "refused",
 ]
@@ -73,7 +79,7 @@ class Diagnosis:
     cause: Cause
     heals: Heals = "expected"
     message: str = ""
-    verdict: type[BadRelease] | type[ClusterCannot] = ClusterCannot
+    verdict: type[BadRelease] | type[ClusterCannot] | type[Unavailable] = ClusterCannot
     remedy: str = ""
     container: str = ""
     exit_code: int | None = None
@@ -262,6 +268,8 @@ def _container(pod: _Pod, status: Mapping[str, Any]) -> Diagnosis | None:
     if not ended:
         return None
     code, reason = _int(ended, "exitCode"), _text(ended, "reason")
+    if name in names.WEIGHTS_CONTAINERS:
+        return None if code == 0 or "running" in state else _weights(pod, name, ended, code, reason)
     over = bool(_mapping(state, "terminated"))
     initial = any(item is status for item in _mappings(pod.status.get("initContainerStatuses")))
     if code == 0 and (pod.runs_once or initial):
@@ -269,6 +277,24 @@ def _container(pod: _Pod, status: Mapping[str, Any]) -> Diagnosis | None:
     # In the back-off the end that led to it is not counted as a restart yet.
     crashes = _int(status, "restartCount") + (1 if over or waiting else 0)
     return _ended(pod, name, ended, code, reason, crashes)
+
+
+def _weights(pod: _Pod, name: str, ended: Mapping[str, Any], code: int, reason: str) -> Diagnosis:
+    """What kept an engine's pod from its own copy of the weights, in the worker's words."""
+    try:
+        told: object = json.loads(_text(ended, "message"))
+    except ValueError:
+        told = None
+    said = cast("Mapping[str, Any]", told) if isinstance(told, Mapping) else {}
+    message = f"{pod.name}: {name}: {_text(said, 'message') or f'ended with exit code {code} ({reason})'}"
+    kinds: dict[int, tuple[Heals, type[BadRelease] | type[ClusterCannot] | type[Unavailable]]] = {
+        3: ("never", BadRelease),
+        4: ("maybe", Unavailable),
+        5: ("never", ClusterCannot),
+    }
+    # Killed, or a bug of ours: nothing that the release can help.
+    heals, verdict = kinds.get(_int(said, "exit_code"), ("maybe", ClusterCannot))
+    return Diagnosis("weights", heals, message, verdict, _text(said, "remedy"), name, code)
 
 
 def _ended(pod: _Pod, name: str, ended: Mapping[str, Any], code: int, reason: str, crashes: int) -> Diagnosis:

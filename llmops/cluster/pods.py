@@ -11,7 +11,7 @@ from llmops.cluster.diagnose import TAIL_LINES, Diagnosis, diagnose
 from llmops.cluster.watch import Event, Object, uid_of
 from llmops.errors import LlmopsError
 
-BLOCKED = ("image", "config", "unschedulable", "mount", "refused")
+BLOCKED = ("image", "config", "unschedulable", "mount", "refused", "weights")
 """Causes that keep a container from starting at all. Crashes are counted instead."""
 
 LOG_PATIENCE_SECONDS = 5.0
@@ -92,9 +92,11 @@ class Pods:
         return list(self._events.get(uid_of(pod), {}).values())
 
     def _tail(self, pod: Object, container: str) -> str:
-        statuses: list[Mapping[str, Any]] = (pod.get("status") or {}).get("containerStatuses") or []
+        known: Mapping[str, Any] = pod.get("status") or {}
+        statuses: list[Mapping[str, Any]] = known.get("containerStatuses") or []
+        every = [*statuses, *(known.get("initContainerStatuses") or [])]
         status: Mapping[str, Any] = next(
-            (item for item in statuses if item.get("name") == container), statuses[0] if statuses else {}
+            (item for item in every if item.get("name") == container), statuses[0] if statuses else {}
         )
         state: Mapping[str, Any] = status.get("state") or {}
         last: Mapping[str, Any] = status.get("lastState") or {}

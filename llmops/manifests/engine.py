@@ -9,7 +9,7 @@ import math
 from datetime import datetime
 
 from llmops import names
-from llmops.manifests import drain, pods
+from llmops.manifests import drain, pods, weights
 from llmops.manifests.pods import TEMPORARY_MOUNT, Manifest, mount, variable
 from llmops.names import Track
 from llmops.releases.release import Release
@@ -46,18 +46,14 @@ def progress_seconds(release: Release) -> int:
 
     In place, a new pod waits for its GPU until the old one has drained.
     """
-    return PULL_SECONDS + grace_seconds(release) + startup_budget_seconds(release)
-
-
-def weights_folder(release: Release) -> str:
-    """Where the engine's container has the verified weights: what `--model` names."""
-    return f"{names.VOLUME_MOUNT}/{names.weights_path(release.model, release.weights.key)}"
+    arrival = PULL_SECONDS + weights.arrival_seconds(release)
+    return arrival + grace_seconds(release) + startup_budget_seconds(release)
 
 
 def arguments(release: Release) -> list[str]:
     """The engine's whole command line, after the image's own entry point."""
     return [
-        f"--model={weights_folder(release)}",
+        f"--model={weights.folder(release)}",
         f"--served-model-name={release.model}",
         f"--port={names.ENGINE_PORT}",
         drain.ARGUMENT,
@@ -209,6 +205,7 @@ def _metadata(
 
 def _pod(release: Release, settings: Settings, selector: dict[str, str]) -> Manifest:
     placement: Manifest = {}
+    fetching = weights.init_containers(release, settings)
     if release.gpu.count:
         placement["tolerations"] = [dict(GPU_TOLERATION)]
     if release.gpu.product:
@@ -226,11 +223,12 @@ def _pod(release: Release, settings: Settings, selector: dict[str, str]) -> Mani
         "automountServiceAccountToken": False,
         # A Service called `vllm` would otherwise set VLLM_PORT to an address, which vLLM takes for its port.
         "enableServiceLinks": False,
-        "securityContext": pods.pod_security(release.engine.user),
+        "securityContext": pods.pod_security(release.engine.user) | ({"fsGroup": pods.GROUP} if fetching else {}),
         "terminationGracePeriodSeconds": grace_seconds(release),
+        **({"initContainers": fetching} if fetching else {}),
         "containers": [_container(release)],
         "volumes": [
-            pods.claim_volume(settings.claim, read_only=True),
+            *weights.volumes(release, settings),
             drain.volume(),
             pods.empty_volume(SHARED_MEMORY_VOLUME, memory=release.resources.shm),
             pods.empty_volume(pods.SCRATCH_VOLUME),
@@ -241,7 +239,6 @@ def _pod(release: Release, settings: Settings, selector: dict[str, str]) -> Mani
 
 def _container(release: Release) -> Manifest:
     health: Manifest = {"httpGet": {"path": "/health", "port": PORT_NAME}}
-    folder = weights_folder(release)
     return {
         "name": names.ENGINE_CONTAINER,
         "image": release.engine.reference,
@@ -251,13 +248,7 @@ def _container(release: Release) -> Manifest:
         "ports": [{"name": PORT_NAME, "containerPort": names.ENGINE_PORT, "protocol": "TCP"}],
         "resources": _resources(release),
         "volumeMounts": [
-            # This release's files alone: no other model's, and nothing that is still being staged.
-            mount(
-                pods.WEIGHTS_VOLUME,
-                folder,
-                read_only=True,
-                sub_path=names.weights_path(release.model, release.weights.key),
-            ),
+            *weights.mounts(release),
             drain.module_mount(),
             mount(SHARED_MEMORY_VOLUME, "/dev/shm"),  # noqa: S108 - the mount point, not a file of ours
             mount(pods.SCRATCH_VOLUME, HOME),

@@ -6,30 +6,20 @@ to happen next (see `llmops.worker.report`), and the Jobs act on them: a bad rel
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Literal
 
 from llmops import names
-from llmops.catalog.spec import SecretKey
-from llmops.manifests import pods
-from llmops.manifests.pods import TEMPORARY_MOUNT, Manifest, mount, variable
-from llmops.releases.release import Release
+from llmops.manifests import pods, worker
+from llmops.manifests.pods import Manifest, mount
+from llmops.manifests.weights import image_volume
+from llmops.manifests.worker import SLOWEST_DOWNLOAD, SLOWEST_READ
+from llmops.releases.release import ImagePin, Release
 from llmops.settings import Settings
-
-RELEASE_VOLUME = "release"
-TOKEN_VOLUME = "hub-token"  # noqa: S105 - the name of a volume
-TOKEN_MOUNT = "/etc/llmops-hub"  # noqa: S105 - the name of a folder
-TOKEN_FILE = "token"  # noqa: S105 - the name of a file
 
 RETRIES = 4
 FINISHED_SECONDS = 86_400
 """How long a finished Job is kept: a run whose orchestrator was down for a night still finds its result."""
-SLOWEST_DOWNLOAD = 5e6
-"""Bytes per second below which a download is given up."""
-SLOWEST_READ = 20e6
-"""Bytes per second below which reading from the volume is given up."""
-WORKER_REQUESTS = {"cpu": "1", "memory": "1Gi"}
 SLACK_SECONDS = 1800
 """Seconds of a Job besides moving bytes: pulling its image, and the waits between retries."""
 
@@ -51,32 +41,22 @@ def download_job(
         run: Run that asks for it.
         read_mb_per_second: Bound of reading what is in place, MB/s; None means none.
     """
-    key = release.weights.key
-    arguments = [
-        "download",
-        *_release_arguments(release),
-        f"--staging={names.staging_path(release.model, key)}",
-        *_bound(read_mb_per_second),
-    ]
-    variables = [
-        variable("HF_ENDPOINT", settings.hub_endpoint),
-        variable("HF_HUB_DISABLE_PROGRESS_BARS", "1"),
-        variable("HF_HUB_DISABLE_TELEMETRY", "1"),
-        variable("DO_NOT_TRACK", "1"),
-    ]
-    mounts, volumes = [_pins_mount()], [_pins_volume(release)]
-    if token := release.weights.token:
-        variables.append(variable("HF_TOKEN_PATH", f"{TOKEN_MOUNT}/{TOKEN_FILE}"))
-        mounts.append(mount(TOKEN_VOLUME, TOKEN_MOUNT, read_only=True))
-        volumes.append(_token_volume(token))
+    arguments = [*worker.download_arguments(release), *_bound(read_mb_per_second)]
     limits = {
         "activeDeadlineSeconds": _deadline(release.weights.size, _slowest(SLOWEST_DOWNLOAD, read_mb_per_second)),
         "backoffLimit": RETRIES,
         "podFailurePolicy": _failure_policy("FailJob"),
     }
     labels = names.labels(release.model, release.id, "download", run=run)
-    name = names.job_name(release.model, "download", key)
-    return _job(name, labels, settings, limits, _pod(settings, arguments, variables, mounts, volumes))
+    name = names.job_name(release.model, "download", release.weights.key)
+    pod = _pod(
+        settings,
+        arguments,
+        worker.download_variables(release, settings),
+        [_claim_mount(), worker.pins_mount(), *worker.token_mounts(release)],
+        [_claim(settings), worker.pins_volume(release), *worker.token_volumes(release)],
+    )
+    return _job(name, labels, settings, limits, pod)
 
 
 def checksum_job(
@@ -95,7 +75,7 @@ def checksum_job(
     """
     arguments = [
         "checksum",
-        *_release_arguments(release),
+        *worker.release_arguments(names.weights_path(release.model, release.weights.key)),
         f"--shards={shards}",
         f"--run={run}",
         # The pages that a download left in this node's memory prove nothing about the volume.
@@ -112,8 +92,41 @@ def checksum_job(
     }
     labels = names.labels(release.model, release.id, "checksum", run=run)
     name = names.job_name(release.model, "checksum", release.weights.key)
-    pod = _pod(settings, arguments, [], [_pins_mount()], [_pins_volume(release)])
-    return _job(name, labels, settings, limits, pod)
+    return _job(name, labels, settings, limits, _reading_pod(release, settings, arguments))
+
+
+def image_checksum_job(
+    release: Release, image: ImagePin, settings: Settings, run: str, *, read_mb_per_second: float | None = None
+) -> Manifest:
+    """The Job that reads every byte of weights in an image and compares it, in one pod: each node would pull all of it.
+
+    Args:
+        release: Whose files.
+        image: Where they are.
+        settings: Where.
+        run: Run that asks for it.
+        read_mb_per_second: Bound of the reading, MB/s, for a validation: then the Job is the run's own; None for the
+            proof, which is made once.
+    """
+    arguments = [
+        "checksum",
+        *worker.release_arguments(image.path.lstrip("/") or "."),
+        "--verify-only",
+        "--from-volume",
+        *_bound(read_mb_per_second),
+    ]
+    pulling = worker.seconds_to_read(release.weights.size, SLOWEST_DOWNLOAD)
+    limits = {
+        "activeDeadlineSeconds": pulling + _deadline(release.weights.size, _slowest(SLOWEST_READ, read_mb_per_second)),
+        "backoffLimit": RETRIES,
+        "podFailurePolicy": _failure_policy("FailJob"),
+    }
+    stage: Literal["checksum", "rehash"] = "rehash" if read_mb_per_second else "checksum"
+    labels = names.labels(release.model, release.id, stage, run=run)
+    key = f"{release.weights.key}-{run[:8]}" if read_mb_per_second else release.weights.key
+    mounts = [mount(pods.WEIGHTS_VOLUME, names.VOLUME_MOUNT, read_only=True), worker.pins_mount()]
+    pod = _pod(settings, arguments, [], mounts, [image_volume(image), worker.pins_volume(release)])
+    return _job(names.job_name(release.model, stage, key), labels, settings, limits, pod)
 
 
 def rehash_job(release: Release, settings: Settings, run: str, *, read_mb_per_second: float) -> Manifest:
@@ -128,7 +141,14 @@ def rehash_job(release: Release, settings: Settings, run: str, *, read_mb_per_se
         run: Run that asks for it.
         read_mb_per_second: Bound of the reading, MB/s.
     """
-    arguments = ["rehash", *_release_arguments(release), f"--run={run}", "--from-volume", *_bound(read_mb_per_second)]
+    target = names.weights_path(release.model, release.weights.key)
+    arguments = [
+        "rehash",
+        *worker.release_arguments(target),
+        f"--run={run}",
+        "--from-volume",
+        *_bound(read_mb_per_second),
+    ]
     limits = {
         # What is found wrong is read once more.
         "activeDeadlineSeconds": _deadline(2 * release.weights.size, _slowest(SLOWEST_READ, read_mb_per_second)),
@@ -137,8 +157,7 @@ def rehash_job(release: Release, settings: Settings, run: str, *, read_mb_per_se
     }
     labels = names.labels(release.model, release.id, "rehash", run=run)
     name = names.job_name(release.model, "rehash", f"{release.weights.key}-{run[:8]}")
-    pod = _pod(settings, arguments, [], [_pins_mount()], [_pins_volume(release)])
-    return _job(name, labels, settings, limits, pod)
+    return _job(name, labels, settings, limits, _reading_pod(release, settings, arguments))
 
 
 def collect_job(model: str, keep: Sequence[str], settings: Settings, run: str, key: str) -> Manifest:
@@ -160,15 +179,8 @@ def collect_job(model: str, keep: Sequence[str], settings: Settings, run: str, k
     }
     labels = names.labels(model, key, "collect", run=run)
     name = names.job_name(model, "collect", key)
-    return _job(name, labels, settings, limits, _pod(settings, arguments, [], [], []))
-
-
-def _release_arguments(release: Release) -> list[str]:
-    return [
-        f"--release={names.RELEASE_MOUNT}/{names.RELEASE_FILE}",
-        f"--root={names.VOLUME_MOUNT}",
-        f"--target={names.weights_path(release.model, release.weights.key)}",
-    ]
+    pod = _pod(settings, arguments, [], [_claim_mount()], [_claim(settings)])
+    return _job(name, labels, settings, limits, pod)
 
 
 def _bound(mb_per_second: float | None) -> list[str]:
@@ -181,7 +193,7 @@ def _slowest(speed: float, mb_per_second: float | None) -> float:
 
 
 def _deadline(size: int, slowest: float) -> int:
-    return SLACK_SECONDS + math.ceil(size / slowest)
+    return SLACK_SECONDS + worker.seconds_to_read(size, slowest)
 
 
 def _failure_policy(action: Literal["FailJob", "FailIndex"]) -> Manifest:
@@ -216,6 +228,11 @@ def _job(name: str, labels: dict[str, str], settings: Settings, limits: Manifest
     }
 
 
+def _reading_pod(release: Release, settings: Settings, arguments: list[str]) -> Manifest:
+    mounts = [_claim_mount(), worker.pins_mount()]
+    return _pod(settings, arguments, [], mounts, [_claim(settings), worker.pins_volume(release)])
+
+
 def _pod(
     settings: Settings,
     arguments: list[str],
@@ -223,22 +240,6 @@ def _pod(
     mounts: list[Manifest],
     volumes: list[Manifest],
 ) -> Manifest:
-    container: Manifest = {
-        "name": names.WORKER_CONTAINER,
-        "image": settings.worker_image,
-        "imagePullPolicy": "IfNotPresent",
-        "args": [*arguments, f"--termination-log={names.TERMINATION_LOG}"],
-        "env": [variable("HOME", TEMPORARY_MOUNT), *variables],
-        "resources": {"requests": dict(WORKER_REQUESTS), "limits": {"memory": "4Gi"}},
-        "volumeMounts": [
-            mount(pods.WEIGHTS_VOLUME, names.VOLUME_MOUNT),
-            mount(pods.TEMPORARY_VOLUME, TEMPORARY_MOUNT),
-            *mounts,
-        ],
-        "terminationMessagePath": names.TERMINATION_LOG,
-        "terminationMessagePolicy": "FallbackToLogsOnError",
-        "securityContext": pods.container_security(),
-    }
     return {
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
@@ -246,24 +247,14 @@ def _pod(
         # The group may write to the volume where its driver sets groups; the files of a large one are not all
         # walked through at each start.
         "securityContext": pods.pod_security() | {"fsGroup": pods.GROUP, "fsGroupChangePolicy": "OnRootMismatch"},
-        "containers": [container],
-        "volumes": [
-            pods.claim_volume(settings.claim, read_only=False),
-            pods.empty_volume(pods.TEMPORARY_VOLUME),
-            *volumes,
-        ],
+        "containers": [worker.container(names.WORKER_CONTAINER, settings, arguments, variables, mounts)],
+        "volumes": [pods.empty_volume(pods.TEMPORARY_VOLUME), *volumes],
     }
 
 
-def _pins_mount() -> Manifest:
-    return mount(RELEASE_VOLUME, names.RELEASE_MOUNT, read_only=True)
+def _claim(settings: Settings) -> Manifest:
+    return pods.claim_volume(settings.claim, read_only=False)
 
 
-def _pins_volume(release: Release) -> Manifest:
-    return {"name": RELEASE_VOLUME, "configMap": {"name": names.pins_name(release.model, release.id)}}
-
-
-def _token_volume(token: SecretKey) -> Manifest:
-    """The hub's token as a file that the worker's group can read, and nobody else."""
-    secret = {"secretName": token.name, "items": [{"key": token.key, "path": TOKEN_FILE}], "defaultMode": 0o440}
-    return {"name": TOKEN_VOLUME, "secret": secret}
+def _claim_mount() -> Manifest:
+    return mount(pods.WEIGHTS_VOLUME, names.VOLUME_MOUNT)

@@ -10,7 +10,7 @@ from typing import Any
 
 from llmops.catalog.spec import ModelSpec
 from llmops.manifests.engine import GPU_PRODUCT_LABEL, GPU_RESOURCE, GPU_TOLERATION
-from llmops.manifests.jobs import WORKER_REQUESTS
+from llmops.manifests.worker import REQUESTS as WORKER_REQUESTS
 from llmops.preflight.quantity import quantity
 from llmops.preflight.snapshot import Object
 
@@ -56,7 +56,7 @@ def obstacle(ask: Ask, node: Object) -> str | None:
     if node_spec.get("unschedulable"):
         return "is cordoned"
     for taint in node_spec.get("taints") or ():
-        if taint["effect"] != "PreferNoSchedule" and not _tolerated(ask, taint):
+        if taint["effect"] != "PreferNoSchedule" and not tolerated(ask, taint):
             return f"has the taint {taint['key']}={taint.get('value', '')}:{taint['effect']}"
     allocatable = _allocatable(node)
     for resource, wanted in ask.amounts.items():
@@ -124,7 +124,7 @@ def _ready(node: Object) -> bool:
     return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
 
 
-def _tolerated(ask: Ask, taint: Mapping[str, str]) -> bool:
+def tolerated(ask: Ask, taint: Mapping[str, str]) -> bool:
     """Engines tolerate what keeps others off GPUs, and nothing else."""
     return (
         ask.tolerates_gpu_taint

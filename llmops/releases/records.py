@@ -22,7 +22,7 @@ from llmops.releases.standing import Cause, Decided, State, VerdictValue, ending
 
 OutcomeT = TypeVar("OutcomeT", bound=BaseModel)
 
-STAGES = ("release", "weights", "checksum", "canary", "evaluation", "promotion")
+STAGES = ("release", "weights", "checksum", "canary", "evaluation", "traffic", "promotion")
 VERDICT_KEY = "verdict.json"
 OPEN_KEY = "open.json"
 LIVE_KEYS = ("stable", "previous", "candidate")
@@ -67,12 +67,13 @@ class Record(Strict):
 
 
 class VerifiedWeights(Strict):
-    """Proof that the volume holds the weights: written when every byte has been read back and compared."""
+    """Proof that the volume, or an image, holds the weights: written when every byte has been read and compared."""
 
     path: str
     files: int
     bytes: int
     verified: datetime.datetime
+    on_volume: bool = True
 
 
 class Records:
@@ -177,16 +178,21 @@ class Records:
         return sorted(found, key=lambda record: record.finished, reverse=True)
 
     def verified_weights(self, model: str, key: str) -> VerifiedWeights | None:
-        """Proof that these weights are on the volume; None if they were never verified, or are collected."""
+        """Proof that these weights are where they are to be; None if they were never verified, or are collected."""
         text = self._data(_weights_name(model, key)).get("verified.json")
         return VerifiedWeights.model_validate_json(text) if text else None
+
+    def has_weights(self, release: Release) -> bool:
+        """Whether the release's engines can have their weights now: proven, or fetched and proven by each pod."""
+        pins = release.weights
+        return pins.strategy == "init" or self.verified_weights(release.model, pins.key) is not None
 
     def save_verified_weights(self, model: str, key: str, verified: VerifiedWeights) -> None:
         """Keep the proof."""
         self._write(_weights_name(model, key), model, "", {"verified.json": verified.model_dump_json()}, kind="weights")
 
     def verified_keys(self, model: str) -> list[str]:
-        """Keys of all weights of the model that are on the volume, newest proof first."""
+        """Keys of all weights of the model that are proven, newest proof first."""
         found = self.cluster.list("ConfigMap", labels={names.MODEL_LABEL: model, names.RECORD_LABEL: "weights"})
         proofs = [
             (VerifiedWeights.model_validate_json(text), each["metadata"]["name"].removeprefix(_weights_name(model, "")))

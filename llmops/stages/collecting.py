@@ -1,4 +1,7 @@
-"""Removing weights from the volume that nothing needs any more."""
+"""Removing weights from the volume that nothing needs any more.
+
+What is in images or in pods goes with them; of an image, the proof is forgotten.
+"""
 
 from llmops import names
 from llmops.manifests.jobs import collect_job
@@ -18,8 +21,11 @@ def collect_weights(current: Trial) -> None:
     spared = current.spec.rollout.keep_weights
     if not (gone := others[spared:]):
         return
+    proofs = [records.verified_weights(model, key) for key in gone]
     for key in gone:
         forget_weights(current, key)
+    if not any(proof and proof.on_volume for proof in proofs):
+        return
     keep = [*sorted(needed), *others[:spared]]
     run_job(current, collect_job(model, keep, current.settings, current.run, current.run[:8]))
     current.log(f"{model}: weights of older releases removed: {', '.join(gone)}")

@@ -19,6 +19,7 @@ from llmops.evaluation.measurements import Measurements
 from llmops.evaluation.reach import out_of_reach
 from llmops.evaluation.suites import AnySuite
 from llmops.evaluation.telling import quarters
+from llmops.manifests.weights import folder
 from llmops.releases.release import Release
 from llmops.settings import Settings
 
@@ -145,7 +146,7 @@ def measuring_of(current: Current, target: Target) -> Measuring:
 
 
 def _reaches(current: Current, target: Target) -> bool:
-    weights = names.weights_path(target.release.model, target.release.weights.key)
+    weights = folder(target.release).removeprefix(names.VOLUME_MOUNT).lstrip("/")
     why = out_of_reach(endpoint_of(current.cluster, target), weights, patience=REACH_SECONDS)
     if why is None:
         return True

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from llmops.catalog.spec import Strict
 from llmops.evaluation.failing import SHOWN, FailingCase
+from llmops.evaluation.live.course import StepOutcome
 from llmops.evaluation.measurements import Measurements
 from llmops.evaluation.statistics import sketch
 from llmops.evaluation.verdict import Verdict
@@ -25,10 +28,10 @@ class Outcome(Strict):
 
 
 class WeightsOutcome(Outcome):
-    """The volume holds the files of the release, hashed while they came in.
+    """The volume holds the files of the release, hashed while they came in; or they come another way.
 
     Args:
-        path: Folder on the volume.
+        path: Folder on the volume or in each pod, or the image that has the files.
         bytes: Of all files.
         already_there: Nothing had to be downloaded.
     """
@@ -39,7 +42,10 @@ class WeightsOutcome(Outcome):
 
 
 class ChecksumOutcome(Outcome):
-    """Every byte was read back from the volume and compared with the pins."""
+    """Every byte was read back from where engines have it, and compared with the pins.
+
+    With strategy `init` that happens in each pod before its engine starts: the canary is the first to show it.
+    """
 
     path: str
     files: int
@@ -108,6 +114,26 @@ def _thinned(measured: Measurements, cases: int, samples: int, *, scores: bool) 
             "scores": measured.scores if scores else {},
         }
     )
+
+
+class TrafficOutcome(Outcome):
+    """How users' requests were moved to the release, and what was concluded.
+
+    Args:
+        verdict: Of the last step; its gates are the ones that it was judged by.
+        way: By what requests were shared; None where none were.
+        steps: Those that were taken.
+    """
+
+    verdict: Verdict
+    way: Literal["router", "exposure"] | None = None
+    steps: tuple[StepOutcome, ...] = ()
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """What was seen of the canary in the last step, by name."""
+        last = self.steps[-1].last if self.steps else None
+        return {f"traffic/{name}": value for name, value in last.canary.items()} if last else {}
 
 
 class PromotionOutcome(Outcome):

@@ -51,24 +51,24 @@ def choose_target(records: Records, model: str, to: str | None) -> str:
         raise BadInput(
             f"{model}: {target} is no release to go back to ({what})", remedy=f"`{again} --retry` tries it again."
         )
-    if records.verified_weights(model, release.weights.key) is None:
+    if not records.has_weights(release):
         raise BadInput(
-            f"{model}: the weights of {target} are no longer on the volume", remedy=f"`{again}` brings them back."
+            f"{model}: the weights of {target} are no longer there, or were found wrong",
+            remedy=f"`{again}` brings them back.",
         )
     return target
 
 
 def good_before(records: Records, model: str) -> str | None:
-    """The release that was promoted last before stable and was never found bad, if its weights are on the volume."""
+    """The release that was promoted last before stable and was never found bad, if its weights are there."""
     stable = records.state(model).stable
-    verified = set(records.verified_keys(model))
     return next(
         (
             record.release
             for record in records.history(model)
             if record.verdict == "Passed"
             and record.release != stable
-            and records.release(model, record.release).weights.key in verified
+            and records.has_weights(records.release(model, record.release))
         ),
         None,
     )

@@ -4,9 +4,9 @@ from collections.abc import Generator
 
 import dagster as dg
 
-from llmops import names
 from llmops.manifests.jobs import download_job
 from llmops.manifests.volume import claim
+from llmops.manifests.weights import place
 from llmops.releases.release import Release
 from llmops.stages.jobs import run_job
 from llmops.stages.outcomes import WeightsOutcome
@@ -17,21 +17,39 @@ from llmops.stages.trial import Trial, trial
 def weights(
     context: dg.AssetExecutionContext, platform: Platform, release: Release
 ) -> Generator[dg.MaterializeResult[WeightsOutcome]]:
-    """Weights of the release on the shared volume, downloaded by an in-cluster Job."""
+    """Weights of the release on the shared volume, downloaded by an in-cluster Job; or where its strategy has them."""
     with trial(context, platform, "weights") as current:
-        outcome, metadata = _download(current, current.load(release.id))
+        found = current.load(release.id)
+        arrive = _download if found.weights.strategy == "volume" else _leave
+        outcome, metadata = arrive(current, found)
     yield dg.MaterializeResult(value=outcome, metadata=metadata)
 
 
-def _download(current: Trial, release: Release) -> tuple[WeightsOutcome, dict[str, dg.MetadataValue]]:
+def _leave(current: Trial, release: Release) -> tuple[WeightsOutcome, dict[str, dg.MetadataValue]]:
+    """Nothing is to be brought to the volume: each pod fetches its own, or the files are in an image."""
     pins = release.weights
-    path = names.weights_path(release.model, pins.key)
-    metadata: dict[str, dg.MetadataValue] = {
-        "path": dg.MetadataValue.text(path),
+    path = place(release)
+    how = "is where each pod of the engine downloads them to" if pins.image is None else "has them"
+    current.log(f"nothing to download for the volume: {path} {how} (weights.strategy {pins.strategy})")
+    outcome = WeightsOutcome(model=release.model, release=release.id, path=path, bytes=pins.size, already_there=True)
+    return outcome, _metadata(release)
+
+
+def _metadata(release: Release) -> dict[str, dg.MetadataValue]:
+    pins = release.weights
+    return {
+        "strategy": dg.MetadataValue.text(pins.strategy),
+        "path": dg.MetadataValue.text(place(release)),
         "files": dg.MetadataValue.int(len(pins.files)),
         "bytes": dg.MetadataValue.int(pins.size),
         "commit": dg.MetadataValue.text(pins.commit),
     }
+
+
+def _download(current: Trial, release: Release) -> tuple[WeightsOutcome, dict[str, dg.MetadataValue]]:
+    pins = release.weights
+    path = place(release)
+    metadata = _metadata(release)
     outcome = WeightsOutcome(model=release.model, release=release.id, path=path, bytes=pins.size, already_there=True)
     if verified := current.records.verified_weights(release.model, pins.key):
         current.log(f"{path}: verified on {verified.verified:%Y-%m-%d %H:%M} UTC, nothing to download")

@@ -108,7 +108,8 @@ def _checksum(options: argparse.Namespace) -> Result:
     if not 0 <= index < options.shards:
         raise WorkerError("usage", f"--index is {index}, which is not below --shards {options.shards}")
     return checksum(
-        inside(options.root, options.target),
+        # An image may have the weights in its root.
+        options.root if options.target == "." else inside(options.root, options.target),
         read_pins(options.release),
         Shard(index, options.shards, options.run_id),
         Reading(options.max_mb_per_s, options.from_volume),

@@ -13,10 +13,10 @@ import pytest
 from llmops.catalog.spec import Access, Gpu
 from llmops.cluster.client import Cluster
 from llmops.manifests.engine import deployment, objects
-from llmops.manifests.jobs import checksum_job, collect_job, download_job
+from llmops.manifests.jobs import checksum_job, collect_job, download_job, image_checksum_job
 from llmops.manifests.records import pins_config_map
 from llmops.manifests.volume import claim, namespace
-from llmops.releases.release import Release
+from llmops.releases.release import ImagePin, Release
 from llmops.sandbox.binaries import find_or_build
 from llmops.sandbox.controlplane import ControlPlane
 from llmops.settings import Settings
@@ -35,6 +35,23 @@ def manifests(release: Release, settings: Settings) -> list[dict[str, Any]]:
         *objects(release, settings, "canary", 1, surge=True, run="run", expires_at=EXPIRES),
         *objects(release, settings, "stable", 2, surge=False),
         deployment(on_cpu.model_copy(update={"model": "other"}), settings, "stable", 1, surge=True),
+        *by_other_strategies(release, settings),
+    ]
+
+
+def by_other_strategies(release: Release, settings: Settings) -> list[dict[str, Any]]:
+    image = ImagePin(repository="r.example/weights", tag="1", digest=f"sha256:{'a' * 64}", path="/llama")
+    own, imaged = (
+        release.model_copy(update={"model": name, "weights": release.weights.model_copy(update=changes)})
+        for name, changes in (
+            ("own", {"strategy": "init"}),
+            ("imaged", {"strategy": "image", "image": image}),
+        )
+    )
+    return [
+        deployment(own, settings, "stable", 1, surge=True),
+        deployment(imaged, settings, "stable", 1, surge=True),
+        image_checksum_job(imaged, image, settings, "run"),
     ]
 
 
@@ -88,7 +105,7 @@ def test_every_pod_is_admitted_where_only_the_restricted_are(
     strict["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] = "restricted"
     cluster.apply(strict)
     templates = [each["spec"]["template"] for each in manifests(release, at) if "template" in each.get("spec", {})]
-    assert len(templates) == 6
+    assert len(templates) == 9
     for number, template in enumerate(templates):
         pod = {
             "apiVersion": "v1",

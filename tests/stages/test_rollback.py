@@ -177,7 +177,7 @@ def test_rollback_goes_back_and_forth_and_to_a_named_release(model: Model) -> No
 
     for target, why in (
         (older, "serves already"),
-        (oldest, "are no longer on the volume"),
+        (oldest, "are no longer there"),
         (newest, f"is no release to go back to (Failed: rolled back to {older} by"),
         ("no-such-release", "there is no release no-such-release"),
     ):

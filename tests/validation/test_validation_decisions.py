@@ -179,10 +179,10 @@ def test_a_warning_about_the_objects_keeps_nobody_from_going_back() -> None:
 
 def test_files_are_named_up_to_a_number_that_people_read() -> None:
     problems = [{"path": f"f{n}", "kind": "altered", "expected": "x", "found": "y"} for n in range(MOST_FINDINGS + 5)]
-    named = findings("m", "weights/m/k", problems, left_out=7)
+    named = findings("weights/m/k", problems, left_out=7, remedy="fetch it")
     assert len(named) == MOST_FINDINGS + 1
     assert named[-1].message == "12 more files are wrong"
-    extra = findings("m", "weights/m/k", [problems[0] | {"kind": "extra"}, problems[1]], left_out=0)
+    extra = findings("weights/m/k", [problems[0] | {"kind": "extra"}, problems[1]], left_out=0, remedy="fetch it")
     assert [each.severity for each in extra] == ["warning", "error"]
 
 

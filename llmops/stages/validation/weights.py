@@ -1,15 +1,20 @@
-"""The check `weights`: whether the volume still holds, byte for byte, what was proven when the release was tried."""
+"""The check `weights`: whether engines still have, byte for byte, what was proven when the release was tried.
+
+On the volume and in an image, every byte is read again. With strategy `init` nobody but the pods has the files: what is
+checked is that each pod which serves has compared them itself.
+"""
 
 from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from llmops import names
 from llmops.errors import LlmopsError
-from llmops.manifests.jobs import checksum_job, download_job, rehash_job
+from llmops.manifests.jobs import checksum_job, download_job, image_checksum_job, rehash_job
+from llmops.manifests.weights import place
 from llmops.releases.records import VerifiedWeights
 from llmops.releases.release import Release
 from llmops.releases.validations import CheckResult, Finding
@@ -19,10 +24,18 @@ from llmops.stages.jobs import finish_job, run_job, worker_error
 from llmops.stages.trial import Trial
 
 MOST_FINDINGS = 20
+VOLUME_REMEDY = (
+    "`llmops revalidate {model} --repair` fetches it again while the engines go on; `automation.repair: [weights]` "
+    "lets that happen by itself. Until then a pod that starts anew would load what is wrong."
+)
+IMAGE_REMEDY = (
+    "The node that read it has spoilt layers, as the image was proven by its digest before: remove the image from that "
+    "node and pull it again, and look at the node's disk."
+)
 
 
 def check_weights(current: Trial, release: Release, *, repair: bool) -> CheckResult:
-    """Read what serves back from the volume, no faster than the model allows, and name each file that is wrong.
+    """Read what serves back, no faster than the model allows, and name each file that is wrong.
 
     Wrong weights lose their proof, so that nothing mounts them unproven; engines that serve have loaded them already.
 
@@ -32,11 +45,17 @@ def check_weights(current: Trial, release: Release, *, repair: bool) -> CheckRes
         repair: Fetch wrong files again. Engines go on with the files that they have open.
 
     Raises:
-        LlmopsError: The volume could not be read.
+        LlmopsError: The volume, or the image, could not be read.
     """
     pins, bound = release.weights, current.spec.automation.revalidate_mb_per_second
-    path = names.weights_path(release.model, pins.key)
-    job = rehash_job(release, current.settings, current.run, read_mb_per_second=bound)
+    if pins.strategy == "init":
+        return compared_by_pods(release, _serving_pods(current, release))
+    path = place(release)
+    job = (
+        image_checksum_job(release, pins.image, current.settings, current.run, read_mb_per_second=bound)
+        if pins.image
+        else rehash_job(release, current.settings, current.run, read_mb_per_second=bound)
+    )
     ended = finish_job(current, job)
     report = _report((*ended.outcome.failures.values(), *ended.outcome.results.values()))
     size = f"{len(pins.files)} files, {pins.size / 1e6:,.1f} MB"
@@ -50,27 +69,56 @@ def check_weights(current: Trial, release: Release, *, repair: bool) -> CheckRes
             raise error
         ended.outcome.raise_for_failure()
     forget_weights(current, pins.key)
-    found = findings(release.model, path, report["problems"], int(report.get("left_out", 0)))
+    remedy = IMAGE_REMEDY if pins.image else VOLUME_REMEDY.format(model=release.model)
+    found = findings(path, report["problems"], int(report.get("left_out", 0)), remedy)
     line = f"{path}: {len(report['problems']) + int(report.get('left_out', 0))} files are wrong ({size}): " + ", ".join(
         each.message for each in found[:3]
     )
     failed = CheckResult(check="weights", value="Failed", line=line, findings=tuple(found), figures=figures)
-    return _repair(current, release, failed, bound) if repair else failed
+    return _repair(current, release, failed, bound) if repair and not pins.image else failed
 
 
-def findings(model: str, path: str, problems: Iterable[Mapping[str, str]], left_out: int) -> list[Finding]:
+def compared_by_pods(release: Release, pods: Sequence[Mapping[str, Any]]) -> CheckResult:
+    """Whether each pod that serves has compared its own copy of the weights with the pins when it started.
+
+    Args:
+        release: What serves.
+        pods: Its pods.
+    """
+    found: list[Finding] = []
+    for pod in pods:
+        statuses: list[Mapping[str, Any]] = (pod.get("status") or {}).get("initContainerStatuses") or []
+        ends = {each["name"]: each["state"].get("terminated") or {} for each in statuses}
+        if ends.get(names.WEIGHTS_CONTAINERS[-1], {}).get("exitCode") != 0:
+            name = pod["metadata"]["name"]
+            remedy = f"Delete the pod: kubectl delete pod {name}. Its successor fetches and compares them anew."
+            message = f"{name} has not compared its weights with the pins"
+            found.append(Finding(subject=f"pod {name}", severity="error", message=message, remedy=remedy))
+    if found:
+        line = ", ".join(each.message for each in found[:3])
+        return CheckResult(check="weights", value="Failed", line=line, findings=tuple(found[:MOST_FINDINGS]))
+    size = f"{len(release.weights.files)} files, {release.weights.size / 1e6:,.1f} MB"
+    if not pods:
+        return CheckResult(check="weights", value="Inconclusive", line=f"no pod of {release.id} serves ({size})")
+    line = f"each of {len(pods)} pods compared its own copy with the pins when it started ({size})"
+    return CheckResult(check="weights", value="Passed", line=line)
+
+
+def _serving_pods(current: Trial, release: Release) -> list[Mapping[str, Any]]:
+    labels = names.engine_selector(release.model, "stable") | {names.RELEASE_LABEL: release.id}
+    pods = current.cluster.list("Pod", labels=labels)
+    return [pod for pod in pods if (pod.get("status") or {}).get("phase") == "Running"]
+
+
+def findings(path: str, problems: Iterable[Mapping[str, str]], left_out: int, remedy: str) -> list[Finding]:
     """Findings of what the worker says is wrong: one for each file, up to a number that people read.
 
     Args:
-        model: Name of the model.
-        path: Folder on the volume.
+        path: Folder on the volume, or the image.
         problems: Of the worker's result.
         left_out: Problems that did not fit into it.
+        remedy: What to do about each.
     """
-    remedy = (
-        f"`llmops revalidate {model} --repair` fetches it again while the engines go on; `automation.repair: "
-        "[weights]` lets that happen by itself. Until then a pod that starts anew would load what is wrong."
-    )
     every = [
         Finding(
             subject=f"{path}/{each['path']}",
@@ -105,10 +153,11 @@ def _repair(current: Trial, release: Release, failed: CheckResult, bound: float)
 def _prove(current: Trial, release: Release) -> None:
     pins = release.weights
     proof = VerifiedWeights(
-        path=names.weights_path(release.model, pins.key),
+        path=place(release),
         files=len(pins.files),
         bytes=pins.size,
         verified=datetime.datetime.now(datetime.UTC),
+        on_volume=pins.strategy == "volume",
     )
     current.records.save_verified_weights(release.model, pins.key, proof)
 

@@ -1,0 +1,114 @@
+"""How an engine's pod comes to its weights: from the shared claim, by init containers of its own, or from an image.
+
+Whichever it is, the engine sees one read-only folder with this release's files, and every byte of it was compared with
+the release's pins: on the claim and in the image by the checksum Job, once; by init containers in each pod.
+"""
+
+from __future__ import annotations
+
+from llmops import names
+from llmops.manifests import pods, worker
+from llmops.manifests.pods import Manifest, mount
+from llmops.releases.release import ImagePin, Release
+from llmops.settings import Settings
+
+ROOM = 1.02
+"""What a pod's own copy may take of its node's disk, for each byte of weights, with what the download keeps beside."""
+ROOM_MB = 64
+
+
+def folder(release: Release) -> str:
+    """Where the engine's container has the verified weights: what `--model` names."""
+    if release.baked and release.weights.image:
+        return release.weights.image.path
+    return f"{names.VOLUME_MOUNT}/{names.weights_path(release.model, release.weights.key)}"
+
+
+def place(release: Release) -> str:
+    """Where the weights are, for people: the folder on the volume or in each pod, or the image and the folder in it."""
+    pins = release.weights
+    if pins.image:
+        return f"{pins.image.repository}:{pins.image.tag}@{pins.image.digest}{pins.image.path}"
+    path = names.weights_path(release.model, pins.key)
+    return path if pins.strategy == "volume" else f"{names.VOLUME_MOUNT}/{path}"
+
+
+def arrival_seconds(release: Release) -> int:
+    """Seconds that weights may take to be on the node of a new pod, before its engine starts."""
+    size = release.weights.size
+    match release.weights.strategy:
+        case "volume":
+            return 0
+        case "init":
+            download = worker.seconds_to_read(size, worker.SLOWEST_DOWNLOAD)
+            return download + worker.seconds_to_read(size, worker.SLOWEST_READ)
+        case "image":
+            return worker.seconds_to_read(size, worker.SLOWEST_DOWNLOAD)
+
+
+def mounts(release: Release) -> list[Manifest]:
+    """The weights in the engine's container, read-only: this release's files alone. None if its own image has them."""
+    pins = release.weights
+    if release.baked:
+        return []
+    inside = pins.image.path.lstrip("/") if pins.image else names.weights_path(release.model, pins.key)
+    return [mount(pods.WEIGHTS_VOLUME, folder(release), read_only=True, sub_path=inside)]
+
+
+def volumes(release: Release, settings: Settings) -> list[Manifest]:
+    """What the engine's pod needs for its weights."""
+    pins = release.weights
+    match pins.strategy:
+        case "volume":
+            return [pods.claim_volume(settings.claim, read_only=True)]
+        case "init":
+            own = {"name": pods.WEIGHTS_VOLUME, "emptyDir": {"sizeLimit": f"{room_mib(release)}Mi"}}
+            return [own, worker.pins_volume(release), *worker.token_volumes(release)]
+        case "image":
+            return [image_volume(pins.image)] if pins.image and not release.baked else []
+
+
+def image_volume(image: ImagePin) -> Manifest:
+    """The image's files as a volume; Kubernetes mounts it read-only."""
+    return {
+        "name": pods.WEIGHTS_VOLUME,
+        "image": {"reference": image.reference, "pullPolicy": "IfNotPresent"},
+    }
+
+
+def init_containers(release: Release, settings: Settings) -> list[Manifest]:
+    """What runs before the engine: with strategy `init` the download, which alone has the hub's token, and the proof.
+
+    They run as the worker's user, whatever the engine runs as.
+    """
+    if release.weights.strategy != "init":
+        return []
+    download, checksum = names.WEIGHTS_CONTAINERS
+    own = mount(pods.WEIGHTS_VOLUME, names.VOLUME_MOUNT)
+    fetching = worker.container(
+        download,
+        settings,
+        worker.download_arguments(release),
+        worker.download_variables(release, settings),
+        [own, worker.pins_mount(), *worker.token_mounts(release)],
+    )
+    target = names.weights_path(release.model, release.weights.key)
+    proving = worker.container(
+        checksum,
+        settings,
+        # The manifest would be one of a folder that ends with its pod.
+        ["checksum", *worker.release_arguments(target), "--verify-only", "--from-volume"],
+        [],
+        [own, worker.pins_mount()],
+    )
+    user = {"runAsNonRoot": True, "runAsUser": pods.USER, "runAsGroup": pods.GROUP}
+    for each in (fetching, proving):
+        each["securityContext"] |= user
+    # The scheduler has to find a node with as much disk.
+    fetching["resources"]["requests"]["ephemeral-storage"] = f"{room_mib(release)}Mi"
+    return [fetching, proving]
+
+
+def room_mib(release: Release) -> int:
+    """MiB of its node's disk that a pod's own copy may take."""
+    return int(release.weights.size * ROOM / 2**20) + ROOM_MB

@@ -1,0 +1,110 @@
+"""The container that works on weights, in Jobs and in front of an engine, and what it needs in its pod."""
+
+from __future__ import annotations
+
+import math
+
+from llmops import names
+from llmops.catalog.spec import SecretKey
+from llmops.manifests import pods
+from llmops.manifests.pods import TEMPORARY_MOUNT, Manifest, mount, variable
+from llmops.releases.release import Release
+from llmops.settings import Settings
+
+RELEASE_VOLUME = "release"
+TOKEN_VOLUME = "hub-token"  # noqa: S105 - the name of a volume
+TOKEN_MOUNT = "/etc/llmops-hub"  # noqa: S105 - the name of a folder
+TOKEN_FILE = "token"  # noqa: S105 - the name of a file
+
+SLOWEST_DOWNLOAD = 5e6
+"""Bytes per second below which a download is given up, as is the pull of an image."""
+SLOWEST_READ = 20e6
+"""Bytes per second below which reading back is given up."""
+REQUESTS = {"cpu": "1", "memory": "1Gi"}
+
+
+def container(
+    name: str, settings: Settings, arguments: list[str], variables: list[Manifest], mounts: list[Manifest]
+) -> Manifest:
+    """The worker with a command. It writes what came of it into the termination message.
+
+    Args:
+        name: Of the container.
+        settings: Where it runs.
+        arguments: The command and its arguments.
+        variables: Of its environment, beside the home folder.
+        mounts: Beside the folder for temporary files.
+    """
+    return {
+        "name": name,
+        "image": settings.worker_image,
+        "imagePullPolicy": "IfNotPresent",
+        "args": [*arguments, f"--termination-log={names.TERMINATION_LOG}"],
+        "env": [variable("HOME", TEMPORARY_MOUNT), *variables],
+        "resources": {"requests": dict(REQUESTS), "limits": {"memory": "4Gi"}},
+        "volumeMounts": [mount(pods.TEMPORARY_VOLUME, TEMPORARY_MOUNT), *mounts],
+        "terminationMessagePath": names.TERMINATION_LOG,
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "securityContext": pods.container_security(),
+    }
+
+
+def release_arguments(target: str) -> list[str]:
+    """Which weights, and in which folder: `target` is relative to the volume's root."""
+    return [
+        f"--release={names.RELEASE_MOUNT}/{names.RELEASE_FILE}",
+        f"--root={names.VOLUME_MOUNT}",
+        f"--target={target}",
+    ]
+
+
+def download_arguments(release: Release) -> list[str]:
+    """The download of a release's files to its folder."""
+    key = release.weights.key
+    return [
+        "download",
+        *release_arguments(names.weights_path(release.model, key)),
+        f"--staging={names.staging_path(release.model, key)}",
+    ]
+
+
+def download_variables(release: Release, settings: Settings) -> list[Manifest]:
+    """Where the hub is, and where the token for it is, if it needs one."""
+    found = [
+        variable("HF_ENDPOINT", settings.hub_endpoint),
+        variable("HF_HUB_DISABLE_PROGRESS_BARS", "1"),
+        variable("HF_HUB_DISABLE_TELEMETRY", "1"),
+        variable("DO_NOT_TRACK", "1"),
+    ]
+    return [*found, variable("HF_TOKEN_PATH", f"{TOKEN_MOUNT}/{TOKEN_FILE}")] if release.weights.token else found
+
+
+def pins_mount() -> Manifest:
+    """The release's pins, in the container."""
+    return mount(RELEASE_VOLUME, names.RELEASE_MOUNT, read_only=True)
+
+
+def pins_volume(release: Release) -> Manifest:
+    """The release's pins, in the pod."""
+    return {"name": RELEASE_VOLUME, "configMap": {"name": names.pins_name(release.model, release.id)}}
+
+
+def token_mounts(release: Release) -> list[Manifest]:
+    """The hub's token, in the one container that downloads; none where the release needs none."""
+    return [mount(TOKEN_VOLUME, TOKEN_MOUNT, read_only=True)] if release.weights.token else []
+
+
+def token_volumes(release: Release) -> list[Manifest]:
+    """The hub's token, in the pod."""
+    return [_token_volume(token)] if (token := release.weights.token) else []
+
+
+def seconds_to_read(size: int, slowest: float) -> int:
+    """Seconds within which so many bytes have to be read or fetched."""
+    return math.ceil(size / slowest)
+
+
+def _token_volume(token: SecretKey) -> Manifest:
+    """The token as a file that the worker's group can read, and nobody else."""
+    secret = {"secretName": token.name, "items": [{"key": token.key, "path": TOKEN_FILE}], "defaultMode": 0o440}
+    return {"name": TOKEN_VOLUME, "secret": secret}
