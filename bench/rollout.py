@@ -1,4 +1,4 @@
-"""What the six stages cost over a bare script that applies the same objects and waits with kubectl."""
+"""What the seven stages cost over a bare script that applies the same objects and waits with kubectl."""
 
 from __future__ import annotations
 

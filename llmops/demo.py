@@ -1,6 +1,6 @@
 """The main job on real input, end to end: `make demo`.
 
-Brings the sandbox up, takes a model through all six stages to production, then offers a second, worse release, which
+Brings the sandbox up, takes a model through all seven stages to production, then offers a second, worse release, which
 has to be rejected while the first goes on serving. Writes what happened to `build/demo.json`.
 """
 

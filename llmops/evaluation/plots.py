@@ -1,13 +1,16 @@
-"""Plots of an evaluation as small PNG images, for Dagster's metadata and for files."""
+"""Plots as small PNG images, for Dagster's metadata and for files."""
 
 from __future__ import annotations
 
 import base64
+import datetime
 import io
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from llmops.evaluation.live.course import Point
 from llmops.evaluation.measurements import Measurements
 
 if TYPE_CHECKING:
@@ -70,6 +73,58 @@ def latency_plot(canary: Measurements, stable: Measurements | None, suite: str, 
     axes.set_xlabel("milliseconds", fontsize=8, color=INK)
     axes.set_ylabel("% at or below", fontsize=8, color=INK)
     return _png(figure, axes, f"{suite}: {KINDS.get(kind, kind)}")
+
+
+def live_plot(points: Sequence[Point], figure: str) -> bytes:
+    """A figure of users' requests over the steps, canary beside stable; each step begins at a dotted line.
+
+    Args:
+        points: Measurements of all steps, oldest first.
+        figure: error_rate, p95_ttft_ms or p95_e2el_ms.
+    """
+    canvas, axes = _figure(2.6)
+    scale = 100 if figure.endswith("_rate") else 1
+    for name, colour in (("stable", STABLE), ("canary", CANARY)):
+        known = [(each.at, getattr(each, name)[figure] * scale) for each in points if figure in getattr(each, name)]
+        if known:
+            axes.plot(*zip(*known, strict=True), color=colour, linewidth=1.8, marker="o", markersize=3, label=name)
+    axes.set_ylim(bottom=0)
+    before = 0
+    for each in points:
+        if each.percent != before:
+            axes.axvline(each.at, color=INK, linewidth=0.6, linestyle=":")
+            axes.annotate(f"{each.percent}%", (each.at, 1.0), xycoords=("data", "axes fraction"), fontsize=8, color=INK)
+            before = each.percent
+    axes.set_xlabel("seconds since the first step", fontsize=8, color=INK)
+    axes.set_ylabel("%" if scale == 100 else "milliseconds", fontsize=8, color=INK)
+    return _png(canvas, axes, figure.removesuffix("_ms").replace("_", " "))
+
+
+def trend_plot(
+    times: Sequence[datetime.datetime], ranges: Mapping[str, Sequence[tuple[float, float] | None]], title: str
+) -> bytes:
+    """Ranges over time, each a band with its ends drawn.
+
+    Args:
+        times: When, oldest first.
+        ranges: Name to low and high at each time; None where there is none.
+        title: With the unit.
+    """
+    from matplotlib.dates import date2num, num2date
+
+    figure, axes = _figure(3.2)
+    for colour, (name, values) in zip((CANARY, STABLE, INK), ranges.items(), strict=False):
+        known = [(date2num(time), *value) for time, value in zip(times, values, strict=True) if value is not None]
+        if not known:
+            continue
+        when, low, high = zip(*known, strict=True)
+        axes.fill_between(when, low, high, color=colour, alpha=0.25, linewidth=0, label=name)
+        for edge in (low, high):
+            axes.plot(when, edge, color=colour, linewidth=1.2, marker=".", markersize=5)
+    axes.set_ylim(bottom=0)
+    axes.set_xticks([date2num(time) for time in times][:: max(1, len(times) // 6)])
+    axes.xaxis.set_major_formatter(lambda day, _: f"{num2date(day):%Y-%m-%d}")
+    return _png(figure, axes, title)
 
 
 def _figure(height: float) -> tuple[Any, Axes]:

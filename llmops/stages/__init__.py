@@ -1,1 +1,1 @@
-"""The six stages, one file each, as Dagster assets: they order the work, and leave it to the parts below."""
+"""The seven stages, one file each, as Dagster assets: they order the work, and leave it to the parts below."""

@@ -1,4 +1,4 @@
-"""The six stages as Dagster assets, one partition per model, and the job that runs them."""
+"""The seven stages as Dagster assets, one partition per model, and the job that runs them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from llmops.stages.checksum import checksum
 from llmops.stages.evaluation import evaluation
 from llmops.stages.promotion import promotion
 from llmops.stages.release import release
+from llmops.stages.traffic import traffic
 from llmops.stages.weights import weights
 
 JOB = "rollout"
@@ -20,6 +21,7 @@ KINDS = {
     "checksum": {"kubernetes"},
     "canary": {"kubernetes"},
     "evaluation": {"openai"},
+    "traffic": {"prometheus", "kubernetes"},
     "promotion": {"kubernetes"},
 }
 
@@ -40,7 +42,7 @@ def stage_assets(partitions: dg.PartitionsDefinition[str]) -> list[dg.AssetsDefi
             # A release that serves already yields nothing, and the stages after it are skipped.
             output_required=stage is not release,
         )(stage)
-        for stage in (release, weights, checksum, canary, evaluation, promotion)
+        for stage in (release, weights, checksum, canary, evaluation, traffic, promotion)
     ]
 
 
@@ -55,6 +57,6 @@ def rollout_job(
     return dg.define_asset_job(
         JOB,
         selection=assets,
-        description="Takes a model through release, weights, checksum, canary, evaluation and promotion.",
+        description="Takes a model through release, weights, checksum, canary, evaluation, traffic and promotion.",
         executor_def=executor,
     )

@@ -15,7 +15,7 @@ from llmops.preflight.strategy import choose_strategy
 from llmops.releases.release import Release
 from llmops.stages.cleanup import lend_replica, release_of, remove_canary
 from llmops.stages.measuring import Target, measuring_of
-from llmops.stages.outcomes import CanaryOutcome, ChecksumOutcome, EvaluationOutcome
+from llmops.stages.outcomes import CanaryOutcome, ChecksumOutcome, EvaluationOutcome, TrafficOutcome
 from llmops.stages.platform import Platform
 from llmops.stages.surroundings import protect
 from llmops.stages.trial import GONE_SECONDS, Trial, trial
@@ -38,7 +38,9 @@ def canary(
 def _deploy(current: Trial, release: Release) -> CanaryOutcome:
     evaluated = current.records.outcome(release.model, release.id, "evaluation", EvaluationOutcome)
     before = current.records.outcome(release.model, release.id, "canary", CanaryOutcome)
-    if evaluated and before and evaluated.verdict.value == "Passed":
+    moved = current.records.outcome(release.model, release.id, "traffic", TrafficOutcome)
+    steps_left = bool(release.traffic.steps) and (moved is None or moved.verdict.value != "Passed")
+    if evaluated and before and evaluated.verdict.value == "Passed" and not steps_left:
         current.log(f"{release.model} {release.id} has passed its evaluation already; no canary is needed")
         return before
     started = time.monotonic()
@@ -49,10 +51,16 @@ def _deploy(current: Trial, release: Release) -> CanaryOutcome:
         why = "is still being removed" if going else "is left from another release"
         current.log(f"Deployment {name} {why}; that comes first")
         remove_canary(current.platform, release.model, wait=GONE_SECONDS)
+        found = None
+    # One that serves users already, of a run that was killed, keeps what it has for that.
+    serves = found is not None and current.records.state(release.model).canary_percent > 0
+    replicas = int(found["spec"]["replicas"]) if found is not None and serves else 1
     surge = _place(current, release)
     expires = datetime.datetime.now(datetime.UTC) + LIFETIME
     protect(current.platform, current.spec, release)
-    for wanted in objects(release, current.settings, "canary", 1, run=current.run, expires_at=expires, surge=surge):
+    for wanted in objects(
+        release, current.settings, "canary", replicas, run=current.run, expires_at=expires, surge=surge
+    ):
         current.cluster.apply(wanted)
     current.log(f"Deployment {name} applied: {release.engine.reference}")
     wait_for_rollout(

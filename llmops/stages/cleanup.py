@@ -9,10 +9,12 @@ from typing import Any
 from llmops import names
 from llmops.cluster.wait import ALLOW_PENDING_SECONDS, wait_for_rollout
 from llmops.errors import LlmopsError
-from llmops.manifests.engine import grace_seconds, objects, progress_seconds
+from llmops.manifests.engine import grace_seconds, progress_seconds
 from llmops.releases.counters import Counters
 from llmops.releases.release import Release
 from llmops.stages.platform import Platform
+from llmops.stages.shifting import bring_home
+from llmops.stages.scaling import apply_stable, lent_by
 from llmops.stages.surroundings import clear_surroundings, surround
 
 _log = logging.getLogger(__name__)
@@ -20,6 +22,8 @@ _log = logging.getLogger(__name__)
 
 def remove_canary(platform: Platform, model: str, *, wait: float | None = None, give_back: bool = True) -> bool:
     """Remove the canary's Deployment and Service, and give stable back a replica that it lent.
+
+    Users whose requests it gets are stable's again before that.
 
     Args:
         platform: The installation.
@@ -29,9 +33,13 @@ def remove_canary(platform: Platform, model: str, *, wait: float | None = None, 
 
     Returns:
         Whether there was one.
+
+    Raises:
+        StillNeeded: It serves users, and stable is not ready to.
     """
     name = names.engine_name(model, "canary")
     canary = platform.cluster.get("Deployment", name)
+    bring_home(platform, model, canary, _log.info)
     platform.cluster.delete("Service", name)
     found = platform.cluster.delete("Deployment", name, propagation="Foreground", wait=wait)
     if give_back:
@@ -77,8 +85,7 @@ def settle(platform: Platform, model: str, tried: str | None, log: Callable[[str
         return
     release = platform.records.release(model, stable)
     surge = main["spec"]["strategy"]["rollingUpdate"]["maxSurge"] != 0
-    for wanted in objects(release, platform.settings, "stable", _replicas(platform, model, main), surge=surge):
-        cluster.apply(wanted)
+    apply_stable(platform, release, surge=surge)
     log(f"{model} goes back to {stable}")
     _surround_again(platform, release, log)
     if not wait:
@@ -108,17 +115,6 @@ def release_of(found: Mapping[str, Any]) -> str | None:
     return (found["metadata"].get("labels") or {}).get(names.RELEASE_LABEL)
 
 
-def lent_by(main: Mapping[str, Any]) -> int:
-    """How many of its replicas a main Deployment lends to a canary."""
-    return int((main["metadata"].get("annotations") or {}).get(names.LENT_ANNOTATION, 0))
-
-
-def _replicas(platform: Platform, model: str, main: Mapping[str, Any]) -> int:
-    """How many replicas a model has when it lends none: a model that has left the catalog keeps what it has."""
-    spec = platform.catalog.get(model)
-    return spec.replicas if spec is not None else int(main["spec"]["replicas"]) + lent_by(main)
-
-
 def lend_replica(platform: Platform, model: str) -> None:
     """Take one replica from stable, so that the canary finds a GPU; remembered on the Deployment itself."""
     _set_lent(platform, model, lent=1)
@@ -133,9 +129,4 @@ def _set_lent(platform: Platform, model: str, *, lent: int) -> None:
         return
     # Applied as a whole, not patched: replicas then stay a field of one manager, and no later apply conflicts.
     release = platform.records.release(model, found["metadata"]["labels"][names.RELEASE_LABEL])
-    replicas = _replicas(platform, model, found) - lent
-    wanted = objects(release, platform.settings, "stable", replicas, surge=False)
-    if lent:
-        wanted[-1]["metadata"].setdefault("annotations", {})[names.LENT_ANNOTATION] = str(lent)
-    for each in wanted:
-        platform.cluster.apply(each)
+    apply_stable(platform, release, surge=False, lent=lent)

@@ -24,13 +24,14 @@ from llmops.releases.release import Release
 from llmops.stages.cleanup import remove_canary, settle
 from llmops.stages.ending import end_trial, leave_event, tell_verdict
 from llmops.stages.platform import Platform
+from llmops.stages.shifting import StillNeeded
 
 Context = dg.AssetExecutionContext | dg.OpExecutionContext
 # A lease runs out 15 s after its holder died.
 LEASE_SECONDS = 25.0
 GONE_SECONDS = 300.0
 # Stages that end with a canary up.
-WITH_CANARY = ("canary", "evaluation")
+WITH_CANARY = ("canary", "evaluation", "traffic")
 # Reasons of Events that tell of what was asked for.
 WANTED = ("Passed", "RolledBack")
 REQUESTED_BY_TAG = f"{names.DOMAIN}/requested-by"
@@ -130,7 +131,7 @@ class Trial:
         # The record is to say of the stage that decided, too, how long it took.
         self.clock(self._started)
         if verdict != "Passed":
-            remove_canary(self.platform, self.model)
+            self._remove_canary(wait=None)
         record = end_trial(
             self.platform,
             self.release,
@@ -145,8 +146,15 @@ class Trial:
         tell_verdict(self.platform, record, log.info if verdict == "Passed" else log.error)
         if verdict != "Passed" and wait:
             # A verdict ends with the GPU free.
-            remove_canary(self.platform, self.model, wait=GONE_SECONDS)
+            self._remove_canary(wait=GONE_SECONDS)
         return record
+
+    def _remove_canary(self, *, wait: float | None) -> None:
+        """Remove the canary. One that users cannot do without stays up: the reaper removes it when stable is ready."""
+        try:
+            remove_canary(self.platform, self.model, wait=wait)
+        except StillNeeded as error:
+            self.log(f"the canary is left for the reaper: {error}")
 
     def clock(self, started: float) -> None:
         """Keep how long the stage took, since the monotonic time `started`."""
