@@ -190,6 +190,19 @@ def report(
 
 
 @app.command()
+def dashboard(
+    namespace: Annotated[
+        str | None,
+        typer.Option("--config-map", metavar="NAMESPACE", help="As a ConfigMap there, for Grafana's sidecar."),
+    ] = None,
+) -> None:
+    """Print the Grafana dashboard of all models as JSON."""
+    from llmops.manifests import dashboard as grafana
+
+    typer.echo(json.dumps(grafana.config_map(namespace) if namespace else grafana.dashboard(), indent=2))
+
+
+@app.command()
 def reap(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be cleared away.")] = False,
 ) -> None:

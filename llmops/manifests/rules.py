@@ -125,6 +125,8 @@ class _Rules:
         # By the worst engine: a full queue beside an empty one is a full queue.
         yield "llmops:requests_waiting:max", f"max by ({LABELS}) ({self.name(metrics.WAITING)}{{{self.here}}})"
         yield "llmops:kv_cache_usage:max", f"max by ({LABELS}) ({self.name(metrics.KV_CACHE)}{{{self.here}}})"
+        hits, asked = self.rate(metrics.PREFIX_HITS), self.rate(metrics.PREFIX_QUERIES)
+        yield "llmops:prefix_cache_hits:ratio", f"{hits} / ({asked} > 0)"
         yield "llmops:engines_up:count", f"sum by ({LABELS}) (max by ({LABELS}, pod) (up{{{self.here}}}))"
         if self.release.gpu.count:
             yield "llmops:gpu_utilization_percent:avg", self._gpu()
