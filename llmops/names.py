@@ -10,6 +10,8 @@ import hashlib
 from typing import Literal
 
 FIELD_MANAGER = "llmops"
+REPLICAS_MANAGER = "llmops-replicas"
+"""Owner of a Deployment's replicas while they pass from or to an autoscaler."""
 DOMAIN = "llmops.dev"
 
 MODEL_LABEL = f"{DOMAIN}/model"
@@ -25,6 +27,8 @@ ALERT_LABEL = f"{DOMAIN}/alert"
 EXPIRES_ANNOTATION = f"{DOMAIN}/expires-at"
 LENT_ANNOTATION = f"{DOMAIN}/lent-replicas"
 """On stable's Deployment: how many of its replicas it lends to the canary."""
+AUTOSCALER_ANNOTATION = f"{DOMAIN}/autoscaler"
+"""On stable's Deployment: the kind of what sets its number of replicas, where that is not a fixed one."""
 
 ENGINE_PORT = 8000
 ROUTER = "llmops-router"

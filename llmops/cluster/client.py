@@ -17,7 +17,7 @@ from llmops.cluster.problems import AlreadyExists, Call, Conflict, Expired, NotF
 from llmops.cluster.transport import PATIENCE_SECONDS, Transport, in_pod
 from llmops.cluster.watch import Event, Object, Watch, uid_of
 from llmops.errors import BadInput, ClusterCannot
-from llmops.names import FIELD_MANAGER
+from llmops.names import FIELD_MANAGER, REPLICAS_MANAGER
 from llmops.settings import Settings
 
 PAGE = 500
@@ -112,13 +112,14 @@ class Cluster:
         """
         return self._list(kind_of(kind), _selectors(labels, fields), self._place(kind_of(kind), namespace))[0]
 
-    def apply(self, obj: Object, *, force: bool = False, dry_run: bool = False) -> Object:
+    def apply(self, obj: Object, *, force: bool = False, dry_run: bool = False, manager: str = FIELD_MANAGER) -> Object:
         """Make an object be as given (server-side apply), and return it as the cluster has it now.
 
         Args:
             obj: What is desired; fields that are left out are left alone, or removed if llmops had set them.
             force: Take over fields that somebody else owns.
             dry_run: Have everything checked and defaulted, and nothing stored.
+            manager: In whose name: what it had set before and `obj` leaves out is removed.
 
         Raises:
             Conflict: Somebody else owns a field; says who and which.
@@ -126,16 +127,16 @@ class Cluster:
             Invalid: The content is not accepted; the remedy names the fields.
         """
         try:
-            return self._apply(obj, force=force, dry_run=dry_run)
+            return self._apply(obj, force=force, dry_run=dry_run, manager=manager)
         except Conflict as conflict:
             # To the API server our own `patch` (a scale, say) is another owner than our apply: no one else to ask.
-            if conflict.managers == (FIELD_MANAGER,):
-                return self._apply(obj, force=True, dry_run=dry_run)
+            if conflict.managers and set(conflict.managers) <= {FIELD_MANAGER, REPLICAS_MANAGER}:
+                return self._apply(obj, force=True, dry_run=dry_run, manager=manager)
             raise
 
-    def _apply(self, obj: Object, *, force: bool, dry_run: bool) -> Object:
+    def _apply(self, obj: Object, *, force: bool, dry_run: bool, manager: str) -> Object:
         kind, name, namespace = self._address(obj)
-        query = {"fieldManager": FIELD_MANAGER, "force": str(force).lower(), "fieldValidation": "Strict"}
+        query = {"fieldManager": manager, "force": str(force).lower(), "fieldValidation": "Strict"}
         return self._ask(
             "PATCH",
             "apply",

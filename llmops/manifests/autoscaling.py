@@ -5,6 +5,8 @@ Both look at stable's pods alone: a canary's load says nothing of how many repli
 
 from __future__ import annotations
 
+from typing import Literal
+
 from llmops import names
 from llmops.catalog.autoscaling import Autoscaling, ScalePace
 from llmops.catalog.spec import ModelSpec
@@ -18,6 +20,22 @@ RUNNING = "num_requests_running"
 """vLLM's gauges, which it calls vllm:NAME; names of custom metrics have no colon, so there they are vllm_NAME."""
 KEDA_PERIOD_SECONDS = 15
 """Between two looks of KEDA: as often as an HPA looks."""
+
+Scaler = Literal["HorizontalPodAutoscaler", "ScaledObject"]
+Scale = int | Scaler
+"""How many replicas, or the kind of what sets their number."""
+
+
+def scale(spec: ModelSpec) -> Scale:
+    """How many replicas serve a model by its entry in the catalog, or the kind of what sets their number."""
+    if spec.autoscaling is None:
+        return spec.replicas
+    return "ScaledObject" if spec.autoscaling.kind == "keda" else "HorizontalPodAutoscaler"
+
+
+def most_replicas(spec: ModelSpec) -> int:
+    """How many replicas may come to serve a model."""
+    return spec.autoscaling.max if spec.autoscaling else spec.replicas
 
 
 def objects(spec: ModelSpec, release: Release, settings: Settings) -> list[Manifest]:

@@ -10,6 +10,7 @@ from datetime import datetime
 
 from llmops import names
 from llmops.manifests import drain, pods, weights
+from llmops.manifests.autoscaling import Scale
 from llmops.manifests.pods import TEMPORARY_MOUNT, Manifest, mount, variable
 from llmops.names import Track
 from llmops.releases.release import Release
@@ -69,7 +70,7 @@ def objects(
     release: Release,
     settings: Settings,
     track: Track,
-    replicas: int,
+    replicas: Scale,
     *,
     surge: bool,
     run: str | None = None,
@@ -90,7 +91,7 @@ def deployment(
     release: Release,
     settings: Settings,
     track: Track,
-    replicas: int,
+    replicas: Scale,
     *,
     surge: bool,
     run: str | None = None,
@@ -102,18 +103,21 @@ def deployment(
         release: What it runs.
         settings: Where it runs.
         track: Stable serves users, the canary is on trial.
-        replicas: How many pods.
+        replicas: How many pods; left out where an autoscaler sets it, which an annotation then tells.
         surge: Roll by adding a pod first (one GPU set more); otherwise by taking one away first.
         run: Run that made it, for a canary. Kept off the pods: another run that adopts the canary restarts none.
         expires_at: When the reaper may remove it, for a canary; with its time zone.
     """
     selector = names.engine_selector(release.model, track)
+    metadata = _metadata(release, settings, track, run=run, expires_at=expires_at)
+    if not isinstance(replicas, int):
+        metadata.setdefault("annotations", {})[names.AUTOSCALER_ANNOTATION] = replicas
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": _metadata(release, settings, track, run=run, expires_at=expires_at),
+        "metadata": metadata,
         "spec": {
-            "replicas": replicas,
+            **({"replicas": replicas} if isinstance(replicas, int) else {}),
             "revisionHistoryLimit": 2,
             "progressDeadlineSeconds": progress_seconds(release),
             "selector": {"matchLabels": selector},

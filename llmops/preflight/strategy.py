@@ -48,6 +48,9 @@ def choose_strategy(spec: ModelSpec, snapshot: Snapshot) -> Choice:
         reason = f"the first release needs room for {_count(more, 'replica')}"
     elif asked == "surge":
         reason = f"rollout.strategy surge needs room for {_count(surge_needs, 'replica')} more"
+    elif spec.autoscaling is not None:
+        # What is lent to a canary, an autoscaler would put back; and a queue is no time to take a replica away.
+        reason = f"{_count(surge_needs, 'replica')} more would be needed, as autoscaling keeps those of stable"
     elif serving < 2:
         reason = (
             f"{_count(surge_needs, 'replica')} more would be needed, as stable's only one is not taken from its users"
@@ -88,7 +91,9 @@ def _refused(spec: ModelSpec, snapshot: Snapshot, free: int, reason: str) -> Cho
     remedy = "Free or add such nodes"
     if leaving:
         remedy = f"Wait for {_count(leaving, 'pod')} to end, or free or add such nodes"
-    if spec.rollout.strategy == "surge" and spec.replicas > 1:
+    if spec.autoscaling is not None:
+        remedy += ", or lower autoscaling.max until there is room for one replica beside stable's"
+    elif spec.rollout.strategy == "surge" and spec.replicas > 1:
         remedy += ", or allow rollout.strategy auto, which takes a replica from stable"
     elif spec.replicas < 2:
         remedy += ", or set replicas to 2 or more, so that one can be lent to the canary"

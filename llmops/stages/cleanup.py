@@ -13,6 +13,7 @@ from llmops.manifests.engine import grace_seconds, progress_seconds
 from llmops.releases.counters import Counters
 from llmops.releases.release import Release
 from llmops.stages.platform import Platform
+from llmops.stages.scaling import apply_stable, lent_by
 from llmops.stages.shifting import bring_home
 from llmops.stages.scaling import apply_stable, lent_by
 from llmops.stages.surroundings import clear_surroundings, surround

@@ -11,7 +11,6 @@ from ruamel.yaml import YAML
 from ruamel.yaml.compat import StringIO
 
 from llmops.cluster.problems import NotFound
-from llmops.manifests.engine import objects
 from llmops.preflight.checks import preflight
 from llmops.preflight.finding import Finding
 from llmops.preflight.snapshot import take_snapshot
@@ -19,6 +18,7 @@ from llmops.releases.difference import diff
 from llmops.releases.release import Release
 from llmops.stages.pinning import pin
 from llmops.stages.platform import Platform
+from llmops.stages.scaling import preview
 from llmops.stages.surroundings import surroundings
 
 # What the API server adds to every object, and what says nothing of what it does.
@@ -81,9 +81,9 @@ def make_plan(platform: Platform, model: str, *, engine_version: str | None, rev
 
 
 def _object_changes(platform: Platform, release: Release) -> dict[str, list[str]]:
-    settings, spec = platform.settings, platform.catalog[release.model]
+    spec = platform.catalog[release.model]
     found: dict[str, list[str]] = {}
-    engine = objects(release, settings, "stable", spec.replicas, surge=True)
+    engine = preview(platform, release, spec)
     for each in [*engine, *surroundings(platform, spec, release)]:
         kind, name = each["kind"], each["metadata"]["name"]
         now = then = None

@@ -7,7 +7,6 @@ import dagster as dg
 from llmops import names
 from llmops.cluster.lease import LeaseHeld
 from llmops.errors import ClusterCannot
-from llmops.manifests.engine import objects
 from llmops.manifests.records import pins_config_map
 from llmops.preflight.checks import preflight
 from llmops.preflight.finding import Finding
@@ -18,6 +17,7 @@ from llmops.releases.standing import opening
 from llmops.stages.cleanup import release_of
 from llmops.stages.pinning import pin
 from llmops.stages.platform import Platform
+from llmops.stages.scaling import apply_stable, is_scaled
 from llmops.stages.surroundings import rehearse, surround
 from llmops.stages.trial import Trial, kind_of, refusal, trial
 
@@ -94,11 +94,14 @@ def _serves(current: Trial, found: Release) -> bool:
     main = current.cluster.get("Deployment", name)
     if main is None or main["metadata"]["labels"].get(names.RELEASE_LABEL) != found.id:
         return False
-    replicas = current.spec.replicas
-    if main["spec"]["replicas"] != replicas:
-        for wanted in objects(found, current.settings, "stable", replicas, surge=True):
-            current.cluster.apply(wanted)
-        current.log(f"Deployment {name} scaled from {main['spec']['replicas']} to {replicas} replicas")
+    if not is_scaled(main, current.spec):
+        then = apply_stable(current.platform, found, surge=True)
+        by = current.spec.autoscaling
+        current.log(
+            f"replicas of Deployment {name} are set by autoscaling from now on: {current.spec.replicas} to {by.max}"
+            if by
+            else f"Deployment {name} scaled from {main['spec']['replicas']} to {then['spec']['replicas']} replicas"
+        )
     surround(current.platform, current.spec, found, current.log)
     current.records.update_state(found.model, **opening(found, current.spec))
     current.end()

@@ -10,6 +10,7 @@ from typing import Any
 from llmops import names
 from llmops.cluster.ownership import ABSENT, Owner, Path, owners, shown, value_at
 from llmops.cluster.problems import NotFound
+from llmops.manifests.autoscaling import scale
 from llmops.manifests.engine import objects
 from llmops.releases.release import Release
 from llmops.releases.validations import CheckResult, Finding
@@ -59,10 +60,11 @@ def check_drift(current: Trial, release: Release) -> CheckResult:
         remedy = f"`llmops rollout {model}` undoes a promotion that was left half-way."
         return _result([Finding(subject="release", severity="error", message=left, remedy=remedy)], [])
     scaled = _autoscaler(current, model)
+    replicas = scale(current.spec)
     surge = main is None or main["spec"].get("strategy", {}).get("rollingUpdate", {}).get("maxSurge") != 0
     found: list[Finding] = []
     compared: list[str] = []
-    engine = objects(release, current.settings, "stable", current.spec.replicas, surge=surge)
+    engine = objects(release, current.settings, "stable", replicas, surge=surge)
     for wanted in [*engine, *surroundings(current.platform, current.spec, release)]:
         kind, name = wanted["kind"], wanted["metadata"]["name"]
         compared.append(f"{kind} {name}")
@@ -71,7 +73,8 @@ def check_drift(current: Trial, release: Release) -> CheckResult:
             found.append(_missing(kind, name, model))
             continue
         then = cluster.apply(wanted, force=True, dry_run=True)
-        ignored = {REPLICAS} if scaled and kind == "Deployment" else set[Path]()
+        autoscaled = scaled or not isinstance(replicas, int)
+        ignored = {REPLICAS} if autoscaled and kind == "Deployment" else set[Path]()
         found += [_finding(kind, name, each) for each in differences(live, then, ignored)]
     if main is not None:
         pods = cluster.list("Pod", labels=names.engine_selector(model, "stable"))

@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable, Collection, Mapping
 
 from llmops.errors import LlmopsError
-from llmops.manifests.engine import objects
 from llmops.releases.outbox import Alert, alert_id
 from llmops.releases.release import Release
 from llmops.releases.validations import CheckName, CheckResult, Finding, Validation, Validations
 from llmops.stages.ending import put_alert
+from llmops.stages.scaling import apply_stable
 from llmops.stages.surroundings import surround
 from llmops.stages.trial import Trial
 from llmops.stages.validation.drift import check_drift
@@ -133,8 +133,7 @@ def _restored(current: Trial, release: Release, found: CheckResult) -> CheckResu
         return found
     main = current.cluster.get("Deployment", release.model)
     surge = main is None or main["spec"].get("strategy", {}).get("rollingUpdate", {}).get("maxSurge") != 0
-    for wanted in objects(release, current.settings, "stable", current.spec.replicas, surge=surge):
-        current.cluster.apply(wanted, force=True)
+    apply_stable(current.platform, release, surge=surge, force=True)
     surround(current.platform, current.spec, release, current.log, force=True)
     done = "the release's objects are applied again"
     return found.model_copy(update={"repaired": done, "line": f"{found.line}; {done}"})
