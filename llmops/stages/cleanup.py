@@ -15,7 +15,6 @@ from llmops.releases.release import Release
 from llmops.stages.platform import Platform
 from llmops.stages.scaling import apply_stable, lent_by
 from llmops.stages.shifting import bring_home
-from llmops.stages.scaling import apply_stable, lent_by
 from llmops.stages.surroundings import clear_surroundings, surround
 
 _log = logging.getLogger(__name__)
