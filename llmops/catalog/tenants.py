@@ -6,7 +6,7 @@ other tenants, are out of their reach.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -18,13 +18,6 @@ from llmops.catalog.spec import NAME, QUANTITY
 from llmops.schema import Problem, SecretKey, Strict
 
 NAMESPACE = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
-
-
-class Budget(Strict):
-    """Money that a tenant may spend in a period, counted by the router with its prices per token."""
-
-    usd: Annotated[float, Field(gt=0)] = Field(description="US dollars in a period; beyond that, requests are refused.")
-    days: Annotated[int, Field(ge=1)] = Field(default=30, description="Length of a period.")
 
 
 class Quota(Strict):
@@ -66,7 +59,6 @@ class Tenant(Strict):
     parallel_requests: Annotated[int, Field(ge=1)] | None = Field(
         default=None, description="Requests at once; none: no limit."
     )
-    budget: Budget | None = Field(default=None, description="None: no limit.")
     quota: Quota = Quota()
     container_defaults: ContainerDefaults = ContainerDefaults()
     pod_security: Literal["restricted", "baseline"] = Field(
@@ -83,13 +75,16 @@ Tenants = Mapping[str, Tenant]
 """Name -> tenant, sorted by name."""
 
 
-def load_tenants(tenants_dir: Path, catalog: Catalog, serving_namespace: str) -> Tenants:
+def load_tenants(
+    tenants_dir: Path, catalog: Catalog, serving_namespace: str, *, managed: Collection[str] = ()
+) -> Tenants:
     """Read every `*.yaml` of a folder.
 
     Args:
         tenants_dir: The folder; where there is none, there are no tenants.
         catalog: The models that tenants may be allowed.
         serving_namespace: Namespace of the engines, which can be no tenant's.
+        managed: Further models that the router has, at providers of managed inference.
 
     Returns:
         The tenants by name, sorted by name.
@@ -104,9 +99,9 @@ def load_tenants(tenants_dir: Path, catalog: Catalog, serving_namespace: str) ->
     keys: dict[tuple[str, str], str] = {}
 
     def check(tenant: Tenant) -> Iterator[Problem]:
-        known = ", ".join(catalog)
+        known = ", ".join((*catalog, *managed))
         for index, model in enumerate(tenant.models):
-            if model not in catalog:
+            if model not in catalog and model not in managed:
                 yield ("models", index), f"is {model!r}, which is not in the catalog (allowed: {known})"
         if tenant.home == serving_namespace:
             yield ("namespace",), f"is {tenant.home}, which is the engines'"

@@ -60,7 +60,7 @@ class RouterSettings(Strict):
         description="Models that no engine here serves: the tail that is asked for too rarely for a GPU of its own.",
     )
     retries: Annotated[int, Field(ge=0, le=10)] = Field(
-        default=2, description="Further attempts at a model's engines before a fall-back is asked."
+        default=1, description="Further attempts at a model's engines before a fall-back is asked."
     )
     allowed_fails: Annotated[int, Field(ge=0)] = Field(
         default=3, description="Failures within a minute after which a track of a model is left alone."

@@ -1,4 +1,4 @@
-"""The seven stages as Dagster assets, one partition per model, and the job that runs them."""
+"""The stages as Dagster assets, one partition per model, and the job that runs them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from llmops.stages.checksum import checksum
 from llmops.stages.evaluation import evaluation
 from llmops.stages.promotion import promotion
 from llmops.stages.release import release
+from llmops.stages.router import router
 from llmops.stages.traffic import traffic
 from llmops.stages.weights import weights
 
@@ -23,6 +24,7 @@ KINDS = {
     "evaluation": {"openai"},
     "traffic": {"prometheus", "kubernetes"},
     "promotion": {"kubernetes"},
+    "router": {"kubernetes"},
 }
 
 
@@ -42,7 +44,7 @@ def stage_assets(partitions: dg.PartitionsDefinition[str]) -> list[dg.AssetsDefi
             # A release that serves already yields nothing, and the stages after it are skipped.
             output_required=stage is not release,
         )(stage)
-        for stage in (release, weights, checksum, canary, evaluation, traffic, promotion)
+        for stage in (release, weights, checksum, canary, evaluation, traffic, promotion, router)
     ]
 
 
@@ -57,6 +59,6 @@ def rollout_job(
     return dg.define_asset_job(
         JOB,
         selection=assets,
-        description="Takes a model through release, weights, checksum, canary, evaluation, traffic and promotion.",
+        description="Takes a model through release, weights, checksum, canary, evaluation, traffic, promotion and router.",
         executor_def=executor,
     )

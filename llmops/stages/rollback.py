@@ -11,6 +11,7 @@ from llmops.releases.outbox import Alert, alert_id
 from llmops.releases.records import OpenTrial, Record, Records
 from llmops.stages.ending import end_trial, put_alert
 from llmops.stages.platform import Platform
+from llmops.stages.router import apply_router
 from llmops.stages.promotion import promote
 from llmops.stages.trial import Trial, trial
 
@@ -118,6 +119,7 @@ def go_back(current: Trial, *, to: str | None, reason: str) -> str:
         at=datetime.datetime.now(datetime.UTC),
     )
     put_alert(current.platform, alert, current.log)
+    apply_router(current.platform, current.log)
     return target
 
 

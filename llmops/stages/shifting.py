@@ -16,6 +16,7 @@ from llmops.errors import ClusterCannot
 from llmops.releases.release import Release
 from llmops.settings import Settings
 from llmops.stages.platform import Platform
+from llmops.stages.router import apply_router
 from llmops.stages.surroundings import surround
 
 Way = Literal["router", "exposure"]
@@ -96,6 +97,7 @@ def _apply(platform: Platform, model: str, log: Log) -> None:
     if spec is None or serving is None:
         return  # A model that has left the catalog, or serves nobody yet, has no users to share.
     surround(platform, spec, serving, log)
+    apply_router(platform, log)
 
 
 def _release(platform: Platform, model: str, deployment: Mapping[str, Any] | None) -> Release | None:

@@ -33,7 +33,7 @@ def load(folder: Path, **files: str) -> dict[str, Tenant]:
 def test_a_good_file_loads(tmp_path: Path) -> None:
     tenant = load(tmp_path, acme=GOOD)["acme"]
     assert (tenant.home, tenant.models, tenant.requests_per_minute) == ("tenant-acme", ("tiny",), 60)
-    assert (tenant.quota.pods, tenant.quota.gpus, tenant.budget) == (3, 0, None)
+    assert (tenant.quota.pods, tenant.quota.gpus) == (3, 0)
 
 
 def test_no_folder_is_no_tenants(tmp_path: Path) -> None:

@@ -78,20 +78,19 @@ def plan(serving: Mapping[str, Serving], catalog: Catalog, tenants: Tenants, set
     for spec in routed:
         deployments += _tracks(spec, serving[spec.name], settings, found)
         others = [name for name in spec.routing.fallbacks if name in serving]
-        for index, managed in enumerate(spec.routing.managed):
-            others.append(f"{spec.name}@managed-{index}")
+        for index, (name, managed) in enumerate(zip(_managed_names(spec), spec.routing.managed, strict=True)):
             variable = f"KEY_{_upper(spec.name)}_MANAGED_{index}"
-            deployments.append(_managed(others[-1], managed, variable, spec.routing.timeout_seconds, found))
+            deployments.append(_managed(name, managed, variable, spec.routing.timeout_seconds, found))
+            others.append(name)
         if others:
             fallbacks.append({spec.name: others})
     for index, (name, managed) in enumerate(sorted(settings.router.managed.items())):
         deployments.append(_managed(name, managed, f"KEY_MANAGED_{index}", None, found))
     aliases = {alias: spec.name for spec in routed for alias in spec.routing.aliases}
     found.config.update(_config(deployments, aliases, fallbacks, settings))
-    allowed = {name: spec.routing.aliases for name, spec in catalog.items()}
-    found.tenants.update({
-        tenant.name: _limits(tenant, allowed, settings.router.replicas) for tenant in tenants.values()
-    })  # fmt: skip
+    further = {spec.name: (*spec.routing.aliases, *_managed_names(spec)) for spec in catalog.values()}
+    for tenant in tenants.values():
+        found.tenants[tenant.name] = _limits(tenant, further, settings.router.replicas)
     leaves = any(spec.routing.managed for spec in routed) or bool(settings.router.managed)
     return RouterPlan(found.config, found.tenants, found.urls, found.secrets, found.keys, leaves=leaves)
 
@@ -159,6 +158,8 @@ def _config(
             "model_group_alias": aliases,
             "fallbacks": fallbacks,
             "num_retries": router.retries,
+            # What took too long would take as long again, and the engine has that much more to do.
+            "retry_policy": {"TimeoutErrorRetries": 0},
             "allowed_fails": router.allowed_fails,
             "cooldown_time": router.cooldown_seconds,
         },
@@ -178,9 +179,18 @@ def _config(
     }
 
 
-def _limits(tenant: Tenant, aliases: Mapping[str, tuple[str, ...]], replicas: int) -> dict[str, Any]:
-    """What a tenant may do at each replica: they count by themselves, so that each lets its share through."""
-    models = [name for model in tenant.models for name in (model, *aliases.get(model, ()))]
+def _managed_names(spec: ModelSpec) -> list[str]:
+    """Names of a model at its providers: with a character that no model's name and no alias has."""
+    return [f"{spec.name}@managed-{index}" for index in range(len(spec.routing.managed))]
+
+
+def _limits(tenant: Tenant, further: Mapping[str, tuple[str, ...]], replicas: int) -> dict[str, Any]:
+    """What a tenant may do at each replica: they count by themselves, so that each lets its share through.
+
+    Its models' aliases and their providers are among them. A fall-back to another model is not, unless the tenant may
+    ask for that one, too.
+    """
+    models = [name for model in tenant.models for name in (model, *further.get(model, ()))]
     limits = {
         "requests_per_minute": tenant.requests_per_minute,
         "tokens_per_minute": tenant.tokens_per_minute,

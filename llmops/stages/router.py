@@ -1,0 +1,175 @@
+"""After promotion: the router in front of all models knows what serves, and gives each model's users to it."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Callable, Generator, Mapping
+from typing import Any
+
+import dagster as dg
+
+from llmops import names
+from llmops.catalog.tenants import load_tenants
+from llmops.cluster.problems import Conflict
+from llmops.cluster.wait import wait_for_rollout
+from llmops.errors import BadRelease, ClusterCannot
+from llmops.manifests.engine import PULL_SECONDS
+from llmops.manifests.pods import Manifest
+from llmops.manifests.router import LABELS, STARTUP_SECONDS, configured, grace_seconds, objects
+from llmops.manifests.router.plan import Serving, plan
+from llmops.releases.standing import standings
+from llmops.stages.outcomes import Outcome, PromotionOutcome
+from llmops.stages.platform import Platform
+from llmops.stages.surroundings import leftovers
+
+KEPT = 10
+"""Configurations that are kept besides the one of now: somebody else may be about to apply one that is new."""
+ROUNDS = 50
+"""Attempts at a Deployment that others change at the same time: its status alone changes a few times in a rollout."""
+
+Log = Callable[[str], None]
+
+
+class RouterOutcome(Outcome):
+    """The router knows the release.
+
+    Args:
+        config: Name of the ConfigMap that it goes by; empty where there is no router.
+        seconds: Until no pod with another configuration was left.
+    """
+
+    config: str
+    seconds: float
+
+
+def router(
+    context: dg.AssetExecutionContext, platform: Platform, promotion: PromotionOutcome
+) -> Generator[dg.MaterializeResult[RouterOutcome]]:
+    """The router in front of all models leads this one's name and aliases to what serves. Nothing without a router."""
+    began = time.monotonic()
+    changed = apply_router(platform, context.log.info)
+    seconds = round(time.monotonic() - began, 2)
+    found = platform.cluster.get("Deployment", names.ROUTER) if platform.settings.router.enabled else None
+    config = (configured(found) if found else None) or ""
+    outcome = RouterOutcome(model=promotion.model, release=promotion.release, config=config, seconds=seconds)
+    yield dg.MaterializeResult(value=outcome, metadata={"config": config, "changed": changed, "seconds": seconds})
+
+
+def router_objects(platform: Platform) -> list[Manifest]:
+    """The objects of the router as they have to be now: what each model's state says of who serves its users.
+
+    Raises:
+        BadInput: A name is given twice, or the installation can't do what the router's exposure asks for.
+    """
+    settings = platform.settings
+    tenants = load_tenants(settings.tenants_dir, platform.catalog, settings.namespace, managed=settings.router.managed)
+    return objects(plan(_serving(platform), platform.catalog, tenants, settings), tenants, settings)
+
+
+def apply_router(platform: Platform, log: Log = lambda line: None) -> bool:
+    """Have the router go by what the models' states say now.
+
+    It returns when no pod with an older configuration is left: from then on nobody is led to what is to serve no more.
+    Whoever changes a state calls it after that. Two runs may do so at the same time: none applies what it read before
+    the other one's change.
+
+    Args:
+        platform: The installation.
+        log: Gets what changes.
+
+    Returns:
+        Whether anything changed; never without a router.
+
+    Raises:
+        ClusterCannot: The new configuration does not come up; the old pods go on serving.
+        BadInput: See `router_objects`.
+    """
+    settings = platform.settings
+    if not settings.router.enabled:
+        return False
+    began = time.monotonic()
+    before, after = _apply(platform, log)
+    # Of one that is as it was, too, the rollout is waited for: the run that began it may have died in the midst of it.
+    try:
+        wait_for_rollout(
+            platform.cluster,
+            names.ROUTER,
+            timeout=PULL_SECONDS + STARTUP_SECONDS + grace_seconds(settings),
+            drained=True,
+        )
+    except BadRelease as error:
+        # What is bad is the router's, and says nothing of any model's release.
+        raise ClusterCannot(
+            f"the router does not start with its new configuration; the old one goes on: {error.message}",
+            remedy=error.remedy or f"kubectl logs deployment/{names.ROUTER} -n {settings.namespace}",
+        ) from error
+    if changed := before != after:
+        log(f"the router goes by {after} after {time.monotonic() - began:.1f} s")
+    _prune(platform, after)
+    return changed
+
+
+def _apply(platform: Platform, log: Log) -> tuple[Any, str]:
+    """Apply all objects; the Deployment's generation and configuration before, and those after."""
+    cluster = platform.cluster
+    for _ in range(ROUNDS):
+        # First the Deployment, then the states: if another run applied later states meanwhile, its version has moved.
+        found = cluster.get("Deployment", names.ROUTER)
+        *around, deployment = router_objects(platform)
+        for each in around:
+            cluster.apply(each)
+        kept = {(each["kind"], each["metadata"]["name"]) for each in around}
+        for each in leftovers(cluster, names.ROUTER):
+            if (each["kind"], each["metadata"]["name"]) not in kept:
+                cluster.delete(each["kind"], each["metadata"]["name"], uid=each["metadata"]["uid"])
+                log(f"{each['kind']} {each['metadata']['name']} removed: the router no longer has it")
+        if found is not None:
+            deployment["metadata"]["resourceVersion"] = found["metadata"]["resourceVersion"]
+        try:
+            applied = cluster.apply(deployment)
+        except Conflict as conflict:
+            if conflict.managers:
+                raise
+            continue
+        return _mark(found), _mark(applied)
+    raise ClusterCannot(
+        f"Deployment {names.ROUTER} was changed by somebody else {ROUNDS} times while it was to be applied",
+        remedy=f"`kubectl get deployment {names.ROUTER} -o yaml --show-managed-fields` says by whom.",
+    )
+
+
+def _mark(deployment: Mapping[str, Any] | None) -> str:
+    """What changes with the Deployment's specification, for people, too."""
+    if deployment is None:
+        return ""
+    return f"{configured(dict(deployment))} (generation {deployment['metadata']['generation']})"
+
+
+def _prune(platform: Platform, current: str) -> None:
+    """Remove configurations that nobody goes by any more, but the newest of them."""
+    cluster = platform.cluster
+    found = [
+        each
+        for each in cluster.list("ConfigMap", labels={names.COMPONENT_LABEL: LABELS[names.COMPONENT_LABEL]})
+        if each["metadata"]["name"] != current.partition(" ")[0]
+    ]
+    found.sort(key=lambda each: datetime.datetime.fromisoformat(each["metadata"]["creationTimestamp"]), reverse=True)
+    for each in found[KEPT:]:
+        cluster.delete("ConfigMap", each["metadata"]["name"], uid=each["metadata"]["uid"])
+
+
+def _serving(platform: Platform) -> dict[str, Serving]:
+    """What answers the users of each model that has ever been promoted."""
+    found: dict[str, Serving] = {}
+    for model, standing in standings(platform.cluster).items():
+        state = standing.state
+        if model not in platform.catalog or state.stable is None:
+            continue
+        canary = state.candidate if state.canary_percent and state.candidate != state.stable else None
+        found[model] = Serving(
+            platform.records.release(model, state.stable),
+            platform.records.release(model, canary) if canary else None,
+            state.canary_percent if canary else 0,
+        )
+    return found
