@@ -15,7 +15,7 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 from llmops.errors import BadInput
 
@@ -35,8 +35,10 @@ class Image:
         repository: Full name with its host, for example `docker.io/vllm/vllm-openai`.
         tag: The tag under which it was added.
         digest: `sha256:...` of `manifest_bytes`.
-        program: Entrypoint; `{pod_ip}` and `{python}` are filled in by the node agent.
+        program: Entrypoint, empty if it has files alone; `{pod_ip}` and `{python}` are filled in by the node agent.
         env: Environment that the image sets.
+        root: Folder of this machine that has the image's files, as they lie below its `/`; empty if it has none.
+        files: SHA-256 over those files when it was added; what becomes of the folder later is what a spoilt disk does.
     """
 
     repository: str
@@ -44,6 +46,8 @@ class Image:
     digest: str
     program: tuple[str, ...]
     env: Mapping[str, str]
+    root: str = ""
+    files: str = ""
 
     @property
     def reference(self) -> str:
@@ -96,29 +100,29 @@ def normalise(repository: str) -> str:
 
 def config_bytes(image: Image) -> bytes:
     """The OCI image config: the same bytes for the same program and environment, on every machine."""
-    return _config(image.program, image.env)
+    return _config(image.program, image.env, image.files)
 
 
 def manifest_bytes(image: Image) -> bytes:
     """The OCI manifest; its SHA-256 is the image's digest."""
-    return _manifest(image.program, image.env)
+    return _manifest(image.program, image.env, image.files)
 
 
 def _json(content: object) -> bytes:
     return json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
 
 
-def _config(program: tuple[str, ...], env: Mapping[str, str]) -> bytes:
+def _config(program: tuple[str, ...], env: Mapping[str, str], files: str) -> bytes:
     return _json({
         "architecture": "amd64",
         "os": "linux",
         "config": {"Entrypoint": list(program), "Env": [f"{key}={env[key]}" for key in sorted(env)]},
-        "rootfs": {"type": "layers", "diff_ids": []},
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{files}"] if files else []},
     })  # fmt: skip
 
 
-def _manifest(program: tuple[str, ...], env: Mapping[str, str]) -> bytes:
-    config = _config(program, env)
+def _manifest(program: tuple[str, ...], env: Mapping[str, str], files: str) -> bytes:
+    config = _config(program, env, files)
     return _json({
         "schemaVersion": 2,
         "mediaType": MANIFEST_TYPE,
@@ -131,14 +135,31 @@ def _manifest(program: tuple[str, ...], env: Mapping[str, str]) -> bytes:
     })  # fmt: skip
 
 
+def _hash_of(root: Path) -> str:
+    """SHA-256 over the names and bytes of all files below a folder."""
+    found = hashlib.sha256()
+    for path in sorted(each for each in root.rglob("*") if each.is_file()):
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        found.update(f"{digest}  {path.relative_to(root).as_posix()}\n".encode())
+    return found.hexdigest()
+
+
 class _Content(TypedDict):
     program: list[str]
     env: dict[str, str]
+    root: NotRequired[str]
+    files: NotRequired[str]
 
 
 class _Repository(TypedDict):
     tags: dict[str, str]
     images: dict[str, _Content]
+
+
+def _image(repository: str, tag: str, digest: str, content: _Content) -> Image:
+    program, root, files = tuple(content["program"]), content.get("root", ""), content.get("files", "")
+    return Image(repository, tag, digest, program, content["env"], root, files)
 
 
 class ImageStore:
@@ -151,22 +172,32 @@ class ImageStore:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def add(self, repository: str, tag: str, program: tuple[str, ...], env: Mapping[str, str] | None = None) -> Image:
+    def add(
+        self,
+        repository: str,
+        tag: str,
+        program: tuple[str, ...] = (),
+        env: Mapping[str, str] | None = None,
+        root: Path | None = None,
+    ) -> Image:
         """Add an image under a tag. A tag that is there moves; what it named stays known by its digest.
 
         Raises:
-            BadInput: Repository or tag are malformed, or there is no program.
+            BadInput: Repository or tag are malformed, or there is neither a program nor a folder with files.
         """
         parsed = Reference.parse(f"{repository}:{tag}")
-        if not program:
-            raise BadInput(f"image {parsed}: it needs a program to stand for it")
-        found = dict(env or {})
-        digest = f"sha256:{hashlib.sha256(_manifest(program, found)).hexdigest()}"
-        with self._change() as content:
-            known = content.setdefault(parsed.repository, {"tags": {}, "images": {}})
-            known["images"][digest] = {"program": list(program), "env": found}
-            known["tags"][tag] = digest
-        return Image(parsed.repository, tag, digest, program, found)
+        if not program and root is None:
+            raise BadInput(f"image {parsed}: it needs a program to stand for it, or files")
+        found, files = dict(env or {}), _hash_of(root) if root else ""
+        digest = f"sha256:{hashlib.sha256(_manifest(program, found, files)).hexdigest()}"
+        content = _Content(program=list(program), env=found)
+        if root:
+            content["root"], content["files"] = str(root.resolve()), files
+        with self._change() as known:
+            images = known.setdefault(parsed.repository, {"tags": {}, "images": {}})
+            images["images"][digest] = content
+            images["tags"][tag] = digest
+        return _image(parsed.repository, tag, digest, content)
 
     def resolve(self, reference: str) -> Image | None:
         """The image that `repo:tag`, `repo@sha256:...` or both name; None if there is none.
@@ -185,15 +216,14 @@ class ImageStore:
         if content is None:
             return None
         tag = parsed.tag or next((name for name, value in known["tags"].items() if value == digest), "")
-        return Image(parsed.repository, tag, digest, tuple(content["program"]), content["env"])
+        return _image(parsed.repository, tag, digest, content)
 
     def all(self) -> list[Image]:
         """Every tagged image, by repository and tag in the order in which the tags were added."""
         return [
-            Image(repository, tag, digest, tuple(content["program"]), content["env"])
+            _image(repository, tag, digest, known["images"][digest])
             for repository, known in self._read().items()
             for tag, digest in known["tags"].items()
-            for content in [known["images"][digest]]
         ]
 
     def remove(self, repository: str, tag: str) -> None:

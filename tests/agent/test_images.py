@@ -141,3 +141,22 @@ def test_a_broken_file_is_named(store: ImageStore) -> None:
     store.path.write_text("{")
     with pytest.raises(BadInput, match=r"images\.json"):
         store.all()
+
+
+def test_the_digest_of_an_image_with_files_is_over_their_bytes(store: ImageStore, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    (root / "weights").mkdir(parents=True)
+    (root / "weights" / "a").write_bytes(b"one")
+    first = store.add("r.example/weights", "1", root=root)
+    assert store.resolve("r.example/weights:1") == first
+    assert f"sha256:{hashlib.sha256(manifest_bytes(first)).hexdigest()}" == first.digest
+    (root / "weights" / "a").write_bytes(b"two")
+    second = store.add("r.example/weights", "2", root=root)
+    assert second.digest != first.digest
+    (root / "weights" / "a").rename(root / "weights" / "b")
+    assert store.add("r.example/weights", "3", root=root).digest != second.digest
+
+
+def test_an_image_of_nothing_is_refused(store: ImageStore) -> None:
+    with pytest.raises(BadInput, match="it needs a program to stand for it, or files"):
+        store.add("r.example/weights", "1")

@@ -25,6 +25,7 @@ from llmops.sandbox.agent.quantity import parse_quantity
 from llmops.sandbox.agent.state import ContainerState
 from llmops.sandbox.agent.status import back_off, rfc3339, should_restart
 from llmops.sandbox.agent.temporary import make_temporary_folder
+from llmops.sandbox.agent.volumes import image_references
 from llmops.sandbox.images import Image, ImageStore
 
 # A kubelet leaves a container this long after SIGTERM, whatever of the grace period a preStop hook has used.
@@ -174,8 +175,17 @@ class Container:
         await self._pause(until - time.time())
 
     async def _pull(self) -> Image | None:
-        """The image, as soon as there is one; None if the pod is stopped before."""
+        """The image, as soon as it and those of its volumes are there; None if the pod is stopped before."""
+        for reference in image_references(self._owner.pod, self.spec):
+            if await self._present(reference) is None:
+                return None
         reference: str = self.spec["image"]
+        if (image := await self._present(reference)) is not None:
+            self.state.image, self.state.image_id = reference, image.reference
+        return image
+
+    async def _present(self, reference: str) -> Image | None:
+        """An image, as soon as it is there; None if the pod is stopped before."""
         failures = 0
         while not self._stopping.is_set():
             if (image := self._tools.images.resolve(reference)) is not None:
@@ -183,7 +193,6 @@ class Container:
                     self._event("Normal", "Pulled", f'Successfully pulled image "{reference}"')
                 else:
                     self._event("Normal", "Pulled", f'Container image "{reference}" already present on machine')
-                self.state.image, self.state.image_id = reference, image.reference
                 return image
             failures += 1
             if self.spec.get("imagePullPolicy") == "Never":

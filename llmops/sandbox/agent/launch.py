@@ -81,7 +81,8 @@ async def build_order(owner: Owner, spec: Object, image: Image, folder: Path, ar
     )
     declared = environment(spec, sources)
     termination = Mount(spec.get("terminationMessagePath", TERMINATION_LOG), str(folder / "termination"))
-    mounts = [*owner.mounts(spec, declared.values), termination]
+    # What a volume brings lies over what the image has there.
+    mounts = [*_files_of(image), *owner.mounts(spec, declared.values), termination]
     _nest(mounts)
     translate = Translator(mounts, owner.ip, around.address_of)
     # An image's own variables are in this machine's paths; a secret is nobody's path, but may name a Service.
@@ -114,6 +115,13 @@ async def build_order(owner: Owner, spec: Object, image: Image, folder: Path, ar
         writable=[str(folder), *(mount.host for mount in mounts if not mount.read_only)],
         mounts=[(mount.path, mount.host) for mount in mounts],
     )
+
+
+def _files_of(image: Image) -> list[Mount]:
+    """The image's own files, where the container sees them."""
+    if not image.root:
+        return []
+    return [Mount(f"/{each.name}", str(each), read_only=True) for each in sorted(Path(image.root).iterdir())]
 
 
 def _nest(mounts: Sequence[Mount]) -> None:

@@ -51,7 +51,7 @@ class Pod:
         self.allocatable = allocatable
         self._tools = tools
         self._on_change = on_change
-        self._volumes = Volumes(tools.api, pod, state.ip, allocatable, folder / "volumes")
+        self._volumes = Volumes(tools.api, tools.images, pod, state.ip, allocatable, folder / "volumes")
         self._stopping = asyncio.Event()
         self._gone = asyncio.Event()
         self._references_changed = asyncio.Event()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from llmops.sandbox.agent.api import Api, Object
 from llmops.sandbox.agent.environment import ConfigError, Mount, expand, field, resource_field, secret_data
+from llmops.sandbox.images import ImageStore
 
 
 class VolumeError(Exception):
@@ -20,14 +21,18 @@ class Volumes:
 
     Args:
         api: Where config maps, secrets, claims and tokens come from.
+        images: Which files an image has.
         pod: The pod's object.
         pod_ip: Its address, for the downward API.
         allocatable: What its node offers, for the same.
         folder: Where emptyDirs and projections are kept.
     """
 
-    def __init__(self, api: Api, pod: Object, pod_ip: str, allocatable: Mapping[str, str], folder: Path) -> None:
+    def __init__(
+        self, api: Api, images: ImageStore, pod: Object, pod_ip: str, allocatable: Mapping[str, str], folder: Path
+    ) -> None:
         self._api = api
+        self._images = images
         self._pod = pod
         self._pod_ip = pod_ip
         self._allocatable = allocatable
@@ -59,16 +64,29 @@ class Volumes:
         for mount in container.get("volumeMounts", []):
             host, volume = self._hosts[mount["name"]], volumes[mount["name"]]
             claimed_read_only = volume.get("persistentVolumeClaim", {}).get("readOnly", False)
-            read_only = mount.get("readOnly", False) or claimed_read_only or _is_projection(volume)
+            read_only = mount.get("readOnly", False) or claimed_read_only or _is_projection(volume) or "image" in volume
+            if "image" in volume:
+                host = self._image_root(volume["image"]["reference"])
             if sub := mount.get("subPath") or expand(mount.get("subPathExpr", ""), values):
                 host = host / sub
-                if not host.exists() and not _is_projection(volume):
+                if not host.exists() and not _is_projection(volume) and "image" not in volume:
                     host.mkdir(parents=True)
             found.append(Mount(mount["mountPath"], str(host), read_only))
         return found
 
+    def _image_root(self, reference: str) -> Path:
+        """The folder of an image that was pulled for this container."""
+        image = self._images.resolve(reference)
+        if image is None:
+            raise ConfigError(f'image volume "{reference}" is no longer there')
+        # An image of a program alone has nothing to show.
+        return Path(image.root) if image.root else _made(self._folder / "empty-image")
+
     async def _host(self, volume: Object) -> Path:
         name = volume["name"]
+        if "image" in volume:
+            # Pulled by the containers that mount it, as a kubelet tells of it.
+            return self._folder / name
         if claim := volume.get("persistentVolumeClaim"):
             return await self._claimed(name, claim["claimName"])
         if source := volume.get("hostPath"):
@@ -166,6 +184,12 @@ class Volumes:
             f"/api/v1/namespaces/{self._namespace}/serviceaccounts/{account}/token", {"spec": spec}
         )
         return answer["status"]["token"].encode()
+
+
+def image_references(pod: Object, container: Object) -> list[str]:
+    """The images that a container mounts as volumes."""
+    images = {each["name"]: each["image"]["reference"] for each in pod["spec"].get("volumes", []) if "image" in each}
+    return [images[mount["name"]] for mount in container.get("volumeMounts", []) if mount["name"] in images]
 
 
 def _made(folder: Path) -> Path:
