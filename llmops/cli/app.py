@@ -15,6 +15,7 @@ from llmops.cli import show
 from llmops.cli.exits import Exit, exit_code
 from llmops.cli.sandbox import app as sandbox_app
 from llmops.errors import BadInput, LlmopsError
+from llmops.names import Track
 from llmops.settings import SETTINGS_VARIABLE
 
 app = typer.Typer(
@@ -80,6 +81,23 @@ def plan(model: Model, engine_version: EngineVersion = None, revision: Revision 
         for each in found.findings
     ]
     show.table(("preflight", "subject", "finding", "remedy"), rows)
+
+
+@app.command()
+def render(
+    model: Model,
+    track: Annotated[Track, typer.Option(help="stable, with all that stands around it; or canary, alone.")] = "stable",
+    release: Annotated[str | None, typer.Option(help="Id of a release; what serves if not given.")] = None,
+    pins: Annotated[Path | None, typer.Option(help="File with a release, as `plan --json` has it under pins.")] = None,
+    resolve: Annotated[bool, typer.Option("--resolve", help="The release that a rollout would try.")] = False,
+    base: Annotated[bool, typer.Option("--base", help="Namespace and claim, too.")] = False,
+) -> None:
+    """Write every object of a release as YAML, in the order to apply them; nothing is changed."""
+    from llmops.manifests.text import as_yaml
+    from llmops.stages.render import render as render_objects
+
+    found = render_objects(_platform(model), model, track=track, release=release, pins=pins, resolve=resolve, base=base)
+    typer.echo(as_yaml(found), nl=False)
 
 
 @app.command()

@@ -37,9 +37,11 @@ def pin(
         Unavailable: Hub or registry do not answer.
     """
     spec, settings = platform.catalog[model], platform.settings
-    token = hub_token(platform.cluster, spec)
+    # Without a secret no cluster is asked.
+    token = hub_token(platform.cluster, spec) if spec.weights.token else None
+    credentials = registry_credentials(platform.cluster, settings) if settings.registry_secret else {}
     suites = {suite.name: suite.sha256 for suite in load_suites(settings.evals_dir, spec.evaluation.suites)}
-    with RegistryClient(settings.registry_mirrors, registry_credentials(platform.cluster, settings)) as registry:
+    with RegistryClient(settings.registry_mirrors, credentials) as registry:
         return resolve(
             spec,
             hub=PinsFile(settings.models_dir / pins)
