@@ -24,6 +24,7 @@ from llmops.sandbox.binaries import Binaries
 from llmops.sandbox.pki import Identity, write_pki
 from llmops.sandbox.processes import Daemon
 
+FRONT_PROXY = "front-proxy-client"
 IDENTITIES = (
     Identity(
         "apiserver",
@@ -34,6 +35,8 @@ IDENTITIES = (
     Identity("admin", "llmops-sandbox-admin", group="system:masters"),
     Identity("controller-manager", "system:kube-controller-manager"),
     Identity("scheduler", "system:kube-scheduler"),
+    # As whom the API server passes requests on to an API that another server gives, such as that of custom metrics.
+    Identity("front-proxy", FRONT_PROXY),
 )
 PORTS = ("apiserver", "etcd", "etcd-peer", "controller-manager", "scheduler", "hub", "registry")
 # Below the range that the kernel gives to outgoing connections, which would take a port while nobody listens on it.
@@ -176,6 +179,14 @@ class ControlPlane:
             f"--service-account-key-file={pki / 'sa.pub'}",
             f"--service-account-signing-key-file={pki / 'sa.key'}",
             "--enable-aggregator-routing=false",
+            f"--proxy-client-cert-file={pki / 'front-proxy.crt'}",
+            f"--proxy-client-key-file={pki / 'front-proxy.key'}",
+            f"--requestheader-client-ca-file={pki / 'ca.crt'}",
+            # The authority is everybody's here: that a request was passed on is believed of this name alone.
+            f"--requestheader-allowed-names={FRONT_PROXY}",
+            "--requestheader-username-headers=X-Remote-User",
+            "--requestheader-group-headers=X-Remote-Group",
+            "--requestheader-extra-headers-prefix=X-Remote-Extra-",
             "--profiling=false",
             f"--cert-dir={self.folder / 'run'}",
             f"--audit-policy-file={policy}",
@@ -211,6 +222,8 @@ class ControlPlane:
             f"--service-account-private-key-file={pki / 'sa.key'}",
             f"--root-ca-file={pki / 'ca.crt'}",
             f"--controllers={','.join(CONTROLLERS)}",
+            # A cluster looks every 15 s.
+            "--horizontal-pod-autoscaler-sync-period=2s",
             f"--cert-dir={run / 'controller-manager'}",
         ])  # fmt: skip
         self.scheduler.start([

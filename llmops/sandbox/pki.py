@@ -33,26 +33,47 @@ class Identity:
 
 
 def write_pki(folder: Path, identities: tuple[Identity, ...]) -> None:
-    """Write `ca`, the service account signing key `sa` and a pair for each identity, unless they are there."""
-    if (folder / "complete").exists():
-        return
+    """Write `ca`, the service account signing key `sa` and a pair for each identity; those that are there stay.
+
+    So a sandbox of an older version gets what it lacks.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
-    authority_key = ec.generate_private_key(ec.SECP256R1())
-    authority = _certificate(Identity("ca", "llmops-sandbox-ca"), authority_key, None, authority_key)
-    _write_key(folder / "ca.key", authority_key)
-    (folder / "ca.crt").write_bytes(authority.public_bytes(serialization.Encoding.PEM))
+    authority, authority_key = _authority(folder)
     for identity in identities:
-        key = ec.generate_private_key(ec.SECP256R1())
-        certificate = _certificate(identity, key, authority, authority_key)
-        _write_key(folder / f"{identity.name}.key", key)
-        (folder / f"{identity.name}.crt").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    accounts = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    _write_key(folder / "sa.key", accounts)
-    (folder / "sa.pub").write_bytes(
-        accounts.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-    )
-    (folder / "complete").touch()
+        path = folder / f"{identity.name}.crt"
+        if not path.exists():
+            key = ec.generate_private_key(ec.SECP256R1())
+            _write_key(folder / f"{identity.name}.key", key)
+            _write_certificate(path, _certificate(identity, key, authority, authority_key))
+    if not (folder / "sa.pub").exists():
+        accounts = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        _write_key(folder / "sa.key", accounts)
+        (folder / "sa.pub").write_bytes(
+            accounts.public_key().public_bytes(
+                serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+            )
+        )
+
+
+def _authority(folder: Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+    path = folder / "ca.crt"
+    if path.exists():
+        key = serialization.load_pem_private_key((folder / "ca.key").read_bytes(), password=None)
+        assert isinstance(key, ec.EllipticCurvePrivateKey)
+        return x509.load_pem_x509_certificate(path.read_bytes()), key
+    key = ec.generate_private_key(ec.SECP256R1())
+    certificate = _certificate(Identity("ca", "llmops-sandbox-ca"), key, None, key)
+    _write_key(folder / "ca.key", key)
+    _write_certificate(path, certificate)
+    return certificate, key
+
+
+def _write_certificate(path: Path, certificate: x509.Certificate) -> None:
+    """Whole or not at all, after its key: that it is there tells that the pair is."""
+    fresh = path.with_suffix(".new")
+    fresh.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    fresh.rename(path)
 
 
 def _write_key(path: Path, key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> None:
