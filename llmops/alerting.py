@@ -17,6 +17,7 @@ AlertKind = Literal[
     "run_stuck",
     "run_cancelled",
     "sensor_failing",
+    "costs",
     "promoted",
 ]
 Severity = Literal["info", "warning", "error"]

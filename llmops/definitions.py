@@ -1,4 +1,4 @@
-"""What Dagster loads: the catalog's models as partitions of the six stages."""
+"""What Dagster loads: the catalog's models as partitions of the seven stages."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import dagster as dg
 from llmops.automation.alerts.runs import run_watch
 from llmops.automation.alerts.sensor import alerts_sensor
 from llmops.automation.alerts.ticks import tick_watch
+from llmops.automation.costs import cost_schedule
 from llmops.automation.reaper import reaper
 from llmops.automation.revalidation import revalidation_schedules
 from llmops.automation.triggers import trigger_sensors
@@ -14,6 +15,7 @@ from llmops.catalog.load import load_catalog
 from llmops.settings import load_settings
 from llmops.stages.assets import rollout_job, stage_assets
 from llmops.stages.console import console_logger
+from llmops.stages.costs import cost_assets, cost_job
 from llmops.stages.platform import Platform
 from llmops.stages.records_io import RecordsIOManager
 from llmops.stages.rollback import rollback_job
@@ -27,13 +29,15 @@ def defs() -> dg.Definitions:
     catalog = load_catalog(settings.models_dir)
     assets = stage_assets(dg.StaticPartitionsDefinition(sorted(catalog)))
     validations = validation_assets(catalog)
+    costs = cost_assets(catalog)
     rollout = rollout_job(assets)
     revalidation = revalidation_job(validations)
+    review = cost_job(costs)
     platform = Platform()
     return dg.Definitions(
-        assets=[*assets, validations],
-        jobs=[rollout, rollback_job, revalidation],
-        schedules=revalidation_schedules(catalog, revalidation),
+        assets=[*assets, validations, costs],
+        jobs=[rollout, rollback_job, revalidation, review],
+        schedules=[*revalidation_schedules(catalog, revalidation), cost_schedule(catalog, review)],
         sensors=[*trigger_sensors(settings, catalog, rollout), reaper, alerts_sensor, run_watch, tick_watch],
         resources={"platform": platform, "io_manager": RecordsIOManager(platform=platform)},
         # Of what is materialized in the UI without naming a job, too.

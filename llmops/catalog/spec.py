@@ -252,7 +252,7 @@ class Gate(Strict):
 
     metric: Annotated[str, Field(pattern=r"^[a-z0-9_.-]+(/[a-z0-9_.-]+)?$")] = Field(
         description="SUITE/FIGURE: 'arithmetic/score', 'chat/p95_ttft_ms', 'chat/error_rate'; "
-        "'all/score' is over every case."
+        "'all/score' is over every case; 'cost/usd_per_million_tokens' is of the first load profile."
     )
     min: float | None = Field(default=None, description="Absolute floor.")
     max: float | None = Field(default=None, description="Absolute ceiling.")
@@ -277,6 +277,10 @@ class Gate(Strict):
     def relative(self) -> bool:
         """Whether the gate compares with what serves now."""
         return self.max_drop is not None or self.max_ratio is not None
+
+
+COST = "cost"
+COST_METRIC = f"{COST}/usd_per_million_tokens"
 
 
 class Evaluation(Strict):
@@ -435,7 +439,10 @@ class ModelSpec(Strict):
         )
         for index, gate in enumerate(self.evaluation.gates):
             suite = gate.metric.split("/", 1)[0]
-            if suite not in (*self.evaluation.suites, "all"):
+            if gate.metric == COST_METRIC:
+                if gate.max is None and gate.max_ratio is None:
+                    yield ("evaluation", "gates", index, "metric"), f"{COST_METRIC} is judged by max or max_ratio"
+            elif suite not in (*self.evaluation.suites, "all"):
                 allowed = ", ".join((*self.evaluation.suites, "all"))
                 yield (
                     ("evaluation", "gates", index, "metric"),

@@ -128,6 +128,8 @@ def show(figure: str, value: float) -> str:
         return f"{value:,.1f} tokens/s"
     if figure == "request_throughput":
         return f"{value:,.2f} requests/s"
+    if figure.startswith("usd_"):
+        return f"{value:,.4g} USD"
     return f"{value:,.4g}"
 
 

@@ -74,7 +74,13 @@ def latency_table(canary: Measurements, stable: Measurements | None) -> str:
         f"- {name}: "
         + ", ".join(
             f"{figure.replace('_', ' ')} {_both(f'{name}/{figure}', canary, stable, unit=True)}"
-            for figure in ("output_throughput", "request_throughput", "error_rate", "client_cpu_share")
+            for figure in (
+                "output_throughput",
+                "request_throughput",
+                "error_rate",
+                "client_cpu_share",
+                "usd_per_million_tokens",
+            )
             if f"{name}/{figure}" in canary.figures
         )
         for name in profiles

@@ -69,6 +69,7 @@ class Settings(BaseModel):
     monitoring: MonitoringSettings = MonitoringSettings()
     network: NetworkSettings = NetworkSettings()
     router: RouterSettings = RouterSettings()
+    prices: Path | None = Field(None, description="File with prices; None means the packaged ones.")
     models_dir: Path = Field(Path("models"), description="The catalog.")
     tenants_dir: Path = Field(Path("tenants"), description="The tenants; it need not be there.")
     evals_dir: Path = Field(Path("evals"), description="The evaluation suites.")

@@ -1,9 +1,10 @@
 """Stage 5: the suites are run against the canary, and the gates decide."""
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 
 import dagster as dg
 
+from llmops.costs.prices import load_prices
 from llmops.errors import MeasurementFailed
 from llmops.evaluation import plots, report
 from llmops.evaluation.failing import failing_cases
@@ -15,6 +16,7 @@ from llmops.stages.crashes import check_alive, restarts_of, wait_for_crash
 from llmops.stages.measuring import Suites, Target, measuring_of
 from llmops.stages.outcomes import CanaryOutcome, EvaluationOutcome
 from llmops.stages.platform import Platform
+from llmops.stages.pricing import judges_cost, priced, profile_of, replica_price
 from llmops.stages.reporting import report_link
 from llmops.stages.trial import Trial, failure, trial
 
@@ -25,6 +27,7 @@ PLOTTED = (
     *(f"{percentile}_{latency}_ms" for latency in ("ttft", "tpot", "e2el") for percentile in ("p50", "p95")),
     "output_throughput",
     "request_throughput",
+    "usd_per_million_tokens",
 )
 
 
@@ -80,12 +83,30 @@ def _measure(
     current: Trial, release: Release, suites: Suites, stable_id: str | None
 ) -> tuple[Measurements, Measurements | None]:
     spec, target = release.evaluation, Target(release, "canary")
+    against = current.records.release(release.model, stable_id) if stable_id and _compares(release) else None
+    # Before the measurement, which takes long: a price that is missing is told of now.
+    with_cost = _with_cost(current, suites, release, against)
     measuring = measuring_of(current, target)
-    if stable_id and any(gate.relative for gate in spec.gates):
-        current.log(f"compared with stable {stable_id} on the same cases, and in turns under load")
-        other = Target(current.records.release(release.model, stable_id), "stable")
-        return measuring.compare(target, other, suites, spec)
-    return measuring.measure(target, suites, spec), None
+    if against is None:
+        return with_cost(measuring.measure(target, suites, spec), release), None
+    current.log(f"compared with stable {stable_id} on the same cases, and in turns under load")
+    measured, stable = measuring.compare(target, Target(against, "stable"), suites, spec)
+    return with_cost(measured, release), with_cost(stable, against)
+
+
+def _compares(release: Release) -> bool:
+    return any(gate.relative for gate in release.evaluation.gates)
+
+
+def _with_cost(
+    current: Trial, suites: Suites, release: Release, against: Release | None
+) -> Callable[[Measurements, Release], Measurements]:
+    """What adds its cost to what was measured of a release, where a gate is on it."""
+    if not judges_cost(release):
+        return lambda measured, of: measured
+    profile, prices = profile_of(suites), load_prices(current.settings.prices)
+    each = {of.id: replica_price(prices, of.gpu) for of in (release, against) if of}
+    return lambda measured, of: priced(measured, profile, each[of.id])
 
 
 def _metadata(outcome: EvaluationOutcome) -> dict[str, dg.MetadataValue]:

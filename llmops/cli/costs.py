@@ -1,0 +1,63 @@
+"""`llmops costs`."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from llmops.cli import show
+from llmops.errors import BadInput, MeasurementFailed
+
+
+def costs(
+    model: Annotated[str | None, typer.Argument(help="Name of the model; all that serve if not given.")] = None,
+    utilization: Annotated[
+        float | None, typer.Option(help="Plan for this share of the prices' throughput, 0 to 1; asks no cluster.")
+    ] = None,
+    output_share: Annotated[float, typer.Option(help="Of a plan: share of output among the tokens, 0 to 1.")] = 0.25,
+    days: Annotated[float, typer.Option(help="Measure over so many days until now.")] = 7,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
+) -> None:
+    """Show what models cost, per month and per million tokens, and what an API would ask for the same."""
+    import datetime
+
+    from llmops.releases.standing import standings
+    from llmops.stages import costs as stage
+    from llmops.stages.platform import Platform
+
+    platform = Platform()
+    catalog = platform.catalog
+    if model is not None and model not in catalog:
+        raise BadInput(
+            f"{model}: there is no such model in {platform.settings.models_dir}",
+            remedy=f"There is {', '.join(sorted(catalog)) or 'none'}.",
+        )
+    for name, share in (("--utilization", utilization), ("--output-share", output_share)):
+        if share is not None and not 0 <= share <= 1:
+            raise BadInput(f"{name} is {share:g}, and has to be from 0 to 1")
+    reports, notes = {}, {}
+    if utilization is not None:
+        names = [model] if model else sorted(catalog)
+        reports = {
+            name: stage.plan(platform.settings, catalog[name], utilization, output_share, len(catalog))
+            for name in names
+        }
+    else:
+        now = datetime.datetime.now(datetime.UTC)
+        serving = [name for name, each in standings(platform.cluster).items() if each.state.stable and name in catalog]
+        for name in [model] if model else sorted(serving):
+            found = stage.measure(platform, name, now, datetime.timedelta(days=days))
+            if found is None:
+                raise MeasurementFailed(
+                    f"{name}: there is no data of it in the last {days:g} days",
+                    remedy="See whether it serves and Prometheus scrapes it, or plan with --utilization.",
+                )
+            reports[name] = found.report
+            notes[name] = f"measured, data of {found.covered:.0%} of {days:g} days"
+    if as_json:
+        typer.echo(json.dumps({name: each.model_dump(mode="json") for name, each in reports.items()}, indent=2))
+        return
+    for name, report in reports.items():
+        show.table((name, notes.get(name, "planned")), stage.table(report))
