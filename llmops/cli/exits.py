@@ -16,6 +16,7 @@ class Exit(IntEnum):
     REJECTED = 3
     INCONCLUSIVE = 4
     CANNOT = 5
+    FOUND = 6
     CANCELLED = 130
 
 
@@ -26,6 +27,8 @@ _BY_ERROR: dict[type[LlmopsError], Exit] = {
     ClusterCannot: Exit.CANNOT,
     Unavailable: Exit.CANNOT,
 }
+BY_SEVERITY = {"ok": Exit.DONE, "warning": Exit.DONE, "unknown": Exit.INCONCLUSIVE, "error": Exit.FOUND}
+"""By the worst finding of `doctor`: what could not be looked at leaves the question open."""
 BY_VERDICT = {"Passed": Exit.DONE, "Failed": Exit.REJECTED, "Inconclusive": Exit.INCONCLUSIVE}
 
 

@@ -8,11 +8,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from llmops.preflight.finding import SEVERITIES, Finding
 from llmops.releases.records import Record
 from llmops.releases.validations import Validation
 
 VERDICT_STYLE = {"Passed": "green", "Failed": "red", "Inconclusive": "yellow"}
-SEVERITY_STYLE = {"ok": "green", "warning": "yellow", "error": "red"}
+SEVERITY_STYLE = {"ok": "green", "warning": "yellow", "unknown": "magenta", "error": "red"}
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -33,6 +34,22 @@ def validation(found: Validation) -> None:
             for each in check.findings
         ]
     table(("", f"{found.model} {found.release}", "finding", "remedy"), rows)
+
+
+def findings(found: Iterable[Finding]) -> None:
+    """Print findings, a table for the installation and one for each model: what is wrong comes first in it."""
+    of_each: dict[str, list[Finding]] = {}
+    for each in found:
+        of_each.setdefault(each.model, []).append(each)
+    for model, some in of_each.items():
+        rows = [
+            (f"[{SEVERITY_STYLE[each.severity]}]{each.severity}[/]", each.subject, each.message, each.remedy)
+            for each in sorted(some, key=lambda each: SEVERITIES.index(each.severity))
+        ]
+        table(
+            ("", model or "installation", "finding", "remedy"),
+            [(severity, *map(escape, rest)) for severity, *rest in rows],
+        )
 
 
 def history(records: Sequence[Record]) -> None:

@@ -83,6 +83,20 @@ def check_access(repo: str, *, endpoint: str, token: str | None = None, patience
     ask(lambda api: api.auth_check(repo), repo, endpoint, token, patience)
 
 
+def whoami(*, endpoint: str, token: str, patience: Patience = DEFAULT_PATIENCE) -> str:
+    """Whose account a token is of.
+
+    Raises:
+        BadInput: The hub does not know the token.
+        Unavailable: The hub does not answer, or asks to come back later.
+    """
+
+    def question(api: HfApi) -> str:
+        return str(api.whoami()["name"])
+
+    return ask(question, "the token", endpoint, token, patience)
+
+
 def ask(
     question: Callable[[HfApi], ResultT], target: str, endpoint: str, token: str | None, patience: Patience
 ) -> ResultT:

@@ -13,6 +13,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import parse_ratelimit_headers
 
 from llmops.errors import BadInput, BadRelease, LlmopsError, Unavailable
+from llmops.hub.limits import RateLimited
 from llmops.retries import parse_retry_after
 
 TOKEN_REMEDY = "name a Secret key that holds a hub token with access in weights.token"  # noqa: S105 - no token
@@ -65,7 +66,7 @@ def refusal(error: HfHubHTTPError, target: str, endpoint: str, *, has_token: boo
     if status == 429:
         wait = _retry_after(error)
         when = "later" if wait is None else f"in {wait:g} s"
-        return Unavailable(
+        return RateLimited(
             f"Too many requests: {said} about {target} and asks to come back {when}.",
             retry_after=wait,
             remedy="Wait, or set a hub token: limits are higher with one.",

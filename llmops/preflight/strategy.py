@@ -8,6 +8,7 @@ from typing import Literal
 from llmops import names
 from llmops.catalog.spec import ModelSpec
 from llmops.preflight.capacity import obstacle, replica, slots
+from llmops.preflight.growth import growth
 from llmops.preflight.snapshot import Object, Snapshot
 
 
@@ -19,12 +20,14 @@ class Choice:
         strategy: surge: the canary, and after it the rolling update, take free room for one replica more;
             in-place: they take the place of one of stable's replicas. None: it is refused.
         free: Replicas that there is free room for.
+        awaits: Groups of nodes of which an autoscaler may add one, where no node has the room now.
         refusal: Why neither is possible; empty if one is.
         remedy: What makes it possible.
     """
 
     strategy: Literal["surge", "in-place"] | None
     free: int
+    awaits: tuple[str, ...] = ()
     refusal: str = ""
     remedy: str = ""
 
@@ -33,12 +36,14 @@ def choose_strategy(spec: ModelSpec, snapshot: Snapshot) -> Choice:
     """Decide by what the spec allows and what is free.
 
     A canary of this model that is there already is counted as free: the new one takes its place. What stable lends
-    already is counted as stable's own, so that a run after a killed one comes to the same choice.
+    already is counted as stable's own, so that a run after a killed one comes to the same choice. A node that an
+    autoscaler may add comes last: it takes minutes, and is a hope where room is a fact.
     """
     pods = [pod for pod in snapshot.pods if not _is_ours(spec, pod, "canary")]
-    lent = _lent(snapshot.stable)
+    stable = snapshot.stable.get(spec.name)
+    lent = _lent(stable)
     free = max(0, slots(replica(spec), snapshot.nodes, pods) - lent)
-    serving = snapshot.stable["spec"].get("replicas", 1) + lent if snapshot.stable else 0
+    serving = stable["spec"].get("replicas", 1) + lent if stable else 0
     asked, more = spec.rollout.strategy, max(0, spec.replicas - serving)
     # Before the first release the canary goes before the main Deployment comes: there is room for one or the other.
     surge_needs = more + 1 if serving else more
@@ -61,6 +66,8 @@ def choose_strategy(spec: ModelSpec, snapshot: Snapshot) -> Choice:
         reason = "the place of a replica of stable is too small, or on other nodes"
     else:
         return Choice("in-place", free)
+    if asked != "in-place" and (awaits := growth(replica(spec), snapshot).may):
+        return Choice("surge", free, awaits)
     return _refused(spec, snapshot, free, reason)
 
 
@@ -97,7 +104,7 @@ def _refused(spec: ModelSpec, snapshot: Snapshot, free: int, reason: str) -> Cho
         remedy += ", or allow rollout.strategy auto, which takes a replica from stable"
     elif spec.replicas < 2:
         remedy += ", or set replicas to 2 or more, so that one can be lent to the canary"
-    return Choice(None, free, refusal, f"{remedy}.")
+    return Choice(None, free, refusal=refusal, remedy=f"{remedy}.")
 
 
 def _count(number: int, what: str) -> str:

@@ -184,6 +184,36 @@ class RegistryClient:
             )
         return found
 
+    def architectures(self, image: ImageName, digest: str) -> frozenset[str]:
+        """What an image is there for, as OCI and Kubernetes name it: amd64, arm64.
+
+        Raises:
+            BadRelease: There is no such image.
+            BadInput: The registry wants other credentials.
+            Unavailable: It does not answer, or not in its own format.
+        """
+        manifest = self._json(image, f"manifests/{digest}")
+        try:
+            if "manifests" in manifest:
+                # Attestations stand in an index, too, for a platform that is called unknown.
+                named = {str(each["platform"]["architecture"]) for each in manifest["manifests"] if "platform" in each}
+                return frozenset(named - {"unknown"})
+            config = self._json(image, f"blobs/{manifest['config']['digest']}")
+            return frozenset({str(config["architecture"])})
+        except (KeyError, TypeError) as error:
+            raise _not_oci(image, digest) from error
+
+    def _json(self, image: ImageName, path: str) -> dict[str, Any]:
+        target, accept = f"{image}@{path.rpartition('/')[2]}", {"Accept": ", ".join(MANIFEST_TYPES)}
+        headers = accept if path.startswith("manifests/") else None
+        response = self._ask("GET", f"{self._base(image)}/v2/{image.repository}/{path}", image, target, headers)
+        if response.status_code == 404:
+            raise BadRelease(f"{image.registry} knows no {target}.", remedy="Correct engine.image or engine.version.")
+        try:
+            return response.json()
+        except ValueError as error:
+            raise _not_oci(image, path.rpartition("/")[2]) from error
+
     def _base(self, image: ImageName) -> str:
         if mirror := self._mirrors.get(image.registry):
             return mirror.rstrip("/")
@@ -297,6 +327,13 @@ class RegistryClient:
         if status >= 500 or status == 408:
             return Unavailable(f"The registry failed on {target}: {said}.", retry_after=wait)
         return BadInput(f"The registry refuses to answer about {target}: {said}.")
+
+
+def _not_oci(image: ImageName, digest: str) -> Unavailable:
+    return Unavailable(
+        f"{image.registry} answered about {image}@{digest} in a form that is not the registry API's.",
+        remedy="Check registry_mirrors in the settings: this seems to be no registry.",
+    )
 
 
 def _no_image(image: ImageName) -> BadRelease:

@@ -16,7 +16,7 @@ from llmops.stages.platform import Platform
 
 def pin(
     platform: Platform,
-    model: str,
+    model: str | ModelSpec,
     *,
     engine_version: str | None = None,
     image: str | None = None,
@@ -26,7 +26,7 @@ def pin(
 
     Args:
         platform: The installation.
-        model: Name of the model.
+        model: Name of the model, or an entry that is not in its catalog.
         engine_version: Engine version (or range) to take instead of the spec's.
         image: Exact image to take, TAG@DIGEST, instead of asking the registry.
         revision: Weights revision to take instead of the spec's.
@@ -36,7 +36,8 @@ def pin(
         BadRelease: Nothing of what there is may be taken.
         Unavailable: Hub or registry do not answer.
     """
-    spec, settings = platform.catalog[model], platform.settings
+    spec = model if isinstance(model, ModelSpec) else platform.catalog[model]
+    settings = platform.settings
     # Without a secret no cluster is asked.
     token = hub_token(platform.cluster, spec) if spec.weights.token else None
     credentials = registry_credentials(platform.cluster, settings) if settings.registry_secret else {}

@@ -11,11 +11,10 @@ from ruamel.yaml import YAML
 from ruamel.yaml.compat import StringIO
 
 from llmops.cluster.problems import NotFound
-from llmops.preflight.checks import preflight
 from llmops.preflight.finding import Finding
-from llmops.preflight.snapshot import take_snapshot
 from llmops.releases.difference import diff
 from llmops.releases.release import Release
+from llmops.stages.examination import examine
 from llmops.stages.pinning import pin
 from llmops.stages.platform import Platform
 from llmops.stages.scaling import preview
@@ -61,7 +60,7 @@ def make_plan(platform: Platform, model: str, *, engine_version: str | None, rev
     Raises:
         BadInput, BadRelease, Unavailable: As the release stage would.
     """
-    records, settings, spec = platform.records, platform.settings, platform.catalog[model]
+    records, spec = platform.records, platform.catalog[model]
     release = pin(platform, model, engine_version=engine_version, revision=revision)
     state = records.state(model)
     record = records.record(model, release.id)
@@ -76,7 +75,7 @@ def make_plan(platform: Platform, model: str, *, engine_version: str | None, rev
         standing=standing,
         changes=diff(records.release(model, state.stable) if state.stable else None, release),
         objects=_object_changes(platform, release),
-        findings=preflight(release, spec, take_snapshot(platform.cluster, spec, settings)),
+        findings=examine(platform, spec, release),
     )
 
 

@@ -8,13 +8,12 @@ from llmops import names
 from llmops.cluster.lease import LeaseHeld
 from llmops.errors import ClusterCannot
 from llmops.manifests.records import pins_config_map
-from llmops.preflight.checks import preflight
 from llmops.preflight.finding import Finding
-from llmops.preflight.snapshot import take_snapshot
 from llmops.releases.difference import diff
 from llmops.releases.release import Release
 from llmops.releases.standing import opening
 from llmops.stages.cleanup import release_of
+from llmops.stages.examination import examine
 from llmops.stages.pinning import pin
 from llmops.stages.platform import Platform
 from llmops.stages.scaling import apply_stable, is_scaled
@@ -126,8 +125,7 @@ def _admit(current: Trial, found: Release, *, retry: bool) -> dict[str, dg.Metad
     changes = diff(stable, found)
     current.log(f"{model} {found.id}: {'; '.join(changes) or 'nothing changed since stable'}")
     rehearse(current.platform, current.spec, found)
-    snapshot = take_snapshot(current.cluster, current.spec, current.settings)
-    findings = preflight(found, current.spec, snapshot)
+    findings = examine(current.platform, current.spec, found)
     for finding in findings:
         if finding.severity != "ok":
             current.log(f"preflight {finding.severity}: {finding.subject}: {finding.message} {finding.remedy}")

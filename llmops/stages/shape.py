@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from llmops import hub
+from llmops.catalog.spec import ModelSpec
 from llmops.preflight.fit.shape import Shape
 from llmops.releases.release import Release
 from llmops.stages.pinning import hub_token
@@ -12,7 +13,7 @@ CONFIG = "config.json"
 WEIGHTS = ".safetensors"
 
 
-def read_shape(platform: Platform, release: Release) -> Shape | None:
+def read_shape(platform: Platform, spec: ModelSpec, release: Release) -> Shape | None:
     """Read the configuration and the headers of the weight files from the hub; None for a model without either.
 
     Raises:
@@ -23,7 +24,7 @@ def read_shape(platform: Platform, release: Release) -> Shape | None:
     files = [file for file in release.weights.files if file.path.endswith(WEIGHTS)]
     if not files or not any(file.path == CONFIG for file in release.weights.files):
         return None
-    spec, settings, pin = platform.catalog[release.model], platform.settings, release.weights
+    settings, pin = platform.settings, release.weights
     token = hub_token(platform.cluster, spec)
     return Shape(
         config=hub.read_config(pin.repo, pin.commit, endpoint=settings.hub_endpoint, token=token),

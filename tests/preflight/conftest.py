@@ -18,7 +18,13 @@ MakeSpec = Callable[..., ModelSpec]
 
 
 def make_node(name: str = "gpu-0", gpus: int = 1, *, product: str = "NVIDIA-L40S", **changes: Any) -> dict[str, Any]:
-    labels = {"nvidia.com/gpu.product": product, "nvidia.com/gpu.memory": "46068"} if gpus else {}
+    labels = {"kubernetes.io/arch": "amd64"}
+    if gpus:
+        labels |= {
+            "nvidia.com/gpu.product": product,
+            "nvidia.com/gpu.memory": "46068",
+            "nvidia.com/gpu.count": str(gpus),
+        }
     allocatable = {"cpu": "64", "memory": "512Gi", "pods": "110"} | ({GPU: str(gpus)} if gpus else {})
     taints = [{"key": GPU, "value": "present", "effect": "NoSchedule"}] if gpus else []
     return {
@@ -85,6 +91,8 @@ def snapshot() -> Callable[..., Snapshot]:
                 "status": {"phase": "Bound", "capacity": {"storage": "500Gi"}},
             },
         }
+        if stable := changes.pop("stable", None):
+            changes["stable"] = {"tiny": stable}
         return Snapshot(settings, **(whole | changes))
 
     return make

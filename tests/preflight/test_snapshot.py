@@ -10,16 +10,26 @@ from typing import Any
 
 import pytest
 
+from llmops.catalog.spec import ModelSpec
 from llmops.cluster.client import Cluster
 from llmops.manifests.volume import claim, namespace
 from llmops.preflight.checks import preflight
-from llmops.preflight.snapshot import take_snapshot
+from llmops.preflight.checks.case import Case, HubAnswer, ImageAnswer
+from llmops.preflight.finding import Finding
+from llmops.preflight.snapshot import Snapshot, survey
 from llmops.releases.release import Release
 from llmops.sandbox.binaries import find_or_build
 from llmops.sandbox.controlplane import ControlPlane
 from llmops.settings import Settings
 
 Make = Callable[..., Any]
+
+
+def findings(snapshot: Snapshot, spec: ModelSpec, release: Release) -> tuple[Finding, ...]:
+    """With a hub and a registry that answer well."""
+    hub = HubAnswer("http://hub", spec.weights.repo)
+    image = ImageAnswer(release.engine.tag, release.engine.digest, release.engine.image, frozenset({"amd64"}))
+    return preflight(Case(spec, snapshot, release, hub, image))
 
 
 def join(cluster: Cluster, node: dict[str, Any]) -> None:
@@ -56,14 +66,15 @@ def test_a_snapshot_of_a_real_cluster(
             access={"api_key": {"name": "key", "key": "k"}},
             weights={"repo": "acme/tiny", "token": {"name": "hub", "key": "token"}},
         )
-        found = take_snapshot(cluster, model, settings)
+        found = survey(cluster, settings, [model])
         assert {each["metadata"]["name"] for each in found.nodes} == {"gpu-0", "cpu-0"}
-        assert found.stable is None
+        assert found.stable == {}
+        assert found.unseen == {}
         assert found.claim is not None
         assert found.secrets == {"hub": frozenset({"token"})}
         assert "hf_secret" not in repr(found)
         assert value not in repr(found)
-        wrong = {each.subject for each in preflight(release(), model, found) if each.severity == "error"}
+        wrong = {each.subject for each in findings(found, model, release()) if each.severity == "error"}
         assert wrong == {"Secret key/k"}
 
         # A pod of another namespace takes the one GPU.
@@ -78,7 +89,7 @@ def test_a_snapshot_of_a_real_cluster(
             assert time.monotonic() < deadline
             time.sleep(0.1)
         cluster.create({"apiVersion": "v1", "kind": "Pod", **taking})
-        full = preflight(release(), model, take_snapshot(cluster, model, settings))
+        full = findings(survey(cluster, settings, [model]), model, release())
         assert {each.subject for each in full if each.severity == "error"} == {"Secret key/k", "room"}
     finally:
         plane.down()

@@ -227,7 +227,8 @@ def test_a_surge_is_chosen_where_and_only_where_there_is_room(
             "rollout": {"strategy": asked},
         }
     )
-    snapshot = Snapshot(Settings.model_validate({}), nodes=tuple(nodes), pods=tuple(pods), stable=stable(serving))
+    now = {"tiny": stable(serving)}
+    snapshot = Snapshot(Settings.model_validate({}), nodes=tuple(nodes), pods=tuple(pods), stable=now)
     free = sum(
         max(0, count - sum(used for place, used in taken if place == number)) for number, count in enumerate(gpus)
     )

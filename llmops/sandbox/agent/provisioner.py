@@ -36,7 +36,10 @@ class Provisioner:
         content: Object = {
             "metadata": {
                 "name": STORAGE_CLASS,
-                "annotations": {"storageclass.kubernetes.io/is-default-class": "true"},
+                "annotations": {
+                    "storageclass.kubernetes.io/is-default-class": "true",
+                    "llmops.dev/read-write-many": "true",
+                },
             },
             "provisioner": PROVISIONER,
             "reclaimPolicy": "Delete",

@@ -1,0 +1,232 @@
+"""The way in from outside: what answers for it is there, and nothing on the way cuts long silences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from llmops.manifests.exposure import AWS_LISTENER
+from llmops.preflight.checks.case import Case, Check, some
+from llmops.preflight.finding import Finding
+from llmops.preflight.snapshot import Object, Snapshot
+
+CERTIFICATES = "cert-manager.io/v1"
+GATEWAY_API = "gateway.networking.k8s.io/v1"
+AWS_TYPE = "service.beta.kubernetes.io/aws-load-balancer-type"
+AWS_NLB_TYPE = "service.beta.kubernetes.io/aws-load-balancer-nlb-target-type"
+CLASSIC_IDLE = "service.beta.kubernetes.io/aws-load-balancer-connection-idle-timeout"
+CLASSIC_SECONDS, NLB_SECONDS, GKE_SECONDS = 60, 350, 30
+"""What they cut without being told otherwise: a Classic Load Balancer, a Network Load Balancer, GKE's Gateways."""
+
+
+def _ingress_class(case: Case) -> Iterator[Finding]:
+    """Whether somebody answers for the Ingress."""
+    snapshot, name = case.snapshot, case.snapshot.settings.access.ingress.class_name
+    subject = f"ingress class {name}"
+    classes = sorted(str(each["metadata"]["name"]) for each in snapshot.ingress_classes)
+    if name in classes:
+        yield Finding("ok", subject, "is there")
+    else:
+        yield Finding(
+            "error",
+            subject,
+            f"is not there: nobody would answer for {case.spec.exposure.host}",
+            f"Install the controller, or correct access.ingress.class_name; there is {some(classes) or 'none'}.",
+        )
+
+
+def _issuer(case: Case) -> Iterator[Finding]:
+    """Whether cert-manager can make the certificate."""
+    access = case.snapshot.settings.access
+    subject = f"{access.issuer_kind} {access.issuer}"
+    if not case.snapshot.apis.get(CERTIFICATES):
+        yield Finding(
+            "error",
+            subject,
+            "access.issuer names it, but the cluster has no cert-manager",
+            "Install cert-manager, or leave access.issuer out and make the certificate's Secret yourself.",
+        )
+        return
+    of_kind = [each for each in case.snapshot.issuers if each["kind"] == access.issuer_kind]
+    found = next((each for each in of_kind if each["metadata"]["name"] == access.issuer), None)
+    if found is None:
+        names = some(sorted(str(each["metadata"]["name"]) for each in of_kind)) or "none"
+        yield Finding("error", subject, "is not there", f"Make it, or correct access.issuer; there is {names}.")
+    elif _condition(found, "Ready") == "False":
+        remedy = f"See why: kubectl describe {access.issuer_kind.lower()} {access.issuer}"
+        yield Finding("error", subject, "is not ready, and issues nothing", remedy)
+    else:
+        yield Finding("ok", subject, "issues the certificate")
+
+
+def _gateway(case: Case) -> Iterator[Finding]:
+    """Whether the Gateway, or the class of one of our own, is there and was accepted."""
+    snapshot, gateway = case.snapshot, case.snapshot.settings.access.gateway
+    if "httproutes" not in snapshot.apis.get(GATEWAY_API, frozenset()):
+        yield Finding(
+            "error",
+            "Gateway API",
+            f"exposure.kind is gateway, but the cluster knows no httproutes of {GATEWAY_API}",
+            "Install the Gateway API's definitions and a controller for them, or take exposure.kind ingress.",
+        )
+    elif gateway.class_name:
+        yield _named("GatewayClass", gateway.class_name, snapshot.gateway_classes, "access.gateway.class_name")
+    else:
+        namespace = gateway.namespace or snapshot.settings.namespace
+        there = [each for each in snapshot.gateways if each["metadata"]["namespace"] == namespace]
+        found = _named("Gateway", gateway.name, there, "access.gateway.name")
+        yield found
+        if found.severity == "ok":
+            yield from _listener(case, next(each for each in there if each["metadata"]["name"] == gateway.name))
+
+
+def _named(kind: str, name: str, objects: tuple[Object, ...] | list[Object], field: str) -> Finding:
+    subject = f"{kind} {name}"
+    found = next((each for each in objects if each["metadata"]["name"] == name), None)
+    if found is None:
+        names = some(sorted(str(each["metadata"]["name"]) for each in objects)) or "none"
+        return Finding("error", subject, "is not there", f"Make it, or correct {field}; there is {names}.")
+    if _condition(found, "Accepted") != "True":
+        remedy = f"See why, and whether its controller runs: kubectl describe {kind.lower()} {name}"
+        return Finding("error", subject, "is not accepted by any controller", remedy)
+    return Finding("ok", subject, "is accepted")
+
+
+def _listener(case: Case, gateway: Object) -> Iterator[Finding]:
+    settings = case.snapshot.settings.access.gateway
+    wanted = settings.insecure_listener if case.spec.exposure.insecure_http else settings.listener
+    listeners = [str(each["name"]) for each in gateway["spec"].get("listeners") or ()]
+    if wanted not in listeners:
+        field = "insecure_listener" if case.spec.exposure.insecure_http else "listener"
+        yield Finding(
+            "error",
+            f"Gateway {settings.name}",
+            f"has no listener {wanted}",
+            f"Add it, or correct access.gateway.{field}; there is {some(listeners) or 'none'}.",
+        )
+
+
+def _auth_service(case: Case) -> Iterator[Finding]:
+    """Whether the Service that is asked about each request is there."""
+    url = case.spec.exposure.auth_url or ""
+    host = urlsplit(url).hostname or ""
+    parts = host.split(".")
+    inside = host.endswith(".svc") or ".svc." in host
+    if not inside:
+        yield Finding("ok", "auth_url", f"{url} is outside of the cluster: nobody looks at it here")
+        return
+    name, namespace = parts[0], parts[1]
+    there = any(
+        each["metadata"]["name"] == name and each["metadata"].get("namespace") == namespace
+        for each in case.snapshot.services
+    )
+    subject = f"Service {namespace}/{name}"
+    if there:
+        yield Finding("ok", subject, "is there, for exposure.auth_url")
+    else:
+        remedy = "Install it (oauth2-proxy, for one), or correct exposure.auth_url: till then all requests are refused."
+        yield Finding("error", subject, "is not there; exposure.auth_url names it", remedy)
+
+
+def _idle(case: Case) -> Iterator[Finding]:
+    """Whether a cloud's load balancer in front cuts an answer that is silent before its first token."""
+    wanted, snapshot = case.spec.exposure.idle_seconds, case.snapshot
+    if _cloud(snapshot) == "gce" and case.spec.exposure.kind == "gateway":
+        gateway = snapshot.settings.access.gateway
+        gke = (gateway.class_name or "").startswith("gke-") or any(
+            str(each["spec"].get("gatewayClassName", "")).startswith("gke-")
+            for each in snapshot.gateways
+            if each["metadata"]["name"] == gateway.name
+        )
+        if gke and gateway.load_balancer != "gke":
+            yield Finding(
+                "warning",
+                "load balancer",
+                f"GKE's cuts every answer after {GKE_SECONDS} s, and exposure asks for {wanted} s of silence",
+                "Set access.gateway.load_balancer to gke: it is told by a GCPBackendPolicy then.",
+            )
+    if _cloud(snapshot) != "aws" or _alb(case):
+        return
+    for service in snapshot.services:
+        if service["spec"].get("type") != "LoadBalancer":
+            continue
+        meta: Mapping[str, Any] = service["metadata"]
+        annotations: Mapping[str, str] = meta.get("annotations") or {}
+        seconds, remedy = _aws_idle(annotations, wanted)
+        subject = f"load balancer of {meta.get('namespace')}/{meta['name']}"
+        if seconds >= wanted:
+            yield Finding("ok", subject, f"bears {seconds} s of silence")
+        else:
+            command = f"kubectl -n {meta.get('namespace')} annotate service {meta['name']} {remedy}"
+            told = f"cuts a connection after {seconds} s of silence, and exposure.idle_seconds is {wanted}"
+            yield Finding("warning", subject, told, command)
+
+
+def _aws_idle(annotations: Mapping[str, str], wanted: int) -> tuple[int, str]:
+    """Seconds of silence that AWS' load balancer for a Service bears, and the annotation for more."""
+    if annotations.get(AWS_TYPE) in ("nlb", "nlb-ip", "external") or AWS_NLB_TYPE in annotations:
+        attributes = annotations.get(f"{AWS_LISTENER}.TCP-443", "")
+        given = dict(pair.split("=", 1) for pair in attributes.split(",") if "=" in pair)
+        remedy = f"{AWS_LISTENER}.TCP-443=tcp.idle_timeout.seconds={wanted}"
+        return _seconds(given.get("tcp.idle_timeout.seconds"), NLB_SECONDS), remedy
+    return _seconds(annotations.get(CLASSIC_IDLE), CLASSIC_SECONDS), f"{CLASSIC_IDLE}={wanted}"
+
+
+def _seconds(text: str | None, default: int) -> int:
+    return int(text) if text is not None and text.isdigit() else default
+
+
+def _cloud(snapshot: Snapshot) -> str:
+    """Where the nodes are, by what their cloud calls them (aws, gce, azure); empty if they are in none."""
+    providers = [str((node.get("spec") or {}).get("providerID", "")).partition("://") for node in snapshot.nodes]
+    return next((scheme for scheme, separator, _ in providers if separator), "")
+
+
+def _alb(case: Case) -> bool:
+    """An ALB gets its idle time from its Ingress."""
+    return case.spec.exposure.kind == "ingress" and case.snapshot.settings.access.ingress.controller == "alb"
+
+
+def _condition(obj: Object, kind: str) -> str:
+    conditions = (obj.get("status") or {}).get("conditions") or ()
+    return next((str(each["status"]) for each in conditions if each["type"] == kind), "")
+
+
+def _needs_issuer(case: Case) -> bool:
+    exposure = case.spec.exposure
+    certified = exposure.kind != "none" and not exposure.insecure_http and exposure.tls_secret is None
+    return certified and case.snapshot.settings.access.issuer is not None
+
+
+MODEL_CHECKS = (
+    Check[Case](
+        "access.ingress-class",
+        "ingress class",
+        ("ingress_classes",),
+        _ingress_class,
+        used=lambda case: case.spec.exposure.kind == "ingress",
+    ),
+    Check[Case]("access.issuer", "issuer", (CERTIFICATES, "issuers"), _issuer, used=_needs_issuer),
+    Check[Case](
+        "access.gateway",
+        "Gateway",
+        (GATEWAY_API, "gateways", "gateway_classes"),
+        _gateway,
+        used=lambda case: case.spec.exposure.kind == "gateway",
+    ),
+    Check[Case](
+        "access.auth-service",
+        "auth_url",
+        ("services",),
+        _auth_service,
+        used=lambda case: case.spec.exposure.auth_url is not None,
+    ),
+    Check[Case](
+        "access.idle-timeout",
+        "load balancer",
+        ("services", "nodes", "gateways"),
+        _idle,
+        used=lambda case: case.spec.exposure.kind != "none",
+    ),
+)

@@ -1,0 +1,58 @@
+"""Secrets that are named: that they are there, with the key. Nobody looks at what is in them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from llmops.catalog.spec import SecretKey
+from llmops.preflight.checks.case import Case, Check
+from llmops.preflight.finding import Finding
+from llmops.preflight.snapshot import Snapshot
+
+DOCKER_CONFIG = ".dockerconfigjson"
+
+
+def _of_model(case: Case) -> Iterator[Finding]:
+    wanted: tuple[tuple[str, SecretKey | None], ...] = (
+        ("weights.token", case.spec.weights.token),
+        ("access.api_key", case.spec.access.api_key),
+    )
+    for field, secret in wanted:
+        if secret is not None:
+            create = f"create secret generic {secret.name} --from-file={secret.key}=FILE"
+            yield _there(case.snapshot, secret, field, create)
+
+
+def _of_installation(snapshot: Snapshot) -> Iterator[Finding]:
+    if name := snapshot.settings.registry_secret:
+        create = f"create secret docker-registry {name} --docker-server=HOST --docker-username=USER"
+        yield _there(snapshot, SecretKey(name=name, key=DOCKER_CONFIG), "registry_secret in the settings", create)
+
+
+def _there(snapshot: Snapshot, secret: SecretKey, field: str, create: str) -> Finding:
+    subject = f"Secret {secret.name}/{secret.key}"
+    if secret.key in snapshot.secrets.get(secret.name, frozenset()):
+        return Finding("ok", subject, f"is there, for {field}")
+    missing = f"has no key {secret.key}" if secret.name in snapshot.secrets else "is not there"
+    remedy = f"kubectl -n {snapshot.settings.namespace} {create}"
+    return Finding("error", subject, f"{missing}; {field} names it", remedy)
+
+
+CHECKS = (
+    Check[Snapshot](
+        "secrets.installation",
+        "Secrets",
+        ("secrets",),
+        _of_installation,
+        used=lambda snapshot: snapshot.settings.registry_secret is not None,
+    ),
+)
+MODEL_CHECKS = (
+    Check[Case](
+        "secrets.model",
+        "Secrets",
+        ("secrets",),
+        _of_model,
+        used=lambda case: case.spec.weights.token is not None or case.spec.access.api_key is not None,
+    ),
+)

@@ -1,0 +1,45 @@
+"""Asks the hub and the registry about a model, for the checks."""
+
+from __future__ import annotations
+
+from llmops.catalog.spec import ModelSpec
+from llmops.errors import LlmopsError
+from llmops.hub import check_access, whoami
+from llmops.preflight.checks.case import HubAnswer, ImageAnswer
+from llmops.registry import ImageName, PinnedImage, RegistryClient, resolve_image
+from llmops.retries import Patience
+
+ONCE = Patience(attempts=1)
+"""Whoever looks at findings would rather see that nobody answered than wait."""
+
+
+def ask_hub(spec: ModelSpec, endpoint: str, token: str | None) -> HubAnswer | LlmopsError | None:
+    """Whether the hub gives a model's files to its token; None where nothing comes from a hub."""
+    if spec.weights.pins:
+        return None
+    try:
+        account = whoami(endpoint=endpoint, token=token, patience=ONCE) if token else None
+        check_access(spec.weights.repo, endpoint=endpoint, token=token, patience=ONCE)
+    except LlmopsError as error:
+        return error
+    return HubAnswer(endpoint, spec.weights.repo, account)
+
+
+def ask_registry(
+    spec: ModelSpec, registry: RegistryClient, pinned: PinnedImage | None = None
+) -> ImageAnswer | LlmopsError:
+    """Which image the model's policy means, and what it is there for.
+
+    Args:
+        spec: The model's entry.
+        registry: Answers.
+        pinned: The image, where it is known already.
+    """
+    engine = spec.engine
+    try:
+        if pinned is None:
+            pinned = resolve_image(registry, engine.image, engine.version, engine.variant, engine.prereleases)
+        architectures = registry.architectures(ImageName.parse(engine.image), pinned.digest)
+    except LlmopsError as error:
+        return error
+    return ImageAnswer(pinned.tag, pinned.digest, engine.image, architectures)
