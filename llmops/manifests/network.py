@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from urllib.parse import urlsplit
 
 from llmops import names
 from llmops.catalog.spec import ModelSpec
@@ -13,6 +14,8 @@ from llmops.settings import Settings
 from llmops.settings.network import Peer
 
 COMPONENT = "network"
+METADATA_SERVICE = "169.254.169.254/32"
+"""Gives out the credentials of a node in a cloud."""
 ROUTER_COMPONENT = "router"
 """Value of the component label of the router's pods, which are in the engines' namespace."""
 
@@ -54,18 +57,30 @@ def objects(spec: ModelSpec, release: Release, settings: Settings) -> list[Manif
                         "ports": [{"port": names.ENGINE_PORT, "protocol": "TCP"}],
                     }
                 ],
-                "egress": [
-                    {
-                        "to": peers(network.dns),
-                        "ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}],
-                    }
-                ]
-                if network.dns
-                # An empty list of peers would be everybody.
-                else [],
+                "egress": [*_names(settings), *(_hub(settings) if _asks_hub(spec, release) else ())],
             },
         }
     ]
+
+
+def _names(settings: Settings) -> list[Manifest]:
+    if not settings.network.dns:
+        # An empty list of peers would be everybody.
+        return []
+    ports = [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]
+    return [{"to": peers(settings.network.dns), "ports": ports}]
+
+
+def _asks_hub(spec: ModelSpec, release: Release) -> bool:
+    return "init" in (spec.weights.strategy, release.weights.strategy)
+
+
+def _hub(settings: Settings) -> list[Manifest]:
+    """The hub, whose addresses no selector can name: its port anywhere but at the cloud's metadata service."""
+    url = urlsplit(settings.hub_endpoint)
+    port = url.port or (80 if url.scheme == "http" else 443)
+    anywhere = {"ipBlock": {"cidr": "0.0.0.0/0", "except": [METADATA_SERVICE]}}
+    return [{"to": [anywhere], "ports": [{"port": port, "protocol": "TCP"}]}]
 
 
 def peers(allowed: Iterable[Peer]) -> list[Manifest]:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from llmops import names
-from llmops.catalog.spec import SecretKey
-from llmops.manifests import engine, weights
+from llmops.catalog.spec import Engine, ModelSpec, SecretKey, Weights
+from llmops.manifests import engine, network, weights
 from llmops.manifests.jobs import image_checksum_job
 from llmops.releases.release import ImagePin, Release
 from llmops.settings import Settings
@@ -118,3 +118,16 @@ def test_the_root_of_an_image_can_be_the_folder(release: Release, settings: Sett
     assert "subPath" not in weights_mounts(pod(chosen, settings)["containers"][0])[0]
     job = image_checksum_job(chosen, root, settings, "run")
     assert "--target=." in job["spec"]["template"]["spec"]["containers"][0]["args"]
+
+
+def test_pods_that_fetch_their_own_weights_reach_the_hub_and_others_do_not(
+    release: Release, settings: Settings
+) -> None:
+    spec = ModelSpec(name="tiny", weights=Weights(repo="a/b"), engine=Engine(version="1.0"))
+    at = settings.model_copy(update={"hub_endpoint": "https://hub.example:8443"})
+    (closed,) = network.objects(spec, release, at)
+    (opened,) = network.objects(spec, by(release, "init"), at)
+    assert "ipBlock" not in str(closed["spec"]["egress"])
+    hub = opened["spec"]["egress"][-1]
+    assert hub["ports"] == [{"port": 8443, "protocol": "TCP"}]
+    assert hub["to"][0]["ipBlock"]["except"] == ["169.254.169.254/32"]
