@@ -59,6 +59,6 @@ def rollout_job(
     return dg.define_asset_job(
         JOB,
         selection=assets,
-        description="Takes a model through release, weights, checksum, canary, evaluation, traffic, promotion and router.",
+        description=f"Takes a model through {', '.join(KINDS)}.",
         executor_def=executor,
     )

@@ -142,3 +142,15 @@ class PromotionOutcome(Outcome):
     replicas: int
     replaced: str | None
     rollout_seconds: float
+
+
+class RouterOutcome(Outcome):
+    """The router knows the release.
+
+    Args:
+        config: Name of the ConfigMap that it goes by; empty where there is no router.
+        seconds: Until no pod with another configuration was left.
+    """
+
+    config: str
+    seconds: float

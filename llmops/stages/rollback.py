@@ -11,8 +11,8 @@ from llmops.releases.outbox import Alert, alert_id
 from llmops.releases.records import OpenTrial, Record, Records
 from llmops.stages.ending import end_trial, put_alert
 from llmops.stages.platform import Platform
-from llmops.stages.router import apply_router
 from llmops.stages.promotion import promote
+from llmops.stages.router import apply_router
 from llmops.stages.trial import Trial, trial
 
 JOB = "rollback"

@@ -1,7 +1,5 @@
 """After promotion: the router in front of all models knows what serves, and gives each model's users to it."""
 
-from __future__ import annotations
-
 import datetime
 import time
 from collections.abc import Callable, Generator, Mapping
@@ -19,7 +17,7 @@ from llmops.manifests.pods import Manifest
 from llmops.manifests.router import LABELS, STARTUP_SECONDS, configured, grace_seconds, objects
 from llmops.manifests.router.plan import Serving, plan
 from llmops.releases.standing import standings
-from llmops.stages.outcomes import Outcome, PromotionOutcome
+from llmops.stages.outcomes import PromotionOutcome, RouterOutcome
 from llmops.stages.platform import Platform
 from llmops.stages.surroundings import leftovers
 
@@ -29,18 +27,6 @@ ROUNDS = 50
 """Attempts at a Deployment that others change at the same time: its status alone changes a few times in a rollout."""
 
 Log = Callable[[str], None]
-
-
-class RouterOutcome(Outcome):
-    """The router knows the release.
-
-    Args:
-        config: Name of the ConfigMap that it goes by; empty where there is no router.
-        seconds: Until no pod with another configuration was left.
-    """
-
-    config: str
-    seconds: float
 
 
 def router(
