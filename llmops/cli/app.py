@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from llmops.cli import show
-from llmops.cli.exits import Exit, exit_code
+from llmops.cli import costs, show
+from llmops.cli.exits import BY_SEVERITY, Exit, exit_code
 from llmops.cli.sandbox import app as sandbox_app
+from llmops.cli.tenants import tenants
 from llmops.errors import BadInput, LlmopsError
 from llmops.names import Track
 from llmops.settings import SETTINGS_VARIABLE
@@ -25,6 +27,8 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(sandbox_app, name="sandbox")
+app.command()(costs.costs)
+app.command()(tenants)
 
 Model = Annotated[str, typer.Argument(help="Name of the model: models/NAME.yaml.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
@@ -48,14 +52,18 @@ def options(
 
 @app.command()
 def check() -> None:
-    """Check the catalog and the suites; nothing is asked of a cluster."""
+    """Check the catalog, the suites and the tenants; nothing is asked of a cluster."""
     from llmops.evaluation.suites import load_suites
     from llmops.stages.platform import Platform
+    from llmops.stages.tenants import tenants_of
 
     platform = Platform()
     for spec in platform.catalog.values():
         load_suites(platform.settings.evals_dir, spec.evaluation.suites)
-    typer.echo(f"{len(platform.catalog)} models and their suites are valid")
+    users = tenants_of(platform)
+    typer.echo(
+        f"{len(platform.catalog)} models and their suites are valid" + (f", {len(users)} tenants" if users else "")
+    )
 
 
 @app.command()
@@ -76,11 +84,24 @@ def plan(model: Model, engine_version: EngineVersion = None, revision: Revision 
         for line in lines:
             style = {"+": "green", "-": "red"}.get(line[:1])
             console.print(line, style=style, highlight=False, markup=False)
-    rows = [
-        (f"[{show.SEVERITY_STYLE[each.severity]}]{each.severity}[/]", each.subject, each.message, each.remedy)
-        for each in found.findings
-    ]
-    show.table(("preflight", "subject", "finding", "remedy"), rows)
+    show.findings(found.findings)
+
+
+@app.command()
+def doctor(
+    models: Annotated[list[str] | None, typer.Argument(help="Only these models.")] = None, as_json: Json = False
+) -> None:
+    """Say what is wrong with the cluster and with what each model asks of it, and what to do about it."""
+    from llmops.preflight.finding import worst
+    from llmops.stages.examination import examine_all
+    from llmops.stages.platform import Platform
+
+    found = examine_all(Platform(), models or ())
+    if as_json:
+        typer.echo(json.dumps({"severity": worst(found), "findings": [asdict(each) for each in found]}, indent=2))
+    else:
+        show.findings(found)
+    raise typer.Exit(BY_SEVERITY[worst(found)])
 
 
 @app.command()
