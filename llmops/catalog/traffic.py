@@ -101,3 +101,6 @@ class Traffic(Strict):
         for index, (before, step) in enumerate(pairwise(self.steps), start=1):
             if step.percent <= before.percent:
                 yield ("steps", index, "percent"), f"is {step.percent}, not more than {before.percent} before it"
+        if self.steps and self.steps[0].percent == 100 and any(gate.relative for gate in self.gates):
+            why = "is 100, where stable has no users to compare with: a smaller step has to come before it"
+            yield ("steps", 0, "percent"), why

@@ -20,7 +20,14 @@ from llmops.stages.surroundings import clear_surroundings, surround
 _log = logging.getLogger(__name__)
 
 
-def remove_canary(platform: Platform, model: str, *, wait: float | None = None, give_back: bool = True) -> bool:
+def remove_canary(
+    platform: Platform,
+    model: str,
+    *,
+    wait: float | None = None,
+    give_back: bool = True,
+    log: Callable[[str], None] = _log.info,
+) -> bool:
     """Remove the canary's Deployment and Service, and give stable back a replica that it lent.
 
     Users whose requests it gets are stable's again before that.
@@ -30,6 +37,7 @@ def remove_canary(platform: Platform, model: str, *, wait: float | None = None, 
         model: Whose canary.
         wait: Seconds to wait until its pods are gone and the GPU is free; None doesn't wait.
         give_back: Start what stable lent again; not where another release is about to take its place.
+        log: Gets what is done about its users.
 
     Returns:
         Whether there was one.
@@ -39,7 +47,7 @@ def remove_canary(platform: Platform, model: str, *, wait: float | None = None, 
     """
     name = names.engine_name(model, "canary")
     canary = platform.cluster.get("Deployment", name)
-    bring_home(platform, model, canary, _log.info)
+    bring_home(platform, model, canary, log)
     platform.cluster.delete("Service", name)
     found = platform.cluster.delete("Deployment", name, propagation="Foreground", wait=wait)
     if give_back:

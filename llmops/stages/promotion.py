@@ -85,9 +85,11 @@ def promote(current: Trial, release: Release, *, surge: bool) -> PromotionOutcom
     if beside is not None:
         # Whom the canary served goes over to the same release: nobody ever got the older one again.
         measuring_of(current, Target(release, "stable")).prove(Target(release, "stable"), timeout=PROOF_SECONDS)
-        remove_canary(current.platform, model, give_back=False)
+        remove_canary(current.platform, model, give_back=False, log=current.log)
     _watch(current, release)
     current.records.update_state(model, stable=release.id, previous=replaced)
+    if beside is not None:
+        remove_canary(current.platform, model, wait=GONE_SECONDS, give_back=False)
     return PromotionOutcome(
         model=model,
         release=release.id,

@@ -3,7 +3,7 @@
 import datetime
 import math
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack
 
 import dagster as dg
@@ -90,8 +90,12 @@ def _move(current: Trial, release: Release, say: Say) -> TrafficOutcome:
         )
     # A step that an earlier run was killed at is taken again, and judged anew; those before it are not.
     steps = release.traffic.steps
-    left = [step for step in steps if step.percent >= state.canary_percent] or [steps[-1]]
-    if left[0].percent == state.canary_percent:
+    reached = next((index for index, step in enumerate(steps) if step.percent >= state.canary_percent), 0)
+    if steps[reached].percent == 100:
+        # What that one is compared with is seen in the step before it.
+        reached = max(0, reached - 1)
+    left = steps[reached:]
+    if state.canary_percent:
         current.log(f"{release.model}: goes on from {state.canary_percent}%, where an earlier run was")
     _check_room(current, release, left, replicas)
     return _Course(current, release, way, state.stable, replicas, say).take(left)
@@ -101,7 +105,7 @@ def _passed(release: Release, reason: str) -> TrafficOutcome:
     return TrafficOutcome(model=release.model, release=release.id, verdict=Verdict(value="Passed", reason=reason))
 
 
-def _check_room(current: Trial, release: Release, steps: list[TrafficStep], replicas: int) -> None:
+def _check_room(current: Trial, release: Release, steps: Sequence[TrafficStep], replicas: int) -> None:
     """Refuse before the first user is moved, and not at the last step.
 
     Raises:
@@ -133,8 +137,9 @@ class _Course:
         self._replicas = replicas
         self._say = say
         self._started = time.monotonic()
+        self._last_of_stable = Observed()
 
-    def take(self, steps: list[TrafficStep]) -> TrafficOutcome:
+    def take(self, steps: Sequence[TrafficStep]) -> TrafficOutcome:
         """Take steps until one does not pass."""
         taken: list[StepOutcome] = []
         with ExitStack() as stack:
@@ -228,7 +233,10 @@ class _Course:
             return Verdict(value="Passed", reason="no gates are declared; its engines live"), None
         try:
             canary = self._observe(asked, "canary", self._release.id, seconds)
-            stable = self._observe(asked, "stable", self._stable, seconds)
+            if step.percent < 100:
+                self._last_of_stable = self._observe(asked, "stable", self._stable, seconds)
+            # With all users gone it is compared with what it did while it had some.
+            stable = self._last_of_stable
             verdict = judge(self._release.traffic, canary, stable if compares else None, replicas)
         except (MeasurementFailed, Unavailable) as error:
             return Verdict(value="Inconclusive", reason=str(error)), None

@@ -152,7 +152,7 @@ class Trial:
     def _remove_canary(self, *, wait: float | None) -> None:
         """Remove the canary. One that users cannot do without stays up: the reaper removes it when stable is ready."""
         try:
-            remove_canary(self.platform, self.model, wait=wait)
+            remove_canary(self.platform, self.model, wait=wait, log=self.log)
         except StillNeeded as error:
             self.log(f"the canary is left for the reaper: {error}")
 
