@@ -19,6 +19,7 @@ from llmops.stages.costs import cost_assets, cost_job
 from llmops.stages.platform import Platform
 from llmops.stages.records_io import RecordsIOManager
 from llmops.stages.rollback import rollback_job
+from llmops.stages.tenants import tenants_asset
 from llmops.stages.validation.assets import revalidation_job, validation_assets
 
 
@@ -35,7 +36,7 @@ def defs() -> dg.Definitions:
     review = cost_job(costs)
     platform = Platform()
     return dg.Definitions(
-        assets=[*assets, validations, costs],
+        assets=[*assets, validations, costs, tenants_asset()],
         jobs=[rollout, rollback_job, revalidation, review],
         schedules=[*revalidation_schedules(catalog, revalidation), cost_schedule(catalog, review)],
         sensors=[*trigger_sensors(settings, catalog, rollout), reaper, alerts_sensor, run_watch, tick_watch],

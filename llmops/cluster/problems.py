@@ -172,7 +172,7 @@ def _forbidden(message: str, said: str, causes: list[Mapping[str, Any]]) -> Llmo
 
 
 def _not_found(message: str, details: Mapping[str, Any], call: Call) -> LlmopsError:
-    if details.get("kind") == "namespaces":
+    if details.get("kind") == "namespaces" and call.kind != "Namespace":
         return NotFound(message, remedy=f"Create the namespace {details.get('name')}.")
     if not details.get("name"):
         return NotFound(message, remedy=f"The cluster does not serve the kind {call.kind}: install what brings it.")

@@ -1,0 +1,27 @@
+"""`llmops tenants`: the namespaces of those who use the models."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+
+def tenants(
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Make the cluster be so; namespaces are never deleted.")
+    ] = False,
+) -> None:
+    """Write the objects of all tenants as YAML, in the order to apply them; with --apply, apply them."""
+    from llmops.manifests.tenants import objects
+    from llmops.manifests.text import as_yaml
+    from llmops.stages.platform import Platform
+    from llmops.stages.tenants import apply_tenants, tenants_of
+
+    platform = Platform()
+    if apply:
+        apply_tenants(platform, typer.echo)
+        typer.echo(f"{len(tenants_of(platform))} tenants are as declared")
+        return
+    every = [each for tenant in tenants_of(platform).values() for each in objects(tenant, platform.settings)]
+    typer.echo(as_yaml(every), nl=False)

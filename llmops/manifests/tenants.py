@@ -1,0 +1,114 @@
+"""The namespace of a tenant's applications: what they may take of the cluster, and whom they reach.
+
+Policies add up: what a tenant's own policies allow beside is allowed, but engines and the other tenants let nobody in
+who is not named by theirs.
+"""
+
+from __future__ import annotations
+
+from llmops import names
+from llmops.catalog.tenants import Tenant
+from llmops.manifests.network import ROUTER_COMPONENT, peers
+from llmops.manifests.pods import Manifest
+from llmops.settings import Settings
+
+NAME = "llmops-tenant"
+"""Name of each object in a tenant's namespace: there is one of each kind."""
+
+
+def objects(tenant: Tenant, settings: Settings) -> list[Manifest]:
+    """All objects of a tenant, in the order to apply them.
+
+    The quota comes before the defaults: while it stands alone, pods are refused, and not let in without limits.
+
+    Args:
+        tenant: The tenant.
+        settings: Where engines and router are.
+    """
+    found = [namespace(tenant), _quota(tenant), _defaults(tenant)]
+    return [*found, _network_policy(tenant, settings)] if settings.network.enforce else found
+
+
+def namespace(tenant: Tenant) -> Manifest:
+    """The tenant's namespace."""
+    levels = {
+        "pod-security.kubernetes.io/enforce": tenant.pod_security,
+        "pod-security.kubernetes.io/warn": "restricted",
+    }
+    metadata = {"name": tenant.home, "labels": _labels(tenant) | levels}
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}
+
+
+def _quota(tenant: Tenant) -> Manifest:
+    quota = tenant.quota
+    hard = {
+        "requests.cpu": quota.cpu,
+        "requests.memory": quota.memory,
+        "limits.memory": quota.memory,
+        "requests.nvidia.com/gpu": str(quota.gpus),
+        "pods": str(quota.pods),
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
+        "metadata": _metadata(tenant),
+        "spec": {"hard": hard},
+    }
+
+
+def _defaults(tenant: Tenant) -> Manifest:
+    """Without them, a container that asks for nothing would be refused under the quota."""
+    given = tenant.container_defaults
+    limits = {
+        "type": "Container",
+        "defaultRequest": {"cpu": given.cpu, "memory": given.memory},
+        "default": {"memory": given.memory},
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "LimitRange",
+        "metadata": _metadata(tenant),
+        "spec": {"limits": [limits]},
+    }
+
+
+def _network_policy(tenant: Tenant, settings: Settings) -> Manifest:
+    """Its pods reach each other, the router and DNS, and are reached by each other; anything else is for the tenant's
+    own policies to open."""
+    router: Manifest = {
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": settings.namespace}},
+        "podSelector": {
+            "matchLabels": {"app.kubernetes.io/part-of": "llmops", names.COMPONENT_LABEL: ROUTER_COMPONENT}
+        },
+    }
+    own: Manifest = {"podSelector": {}}
+    egress: list[Manifest] = [
+        {"to": [own]},
+        {"to": [router], "ports": [{"port": names.ROUTER_PORT, "protocol": "TCP"}]},
+    ]
+    # An empty list of peers would be everybody.
+    if dns := peers(settings.network.dns):
+        egress.append({"to": dns, "ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]})
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": _metadata(tenant),
+        "spec": {
+            "podSelector": {},
+            "policyTypes": ["Ingress", "Egress"],
+            "ingress": [{"from": [own]}],
+            "egress": egress,
+        },
+    }
+
+
+def _metadata(tenant: Tenant) -> Manifest:
+    return {"name": NAME, "namespace": tenant.home, "labels": _labels(tenant)}
+
+
+def _labels(tenant: Tenant) -> dict[str, str]:
+    return {
+        "app.kubernetes.io/part-of": "llmops",
+        "app.kubernetes.io/managed-by": "llmops",
+        names.TENANT_LABEL: tenant.name,
+    }
