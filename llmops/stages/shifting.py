@@ -39,7 +39,7 @@ def way_of(spec: ModelSpec, settings: Settings) -> Way | None:
 
 
 def shift(platform: Platform, model: str, percent: int, log: Log) -> bool:
-    """Give the canary this share of users' requests; whether anything changed.
+    """Give the canary this share of users' requests, by all that leads them here; whether anything changed.
 
     Args:
         platform: The installation.
