@@ -36,9 +36,9 @@ CHECK = "break_even"
 WEEK = datetime.timedelta(days=7)
 THROUGHPUT = "/total_token_throughput"
 WORDS: dict[Cheaper, str] = {
-    "self-hosted": "self-hosting is cheaper",
-    "api": "the API is cheaper",
-    "either": "the ranges overlap: either may be cheaper",
+    "self-hosted": "Self-hosting is cheaper",
+    "api": "The API is cheaper",
+    "either": "The ranges overlap: either may be cheaper",
 }
 Yielded = dg.AssetCheckResult | dg.MaterializeResult[Any]
 
@@ -179,7 +179,7 @@ def told(model: str, found: Measured) -> str:
     per_million = f", {usd(report.usd_per_million)} per million tokens" if report.usd_per_million else ""
     line = (
         f"{model}: {usd(report.bill.total)} a month{per_million}; the same tokens from {against.api}: "
-        f"{usd(against.usd_per_month)}. {WORDS[against.cheaper].capitalize()}"
+        f"{usd(against.usd_per_month)}. {WORDS[against.cheaper]}"
     )
     if report.utilization and against.break_even:
         line += f" (utilization {percent(report.utilization)}, break-even at {percent(against.break_even)})"
