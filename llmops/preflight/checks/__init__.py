@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llmops.preflight.checks import access, gpus, memory, monitoring, nodes, secrets, sources, startup, volume
+from llmops.preflight.checks import access, gpus, memory, monitoring, nodes, secrets, sources, startup, volume, weights
 from llmops.preflight.checks.case import Case, run
 from llmops.preflight.finding import Finding
 from llmops.preflight.snapshot import Snapshot
@@ -14,6 +14,7 @@ MODEL = (
     *memory.CHECKS,
     *startup.CHECKS,
     *volume.MODEL_CHECKS,
+    *weights.CHECKS,
     *secrets.MODEL_CHECKS,
     *access.MODEL_CHECKS,
     *monitoring.MODEL_CHECKS,
@@ -32,4 +33,7 @@ def of_model(case: Case) -> tuple[Finding, ...]:
 
 def preflight(case: Case) -> tuple[Finding, ...]:
     """All that can be known before anything is made for a model, each with its remedy."""
-    return (*of_model(case), *of_installation(case.snapshot))
+    shared = case.spec.weights.strategy == "volume"
+    # A site whose weights are in images has no volume, and needs none.
+    installation = [each for each in of_installation(case.snapshot) if shared or each.check != volume.SHARED_CHECK]
+    return (*of_model(case), *installation)

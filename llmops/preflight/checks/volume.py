@@ -174,7 +174,8 @@ def _subject(snapshot: Snapshot) -> str:
     return f"volume {snapshot.settings.claim}"
 
 
-CHECKS = (Check("volume.shared", "volume", ("claim", "storage_classes"), _claim),)
+SHARED_CHECK = "volume.shared"
+CHECKS = (Check(SHARED_CHECK, "volume", ("claim", "storage_classes"), _claim),)
 MODEL_CHECKS = (
     Check[Case](
         "volume.room", "room on the volume", ("claim",), _room, used=lambda case: case.spec.weights.strategy == "volume"

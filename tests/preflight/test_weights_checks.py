@@ -1,0 +1,67 @@
+"""What is found of weights that do not come from the shared volume."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from llmops.preflight.checks import preflight
+from llmops.preflight.checks.case import Case, HubAnswer, ImageAnswer
+from llmops.preflight.finding import Finding
+
+Make = Callable[..., Any]
+INIT = {"repo": "acme/tiny", "strategy": "init"}
+IMAGE = {"repo": "acme/tiny", "strategy": "image", "image": {"repository": "r.example/weights", "tag": "1"}}
+
+
+def findings(spec: Any, snapshot: Any, release: Any) -> tuple[Finding, ...]:
+    image = ImageAnswer(release.engine.tag, release.engine.digest, release.engine.image, frozenset({"amd64"}))
+    return preflight(Case(spec, snapshot, release, HubAnswer("http://hub", spec.weights.repo), image))
+
+
+def weights(found: tuple[Finding, ...]) -> Finding:
+    (one,) = [each for each in found if each.check.startswith("weights.")]
+    return one
+
+
+def test_several_pods_that_download_at_once_are_warned_of(spec: Make, snapshot: Make, release: Make) -> None:
+    one = weights(findings(spec(weights=INIT), snapshot(), release()))
+    several = weights(findings(spec(weights=INIT, replicas=3), snapshot(), release()))
+    assert (one.severity, several.severity) == ("ok", "warning")
+    assert "3 pods at once, which the hub may refuse by its limits (429)" in several.message
+    assert "strategy volume" in several.remedy
+
+
+def test_a_disk_that_is_too_small_for_a_copy_is_an_error(spec: Make, snapshot: Make, release: Make, node: Make) -> None:
+    small = node(allocatable={"ephemeral-storage": "10Gi"})
+    found = weights(findings(spec(weights=INIT), snapshot(nodes=(small,)), release(20 * 10**9)))
+    assert found.severity == "error"
+    assert "no node has as much" in found.message
+
+
+@pytest.mark.parametrize(
+    ("kubelet", "runtime", "severity"),
+    [
+        ("v1.37.2", "containerd://2.1.4", "ok"),
+        ("v1.35.0", "cri-o://1.35.0", "ok"),
+        ("v1.34.1-eks-1", "containerd://2.1.4", "warning"),
+        ("v1.32.9", "containerd://2.1.4", "error"),
+        ("v1.36.0", "containerd://1.7.28", "error"),
+    ],
+)
+def test_nodes_that_cannot_mount_images_are_found(
+    spec: Make, snapshot: Make, release: Make, node: Make, kubelet: str, runtime: str, severity: str
+) -> None:
+    found = node()
+    found["status"]["nodeInfo"] = {"kubeletVersion": kubelet, "containerRuntimeVersion": runtime}
+    assert weights(findings(spec(weights=IMAGE), snapshot(nodes=(found,)), release())).severity == severity
+
+
+@pytest.mark.parametrize("strategy", [INIT, IMAGE])
+def test_no_volume_is_asked_for_where_none_is_used(
+    spec: Make, snapshot: Make, release: Make, strategy: dict[str, Any]
+) -> None:
+    found = findings(spec(weights=strategy), snapshot(claim=None, storage_classes=()), release())
+    assert not [each for each in found if "volume llmops-weights" in each.subject]
