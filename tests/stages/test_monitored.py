@@ -23,7 +23,7 @@ from llmops.manifests.dashboard import dashboard
 from llmops.prometheus import Prometheus, Sample
 from llmops.sandbox.crds import install_crds
 from llmops.sandbox.monitoring import install_exporters, install_prometheus
-from llmops.sandbox.panels import draw, expressions
+from llmops.sandbox.panels import chosen, draw, expressions
 from llmops.sandbox.sandbox import Sandbox
 from llmops.sandbox.users import users
 from tests.stages.world import Model
@@ -69,31 +69,64 @@ def engine_pid(model: Model) -> int:
     raise AssertionError(f"no process of {pod['metadata']['name']}")
 
 
-@pytest.fixture
-def monitored(sandbox: Sandbox, model: Model) -> Model:
-    """A model that serves slowly and few at a time, with the Operator's objects beside it."""
+def serve_monitored(model: Model, *, at_once: int) -> None:
+    """Have a model serve, so many requests at once, with the Operator's objects beside it."""
     install_crds(model.cluster)
     settings: dict[str, Any] = json.loads(model.settings_file.read_text())
     settings["monitoring"] = {"monitor": "pod-monitor", "interval_seconds": 1, "volume_for_seconds": 2}
     model.settings_file.write_text(json.dumps(settings))
     model.declare(
-        engine={"options": {"max_num_seqs": 2}},
+        engine={"options": {"max_num_seqs": at_once}},
         objectives=OBJECTIVES,
         evaluation={"suites": ["sums"], "gates": [{"metric": "sums/score", "min": 0.5}]},
     )
     model.commit(tokens_per_second=100)
     ended = model.rollout()
     assert ended.code == Exit.DONE, ended.line
-    return model
 
 
-def test_each_alert_fires_when_its_cause_is_made_and_every_panel_has_data(sandbox: Sandbox, monitored: Model) -> None:
-    """A rollout, half a minute of load and two crashes: two minutes."""
-    model, cluster = monitored, monitored.cluster
+def install(sandbox: Sandbox, model: Model) -> str:
+    """Prometheus with what promotion applied for it, and exporters beside it; its URL."""
+    cluster = model.cluster
     (monitor,) = (each for each in cluster.list("PodMonitor") if each["metadata"]["name"] == model.name)
     (rules,) = (each for each in cluster.list("PrometheusRule") if each["metadata"]["name"] == model.name)
     scrapes = install_exporters(sandbox, cluster)
-    url = install_prometheus(sandbox, cluster, monitors=[monitor], rules={model.name: rules["spec"]}, scrapes=scrapes)
+    return install_prometheus(sandbox, cluster, monitors=[monitor], rules={model.name: rules["spec"]}, scrapes=scrapes)
+
+
+def test_a_rollout_is_seen_on_both_tracks_by_release_and_marked(sandbox: Sandbox, model: Model) -> None:
+    """Two rollouts, one of them under load: two minutes."""
+    serve_monitored(model, at_once=6)
+    first = model.serving()
+    endpoint = Endpoint(model.cluster.endpoint(model.name, names.ENGINE_PORT), model.name)
+    with Prometheus(install(sandbox, model)) as prometheus:
+        until(lambda: prometheus.query(f'llmops:engines_up:count{{model="{model.name}"}} > 0'), "a scrape")
+        began = time.time()
+        with users(endpoint, count=8, tokens=40, pause=0.1) as counted:
+            time.sleep(10)
+            model.commit(tokens_per_second=140, ttft_ms=80)
+            ended = model.rollout()
+            assert ended.code == Exit.DONE, ended.line
+            time.sleep(10)
+        assert counted.failed == 0, counted.troubles
+        second, until_now = model.serving(), time.time()
+        assert first != second
+        tracks = {
+            (series.labels["track"], series.labels["release"])
+            for series in prometheus.query_range("llmops:requests_per_second:sum > 0", began, until_now, 1)
+        }
+        assert tracks == {("stable", first), ("canary", second), ("stable", second)}
+        (marks,) = dashboard()["annotations"]["list"]
+        marked = prometheus.query_range(chosen(marks["expr"]), began, until_now, 1)
+        assert {series.labels["release"] for series in marked} == {first, second}
+        draw(dashboard(), prometheus, began, until_now, PICTURE)
+    assert PICTURE.stat().st_size > 50_000
+
+
+def test_each_alert_fires_when_its_cause_is_made_and_every_panel_has_data(sandbox: Sandbox, model: Model) -> None:
+    """A rollout, half a minute of load and two crashes: two minutes."""
+    serve_monitored(model, at_once=2)
+    cluster, url = model.cluster, install(sandbox, model)
     began = time.time()
     with Prometheus(url) as prometheus:
         (up,) = until(lambda: prometheus.query(f'llmops:engines_up:count{{model="{model.name}"}}'), "a scrape")
@@ -148,5 +181,3 @@ def test_each_alert_fires_when_its_cause_is_made_and_every_panel_has_data(sandbo
         for panel in dashboard()["panels"]:
             for expression in expressions(panel):
                 assert prometheus.query_range(expression, began, ended, 1), (panel["title"], expression)
-        draw(dashboard(), prometheus, began, ended, PICTURE)
-    assert PICTURE.stat().st_size > 50_000
