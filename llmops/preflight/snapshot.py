@@ -82,6 +82,16 @@ class Snapshot:
     unseen: Mapping[str, LlmopsError] = field(default_factory=dict[str, LlmopsError])
     taken: datetime.datetime = field(default_factory=lambda: datetime.datetime.now(datetime.UTC))
 
+    def require_placement(self) -> None:
+        """Refuse to go on where nobody can say where a replica would go.
+
+        Raises:
+            ClusterCannot, Unavailable: Why nodes, pods or what serves cannot be seen.
+        """
+        for part in ("nodes", "pods", "stable"):
+            if part in self.unseen:
+                raise self.unseen[part]
+
 
 Question = Callable[[], Any]
 
@@ -132,10 +142,10 @@ def take_snapshot(cluster: Cluster, spec: ModelSpec, settings: Settings) -> Snap
     """
     found = {part: _answer(question) for part, question in _placement(cluster).items()}
     found["stable"] = _answer(lambda: _stable(cluster, (spec,)))
-    for part in ("nodes", "pods", "stable"):
-        if isinstance(error := found[part], LlmopsError):
-            raise error
-    return Snapshot(settings, **{part: value for part, value in found.items() if not isinstance(value, LlmopsError)})
+    unseen = {part: value for part, value in found.items() if isinstance(value, LlmopsError)}
+    snapshot = Snapshot(settings, **{part: found[part] for part in found if part not in unseen}, unseen=unseen)
+    snapshot.require_placement()
+    return snapshot
 
 
 def secret_names(settings: Settings, specs: Iterable[ModelSpec]) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from llmops.catalog.load import load_model
+from llmops.catalog.load import load_catalog, load_model
 from llmops.catalog.spec import ModelSpec
 from llmops.errors import BadInput, LlmopsError
 from llmops.preflight.checks import of_installation, of_model, preflight
@@ -30,8 +30,13 @@ AT_ONCE = 4
 
 
 def examine(platform: Platform, spec: ModelSpec, release: Release) -> tuple[Finding, ...]:
-    """All findings on a release that is pinned, and on the cluster that is to take it."""
+    """All findings on a release that is pinned, and on the cluster that is to take it.
+
+    Raises:
+        ClusterCannot, Unavailable: Nothing can be said of where it would go.
+    """
     snapshot = survey(platform.cluster, platform.settings, (spec,))
+    snapshot.require_placement()
     engine = release.engine
     with _registry(platform) as registry:
         image = ask_registry(spec, registry, PinnedImage(engine.tag, engine.digest))
@@ -75,13 +80,19 @@ def _specs(folder: Path, models: frozenset[str]) -> tuple[list[ModelSpec], list[
         try:
             specs.append(load_model(path))
         except LlmopsError as error:
-            remedy = error.remedy or "Correct the entry; docs/models.md has every field."
-            wrong = Finding("error", "catalog", error.message, remedy)
-            found.append(about("catalog.entry", path.stem, wrong))
-    if not files:
-        remedy = "Name the catalog's folder as models_dir in the settings."
-        found.append(about("catalog.entry", "", Finding("error", "catalog", f"{folder} has no model", remedy)))
+            found.append(_wrong_entry(path.stem, error))
+    if not found:
+        try:
+            load_catalog(folder)
+        except LlmopsError as error:
+            # Each by itself is right: it is what they are together, or that there is none.
+            found.append(_wrong_entry("", error))
     return specs, found
+
+
+def _wrong_entry(model: str, error: LlmopsError) -> Finding:
+    remedy = error.remedy or "Correct the entry; docs/models.md has every field."
+    return about("catalog.entry", model, Finding("error", "catalog", error.message, remedy))
 
 
 def _examine(platform: Platform, snapshot: Snapshot, spec: ModelSpec) -> tuple[Finding, ...]:
