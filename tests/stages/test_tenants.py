@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from llmops.catalog.tenants import Tenant
@@ -17,10 +19,13 @@ from llmops.cli.app import app
 from llmops.cluster.problems import Forbidden
 from llmops.errors import ClusterCannot
 from llmops.manifests.tenants import objects
+from llmops.sandbox.binaries import find_or_build
 from llmops.sandbox.sandbox import Sandbox
 from llmops.schema import SecretKey
 from llmops.settings import Settings
+from llmops.stages.platform import Platform
 from llmops.stages.tenants import apply_tenants, tenants_asset, tenants_of
+from tests.installation.rights import account_kubeconfig
 from tests.stages.world import Model, new_model
 
 TENANT = Tenant(name="acme", models=("m",), key=SecretKey(name="acme", key="key"))
@@ -149,3 +154,71 @@ def test_a_namespace_that_is_somebody_elses_is_left_alone(world: Model) -> None:
     finally:
         first.unlink()
         second.unlink(missing_ok=True)
+
+
+RIGHTS = Path(__file__).parents[2] / "k8s" / "tenants" / "rights.yaml"
+
+
+def reduced(rules: list[dict[str, Any]], verb: str, resource: str) -> list[dict[str, Any]]:
+    """The rules without one verb on one resource."""
+    return [
+        {**rule, "resources": [name], "verbs": [each for each in rule["verbs"] if (each, name) != (verb, resource)]}
+        for rule in rules
+        for name in rule["resources"]
+    ]
+
+
+@pytest.mark.slow
+def test_the_component_has_the_rights_that_tenants_need_and_no_other(world: Model, sandbox: Sandbox) -> None:
+    """Slow: a sandbox. Each verb is taken away once, and that it lacks is then what the API server says."""
+    role, binding = yaml.safe_load_all(RIGHTS.read_text())
+    admin = world.cluster
+    admin.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "llmops"}})
+    account = {"name": "llmops", "namespace": "llmops"}
+    admin.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": account})
+    rights = RIGHTS.parents[1] / "base" / "rights-serving.yaml"
+    for each in yaml.safe_load_all(rights.read_text()):
+        if each["kind"].startswith("Cluster"):
+            admin.apply(each)
+    admin.apply(role)
+    admin.apply(binding)
+    kubectl = str(find_or_build()["kubectl"])
+    command = [kubectl, "--kubeconfig", str(sandbox.kubeconfig), "create", "token", "llmops", "--namespace", "llmops"]
+    token = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    settings = json.loads(world.settings_file.read_text())
+    limited = world.folder / "limited.yaml"
+    kubeconfig = account_kubeconfig(world.folder / "limited.kubeconfig", sandbox.kubeconfig, token)
+    limited.write_text(json.dumps(settings | {"kubeconfig": str(kubeconfig)}))
+    platform = Platform(settings_file=str(limited))
+    number = 0
+
+    def lacks() -> str:
+        """What the account is refused for a new tenant, which is then changed; empty if nothing."""
+        nonlocal number
+        number += 1
+        path = declare(world, f"t{number}")
+        try:
+            apply_tenants(platform, lambda line: None)
+            declare(world, f"t{number}", quota={"pods": 7}, container_defaults={"cpu": "1m"}, pod_security="baseline")
+            apply_tenants(platform, lambda line: None)
+        except Forbidden as error:
+            return str(error)
+        finally:
+            path.unlink()
+        return ""
+
+    def settled(expected: str) -> str:
+        """The API server's own view of roles lags behind by a moment."""
+        deadline = time.monotonic() + 15
+        while expected not in (said := lacks()) or (not expected and said):
+            assert time.monotonic() < deadline, f"expected {expected!r}, last said {said!r}"
+        return said
+
+    settled("")
+    for rule in role["rules"]:
+        for resource in rule["resources"]:
+            for verb in rule["verbs"]:
+                admin.apply({**role, "rules": reduced(role["rules"], verb, resource)})
+                settled(f'"{resource}"')
+    admin.apply(role)
+    settled("")
