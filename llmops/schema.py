@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 INCONSISTENT = "inconsistent"
+FOLDER = "folder"
+"""Key of the context of a validation: the folder that the content's file stands in."""
 Problem = tuple[tuple[str | int, ...], str]
 
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from llmops.errors import BadInput
-from llmops.schema import INCONSISTENT, Problem
+from llmops.schema import FOLDER, INCONSISTENT, Problem
 
 try:
     from yaml import CSafeLoader as _Loader  # a C parser: about ten times as fast
@@ -113,7 +113,8 @@ def _read(
     problems: list[Problem] = []
     entry = None
     try:
-        entry = model.model_validate(content)
+        # What an entry names by file stands beside it.
+        entry = model.model_validate(content, context={FOLDER: path.parent})
         problems.extend(check(entry))
     except ValidationError as error:
         problems.extend(_problems(error, model))

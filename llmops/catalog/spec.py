@@ -8,19 +8,20 @@ from __future__ import annotations
 import datetime
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from llmops.catalog import autoscaling, exposure
 from llmops.catalog.autoscaling import Autoscaling
 from llmops.catalog.objectives import Objectives
 from llmops.catalog.routing import Routing
 from llmops.catalog.traffic import Traffic
-from llmops.schema import Problem, SecretKey, Strict, raise_inconsistent
+from llmops.schema import FOLDER, Problem, SecretKey, Strict, raise_inconsistent
 from llmops.settings.access import Exposure
 
 NAME = r"^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$"
@@ -120,6 +121,9 @@ class EngineOptions(Strict):
     trust_remote_code: bool = Field(default=False, description="Runs code from the repository. Off for a reason.")
 
 
+LARGEST_TEMPLATE = 256 * 1024
+"""Bytes: it is kept with the release's pins, in a ConfigMap of at most 1 MiB."""
+
 RESERVED_FLAGS = {
     "--model": "use weights.repo",
     "--served-model-name": "it is the model's name",
@@ -188,6 +192,22 @@ def _variable(value: str) -> str:
     return value
 
 
+def _template(value: str, info: ValidationInfo) -> str:
+    """The content of the file that an entry names; what is validated apart from its file is the content already."""
+    folder = (info.context or {}).get(FOLDER)
+    if folder is None:
+        return value
+    if "/" in value or not value.endswith(".jinja"):
+        raise ValueError("must be the name of a file beside this one, NAME.jinja")
+    try:
+        text = (Path(folder) / value).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"cannot be read: {error}") from error
+    if not 0 < len(text.encode()) <= LARGEST_TEMPLATE:
+        raise ValueError(f"is of {len(text.encode())} bytes; from 1 to {LARGEST_TEMPLATE} are allowed")
+    return text
+
+
 class Engine(Strict):
     """The serving program: an image repository, the versions allowed, and its options."""
 
@@ -210,10 +230,23 @@ class Engine(Strict):
     env: dict[Annotated[str, AfterValidator(_variable)], str] = Field(
         default_factory=dict[str, str], description="Further environment; never a secret."
     )
+    chat_template: Annotated[str, AfterValidator(_template)] | None = Field(
+        default=None,
+        description="File beside this one with a Jinja template, by which chats become prompts; its content is part of "
+        "the release. None: the repository's own.",
+    )
     user: Annotated[int, Field(ge=0)] = Field(
         default=2000,
         description="User id that the engine runs as: vLLM's image brings 2000; 0 for an image that needs root.",
     )
+
+    @model_validator(mode="after")
+    def _one_template(self) -> Engine:
+        flags = [argument.partition("=")[0].replace("_", "-") for argument in self.args]
+        if self.chat_template is not None and "--chat-template" in flags:
+            place = ("args", flags.index("--chat-template"))
+            raise_inconsistent(iter([(place, "is given, and chat_template, too: an engine has one")]))
+        return self
 
     @field_validator("version")
     @classmethod

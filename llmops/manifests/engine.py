@@ -9,7 +9,7 @@ import math
 from datetime import datetime
 
 from llmops import names
-from llmops.manifests import drain, pods, weights
+from llmops.manifests import configuration, drain, pods, weights
 from llmops.manifests.autoscaling import Scale
 from llmops.manifests.pods import TEMPORARY_MOUNT, Manifest, mount, variable
 from llmops.names import Track
@@ -58,11 +58,7 @@ def arguments(release: Release) -> list[str]:
         f"--served-model-name={release.model}",
         f"--port={names.ENGINE_PORT}",
         drain.ARGUMENT,
-        # A hook reaches one process. With data parallelism vLLM would take several by itself.
-        "--api-server-count=1",
-        # For an end that no hook came before: a probe that fails, a request that outlives its time.
-        f"--shutdown-timeout={release.rollout.drain_seconds}",
-        *release.engine.args,
+        *configuration.arguments(release),
     ]
 
 
@@ -80,7 +76,8 @@ def objects(
 
     The arguments are those of `deployment`.
     """
-    found = [drain.config_map(settings), service(release, settings, track, run=run, expires_at=expires_at)]
+    files = [drain.config_map(settings), configuration.config_map(release, settings)]
+    found = [*files, service(release, settings, track, run=run, expires_at=expires_at)]
     if track == "stable":
         found.append(disruption_budget(release, settings))
     wanted = deployment(release, settings, track, replicas, surge=surge, run=run, expires_at=expires_at)
@@ -234,6 +231,7 @@ def _pod(release: Release, settings: Settings, selector: dict[str, str]) -> Mani
         "volumes": [
             *weights.volumes(release, settings),
             drain.volume(),
+            configuration.volume(release),
             pods.empty_volume(SHARED_MEMORY_VOLUME, memory=release.resources.shm),
             pods.empty_volume(pods.SCRATCH_VOLUME),
             pods.empty_volume(pods.TEMPORARY_VOLUME),
@@ -254,6 +252,7 @@ def _container(release: Release) -> Manifest:
         "volumeMounts": [
             *weights.mounts(release),
             drain.module_mount(),
+            configuration.file_mount(release),
             mount(SHARED_MEMORY_VOLUME, "/dev/shm"),  # noqa: S108 - the mount point, not a file of ours
             mount(pods.SCRATCH_VOLUME, HOME),
             mount(pods.TEMPORARY_VOLUME, TEMPORARY_MOUNT),

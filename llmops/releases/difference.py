@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 
 from llmops.catalog.spec import Strict
@@ -45,6 +46,8 @@ def _engine(old: EnginePin, new: EnginePin) -> Iterator[str]:
         yield f"engine {old.tag} was rebuilt: {_digest(old.digest)} -> {_digest(new.digest)}"
     yield from _items("engine argument", _by_flag(old.args), _by_flag(new.args))
     yield from _items("engine variable", dict(old.env), dict(new.env))
+    if old.chat_template != new.chat_template:
+        yield f"engine chat template {_lines(old.chat_template)} -> {_lines(new.chat_template)}"
     if old.user != new.user:
         yield f"engine user {old.user} -> {new.user}"
 
@@ -123,6 +126,13 @@ def _value(value: object) -> str:
             return ", ".join(map(_value, value))
         case _:
             return str(value)
+
+
+def _lines(text: str | None) -> str:
+    """A text by its length and hash."""
+    if text is None:
+        return "of the repository"
+    return f"of {len(text.splitlines())} lines ({hashlib.sha256(text.encode()).hexdigest()[:SHORT]})"
 
 
 def _digest(digest: str) -> str:

@@ -74,6 +74,7 @@ class EnginePin(Strict):
     args: tuple[str, ...] = ()
     env: tuple[tuple[str, str], ...] = ()
     user: Annotated[int, Field(ge=0)] = Field(default=2000, description="User id that the engine runs as.")
+    chat_template: str | None = Field(default=None, description="Text of the template that chats become prompts by.")
 
     @property
     def reference(self) -> str:

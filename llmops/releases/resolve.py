@@ -169,6 +169,7 @@ def _pin_engine(engine: Engine, image: PinnedImage) -> EnginePin:
         args=render_arguments(engine.options, engine.args),
         env=tuple(sorted(engine.env.items())),
         user=engine.user,
+        chat_template=engine.chat_template,
     )
 
 

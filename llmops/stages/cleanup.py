@@ -9,6 +9,7 @@ from typing import Any
 from llmops import names
 from llmops.cluster.wait import ALLOW_PENDING_SECONDS, wait_for_rollout
 from llmops.errors import LlmopsError
+from llmops.manifests import configuration
 from llmops.manifests.engine import grace_seconds, progress_seconds
 from llmops.releases.counters import Counters
 from llmops.releases.release import Release
@@ -88,6 +89,8 @@ def settle(platform: Platform, model: str, tried: str | None, log: Callable[[str
                 cluster.delete(kind, name)
                 log(f"{model}: nothing served before; {kind} {name} is removed")
         clear_surroundings(platform, model, log)
+        for each in cluster.list("ConfigMap", labels=configuration.selector(model)):
+            cluster.delete("ConfigMap", each["metadata"]["name"])
         return
     if main is None or release_of(main) in (None, stable):
         return

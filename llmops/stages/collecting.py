@@ -1,9 +1,10 @@
-"""Removing weights from the volume that nothing needs any more.
+"""Removing what nothing needs any more: weights from the volume, and files of engines' options.
 
 What is in images or in pods goes with them; of an image, the proof is forgotten.
 """
 
 from llmops import names
+from llmops.manifests import configuration
 from llmops.manifests.jobs import collect_job
 from llmops.stages.jobs import run_job
 from llmops.stages.trial import Trial
@@ -29,6 +30,20 @@ def collect_weights(current: Trial) -> None:
     keep = [*sorted(needed), *others[:spared]]
     run_job(current, collect_job(model, keep, current.settings, current.run, current.run[:8]))
     current.log(f"{model}: weights of older releases removed: {', '.join(gone)}")
+
+
+def collect_configurations(current: Trial) -> None:
+    """Remove the files of options that neither stable, the previous release, the candidate nor a pod has."""
+    model, cluster, records = current.model, current.cluster, current.records
+    state = records.state(model)
+    live = (state.stable, state.previous, state.candidate)
+    needed = {configuration.name(records.release(model, each)) for each in live if each is not None}
+    for pod in cluster.list("Pod", labels={names.MODEL_LABEL: model}):
+        needed |= {volume["configMap"]["name"] for volume in pod["spec"].get("volumes", ()) if "configMap" in volume}
+    for found in cluster.list("ConfigMap", labels=configuration.selector(model)):
+        if (name := found["metadata"]["name"]) not in needed:
+            cluster.delete("ConfigMap", name, uid=found["metadata"]["uid"])
+            current.log(f"ConfigMap {name} removed: no release of {model} needs it")
 
 
 def weights_in_use(current: Trial) -> set[str]:

@@ -16,7 +16,7 @@ from llmops.preflight.snapshot import take_snapshot
 from llmops.releases.release import Release
 from llmops.stages.canary import PROOF_SECONDS
 from llmops.stages.cleanup import release_of, remove_canary
-from llmops.stages.collecting import collect_weights
+from llmops.stages.collecting import collect_configurations, collect_weights
 from llmops.stages.crashes import check_alive
 from llmops.stages.measuring import Target, measuring_of
 from llmops.stages.outcomes import CanaryOutcome, EvaluationOutcome, PromotionOutcome, TrafficOutcome
@@ -41,6 +41,7 @@ def promotion(
             reason = f"{reason}; {traffic.verdict.reason}"
         current.conclude("Passed", reason, figures=evaluation.canary.figures | traffic.figures)
         collect_weights(current)
+        collect_configurations(current)
         current.records.prune(release.model, current.settings.history_limit)
     metadata = {"replicas": outcome.replicas, "replaced": outcome.replaced or "", "seconds": outcome.rollout_seconds}
     # The report again, now that it can tell how the trial ended.

@@ -56,6 +56,8 @@ def test_defaults_are_vllms() -> None:
 def test_every_flag_takes_what_its_help_says() -> None:
     parser = build_parser()
     for name, flag in FLAGS.items():
+        if name == "--config":
+            continue  # its file is read before any flag is
         for value in flag.choices or ("1",):
             parser.parse_serve(["model", name, *([] if flag.nargs == 0 else [value])][name == "--model" :])
 

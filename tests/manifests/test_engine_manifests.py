@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from llmops.catalog.load import load_catalog
 from llmops.catalog.spec import Access, EngineOptions, Gpu
+from llmops.manifests import configuration, drain
 from llmops.manifests.engine import (
     arguments,
     deployment,
@@ -71,11 +72,19 @@ def test_weights_are_read_only_and_no_other_model_is_seen(release: Release, sett
     assert volume["persistentVolumeClaim"] == {"claimName": "llmops-weights", "readOnly": True}
 
 
-def test_every_argument_is_one_of_the_engines(release: Release) -> None:
+def command_line(release: Release, folder: Path) -> list[str]:
+    """The engine's arguments where the ConfigMap's files are in a folder of this machine."""
+    for name, text in configuration.config_map(release, Settings.model_validate({}))["data"].items():
+        (folder / name).write_text(text)
+    pod = f"{configuration.MOUNT}/{configuration.name(release)}"
+    return [each.replace(pod, str(folder)) for each in arguments(release)]
+
+
+def test_every_argument_is_one_of_the_engines(release: Release, tmp_path: Path) -> None:
     # The article's --disable-log-requests was removed: vLLM dies of it. The parser is made of 0.32.0's own help.
     with pytest.raises(SystemExit):
-        parse_arguments([*arguments(release), "--disable-log-requests"], {})
-    found = parse_arguments(arguments(release), {})
+        parse_arguments([*command_line(release, tmp_path), "--disable-log-requests"], {})
+    found = parse_arguments(command_line(release, tmp_path), {})
     assert found.model == f"/models/weights/tiny/{release.weights.key}"
     assert found.served_names == ("tiny",)
     assert (found.host, found.port) == (None, 8000)
@@ -131,22 +140,22 @@ def test_the_hub_token_is_not_in_an_engine(release: Release, settings: Settings)
 def test_streams_in_flight_end_whole(release: Release, settings: Settings) -> None:
     # Without --shutdown-timeout vLLM aborts streams, whatever the grace period; without preStop new ones come.
     found = container(release, settings)
-    assert "--shutdown-timeout=120" in found["args"]
+    assert configuration.options(release)["shutdown-timeout"] == "120"
     hook = {"httpGet": {"path": "/llmops/drain?seconds=10&idle=120", "port": "http"}}
     assert found["lifecycle"] == {"preStop": hook}
     assert pod(release, settings)["terminationGracePeriodSeconds"] == grace_seconds(release)
     assert grace_seconds(release) >= 10 + 120 + 5
 
 
-def test_the_hook_is_answered_by_a_module_in_the_engine(release: Release, settings: Settings) -> None:
+def test_the_hook_is_answered_by_a_module_in_the_engine(release: Release, settings: Settings, tmp_path: Path) -> None:
     found, everything = container(release, settings), objects(release, settings, "stable", 2, surge=True)
-    (module,) = [each for each in everything if each["kind"] == "ConfigMap"]
-    (volume,) = [each for each in pod(release, settings)["volumes"] if "configMap" in each]
+    (module,) = [each for each in everything if each["metadata"]["name"] == drain.CONFIG_MAP]
+    (volume,) = [each for each in pod(release, settings)["volumes"] if each["name"] == drain.VOLUME]
     assert volume["configMap"]["name"] == module["metadata"]["name"]
     (mount,) = [each for each in found["volumeMounts"] if each["name"] == volume["name"]]
     assert mount == {"name": volume["name"], "mountPath": "/opt/llmops", "readOnly": True}
     assert environment(release, settings)["PYTHONPATH"] == mount["mountPath"]
-    assert parse_arguments(arguments(release), {}).middleware == ("llmops_drain.Drain",)
+    assert parse_arguments(command_line(release, tmp_path), {}).middleware == ("llmops_drain.Drain",)
     assert module["immutable"] is True
     assert module["metadata"]["namespace"] == "serving"
     source = module["data"]["llmops_drain.py"]
@@ -167,7 +176,7 @@ def imports(source: str) -> set[str]:
 def test_what_a_pod_needs_is_applied_before_it(release: Release, settings: Settings, track: Track) -> None:
     kinds = [each["kind"] for each in objects(release, settings, track, 1, surge=True)]
     budget = ["PodDisruptionBudget"] if track == "stable" else []
-    assert kinds == ["ConfigMap", "Service", *budget, "Deployment"]
+    assert kinds == ["ConfigMap", "ConfigMap", "Service", *budget, "Deployment"]
 
 
 def test_nothing_is_installed_at_run_time_and_the_image_is_pinned(release: Release, settings: Settings) -> None:

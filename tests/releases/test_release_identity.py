@@ -164,7 +164,7 @@ DEFAULTS: dict[type[BaseModel], dict[str, Any]] = {
     FilePin: {"sha256": None, "git_sha1": None},
     WeightsPin: {"token": None, "strategy": "volume", "image": None},
     ImagePin: {"path": "/"},
-    EnginePin: {"args": (), "env": (), "user": 2000},
+    EnginePin: {"args": (), "env": (), "user": 2000, "chat_template": None},
     SuitePin: {},
     Gpu: {"product": None, "count": 1, "memory": None},
     Resources: {"cpu": "4", "memory": "32Gi", "shm": "8Gi"},

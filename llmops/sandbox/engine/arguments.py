@@ -8,9 +8,13 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from pathlib import Path
+from typing import cast
+
+import yaml
 
 HELP_TEXT = "vllm_0_32_0/serve-help.txt"
 
@@ -59,10 +63,17 @@ def _flag(line: str) -> Flag | None:
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse as vLLM tames it: underscores are dashes, and `--config.key value` is JSON for `--config`."""
+    """argparse as vLLM tames it: underscores are dashes, and `--config.key value` is JSON for `--config`.
+
+    Attributes:
+        known: Every flag of `serve`.
+    """
+
+    known: frozenset[str] = frozenset()
 
     def parse_serve(self, arguments: Sequence[str]) -> argparse.Namespace:
-        return self.parse_args(["serve", *_fold_dotted(_dashes(_model_first(arguments)))])
+        whole = _with_file(_model_first(arguments), self.known)
+        return self.parse_args(["serve", *_fold_dotted(_dashes(whole))])
 
 
 def _model_first(arguments: Sequence[str]) -> list[str]:
@@ -73,6 +84,50 @@ def _model_first(arguments: Sequence[str]) -> list[str]:
         if item.startswith("--model="):
             return [item.removeprefix("--model="), *found[:index], *found[index + 1 :]]
     return found
+
+
+def _with_file(arguments: Sequence[str], known: Collection[str]) -> list[str]:
+    """Put a file's options in place of `--config FILE`, behind the model and before all others, which win over them.
+
+    As in vLLM, `--config=FILE` is no such place, and its file is not read.
+    """
+    found = list(arguments)
+    if "--config" not in found:
+        return found
+    index = found.index("--config")
+    if index == len(found) - 1:
+        raise ValueError("No config file specified! Please check your command-line arguments.")
+    options = _file_options(found[index + 1], known)
+    head = 0 if found[0].startswith("-") else 1
+    if not head and "--model" not in options:
+        raise ValueError(
+            "No model specified! Please specify model either as a positional argument or in a config file."
+        )
+    return [*found[:head], *options, *found[head:index], *found[index + 2 :]]
+
+
+def _file_options(path: str, known: Collection[str]) -> list[str]:
+    extension = path.split(".")[-1]
+    if extension not in ("yaml", "yml"):
+        raise ValueError(f"Config file must be of a yaml/yml type. {extension} supplied")
+    try:
+        content: dict[str, object] = yaml.safe_load(Path(path).read_text())
+    except OSError as error:
+        raise ValueError(f"Unable to read the config file at {path}. Check path correctness: {error}") from error
+    return [word for key, value in content.items() for word in _words(key, value, known)]
+
+
+def _words(key: str, value: object, known: Collection[str]) -> list[str]:
+    match value:
+        case bool():
+            return [f"--{key}"] if value else [f"--no-{key}"] * (f"--no-{key}" in known)
+        case list():
+            items = [str(item) for item in cast(list[object], value)]
+            return [f"--{key}", *items] if items else []
+        case dict():
+            return [f"--{key}", json.dumps(value)]
+        case _:
+            return [f"--{key}", str(value)]
 
 
 def _dashes(arguments: Iterable[str]) -> Iterator[str]:
@@ -158,12 +213,15 @@ def build_parser(removed: Iterable[str] = (), added: Iterable[str] = ()) -> _Par
     serve = commands.add_parser("serve", usage="vllm serve [model_tag] [options]")
     serve.add_argument("model_tag", nargs="?")
     gone = set(removed)
+    known = set[str](added)
     for flag in parse_help(files("llmops.sandbox.engine").joinpath(HELP_TEXT).read_text()):
         names = [name for name in flag.names if name not in gone]
+        known.update(names)
         if names:
             _add(serve, Flag(tuple(names), flag.nargs, flag.choices))
     for name in added:
         serve.add_argument(name, action="store_true")
+    parser.known = frozenset(known)
     return parser
 
 
@@ -207,10 +265,13 @@ def parse_arguments(
 
     Raises:
         SystemExit: Code 2, after argparse's message on stderr, as vLLM dies.
-        ValueError: `--served-model-name` without a model, which vLLM refuses with a traceback.
+        ValueError: `--served-model-name` without a model, or a file of options that can't be read, which vLLM refuses
+            with a traceback.
     """
     first = next(iter(_model_first(arguments)), "")
-    if first.startswith("-") and any(re.match(r"^--served[-_]model[-_]name(=|$)", item) for item in arguments):
+    in_file = any(re.match(r"^--config(=.+|$)", item) for item in arguments)
+    named = any(re.match(r"^--served[-_]model[-_]name(=|$)", item) for item in arguments)
+    if first.startswith("-") and named and not in_file:
         raise ValueError(
             "`model` should be provided as the first positional argument when using `vllm serve`. "
             "i.e. `vllm serve <model> --<arg> <value>`."
