@@ -56,6 +56,24 @@ def objects(spec: ModelSpec, release: Release, settings: Settings) -> list[Manif
     return [_autoscaler(spec, scaling, release, settings)]
 
 
+def adapter_rules() -> Manifest:
+    """What the Prometheus Adapter is configured with, for an HPA to find the metrics: one rule for both.
+
+    It goes by the labels `namespace` and `pod` that the engines' series have; see docs/monitoring.md.
+    """
+    return {
+        "rules": [
+            {
+                "seriesQuery": f'{{__name__=~"^vllm:({WAITING}|{RUNNING})$",namespace!="",pod!=""}}',
+                "resources": {"overrides": {name: {"resource": name} for name in ("namespace", "pod")}},
+                "name": {"matches": "^vllm:(.*)$", "as": "vllm_$1"},
+                # Engines of one pod, where data parallelism has several of them, count together.
+                "metricsQuery": "sum by (<<.GroupBy>>) (<<.Series>>{<<.LabelMatchers>>})",
+            }
+        ]
+    }
+
+
 def _autoscaler(spec: ModelSpec, scaling: Autoscaling, release: Release, settings: Settings) -> Manifest:
     if scaling.kind == "cpu":
         target: Manifest = {"type": "Utilization", "averageUtilization": scaling.cpu_percent}

