@@ -111,7 +111,7 @@ class Proxy:
             )
         while not self._ready():
             assert self._process.poll() is None, self.log.read_text()
-            assert time.monotonic() - began < 120, self.log.read_text()
+            assert time.monotonic() - began < 300, self.log.read_text()
             time.sleep(0.1)
         self.start_seconds = time.monotonic() - began
         return self
@@ -152,7 +152,10 @@ class Proxy:
         return httpx2.get(self.url + path, timeout=60)
 
     def ask(self, model: str, key: str = MASTER, path: str = "/v1/chat/completions", **body: Any) -> httpx2.Response:
-        body = {"model": model, "messages": [{"role": "user", "content": "hello"}], "max_tokens": 5, **body}
+        asked = (
+            {"prompt": "hello"} if path == "/v1/completions" else {"messages": [{"role": "user", "content": "hello"}]}
+        )
+        body = {"model": model, **asked, "max_tokens": 5, **body}
         return httpx2.post(self.url + path, json=body, headers=bearer(key), timeout=60)
 
     def get(self, path: str, key: str = MASTER) -> httpx2.Response:
