@@ -96,7 +96,7 @@ def _alert_kind(record: Record) -> tuple[AlertKind, Severity]:
     match record.verdict, record.cause:
         case "Passed", _:
             return "promoted", "info"
-        case "Failed", _ if record.stage == "promotion":
+        case "Failed", _ if record.stage in ("traffic", "promotion"):
             # It had begun to take users, and was taken back.
             return "rolled_back", "error"
         case "Failed", _:
