@@ -269,7 +269,9 @@ def _container(pod: _Pod, status: Mapping[str, Any]) -> Diagnosis | None:
         return None
     code, reason = _int(ended, "exitCode"), _text(ended, "reason")
     if name in names.WEIGHTS_CONTAINERS:
-        return None if code == 0 or "running" in state else _weights(pod, name, ended, code, reason)
+        found = None if code == 0 else _weights(pod, name, ended, code, reason)
+        # What may heal is being tried again.
+        return None if found is not None and "running" in state and not found.fatal else found
     over = bool(_mapping(state, "terminated"))
     initial = any(item is status for item in _mappings(pod.status.get("initContainerStatuses")))
     if code == 0 and (pod.runs_once or initial):

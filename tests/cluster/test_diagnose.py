@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmops.cluster.diagnose import Diagnosis, diagnose, overdue
-from llmops.errors import BadRelease, ClusterCannot
+from llmops.errors import BadRelease, ClusterCannot, Unavailable
 
 Pod = dict[str, Any]
 
@@ -348,6 +349,48 @@ def test_an_init_container_that_succeeded_is_no_crash() -> None:
     assert diagnose(done).cause == "starting"
     done["status"]["initContainerStatuses"][0]["state"]["terminated"]["exitCode"] = 2
     assert diagnose(done).container == "i"
+
+
+def fetching(code: int, kind: str = "", **state: Any) -> Pod:
+    """An engine's pod whose own download of weights has ended, and now is as `state` says."""
+    told = {
+        "command": "download",
+        "kind": kind,
+        "exit_code": code,
+        "message": f"{kind} of a.safetensors",
+        "remedy": "r",
+    }
+    end = {"exitCode": code, "reason": "Error", "message": json.dumps(told) if kind else "Killed"}
+    found = waiting("PodInitializing")
+    status: Pod = {"name": "weights-download", "state": state or {"terminated": end}, "restartCount": 1}
+    found["status"]["initContainerStatuses"] = [status | ({"lastState": {"terminated": end}} if state else {})]
+    return found
+
+
+BACK_OFF = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s"}}
+
+
+@pytest.mark.parametrize(
+    ("pod", "heals", "verdict"),
+    [
+        (fetching(3, "mismatch"), "never", BadRelease),
+        (fetching(3, "mismatch", running={}), "never", BadRelease),
+        (fetching(3, "mismatch", **BACK_OFF), "never", BadRelease),
+        (fetching(4, "rate_limited", **BACK_OFF), "maybe", Unavailable),
+        (fetching(5, "gated"), "never", ClusterCannot),
+        (fetching(137), "maybe", ClusterCannot),
+        (fetching(2), "maybe", ClusterCannot),
+    ],
+)
+def test_a_pods_own_copy_of_the_weights_is_judged_by_what_the_worker_says(pod: Pod, heals: str, verdict: type) -> None:
+    """And never as a crash loop, or as arguments that the engine refused."""
+    found = diagnose(pod)
+    assert (found.cause, found.heals, found.verdict, found.container) == ("weights", heals, verdict, "weights-download")
+
+
+def test_a_download_that_is_tried_again_is_no_trouble() -> None:
+    assert diagnose(fetching(4, "rate_limited", running={})).cause == "starting"
+    assert diagnose(fetching(0, "ok")).cause == "starting"
 
 
 def test_running_past_the_deadline_is_the_releases_fault_and_being_created_is_not() -> None:
