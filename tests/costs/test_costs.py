@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmops.costs.comparison import Volume, break_even, cheaper, planned, report, usd_per_million
@@ -124,6 +124,7 @@ ranges = st.tuples(st.floats(0.01, 1e5), st.floats(0, 1e5)).map(lambda it: Range
 factors = st.floats(1, 100)
 
 
+@settings(deadline=None)
 @given(total=ranges, capacity=ranges, price=ranges, factor=factors)
 def test_the_break_even_rises_with_the_stack_and_falls_with_the_api(
     total: Range, capacity: Range, price: Range, factor: float
@@ -146,6 +147,7 @@ def test_the_break_even_rises_with_the_stack_and_falls_with_the_api(
         assert lower.high <= found.high * slack
 
 
+@settings(deadline=None)
 @given(
     stack=st.builds(
         Stack,
@@ -182,6 +184,7 @@ def test_more_use_makes_tokens_cheaper_and_never_turns_to_the_api(
         assert utilization <= limit.low * (1 + 1e-9)
 
 
+@settings(deadline=None)
 @given(ours=ranges, elsewhere=ranges)
 def test_what_overlaps_is_not_told(ours: Range, elsewhere: Range) -> None:
     found = cheaper(ours, elsewhere)

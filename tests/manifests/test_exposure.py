@@ -12,6 +12,7 @@ import kubernetes_validate
 import pytest
 import yaml
 from hypothesis import given
+from hypothesis import settings as trials
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -293,6 +294,7 @@ installations = st.fixed_dictionaries(
 )
 
 
+@trials(deadline=None)
 @given(declared=exposures, access=installations, percent=st.integers(0, 100))
 def test_whatever_is_accepted_opens_the_api_alone_and_shares_all_of_it(
     declared: dict[str, Any], access: dict[str, Any], percent: int
