@@ -9,8 +9,8 @@ Decisions, and why:
   must not cost a release its chance; and the kubelet makes the first restart at once.
 - A container killed because its startup probe never passed: fatal, since the probe's budget is sized by the release.
 - An init container that fetches or proves weights says itself, in its termination message, whether they are bad
-  (fatal at once, and held against the release), somebody has to act (fatal), or it is tried again (a hub that is
-  away or limits the rate).
+  (fatal at once, and held against the release), somebody has to act (fatal), or it is tried again, five times in all
+  (a hub that is away or limits the rate).
 - Unschedulable, failing mounts, unreachable registries: may heal, so that the waiter allows them for a while;
   an autoscaler that is adding a node, or a scheduling gate (a queue), is waited for to the deadline.
 """
@@ -46,6 +46,8 @@ Heals = Literal["never", "maybe", "expected"]
 TAIL_LINES = 30
 MESSAGE_CHARACTERS = 1000
 CRASHES_ALLOWED = 1
+WEIGHTS_ATTEMPTS = 5
+"""Ends of a pod's own download after which it is given up: as many as a Job's."""
 _AT_ONCE = {2: "it refused its arguments", 126: "its command cannot be run", 127: "its command is not there"}
 _STARTS_ANEW = ("Evicted", "Preempting", "NodeShutdown", "Terminated", "NodeLost", "NodeAffinity", "Shutdown")
 _PULL_MISSING = re.compile(
@@ -268,21 +270,21 @@ def _container(pod: _Pod, status: Mapping[str, Any]) -> Diagnosis | None:
     if not ended:
         return None
     code, reason = _int(ended, "exitCode"), _text(ended, "reason")
-    if name in names.WEIGHTS_CONTAINERS:
-        found = None if code == 0 else _weights(pod, name, ended, code, reason)
-        # What may heal is being tried again.
-        return None if found is not None and "running" in state and not found.fatal else found
     over = bool(_mapping(state, "terminated"))
     initial = any(item is status for item in _mappings(pod.status.get("initContainerStatuses")))
     if code == 0 and (pod.runs_once or initial):
         return None
     # In the back-off the end that led to it is not counted as a restart yet.
     crashes = _int(status, "restartCount") + (1 if over or waiting else 0)
+    if name in names.WEIGHTS_CONTAINERS:
+        found = _weights(pod, name, ended, code, reason, crashes)
+        # What may heal is being tried again.
+        return None if "running" in state and not found.fatal else found
     return _ended(pod, name, ended, code, reason, crashes)
 
 
-def _weights(pod: _Pod, name: str, ended: Mapping[str, Any], code: int, reason: str) -> Diagnosis:
-    """What kept an engine's pod from its own copy of the weights, in the worker's words."""
+def _weights(pod: _Pod, name: str, ended: Mapping[str, Any], code: int, reason: str, ends: int) -> Diagnosis:
+    """What kept an engine's pod from its own copy of the weights, in the worker's words; what may heal, for a while."""
     try:
         told: object = json.loads(_text(ended, "message"))
     except ValueError:
@@ -296,6 +298,8 @@ def _weights(pod: _Pod, name: str, ended: Mapping[str, Any], code: int, reason: 
     }
     # Killed, or a bug of ours: nothing that the release can help.
     heals, verdict = kinds.get(_int(said, "exit_code"), ("maybe", ClusterCannot))
+    if ends >= WEIGHTS_ATTEMPTS:
+        heals, message = "never", f"{message}, {ends} times"
     return Diagnosis("weights", heals, message, verdict, _text(said, "remedy"), name, code)
 
 

@@ -11,7 +11,7 @@ from llmops.cluster.diagnose import TAIL_LINES, Diagnosis, diagnose
 from llmops.cluster.watch import Event, Object, uid_of
 from llmops.errors import LlmopsError
 
-BLOCKED = ("image", "config", "unschedulable", "mount", "refused", "weights")
+BLOCKED = ("image", "config", "unschedulable", "mount", "refused")
 """Causes that keep a container from starting at all. Crashes are counted instead."""
 
 LOG_PATIENCE_SECONDS = 5.0

@@ -351,7 +351,7 @@ def test_an_init_container_that_succeeded_is_no_crash() -> None:
     assert diagnose(done).container == "i"
 
 
-def fetching(code: int, kind: str = "", **state: Any) -> Pod:
+def fetching(code: int, kind: str = "", restarts: int = 1, **state: Any) -> Pod:
     """An engine's pod whose own download of weights has ended, and now is as `state` says."""
     told = {
         "command": "download",
@@ -362,12 +362,12 @@ def fetching(code: int, kind: str = "", **state: Any) -> Pod:
     }
     end = {"exitCode": code, "reason": "Error", "message": json.dumps(told) if kind else "Killed"}
     found = waiting("PodInitializing")
-    status: Pod = {"name": "weights-download", "state": state or {"terminated": end}, "restartCount": 1}
+    status: Pod = {"name": "weights-download", "state": state or {"terminated": end}, "restartCount": restarts}
     found["status"]["initContainerStatuses"] = [status | ({"lastState": {"terminated": end}} if state else {})]
     return found
 
 
-BACK_OFF = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s"}}
+BACK_OFF: Pod = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s"}}
 
 
 @pytest.mark.parametrize(
@@ -377,6 +377,8 @@ BACK_OFF = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s"}
         (fetching(3, "mismatch", running={}), "never", BadRelease),
         (fetching(3, "mismatch", **BACK_OFF), "never", BadRelease),
         (fetching(4, "rate_limited", **BACK_OFF), "maybe", Unavailable),
+        (fetching(4, "rate_limited", 4, **BACK_OFF), "never", Unavailable),
+        (fetching(4, "rate_limited", 5, running={}), "never", Unavailable),
         (fetching(5, "gated"), "never", ClusterCannot),
         (fetching(137), "maybe", ClusterCannot),
         (fetching(2), "maybe", ClusterCannot),
@@ -389,7 +391,7 @@ def test_a_pods_own_copy_of_the_weights_is_judged_by_what_the_worker_says(pod: P
 
 
 def test_a_download_that_is_tried_again_is_no_trouble() -> None:
-    assert diagnose(fetching(4, "rate_limited", running={})).cause == "starting"
+    assert diagnose(fetching(4, "rate_limited", 4, running={})).cause == "starting"
     assert diagnose(fetching(0, "ok")).cause == "starting"
 
 
