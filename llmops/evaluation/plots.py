@@ -122,7 +122,7 @@ def trend_plot(
         for edge in (low, high):
             axes.plot(when, edge, color=colour, linewidth=1.2, marker=".", markersize=5)
     axes.set_ylim(bottom=0)
-    axes.set_xticks([date2num(time) for time in times][:: max(1, len(times) // 6)])
+    axes.set_xticks([date2num(time) for time in times][:: len(times) // 6 + 1])
     axes.xaxis.set_major_formatter(lambda day, _: f"{num2date(day):%Y-%m-%d}")
     return _png(figure, axes, title)
 
