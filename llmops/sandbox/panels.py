@@ -15,7 +15,7 @@ from llmops.prometheus import Prometheus, Series
 
 COLUMNS = 24
 STEPS = 240
-INCHES_PER_COLUMN, INCHES_PER_ROW = 0.8, 0.42
+INCHES_PER_COLUMN, INCHES_PER_ROW = 0.8, 0.48
 UNITS = {
     "s": (1, "seconds"),
     "short": (1, ""),
@@ -23,7 +23,6 @@ UNITS = {
     "percentunit": (100, "%"),
     "reqps": (1, "per second"),
 }
-MOST_IN_LEGEND = 6
 
 
 def draw(dashboard: Mapping[str, Any], prometheus: Prometheus, start: float, end: float, path: Path) -> None:
@@ -92,7 +91,7 @@ def _lines(
                       label=_called(target["legendFormat"], series))  # fmt: skip
             drawn += 1
     if drawn:
-        axes.legend(fontsize=5.5, loc="upper left", ncols=1 + (drawn > MOST_IN_LEGEND))
+        axes.legend(fontsize=5.5, loc="upper left", bbox_to_anchor=(0, -0.1), ncols=2, frameon=False)
     else:
         axes.text(0.5, 0.5, "no data", ha="center", va="center", transform=axes.transAxes, fontsize=8)
 

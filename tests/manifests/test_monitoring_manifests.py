@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from llmops import names
 from llmops.catalog.spec import ModelSpec
@@ -12,6 +14,7 @@ from llmops.manifests import engine, monitoring
 from llmops.manifests.pods import Manifest
 from llmops.releases.release import Release
 from llmops.settings import Settings
+from tests.manifests.checking import check_schema
 
 SPEC = ModelSpec.model_validate({"name": "tiny", "weights": {"repo": "acme/tiny"}, "engine": {"version": ">=0.1"}})
 ENDPOINTS = {"ServiceMonitor": "endpoints", "PodMonitor": "podMetricsEndpoints"}
@@ -32,6 +35,8 @@ def test_both_tracks_are_scraped_through_one_port_and_nothing_else_is(
 ) -> None:
     monitor, rule = objects(release, settings, monitor=choice, labels={"release": "stack"}, interval_seconds=30)
     assert (monitor["kind"], rule["kind"]) == (kind, "PrometheusRule")
+    check_schema(monitor)
+    check_schema(rule)
     assert all(each["metadata"]["labels"]["release"] == "stack" for each in (monitor, rule))
     (endpoint,) = monitor["spec"][ENDPOINTS[kind]]
     assert endpoint["interval"] == "30s"
@@ -53,3 +58,16 @@ def test_series_have_the_labels_of_the_pods(release: Release, settings: Settings
         "track": ["__meta_kubernetes_pod_label_llmops_dev_track"],
         "release": ["__meta_kubernetes_pod_label_llmops_dev_release"],
     }
+
+
+def test_the_monitor_of_llmops_own_figures_chooses_its_pods() -> None:
+    folder = Path(__file__).parents[2] / "k8s"
+    monitor = yaml.safe_load((folder / "monitoring" / "service.yaml").read_text())
+    check_schema(monitor)
+    served = [*yaml.safe_load_all((folder / "base" / "service.yaml").read_text())]
+    (deployment,) = (each for each in served if each["kind"] == "Deployment")
+    pod = deployment["spec"]["template"]
+    assert monitor["metadata"]["namespace"] == deployment["metadata"]["namespace"]
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    assert endpoint["port"] in [port["name"] for port in pod["spec"]["containers"][0]["ports"]]
