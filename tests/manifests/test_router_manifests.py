@@ -31,7 +31,8 @@ def spec(name: str, **routing: Any) -> ModelSpec:
 
 
 def tenant(name: str, *models: str, **limits: int) -> Tenant:
-    return Tenant(name=name, models=models, key=SecretKey(name=f"tenant-{name}", key="key"), **limits)
+    content = {"name": name, "models": models, "key": {"name": f"tenant-{name}", "key": "key"}}
+    return Tenant.model_validate(content | limits)
 
 
 def installation(**router: Any) -> Settings:

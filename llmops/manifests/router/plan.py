@@ -83,7 +83,8 @@ def plan(serving: Mapping[str, Serving], catalog: Catalog, tenants: Tenants, set
             deployments.append(_managed(name, managed, variable, spec.routing.timeout_seconds, found))
             others.append(name)
         if others:
-            fallbacks.append({spec.name: others})
+            # LiteLLM looks them up by the name that was asked for.
+            fallbacks += [{name: others} for name in (spec.name, *spec.routing.aliases)]
     for index, (name, managed) in enumerate(sorted(settings.router.managed.items())):
         deployments.append(_managed(name, managed, f"KEY_MANAGED_{index}", None, found))
     aliases = {alias: spec.name for spec in routed for alias in spec.routing.aliases}
