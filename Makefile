@@ -8,7 +8,7 @@ PARALLEL ?= --numprocesses 3 --dist loadfile --no-loadscope-reorder
 READY := $(VENV)/.ready
 export DAGSTER_DISABLE_TELEMETRY := 1
 
-.PHONY: help demo demo-auto test test-long test-fast kubernetes lint format bench reliability dev e2e-vllm e2e-tools constraints clean
+.PHONY: help demo demo-auto demo-stack test test-long test-fast kubernetes lint format bench reliability dev e2e-vllm e2e-tools e2e-stack constraints clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -25,6 +25,9 @@ demo: $(READY) ## Take a model to production on a sandbox, and see a worse relea
 
 demo-auto: $(READY) ## An unattended day in fast motion on the installed system; writes build/demo-auto.json
 	$(BIN)/python -m llmops.demo_auto
+
+demo-stack: $(READY) ## Two models, router, Prometheus, autoscaler; writes build/demo-stack.json (ENGINE=vllm: real vLLM)
+	$(BIN)/python -m llmops.demo_stack --engine $(ENGINE)
 
 test: lint kubernetes ## All tests but those of test-long and of the e2e targets
 	$(BIN)/pytest $(PARALLEL) -m "not long"
@@ -65,6 +68,10 @@ e2e-tools: kubernetes ## Run lm-evaluation-harness for real, in a Job on the san
 	$(BIN)/python -m llmops.sandbox.tools
 	$(BIN)/pytest tests/e2e_tools
 
+e2e-stack: kubernetes ## Run the real LiteLLM in front of engines (installs it first: 750 MB)
+	$(BIN)/python -m llmops.sandbox.litellm
+	$(BIN)/pytest tests/e2e_stack
+
 constraints: $(READY) ## Pin all dependencies anew, by hash
 	$(BIN)/uv pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 		--extra sandbox --extra cluster --extra dev --no-strip-extras --no-header --no-emit-index-url --output-file requirements.txt
@@ -77,9 +84,12 @@ constraints: $(READY) ## Pin all dependencies anew, by hash
 	$(BIN)/uv pip compile k8s/evaluation/requirements.in --quiet --constraint requirements.txt --universal \
 		--python-version 3.12 --generate-hashes --no-header --no-annotate --no-emit-index-url \
 		--output-file k8s/evaluation/requirements.txt
+	$(BIN)/uv pip compile k8s/router/requirements.in --quiet --universal --python-version 3.11 --generate-hashes \
+		--no-header --no-annotate --no-emit-index-url --output-file k8s/router/requirements.txt
 
 clean: ## Remove what was built here; the sandbox is stopped and erased
 	-$(BIN)/llmops sandbox down --erase
 	-$(BIN)/llmops sandbox down --erase --name demo
 	-$(BIN)/llmops sandbox down --erase --name demo-auto
+	-$(BIN)/llmops sandbox down --erase --name demo-stack
 	rm -rf $(VENV) build .pytest_cache .ruff_cache .import_linter_cache
