@@ -1,0 +1,64 @@
+"""`make demo-stack`: two models, a router, Prometheus, an autoscaler; written to `build/demo-stack.json`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from llmops.demo_stack.steps import STEPS
+from llmops.demo_stack.world import make_world
+from llmops.errors import LlmopsError
+from llmops.sandbox.binaries import line_progress
+from llmops.sandbox.sandbox import Sandbox, default_folder
+from llmops.sandbox.timeline import Timeline
+
+console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def main() -> None:
+    """Run the demo; exits 0 if every step showed what it has to."""
+    arguments = argparse.ArgumentParser(prog="llmops.demo_stack", description=__doc__)
+    arguments.add_argument("--engine", choices=("simulated", "vllm"), default="simulated")
+    arguments.add_argument("--output", type=Path, default=Path("build/demo-stack.json"))
+    arguments.add_argument("--dir", type=Path, default=default_folder("demo-stack"), help="the sandbox; made anew")
+    arguments.add_argument("--keep", action="store_true", help="leave the sandbox running")
+    given = arguments.parse_args()
+    timeline = Timeline(console)
+    steps: list[dict[str, Any]] = []
+    problem = ""
+    started = time.monotonic()
+    try:
+        world = make_world(given.dir, given.engine, timeline, line_progress(console.print))
+        for step in STEPS:
+            console.print(f"\n[bold]== {step.name}[/]: {(step.run.__doc__ or '').strip()}")
+            began = time.monotonic()
+            figures = step.run(world)
+            steps.append({"name": step.name, "seconds": round(time.monotonic() - began, 1), "figures": figures})
+    except LlmopsError as error:
+        problem = str(error)
+        console.print(f"demo-stack: {error}", style="red", markup=False)
+    finally:
+        if not given.keep:
+            Sandbox(given.dir).down()
+    report = {
+        "held": not problem,
+        "problem": problem,
+        "engine": given.engine,
+        "seconds": round(time.monotonic() - started, 1),
+        "steps": steps,
+        "timeline": timeline.entries,
+    }
+    given.output.parent.mkdir(parents=True, exist_ok=True)
+    given.output.write_text(json.dumps(report, indent=2) + "\n")
+    console.print(f"\n{given.output}: {len(steps)} of {len(STEPS)} steps, {report['seconds']:.0f} s in all")
+    sys.exit(1 if problem else 0)
+
+
+if __name__ == "__main__":
+    main()
