@@ -5,6 +5,7 @@ The words are those of Argo Rollouts where they mean the same: steps, interval, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Annotated, Literal
@@ -67,6 +68,11 @@ DEFAULT_GATES = (
     LiveGate(metric="p95_ttft_ms", max_ratio=1.5),
     LiveGate(metric="p95_e2el_ms", max_ratio=1.5),
 )
+
+
+def canary_replicas(percent: int, replicas: int) -> int:
+    """How many replicas a canary needs for its share of users' requests, where stable has so many for all of them."""
+    return max(1, math.ceil(percent * replicas / 100))
 
 
 class Traffic(Strict):

@@ -1,7 +1,6 @@
 """Stage 6: users' requests move to the release in steps, each of them judged by what Prometheus knows of both."""
 
 import datetime
-import math
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack
@@ -9,7 +8,7 @@ from contextlib import ExitStack
 import dagster as dg
 
 from llmops import names
-from llmops.catalog.traffic import TrafficStep
+from llmops.catalog.traffic import TrafficStep, canary_replicas
 from llmops.cluster.wait import wait_for_rollout
 from llmops.errors import ClusterCannot, MeasurementFailed, Unavailable
 from llmops.evaluation.live.course import SHOWN, Point, StepOutcome, step_table, thinned
@@ -20,6 +19,7 @@ from llmops.evaluation.plots import live_plot, markdown_image
 from llmops.evaluation.verdict import Verdict
 from llmops.manifests.engine import objects, progress_seconds
 from llmops.preflight.capacity import replica, slots
+from llmops.preflight.growth import growth
 from llmops.preflight.snapshot import take_snapshot
 from llmops.prometheus import Prometheus
 from llmops.releases.release import Release
@@ -62,11 +62,6 @@ def traffic(
     yield dg.MaterializeResult(value=outcome, metadata=_metadata(outcome))
     if ended is not None:
         raise failure(ended)
-
-
-def canary_replicas(percent: int, replicas: int) -> int:
-    """How many replicas a canary needs for its share, where stable has so many for all."""
-    return max(1, math.ceil(percent * replicas / 100))
 
 
 def _move(current: Trial, release: Release, say: Say) -> TrafficOutcome:
@@ -118,7 +113,7 @@ def _check_room(current: Trial, release: Release, steps: Sequence[TrafficStep], 
     needed = canary_replicas(percent, replicas)
     snapshot = take_snapshot(current.cluster, current.spec, current.settings)
     free = slots(replica(current.spec), snapshot.nodes, snapshot.pods)
-    if needed - there > free:
+    if needed - there > free and not growth(replica(current.spec), snapshot).may:
         raise ClusterCannot(
             f"{name} needs {needed} replicas for {percent}% of the users, beside the {replicas} of stable; it has "
             f"{there}, and there is room for {free} more",

@@ -243,6 +243,31 @@ def test_the_worst_is_at_least_as_bad_as_each(severities: list[Any]) -> None:
 
 
 def test_ids_are_of_one_check_each_and_parts_are_parts_of_a_survey() -> None:
-    ids = [check.id for check in (*INSTALLATION, *MODEL)]
-    assert len(set(ids)) == len(ids)
+    for checks in (INSTALLATION, MODEL):
+        ids = [check.id for check in checks]
+        assert len(set(ids)) == len(ids)
     assert set(PARTS) - set(Snapshot.__dataclass_fields__) <= set(APIS)
+
+
+def test_the_routers_way_in_and_its_keys_are_the_installations(case: Make) -> None:
+    router = {"enabled": True, "exposure": {"kind": "ingress", "host": "llm.example.com"}}
+    managed = {"tail": {"model": "together_ai/x", "api_key": {"name": "together", "key": "k"}}}
+    at = case(settings={"router": router | {"managed": managed}}, secrets={"llmops-router": frozenset({"master-key"})})
+    assert [each.severity for each in of(at, "secrets.installation")] == ["ok", "error"]
+    assert (one(at, "access.ingress-class").model, one(at, "access.ingress-class").severity) == ("", "error")
+
+
+def test_the_largest_step_of_traffic_needs_room_beside_stable(case: Make, node: Make, pod: Make) -> None:
+    steps = {"traffic": {"steps": [{"percent": 5}, {"percent": 50}]}, "replicas": 4}
+    serving = {"metadata": {}, "spec": {"replicas": 4}}
+    pods = [pod(f"gpu-{index}", model="tiny") for index in range(4)]
+    assert of(case(steps), "nodes.steps") == []
+    tight = [node(f"gpu-{index}") for index in range(5)]
+    found = one(case(steps, nodes=tight, pods=pods, stable=serving), "nodes.steps")
+    assert found.severity == "error"
+    assert "50% of the users need 2 replicas of the canary, and there is room for 1" in found.message
+    wide = [*tight, node("gpu-5")]
+    assert one(case(steps, nodes=wide, pods=pods, stable=serving), "nodes.steps").severity == "ok"
+    # A canary that is there already makes room for itself.
+    canary = pod("gpu-5", model="tiny", track="canary")
+    assert one(case(steps, nodes=wide, pods=[*pods, canary], stable=serving), "nodes.steps").severity == "ok"

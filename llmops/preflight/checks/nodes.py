@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+from llmops.catalog.traffic import canary_replicas
 from llmops.manifests.engine import GPU_PRODUCT_LABEL
 from llmops.preflight.capacity import JOB, Ask, obstacle, replica
 from llmops.preflight.checks.case import Case, Check, count, some
@@ -97,8 +98,27 @@ def _room(case: Case) -> Iterator[Finding]:
             yield Finding("ok", "room", f"{free}: in-place, stable lends a replica to the canary")
 
 
+def _room_for_steps(case: Case) -> Iterator[Finding]:
+    """Whether the canary gets the replicas of its largest share of users' requests, beside all of stable's."""
+    spec, stable = case.spec, case.snapshot.stable.get(case.spec.name)
+    if stable is None or not spec.traffic.steps:
+        return  # The first release has no users to move.
+    percent, replicas = spec.traffic.steps[-1].percent, max(spec.replicas, int(stable["spec"].get("replicas", 1)))
+    needed, free = canary_replicas(percent, replicas), choose_strategy(spec, case.snapshot).free
+    told = f"{percent}% of the users need {count(needed, 'replica')} of the canary, and there is room for {free}"
+    if free >= needed:
+        yield Finding("ok", "room for steps", told)
+    elif awaited := growth(replica(spec), case.snapshot).may:
+        message = f"{told}; an autoscaler may add nodes, {MINUTES}: {some(awaited)}"
+        yield Finding("warning", "room for steps", message, "Keep as many nodes spare to be faster.")
+    else:
+        remedy = "Free or add such nodes, or end traffic.steps at a smaller percentage: promotion moves the rest."
+        yield Finding("error", "room for steps", told, remedy)
+
+
 CHECKS = (
     Check("nodes.fitting", "nodes", ("nodes",), _nodes),
     Check("nodes.jobs", "nodes for Jobs", ("nodes",), _nodes_of_jobs),
     Check("nodes.room", "room", ("nodes", "pods", "stable"), _room),
+    Check("nodes.steps", "room for steps", ("nodes", "pods", "stable"), _room_for_steps),
 )
