@@ -43,7 +43,7 @@ def draw(dashboard: Mapping[str, Any], prometheus: Prometheus, start: float, end
     panels: Sequence[Mapping[str, Any]] = dashboard["panels"]
     rows = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in panels)
     figure = Figure(figsize=(COLUMNS * INCHES_PER_COLUMN, rows * INCHES_PER_ROW + 0.6), layout="constrained")
-    figure.suptitle(dashboard["title"], fontweight="bold")
+    figure.suptitle(f"{dashboard['title']} (seconds from the start)", fontweight="bold")
     grid = figure.add_gridspec(rows, COLUMNS)
     marks = [time for each in dashboard["annotations"]["list"] for time in _marks(each, prometheus, start, end)]
     for panel in panels:
@@ -59,9 +59,9 @@ def draw(dashboard: Mapping[str, Any], prometheus: Prometheus, start: float, end
         axes.set_ylabel(unit, fontsize=7)
         axes.tick_params(labelsize=7)
         axes.set_xlim(0, end - start)
-        axes.set_ylim(
-            bottom=0, top=maximum * factor if (maximum := panel["fieldConfig"]["defaults"].get("max")) else None
-        )
+        maximum = panel["fieldConfig"]["defaults"].get("max")
+        # Room above, in which a line at the maximum is seen.
+        axes.set_ylim(bottom=0, top=None if maximum is None else maximum * factor * 1.05)
         axes.grid(alpha=0.3)
         for time in marks:
             axes.axvline(time - start, color="tab:blue", linestyle=":", linewidth=1)
