@@ -54,12 +54,14 @@ def options(
 def check() -> None:
     """Check the catalog, the suites and the tenants; nothing is asked of a cluster."""
     from llmops.evaluation.suites import load_suites
+    from llmops.manifests.router.plan import check_managed
     from llmops.stages.platform import Platform
     from llmops.stages.tenants import tenants_of
 
     platform = Platform()
     for spec in platform.catalog.values():
         load_suites(platform.settings.evals_dir, spec.evaluation.suites)
+    check_managed(platform.catalog, platform.settings)
     users = tenants_of(platform)
     typer.echo(
         f"{len(platform.catalog)} models and their suites are valid" + (f", {len(users)} tenants" if users else "")
@@ -119,6 +121,26 @@ def render(
 
     found = render_objects(_platform(model), model, track=track, release=release, pins=pins, resolve=resolve, base=base)
     typer.echo(as_yaml(found), nl=False)
+
+
+@app.command()
+def router(
+    apply: Annotated[bool, typer.Option("--apply", help="Have it go by the states of now first.")] = False,
+    as_json: Json = False,
+) -> None:
+    """List what the router leads to: each name that users may ask for, and what answers it."""
+    from llmops.stages.platform import Platform
+    from llmops.stages.router import apply_router, routes
+
+    platform = Platform()
+    if apply:
+        apply_router(platform, lambda line: typer.echo(line, err=True))
+    found = routes(platform)
+    if as_json:
+        typer.echo(json.dumps([asdict(each) for each in found], indent=2))
+        return
+    rows = [(each.name, each.leads_to, each.falls_back_to, "yes" if each.known else "no") for each in found]
+    show.table(("name", "leads to", "falls back to", "router knows it"), rows)
 
 
 @app.command()

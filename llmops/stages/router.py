@@ -3,15 +3,16 @@
 import datetime
 import time
 from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
+import httpx2
 
 from llmops import names
-from llmops.catalog.tenants import load_tenants
 from llmops.cluster.problems import Conflict
 from llmops.cluster.wait import wait_for_rollout
-from llmops.errors import BadRelease, ClusterCannot
+from llmops.errors import BadInput, BadRelease, ClusterCannot, Unavailable
 from llmops.manifests.engine import PULL_SECONDS
 from llmops.manifests.pods import Manifest
 from llmops.manifests.router import LABELS, STARTUP_SECONDS, configured, grace_seconds, objects
@@ -20,11 +21,14 @@ from llmops.releases.standing import standings
 from llmops.stages.outcomes import PromotionOutcome, RouterOutcome
 from llmops.stages.platform import Platform
 from llmops.stages.surroundings import leftovers
+from llmops.stages.tenants import tenants_of
 
 KEPT = 10
 """Configurations that are kept besides the one of now: somebody else may be about to apply one that is new."""
 ROUNDS = 50
 """Attempts at a Deployment that others change at the same time: its status alone changes a few times in a rollout."""
+
+ASK_SECONDS = 20.0
 
 Log = Callable[[str], None]
 
@@ -42,6 +46,72 @@ def router(
     yield dg.MaterializeResult(value=outcome, metadata={"config": config, "changed": changed, "seconds": seconds})
 
 
+@dataclass(frozen=True)
+class Route:
+    """A name that users may ask for.
+
+    Args:
+        name: Of a model, an alias, or a model at a provider.
+        leads_to: What answers, with its share of the requests where two do.
+        falls_back_to: What answers while that does not, in this order.
+        known: Whether the running router lists it.
+    """
+
+    name: str
+    leads_to: str
+    falls_back_to: str
+    known: bool
+
+
+def routes(platform: Platform) -> list[Route]:
+    """What the router has to lead to by the states of now, and whether it does.
+
+    Raises:
+        BadInput: There is no router, its master key is not there, or a name is given twice.
+        Unavailable: It does not answer.
+    """
+    settings = platform.settings
+    if not settings.router.enabled:
+        raise BadInput("this installation has no router", remedy="Set router.enabled in the settings.")
+    found = plan(_serving(platform), platform.catalog, tenants_of(platform), settings)
+    known = _listed(platform)
+    shares: dict[str, list[str]] = {}
+    for each in found.config["model_list"]:
+        weight = each["litellm_params"].get("weight", 100)
+        share = "" if weight == 100 else f" {weight}%"
+        shares.setdefault(each["model_name"], []).append(each["model_info"]["id"] + share)
+    router_settings = found.config["router_settings"]
+    others = {name: ", ".join(then) for each in router_settings["fallbacks"] for name, then in each.items()}
+    names_of = {name: name for name in shares} | router_settings["model_group_alias"]
+    return [
+        Route(name, ", ".join(shares[model]), others.get(name, ""), name in known)
+        for name, model in sorted(names_of.items())
+    ]
+
+
+def _listed(platform: Platform) -> set[str]:
+    """The names that the running router lists."""
+    settings = platform.settings
+    secret = settings.router.master_key
+    key = platform.cluster.secret_value(secret.name, secret.key)
+    if not key:
+        raise BadInput(
+            f"Secret {secret.name} has no key {secret.key} in namespace {settings.namespace}",
+            remedy=f"kubectl create secret generic {secret.name} -n {settings.namespace} "
+            f"--from-literal={secret.key}=sk-$(openssl rand -hex 24)",
+        )
+    url = f"{platform.cluster.endpoint(names.ROUTER, names.ROUTER_PORT)}/v1/models"
+    try:
+        answer = httpx2.get(url, headers={"Authorization": f"Bearer {key}"}, timeout=ASK_SECONDS)
+        answer.raise_for_status()
+    except httpx2.HTTPError as error:
+        raise Unavailable(
+            f"the router does not list its models at {url}: {error}",
+            remedy=f"kubectl get pods -n {settings.namespace} -l app.kubernetes.io/name={names.ROUTER}",
+        ) from error
+    return {str(each["id"]) for each in answer.json()["data"]}
+
+
 def router_objects(platform: Platform) -> list[Manifest]:
     """The objects of the router as they have to be now: what each model's state says of who serves its users.
 
@@ -49,7 +119,7 @@ def router_objects(platform: Platform) -> list[Manifest]:
         BadInput: A name is given twice, or the installation can't do what the router's exposure asks for.
     """
     settings = platform.settings
-    tenants = load_tenants(settings.tenants_dir, platform.catalog, settings.namespace, managed=settings.router.managed)
+    tenants = tenants_of(platform)
     return objects(plan(_serving(platform), platform.catalog, tenants, settings), tenants, settings)
 
 

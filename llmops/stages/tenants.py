@@ -50,7 +50,8 @@ def tenants_of(platform: Platform) -> Tenants:
         BadInput: A file is wrong.
     """
     settings = platform.settings
-    return load_tenants(settings.tenants_dir, platform.catalog, settings.namespace)
+    managed = settings.router.managed
+    return load_tenants(settings.tenants_dir, platform.catalog, settings.namespace, managed=managed)
 
 
 def apply_tenants(platform: Platform, log: Log) -> tuple[Left, ...]:
