@@ -153,6 +153,9 @@ def secret_names(settings: Settings, specs: Iterable[ModelSpec]) -> tuple[str, .
     named = [secret.name for spec in specs for secret in (spec.weights.token, spec.access.api_key) if secret]
     if settings.registry_secret:
         named.append(settings.registry_secret)
+    if settings.router.enabled:
+        keys = (each.api_key for each in settings.router.managed.values())
+        named += [secret.name for secret in (settings.router.master_key, *keys)]
     return tuple(sorted(set(named)))
 
 

@@ -14,7 +14,7 @@ from threading import Thread
 import pytest
 
 from llmops.errors import BadInput, Unavailable
-from llmops.hub import check_access, list_files, resolve
+from llmops.hub import RateLimited, check_access, list_files, resolve, whoami
 from llmops.hub.files import HubFile
 from llmops.retries import Patience
 from llmops.sandbox.hub import HubServer, HubStore
@@ -166,3 +166,13 @@ def test_the_library_is_loaded_on_the_first_question_only() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_whose_token_it_is(server: HubServer, store: HubStore, once: Patience) -> None:
+    store.add_token("hf_known", "ada")
+    assert whoami(endpoint=server.url, token="hf_known") == "ada"
+    with pytest.raises(BadInput, match="not accepted"):
+        whoami(endpoint=server.url, token="hf_wrong")
+    server.faults.set(Fault(path="/api/*", status=429, retry_after=60))
+    with pytest.raises(RateLimited, match="in 60 s"):
+        whoami(endpoint=server.url, token="hf_known", patience=once)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import time
 from collections.abc import Generator
+from contextlib import contextmanager
 from functools import partial
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -280,3 +282,49 @@ def test_pages_that_lead_in_circles_or_away(strange: str, once: Patience, name: 
         pytest.raises(Unavailable, match="in pages that lead to"),
     ):
         client.tags(ImageName.parse(f"{strange}/{name}"))
+
+
+def test_what_an_image_is_there_for(
+    client: RegistryClient, server: RegistryServer, images: ImageStore, mirrors: dict[str, str], once: Patience
+) -> None:
+    digest = digest_of(images, f"{VLLM}:v0.32.0")
+    assert client.architectures(VLLM, digest) == {"amd64"}
+    with pytest.raises(BadRelease, match="knows no"):
+        client.architectures(VLLM, f"sha256:{'0' * 64}")
+    with RegistryClient(mirrors, patience=once) as stranger, pytest.raises(BadInput, match="without credentials"):
+        stranger.architectures(WORKER, digest)
+
+
+def test_an_index_says_itself_what_it_is_for(once: Patience) -> None:
+    attestation = {"platform": {"architecture": "unknown", "os": "unknown"}}
+    named = [{"platform": {"architecture": each, "os": "linux"}} for each in ("amd64", "arm64")]
+    digest = f"sha256:{'1' * 64}"
+    with serving({"manifests": [*named, attestation]}) as url:
+        opened = RegistryClient({"docker.io": url}, patience=once)
+        assert opened.architectures(VLLM, digest) == {"amd64", "arm64"}
+        opened.close()
+    with serving({"config": {}}) as url:
+        opened = RegistryClient({"docker.io": url}, patience=once)
+        with pytest.raises(Unavailable, match="not the registry API's"):
+            opened.architectures(VLLM, digest)
+        opened.close()
+
+
+@contextmanager
+def serving(content: object) -> Generator[str]:
+    """A registry that answers everything with the same JSON; its URL."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps(content).encode())
+
+        def log_message(self, format: str, *args: object) -> None: ...  # noqa: A002
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()

@@ -7,7 +7,7 @@ from llmops.preflight.checks.case import Case, run
 from llmops.preflight.finding import Finding
 from llmops.preflight.snapshot import Snapshot
 
-INSTALLATION = (*gpus.CHECKS, *volume.CHECKS, *secrets.CHECKS, *monitoring.CHECKS)
+INSTALLATION = (*gpus.CHECKS, *volume.CHECKS, *secrets.CHECKS, *monitoring.CHECKS, *access.CHECKS)
 MODEL = (
     *sources.CHECKS,
     *nodes.CHECKS,

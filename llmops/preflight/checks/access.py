@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 from llmops.manifests.exposure import AWS_LISTENER
-from llmops.preflight.checks.case import Case, Check, some
+from llmops.preflight.checks.case import Case, Check, LooksAtT, some
 from llmops.preflight.finding import Finding
 from llmops.preflight.snapshot import Object, Snapshot
+from llmops.settings.access import Exposure
 
 CERTIFICATES = "cert-manager.io/v1"
 GATEWAY_API = "gateway.networking.k8s.io/v1"
@@ -20,9 +22,17 @@ CLASSIC_SECONDS, NLB_SECONDS, GKE_SECONDS = 60, 350, 30
 """What they cut without being told otherwise: a Classic Load Balancer, a Network Load Balancer, GKE's Gateways."""
 
 
-def _ingress_class(case: Case) -> Iterator[Finding]:
+@dataclass(frozen=True)
+class Way:
+    """A way in, on a cluster."""
+
+    exposure: Exposure
+    snapshot: Snapshot
+
+
+def _ingress_class(way: Way) -> Iterator[Finding]:
     """Whether somebody answers for the Ingress."""
-    snapshot, name = case.snapshot, case.snapshot.settings.access.ingress.class_name
+    snapshot, name = way.snapshot, way.snapshot.settings.access.ingress.class_name
     subject = f"ingress class {name}"
     classes = sorted(str(each["metadata"]["name"]) for each in snapshot.ingress_classes)
     if name in classes:
@@ -31,16 +41,16 @@ def _ingress_class(case: Case) -> Iterator[Finding]:
         yield Finding(
             "error",
             subject,
-            f"is not there: nobody would answer for {case.spec.exposure.host}",
+            f"is not there: nobody would answer for {way.exposure.host}",
             f"Install the controller, or correct access.ingress.class_name; there is {some(classes) or 'none'}.",
         )
 
 
-def _issuer(case: Case) -> Iterator[Finding]:
+def _issuer(way: Way) -> Iterator[Finding]:
     """Whether cert-manager can make the certificate."""
-    access = case.snapshot.settings.access
+    access = way.snapshot.settings.access
     subject = f"{access.issuer_kind} {access.issuer}"
-    if not case.snapshot.apis.get(CERTIFICATES):
+    if not way.snapshot.apis.get(CERTIFICATES):
         yield Finding(
             "error",
             subject,
@@ -48,7 +58,7 @@ def _issuer(case: Case) -> Iterator[Finding]:
             "Install cert-manager, or leave access.issuer out and make the certificate's Secret yourself.",
         )
         return
-    of_kind = [each for each in case.snapshot.issuers if each["kind"] == access.issuer_kind]
+    of_kind = [each for each in way.snapshot.issuers if each["kind"] == access.issuer_kind]
     found = next((each for each in of_kind if each["metadata"]["name"] == access.issuer), None)
     if found is None:
         names = some(sorted(str(each["metadata"]["name"]) for each in of_kind)) or "none"
@@ -60,9 +70,9 @@ def _issuer(case: Case) -> Iterator[Finding]:
         yield Finding("ok", subject, "issues the certificate")
 
 
-def _gateway(case: Case) -> Iterator[Finding]:
+def _gateway(way: Way) -> Iterator[Finding]:
     """Whether the Gateway, or the class of one of our own, is there and was accepted."""
-    snapshot, gateway = case.snapshot, case.snapshot.settings.access.gateway
+    snapshot, gateway = way.snapshot, way.snapshot.settings.access.gateway
     if "httproutes" not in snapshot.apis.get(GATEWAY_API, frozenset()):
         yield Finding(
             "error",
@@ -78,7 +88,7 @@ def _gateway(case: Case) -> Iterator[Finding]:
         found = _named("Gateway", gateway.name, there, "access.gateway.name")
         yield found
         if found.severity == "ok":
-            yield from _listener(case, next(each for each in there if each["metadata"]["name"] == gateway.name))
+            yield from _listener(way, next(each for each in there if each["metadata"]["name"] == gateway.name))
 
 
 def _named(kind: str, name: str, objects: tuple[Object, ...] | list[Object], field: str) -> Finding:
@@ -93,12 +103,12 @@ def _named(kind: str, name: str, objects: tuple[Object, ...] | list[Object], fie
     return Finding("ok", subject, "is accepted")
 
 
-def _listener(case: Case, gateway: Object) -> Iterator[Finding]:
-    settings = case.snapshot.settings.access.gateway
-    wanted = settings.insecure_listener if case.spec.exposure.insecure_http else settings.listener
+def _listener(way: Way, gateway: Object) -> Iterator[Finding]:
+    settings = way.snapshot.settings.access.gateway
+    wanted = settings.insecure_listener if way.exposure.insecure_http else settings.listener
     listeners = [str(each["name"]) for each in gateway["spec"].get("listeners") or ()]
     if wanted not in listeners:
-        field = "insecure_listener" if case.spec.exposure.insecure_http else "listener"
+        field = "insecure_listener" if way.exposure.insecure_http else "listener"
         yield Finding(
             "error",
             f"Gateway {settings.name}",
@@ -107,9 +117,9 @@ def _listener(case: Case, gateway: Object) -> Iterator[Finding]:
         )
 
 
-def _auth_service(case: Case) -> Iterator[Finding]:
+def _auth_service(way: Way) -> Iterator[Finding]:
     """Whether the Service that is asked about each request is there."""
-    url = case.spec.exposure.auth_url or ""
+    url = way.exposure.auth_url or ""
     host = urlsplit(url).hostname or ""
     parts = host.split(".")
     inside = host.endswith(".svc") or ".svc." in host
@@ -119,7 +129,7 @@ def _auth_service(case: Case) -> Iterator[Finding]:
     name, namespace = parts[0], parts[1]
     there = any(
         each["metadata"]["name"] == name and each["metadata"].get("namespace") == namespace
-        for each in case.snapshot.services
+        for each in way.snapshot.services
     )
     subject = f"Service {namespace}/{name}"
     if there:
@@ -129,10 +139,10 @@ def _auth_service(case: Case) -> Iterator[Finding]:
         yield Finding("error", subject, "is not there; exposure.auth_url names it", remedy)
 
 
-def _idle(case: Case) -> Iterator[Finding]:
+def _idle(way: Way) -> Iterator[Finding]:
     """Whether a cloud's load balancer in front cuts an answer that is silent before its first token."""
-    wanted, snapshot = case.spec.exposure.idle_seconds, case.snapshot
-    if _cloud(snapshot) == "gce" and case.spec.exposure.kind == "gateway":
+    wanted, snapshot = way.exposure.idle_seconds, way.snapshot
+    if _cloud(snapshot) == "gce" and way.exposure.kind == "gateway":
         gateway = snapshot.settings.access.gateway
         gke = (gateway.class_name or "").startswith("gke-") or any(
             str(each["spec"].get("gatewayClassName", "")).startswith("gke-")
@@ -146,7 +156,7 @@ def _idle(case: Case) -> Iterator[Finding]:
                 f"GKE's cuts every answer after {GKE_SECONDS} s, and exposure asks for {wanted} s of silence",
                 "Set access.gateway.load_balancer to gke: it is told by a GCPBackendPolicy then.",
             )
-    if _cloud(snapshot) != "aws" or _alb(case):
+    if _cloud(snapshot) != "aws" or _alb(way):
         return
     for service in snapshot.services:
         if service["spec"].get("type") != "LoadBalancer":
@@ -183,9 +193,9 @@ def _cloud(snapshot: Snapshot) -> str:
     return next((scheme for scheme, separator, _ in providers if separator), "")
 
 
-def _alb(case: Case) -> bool:
+def _alb(way: Way) -> bool:
     """An ALB gets its idle time from its Ingress."""
-    return case.spec.exposure.kind == "ingress" and case.snapshot.settings.access.ingress.controller == "alb"
+    return way.exposure.kind == "ingress" and way.snapshot.settings.access.ingress.controller == "alb"
 
 
 def _condition(obj: Object, kind: str) -> str:
@@ -193,40 +203,61 @@ def _condition(obj: Object, kind: str) -> str:
     return next((str(each["status"]) for each in conditions if each["type"] == kind), "")
 
 
-def _needs_issuer(case: Case) -> bool:
-    exposure = case.spec.exposure
+def _needs_issuer(way: Way) -> bool:
+    exposure = way.exposure
     certified = exposure.kind != "none" and not exposure.insecure_http and exposure.tls_secret is None
-    return certified and case.snapshot.settings.access.issuer is not None
+    return certified and way.snapshot.settings.access.issuer is not None
 
 
-MODEL_CHECKS = (
-    Check[Case](
-        "access.ingress-class",
+FINDS: tuple[tuple[str, str, tuple[str, ...], Callable[[Way], Iterator[Finding]], Callable[[Way], bool]], ...] = (
+    (
+        "ingress-class",
         "ingress class",
         ("ingress_classes",),
         _ingress_class,
-        used=lambda case: case.spec.exposure.kind == "ingress",
+        lambda way: way.exposure.kind == "ingress",
     ),
-    Check[Case]("access.issuer", "issuer", (CERTIFICATES, "issuers"), _issuer, used=_needs_issuer),
-    Check[Case](
-        "access.gateway",
+    ("issuer", "issuer", (CERTIFICATES, "issuers"), _issuer, _needs_issuer),
+    (
+        "gateway",
         "Gateway",
         (GATEWAY_API, "gateways", "gateway_classes"),
         _gateway,
-        used=lambda case: case.spec.exposure.kind == "gateway",
+        lambda way: way.exposure.kind == "gateway",
     ),
-    Check[Case](
-        "access.auth-service",
-        "auth_url",
-        ("services",),
-        _auth_service,
-        used=lambda case: case.spec.exposure.auth_url is not None,
-    ),
-    Check[Case](
-        "access.idle-timeout",
+    ("auth-service", "auth_url", ("services",), _auth_service, lambda way: way.exposure.auth_url is not None),
+    (
+        "idle-timeout",
         "load balancer",
         ("services", "nodes", "gateways"),
         _idle,
-        used=lambda case: case.spec.exposure.kind != "none",
+        lambda way: way.exposure.kind != "none",
     ),
 )
+
+
+def _checks(way_of: Callable[[LooksAtT], Way]) -> tuple[Check[LooksAtT], ...]:
+    """The checks of one way in: a model's own, or the router's."""
+
+    def check(
+        what: str,
+        subject: str,
+        parts: tuple[str, ...],
+        find: Callable[[Way], Iterator[Finding]],
+        used: Callable[[Way], bool],
+    ) -> Check[LooksAtT]:
+        return Check(f"access.{what}", subject, parts, lambda at: find(way_of(at)), used=lambda at: used(way_of(at)))
+
+    return tuple(check(*each) for each in FINDS)
+
+
+def _of_router(snapshot: Snapshot) -> Way:
+    return Way(snapshot.settings.router.exposure, snapshot)
+
+
+def _of_model(case: Case) -> Way:
+    return Way(case.spec.exposure, case.snapshot)
+
+
+CHECKS = _checks(_of_router)
+MODEL_CHECKS = _checks(_of_model)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from llmops.catalog.spec import ModelSpec
+from llmops.cluster.problems import Forbidden
 from llmops.errors import LlmopsError, Unavailable
 from llmops.preflight.finding import Finding, about
 from llmops.preflight.fit.shape import Shape
@@ -122,13 +123,18 @@ def run(checks: Iterable[Check[LooksAtT]], at: LooksAtT) -> Iterator[Finding]:
 
 
 def failed(subject: str, error: LlmopsError) -> Finding:
-    """What an error means for a check: no answer is unknown, and a refusal is an error."""
-    severity = "unknown" if isinstance(error, Unavailable) else "error"
+    """What an error means for a check: no answer and no right to look are unknown, any other refusal is an error."""
+    severity = "unknown" if isinstance(error, Unavailable | Forbidden) else "error"
     return Finding(severity, subject, error.message, error.remedy or "Try again later.")
 
 
 def _cannot_be_seen(subject: str, error: LlmopsError) -> Finding:
     return Finding("unknown", subject, f"cannot be seen: {error.message}", error.remedy or "Try again later.")
+
+
+def amount(size: float) -> str:
+    """Bytes for people: `39.8 GB`, `1.0 MB`."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
 
 
 def some(names: Iterable[str], shown: int = 5) -> str:

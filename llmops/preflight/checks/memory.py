@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from llmops.preflight.capacity import obstacle, replica
-from llmops.preflight.checks.case import Case, Check, failed
+from llmops.preflight.checks.case import Case, Check, amount, failed
 from llmops.preflight.finding import Finding
 from llmops.preflight.fit.findings import fit_findings
 from llmops.preflight.fit.shape import Shape
@@ -39,8 +39,8 @@ def _weights(case: Case) -> Iterator[Finding]:
     usable = spec.gpu.count * memory * share
     size = release.weights.size
     message = (
-        f"weights of {size / 1e9:.1f} GB, and {usable / 1e9:.1f} GB for vLLM "
-        f"({spec.gpu.count} x {memory / 1e9:.1f} GB, {share:.0%} of it)"
+        f"weights of {amount(size)}, and {amount(usable)} for vLLM "
+        f"({spec.gpu.count} x {amount(memory)}, {share:.0%} of it)"
     )
     remedy = "Take quantized weights, more GPUs (gpu.count and engine.options.tensor_parallel_size) or larger ones."
     if size >= usable:

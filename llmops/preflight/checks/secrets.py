@@ -19,14 +19,22 @@ def _of_model(case: Case) -> Iterator[Finding]:
     )
     for field, secret in wanted:
         if secret is not None:
-            create = f"create secret generic {secret.name} --from-file={secret.key}=FILE"
-            yield _there(case.snapshot, secret, field, create)
+            yield _key(case.snapshot, secret, field)
 
 
 def _of_installation(snapshot: Snapshot) -> Iterator[Finding]:
     if name := snapshot.settings.registry_secret:
         create = f"create secret docker-registry {name} --docker-server=HOST --docker-username=USER"
         yield _there(snapshot, SecretKey(name=name, key=DOCKER_CONFIG), "registry_secret in the settings", create)
+    router = snapshot.settings.router
+    if router.enabled:
+        yield _key(snapshot, router.master_key, "router.master_key in the settings")
+        for name, managed in sorted(router.managed.items()):
+            yield _key(snapshot, managed.api_key, f"router.managed {name} in the settings")
+
+
+def _key(snapshot: Snapshot, secret: SecretKey, field: str) -> Finding:
+    return _there(snapshot, secret, field, f"create secret generic {secret.name} --from-file={secret.key}=FILE")
 
 
 def _there(snapshot: Snapshot, secret: SecretKey, field: str, create: str) -> Finding:
@@ -44,7 +52,7 @@ CHECKS = (
         "Secrets",
         ("secrets",),
         _of_installation,
-        used=lambda snapshot: snapshot.settings.registry_secret is not None,
+        used=lambda snapshot: snapshot.settings.registry_secret is not None or snapshot.settings.router.enabled,
     ),
 )
 MODEL_CHECKS = (

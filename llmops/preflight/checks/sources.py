@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from llmops.errors import LlmopsError
 from llmops.hub import RateLimited
 from llmops.preflight.capacity import obstacle, replica
-from llmops.preflight.checks.case import Case, Check, failed, some
+from llmops.preflight.checks.case import Case, Check, amount, failed, some
 from llmops.preflight.finding import Finding
 
 MANY_COPIES = 2
@@ -34,7 +34,7 @@ def _copies(case: Case) -> Iterator[Finding]:
     replicas = case.spec.replicas
     if case.spec.weights.strategy != "init" or replicas <= MANY_COPIES:
         return
-    size = f" of {case.release.weights.size / 1e9:.1f} GB" if case.release else ""
+    size = f" of {amount(case.release.weights.size)}" if case.release else ""
     yield Finding(
         "warning",
         "weights strategy",

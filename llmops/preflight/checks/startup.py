@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from llmops.manifests.engine import startup_budget_seconds
-from llmops.preflight.checks.case import Case, Check, Start
+from llmops.preflight.checks.case import Case, Check, Start, amount
 from llmops.preflight.finding import Finding
 
 MARGIN = 0.8
@@ -21,13 +21,13 @@ def _budget(case: Case) -> Iterator[Finding]:
     slowest = max(case.starts, key=lambda start: _scaled(start, size), default=None)
     if slowest is None:
         speed = case.spec.rollout.load_mb_per_second
-        told = f"{budget} s for {size / 1e9:.1f} GB at {speed:g} MB/s and more; no start was measured yet"
+        told = f"{budget} s for {amount(size)} at {speed:g} MB/s and more; no start was measured yet"
         yield Finding("ok", subject, told)
         return
     needed = _scaled(slowest, size)
     message = (
-        f"{budget} s for {size / 1e9:.1f} GB; release {slowest.release} took {slowest.seconds:.0f} s for "
-        f"{slowest.bytes / 1e9:.1f} GB with its image's pull, which makes {needed:.0f} s"
+        f"{budget} s for {amount(size)}; release {slowest.release} took {slowest.seconds:.0f} s for "
+        f"{amount(slowest.bytes)} with its image's pull, which makes {needed:.0f} s"
     )
     if needed <= budget * MARGIN:
         yield Finding("ok", subject, message)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from llmops.names import SHARED_ANNOTATION
-from llmops.preflight.checks.case import Case, Check, some
+from llmops.preflight.checks.case import Case, Check, amount, some
 from llmops.preflight.finding import Finding
 from llmops.preflight.quantity import quantity
 from llmops.preflight.snapshot import Object, Snapshot
@@ -157,7 +157,7 @@ def _room(case: Case) -> Iterator[Finding]:
     size, capacity = case.release.weights.size, float(quantity(storage))
     # Stable's, the one before, those kept beside them, and the new one.
     kept = case.spec.rollout.keep_weights + 3
-    message = f"{storage}; the weights are {size / 1e9:.1f} GB"
+    message = f"{storage}; the weights are {amount(size)}"
     if size > capacity:
         yield Finding("error", subject, message, "Enlarge the claim (spec.resources.requests.storage).")
     elif size * 2 > capacity:
