@@ -51,3 +51,9 @@ class Unavailable(LlmopsError):
     def __init__(self, message: str, *, retry_after: float | None = None, remedy: str = "") -> None:
         super().__init__(message, remedy=remedy)
         self.retry_after = retry_after
+
+
+def kind_of(error: LlmopsError) -> str:
+    """The class of an error, out of the few that say what has to happen next."""
+    kinds = (BadInput, BadRelease, ClusterCannot, MeasurementFailed, Unavailable)
+    return next((kind.__name__ for kind in kinds if isinstance(error, kind)), type(error).__name__)

@@ -18,7 +18,7 @@ from llmops.costs.history import CostHistory, Measured
 from llmops.costs.prices import Range, load_prices
 from llmops.costs.stack import Stack
 from llmops.costs.usage import usage
-from llmops.errors import BadInput, LlmopsError
+from llmops.errors import BadInput, LlmopsError, kind_of
 from llmops.evaluation import plots
 from llmops.preflight.quantity import quantity
 from llmops.prometheus import Prometheus
@@ -26,7 +26,6 @@ from llmops.releases.outbox import Alert, Outbox, alert_id
 from llmops.releases.standing import standings
 from llmops.settings import Settings
 from llmops.stages.platform import Platform
-from llmops.stages.trial import kind_of
 
 JOB = "cost_review"
 # Not the name of the job: Dagster takes the two for one definition.

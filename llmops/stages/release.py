@@ -6,7 +6,7 @@ import dagster as dg
 
 from llmops import names
 from llmops.cluster.lease import LeaseHeld
-from llmops.errors import ClusterCannot
+from llmops.errors import ClusterCannot, kind_of
 from llmops.manifests.records import pins_config_map
 from llmops.preflight.finding import Finding
 from llmops.releases.difference import diff
@@ -18,7 +18,7 @@ from llmops.stages.pinning import pin
 from llmops.stages.platform import Platform
 from llmops.stages.scaling import apply_stable, is_scaled
 from llmops.stages.surroundings import rehearse, surround
-from llmops.stages.trial import Trial, kind_of, refusal, trial
+from llmops.stages.trial import Trial, refusal, trial
 
 SERVES = "serves already"
 

@@ -12,11 +12,10 @@ import dagster as dg
 from llmops import names
 from llmops.catalog.tenants import Tenant, Tenants, load_tenants
 from llmops.cluster.client import Cluster
-from llmops.errors import ClusterCannot, LlmopsError
+from llmops.errors import ClusterCannot, LlmopsError, kind_of
 from llmops.manifests.pods import Manifest
 from llmops.manifests.tenants import objects
 from llmops.stages.platform import Platform
-from llmops.stages.trial import kind_of
 
 ASSET = "tenants"
 Log = Callable[[str], None]

@@ -18,7 +18,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_f
 from llmops import names
 from llmops.catalog.spec import ModelSpec
 from llmops.cluster.lease import LeaseHeld, RolloutLease
-from llmops.errors import BadInput, BadRelease, ClusterCannot, LlmopsError, MeasurementFailed, Unavailable
+from llmops.errors import BadRelease, LlmopsError, MeasurementFailed, kind_of
 from llmops.releases.records import STAGES, Cause, OpenTrial, Record, Records, VerdictValue
 from llmops.releases.release import Release
 from llmops.stages.cleanup import remove_canary, settle
@@ -298,12 +298,6 @@ def _undo(
     if current.release is None or not current.judged or current.concluded or lease.lost():
         return None
     return current.conclude(verdict, reason, cause=cause, wait=wait)
-
-
-def kind_of(error: LlmopsError) -> str:
-    """The class of an error, out of the few that say what has to happen next."""
-    kinds = (BadInput, BadRelease, ClusterCannot, MeasurementFailed, Unavailable)
-    return next((kind.__name__ for kind in kinds if isinstance(error, kind)), type(error).__name__)
 
 
 def failure(record: Record) -> dg.Failure:

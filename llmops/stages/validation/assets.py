@@ -13,11 +13,11 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 
 from llmops.catalog.load import Catalog
 from llmops.cluster.lease import LeaseHeld
-from llmops.errors import LlmopsError
+from llmops.errors import LlmopsError, kind_of
 from llmops.releases.validations import CHECKS, CheckName, CheckResult, Validation
 from llmops.stages.platform import Platform
 from llmops.stages.rollback import go_back
-from llmops.stages.trial import Trial, kind_of, trial
+from llmops.stages.trial import Trial, trial
 from llmops.stages.validation.validate import must_go_back, tell, validate
 
 JOB = "revalidation"
