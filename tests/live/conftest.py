@@ -77,4 +77,6 @@ def entry(steps: list[dict[str, Any]], **traffic: Any) -> dict[str, Any]:
         "access": {"api_key": {"name": KEY_SECRET, "key": "key"}},
         "exposure": {"kind": "gateway", "host": "models.example.com"},
         "traffic": rules,
+        # So long does the gateway of the test take on a busy machine to see other weights.
+        "rollout": {"unroute_seconds": 4},
     }
