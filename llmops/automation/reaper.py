@@ -57,6 +57,7 @@ class Remains:
         deployed: Release that the main Deployment is at.
         stable: Release that was promoted last.
         candidate: Release under trial, or the last that was.
+        canary_percent: Share of users' requests that is led to a canary, whether there is one or not.
     """
 
     model: str
@@ -69,6 +70,7 @@ class Remains:
     deployed: str | None = None
     stable: str | None = None
     candidate: str | None = None
+    canary_percent: int = 0
 
     @property
     def unfinished(self) -> tuple[str, ...]:
@@ -78,6 +80,8 @@ class Remains:
             found.append(f"{self.lent} replica of stable lent")
         if self.deployed not in (None, self.stable) and (self.stable or self.deployed == self.candidate):
             found.append(f"Deployment at {self.deployed}, which is not stable")
+        if self.canary_percent:
+            found.append(f"{self.canary_percent}% of users' requests led to a canary")
         if self.holder:
             found.append(f"lease of {self.holder}")
         return tuple(found)
@@ -160,7 +164,8 @@ def seen(remains: Remains, found: Mapping[str, Any]) -> Remains:
         return replace(remains, holder=spec.get("holderIdentity"), until=run_out(spec), handed_over=handed_over)
     if kind == "ConfigMap":
         state = State.read(found.get("data") or {})
-        return replace(remains, stable=state.stable, candidate=state.candidate)
+        percent = state.canary_percent
+        return replace(remains, stable=state.stable, candidate=state.candidate, canary_percent=percent)
     if _is_temporary(found):
         ends = [each for each in (remains.expires, _expires(meta)) if each is not None]
         what = (*remains.temporary, (kind, meta["name"]))
@@ -212,7 +217,7 @@ def reap(platform: Platform, remains: Remains, why: str, log: Log, *, ended: boo
             now = next(iter(survey(platform.cluster, model)), Remains(model))
             done: list[str] = []
             settle(platform, model, now.candidate, done.append, wait=False)
-            remove_canary(platform, model)
+            remove_canary(platform, model, log=done.append)
             for kind, name in now.temporary:
                 platform.cluster.delete(kind, name)
                 done.append(f"{kind} {name} removed")

@@ -19,6 +19,9 @@ CANARY = (("Deployment", "m-canary"), ("Service", "m-canary"))
 CASES: dict[str, tuple[Remains, bool, Act, str]] = {
     "a model that nobody has rolled out": (Remains("m"), False, "leave", "nothing"),
     "it serves, between two rollouts": (Remains("m", deployed="a", stable="a"), False, "leave", "nothing"),
+    "users are led to a canary that nobody is at work on": (
+        Remains("m", deployed="a", stable="a", candidate="b", canary_percent=25), False, "reap", "no run holds",
+    ),
     "its run is at work": (
         Remains("m", "r", NOW + 10 * SECOND, temporary=CANARY), False, "leave", "run r is at work",
     ),
