@@ -56,13 +56,12 @@ def check() -> None:
     from llmops.evaluation.suites import load_suites
     from llmops.manifests.router.plan import check_managed
     from llmops.stages.platform import Platform
-    from llmops.stages.tenants import tenants_of
 
     platform = Platform()
     for spec in platform.catalog.values():
         load_suites(platform.settings.evals_dir, spec.evaluation.suites)
     check_managed(platform.catalog, platform.settings)
-    users = tenants_of(platform)
+    users = platform.tenants
     typer.echo(
         f"{len(platform.catalog)} models and their suites are valid" + (f", {len(users)} tenants" if users else "")
     )

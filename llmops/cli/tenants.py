@@ -16,12 +16,12 @@ def tenants(
     from llmops.manifests.tenants import objects
     from llmops.manifests.text import as_yaml
     from llmops.stages.platform import Platform
-    from llmops.stages.tenants import apply_tenants, tenants_of
+    from llmops.stages.tenants import apply_tenants
 
     platform = Platform()
     if apply:
         apply_tenants(platform, typer.echo)
-        typer.echo(f"{len(tenants_of(platform))} tenants are as declared")
+        typer.echo(f"{len(platform.tenants)} tenants are as declared")
         return
-    every = [each for tenant in tenants_of(platform).values() for each in objects(tenant, platform.settings)]
+    every = [each for tenant in platform.tenants.values() for each in objects(tenant, platform.settings)]
     typer.echo(as_yaml(every), nl=False)

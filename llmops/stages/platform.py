@@ -8,6 +8,7 @@ import dagster as dg
 from pydantic import PrivateAttr
 
 from llmops.catalog.load import Catalog, load_catalog
+from llmops.catalog.tenants import Tenants, load_tenants
 from llmops.cluster.client import Cluster
 from llmops.cluster.lease import RolloutLease
 from llmops.errors import ClusterCannot
@@ -33,6 +34,13 @@ class Platform(dg.ConfigurableResource["Platform"]):
     def catalog(self) -> Catalog:
         """All models."""
         return load_catalog(self.settings.models_dir)
+
+    @cached_property
+    def tenants(self) -> Tenants:
+        """All tenants."""
+        settings = self.settings
+        managed = settings.router.managed
+        return load_tenants(settings.tenants_dir, self.catalog, settings.namespace, managed=managed)
 
     @cached_property
     def cluster(self) -> Cluster:

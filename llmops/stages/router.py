@@ -21,7 +21,6 @@ from llmops.releases.standing import standings
 from llmops.stages.outcomes import PromotionOutcome, RouterOutcome
 from llmops.stages.platform import Platform
 from llmops.stages.surroundings import leftovers
-from llmops.stages.tenants import tenants_of
 
 KEPT = 10
 """Configurations that are kept besides the one of now: somebody else may be about to apply one that is new."""
@@ -73,7 +72,7 @@ def routes(platform: Platform) -> list[Route]:
     settings = platform.settings
     if not settings.router.enabled:
         raise BadInput("this installation has no router", remedy="Set router.enabled in the settings.")
-    found = plan(_serving(platform), platform.catalog, tenants_of(platform), settings)
+    found = plan(_serving(platform), platform.catalog, platform.tenants, settings)
     known = _listed(platform)
     shares: dict[str, list[str]] = {}
     for each in found.config["model_list"]:
@@ -119,7 +118,7 @@ def router_objects(platform: Platform) -> list[Manifest]:
         BadInput: A name is given twice, or the installation can't do what the router's exposure asks for.
     """
     settings = platform.settings
-    tenants = tenants_of(platform)
+    tenants = platform.tenants
     return objects(plan(_serving(platform), platform.catalog, tenants, settings), tenants, settings)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 
 from llmops import names
-from llmops.catalog.tenants import Tenant, Tenants, load_tenants
+from llmops.catalog.tenants import Tenant
 from llmops.cluster.client import Cluster
 from llmops.errors import ClusterCannot, LlmopsError, kind_of
 from llmops.manifests.pods import Manifest
@@ -42,17 +42,6 @@ class Left:
         )
 
 
-def tenants_of(platform: Platform) -> Tenants:
-    """The tenants of the catalog.
-
-    Raises:
-        BadInput: A file is wrong.
-    """
-    settings = platform.settings
-    managed = settings.router.managed
-    return load_tenants(settings.tenants_dir, platform.catalog, settings.namespace, managed=managed)
-
-
 def apply_tenants(platform: Platform, log: Log) -> tuple[Left, ...]:
     """Make every tenant's namespace be as its file says; a second call changes nothing.
 
@@ -69,7 +58,7 @@ def apply_tenants(platform: Platform, log: Log) -> tuple[Left, ...]:
         BadInput: A file is wrong.
         ClusterCannot: A namespace is somebody else's, somebody else owns a field, or a right is missing.
     """
-    cluster, settings, tenants = platform.cluster, platform.settings, tenants_of(platform)
+    cluster, settings, tenants = platform.cluster, platform.settings, platform.tenants
     for tenant in tenants.values():
         _require_own(cluster, tenant)
     for tenant in tenants.values():
@@ -86,7 +75,7 @@ def tenants(context: dg.AssetExecutionContext, platform: Platform) -> Generator[
     """Namespaces of the tenants, with quotas, defaults and network policies, as `tenants/` declares them."""
     try:
         left = apply_tenants(platform, context.log.info)
-        known = tenants_of(platform)
+        known = platform.tenants
     except LlmopsError as error:
         raise dg.Failure(str(error), metadata={"error": kind_of(error)}, allow_retries=False) from error
     rows = "\n".join(f"| {each.name} | {each.home} | {', '.join(each.models)} |" for each in known.values())

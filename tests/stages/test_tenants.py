@@ -24,7 +24,7 @@ from llmops.sandbox.sandbox import Sandbox
 from llmops.schema import SecretKey
 from llmops.settings import Settings
 from llmops.stages.platform import Platform
-from llmops.stages.tenants import apply_tenants, tenants_asset, tenants_of
+from llmops.stages.tenants import apply_tenants, tenants_asset
 from tests.installation.rights import account_kubeconfig
 from tests.stages.world import Model, new_model
 
@@ -148,7 +148,7 @@ def test_a_namespace_that_is_somebody_elses_is_left_alone(world: Model) -> None:
         (event,) = done.asset_materializations_for_node("tenants")
         assert "| beta | tenant-beta |" in str(event.metadata["tenants"].value)
         shown = CliRunner().invoke(app, ["tenants"])
-        assert shown.output.count("kind: ") == len(objects(tenants_of(world.platform)["beta"], world.platform.settings))
+        assert shown.output.count("kind: ") == len(objects(world.platform.tenants["beta"], world.platform.settings))
         applied = CliRunner().invoke(app, ["tenants", "--apply"])
         assert "1 tenants are as declared" in applied.output
     finally:
@@ -189,7 +189,6 @@ def test_the_component_has_the_rights_that_tenants_need_and_no_other(world: Mode
     limited = world.folder / "limited.yaml"
     kubeconfig = account_kubeconfig(world.folder / "limited.kubeconfig", sandbox.kubeconfig, token)
     limited.write_text(json.dumps(settings | {"kubeconfig": str(kubeconfig)}))
-    platform = Platform(settings_file=str(limited))
     number = 0
 
     def lacks() -> str:
@@ -198,9 +197,9 @@ def test_the_component_has_the_rights_that_tenants_need_and_no_other(world: Mode
         number += 1
         path = declare(world, f"t{number}")
         try:
-            apply_tenants(platform, lambda line: None)
+            apply_tenants(Platform(settings_file=str(limited)), print)
             declare(world, f"t{number}", quota={"pods": 7}, container_defaults={"cpu": "1m"}, pod_security="baseline")
-            apply_tenants(platform, lambda line: None)
+            apply_tenants(Platform(settings_file=str(limited)), print)
         except Forbidden as error:
             return str(error)
         finally:
