@@ -84,15 +84,15 @@ class Cluster:
         answer = self._transport.request("GET", "/version", call=Call("ask", "the version"))
         return str(json.loads(answer)["gitVersion"])
 
-    def resources(self, api: str) -> frozenset[str]:
-        """Plural names of what the cluster serves of an API, such as `monitoring.coreos.com/v1`; empty if of nothing.
+    def resources(self, api: str) -> frozenset[str] | None:
+        """Plural names of what the cluster serves of an API, such as `monitoring.coreos.com/v1`; None if not at all.
 
         Everybody who is known to the cluster may ask this.
         """
         try:
             answer = self._transport.request("GET", f"/apis/{api}", call=Call("ask for", f"the API {api}"))
         except NotFound:
-            return frozenset()
+            return None
         return frozenset(str(each["name"]) for each in json.loads(answer)["resources"])
 
     def get(self, kind: str, name: str, *, namespace: str | None = None) -> Object | None:

@@ -130,7 +130,7 @@ def survey(cluster: Cluster, settings: Settings, specs: Iterable[ModelSpec]) -> 
         found = {part: future.result() for part, future in asked.items()}
     unseen = {part: value for part, value in (found | served).items() if isinstance(value, LlmopsError)}
     parts = {part: value for part, value in found.items() if part not in unseen and part != "prometheus"}
-    known = {api: value for api, value in served.items() if not isinstance(value, LlmopsError)}
+    known = {api: value for api, value in served.items() if isinstance(value, frozenset)}
     return Snapshot(settings, **parts, apis=known, unseen=unseen)
 
 

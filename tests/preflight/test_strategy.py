@@ -249,3 +249,14 @@ def gpu_pod(node: str, gpus: int) -> dict[str, Any]:
         "metadata": {"name": "p"},
         "spec": {"nodeName": node, "containers": [{"resources": {"limits": {"nvidia.com/gpu": str(gpus)}}}]},
     }
+
+
+def test_autoscaling_lends_no_replica(node: Make, pod: Make, spec: Make, snapshot: Make) -> None:
+    """It would be put back: the canary gets a GPU of its own, or there is no trial."""
+    nodes, pods = [node("n0"), node("n1")], [pod("n0", model="tiny"), pod("n1", model="tiny")]
+    there = snapshot(nodes=nodes, pods=pods, stable=stable(2))
+    assert choose_strategy(spec(replicas=2), there).strategy == "in-place"
+    found = choose_strategy(spec(replicas=2, autoscaling={"max": 4}), there)
+    assert found.strategy is None
+    assert "autoscaling keeps those of stable" in found.refusal
+    assert "lower autoscaling.max" in found.remedy

@@ -271,3 +271,16 @@ def test_the_largest_step_of_traffic_needs_room_beside_stable(case: Make, node: 
     # A canary that is there already makes room for itself.
     canary = pod("gpu-5", model="tiny", track="canary")
     assert one(case(steps, nodes=wide, pods=[*pods, canary], stable=serving), "nodes.steps").severity == "ok"
+
+
+def test_the_adapter_is_there_before_it_has_a_metric_and_that_is_told_apart_from_none(case: Make) -> None:
+    entry = {"autoscaling": {"kind": "queue", "max": 4}}
+    api, metric = "custom.metrics.k8s.io/v1beta1", "pods/vllm_num_requests_waiting"
+    serving = {"spec": {"replicas": 1}, "metadata": {}}
+    for changes, severity in (
+        ({"apis": {}}, "error"),
+        ({"apis": {api: frozenset[str]()}, "stable": None}, "warning"),
+        ({"apis": {api: frozenset[str]()}, "stable": serving}, "error"),
+        ({"apis": {api: frozenset({metric})}, "stable": serving}, "ok"),
+    ):
+        assert one(case(entry, **changes), "monitoring.adapter").severity == severity, changes

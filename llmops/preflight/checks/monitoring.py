@@ -42,11 +42,20 @@ def _prometheus(snapshot: Snapshot) -> Iterator[Finding]:
 
 def _adapter(case: Case) -> Iterator[Finding]:
     """Whether there is what counts the requests that replicas follow."""
-    served = case.snapshot.apis.get(CUSTOM_METRICS, frozenset())
-    if WAITING in served:
+    served = case.snapshot.apis.get(CUSTOM_METRICS)
+    if served is not None and WAITING in served:
         yield Finding("ok", "Prometheus Adapter", f"serves {WAITING}")
         return
-    there = "is there, but serves no" if served else "is not there: the cluster serves no"
+    if served is not None and case.spec.name not in case.snapshot.stable:
+        # It finds a metric when a series has it, and an engine is the first to have this one.
+        yield Finding(
+            "warning",
+            "Prometheus Adapter",
+            f"is there, and will show whether it serves {WAITING} once an engine runs",
+            "After the rollout: kubectl describe hpa shows ScalingActive.",
+        )
+        return
+    there = "is not there: the cluster serves no" if served is None else "is there, but serves no"
     yield Finding(
         "error",
         "Prometheus Adapter",

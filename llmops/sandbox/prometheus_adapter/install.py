@@ -17,7 +17,6 @@ from llmops.sandbox.sandbox import Sandbox
 
 NAME = "prometheus-adapter"
 IMAGE = "registry.k8s.io/prometheus-adapter/prometheus-adapter"
-PROGRAM = ("{python}", "-m", "llmops.sandbox.prometheus_adapter", "{pod_ip}")
 VERSIONS = ("v1beta1", "v1beta2")
 PORT = 6443
 READY_SECONDS = 90
@@ -39,8 +38,10 @@ def install_adapter(
         ClusterCannot: It can't be built, or is not ready in time.
         BadRelease: It does not start; says why, with the end of its log.
     """
-    find_or_build(progress)
-    sandbox.images.add(IMAGE, version(), PROGRAM)
+    program = find_or_build(progress)
+    sandbox.images.add(
+        IMAGE, version(), ("{python}", "-m", "llmops.sandbox.prometheus_adapter", str(program), "{pod_ip}")
+    )
     for each in _objects(prometheus_url):
         cluster.apply(each, force=True)
     place = Cluster.connect(cluster.settings.model_copy(update={"namespace": NAMESPACE}))
