@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 
 from llmops import names
-from llmops.catalog.tenants import Tenant
+from llmops.catalog.tenants import Tenant, Tenants
 from llmops.cluster.client import Cluster
 from llmops.errors import ClusterCannot, LlmopsError, kind_of
 from llmops.manifests.pods import Manifest
