@@ -11,9 +11,11 @@ from llmops.preflight.capacity import JOB, Ask, obstacle, replica
 from llmops.preflight.checks.case import Case, Check, count, some
 from llmops.preflight.finding import Finding
 from llmops.preflight.growth import growth, waiting_for_gpus
-from llmops.preflight.snapshot import Snapshot
+from llmops.preflight.snapshot import Object, Snapshot
 from llmops.preflight.strategy import choose_strategy
 
+REASONS = 3
+"""Why nodes do not fit, of which so many are told."""
 MINUTES = "which takes minutes: the machine, its driver, the image"
 SCALE_FROM_ZERO = (
     "Try it before you rely on it. A group without nodes has to promise its labels and taints: on AWS by the tags "
@@ -38,20 +40,19 @@ def _nodes(case: Case) -> Iterator[Finding]:
             SCALE_FROM_ZERO.format(label=GPU_PRODUCT_LABEL),
         )
         return
-    labels = [node["metadata"].get("labels") or {} for node in snapshot.nodes]
-    products = sorted({each[GPU_PRODUCT_LABEL] for each in labels if GPU_PRODUCT_LABEL in each})
+    products = sorted({product for node in snapshot.nodes if (product := _product(node))})
     remedy = "Make such a node schedulable, or correct gpu and resources in the model's entry."
-    if grows.cannot:
+    if "has the taint" in told:
+        remedy = (
+            "Engines tolerate the taint nvidia.com/gpu with the effect NoSchedule alone: "
+            "kubectl taint nodes NODE nvidia.com/gpu=present:NoSchedule, and take the other taint away."
+        )
+    elif grows.cannot:
         told += f"; no autoscaler can add one: {'; '.join(grows.cannot)}"
         remedy = "Raise the limit of a group of such nodes, or the cloud's quota; or add such a node."
     elif spec.gpu.product and spec.gpu.product not in products:
         there = f"the cluster has {', '.join(products)}" if products else "no node has that label"
         remedy = f"Add nodes with {GPU_PRODUCT_LABEL}={spec.gpu.product}, or correct gpu.product: {there}."
-    elif "has the taint" in told:
-        remedy = (
-            "Engines tolerate the taint nvidia.com/gpu with the effect NoSchedule alone: "
-            "kubectl taint nodes NODE nvidia.com/gpu=present:NoSchedule, and take the other taint away."
-        )
     yield Finding("error", "nodes", told, remedy)
 
 
@@ -70,12 +71,21 @@ def _nodes_of_jobs(case: Case) -> Iterator[Finding]:
 def _fitting(ask: Ask, snapshot: Snapshot) -> tuple[list[str], str]:
     """Names of the nodes that take such a pod, and what to say of them or of the others."""
     obstacles = {node["metadata"]["name"]: obstacle(ask, node) for node in snapshot.nodes}
+    products = {node["metadata"]["name"]: _product(node) for node in snapshot.nodes}
+    other_kinds = {why for name, why in obstacles.items() if ask.product and products[name] != ask.product}
     fitting = [name for name, why in obstacles.items() if why is None]
     if fitting:
         return fitting, f"{len(fitting)} of {len(obstacles)} can take {ask.what}: {some(fitting)}"
     reasons = Counter(why for why in obstacles.values() if why)
-    told = "; ".join(f"{count(number, 'node')}: {why}" for why, number in reasons.most_common())
-    return fitting, f"no node can take {ask.what}: {told or 'there is none'}"
+    # What is wrong with nodes of the right kind comes before nodes of another.
+    ordered = sorted(reasons.most_common(), key=lambda reason: reason[0] in other_kinds)
+    told = [f"{count(number, 'node')}: {why}" for why, number in ordered]
+    more = "; and others" if len(told) > REASONS else ""
+    return fitting, f"no node can take {ask.what}: {'; '.join(told[:REASONS]) or 'there is none'}{more}"
+
+
+def _product(node: Object) -> str | None:
+    return (node["metadata"].get("labels") or {}).get(GPU_PRODUCT_LABEL)
 
 
 def _room(case: Case) -> Iterator[Finding]:
