@@ -109,9 +109,10 @@ class Gate:
             await send({"type": "websocket.close", "code": 1008})
 
 
-async def authenticate(request: Request, api_key: str) -> UserAPIKeyAuth:
+async def authenticate(request: Request, api_key: str | None) -> UserAPIKeyAuth:
     """Who has this key, and what he may: LiteLLM's limits and checks go by it."""
-    owner = _keys.owner(api_key)
+    # Who shows none at all comes here, too.
+    owner = _keys.owner(api_key) if api_key else None
     if owner is None:
         raise ProxyException(message="This API key is not known.", type="auth_error", param="api_key", code=401)
     if owner == OPERATOR:
