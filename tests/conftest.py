@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import hypothesis
 import pytest
+
+# How long an example takes is said of the machine's load, too; a test that must be fast measures that itself.
+hypothesis.settings.register_profile("any-machine", deadline=None)
+hypothesis.settings.load_profile("any-machine")
 
 SLOWEST_FIRST = (
     "tests/stages",
+    "tests/live",
+    "tests/doctor",
     "tests/remote",
     "tests/validation",
     "tests/installation",
+    "tests/manifests/test_everything",
+    "tests/costs/test_cost_review",
     "tests/alerts/test_alerts_of_rollouts",
     "tests/formats/test_tool_rollout",
     "tests/agent",
