@@ -131,7 +131,7 @@ class Volumes:
         if source := volume.get("downwardAPI"):
             return self._downward(source), source.get("defaultMode", 0o644)
         files: dict[str, bytes] = {}
-        for source in volume["projected"].get("sources", []):
+        for source in volume["projected"].get("sources") or []:
             if found := source.get("configMap"):
                 files |= await self._config_map(found)
             if found := source.get("secret"):
