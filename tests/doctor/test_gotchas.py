@@ -25,7 +25,7 @@ BETWEEN = re.compile(r"(?<=<!-- gotchas -->\n).*(?=\n<!-- /gotchas -->)", re.DOT
 ENOUGH_SECONDS = 5.0
 """Of processor time, as other tests share the machine's clock."""
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
 
 @dataclass(frozen=True)
