@@ -25,6 +25,7 @@ from llmops.schema import FOLDER, Problem, SecretKey, Strict, raise_inconsistent
 from llmops.settings.access import Exposure
 
 NAME = r"^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$"
+LABEL_VALUE = r"^[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
 QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|Ki|[MGTPE]i?)?$"
 DEFAULT_INCLUDE = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "*.tiktoken", "merges.txt", "vocab.txt")
 # Formats that run code when they are loaded (pickle) or that vLLM loads only on request.
@@ -262,7 +263,9 @@ class Engine(Strict):
 class Gpu(Strict):
     """GPUs of one replica."""
 
-    product: str | None = Field(default=None, description="Value of the node label nvidia.com/gpu.product.")
+    product: Annotated[str, Field(pattern=LABEL_VALUE)] | None = Field(
+        default=None, description="Value of the node label nvidia.com/gpu.product."
+    )
     count: Annotated[int, Field(ge=0)] = Field(default=1, description="nvidia.com/gpu of one replica; 0 runs on CPU.")
     memory: Annotated[str, Field(pattern=QUANTITY)] | None = Field(
         default=None, description="Memory of one GPU, such as 48Gi."

@@ -6,6 +6,7 @@ import ipaddress
 import json
 import logging
 import os
+import re
 import socket
 import ssl
 import threading
@@ -30,6 +31,9 @@ CONNECT_SECONDS = 5.0
 READ_SECONDS = 30.0
 LONGEST_PAUSE_SECONDS = 5.0
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+
+# Behind an even number of backslashes, as an odd one would make text of the escape.
+_SURROGATES = re.compile(r"((?<!\\)(?:\\\\)*)(\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2})")
 
 _log = logging.getLogger(__name__)
 
@@ -170,7 +174,7 @@ class Transport:
             return client.rest_client.pool_manager.request(
                 method,
                 url,
-                body=None if body is None else json.dumps(body).encode(),
+                body=None if body is None else as_json(body),
                 headers=headers,
                 timeout=urllib3.Timeout(
                     connect=CONNECT_SECONDS, read=stream or min(READ_SECONDS, max(self.patience, 1.0))
@@ -190,6 +194,19 @@ class Transport:
                     remedy="Check that the cluster is up and that this kubeconfig context is the right one.",
                 )
             ) from error
+
+
+def as_json(body: object) -> bytes:
+    """The JSON of a request's body, as a reader of YAML takes it, too: the API server reads what is applied as YAML.
+
+    That knows no surrogates, by which JSON escapes characters beyond the 16 bits of most: those stand as they are.
+    """
+    return _SURROGATES.sub(_unescaped, json.dumps(body)).encode()
+
+
+def _unescaped(pair: re.Match[str]) -> str:
+    character: str = json.loads(f'"{pair[2]}"')
+    return pair[1] + character
 
 
 def source(settings: Settings) -> str:

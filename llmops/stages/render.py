@@ -10,7 +10,6 @@ from llmops.errors import BadInput
 from llmops.manifests import engine, volume
 from llmops.manifests.around import around
 from llmops.manifests.autoscaling import scale
-from llmops.manifests.autoscaling import scale
 from llmops.manifests.pods import Manifest
 from llmops.names import Track
 from llmops.releases.release import Release

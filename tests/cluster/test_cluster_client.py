@@ -46,6 +46,12 @@ def test_an_object_is_applied_read_listed_and_deleted(cluster: Cluster) -> None:
     assert cluster.get("ConfigMap", "one") is None
 
 
+def test_characters_of_every_script_are_applied_as_they_are(cluster: Cluster) -> None:
+    text = "<|👩‍🚀|> é 漢 \\ud83d \u007f \u2028 \U0010ffff"
+    assert cluster.apply(config_map("one", a=text))["data"] == {"a": text}
+    assert cluster.create(config_map("two", a=text))["data"] == {"a": text}
+
+
 def test_what_is_left_out_of_an_apply_is_removed_and_what_others_set_stays(cluster: Cluster) -> None:
     cluster.apply(config_map("one", a="1", b="2"))
     kubectl(cluster, "patch", "configmap", "one", "--type=merge", '-p={"data":{"theirs":"3"}}')

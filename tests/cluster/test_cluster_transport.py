@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import threading
 import time
@@ -12,10 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from llmops.cluster.client import Cluster
 from llmops.cluster.problems import Forbidden
-from llmops.cluster.transport import Transport
+from llmops.cluster.transport import Transport, as_json
 from llmops.errors import Unavailable
 from tests.cluster.conftest import settings_for
 
@@ -200,3 +204,16 @@ def test_a_watch_that_expired_tells_what_it_missed(server: Server, away: Cluster
     watches = [path for path in server.asked if "watch=true" in path]
     assert ["resourceVersion=10&" in watches[0], "resourceVersion=15&" in watches[1]] == [True, True]
     assert "resourceVersion=21&" in watches[3]
+
+
+# Beside each other and beside backslashes, of which an odd number makes text of an escape.
+WRITTEN = st.text(st.one_of(st.sampled_from('\\"ud8e\U0001f600\U0010ffff'), st.characters(exclude_categories=["Cs"])))
+
+
+@given(text=WRITTEN)
+def test_a_body_is_the_same_to_readers_of_json_and_of_yaml(text: str) -> None:
+    # The API server reads what is applied as YAML, and refuses the surrogates that JSON may escape characters by.
+    sent = as_json({"text": text})
+    assert json.loads(sent) == {"text": text}
+    assert not re.search(rb"(?<!\\)(\\\\)*\\ud[89a-f]", sent)
+    assert yaml.safe_load(sent) == {"text": text}

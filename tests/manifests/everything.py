@@ -1,0 +1,115 @@
+"""All objects that a model's entry comes to, on both tracks and in the Jobs before them."""
+
+from __future__ import annotations
+
+import datetime
+from typing import Any
+
+from hypothesis import strategies as st
+
+from llmops import names
+from llmops.catalog.spec import ModelSpec
+from llmops.manifests import engine
+from llmops.manifests.around import around
+from llmops.manifests.autoscaling import scale
+from llmops.manifests.evaluation import evaluation_job, order_config_maps
+from llmops.manifests.jobs import checksum_job, collect_job, download_job, rehash_job
+from llmops.manifests.records import pins_config_map
+from llmops.manifests.volume import claim, namespace
+from llmops.releases.release import Release
+from llmops.releases.resolve import render_arguments
+from llmops.settings import Settings
+from llmops.settings.access import AccessSettings
+from llmops.settings.monitoring import MonitoringSettings
+from llmops.settings.network import NetworkSettings
+from tests.generation import WORD, instances
+
+EXPIRES = datetime.datetime(2026, 11, 27, 12, tzinfo=datetime.UTC)
+
+
+def specs() -> st.SearchStrategy[ModelSpec]:
+    """Random entries that the catalog accepts."""
+    return instances(ModelSpec)
+
+
+def installations() -> st.SearchStrategy[Settings]:
+    """Random settings of what stands around engines; names of objects that are not ours are plain words."""
+    access = instances(
+        AccessSettings,
+        {
+            "ingress.class_name": WORD,
+            "ingress.annotations": st.dictionaries(WORD, st.text(max_size=9), max_size=2),
+            **{f"gateway.{name}": WORD for name in ("namespace", "listener", "insecure_listener", "class_name")},
+            "issuer": WORD,
+        },
+    )
+    peer = {
+        f"{field}.{name}": value
+        for field in NetworkSettings.model_fields
+        for name, value in (("namespace", WORD), ("labels", st.dictionaries(WORD, WORD, max_size=2)))
+    }
+    return st.builds(
+        lambda *parts: Settings.model_validate({}).model_copy(
+            update=dict(zip(("access", "monitoring", "network"), parts, strict=True))
+        ),
+        access,
+        instances(
+            MonitoringSettings,
+            {"labels": st.dictionaries(WORD, WORD, max_size=2), "prometheus_url": st.just("http://prometheus:9090")},
+        ),
+        instances(NetworkSettings, peer),
+    )
+
+
+def pinned(spec: ModelSpec) -> Release:
+    """The release that an entry comes to, where hub and registry have what it asks for."""
+    shared = set(Release.model_fields) & set(ModelSpec.model_fields) - {"weights", "engine"}
+    content: dict[str, Any] = {name: getattr(spec, name) for name in shared}
+    digest = f"sha256:{'a' * 64}"
+    weights: dict[str, Any] = {
+        "repo": spec.weights.repo,
+        "commit": "0" * 40,
+        "files": [{"path": "model.safetensors", "size": 39_800_000_000, "sha256": "b" * 64}],
+        "token": spec.weights.token,
+        "strategy": spec.weights.strategy,
+    }
+    if image := spec.weights.image:
+        weights["image"] = {"repository": image.repository, "tag": image.tag or "v0.32.0", "digest": digest}
+        weights["image"]["path"] = image.path
+    pin = {
+        "image": spec.engine.image,
+        "tag": "v0.32.0",
+        "digest": digest,
+        "args": render_arguments(spec.engine.options, spec.engine.args),
+        "env": tuple(sorted(spec.engine.env.items())),
+        "user": spec.engine.user,
+        "chat_template": spec.engine.chat_template,
+    }
+    suites = [{"name": name, "sha256": "c" * 64} for name in spec.evaluation.suites]
+    return Release.model_validate(content | {"model": spec.name, "weights": weights, "engine": pin, "suites": suites})
+
+
+def base(settings: Settings) -> list[dict[str, Any]]:
+    """What stands before any model."""
+    return [namespace(settings), claim(settings)]
+
+
+def everything(spec: ModelSpec, settings: Settings) -> list[dict[str, Any]]:
+    """Every object of a model, in the order to apply them."""
+    release = pinned(spec)
+    labels = names.labels(spec.name, release.id, "evaluation", run="run")
+    pins = pins_config_map(release)
+    keys = {"KEY": key} if (key := spec.access.api_key) else {}
+    job = evaluation_job("measure", labels, 1, keys, settings.evaluation_image, settings, EXPIRES)
+    return [
+        {**pins, "metadata": {**pins["metadata"], "namespace": settings.namespace}},
+        download_job(release, settings, "run"),
+        checksum_job(release, settings, 3, "run"),
+        rehash_job(release, settings, "run", read_mb_per_second=100),
+        collect_job(spec.name, ["k1"], settings, "run", release.id),
+        *order_config_maps(job, [("order", b"{}")]),
+        job,
+        *engine.objects(release, settings, "canary", 1, surge=True, run="run", expires_at=EXPIRES),
+        *engine.objects(release, settings, "stable", scale(spec), surge=spec.rollout.strategy != "in-place"),
+        *around(spec, release, settings, canary_percent=20 if spec.traffic.steps else 0),
+    ]
