@@ -78,16 +78,17 @@ def bring_home(
     Raises:
         StillNeeded: Stable has no replica that is ready.
     """
-    percent = platform.records.state(model).canary_percent
-    release = _release(platform, model, canary)
-    # Where a run was killed in the midst of it, the state is ahead of what users get.
-    if percent == 0 and (release is None or not release.traffic.steps):
+    state = platform.records.state(model)
+    percent, release = state.canary_percent, _release(platform, model, canary)
+    # A share of 0 that is still written down was not applied to its end: the run was killed in the midst of it.
+    if "canary_percent" not in state.model_fields_set:
         return
     if percent:
         _wait_for_stable(platform.cluster, model, percent, patience)
     if shift(platform, model, 0, log) or percent:
         log(f"{model}: stable serves all users again")
         time.sleep(release.rollout.unroute_seconds if release is not None else 0)
+    platform.records.update_state(model, canary_percent=None)
 
 
 def _apply(platform: Platform, model: str, log: Log) -> None:
