@@ -82,7 +82,6 @@ KINDS = {
         Kind("HealthCheckPolicy", "networking.gke.io/v1", "healthcheckpolicies"),
         Kind("NodePool", "karpenter.sh/v1", "nodepools", namespaced=False),
         Kind("ScaledObject", "keda.sh/v1alpha1", "scaledobjects"),
-        Kind("TriggerAuthentication", "keda.sh/v1alpha1", "triggerauthentications"),
         Kind("Ingress", "networking.k8s.io/v1", "ingresses"),
         Kind("IngressClass", "networking.k8s.io/v1", "ingressclasses", namespaced=False),
         Kind("NetworkPolicy", "networking.k8s.io/v1", "networkpolicies"),

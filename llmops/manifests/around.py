@@ -15,7 +15,6 @@ KINDS = (
     "PodMonitor",
     "PrometheusRule",
     "HorizontalPodAutoscaler",
-    "TriggerAuthentication",
     "ScaledObject",
     "Ingress",
     "Gateway",

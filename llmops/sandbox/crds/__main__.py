@@ -37,12 +37,7 @@ SOURCES = (
         "example/prometheus-operator-crd",
         tuple(f"{each}.monitoring.coreos.com" for each in ("podmonitors", "prometheusrules", "servicemonitors")),
     ),
-    Source(
-        "github.com/kedacore/keda/v2",
-        "v2.21.0",
-        "config/crd",
-        ("scaledobjects.keda.sh", "triggerauthentications.keda.sh"),
-    ),
+    Source("github.com/kedacore/keda/v2", "v2.21.0", "config/crd", ("scaledobjects.keda.sh",)),
     Source(
         "github.com/cert-manager/cert-manager",
         "v1.21.2",
