@@ -141,6 +141,15 @@ def test_a_missing_volume_source_keeps_the_pod_creating_until_it_is_there(cluste
     assert cluster.log("p") == "v"
 
 
+def test_a_projection_of_nothing_is_an_empty_folder(cluster: Cluster) -> None:
+    """An API server that was given an empty list of sources tells of none at all, as `null`."""
+    mount: Object = {"volumeMounts": [{"name": "n", "mountPath": "/n"}]}
+    volumes = [{"name": "n", "projected": {"sources": []}}]
+    cluster.pod("p", shell("c", "ls /n | wc -l", **mount), volumes=volumes, restartPolicy="Never")
+    cluster.wait_phase("p", "Succeeded")
+    assert cluster.log("p").strip() == "0"
+
+
 def test_a_mounted_config_map_is_kept_up_to_date(cluster: Cluster) -> None:
     cluster.create("configmaps", "m", data={"k": "old"})
     mount: Object = {"volumeMounts": [{"name": "m", "mountPath": "/m"}]}
