@@ -19,6 +19,7 @@ from llmops.sandbox.litellm import LiteLlm
 from llmops.sandbox.sandbox import Sandbox
 from llmops.stages.router import apply_router, routes
 from tests.e2e_stack.proxy import MASTER, bearer
+from tests.e2e_stack.reachable import router_url
 from tests.stages.world import Model, new_model
 
 
@@ -81,9 +82,9 @@ def test_the_router_follows_a_promotion_and_a_change_of_it_fails_nobody(
         model.cluster.apply(secret(model))
         ended = model.rollout()
         assert ended.code == Exit.DONE, ended.line
+        url = router_url(model.cluster)
         (route,) = routes(model.platform)
         assert (route.name, route.leads_to, route.known) == (model.name, f"{model.name}.stable", True)
-        url = model.cluster.endpoint(names.ROUTER, names.ROUTER_PORT)
         before = model.cluster.get("Deployment", names.ROUTER)
         # The states are as they were: nothing changes, and nobody waits for anything.
         assert not apply_router(model.platform)

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from llmops import names
 from llmops.cli.exits import Exit
 from llmops.cluster.client import Cluster
 from llmops.evaluation.endpoint import Endpoint
@@ -23,6 +22,7 @@ from llmops.sandbox.sandbox import Sandbox
 from llmops.sandbox.users import users
 from llmops.settings import load_settings
 from llmops.stages.outcomes import TrafficOutcome
+from tests.e2e_stack.reachable import router_url
 from tests.stages.world import Model, new_model
 
 pytestmark = pytest.mark.timeout(900)
@@ -60,7 +60,7 @@ def model(sandbox: Sandbox, prometheus: str, tmp_path: Path) -> Iterator[Model]:
 
 def endpoint(model: Model) -> Endpoint:
     """As applications ask: the router, by the model's name."""
-    return Endpoint(model.cluster.endpoint(names.ROUTER, names.ROUTER_PORT), model.name, MASTER)
+    return Endpoint(router_url(model.cluster), model.name, MASTER)
 
 
 def requests(model: Model, release: str) -> list[int]:
