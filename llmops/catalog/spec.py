@@ -26,6 +26,7 @@ from llmops.settings.access import Exposure
 
 NAME = r"^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$"
 LABEL_VALUE = r"^[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
+SUBDOMAIN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
 QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|Ki|[MGTPE]i?)?$"
 DEFAULT_INCLUDE = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "*.tiktoken", "merges.txt", "vocab.txt")
 # Formats that run code when they are loaded (pickle) or that vLLM loads only on request.
@@ -273,13 +274,18 @@ class Gpu(Strict):
 
 
 class Resources(Strict):
-    """CPU, memory and shared memory of one replica, as Kubernetes quantities."""
+    """What one replica takes of its node, as Kubernetes quantities, and before whom."""
 
     cpu: Annotated[str, Field(pattern=QUANTITY)] = Field(default="4", description="Requested; there is no limit.")
     memory: Annotated[str, Field(pattern=QUANTITY)] = Field(default="32Gi", description="Requested, and the limit.")
     shm: Annotated[str, Field(pattern=QUANTITY)] = Field(
         default="8Gi",
         description="Shared memory between the engine's processes, part of memory; the default of 64 MB crashes vLLM.",
+    )
+    priority_class: Annotated[str, Field(pattern=SUBDOMAIN, max_length=253)] | None = Field(
+        default=None,
+        description="PriorityClass of the cluster's, for stable and canary alike: who evicts whom where room is short. "
+        "None: the cluster's default. A rollout counts room without evictions.",
     )
 
 

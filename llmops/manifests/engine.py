@@ -211,6 +211,8 @@ def _pod(release: Release, settings: Settings, selector: dict[str, str]) -> Mani
         placement["tolerations"] = [dict(GPU_TOLERATION)]
     if release.gpu.product:
         placement["nodeSelector"] = {GPU_PRODUCT_LABEL: release.gpu.product}
+    if release.resources.priority_class:
+        placement["priorityClassName"] = release.resources.priority_class
     return placement | {
         # A node that fails should take one replica with it; better two on a node than one that waits.
         "topologySpreadConstraints": [

@@ -49,6 +49,7 @@ class Snapshot:
         services: All of all namespaces.
         claim: The claim for the weights; None if it is not there.
         storage_classes: All storage classes.
+        priority_classes: All priority classes.
         autoscaler: What the cluster autoscaler says of itself; None if there is none.
         node_pools: Karpenter's; empty if there is no Karpenter.
         ingress_classes: All of them.
@@ -70,6 +71,7 @@ class Snapshot:
     services: tuple[Object, ...] = ()
     claim: Object | None = None
     storage_classes: tuple[Object, ...] = ()
+    priority_classes: tuple[Object, ...] = ()
     autoscaler: str | None = None
     node_pools: tuple[Object, ...] = ()
     ingress_classes: tuple[Object, ...] = ()
@@ -114,6 +116,7 @@ def survey(cluster: Cluster, settings: Settings, specs: Iterable[ModelSpec]) -> 
         "services": lambda: tuple(cluster.list("Service", namespace="")),
         "claim": lambda: cluster.get("PersistentVolumeClaim", settings.claim),
         "storage_classes": lambda: tuple(cluster.list("StorageClass")),
+        "priority_classes": lambda: tuple(cluster.list("PriorityClass")),
         "ingress_classes": lambda: tuple(cluster.list("IngressClass")),
         "gateways": lambda: _installed(cluster, "Gateway", ""),
         "gateway_classes": lambda: _installed(cluster, "GatewayClass"),

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmops.catalog.load import load_catalog
-from llmops.catalog.spec import Access, EngineOptions, Gpu
+from llmops.catalog.spec import Access, EngineOptions, Gpu, Resources
 from llmops.manifests import configuration, drain
 from llmops.manifests.engine import (
     arguments,
@@ -306,6 +306,16 @@ def test_gpus_are_asked_for_where_they_are(release: Release, settings: Settings)
     resources = container(release, settings)["resources"]
     assert resources["limits"] == {"memory": "48Gi", "nvidia.com/gpu": "1"}
     assert resources["requests"] == {"cpu": "6", "memory": "48Gi", "nvidia.com/gpu": "1"}
+
+
+def test_a_priority_class_is_that_of_both_tracks_and_none_is_left_to_the_cluster(
+    release: Release, settings: Settings
+) -> None:
+    assert "priorityClassName" not in pod(release, settings)
+    important = release.model_copy(update={"resources": Resources(priority_class="serving")})
+    for track in ("stable", "canary"):
+        found = deployment(important, settings, track, 1, surge=True)
+        assert found["spec"]["template"]["spec"]["priorityClassName"] == "serving"
 
 
 def test_a_model_on_cpu_asks_for_no_gpu(release: Release, settings: Settings) -> None:

@@ -71,6 +71,7 @@ def test_a_snapshot_of_a_real_cluster(
         assert found.stable == {}
         assert found.unseen == {}
         assert found.claim is not None
+        assert "system-node-critical" in {each["metadata"]["name"] for each in found.priority_classes}
         assert found.secrets == {"hub": frozenset({"token"})}
         assert "hf_secret" not in repr(found)
         assert value not in repr(found)

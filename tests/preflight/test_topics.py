@@ -273,6 +273,20 @@ def test_the_largest_step_of_traffic_needs_room_beside_stable(case: Make, node: 
     assert one(case(steps, nodes=wide, pods=[*pods, canary], stable=serving), "nodes.steps").severity == "ok"
 
 
+def test_a_priority_class_has_to_be_there_where_one_is_named(case: Make) -> None:
+    classes = [{"metadata": {"name": name}, "value": 1000} for name in ("batch", "system-node-critical")]
+    assert of(case(priority_classes=classes), "nodes.priority") == []
+    named: dict[str, Any] = {"resources": {"priority_class": "serving"}}
+    found = one(case(named, priority_classes=classes), "nodes.priority")
+    assert (found.severity, found.subject) == ("error", "priority class serving")
+    assert found.remedy.endswith("there is batch.")
+    classes.append({"metadata": {"name": "serving"}, "value": 5000})
+    assert one(case(named, priority_classes=classes), "nodes.priority").message == "has the value 5000"
+    assert one(case(named, unseen={"priority_classes": DENIED}), "nodes.priority").severity == "unknown"
+    # Who names none has no need of the right to look.
+    assert of(case(unseen={"priority_classes": DENIED}), "nodes.priority") == []
+
+
 def test_the_adapter_is_there_before_it_has_a_metric_and_that_is_told_apart_from_none(case: Make) -> None:
     entry = {"autoscaling": {"kind": "queue", "max": 4}}
     api, metric = "custom.metrics.k8s.io/v1beta1", "pods/vllm_num_requests_waiting"

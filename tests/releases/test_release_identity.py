@@ -167,7 +167,7 @@ DEFAULTS: dict[type[BaseModel], dict[str, Any]] = {
     EnginePin: {"args": (), "env": (), "user": 2000, "chat_template": None},
     SuitePin: {},
     Gpu: {"product": None, "count": 1, "memory": None},
-    Resources: {"cpu": "4", "memory": "32Gi", "shm": "8Gi"},
+    Resources: {"cpu": "4", "memory": "32Gi", "shm": "8Gi", "priority_class": None},
     Gate: {"min": None, "max": None, "max_drop": None, "max_ratio": None, "dry": False},
     Evaluation: {"suites": (), "gates": (), "confidence": 0.95, "concurrency": 8, "repeats": 1, "max_rounds": 4},
     Rollout: {

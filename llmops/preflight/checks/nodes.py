@@ -126,9 +126,29 @@ def _room_for_steps(case: Case) -> Iterator[Finding]:
         yield Finding("error", "room for steps", told, remedy)
 
 
+def _priority(case: Case) -> Iterator[Finding]:
+    """Whether the class is there: without it, the API server refuses every pod."""
+    wanted = case.spec.resources.priority_class
+    subject = f"priority class {wanted}"
+    values = {str(each["metadata"]["name"]): each["value"] for each in case.snapshot.priority_classes}
+    if wanted in values:
+        yield Finding("ok", subject, f"has the value {values[wanted]}")
+    else:
+        own = [name for name in sorted(values) if not name.startswith("system-")]
+        remedy = f"Make it, or correct resources.priority_class in the model's entry: there is {some(own) or 'none'}."
+        yield Finding("error", subject, "is not there: every pod of the model would be refused", remedy)
+
+
 CHECKS = (
     Check("nodes.fitting", "nodes", ("nodes",), _nodes),
     Check("nodes.jobs", "nodes for Jobs", ("nodes",), _nodes_of_jobs),
     Check("nodes.room", "room", ("nodes", "pods", "stable"), _room),
     Check("nodes.steps", "room for steps", ("nodes", "pods", "stable"), _room_for_steps),
+    Check[Case](
+        "nodes.priority",
+        "priority class",
+        ("priority_classes",),
+        _priority,
+        used=lambda case: case.spec.resources.priority_class is not None,
+    ),
 )
