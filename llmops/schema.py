@@ -11,6 +11,8 @@ from pydantic_core import PydanticCustomError
 INCONSISTENT = "inconsistent"
 FOLDER = "folder"
 """Key of the context of a validation: the folder that the content's file stands in."""
+SUBDOMAIN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
+"""What most objects of Kubernetes may be called."""
 Problem = tuple[tuple[str | int, ...], str]
 
 
@@ -38,5 +40,5 @@ class Strict(BaseModel):
 class SecretKey(Strict):
     """One key of a Secret in the serving namespace."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$", description="Of the Secret.")]
-    key: Annotated[str, Field(pattern=r"^[-._a-zA-Z0-9]+$", description="Of its data.")]
+    name: Annotated[str, Field(pattern=SUBDOMAIN, max_length=253, description="Of the Secret.")]
+    key: Annotated[str, Field(pattern=r"^\.?[-_a-zA-Z0-9][-._a-zA-Z0-9]*$", description="Of its data.")]

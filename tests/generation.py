@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
@@ -21,6 +21,11 @@ PRINTABLE = st.characters(min_codepoint=33, max_codepoint=126)
 LABEL = r"[a-z0-9]([-a-z0-9]{0,10}[a-z0-9])?"
 WORD = st.from_regex(LABEL, fullmatch=True)
 
+
+def _gate(metric: str, rule: str, limit: float, dry: bool) -> dict[str, Any]:
+    return {"metric": metric, rule: limit, "dry": dry}
+
+
 BY_VALIDATOR: Mapping[str, Drawn] = {
     "_argument": st.tuples(WORD, st.text(PRINTABLE, max_size=9)).map(lambda pair: f"--x{pair[0]}={pair[1]}"),
     "_cidr": st.sampled_from(["10.0.0.0/8", "192.168.7.0/24", "2001:db8::/32"]),
@@ -35,8 +40,31 @@ BY_VALIDATOR: Mapping[str, Drawn] = {
 """What a validator in code accepts, by its name: a new one has to be added here."""
 BY_FIELD: Mapping[str, Drawn] = {
     "engine.version": st.sampled_from(["0.32.0", ">=0.31,<0.40", "~=0.32"]),
+    # Exactly one rule each, on a suite that every entry has.
+    "evaluation.gates": st.lists(
+        st.builds(
+            _gate,
+            st.sampled_from(["all/score", "cost/usd_per_million_tokens"]),
+            st.sampled_from(["min", "max", "max_drop", "max_ratio"]),
+            st.floats(0.1, 9),
+            st.booleans(),
+        ),
+        max_size=3,
+    ),
+    # A commit, as pins are of one alone.
+    "weights.revision": st.sampled_from(["main", "v1", "0" * 40]),
 }
 """What only a model as a whole can check, by the field's dotted path."""
+
+
+def _with_image(weights: dict[str, Any]) -> dict[str, Any]:
+    """With the strategy that goes with an image, or without the one that needs it."""
+    strategy = {"strategy": "image"} if weights.get("image") else {}
+    return {name: value for name, value in weights.items() if value != "image"} | strategy
+
+
+TOGETHER: Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]] = {"weights.": _with_image}
+"""What makes fields go together that would hardly ever do by chance, by the dotted path before them."""
 
 
 def instances(model: type[ModelT], given: Mapping[str, Drawn] | None = None) -> st.SearchStrategy[ModelT]:
@@ -85,7 +113,8 @@ def _content(model: type[BaseModel], prefix: str, known: Mapping[str, Drawn]) ->
         path = f"{prefix}{name}"
         drawn = known[path] if path in known else _value(field.annotation, field.metadata, path, known)
         (needed if field.is_required() else further)[name] = drawn
-    return st.fixed_dictionaries(needed, optional=further)
+    drawn_fields = st.fixed_dictionaries(needed, optional=further)
+    return drawn_fields.map(TOGETHER[prefix]) if prefix in TOGETHER else drawn_fields
 
 
 def _value(annotation: Any, metadata: list[Any], path: str, known: Mapping[str, Drawn]) -> Drawn:

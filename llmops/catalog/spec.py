@@ -21,12 +21,11 @@ from llmops.catalog.autoscaling import Autoscaling
 from llmops.catalog.objectives import Objectives
 from llmops.catalog.routing import Routing
 from llmops.catalog.traffic import Traffic
-from llmops.schema import FOLDER, Problem, SecretKey, Strict, raise_inconsistent
+from llmops.schema import FOLDER, SUBDOMAIN, Problem, SecretKey, Strict, raise_inconsistent
 from llmops.settings.access import Exposure
 
 NAME = r"^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$"
 LABEL_VALUE = r"^[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
-SUBDOMAIN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
 QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|Ki|[MGTPE]i?)?$"
 DEFAULT_INCLUDE = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "*.tiktoken", "merges.txt", "vocab.txt")
 # Formats that run code when they are loaded (pickle) or that vLLM loads only on request.
@@ -358,7 +357,7 @@ class Rollout(Strict):
     stabilization_seconds: Annotated[float, Field(ge=0)] = Field(
         default=60, description="Watched after the rollout, before it is final."
     )
-    load_mb_per_second: Annotated[float, Field(gt=0)] = Field(
+    load_mb_per_second: Annotated[float, Field(ge=1)] = Field(
         default=100, description="Slowest load speed expected; sizes the startup probe."
     )
     startup_seconds: Annotated[int, Field(ge=5)] = Field(

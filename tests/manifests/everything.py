@@ -1,4 +1,4 @@
-"""All objects that a model's entry comes to, on both tracks and in the Jobs before them."""
+"""All objects that a model's entry comes to, on both tracks and in the Jobs before them; and those of all models."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from hypothesis import strategies as st
 
 from llmops import names
 from llmops.catalog.spec import ModelSpec
-from llmops.manifests import engine
+from llmops.catalog.tenants import Tenant, Tenants
+from llmops.manifests import engine, router
+from llmops.manifests import tenants as homes
 from llmops.manifests.around import around
 from llmops.manifests.autoscaling import scale
 from llmops.manifests.evaluation import evaluation_job, order_config_maps
 from llmops.manifests.jobs import checksum_job, collect_job, download_job, rehash_job
 from llmops.manifests.records import pins_config_map
+from llmops.manifests.router.plan import Serving, plan
 from llmops.manifests.volume import claim, namespace
 from llmops.releases.release import Release
 from llmops.releases.resolve import render_arguments
@@ -22,6 +25,7 @@ from llmops.settings import Settings
 from llmops.settings.access import AccessSettings
 from llmops.settings.monitoring import MonitoringSettings
 from llmops.settings.network import NetworkSettings
+from llmops.settings.router import RouterSettings
 from tests.generation import WORD, instances
 
 EXPIRES = datetime.datetime(2026, 11, 27, 12, tzinfo=datetime.UTC)
@@ -50,7 +54,7 @@ def installations() -> st.SearchStrategy[Settings]:
     }
     return st.builds(
         lambda *parts: Settings.model_validate({}).model_copy(
-            update=dict(zip(("access", "monitoring", "network"), parts, strict=True))
+            update=dict(zip(("access", "monitoring", "network", "router"), parts, strict=True))
         ),
         access,
         instances(
@@ -58,7 +62,15 @@ def installations() -> st.SearchStrategy[Settings]:
             {"labels": st.dictionaries(WORD, WORD, max_size=2), "prometheus_url": st.just("http://prometheus:9090")},
         ),
         instances(NetworkSettings, peer),
+        instances(RouterSettings, {"cpu": st.just("2"), "memory": st.just("4Gi")}),
     )
+
+
+def tenants() -> st.SearchStrategy[Tenants]:
+    """Random tenants, each in a namespace that is nobody else's."""
+    drawn = instances(Tenant, {"namespace": WORD.map("ns-{}".format)})
+    found = st.lists(drawn, max_size=2, unique_by=(lambda each: each.name, lambda each: each.home))
+    return found.map(lambda each: {tenant.name: tenant for tenant in each})
 
 
 def pinned(spec: ModelSpec) -> Release:
@@ -112,4 +124,15 @@ def everything(spec: ModelSpec, settings: Settings) -> list[dict[str, Any]]:
         *engine.objects(release, settings, "canary", 1, surge=True, run="run", expires_at=EXPIRES),
         *engine.objects(release, settings, "stable", scale(spec), surge=spec.rollout.strategy != "in-place"),
         *around(spec, release, settings, canary_percent=20 if spec.traffic.steps else 0),
+    ]
+
+
+def beside(spec: ModelSpec, tenants: Tenants, settings: Settings) -> list[dict[str, Any]]:
+    """What stands beside a model, in the order to apply it: tenants' namespaces, and the router that leads to it."""
+    release = pinned(spec)
+    serving = Serving(release, release, 20) if spec.traffic.steps else Serving(release)
+    told = plan({spec.name: serving}, {spec.name: spec}, tenants, settings)
+    return [
+        *(each for tenant in tenants.values() for each in homes.objects(tenant, settings)),
+        *router.objects(told, tenants, settings),
     ]
