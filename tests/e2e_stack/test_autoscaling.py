@@ -26,6 +26,8 @@ from llmops.sandbox.users import users
 from llmops.settings import load_settings
 from tests.stages.world import Model, new_model
 
+pytestmark = pytest.mark.timeout(900)
+
 # With two sequences at once, twelve users leave ten waiting at one engine, and two per engine at three.
 SCALED = {
     "replicas": 1,
