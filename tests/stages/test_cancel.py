@@ -90,7 +90,7 @@ def assert_undone(model: Model, good: str, stage: str) -> None:
 def test_a_rollout_that_is_cancelled_after_its_promotion_stays_promoted(served: Model, tmp_path: Path) -> None:
     """What is left then is to forget what is old."""
     served.push("v0.33.1")
-    point = Point("promoted", before=r"GET \S+/configmaps\?labelSelector=\S*trial", signal=TERM)
+    point = Point("promoted", before=r"GET \S+/configmaps\?labelSelector=\S*weights", signal=TERM)
     run = Run(served, log_names(tmp_path)(), point)
     assert run.wait() == Exit.CANCELLED, run.text
     state = served.records.state(served.name)
