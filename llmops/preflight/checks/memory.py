@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from llmops.errors import BadRelease
 from llmops.preflight.capacity import obstacle, replica
 from llmops.preflight.checks.case import Case, Check, amount, failed
 from llmops.preflight.finding import Finding
@@ -26,6 +27,10 @@ def _fit(case: Case) -> Iterator[Finding]:
         return
     if isinstance(case.shape, Shape):
         yield from fit_findings(case.release, case.shape, bytes_of_one_gpu(case))
+    elif isinstance(case.shape, BadRelease):
+        # Whether it is the repository's fault or the hub's on the way is decided by hashes, when the weights come.
+        remedy = "Nothing before the weights were compared with their hashes."
+        yield Finding("unknown", "GPU fit", f"can't be worked out: {case.shape.message}", remedy)
     elif case.shape is not None:
         yield failed("GPU fit", case.shape)
 
