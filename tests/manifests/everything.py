@@ -29,6 +29,39 @@ from llmops.settings.router import RouterSettings
 from tests.generation import WORD, instances
 
 EXPIRES = datetime.datetime(2026, 11, 27, 12, tzinfo=datetime.UTC)
+PROMETHEUS = {"prometheus_url": "http://prometheus:9090"}
+# Each option of the installation that renders something of its own.
+INSTALLATIONS: dict[str, dict[str, Any]] = {
+    "as it comes": {},
+    "service monitors": {"monitoring": {"monitor": "service-monitor", **PROMETHEUS}},
+    "pod monitors": {"monitoring": {"monitor": "pod-monitor", **PROMETHEUS}},
+    "ALB": {"access": {"ingress": {"controller": "alb", "class_name": "alb"}}},
+    "gateway of yours": {"access": {"gateway": {"name": "edge", "namespace": "gateways"}}},
+    "gateway of ours": {"access": {"gateway": {"class_name": "envoy", "load_balancer": "aws-nlb"}, "issuer": "le"}},
+    "GKE": {"access": {"gateway": {"class_name": "gke-l7-global-external-managed", "load_balancer": "gke"}}},
+    "no policies": {"network": {"enforce": False}},
+    "a storage class": {"storage_class": "efs", "storage": "1Ti"},
+}
+KEY = {"api_key": {"name": "k", "key": "k"}}
+ENTRIES: dict[str, dict[str, Any]] = {
+    "as it is": {},
+    "ingress": {"exposure": {"kind": "ingress", "host": "x.example.com"}, "access": KEY},
+    "gateway": {"exposure": {"kind": "gateway", "host": "x.example.com"}, "access": KEY},
+    "by queue": {"autoscaling": {"max": 8, "running": 4}},
+    "by CPU": {"autoscaling": {"kind": "cpu", "max": 8}},
+    "KEDA": {"autoscaling": {"kind": "keda", "max": 8}},
+    "steps": {"traffic": {"steps": [{"percent": 10}, {"percent": 50}]}},
+    "in pods": {"weights": {"strategy": "init"}},
+    "in an image": {"weights": {"strategy": "image", "image": {"repository": "acme/weights", "tag": "v1"}}},
+    "root": {"engine": {"user": 0}},
+}
+
+
+def changed(spec: ModelSpec, entry: dict[str, Any]) -> ModelSpec:
+    content = spec.model_dump(mode="json", exclude_defaults=True)
+    for name, value in entry.items():
+        content[name] = {**content.get(name, {}), **value}
+    return ModelSpec.model_validate(content)
 
 
 def specs() -> st.SearchStrategy[ModelSpec]:
