@@ -1,6 +1,6 @@
 """A light HTTP client for one thing: POST JSON to an engine and take its answer, whole or event by event.
 
-It is a bare asyncio protocol: bytes are parsed, and timed, in the callback that receives them, without a task
+It is a bare asyncio protocol: bytes are timed, and parsed, in the callback that receives them, without a task
 switch, so that under load the client measures the engine and not itself. Proxies from the environment are not used.
 """
 
@@ -19,6 +19,7 @@ from llmops.evaluation.endpoint import Endpoint
 from llmops.evaluation.wire import Answer, Events, WireError
 
 CHAT = "/v1/chat/completions"
+MAX_BODY = 16 << 20
 OnEvent = Callable[[float, bytes], None]
 """Called with the time (`time.perf_counter`) at which an event's last bytes came, and its data."""
 
@@ -50,9 +51,9 @@ class _Connection(asyncio.Protocol):
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
         self._answer = Answer()
-        self._events: Events | None = None
+        self._events = Events()
         self._on_event: OnEvent | None = None
-        self._body: list[bytes] = []
+        self._body = bytearray()
         self._done: asyncio.Future[None] | None = None
         self.usable = False
 
@@ -66,19 +67,21 @@ class _Connection(asyncio.Protocol):
             self.close()  # bytes that nobody asked for
             return
         try:
-            body = self._answer.feed(data)
+            self._take(now, self._answer.feed(data))
         except WireError as error:
             self._finish(error)
             return
-        if self._on_event and self._answer.status == 200:
-            if self._events is None:
-                self._events = Events()
-            for event in self._events.feed(body):
-                self._on_event(now, event)
-        elif body:
-            self._body.append(body)
         if self._answer.complete:
             self._finish(None)
+
+    def _take(self, now: float, body: bytes) -> None:
+        if self._on_event and self._answer.status == 200:
+            for event in self._events.feed(body):
+                self._on_event(now, event)
+            return
+        self._body += body
+        if len(self._body) > MAX_BODY:
+            raise WireError(f"the answer's body is longer than {MAX_BODY} bytes")
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.usable = False
@@ -96,16 +99,18 @@ class _Connection(asyncio.Protocol):
     async def exchange(self, request: bytes, on_event: OnEvent | None) -> Response:
         """Send a request and wait for the end of its answer; after anything else the connection is closed."""
         assert self._transport is not None
-        self._answer, self._events, self._on_event, self._body = Answer(), None, on_event, []
+        self._answer, self._events, self._on_event, self._body = Answer(), Events(), on_event, bytearray()
         self._done = asyncio.get_running_loop().create_future()
         self._transport.write(request)
+        keep_alive = False
         try:
             await self._done
+            keep_alive = self._answer.keep_alive
         finally:
-            self.usable = self.usable and self._answer.keep_alive
+            self.usable = self.usable and keep_alive
             if not self.usable:
                 self.close()
-        return Response(self._answer.status, self._answer.headers, b"".join(self._body))
+        return Response(self._answer.status, self._answer.headers, bytes(self._body))
 
     def close(self) -> None:
         """Close without waiting."""
@@ -150,7 +155,7 @@ class Client:
         Raises:
             Unreachable: No connection could be made.
             Cut: The answer began and did not end, or did not begin.
-            WireError: What came is not an HTTP answer.
+            WireError: What came is not an HTTP answer, or longer than one may be.
         """
         while self._idle:
             connection = self._idle.pop()

@@ -1,14 +1,17 @@
-"""HTTP/1.1 answers and server-sent events, parsed without I/O from bytes as they come.
+"""HTTP/1.1 answers and server-sent events, taken without I/O from bytes as they come.
 
-Small on purpose: what an engine answers to one POST, no more, so that a load client costs little of the CPU
-that it measures with.
+httptools parses the HTTP, since a load client takes its CPU from what it measures: a streamed answer of 32 tokens costs
+this client 0.3 ms of CPU, aiohttp's client 0.5 ms and the openai client 5 ms (`python -m bench load_client`).
 """
 
 from __future__ import annotations
 
+import httptools
+
 from llmops.errors import LlmopsError
 
-MAX_HEAD = 64 * 1024
+MAX_OVERHEAD = 64 * 1024
+MAX_EVENT = 1 << 20
 
 
 class WireError(LlmopsError):
@@ -16,123 +19,81 @@ class WireError(LlmopsError):
 
 
 class Answer:
-    """One HTTP answer: head, then a body framed by chunks, by length, or by the end of the connection."""
+    """One HTTP answer: head, then a body framed by chunks, by length, or by the end of the connection.
+
+    The methods named `on_` are for the parser to call.
+    """
 
     def __init__(self) -> None:
+        self.started = False  # Whether anything came at all.
         self.status = 0
         self.headers: dict[str, str] = {}
         self.complete = False
-        self._buffer = bytearray()
-        self._left = 0  # bytes of the chunk or body that are still to come; with chunks, its CRLF included
-        self._framing = ""
-
-    @property
-    def started(self) -> bool:
-        """Whether anything came at all."""
-        return bool(self.status or self._buffer)
-
-    @property
-    def keep_alive(self) -> bool:
-        """Whether the connection may carry another request."""
-        return self.complete and self._framing != "close" and "close" not in self.headers.get("connection", "").lower()
+        self.keep_alive = False  # Whether the connection may carry another request.
+        self._body: list[bytes] = []
+        self._overhead = 0
+        self._parser = httptools.HttpResponseParser(self)
 
     def feed(self, data: bytes) -> bytes:
         """Take bytes off the connection; return those of the body among them.
 
         Raises:
-            WireError: They are no HTTP/1.1 answer.
+            WireError: They are no HTTP/1.1 answer, or more than 64 KiB of them in a row are not the body's.
         """
-        self._buffer += data
-        while not self._framing:
-            if not self._head():
-                return b""
-        if self._framing == "chunked":
-            return self._chunks()
-        body = bytes(self._buffer)
-        self._buffer.clear()
-        if self._framing == "length":
-            if len(body) > self._left:
-                raise WireError(
-                    f"the answer's body is longer than its Content-Length by {len(body) - self._left} bytes"
-                )
-            self._left -= len(body)
-            self.complete = self._left == 0
+        self.started = True
+        self._overhead += len(data)
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            raise WireError(self._broken(data, error)) from error
+        if self._overhead > MAX_OVERHEAD:
+            part = "head is" if not self.status else "chunk extensions or trailers are"
+            raise WireError(f"the answer's {part} longer than {MAX_OVERHEAD} bytes")
+        body = b"".join(self._body)
+        self._body.clear()
         return body
 
     def close(self) -> None:
         """The other side closed: the end of an answer without a framing, a cut for any other."""
-        self.complete = self.complete or self._framing == "close"
+        framed = "content-length" in self.headers or "chunked" in self.headers.get("transfer-encoding", "").lower()
+        self.complete = self.complete or bool(self.status and not framed)
 
-    def _head(self) -> bool:
-        end = self._buffer.find(b"\r\n\r\n")
-        if end < 0:
-            if len(self._buffer) > MAX_HEAD:
-                raise WireError(f"the answer's head is longer than {MAX_HEAD} bytes")
-            return False
-        first, *lines = self._buffer[:end].decode("latin-1").split("\r\n")
-        del self._buffer[: end + 4]
-        version, _, rest = first.partition(" ")
-        if version not in ("HTTP/1.1", "HTTP/1.0") or not rest[:3].isdigit():
-            raise WireError(f"the answer does not start as HTTP/1.1 does: {first[:80]!r}")
-        status = int(rest[:3])
-        if 100 <= status < 200:  # 100 Continue and its like: the answer comes after
-            return True
-        self.status = status
-        self.headers = {
-            name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)
-        }
-        self._frame()
-        return True
+    def on_message_begin(self) -> None:
+        """Refuse a second answer; the answer after an interim one is the first."""
+        if self.complete:
+            raise ValueError("a second answer")
 
-    def _frame(self) -> None:
-        length = self.headers.get("content-length")
-        if "chunked" in self.headers.get("transfer-encoding", "").lower():
-            self._framing = "chunked"
-        elif self.status in (204, 304) or length is not None:
-            self._framing = "length"
-            if length is not None and not length.isdigit():
-                raise WireError(f"the answer's Content-Length is {length!r}")
-            self._left = int(length or 0)
-            self.complete = self._left == 0
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header; trailers come after the status, and are left out."""
+        if not self.status:
+            self.headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+
+    def on_headers_complete(self) -> None:
+        """Take the status, unless this is 100 Continue or its like: the answer comes after."""
+        status = self._parser.get_status_code()
+        if self._parser.get_http_version() not in ("1.1", "1.0") or status < 100:
+            raise ValueError("another version of HTTP, or no status")
+        if status < 200:
+            self.headers.clear()
         else:
-            self._framing = "close"
+            self.status = status
 
-    def _chunks(self) -> bytes:
-        buffer, position, size = self._buffer, 0, len(self._buffer)
-        body: list[bytes] = []
-        while position < size and not self.complete:
-            if self._left == 0:
-                end = buffer.find(b"\r\n", position)
-                if end < 0:
-                    break
-                length = _chunk_size(buffer[position:end])
-                if length == 0:
-                    # The last chunk: trailers, if any, end with an empty line.
-                    stop = buffer.find(b"\r\n\r\n", end)
-                    if stop < 0:
-                        break
-                    self.complete = True
-                    break
-                self._left, position = length + 2, end + 2
-            part = buffer[position : position + self._left]
-            if len(part) == self._left:
-                body.append(bytes(part[:-2]))
-            elif len(part) == self._left - 1:
-                break  # a CR without its LF: wait, so that the CR never counts as body
-            else:
-                body.append(bytes(part))
-            position += len(part)
-            self._left -= len(part)
-        del buffer[:position]
-        return b"".join(body)
+    def on_body(self, body: bytes) -> None:
+        """Keep a part of the body."""
+        self._overhead = 0
+        self._body.append(body)
 
+    def on_message_complete(self) -> None:
+        """The answer is whole, if it is no interim one."""
+        self.complete = bool(self.status)
+        self.keep_alive = self.complete and self._parser.should_keep_alive()
 
-def _chunk_size(line: bytearray) -> int:
-    digits = bytes(line).partition(b";")[0].strip()
-    # int() would take a sign and underscores too, and a negative size would never end.
-    if not digits or digits.strip(b"0123456789abcdefABCDEF"):
-        raise WireError(f"the answer's chunk size is {bytes(line[:40])!r}")
-    return int(digits, 16)
+    def _broken(self, data: bytes, error: Exception) -> str:
+        if self.complete:
+            return f"the answer goes on after its end: {data[-80:]!r}"
+        if not self.status:
+            return f"the answer does not start as HTTP/1.1 does ({error}): {data[:80]!r}"
+        return f"the answer's body is not as HTTP/1.1 has it: {error}"
 
 
 class Events:
@@ -143,7 +104,11 @@ class Events:
         self._data: list[bytes] = []
 
     def feed(self, body: bytes) -> list[bytes]:
-        """Take bytes of a body; return the data of each event that they complete."""
+        """Take bytes of a body; return the data of each event that they complete.
+
+        Raises:
+            WireError: An event is longer than 1 MiB.
+        """
         *lines, self._rest = (self._rest + body).split(b"\n")
         events: list[bytes] = []
         for ended in lines:
@@ -153,4 +118,6 @@ class Events:
             elif not line and self._data:
                 events.append(b"\n".join(self._data))
                 self._data.clear()
+        if len(self._rest) + sum(len(line) + 1 for line in self._data) > MAX_EVENT:
+            raise WireError(f"an event of the answer is longer than {MAX_EVENT} bytes")
         return events

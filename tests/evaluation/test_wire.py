@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import pairwise, repeat
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmops.evaluation.wire import Answer, Events, WireError
+from llmops.evaluation.wire import MAX_EVENT, MAX_OVERHEAD, Answer, Events, WireError
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Type: text/event-stream\r\n\r\n"
 
@@ -90,12 +90,59 @@ def test_interim_answers_are_skipped() -> None:
         b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nab",
         CHUNKED + b"xyz\r\nabc\r\n",
         CHUNKED + b"-3\r\nabc\r\n",
+        CHUNKED + b"3\r\nabcde\r\n",
+        CHUNKED + b"0\r\n\r\nHTTP/1.1 200 OK\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabc",
+        b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
+        b"HTTP/2.0 200 OK\r\nContent-Length: 1\r\n\r\na",
         b"x" * 70_000,
     ],
 )
 def test_what_is_no_answer_is_refused(data: bytes) -> None:
     with pytest.raises(WireError):
         Answer().feed(data)
+    with pytest.raises(WireError):
+        read(Answer(), [data[place : place + 1] for place in range(len(data))])
+
+
+@pytest.mark.parametrize(
+    ("before", "endless", "message"),
+    [
+        (b"HTTP/1.1 200 OK\r\n", b"X-One-More: header\r\n", "head is longer than 65536 bytes"),
+        (b"HTTP/1.1 200 OK\r\nX-Long: ", b"value", "head is longer than 65536 bytes"),
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n", "head is longer than 65536 bytes"),
+        (CHUNKED + b"3;name=", b"value", "chunk extensions or trailers are longer than 65536 bytes"),
+        (CHUNKED + b"3\r\nabc\r\n0\r\n", b"X-One-More: trailer\r\n", "chunk extensions or trailers are longer"),
+    ],
+)
+def test_what_never_comes_to_a_body_is_refused(before: bytes, endless: bytes, message: str) -> None:
+    answer = Answer()
+    read(answer, [before, *repeat(endless, (MAX_OVERHEAD - len(before)) // len(endless))])
+    with pytest.raises(WireError, match=message):
+        answer.feed(endless * 20)
+    assert not answer.complete
+
+
+def test_a_body_may_be_longer_than_a_head() -> None:
+    answer = Answer()
+    body = read(answer, [CHUNKED, *repeat(b"400\r\n%s\r\n" % (b"x" * 1024), 200), b"0\r\n\r\n"])
+    assert len(body) == 200 * 1024
+    assert answer.complete
+
+
+def test_an_interim_answer_is_no_end() -> None:
+    answer = Answer()
+    answer.feed(b"HTTP/1.1 100 Continue\r\nContent-Length: 0\r\n\r\n")
+    answer.close()
+    assert (answer.status, answer.complete, answer.keep_alive, answer.headers) == (0, False, False, {})
+
+
+def test_trailers_are_no_headers() -> None:
+    answer = Answer()
+    answer.feed(chunked([b"abc"], trailers=b"Connection: close\r\nX-Late: 1\r\n"))
+    assert answer.headers == {"transfer-encoding": "chunked", "content-type": "text/event-stream"}
 
 
 @given(
@@ -114,3 +161,11 @@ def test_events_in_any_packets(texts: list[str], places: list[int], end: str, be
 
 def test_an_event_of_several_lines_is_one() -> None:
     assert Events().feed(b"data: a\ndata: b\n\ndata: unfinished\n") == [b"a\nb"]
+
+
+@pytest.mark.parametrize("part", [b"endless", b"data: more\n", b"data:\n"])
+def test_an_event_that_never_ends_is_refused(part: bytes) -> None:
+    events = Events()
+    assert events.feed(b"data: {}\n\n" * MAX_EVENT) == [b"{}"] * MAX_EVENT
+    with pytest.raises(WireError, match="an event of the answer is longer than"):
+        events.feed(part * (MAX_EVENT + 1))
