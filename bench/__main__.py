@@ -9,30 +9,61 @@ import os
 import platform
 import sys
 from pathlib import Path
+from typing import Any
 
-BENCHES = ("hashing", "downloading", "load_client", "rollout", "executors", "definitions", "sensors", "verdicts")
+BENCHES = (
+    "hashing",
+    "downloading",
+    "load_client",
+    "startup",
+    "rollout",
+    "executors",
+    "definitions",
+    "sensors",
+    "verdicts",
+)
+# What a figure may be at most, on an idle core.
+LIMITS = {
+    "load_client.cpu_ms_per_request": 1.0,
+    "startup.help_cpu_seconds": 0.3,
+    "startup.check_cpu_seconds": 0.8,
+}
 
 
 def main() -> None:
     """Run the benches one after the other; each is measured against its peer in alternation."""
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("benches", nargs="*", choices=[*BENCHES, []], help="all, if none is named")
-    arguments.add_argument("--output", type=Path, default=Path("build/bench.json"))
+    arguments.add_argument(
+        "--small", action="store_true", help="as little as shows that a bench works; into build/bench-small.json"
+    )
+    arguments.add_argument("--output", type=Path)
     given = arguments.parse_args()
-    found: dict[str, object] = json.loads(given.output.read_text()) if given.benches and given.output.exists() else {}
+    output: Path = given.output or Path("build/bench-small.json" if given.small else "build/bench.json")
+    found: dict[str, Any] = json.loads(output.read_text()) if given.benches and output.exists() else {}
     for name in given.benches or BENCHES:
         sys.stderr.write(f"{name} ...\n")
-        measured: dict[str, float] = importlib.import_module(f"bench.{name}").run()
-        found |= measured
+        bench = importlib.import_module(f"bench.{name}")
+        measured: dict[str, float] = bench.run(**bench.SMALL) if given.small else bench.run()
         for key, value in measured.items():
-            sys.stderr.write(f"  {key:<44} {value:g}\n")
-    found["machine"] = {
+            sys.stderr.write(f"  {key:<44} {value:g}{_limit(key, value)}\n")
+        # Written after each: what a later bench breaks on takes nothing away.
+        found |= measured | {"machine": _machine()}
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(json.dumps(found, indent=2) + "\n")
+
+
+def _limit(key: str, value: float) -> str:
+    most = LIMITS.get(key)
+    return "" if most is None else f" (at most {most:g}{': over' if value > most else ''})"
+
+
+def _machine() -> dict[str, Any]:
+    return {
         "cores": os.cpu_count(),
         "processor": platform.processor() or platform.machine(),
         "load_average": [round(value, 2) for value in os.getloadavg()],
     }
-    given.output.parent.mkdir(parents=True, exist_ok=True)
-    given.output.write_text(json.dumps(found, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -16,6 +18,8 @@ from llmops.settings import SETTINGS_VARIABLE
 
 COUNTS = (1, 100, 1000)
 REPEATS = 5
+SMALL: dict[str, Any] = {"counts": (1, 10), "repeats": 1}
+"""Arguments of `run` for a run that takes as little as it can."""
 # Imports included: every process that Dagster starts for the location pays for them.
 LOAD = """
 import time
@@ -27,14 +31,14 @@ print(time.perf_counter() - started)
 """
 
 
-def run() -> dict[str, float]:
+def run(counts: Sequence[int] = COUNTS, repeats: int = REPEATS) -> dict[str, float]:
     """Seconds to import and load definitions, medians, as `definitions.seconds.COUNT`."""
     example = yaml.safe_load(Path("models/smollm2-135m.yaml").read_text())
     found: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        settings = {count: _catalog(Path(folder) / str(count), example, count) for count in COUNTS}
-        for _ in range(REPEATS):
-            for count in COUNTS:
+        settings = {count: _catalog(Path(folder) / str(count), example, count) for count in counts}
+        for _ in range(repeats):
+            for count in counts:
                 found.setdefault(f"definitions.seconds.{count}", []).append(_load(settings[count]))
     return {key: round(statistics.median(values), 3) for key, values in found.items()}
 
@@ -58,7 +62,3 @@ def _load(settings: Path) -> float:
         text=True,
     )
     return float(answer.stdout)
-
-
-if __name__ == "__main__":
-    sys.stdout.write(json.dumps(run(), indent=2) + "\n")

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from bench.side_by_side import REPO, Case, Weights, alternate, gb_per_s, hf, hub, make_weights, ratio, remove, worker
 
+SMALL: dict[str, Any] = {"size": 1 << 20, "count": 2, "rounds": 1}
+"""Arguments of `run` for a run that takes as little as it can."""
 
-def run(*, size: int = 1 << 30, count: int = 4, rounds: int = 5, folder: Path | None = None) -> dict[str, float]:
+
+def run(*, size: int = 1 << 30, count: int = 4, rounds: int = 5) -> dict[str, float]:
     """Ratio (above 1: ours is faster) and speeds, from a stand-in hub on loopback over plain HTTP.
 
     Ours also waits until the bytes are on the disk; theirs does not.
@@ -17,12 +21,11 @@ def run(*, size: int = 1 << 30, count: int = 4, rounds: int = 5, folder: Path | 
         size: Bytes of one file.
         count: Number of files.
         rounds: Rounds of each contestant, in alternation.
-        folder: Where the files are written; None means the system's temporary folder.
 
     Returns:
         `download.vs_hf_download_verify`, and the speeds of both in GB/s.
     """
-    with tempfile.TemporaryDirectory(dir=folder, prefix="bench-downloading-") as name:
+    with tempfile.TemporaryDirectory(prefix="bench-downloading-") as name:
         weights = make_weights(Path(name), count=count, size=size)
         with hub(weights) as url:
             return _measure(weights, url, rounds)

@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
@@ -23,6 +24,8 @@ from llmops.sandbox.weights import make_model
 from llmops.settings import SETTINGS_VARIABLE, load_settings
 
 ROUNDS = 3
+SMALL: dict[str, Any] = {"rounds": 1}
+"""Arguments of `run` for a run that takes as little as it can."""
 EXECUTORS = {"in_process": "llmops.definitions", "multiprocess": "bench.multiprocess"}
 
 
@@ -91,7 +94,3 @@ def _rollout(module: str, model: str) -> float:
     assert record.start_time is not None
     assert record.end_time is not None
     return record.end_time - record.start_time
-
-
-if __name__ == "__main__":
-    sys.stdout.write(json.dumps(run(), indent=2) + "\n")

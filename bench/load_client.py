@@ -19,6 +19,8 @@ from typing import Any
 
 REQUESTS, CONCURRENCY, TOKENS, FIRST_SECONDS, ROUNDS = 1000, 32, 32, 0.02, 5
 CLIENTS = ("llmops", "aiohttp", "openai")
+SMALL: dict[str, Any] = {"requests": 64, "rounds": 1}
+"""Arguments of `run` for a run that takes as little as it can."""
 MESSAGES: Any = [{"role": "user", "content": "Tell me of the sea."}]
 
 

@@ -6,7 +6,6 @@ import json
 import os
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from llmops.cli.rollouts import run_rollout
 from llmops.cluster.client import Cluster
 from llmops.evaluation.endpoint import Endpoint
 from llmops.evaluation.proving import prove
-from llmops.manifests.engine import deployment, disruption_budget, service
+from llmops.manifests.engine import objects
 from llmops.manifests.jobs import checksum_job, download_job
 from llmops.manifests.records import pins_config_map
 from llmops.manifests.volume import claim
@@ -34,6 +33,8 @@ from llmops.stages.platform import Platform
 
 ROUNDS = 5
 REPO = "bench/model"
+SMALL: dict[str, Any] = {"rounds": 1}
+"""Arguments of `run` for a run that takes as little as it can."""
 
 
 def run(rounds: int = ROUNDS) -> dict[str, float]:
@@ -112,10 +113,8 @@ def _bare(cluster: Cluster, settings: Settings, release: Release, kubectl: Calla
     tracks: tuple[names.Track, ...] = ("canary", "stable")
     for track in tracks:
         name = names.engine_name(release.model, track)
-        kubectl("apply", given=service(release, settings, track))
-        if track == "stable":
-            kubectl("apply", given=disruption_budget(release, settings))
-        kubectl("apply", given=deployment(release, settings, track, 1, surge=True))
+        for each in objects(release, settings, track, 1, surge=True):
+            kubectl("apply", given=each)
         kubectl("rollout", "status", "--timeout=120s", f"deployment/{name}")
         prove(Endpoint(cluster.endpoint(name, names.ENGINE_PORT), release.model), timeout=30)
         if track == "canary":
@@ -143,7 +142,3 @@ def _kubectl(sandbox: Sandbox) -> Callable[..., str]:
         return answer.stdout
 
     return call
-
-
-if __name__ == "__main__":
-    sys.stdout.write(json.dumps(run(), indent=2) + "\n")

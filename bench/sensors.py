@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import secrets
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -42,6 +41,8 @@ VERSIONS = ">=0.20,<0.50"
 SERVING = "v0.40.0"
 REPO = "acme/tiny"
 IDLE_TICKS = 20
+SMALL: dict[str, Any] = {"models": 20, "tags": 1000}
+"""Arguments of `run` for a run that takes as little as it can."""
 
 
 @dataclass(frozen=True)
@@ -67,27 +68,27 @@ class Fleet:
         return result, seconds, len(self.registry.seen("/v2/*")) + len(self.hub.seen())
 
 
-def tag_names() -> list[str]:
-    """Nine thousand tags, as of a repository that builds every night: most of them are of commits."""
+def tag_names(tags: int) -> list[str]:
+    """So many tags, as of a repository that builds every night: most of them are of commits."""
     found = ["latest", "nightly", *(f"v0.{minor}.{patch}" for minor in range(41) for patch in range(5))]
     found = [tag for tag in found if tag == SERVING or not tag.startswith("v0.40")]
     found += [f"{tag}-cu130" for tag in found if tag.startswith("v")]
-    return found + [f"nightly-{number:040x}" for number in range(TAGS - len(found))]
+    return found + [f"nightly-{number:040x}" for number in range(tags - len(found))]
 
 
-def write_images(path: Path) -> dict[str, str]:
+def write_images(path: Path, tags: int) -> dict[str, str]:
     """Put the repositories into an image store; the digest of `SERVING`, by repository."""
     store = ImageStore(path)
     digests = {repository: store.add(repository, SERVING, ("engine", repository)).digest for repository in REPOSITORIES}
     content = json.loads(path.read_text())
     for repository, digest in digests.items():
-        content[repository]["tags"] = dict.fromkeys(tag_names(), digest)
+        content[repository]["tags"] = dict.fromkeys(tag_names(tags), digest)
     path.write_text(json.dumps(content))
     return digests
 
 
-def make_specs() -> dict[str, ModelSpec]:
-    """A thousand models, spread over the repositories, under a few policies."""
+def make_specs(models: int) -> dict[str, ModelSpec]:
+    """So many models, spread over the repositories, under a few policies."""
     content = [
         {
             "name": f"model-{number}",
@@ -97,7 +98,7 @@ def make_specs() -> dict[str, ModelSpec]:
                 "version": VERSIONS if number % 2 else f"{VERSIONS},!=0.30.{number % 5}",
             },
         }
-        for number in range(MODELS)
+        for number in range(models)
     ]
     return {spec.name: spec for spec in map(ModelSpec.model_validate, content)}
 
@@ -164,20 +165,25 @@ def measure(fleet: Fleet) -> dict[str, float]:
     return found
 
 
-def run() -> dict[str, float]:
-    """Seconds and requests of the first tick, and of ticks with nothing new."""
+def run(models: int = MODELS, tags: int = TAGS) -> dict[str, float]:
+    """Seconds and requests of the first tick, and of ticks with nothing new.
+
+    Args:
+        models: In the catalog.
+        tags: Of each image repository.
+    """
     with tempfile.TemporaryDirectory() as folder:
         plane = ControlPlane(Path(folder) / "plane", find_or_build())
         try:
             plane.up()
-            return run_on(plane.kubeconfig, Path(folder))
+            return run_on(plane.kubeconfig, Path(folder), models, tags)
         finally:
             plane.down()
 
 
-def run_on(kubeconfig: Path, folder: Path) -> dict[str, float]:
+def run_on(kubeconfig: Path, folder: Path, models: int = MODELS, tags: int = TAGS) -> dict[str, float]:
     """Measure on a control plane that is there, in a namespace of its own."""
-    digests = write_images(folder / "images.json")
+    digests = write_images(folder / "images.json", tags)
     store = HubStore(folder / "hub")
     commit = store.commit(REPO, {"config.json": "{}"})
     with (
@@ -195,10 +201,6 @@ def run_on(kubeconfig: Path, folder: Path) -> dict[str, float]:
         cluster = Cluster.connect(settings)
         namespace: dict[str, Any] = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": settings.namespace}}
         cluster.apply(namespace)
-        specs = make_specs()
+        specs = make_specs(models)
         write_standings(cluster, specs, digests, commit)
         return measure(Fleet(registry, hub, instance, make_sensors(settings, specs), {}))
-
-
-if __name__ == "__main__":
-    sys.stdout.write(json.dumps(run(), indent=2) + "\n")

@@ -35,6 +35,8 @@ LIMIT = 1.2
 SLOWER = 1.5
 TURNS = 4
 REQUESTS = 16
+SMALL: dict[str, Any] = {"rollouts": 20}
+"""Arguments of `run` for a run that takes as little as it can."""
 Random = np.random.Generator
 Kinds = tuple[int, int, int, int]
 Shares = dict[str, float]
