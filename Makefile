@@ -32,7 +32,7 @@ demo-stack: $(READY) ## Two models, router, Prometheus, autoscaler; writes build
 test: lint kubernetes ## All tests but those of test-long and of the e2e targets
 	$(BIN)/pytest $(PARALLEL) -m "not long"
 
-test-long: kubernetes ## Further cases that take minutes: every executor, every way that a measuring Job ends
+test-long: kubernetes ## Further cases that take minutes: every executor, every way that a measuring Job ends, every bench
 	$(BIN)/pytest $(PARALLEL) -m long
 
 test-fast: kubernetes ## The tests that take no more than a few seconds each

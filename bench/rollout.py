@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import statistics
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from bench.side_by_side import call
 from llmops import names
 from llmops.cli.rollouts import run_rollout
 from llmops.cluster.client import Cluster
@@ -104,7 +104,7 @@ def declare(project: Path, name: str) -> None:
     (project / "models" / f"{name}.yaml").write_text(json.dumps(entry))
 
 
-def _bare(cluster: Cluster, settings: Settings, release: Release, kubectl: Callable[..., str]) -> None:
+def _bare(cluster: Cluster, settings: Settings, release: Release, kubectl: Callable[..., None]) -> None:
     """The same path as a person would script it: apply, wait, ask once, clean up."""
     kubectl("apply", given=pins_config_map(release) | {"metadata": _in(settings, pins_config_map(release))})
     for job in (download_job(release, settings, "bare"), checksum_job(release, settings, 1, "bare")):
@@ -126,19 +126,12 @@ def _in(settings: Settings, obj: dict[str, Any]) -> dict[str, Any]:
     return obj["metadata"] | {"namespace": settings.namespace}
 
 
-def _kubectl(sandbox: Sandbox) -> Callable[..., str]:
+def _kubectl(sandbox: Sandbox) -> Callable[..., None]:
     program = find_or_build()["kubectl"]
-    common = [str(program), f"--kubeconfig={sandbox.kubeconfig}", f"--namespace={load_settings().namespace}"]
+    common = (program, f"--kubeconfig={sandbox.kubeconfig}", f"--namespace={load_settings().namespace}")
 
-    def call(verb: str, *arguments: str, given: dict[str, Any] | None = None) -> str:
-        files = ["--server-side", "-f", "-"] if given else []
-        answer = subprocess.run(
-            [*common, verb, *arguments, *files],
-            input=json.dumps(given) if given else None,
-            check=True,
-            capture_output=True,
-            text=True,
-        )
-        return answer.stdout
+    def kubectl(verb: str, *arguments: str, given: dict[str, Any] | None = None) -> None:
+        files = ("--server-side", "-f", "-") if given else ()
+        call(*common, verb, *arguments, *files, given=json.dumps(given) if given else None)
 
-    return call
+    return kubectl

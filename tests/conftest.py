@@ -11,6 +11,7 @@ hypothesis.settings.load_profile("any-machine")
 
 SLOWEST_FIRST = (
     "tests/stages",
+    "tests/bench",
     "tests/live",
     "tests/doctor",
     "tests/remote",
