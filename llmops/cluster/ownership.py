@@ -42,6 +42,10 @@ class Owner:
     time: str
     paths: frozenset[Path]
 
+    def __str__(self) -> str:
+        how = f"{self.operation} of {self.subresource}" if self.subresource else self.operation
+        return f"{self.manager} ({how}) at {self.time}"
+
     def concerns(self, path: Path) -> bool:
         """Whether it owns the field, something in it, or what it stands in."""
         return any(own[: len(path)] == path or path[: len(own)] == own for own in self.paths)

@@ -14,6 +14,7 @@ from llmops.preflight.snapshot import take_snapshot
 from llmops.preflight.strategy import choose_strategy
 from llmops.releases.release import Release
 from llmops.stages.cleanup import lend_replica, release_of, remove_canary
+from llmops.stages.measured import as_released
 from llmops.stages.measuring import Target, measuring_of
 from llmops.stages.outcomes import CanaryOutcome, ChecksumOutcome, EvaluationOutcome, TrafficOutcome
 from llmops.stages.platform import Platform
@@ -63,16 +64,17 @@ def _deploy(current: Trial, release: Release) -> CanaryOutcome:
     ):
         current.cluster.apply(wanted)
     current.log(f"Deployment {name} applied: {release.engine.reference}")
-    wait_for_rollout(
-        current.cluster,
-        name,
-        timeout=progress_seconds(release),
-        on_progress=current.log,
-        # A GPU that stable lends is free when the requests on it have ended.
-        allow_pending_seconds=ALLOW_PENDING_SECONDS + (0 if surge else grace_seconds(release)),
-    )
     target = Target(release, "canary")
-    text = measuring_of(current, target).prove(target, timeout=PROOF_SECONDS)
+    with as_released(current, target, rolling=True):
+        wait_for_rollout(
+            current.cluster,
+            name,
+            timeout=progress_seconds(release),
+            on_progress=current.log,
+            # A GPU that stable lends is free when the requests on it have ended.
+            allow_pending_seconds=ALLOW_PENDING_SECONDS + (0 if surge else grace_seconds(release)),
+        )
+        text = measuring_of(current, target).prove(target, timeout=PROOF_SECONDS)
     seconds = round(time.monotonic() - started, 2)
     current.log(f"{name} answered after {seconds} s: {text[:80]!r}")
     url = current.cluster.endpoint(name, names.ENGINE_PORT)

@@ -13,6 +13,7 @@ from llmops.evaluation.measurements import Measurements
 from llmops.evaluation.suites import load_suites
 from llmops.releases.release import Release
 from llmops.stages.crashes import check_alive, restarts_of, wait_for_crash
+from llmops.stages.measured import as_released
 from llmops.stages.measuring import Suites, Target, measuring_of
 from llmops.stages.outcomes import CanaryOutcome, EvaluationOutcome
 from llmops.stages.platform import Platform
@@ -58,14 +59,17 @@ def _evaluate(current: Trial, release: Release) -> EvaluationOutcome:
         return before
     suites = load_suites(current.settings.evals_dir, release.evaluation.suites)
     stable_id = current.records.state(release.model).stable
+    against = current.records.release(release.model, stable_id) if stable_id and _compares(release) else None
+    targets = [Target(release, "canary"), *([Target(against, "stable")] if against else [])]
     cluster, when, restarts = current.cluster, "during the evaluation", restarts_of(current.cluster, release, "canary")
-    try:
-        measured, stable = _measure(current, release, suites, stable_id)
-    except MeasurementFailed:
-        # An engine that died looks to its clients like one that cannot be reached.
-        wait_for_crash(cluster, release, "canary", when, before=restarts)
-        raise
-    check_alive(cluster, release, "canary", when, before=restarts)
+    with as_released(current, *targets):
+        try:
+            measured, stable = _measure(current, release, suites, against)
+        except MeasurementFailed:
+            # An engine that died looks to its clients like one that cannot be reached.
+            wait_for_crash(cluster, release, "canary", when, before=restarts)
+            raise
+        check_alive(cluster, release, "canary", when, before=restarts)
     verdict = decide(release.evaluation, measured, stable)
     outcome = EvaluationOutcome(
         model=release.model,
@@ -80,16 +84,15 @@ def _evaluate(current: Trial, release: Release) -> EvaluationOutcome:
 
 
 def _measure(
-    current: Trial, release: Release, suites: Suites, stable_id: str | None
+    current: Trial, release: Release, suites: Suites, against: Release | None
 ) -> tuple[Measurements, Measurements | None]:
     spec, target = release.evaluation, Target(release, "canary")
-    against = current.records.release(release.model, stable_id) if stable_id and _compares(release) else None
     # Before the measurement, which takes long: a price that is missing is told of now.
     with_cost = _with_cost(current, suites, release, against)
     measuring = measuring_of(current, target)
     if against is None:
         return with_cost(measuring.measure(target, suites, spec), release), None
-    current.log(f"compared with stable {stable_id} on the same cases, and in turns under load")
+    current.log(f"compared with stable {against.id} on the same cases, and in turns under load")
     measured, stable = measuring.compare(target, Target(against, "stable"), suites, spec)
     return with_cost(measured, release), with_cost(stable, against)
 

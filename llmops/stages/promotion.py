@@ -18,6 +18,7 @@ from llmops.stages.canary import PROOF_SECONDS
 from llmops.stages.cleanup import release_of, remove_canary
 from llmops.stages.collecting import collect_configurations, collect_weights
 from llmops.stages.crashes import check_alive
+from llmops.stages.measured import as_released
 from llmops.stages.measuring import Target, measuring_of
 from llmops.stages.outcomes import CanaryOutcome, EvaluationOutcome, PromotionOutcome, TrafficOutcome
 from llmops.stages.platform import Platform
@@ -72,22 +73,24 @@ def promote(current: Trial, release: Release, *, surge: bool) -> PromotionOutcom
     main = apply_stable(current.platform, release, surge=surge)
     name = names.engine_name(model, "stable")
     current.log(f"Deployment {name} moves to {release.id}, {main['spec']['replicas']} replicas")
-    main = wait_for_rollout(
-        cluster,
-        name,
-        # Where they are autoscaled their number may grow meanwhile.
-        timeout=progress_seconds(release) * max(most_replicas(current.spec), main["spec"]["replicas"]),
-        on_progress=current.log,
-        # From the second replica on, and in place from the first, a new pod takes over the GPU of one that drains.
-        allow_pending_seconds=ALLOW_PENDING_SECONDS + _drain_seconds(current, state.stable),
-    )
-    seconds = round(time.monotonic() - started, 2)
-    surround(current.platform, current.spec, release, current.log)
-    if beside is not None:
-        # Whom the canary served goes over to the same release: nobody ever got the older one again.
-        measuring_of(current, Target(release, "stable")).prove(Target(release, "stable"), timeout=PROOF_SECONDS)
-        remove_canary(current.platform, model, give_back=False, log=current.log)
-    _watch(current, release)
+    target = Target(release, "stable")
+    with as_released(current, target, rolling=True):
+        main = wait_for_rollout(
+            cluster,
+            name,
+            # Where they are autoscaled their number may grow meanwhile.
+            timeout=progress_seconds(release) * max(most_replicas(current.spec), main["spec"]["replicas"]),
+            on_progress=current.log,
+            # From the second replica on, and in place from the first, a new pod takes over the GPU of one that drains.
+            allow_pending_seconds=ALLOW_PENDING_SECONDS + _drain_seconds(current, state.stable),
+        )
+        seconds = round(time.monotonic() - started, 2)
+        surround(current.platform, current.spec, release, current.log)
+        if beside is not None:
+            # Whom the canary served goes over to the same release: nobody ever got the older one again.
+            measuring_of(current, target).prove(target, timeout=PROOF_SECONDS)
+            remove_canary(current.platform, model, give_back=False, log=current.log)
+        _watch(current, target)
     current.records.update_state(model, stable=release.id, previous=replaced)
     if beside is not None:
         remove_canary(current.platform, model, wait=GONE_SECONDS, give_back=False)
@@ -133,8 +136,8 @@ def _drain_seconds(current: Trial, stable: str | None) -> int:
     return grace_seconds(current.records.release(current.model, stable)) if stable else 0
 
 
-def _watch(current: Trial, release: Release) -> None:
+def _watch(current: Trial, target: Target) -> None:
     """Prove the rolled out release with completions through the Service, and go on for the stabilization window."""
-    target = Target(release, "stable")
+    release = target.release
     check = partial(check_alive, current.cluster, release, "stable", "during the stabilization window", before={})
     measuring_of(current, target).watch(target, seconds=release.rollout.stabilization_seconds, check=check)

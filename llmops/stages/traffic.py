@@ -2,7 +2,7 @@
 
 import datetime
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack
 
 import dagster as dg
@@ -25,6 +25,8 @@ from llmops.prometheus import Prometheus
 from llmops.releases.release import Release
 from llmops.stages.canary import LIFETIME
 from llmops.stages.crashes import Restarts, check_alive, restarts_of
+from llmops.stages.measured import as_released
+from llmops.stages.measuring import Target
 from llmops.stages.outcomes import CanaryOutcome, EvaluationOutcome, TrafficOutcome
 from llmops.stages.platform import Platform
 from llmops.stages.shifting import Way, replicas_ready, shift, way_of
@@ -173,12 +175,14 @@ class _Course:
         began = time.monotonic()
         measured: list[Verdict] = []
         points: list[Point] = []
-        while (decided := decide(rules, step, measured, time.monotonic() - began)) is None:
-            self._bake(step, began, restarts)
-            verdict, point = self._measure(asked, step, replicas, time.monotonic() - began, compares=compares)
-            measured.append(verdict)
-            points += [point] if point is not None else []
-            current.log(f"{step.percent}%: {verdict.value}: {verdict.reason}")
+        with as_released(current, *self._measured(compares=compares)) as check:
+            while (decided := decide(rules, step, measured, time.monotonic() - began)) is None:
+                self._bake(step, began, restarts)
+                check()
+                verdict, point = self._measure(asked, step, replicas, time.monotonic() - began, compares=compares)
+                measured.append(verdict)
+                points += [point] if point is not None else []
+                current.log(f"{step.percent}%: {verdict.value}: {verdict.reason}")
         return StepOutcome(
             percent=step.percent,
             replicas=replicas,
@@ -186,6 +190,12 @@ class _Course:
             verdict=decided,
             points=thinned(points),
         )
+
+    def _measured(self, *, compares: bool) -> Iterator[Target]:
+        """The engines that a step is judged by."""
+        yield Target(self._release, "canary")
+        if compares and any(gate.relative for gate in self._release.traffic.gates):
+            yield Target(self._current.records.release(self._release.model, self._stable), "stable")
 
     def _scale(self, step: TrafficStep) -> int:
         """Give the canary the replicas of its share, before the share itself."""

@@ -6,6 +6,7 @@ from typing import Any
 
 from kubernetes import client, config
 
+from llmops import names
 from llmops.settings import load_settings
 from tests.stages.world import Model
 
@@ -18,12 +19,12 @@ def _apps(model: Model) -> tuple[Any, str]:
     return client.AppsV1Api(connection), settings.namespace
 
 
-def edit(model: Model, engine: dict[str, Any], *, manager: str = EDITOR) -> None:
-    """Change fields of the engine's container in the main Deployment, as `kubectl edit` would."""
+def edit(model: Model, engine: dict[str, Any], *, track: names.Track = "stable", manager: str = EDITOR) -> None:
+    """Change fields of the engine's container in a track's Deployment, as `kubectl edit` would."""
     api, namespace = _apps(model)
     container = {"name": "engine", **engine}
     patch = {"spec": {"template": {"spec": {"containers": [container]}}}}
-    api.patch_namespaced_deployment(model.name, namespace, patch, field_manager=manager)
+    api.patch_namespaced_deployment(names.engine_name(model.name, track), namespace, patch, field_manager=manager)
 
 
 def scale(model: Model, replicas: int, *, manager: str = "kubectl") -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import pytest
+
 from llmops.cluster.ownership import ABSENT, owners, shown, value_at
 from llmops.stages.validation.drift import REPLICAS, Difference, differences, stray_pods
 
@@ -96,13 +98,13 @@ def test_a_changed_field_is_named_with_its_values_and_who_changed_it() -> None:
     assert set(seen) == {f"spec.template.spec.containers[engine].{field}" for field in ("image", "args")}
     image = seen["spec.template.spec.containers[engine].image"]
     assert (image.found, image.wanted) == ("i@sha256:2", "i@sha256:1")
-    assert image.by == "kubectl-edit at 2026-11-25T03:00:00Z"
+    assert str(image.by) == "kubectl-edit (Update) at 2026-11-25T03:00:00Z"
 
 
 def test_a_scale_is_told_by_its_subresource_and_left_to_an_autoscaler() -> None:
     live = deployment(entry("kubectl", {"f:spec": {"f:replicas": {}}}, subresource="scale"))
     live["spec"]["replicas"] = 4
-    assert found(live)["spec.replicas"].by == "kubectl (scale) at 2026-11-25T03:00:00Z"
+    assert str(found(live)["spec.replicas"].by) == "kubectl (Update of scale) at 2026-11-25T03:00:00Z"
     assert found(live, REPLICAS) == {}
 
 
@@ -130,7 +132,7 @@ def test_what_was_added_is_one_finding_for_the_outermost_of_it() -> None:
         "spec.template.spec.containers[side]",
     }
     assert all(each.wanted is ABSENT for each in seen.values())
-    assert seen["spec.template.spec.containers[side]"].by.startswith("injector")
+    assert seen["spec.template.spec.containers[side]"].by == owners(live)[2]
 
 
 def test_values_are_found_by_every_kind_of_segment() -> None:
@@ -146,19 +148,90 @@ def test_values_are_found_by_every_kind_of_segment() -> None:
     assert [owner.manager for owner in owners({"metadata": {}})] == []
 
 
-def test_pods_that_run_something_else_or_belong_to_nobody_are_named() -> None:
-    main = deployment()
-    pod: dict[str, Any] = {
-        "metadata": {"name": "m-1", "ownerReferences": [{"kind": "ReplicaSet"}]},
-        "spec": {"containers": [{"name": "injected"}, copy.deepcopy(engine(main))]},
-        "status": {"phase": "Running"},
+def pod_of(main: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A ReplicaSet of a Deployment, and a pod of it as an API server with admission rules makes it."""
+    replica_set = {"metadata": {"uid": "set-1", "name": "m-1", "creationTimestamp": "T1"}, "spec": main["spec"]}
+    own = copy.deepcopy(engine(main))
+    own |= {"command": ["/vault-env"], "args": ["vllm", *own["args"]], "terminationMessagePath": "/dev/termination-log"}
+    own["env"].append({"name": "HTTP_PROXY", "value": "p"})
+    pod = {
+        "metadata": {"name": "m-1-x", "ownerReferences": [{"kind": "ReplicaSet", "uid": "set-1"}]},
+        "spec": {"containers": [{"name": "injected", "image": "s"}, own]},
+        "status": {"phase": "Running", "containerStatuses": [{"name": "engine", "imageID": "sha256:c"}]},
     }
-    assert stray_pods(main, [pod]) == []
-    other = copy.deepcopy(pod)
-    other["spec"]["containers"][1]["image"] = "old"
-    assert 'runs image "old"' in stray_pods(main, [other])[0].message
-    other["metadata"]["deletionTimestamp"] = "now"
-    assert stray_pods(main, [other]) == []
-    alone = copy.deepcopy(pod)
-    del alone["metadata"]["ownerReferences"]
-    assert "is of no Deployment" in stray_pods(main, [alone])[0].message
+    return copy.deepcopy(replica_set), pod
+
+
+def test_what_an_admission_rule_puts_into_a_pod_is_nobodys_change() -> None:
+    main = deployment()
+    replica_set, pod = pod_of(main)
+    assert stray_pods(main, [pod], [replica_set]) == []
+    # A pod that is about to go answers nobody.
+    pod["spec"]["containers"][1]["image"] = "i@sha256:2"
+    assert len(stray_pods(main, [pod], [replica_set])) == 1
+    assert stray_pods(main, [pod | {"metadata": pod["metadata"] | {"deletionTimestamp": "T"}}], [replica_set]) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"image": "i@sha256:2"}, 'runs image "i@sha256:2" (by ReplicaSet m-1 of T1); its Deployment has "i@sha256:1"'),
+        ({"args": ["--a"]}, 'runs args ["--a"] (by'),
+        ({"command": ["sh"]}, 'runs command ["sh"] (by'),
+        ({"env": []}, "runs env[HOME] nothing (by"),
+        ({"env": [{"name": "HOME", "value": "/h"}, {"name": "X", "value": "1"}]}, 'runs env[X] {"name": "X", "value"'),
+    ],
+)
+def test_pods_of_another_template_are_named_with_what_they_run(change: dict[str, Any], said: str) -> None:
+    main = deployment()
+    replica_set, pod = pod_of(main)
+    replica_set["spec"]["template"]["spec"]["containers"][0] |= change
+    [only] = stray_pods(main, [pod], [replica_set])
+    assert said in only.message
+
+
+def test_a_volume_counts_if_the_engine_mounts_it() -> None:
+    main = deployment()
+    engine(main)["volumeMounts"] = [{"name": "tmp", "mountPath": "/tmp"}]
+    replica_set, pod = pod_of(main)
+    replica_set["spec"]["template"]["spec"]["volumes"].append({"name": "of-a-sidecar", "emptyDir": {}})
+    assert stray_pods(main, [pod], [replica_set]) == []
+    replica_set["spec"]["template"]["spec"]["volumes"][0] = {"name": "tmp", "hostPath": {"path": "/"}}
+    assert "runs volume tmp" in stray_pods(main, [pod], [replica_set])[0].message
+
+
+@pytest.mark.parametrize(
+    ("image", "ran", "same"),
+    [
+        ("i@sha256:1", "sha256:of-a-configuration", True),
+        ("i@sha256:1", "docker.io/i@sha256:of-a-platform", True),
+        ("mirror.local/hub/i@sha256:1", "", True),
+        ("mirror.local/hub/i:v1", "docker-pullable://mirror.local/hub/i@sha256:1", True),
+        ("mirror.local/hub/i:v1", "sha256:of-a-configuration", False),
+        # What its node ran before.
+        ("i@sha256:2", "docker.io/i@sha256:1", False),
+    ],
+)
+def test_an_image_is_the_same_by_its_digest_and_a_nodes_word_only_proves_it(image: str, ran: str, same: bool) -> None:
+    main = deployment()
+    replica_set, pod = pod_of(main)
+    pod["spec"]["containers"][1]["image"] = image
+    pod["status"]["containerStatuses"][0]["imageID"] = ran
+    assert (stray_pods(main, [pod], [replica_set]) == []) is same
+
+
+def test_who_changed_the_image_of_a_pod_that_runs_is_named() -> None:
+    main = deployment()
+    replica_set, pod = pod_of(main)
+    pod["spec"]["containers"][1]["image"] = "i@sha256:2"
+    field = {"f:spec": {"f:containers": {'k:{"name":"engine"}': {"f:image": {}}}}}
+    pod["metadata"]["managedFields"] = [entry("kubectl-set", field)]
+    [only] = stray_pods(main, [pod], [replica_set])
+    assert '(set by kubectl-set (Update) at 2026-11-25T03:00:00Z); its Deployment has "i@sha256:1"' in only.message
+
+
+def test_pods_of_nobody_get_requests_by_their_labels_alone() -> None:
+    main = deployment()
+    _, pod = pod_of(main)
+    del pod["metadata"]["ownerReferences"]
+    assert "is of no Deployment" in stray_pods(main, [pod], [])[0].message

@@ -131,7 +131,7 @@ def test_edits_are_named_with_who_made_them_and_left_as_they_are(model: Model) -
     assert "is not of the release (changed by kubectl-edit" in extra.message
     replicas = by_subject.pop(f"Deployment {model.name} spec.replicas")
     assert replicas.severity == "warning"
-    assert "spec.replicas is 2, wanted 1 (changed by kubectl (scale)" in replicas.message
+    assert "spec.replicas is 2, wanted 1 (changed by kubectl (Update of scale)" in replicas.message
     assert by_subject.pop(f"PodDisruptionBudget {model.name}").severity == "warning"
     assert all(subject.startswith("pod ") for subject in by_subject), by_subject
     main = model.deployment()

@@ -10,6 +10,7 @@ from typing import Any
 from llmops import names
 from llmops.cluster.ownership import ABSENT, Owner, Path, owners, shown, value_at
 from llmops.cluster.problems import NotFound
+from llmops.cluster.watch import Object, uid_of
 from llmops.manifests.autoscaling import scale
 from llmops.manifests.engine import objects
 from llmops.releases.release import Release
@@ -20,6 +21,7 @@ from llmops.stages.trial import Trial
 
 REPLICAS: Path = ("f:spec", "f:replicas")
 POD: Path = ("f:spec", "f:template", "f:spec")
+IMAGE: Path = ("f:spec", "f:containers", f'k:{{"name":"{names.ENGINE_CONTAINER}"}}', "f:image")
 SELECTOR: Path = ("f:spec", "f:selector")
 # Says when pods were last restarted by hand, and nothing of what they do.
 RESTARTED: Path = ("f:spec", "f:template", "f:metadata", "f:annotations", "f:kubectl.kubernetes.io/restartedAt")
@@ -36,13 +38,18 @@ class Difference:
         path: Which.
         found: Its value; ABSENT if it is gone.
         wanted: The value that the release gives it; ABSENT for a field that it doesn't have.
-        by: Who changed it last, as the API server knows it; empty if it doesn't.
+        by: Who changed it last, as the API server knows it; None if it doesn't.
     """
 
     path: Path
     found: Any
     wanted: Any
-    by: str
+    by: Owner | None
+
+    @property
+    def added(self) -> bool:
+        """Whether somebody else has put it there, beside what the release has."""
+        return self.wanted is ABSENT
 
 
 def check_drift(current: Trial, release: Release) -> CheckResult:
@@ -75,10 +82,12 @@ def check_drift(current: Trial, release: Release) -> CheckResult:
         then = cluster.apply(wanted, force=True, dry_run=True)
         autoscaled = scaled or not isinstance(replicas, int)
         ignored = {REPLICAS} if autoscaled and kind == "Deployment" else set[Path]()
-        found += [_finding(kind, name, each) for each in differences(live, then, ignored)]
+        found += [finding(kind, name, each) for each in differences(live, then, ignored)]
     if main is not None:
-        pods = cluster.list("Pod", labels=names.engine_selector(model, "stable"))
-        found += stray_pods(main, pods)
+        pods, sets = (
+            cluster.list(kind, labels=names.engine_selector(model, "stable")) for kind in ("Pod", "ReplicaSet")
+        )
+        found += stray_pods(main, pods, sets)
     return _result(found, compared, f"; replicas are those of HorizontalPodAutoscaler {scaled}" if scaled else "")
 
 
@@ -92,7 +101,7 @@ def differences(live: Mapping[str, Any], then: Mapping[str, Any], ignored: Itera
     """
     passed_over = {RESTARTED, *ignored}
     known = owners(live)
-    ours = {path for owner in owners(then) if _is_apply(owner) for path in owner.paths} - passed_over
+    ours = {path for owner in owners(then) if is_apply(owner) for path in owner.paths} - passed_over
     found = [
         Difference(path, now, wanted, _by(known, path))
         for path in sorted(ours)
@@ -106,7 +115,8 @@ def differences(live: Mapping[str, Any], then: Mapping[str, Any], ignored: Itera
     return found + added
 
 
-def _is_apply(owner: Owner) -> bool:
+def is_apply(owner: Owner) -> bool:
+    """Whether it is what llmops applied."""
     return owner.manager == names.FIELD_MANAGER and owner.operation == "Apply" and not owner.subresource
 
 
@@ -115,7 +125,7 @@ def _foreign(known: Iterable[Owner], ours: set[Path], passed_over: set[Path]) ->
     inner = {path[:length] for path in ours for length in range(len(path) + 1)}
     found: set[Path] = set()
     for owner in known:
-        if _is_apply(owner) or owner.subresource:
+        if is_apply(owner) or owner.subresource:
             continue
         for path in owner.paths:
             if path[0] not in CONTENT or path in ours or path in passed_over:
@@ -127,18 +137,24 @@ def _foreign(known: Iterable[Owner], ours: set[Path], passed_over: set[Path]) ->
     return found
 
 
-def _by(known: Iterable[Owner], path: Path) -> str:
+def _by(known: Iterable[Owner], path: Path) -> Owner | None:
     concerned = [owner for owner in known if owner.concerns(path)]
-    others = [owner for owner in concerned if not _is_apply(owner)] or concerned
-    if not others:
-        return ""
-    first = others[0]
-    return f"{first.manager}{f' ({first.subresource})' if first.subresource else ''} at {first.time}"
+    others = [owner for owner in concerned if not is_apply(owner)] or concerned
+    return others[0] if others else None
 
 
-def stray_pods(main: Mapping[str, Any], pods: Iterable[Mapping[str, Any]]) -> list[Finding]:
-    """Pods that get users' requests, and run something else than the Deployment says."""
-    wanted = _engine(main["spec"]["template"]["spec"])
+def stray_pods(main: Object, pods: Iterable[Object], sets: Iterable[Object]) -> list[Finding]:
+    """Pods behind a Deployment's Service that run something else than the Deployment says.
+
+    A pod is judged by the template of its ReplicaSet: an admission rule may put containers, variables and wrappers
+    into every pod. Its image alone can be changed later, and is judged in the pod itself.
+
+    Args:
+        main: The Deployment.
+        pods: Those that its Service selects.
+        sets: ReplicaSets of the Deployment.
+    """
+    templates = {uid_of(each): each for each in sets}
     found: list[Finding] = []
     for pod in pods:
         meta = pod["metadata"]
@@ -149,18 +165,72 @@ def stray_pods(main: Mapping[str, Any], pods: Iterable[Mapping[str, Any]]) -> li
             message = f"pod {name} is of no Deployment, and gets users' requests by its labels"
             found.append(Finding(subject=f"pod {name}", severity="error", message=message, remedy="Delete it."))
             continue
-        engine = _engine(pod["spec"])
-        for field in ("image", "command", "args"):
-            if engine.get(field) != wanted.get(field):
-                message = (
-                    f"pod {name} runs {field} {_text(engine.get(field))}; its Deployment has {_text(wanted.get(field))}"
-                )
-                remedy = f"See why it is not replaced: kubectl describe deployment {main['metadata']['name']}"
-                found.append(Finding(subject=f"pod {name}", severity="error", message=message, remedy=remedy))
+        own = next((templates[uid] for each in meta["ownerReferences"] if (uid := each.get("uid")) in templates), None)
+        remedy = f"See why it is not replaced: kubectl describe deployment {main['metadata']['name']}"
+        messages = [] if own is None else other_template(main, own)
+        if not messages and not _has_image(pod, main):
+            by = _by(owners(pod), IMAGE)
+            messages = [
+                f"image {_text(_engine(pod['spec']).get('image'))}{f' (set by {by})' if by else ''}; its Deployment "
+                f"has {_text(_engine(main['spec']['template']['spec']).get('image'))}"
+            ]
+            remedy = "Delete it: its ReplicaSet starts another."
+        found += [
+            Finding(subject=f"pod {name}", severity="error", message=f"pod {name} runs {each}", remedy=remedy)
+            for each in messages
+        ]
     return found
 
 
-def _engine(spec: Mapping[str, Any]) -> dict[str, Any]:
+def other_template(main: Object, own: Object) -> list[str]:
+    """What the engine is in the template of a ReplicaSet, where its Deployment says something else; empty if nothing.
+
+    The API server has filled in the defaults of both.
+    """
+    now, wanted = (_parts(each["spec"]["template"]["spec"]) for each in (own, main))
+    meta = own["metadata"]
+    return [
+        f"{part} {_text(now.get(part, ABSENT))} (by ReplicaSet {meta['name']} of {meta.get('creationTimestamp')}); its "
+        f"Deployment has {_text(wanted.get(part, ABSENT))}"
+        for part in sorted(now.keys() | wanted.keys())
+        if now.get(part) != wanted.get(part)
+    ]
+
+
+def same_image(one: str, other: str) -> bool:
+    """Whether two references are to the same content: a digest is the same in every registry."""
+    return one == other or ("@" in one and one.rpartition("@")[2] == other.rpartition("@")[2])
+
+
+def _has_image(pod: Object, main: Object) -> bool:
+    """Whether a pod's engine is of the Deployment's image.
+
+    The reference decides. Where it has no digest, what the node ran can still prove it, and disprove nothing: a node
+    may tell the digest of the image's configuration, or of one platform.
+    """
+    wanted, image = (str(_engine(spec).get("image")) for spec in (main["spec"]["template"]["spec"], pod["spec"]))
+    if "@" in image:
+        return same_image(wanted, image)
+    statuses: list[Object] = (pod.get("status") or {}).get("containerStatuses") or []
+    ran = (str(each.get("imageID", "")) for each in statuses if each["name"] == names.ENGINE_CONTAINER)
+    return image == wanted or any(same_image(wanted, each) for each in ran)
+
+
+def _parts(spec: Object) -> dict[str, Any]:
+    """What of a pod's template makes the engine what it is."""
+    engine = _engine(spec)
+    mounted = {each["name"] for each in engine.get("volumeMounts") or ()}
+    volumes: list[Object] = spec.get("volumes") or []
+    before: list[Object] = spec.get("initContainers") or []
+    return (
+        {key: value for key, value in engine.items() if key not in ("name", "env")}
+        | {f"env[{each['name']}]": each for each in engine.get("env") or ()}
+        | {f"volume {each['name']}": each for each in volumes if each["name"] in mounted}
+        | {f"init container {each['name']}": each for each in before if each["name"] in names.WEIGHTS_CONTAINERS}
+    )
+
+
+def _engine(spec: Object) -> dict[str, Any]:
     containers: list[dict[str, Any]] = spec["containers"]
     return next((each for each in containers if each["name"] == names.ENGINE_CONTAINER), {})
 
@@ -192,11 +262,12 @@ def _missing(kind: str, name: str, model: str) -> Finding:
     )
 
 
-def _finding(kind: str, name: str, difference: Difference) -> Finding:
+def finding(kind: str, name: str, difference: Difference) -> Finding:
+    """What people are told of a field of an object that is not as the release has it."""
     path, found = difference.path, difference.found
     grave = path[: len(POD)] == POD or path[: len(SELECTOR)] == SELECTOR or (path == REPLICAS and found == 0)
     who = f"changed by {difference.by}" if difference.by else "it is not known by whom"
-    wanted = "is not of the release" if difference.wanted is ABSENT else f"wanted {_text(difference.wanted)}"
+    wanted = "is not of the release" if difference.added else f"wanted {_text(difference.wanted)}"
     return Finding(
         subject=f"{kind} {name} {shown(path)}",
         severity="error" if grave else "warning",
