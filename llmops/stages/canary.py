@@ -59,13 +59,13 @@ def _deploy(current: Trial, release: Release) -> CanaryOutcome:
     surge = _place(current, release)
     expires = datetime.datetime.now(datetime.UTC) + LIFETIME
     protect(current.platform, current.spec, release)
-    for wanted in objects(
-        release, current.settings, "canary", replicas, run=current.run, expires_at=expires, surge=surge
-    ):
-        current.cluster.apply(wanted)
-    current.log(f"Deployment {name} applied: {release.engine.reference}")
     target = Target(release, "canary")
     with as_released(current, target, rolling=True):
+        for wanted in objects(
+            release, current.settings, "canary", replicas, run=current.run, expires_at=expires, surge=surge
+        ):
+            current.cluster.apply(wanted)
+        current.log(f"Deployment {name} applied: {release.engine.reference}")
         wait_for_rollout(
             current.cluster,
             name,

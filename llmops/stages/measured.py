@@ -61,8 +61,8 @@ def as_released(current: Current, *targets: Target, rolling: bool = False) -> Ge
     Args:
         current: The stage that measures.
         *targets: What it measures.
-        rolling: Whether the release comes up inside the block: pods of an earlier one are gone at its good end alone,
-            and what somebody had added to the Deployment before is no change under the trial.
+        rolling: Whether the release is applied inside the block: pods of an earlier one are gone at its good end alone,
+            and what somebody had added to stable before is no change under the trial.
 
     Yields:
         What checks it in between.
@@ -88,7 +88,8 @@ def as_released(current: Current, *targets: Target, rolling: bool = False) -> Ge
 
 def _before(current: Current, target: Target, *, rolling: bool) -> _Before:
     revisions = {uid_of(each): _revision(each) for each in _sets(current.cluster, target)}
-    main = current.cluster.get("Deployment", target.service) if rolling else None
+    kept = rolling and target.track == "stable"
+    main = current.cluster.get("Deployment", target.service) if kept else None
     return _Before(revisions, _changed(current, target, main) if main is not None else ())
 
 

@@ -69,12 +69,12 @@ def promote(current: Trial, release: Release, *, surge: bool) -> PromotionOutcom
         remove_canary(current.platform, model, wait=GONE_SECONDS, give_back=False)
     else:
         surge = beside == "surge"
-    started = time.monotonic()
-    main = apply_stable(current.platform, release, surge=surge)
     name = names.engine_name(model, "stable")
-    current.log(f"Deployment {name} moves to {release.id}, {main['spec']['replicas']} replicas")
     target = Target(release, "stable")
     with as_released(current, target, rolling=True):
+        started = time.monotonic()
+        main = apply_stable(current.platform, release, surge=surge)
+        current.log(f"Deployment {name} moves to {release.id}, {main['spec']['replicas']} replicas")
         main = wait_for_rollout(
             cluster,
             name,
