@@ -24,7 +24,8 @@ from llmops.stages.outcomes import TrafficOutcome
 from tests.live.conftest import API_KEY, entry
 from tests.live.gateway import Gateway, gateway
 from tests.stages.dying import Point, Run
-from tests.stages.world import PAIR_OF_GPUS, Model
+from tests.stages.world import PAIR_OF_GPUS, Model, second_actor
+from tests.validation.editing import edit
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 
@@ -127,6 +128,26 @@ def test_without_users_nothing_is_concluded_and_stable_keeps_them(model: Model) 
     assert ended.record.stage == "traffic"
     assert "no data" in ended.record.reason
     assert model.serving() == good
+    assert_home(model)
+
+
+def test_another_image_in_a_canary_that_serves_users_is_not_judged_for_the_release(model: Model) -> None:
+    assert model.rollout().code == Exit.DONE
+    before = model.serving()
+    other = f"{model.image}@{model.push('v0.1.0')}"
+    model.push("v0.33.0")
+
+    def swap() -> None:
+        until(lambda: model.records.state(model.name).canary_percent == 25, 120)
+        edit(model, {"image": other}, track="canary", manager="kubectl-set")
+
+    with served(model), second_actor(swap):
+        ended = model.rollout()
+    assert ended.record is not None, ended.line
+    assert (ended.record.verdict, ended.record.stage) == ("Inconclusive", "traffic"), ended.line
+    said = ended.record.reason + ended.record.details
+    assert all(each in said for each in (f"Deployment {model.name}-canary", other, "kubectl-set (Update) at")), said
+    assert model.serving() == before
     assert_home(model)
 
 

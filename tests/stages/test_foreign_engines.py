@@ -6,16 +6,14 @@ Slow, all of it: each test is two rollouts or more.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import pytest
 
 from llmops import names
 from llmops.cli.exits import Exit
 from llmops.cli.rollouts import Ended
-from tests.stages.world import Model
+from tests.stages.world import Model, second_actor
 from tests.validation.editing import edit
 
 pytestmark = pytest.mark.slow
@@ -24,15 +22,6 @@ SETTER = "kubectl-set"
 # Absolute gates alone, and one that compares with stable.
 ABSOLUTE = {"suites": ["sums"], "gates": [{"metric": "sums/score", "min": 0.7}]}
 RELATIVE = {"suites": ["sums"], "gates": [{"metric": "sums/score", "max_drop": 0.1}]}
-
-
-@contextmanager
-def second_actor(work: Callable[[], None]) -> Generator[None]:
-    """Somebody at work while the block runs; what fails there fails the test."""
-    with ThreadPoolExecutor(1) as pool:
-        done = pool.submit(work)
-        yield
-    done.result()
 
 
 def until(holds: Callable[[], object], seconds: float = 120) -> None:

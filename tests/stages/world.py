@@ -8,6 +8,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Generator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -237,6 +238,15 @@ def watched(model: Model) -> Generator[list[str | None]]:
     finally:
         stop.set()
         thread.join()
+
+
+@contextmanager
+def second_actor(work: Callable[[], None]) -> Generator[None]:
+    """Somebody at work while the block runs; what fails there fails the test."""
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(work)
+        yield
+    done.result()
 
 
 def put_faults(sandbox: Sandbox, faults: list[dict[str, Any]]) -> None:

@@ -190,6 +190,15 @@ def test_pods_of_another_template_are_named_with_what_they_run(change: dict[str,
     assert said in only.message
 
 
+def test_a_pod_is_one_finding_and_its_image_comes_first() -> None:
+    main = deployment()
+    replica_set, pod = pod_of(main)
+    replica_set["spec"]["template"]["spec"]["containers"][0] |= {"image": "i@sha256:2", "args": [], "env": []}
+    [only] = stray_pods(main, [pod], [replica_set])
+    assert only.message.startswith('pod m-1-x runs image "i@sha256:2" (by')
+    assert only.message.endswith('"i@sha256:1", and 2 more')
+
+
 def test_a_volume_counts_if_the_engine_mounts_it() -> None:
     main = deployment()
     engine(main)["volumeMounts"] = [{"name": "tmp", "mountPath": "/tmp"}]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -175,15 +175,14 @@ def stray_pods(main: Object, pods: Iterable[Object], sets: Iterable[Object]) -> 
                 f"has {_text(_engine(main['spec']['template']['spec']).get('image'))}"
             ]
             remedy = "Delete it: its ReplicaSet starts another."
-        found += [
-            Finding(subject=f"pod {name}", severity="error", message=f"pod {name} runs {each}", remedy=remedy)
-            for each in messages
-        ]
+        if messages:
+            message = f"pod {name} runs {messages[0]}{_more(messages)}"
+            found.append(Finding(subject=f"pod {name}", severity="error", message=message, remedy=remedy))
     return found
 
 
 def other_template(main: Object, own: Object) -> list[str]:
-    """What the engine is in the template of a ReplicaSet, where its Deployment says something else; empty if nothing.
+    """What the engine is in the template of a ReplicaSet where its Deployment says something else, the image first.
 
     The API server has filled in the defaults of both.
     """
@@ -192,7 +191,7 @@ def other_template(main: Object, own: Object) -> list[str]:
     return [
         f"{part} {_text(now.get(part, ABSENT))} (by ReplicaSet {meta['name']} of {meta.get('creationTimestamp')}); its "
         f"Deployment has {_text(wanted.get(part, ABSENT))}"
-        for part in sorted(now.keys() | wanted.keys())
+        for part in sorted(now.keys() | wanted.keys(), key=lambda part: (part != "image", part))
         if now.get(part) != wanted.get(part)
     ]
 
@@ -281,10 +280,14 @@ def _text(value: Any) -> str:
     return text if len(text) <= VALUE_LENGTH else f"{text[: VALUE_LENGTH - 1]}…"
 
 
+def _more(found: Sized) -> str:
+    return f", and {len(found) - 1} more" if len(found) > 1 else ""
+
+
 def _result(found: list[Finding], compared: list[str], note: str = "") -> CheckResult:
     if not found:
         return CheckResult(
             check="drift", value="Passed", line=f"{', '.join(compared)} are as the release has them{note}"
         )
-    line = found[0].message + (f", and {len(found) - 1} more" if len(found) > 1 else "")
+    line = found[0].message + _more(found)
     return CheckResult(check="drift", value="Failed", line=line, findings=tuple(found))
