@@ -26,7 +26,7 @@ from llmops.errors import LlmopsError
 from llmops.manifests.evaluation import COMPONENT as EVALUATION
 from llmops.releases.outbox import Alert, alert_id
 from llmops.releases.records import Record, State
-from llmops.stages.cleanup import lent_by, release_of, remove_canary, settle
+from llmops.stages.cleanup import lent_by, recover, release_of, remove_canary, settle
 from llmops.stages.ending import end_trial, leave_event, put_alert, tell_verdict
 from llmops.stages.jobs import condition
 from llmops.stages.outcomes import EvaluationOutcome
@@ -78,7 +78,7 @@ class Remains:
         found = [f"{kind} {name}" for kind, name in self.temporary]
         if self.lent:
             found.append(f"{self.lent} replica of stable lent")
-        if self.deployed not in (None, self.stable) and (self.stable or self.deployed == self.candidate):
+        if self.deployed not in (None, self.stable):
             found.append(f"Deployment at {self.deployed}, which is not stable")
         if self.canary_percent:
             found.append(f"{self.canary_percent}% of users' requests led to a canary")
@@ -216,7 +216,9 @@ def reap(platform: Platform, remains: Remains, why: str, log: Log, *, ended: boo
             # What was there a moment ago may have been cleared away, by another reaper or by the run itself.
             now = next(iter(survey(platform.cluster, model)), Remains(model))
             done: list[str] = []
-            settle(platform, model, now.candidate, done.append, wait=False)
+            state = recover(platform, model, done.append)
+            now = replace(now, stable=state.stable, candidate=state.candidate)
+            settle(platform, model, state, state.candidate, done.append, wait=False)
             remove_canary(platform, model, log=done.append)
             for kind, name in now.temporary:
                 platform.cluster.delete(kind, name)

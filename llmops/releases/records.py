@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, Field
@@ -16,7 +17,8 @@ from llmops import names
 from llmops.catalog.spec import Strict
 from llmops.cluster.client import Cluster
 from llmops.cluster.problems import AlreadyExists, NotFound
-from llmops.errors import BadInput
+from llmops.errors import BadInput, ClusterCannot
+from llmops.releases.recovery import Evidence, what_served
 from llmops.releases.release import Release
 from llmops.releases.standing import Cause, Decided, State, VerdictValue, ending, forgetting, reopening
 
@@ -36,12 +38,14 @@ class OpenTrial(Strict):
         requested_by: Who or what asked for it.
         stage: Last stage that took it up.
         since: When that was.
+        served: Release that served then; "" is none, None is not known.
     """
 
     run: str
     requested_by: str
     stage: str
     since: datetime.datetime
+    served: str | None = None
 
 
 class Record(Strict):
@@ -107,9 +111,73 @@ class Records:
         return Release.model_validate_json(found["data"][names.RELEASE_FILE])
 
     def state(self, model: str) -> State:
-        """Which releases of the model are stable, previous and under trial."""
+        """Which releases of the model are stable, previous and under trial.
+
+        What its ConfigMap does not say is recovered from the main Deployment and the records of trials.
+        """
         found = self.cluster.get("ConfigMap", names.state_name(model))
-        return State.read((found or {}).get("data") or {})
+        kept = State.read((found or {}).get("data") or {})
+        return kept if kept.stable else self._recovered(model, kept, found)
+
+    def proven_state(self, model: str) -> State:
+        """The same, for who acts on what serves.
+
+        Raises:
+            ClusterCannot: The main Deployment is there, and nothing proves what served before.
+        """
+        state = self.state(model)
+        if state.unproven is not None:
+            raise in_doubt(model, state.unproven)
+        return state
+
+    def recover_state(self, model: str) -> State:
+        """Write down again what was recovered of a lost state. The caller holds the model's lease.
+
+        Returns:
+            The state; `recovered` says whether it was lost.
+        """
+        state = self.state(model)
+        if state.recovered:
+            self.update_state(model, **state.kept())
+        return state
+
+    def _recovered(self, model: str, kept: State, found: Mapping[str, Any] | None) -> State:
+        main = self.cluster.get("Deployment", names.engine_name(model, "stable"))
+        deployed = _label(main, names.RELEASE_LABEL) if main is not None else None
+        trials = self._trials(model)
+        opened = {
+            release: OpenTrial.model_validate_json(data[OPEN_KEY])
+            for release, data in trials.items()
+            if OPEN_KEY in data
+        }
+        ended = _ended(trials)
+        passed = [record.release for record in ended if record.verdict == "Passed"]
+        served = what_served(
+            Evidence(
+                deployed=deployed,
+                passed=passed,
+                refused={record.release for record in ended if record.verdict != "Passed"},
+                opened={release: trial.served for release, trial in opened.items()},
+                unpromoted=main is not None and found is not None and _created(found) < _created(main),
+            )
+        )
+        candidate = kept.candidate or max(opened, key=lambda release: opened[release].since, default=None)
+        known: dict[str, Any] = {"candidate": candidate}
+        if served != "":
+            known |= {"recovered": True, "stable": served, "unproven": deployed if served is None else None}
+            known["previous"] = kept.previous or next((each for each in passed if each != served), None)
+            if candidate in opened and "canary_percent" not in kept.model_fields_set:
+                known |= self._share(model, candidate, opened[candidate], trials[candidate])
+        return kept.model_copy(update=known)
+
+    def _share(self, model: str, release: str, trial: OpenTrial, data: Mapping[str, str]) -> dict[str, int]:
+        """What share of the users a canary may have, as far as its trial has come; empty if none was led to it."""
+        if trial.stage not in ("traffic", "promotion"):
+            return {}
+        if self.cluster.get("Deployment", names.engine_name(model, "canary")) is None:
+            return {}
+        steps = self.release(model, release).traffic.steps
+        return {"canary_percent": steps[-1 if "traffic.json" in data else 0].percent} if steps else {}
 
     def update_state(self, model: str, **changes: str | None) -> State:
         """Change some of the state; None removes."""
@@ -170,12 +238,12 @@ class Records:
 
     def history(self, model: str) -> list[Record]:
         """Records of all trials that ended, newest first."""
-        found = [
-            Record.model_validate_json(each["data"][VERDICT_KEY])
-            for each in self.cluster.list("ConfigMap", labels={names.MODEL_LABEL: model, names.RECORD_LABEL: "trial"})
-            if VERDICT_KEY in (each.get("data") or {})
-        ]
-        return sorted(found, key=lambda record: record.finished, reverse=True)
+        return _ended(self._trials(model))
+
+    def _trials(self, model: str) -> dict[str, dict[str, str]]:
+        """What is kept of all trials, by release."""
+        found = self.cluster.list("ConfigMap", labels={names.MODEL_LABEL: model, names.RECORD_LABEL: "trial"})
+        return {each["metadata"]["labels"][names.RELEASE_LABEL]: each.get("data") or {} for each in found}
 
     def verified_weights(self, model: str, key: str) -> VerifiedWeights | None:
         """Proof that these weights are where they are to be; None if they were never verified, or are collected."""
@@ -209,9 +277,12 @@ class Records:
         """Remove the oldest records above `limit`, never those of stable, previous or candidate.
 
         Returns:
-            Ids of the releases that were forgotten.
+            Ids of the releases that were forgotten. None is where the record of the state is lost: recovered, it may
+            not name all that matters.
         """
         state = self.state(model)
+        if state.recovered:
+            return []
         live = {getattr(state, key) for key in LIVE_KEYS}
         old = [record.release for record in self.history(model)[limit:] if record.release not in live]
         for release in old:
@@ -242,6 +313,31 @@ class Records:
             self.cluster.create(body)
         except AlreadyExists:
             self.cluster.patch("ConfigMap", name, {"data": data})
+
+
+def _ended(trials: Mapping[str, Mapping[str, str]]) -> list[Record]:
+    found = [Record.model_validate_json(data[VERDICT_KEY]) for data in trials.values() if VERDICT_KEY in data]
+    return sorted(found, key=lambda record: record.finished, reverse=True)
+
+
+def in_doubt(model: str, deployed: str) -> ClusterCannot:
+    """What is said where nothing proves what served: whoever goes on could take production away."""
+    name, state = names.engine_name(model, "stable"), names.state_name(model)
+    return ClusterCannot(
+        f"{model}: ConfigMap {state} does not say what serves, and nothing else proves it: Deployment {name} is at "
+        f"{deployed}, whose trial did not pass, and no other release is known to have passed",
+        remedy=f"If it serves users, say so: kubectl patch configmap {state} --type merge -p "
+        f'\'{{"data":{{"stable":"{deployed}"}}}}\'. If it never did, remove it: kubectl delete '
+        f"deployment,service,poddisruptionbudget {name}. Then roll out again.",
+    )
+
+
+def _label(found: Mapping[str, Any], label: str) -> str | None:
+    return (found["metadata"].get("labels") or {}).get(label)
+
+
+def _created(found: Mapping[str, Any]) -> str:
+    return str(found["metadata"]["creationTimestamp"])
 
 
 def _weights_name(model: str, key: str) -> str:

@@ -30,6 +30,7 @@ STATE_LABELS = {names.RECORD_LABEL: "state"}
 _AROUND = {"exposure", "autoscaling", "objectives", "routing"}
 # How versions of the image are chosen; which one was, the pins say.
 _POLICY = {"version", "variant", "prereleases"}
+_KEPT = ("stable", "previous", "candidate", "canary_percent")
 
 
 class State(Strict):
@@ -40,17 +41,26 @@ class State(Strict):
         previous: Served before it; what a rollback goes back to.
         candidate: Under trial, or the last that was.
         canary_percent: Share of users' requests that the canary gets.
+        recovered: The record of the state does not say what serves: what is here comes from what else the cluster has.
+        unproven: Release that the main Deployment is at, where nothing proves what served before it.
     """
 
     stable: str | None = None
     previous: str | None = None
     candidate: str | None = None
     canary_percent: int = 0
+    recovered: bool = False
+    unproven: str | None = None
 
     @classmethod
     def read(cls, data: Mapping[str, str]) -> State:
         """Take the state out of the data of its ConfigMap."""
-        return cls.model_validate({key: value for key, value in data.items() if key in cls.model_fields})
+        return cls.model_validate({key: value for key, value in data.items() if key in _KEPT})
+
+    def kept(self) -> dict[str, str | None]:
+        """What the state's ConfigMap gets to say all of it."""
+        found = {key: getattr(self, key) for key in _KEPT if key in self.model_fields_set}
+        return {key: str(value) for key, value in found.items() if value is not None}
 
 
 class Tried(Strict):

@@ -12,6 +12,7 @@ from llmops.errors import LlmopsError
 from llmops.manifests import configuration
 from llmops.manifests.engine import grace_seconds, progress_seconds
 from llmops.releases.counters import Counters
+from llmops.releases.records import State, in_doubt
 from llmops.releases.release import Release
 from llmops.stages.platform import Platform
 from llmops.stages.scaling import apply_stable, lent_by
@@ -66,21 +67,40 @@ def _count(platform: Platform, model: str, canary: Mapping[str, Any]) -> None:
         _log.warning("The GPU time of a canary of %s is not counted: %s", model, error)
 
 
-def settle(platform: Platform, model: str, tried: str | None, log: Callable[[str], None], *, wait: bool) -> None:
+def recover(platform: Platform, model: str, log: Callable[[str], None]) -> State:
+    """The state of the model; one that was lost is written down again. The caller holds the model's lease."""
+    state = platform.records.recover_state(model)
+    if state.unproven is not None:
+        log(f"nothing of {model} that may serve is changed: {in_doubt(model, state.unproven)}")
+    elif state.recovered:
+        log(
+            f"{model}: ConfigMap {names.state_name(model)} did not say what serves; by the main Deployment and the "
+            f"records of trials it is {state.stable}, which is written down again"
+        )
+    return state
+
+
+def settle(
+    platform: Platform, model: str, state: State, tried: str | None, log: Callable[[str], None], *, wait: bool
+) -> None:
     """Bring the main Deployment back to the stable release, where a promotion that did not hold left it at another.
 
     Goes by what the cluster and the records say, and not by what this run did: the promotion may be a dead run's.
     Where nothing is stable yet there is nothing to go back to, and nothing half-done of the tried release is left.
+    Where it is not known what served, nothing is done.
 
     Args:
         platform: The installation.
         model: Whose.
+        state: Of the model, see `recover`.
         tried: Release under trial.
         log: Gets what is done.
         wait: Whether to see to it that stable is rolled out.
     """
+    if state.unproven is not None:
+        return
     cluster, name = platform.cluster, names.engine_name(model, "stable")
-    stable = platform.records.state(model).stable
+    stable = state.stable
     main = cluster.get("Deployment", name)
     if stable is None:
         for kind in ("PodDisruptionBudget", "Service", "Deployment"):

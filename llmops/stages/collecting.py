@@ -6,6 +6,7 @@ What is in images or in pods goes with them; of an image, the proof is forgotten
 from llmops import names
 from llmops.manifests import configuration
 from llmops.manifests.jobs import collect_job
+from llmops.releases.records import State
 from llmops.stages.jobs import run_job
 from llmops.stages.trial import Trial
 
@@ -13,7 +14,8 @@ from llmops.stages.trial import Trial
 def collect_weights(current: Trial) -> None:
     """Remove the model's weights but stable's, the previous release's, those in use, and the N kept besides."""
     model, records = current.model, current.records
-    state = records.state(model)
+    if (state := _state(current)) is None:
+        return
     needed = weights_in_use(current)
     for release in (state.stable, state.previous, state.candidate):
         if release is not None:
@@ -35,7 +37,8 @@ def collect_weights(current: Trial) -> None:
 def collect_configurations(current: Trial) -> None:
     """Remove the files of options that neither stable, the previous release, the candidate nor a pod has."""
     model, cluster, records = current.model, current.cluster, current.records
-    state = records.state(model)
+    if (state := _state(current)) is None:
+        return
     live = (state.stable, state.previous, state.candidate)
     needed = {configuration.name(records.release(model, each)) for each in live if each is not None}
     for pod in cluster.list("Pod", labels={names.MODEL_LABEL: model}):
@@ -44,6 +47,18 @@ def collect_configurations(current: Trial) -> None:
         if (name := found["metadata"]["name"]) not in needed:
             cluster.delete("ConfigMap", name, uid=found["metadata"]["uid"])
             current.log(f"ConfigMap {name} removed: no release of {model} needs it")
+
+
+def _state(current: Trial) -> State | None:
+    """The state of the model; None if its record is lost. Recovered, it may not name all that is needed."""
+    state = current.records.state(current.model)
+    if not state.recovered:
+        return state
+    current.log(
+        f"nothing old of {current.model} is removed: ConfigMap {names.state_name(current.model)} does not say what "
+        "serves. The next promotion removes it."
+    )
+    return None
 
 
 def weights_in_use(current: Trial) -> set[str]:

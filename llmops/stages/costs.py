@@ -117,7 +117,7 @@ def measure(platform: Platform, model: str, end: datetime.datetime, over: dateti
     settings, start = platform.settings, end - over
     prices = load_prices(settings.prices)
     standing = standings(platform.cluster)
-    stable = standing[model].state.stable if model in standing else None
+    stable = platform.records.state(model).stable
     if stable is None:
         return None
     with Prometheus.of(settings.monitoring) as prometheus:

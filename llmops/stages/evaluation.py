@@ -58,7 +58,7 @@ def _evaluate(current: Trial, release: Release) -> EvaluationOutcome:
         current.log(f"{release.model} {release.id} has passed already: {before.verdict.reason}")
         return before
     suites = load_suites(current.settings.evals_dir, release.evaluation.suites)
-    stable_id = current.records.state(release.model).stable
+    stable_id = current.records.proven_state(release.model).stable
     against = current.records.release(release.model, stable_id) if stable_id and _compares(release) else None
     targets = [Target(release, "canary"), *([Target(against, "stable")] if against else [])]
     cluster, when, restarts = current.cluster, "during the evaluation", restarts_of(current.cluster, release, "canary")
@@ -77,7 +77,7 @@ def _evaluate(current: Trial, release: Release) -> EvaluationOutcome:
         verdict=verdict,
         canary=measured,
         stable=stable,
-        against=current.records.state(release.model).stable,
+        against=stable_id,
         failing=tuple(failing_cases(suites, measured, stable)),
     )
     return outcome.fitted()

@@ -58,11 +58,11 @@ def make_plan(platform: Platform, model: str, *, engine_version: str | None, rev
     """Resolve a model's policies and compare with what serves. Changes nothing: objects are tried as a dry run.
 
     Raises:
-        BadInput, BadRelease, Unavailable: As the release stage would.
+        BadInput, BadRelease, ClusterCannot, Unavailable: As the release stage would.
     """
     records, spec = platform.records, platform.catalog[model]
     release = pin(platform, model, engine_version=engine_version, revision=revision)
-    state = records.state(model)
+    state = records.proven_state(model)
     record = records.record(model, release.id)
     if state.stable == release.id:
         standing = "serves already"

@@ -61,7 +61,7 @@ def promote(current: Trial, release: Release, *, surge: bool) -> PromotionOutcom
         BadRelease, ClusterCannot, MeasurementFailed: It didn't hold; the trial's end brings stable back.
     """
     model, cluster = release.model, current.cluster
-    state = current.records.state(model)
+    state = current.records.proven_state(model)
     replaced = state.stable if state.stable != release.id else state.previous
     beside = _beside_canary(current, release) if state.canary_percent else None
     if beside is None:

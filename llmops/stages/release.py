@@ -77,14 +77,15 @@ def _skip(context: dg.AssetExecutionContext, line: str, metadata: dict[str, str]
 def _take_back(current: Trial, found: Release) -> None:
     """Undo the promotion of another release that a run left half-way when it was killed; this one's goes on."""
     main = current.cluster.get("Deployment", names.engine_name(found.model, "stable"))
-    if main is not None and release_of(main) not in (None, found.id, current.records.state(found.model).stable):
+    state = current.records.proven_state(found.model)
+    if main is not None and release_of(main) not in (None, found.id, state.stable):
         current.log(f"the promotion of {found.model} to {release_of(main)} was never finished; it is undone")
         current.settle(wait=True)
 
 
 def _serves(current: Trial, found: Release) -> bool:
     """Whether the release is stable and the Deployment is at it; what changed beside the release is put right."""
-    if current.records.state(found.model).stable != found.id:
+    if current.records.proven_state(found.model).stable != found.id:
         return False
     if current.records.record(found.model, found.id) is None:
         # The run that promoted it was killed just before it could say so: this one says it.

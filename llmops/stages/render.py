@@ -28,8 +28,9 @@ def serving(platform: Platform, model: str, release: str | None = None) -> Relea
 
     Raises:
         BadInput: There is no such release, or nothing serves.
+        ClusterCannot: It is not known what serves.
     """
-    wanted = release or platform.records.state(model).stable
+    wanted = release or platform.records.proven_state(model).stable
     if wanted is None:
         raise BadInput(
             f"{model}: nothing serves yet", remedy=f"`llmops render {model} --resolve` takes what a rollout would try."

@@ -34,8 +34,9 @@ def choose_target(records: Records, model: str, to: str | None) -> str:
 
     Raises:
         BadInput: There is none, it serves already, or it never passed.
+        ClusterCannot: It is not known what serves.
     """
-    state = records.state(model)
+    state = records.proven_state(model)
     target = to or state.previous
     if target is None:
         raise BadInput(
@@ -62,7 +63,7 @@ def choose_target(records: Records, model: str, to: str | None) -> str:
 
 def good_before(records: Records, model: str) -> str | None:
     """The release that was promoted last before stable and was never found bad, if its weights are there."""
-    stable = records.state(model).stable
+    stable = records.proven_state(model).stable
     return next(
         (
             record.release
@@ -92,7 +93,7 @@ def go_back(current: Trial, *, to: str | None, reason: str) -> str:
     """
     model, records = current.model, current.records
     target = choose_target(records, model, to)
-    left = records.state(model).stable
+    left = records.proven_state(model).stable
     release = current.load(target)
     choice = choose_strategy(current.spec, take_snapshot(current.cluster, current.spec, current.settings))
     before = _remember(current, left, target, reason) if left else None
@@ -102,6 +103,9 @@ def go_back(current: Trial, *, to: str | None, reason: str) -> str:
         # What was to be left serves on, and is as good as it was.
         if before is not None:
             records.save_record(before)
+        if left is not None and records.state(model).recovered:
+            # The Deployment is at the target, which has passed before: nothing else tells that it was not left.
+            records.update_state(model, stable=left)
         raise
     # What was just left is nothing to go back to.
     records.update_state(model, previous=good_before(records, model))

@@ -217,13 +217,20 @@ def _prune(platform: Platform, current: str) -> None:
 def _serving(platform: Platform) -> dict[str, Serving]:
     """What answers the users of each model that has ever been promoted."""
     found: dict[str, Serving] = {}
-    for model, standing in standings(platform.cluster).items():
-        state = standing.state
-        if model not in platform.catalog or state.stable is None:
+    states = {model: standing.state for model, standing in standings(platform.cluster).items()}
+    for main in platform.cluster.list("Deployment", labels={names.TRACK_LABEL: "stable"}):
+        model = main["metadata"]["labels"][names.MODEL_LABEL]
+        if model not in states or states[model].stable is None:
+            # Lost, or its first release is being promoted.
+            states[model] = platform.records.state(model)
+    for model, state in sorted(states.items()):
+        # Users of what may serve keep their way to it.
+        stable = state.stable or state.unproven
+        if model not in platform.catalog or stable is None:
             continue
-        canary = state.candidate if state.canary_percent and state.candidate != state.stable else None
+        canary = state.candidate if state.canary_percent and state.candidate != stable else None
         found[model] = Serving(
-            platform.records.release(model, state.stable),
+            platform.records.release(model, stable),
             platform.records.release(model, canary) if canary else None,
             state.canary_percent if canary else 0,
         )

@@ -71,7 +71,7 @@ def _move(current: Trial, release: Release, say: Say) -> TrafficOutcome:
     if before and before.verdict.value == "Passed":
         current.log(f"{release.model} {release.id} has taken its steps already: {before.verdict.reason}")
         return before
-    state = current.records.state(release.model)
+    state = current.records.proven_state(release.model)
     if not release.traffic.steps:
         return _passed(release, "no steps of traffic are declared")
     if state.stable is None:

@@ -21,7 +21,7 @@ from llmops.cluster.lease import LeaseHeld, RolloutLease
 from llmops.errors import BadRelease, LlmopsError, MeasurementFailed, kind_of
 from llmops.releases.records import STAGES, Cause, OpenTrial, Record, Records, VerdictValue
 from llmops.releases.release import Release
-from llmops.stages.cleanup import remove_canary, settle
+from llmops.stages.cleanup import recover, remove_canary, settle
 from llmops.stages.ending import end_trial, leave_event, tell_verdict
 from llmops.stages.platform import Platform
 from llmops.stages.shifting import StillNeeded
@@ -95,10 +95,17 @@ class Trial:
         return self.open(self.records.release(self.model, release))
 
     def open(self, release: Release) -> Release:
-        """Go on with this release: its trial, if it is one, is this run's, whatever becomes of it."""
+        """Go on with this release: its trial, if it is one, is this run's, whatever becomes of it.
+
+        Raises:
+            ClusterCannot: It is not known what serves, so nothing may take its place.
+        """
         self.release = release
+        served = self.records.proven_state(self.model).stable
         if self.judged:
-            self.records.open_trial(self.model, release.id, self._opened())
+            # Kept beside the trial: what it has to leave serving is known even if the state is lost meanwhile.
+            opened = self._opened().model_copy(update={"served": served or ""})
+            self.records.open_trial(self.model, release.id, opened)
         return release
 
     def _opened(self) -> OpenTrial:
@@ -165,7 +172,8 @@ class Trial:
         """Undo a promotion that did not hold. A failure to do so is told, and does not hide why it had to be undone."""
         try:
             tried = self.release.id if self.release else None
-            settle(self.platform, self.model, tried, self.log, wait=wait)
+            state = recover(self.platform, self.model, self.log)
+            settle(self.platform, self.model, state, tried, self.log, wait=wait)
         except LlmopsError as error:
             self.log(f"going back did not succeed: {error}")
 
@@ -230,6 +238,7 @@ def trial(
     try:
         current.acquire(lease)
         platform.taken_up(current.model)
+        recover(platform, current.model, current.log)
         yield current
         current.clock(started)
         current.leave()

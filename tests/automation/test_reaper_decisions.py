@@ -54,7 +54,7 @@ CASES: dict[str, tuple[Remains, bool, Act, str]] = {
     "a replica lent to nobody": (Remains("m", deployed="a", stable="a", lent=1), False, "reap", "no run holds"),
     "a promotion half done": (Remains("m", deployed="b", stable="a"), False, "reap", "no run holds"),
     "a first promotion half done": (Remains("m", deployed="b", candidate="b"), False, "reap", "no run holds"),
-    "something serves of which no record is left": (Remains("m", deployed="b"), False, "leave", "nothing"),
+    "something serves, and the state that says so is lost": (Remains("m", deployed="b"), False, "reap", "no run holds"),
 }  # fmt: skip
 
 

@@ -155,7 +155,7 @@ def _validate_model(
     repair = current.spec.automation.repair
     try:
         current.acquire(lease)
-        stable = current.records.state(model).stable
+        stable = current.records.proven_state(model).stable
         if stable is None:
             _skip(context, model, f"{model}: nothing serves yet, so there is nothing to validate", "")
             return None
