@@ -26,6 +26,7 @@ OutcomeT = TypeVar("OutcomeT", bound=BaseModel)
 
 STAGES = ("release", "weights", "checksum", "canary", "evaluation", "traffic", "promotion")
 VERDICT_KEY = "verdict.json"
+REJECTION_KEY = "rejection.json"
 OPEN_KEY = "open.json"
 LIVE_KEYS = ("stable", "previous", "candidate")
 
@@ -68,6 +69,11 @@ class Record(Strict):
         default="judged",
         description="judged: a stage or a gate decided; cancelled, died: nothing was decided on the release.",
     )
+
+    @property
+    def decided(self) -> Decided:
+        """The same in little, for the state."""
+        return Decided(verdict=self.verdict, stage=self.stage, cause=self.cause)
 
 
 class VerifiedWeights(Strict):
@@ -204,20 +210,38 @@ class Records:
         return {stage: float(data.get(f"{stage}.seconds", 0)) for stage in STAGES}
 
     def record(self, model: str, release: str) -> Record | None:
-        """The record of the release's last trial; None if none has ended."""
-        text = self._data(names.record_name(model, release)).get(VERDICT_KEY)
-        return Record.model_validate_json(text) if text else None
+        """The record of the release's last trial; None if none has ended, or another one is open."""
+        return _record(self._data(names.record_name(model, release)), VERDICT_KEY)
+
+    def rejection(self, model: str, release: str) -> Record | None:
+        """The record of the trial that rejected the release; None if none did, or a later one passed.
+
+        Trials since then that decided nothing change nothing about it.
+        """
+        return _rejection(self._data(names.record_name(model, release)))
 
     def save_record(self, record: Record) -> None:
-        """Keep a verdict; the trial is open no longer."""
-        self._write(
-            names.record_name(record.model, record.release),
-            record.model,
-            record.release,
-            {VERDICT_KEY: record.model_dump_json(), OPEN_KEY: None},
-        )
-        end = Decided(verdict=record.verdict, stage=record.stage, cause=record.cause)
-        self.update_state(record.model, **ending(record.release, end))
+        """Keep a verdict; the trial is open no longer. One that decides nothing leaves a rejection in force."""
+        rejection = self.rejection(record.model, record.release) if record.verdict == "Inconclusive" else None
+        self._keep(record.model, record.release, record, rejection)
+
+    def restore_record(self, model: str, release: str, record: Record | None) -> None:
+        """Put a record back as it was before another was saved in its place; None is: there was none."""
+        self._keep(model, release, record, None)
+
+    def _keep(
+        self, model: str, release: str, record: Record | None, rejection: Record | None, *, outcomes: bool = True
+    ) -> None:
+        data: dict[str, str | None] = {
+            VERDICT_KEY: record.model_dump_json() if record else None,
+            REJECTION_KEY: rejection.model_dump_json() if rejection else None,
+            OPEN_KEY: None,
+        }
+        if not outcomes:
+            data |= {f"{stage}.{kind}": None for stage in STAGES[1:] for kind in ("json", "seconds")}
+        self._write(names.record_name(model, release), model, release, data)
+        end = rejection or record
+        self.update_state(model, **(ending(release, end.decided) if end else reopening(release)))
 
     def open_trial(self, model: str, release: str, trial: OpenTrial) -> None:
         """Note that a stage of a run has taken the release's trial up."""
@@ -229,15 +253,14 @@ class Records:
         return OpenTrial.model_validate_json(text) if text else None
 
     def forget_trial(self, model: str, release: str) -> None:
-        """Make the release one that was never tried: for `--retry`. What is known of its weights stays."""
-        forgotten: dict[str, str | None] = {VERDICT_KEY: None, OPEN_KEY: None}
-        for stage in STAGES[1:]:
-            forgotten |= {f"{stage}.json": None, f"{stage}.seconds": None}
-        self._write(names.record_name(model, release), model, release, forgotten)
-        self.update_state(model, **reopening(release))
+        """Make the release one that may be tried anew: for `--retry`.
+
+        What is known of its weights stays, and so does that it was rejected, until a trial decides otherwise.
+        """
+        self._keep(model, release, None, self.rejection(model, release), outcomes=False)
 
     def history(self, model: str) -> list[Record]:
-        """Records of all trials that ended, newest first."""
+        """Records of trials that ended, newest first: of each release the last, and the one that rejected it."""
         return _ended(self._trials(model))
 
     def _trials(self, model: str) -> dict[str, dict[str, str]]:
@@ -284,7 +307,8 @@ class Records:
         if state.recovered:
             return []
         live = {getattr(state, key) for key in LIVE_KEYS}
-        old = [record.release for record in self.history(model)[limit:] if record.release not in live]
+        releases = list(dict.fromkeys(record.release for record in self.history(model)))
+        old = [release for release in releases[limit:] if release not in live]
         for release in old:
             self.cluster.delete("ConfigMap", names.record_name(model, release))
             self.cluster.delete("ConfigMap", names.pins_name(model, release))
@@ -316,8 +340,17 @@ class Records:
 
 
 def _ended(trials: Mapping[str, Mapping[str, str]]) -> list[Record]:
-    found = [Record.model_validate_json(data[VERDICT_KEY]) for data in trials.values() if VERDICT_KEY in data]
-    return sorted(found, key=lambda record: record.finished, reverse=True)
+    kept = [_record(data, key) for data in trials.values() for key in (VERDICT_KEY, REJECTION_KEY)]
+    return sorted((record for record in kept if record), key=lambda record: record.finished, reverse=True)
+
+
+def _record(data: Mapping[str, str], key: str) -> Record | None:
+    return Record.model_validate_json(data[key]) if key in data else None
+
+
+def _rejection(data: Mapping[str, str]) -> Record | None:
+    last = _record(data, VERDICT_KEY)
+    return last if last and last.verdict == "Failed" else _record(data, REJECTION_KEY)
 
 
 def in_doubt(model: str, deployed: str) -> ClusterCannot:

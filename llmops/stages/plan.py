@@ -63,11 +63,12 @@ def make_plan(platform: Platform, model: str, *, engine_version: str | None, rev
     records, spec = platform.records, platform.catalog[model]
     release = pin(platform, model, engine_version=engine_version, revision=revision)
     state = records.proven_state(model)
-    record = records.record(model, release.id)
+    rejection = records.rejection(model, release.id)
     if state.stable == release.id:
         standing = "serves already"
-    elif record and record.verdict == "Failed":
-        standing = f"was rejected on {record.finished:%Y-%m-%d %H:%M} UTC at {record.stage}: {record.reason}"
+    elif rejection:
+        at = f"{rejection.finished:%Y-%m-%d %H:%M} UTC at {rejection.stage}"
+        standing = f"was rejected on {at}: {rejection.reason}"
     else:
         standing = "would be tried"
     return Plan(

@@ -11,7 +11,7 @@ from llmops.manifests.records import pins_config_map
 from llmops.preflight.finding import Finding
 from llmops.releases.difference import diff
 from llmops.releases.release import Release
-from llmops.releases.standing import opening
+from llmops.releases.standing import ending, opening
 from llmops.stages.cleanup import release_of
 from llmops.stages.examination import examine
 from llmops.stages.pinning import pin
@@ -111,11 +111,14 @@ def _serves(current: Trial, found: Release) -> bool:
 def _admit(current: Trial, found: Release, *, retry: bool) -> dict[str, dg.MetadataValue]:
     """Refuse what was rejected before and what the cluster cannot take; else open the trial."""
     records, model = current.records, found.model
-    record = records.record(model, found.id)
+    record, rejection = records.record(model, found.id), records.rejection(model, found.id)
     # Refused or not, this is what the entry in the catalog came to: nobody has to ask for it again.
     records.update_state(model, **opening(found, current.spec))
-    if record and record.verdict == "Failed" and not retry:
-        raise refusal(record)
+    # A retry has passed whose run was killed just before it could say so: this one says it.
+    passed = record is None and records.proven_state(model).stable == found.id
+    if rejection and not retry and not passed:
+        records.update_state(model, **ending(found.id, rejection.decided))
+        raise refusal(rejection)
     if record:
         # A trial that ended says nothing of how the release compares with what serves now.
         records.forget_trial(model, found.id)

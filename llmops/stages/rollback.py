@@ -101,11 +101,11 @@ def go_back(current: Trial, *, to: str | None, reason: str) -> str:
         promote(current, release, surge=choice.strategy != "in-place")
     except BaseException:
         # What was to be left serves on, and is as good as it was.
-        if before is not None:
-            records.save_record(before)
-        if left is not None and records.state(model).recovered:
-            # The Deployment is at the target, which has passed before: nothing else tells that it was not left.
-            records.update_state(model, stable=left)
+        if left is not None:
+            records.restore_record(model, left, before)
+            if records.state(model).recovered:
+                # The Deployment is at the target, which has passed before: nothing else tells what it goes back to.
+                records.update_state(model, stable=left)
         raise
     # What was just left is nothing to go back to.
     records.update_state(model, previous=good_before(records, model))
