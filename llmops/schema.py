@@ -32,9 +32,9 @@ def raise_inconsistent(problems: Iterator[Problem]) -> None:
 
 
 class Strict(BaseModel):
-    """Immutable, and unknown fields are refused."""
+    """Immutable; unknown fields are refused, and so are NaN and infinities, which no limit could be compared with."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class SecretKey(Strict):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Annotated
 
 import typer
@@ -37,6 +38,8 @@ def costs(
     for name, share in (("--utilization", utilization), ("--output-share", output_share)):
         if share is not None and not 0 <= share <= 1:
             raise BadInput(f"{name} is {share:g}, and has to be from 0 to 1")
+    if not 0 < days < math.inf:
+        raise BadInput(f"--days is {days:g}, and has to be a number above 0")
     reports, notes = {}, {}
     if utilization is not None:
         names = [model] if model else sorted(catalog)

@@ -21,8 +21,8 @@ MILLION = 1e6
 class Range(Strict):
     """From low to high; written as one number where both are the same."""
 
-    low: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-    high: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    low: Annotated[float, Field(ge=0)]
+    high: Annotated[float, Field(ge=0)]
 
     @model_validator(mode="before")
     @classmethod
@@ -139,5 +139,7 @@ def load_prices(path: Path | None = None) -> Prices:
     try:
         return Prices.model_validate(content)
     except ValidationError as error:
-        found = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+        found = "; ".join(
+            f"{'.'.join(map(str, item['loc']))}: {item['msg']} (found {item['input']!r})" for item in error.errors()
+        )
         raise BadInput(f"{where}: {found}") from error

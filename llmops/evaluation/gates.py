@@ -28,7 +28,6 @@ Failed wins over Inconclusive, Inconclusive over Passed.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -37,7 +36,7 @@ from llmops.evaluation.measurements import Measurements
 from llmops.evaluation.paired import Drop, cases_to_fail, cases_to_pass, paired_drop
 from llmops.evaluation.statistics import bootstrap_ratio
 from llmops.evaluation.turns import LEAST_TURNS, Change, change_of
-from llmops.evaluation.verdict import GateResult, Outcome, Rule, Value, Verdict
+from llmops.evaluation.verdict import GateResult, Outcome, Rule, Value, Verdict, finite
 
 ERROR_CEILING = 0.05
 COVERAGE = 0.95
@@ -333,8 +332,7 @@ def _rule(gate: Gate) -> tuple[Rule, float]:
 
 
 def _number(measured: Measurements, metric: str) -> float | None:
-    value = measured.figures.get(metric)
-    return value if value is not None and math.isfinite(value) else None
+    return finite(measured.figures.get(metric))
 
 
 def _why(measured: Measurements, suite: str) -> str:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from math import isfinite
 
-from pydantic import Field
+from pydantic import ConfigDict, Field, field_validator
 
 from llmops.catalog.spec import Strict
 from llmops.evaluation.formats.result import ToolResult
 from llmops.evaluation.load import LoadResult
 from llmops.evaluation.runner import QualityResult
 from llmops.evaluation.statistics import sketch, summary
+from llmops.evaluation.verdict import finite
 
 SAMPLES = 500
 WRONG_SHOWN = 50
@@ -25,8 +27,10 @@ class Measurements(Strict):
     """Figures by "suite/figure", among them "all/score", and beside them the scores and samples behind.
 
     Some tens of kilobytes as JSON: samples are kept as at most 500 quantiles per suite and kind, answers only of
-    cases that were not passed, shortened.
+    cases that were not passed, shortened. NaN and infinities are taken for not measured.
     """
+
+    model_config = ConfigDict(allow_inf_nan=True)
 
     suites: dict[str, str] = Field(default_factory=dict[str, str], description="Suite -> its sha256.")
     figures: dict[str, float] = Field(default_factory=dict[str, float])
@@ -49,6 +53,39 @@ class Measurements(Strict):
     errors: dict[str, dict[str, int]] = Field(
         default_factory=dict[str, dict[str, int]], description="Suite -> the commonest errors -> how many."
     )
+
+    @field_validator("figures")
+    @classmethod
+    def _finite_figures(cls, figures: dict[str, float]) -> dict[str, float]:
+        return {name: value for name, value in figures.items() if isfinite(value)}
+
+    @field_validator("scores")
+    @classmethod
+    def _finite_scores(cls, scores: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+        return {
+            suite: {case: score for case, score in found.items() if isfinite(score)} for suite, found in scores.items()
+        }
+
+    @field_validator("samples")
+    @classmethod
+    def _finite_samples(
+        cls, samples: dict[str, dict[str, tuple[float, ...]]]
+    ) -> dict[str, dict[str, tuple[float, ...]]]:
+        # All of a kind or none: without its worst, a release would look better than it is.
+        return {
+            suite: {kind: values for kind, values in kinds.items() if all(map(isfinite, values))}
+            for suite, kinds in samples.items()
+        }
+
+    @field_validator("turns")
+    @classmethod
+    def _finite_turns(
+        cls, turns: dict[str, dict[str, tuple[float | None, ...]]]
+    ) -> dict[str, dict[str, tuple[float | None, ...]]]:
+        return {
+            profile: {figure: tuple(map(finite, values)) for figure, values in figures.items()}
+            for profile, figures in turns.items()
+        }
 
     def paired(self, other: Measurements, suite: str) -> tuple[list[float], list[float], int]:
         """Scores of the cases that both have answered, and how many cases there are; "all" is every suite.

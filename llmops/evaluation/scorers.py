@@ -40,8 +40,8 @@ Texts = str | Annotated[list[str], Field(min_length=1)]
 class NumberExpected(Strict):
     """A number, how far from it an answer may be, and which of several numbers in an answer counts."""
 
-    value: Annotated[float, Field(allow_inf_nan=False)]
-    tolerance: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    value: float
+    tolerance: Annotated[float, Field(ge=0)] = 0.0
     which: Literal["first", "last", "only"] = "last"
 
 

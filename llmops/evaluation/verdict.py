@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from typing import Annotated, Any, Literal
 
-from llmops.catalog.spec import Strict
+from pydantic import BeforeValidator
+
+from llmops.schema import Strict
 
 Value = Literal["Passed", "Failed", "Inconclusive"]
 Outcome = Literal["Passed", "Failed", "Inconclusive", "Skipped"]
 Rule = Literal["min", "max", "max_drop", "max_rise", "max_ratio"]
+
+
+def finite(value: Any) -> Any:
+    """The value, or None in place of NaN and infinities: of such a figure nothing is known."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+Known = Annotated[float | None, BeforeValidator(finite)]
 
 
 class GateResult(Strict):
@@ -22,12 +33,12 @@ class GateResult(Strict):
     metric: str
     rule: Rule
     limit: float
-    canary: float | None = None
-    stable: float | None = None
-    change: float | None = None
-    low: float | None = None
-    high: float | None = None
-    p_value: float | None = None
+    canary: Known = None
+    stable: Known = None
+    change: Known = None
+    low: Known = None
+    high: Known = None
+    p_value: Known = None
     dry: bool = False
     outcome: Outcome
     note: str

@@ -10,11 +10,12 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 from ruamel.yaml import YAML, YAMLError
 
 from llmops.alerting import AlertTarget
 from llmops.errors import BadInput
+from llmops.schema import Strict
 from llmops.settings.access import AccessSettings
 from llmops.settings.monitoring import MonitoringSettings
 from llmops.settings.network import NetworkSettings
@@ -23,10 +24,8 @@ from llmops.settings.router import RouterSettings
 SETTINGS_VARIABLE = "LLMOPS_SETTINGS"
 
 
-class Settings(BaseModel):
+class Settings(Strict):
     """The installation. Field defaults are those of a real cluster."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kubeconfig: str | None = Field(
         None, description="Path; None means the pod's own account, then the default kubeconfig."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import random
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from llmops.catalog.spec import Evaluation, Gate
 from llmops.evaluation.gates import decide, undecided
@@ -154,6 +156,55 @@ def test_missing_figure_is_never_a_pass(bad: float | None, rule: dict[str, float
     assert verdict.value == ("Inconclusive" if side == "canary" or relative else "Passed")
     if verdict.value == "Inconclusive":
         assert "chat/extra was not measured" in verdict.reason
+
+
+NOT_FINITE = st.sampled_from([math.nan, math.inf, -math.inf])
+
+
+@given(data=st.data(), bad=NOT_FINITE, canary=st.booleans(), limit=st.floats(-1e9, 1e9))
+def test_no_gate_passes_or_fails_on_a_figure_that_is_not_finite(
+    data: st.DataObject, bad: float, canary: bool, limit: float
+) -> None:
+    """However it comes in: as a figure, a score, a sample or a turn of which the figure is made."""
+    samples = [10.0 + index for index in range(30)]
+    whole: dict[str, Any] = load(samples).model_dump() | {"turns": {"chat": {"p95_ttft_ms": [10.0] * 12}}}
+    quality_of = quality(right(90, 100)).model_dump()
+    rule = data.draw(st.sampled_from(["min", "max", "max_drop", "max_ratio"]))
+    metric = data.draw(
+        st.sampled_from(["q/score", "chat/p95_ttft_ms"] if rule != "max_ratio" else ["chat/p95_ttft_ms"])
+    )
+    given_whole: dict[str, Any] = quality_of if metric == "q/score" else whole
+    spoilt: dict[str, Any] = copy.deepcopy(given_whole)
+    spoilt["figures"][metric] = bad
+    if data.draw(st.booleans()):
+        spoilt["scores"] = {suite: dict.fromkeys(found, bad) for suite, found in spoilt["scores"].items()}
+        spoilt["samples"] = {"chat": {"ttft": [*samples, bad]}}
+        spoilt["turns"] = {"chat": {"p95_ttft_ms": [bad] * 12}}
+    broken, fine = Measurements.model_validate(spoilt), Measurements.model_validate(given_whole)
+    judged = evaluation({"metric": metric, rule: abs(limit) + 1 if rule.startswith("max_") else limit})
+    gate = decide(judged, *((broken, fine) if canary else (fine, broken))).gates[0]
+    if canary or rule.startswith("max_"):
+        assert gate.outcome == "Inconclusive"
+
+
+@given(bad=NOT_FINITE, place=st.integers(0, 11))
+def test_a_turn_that_is_not_finite_leaves_bounds_that_are(bad: float, place: int) -> None:
+    fine = load([10.0] * 30).model_copy(update={"turns": {"chat": {"p95_ttft_ms": (10.0,) * 12}}})
+    turns = [10.0 + index / 10 for index in range(12)]
+    turns[place] = bad
+    broken = Measurements.model_validate(fine.model_dump() | {"turns": {"chat": {"p95_ttft_ms": turns}}})
+    gate = decide(RATIO, broken, fine).gates[0]
+    assert gate.change is not None
+    assert gate.high is not None
+    # What is measured is kept as JSON, and has to come back from there.
+    assert Measurements.model_validate_json(broken.model_dump_json()) == broken
+
+
+@pytest.mark.parametrize("limit", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("rule", ["min", "max", "max_drop", "max_ratio"])
+def test_no_gate_has_a_limit_that_is_not_finite(limit: float, rule: str) -> None:
+    with pytest.raises(ValidationError, match="finite number"):
+        Gate.model_validate({"metric": "q/score", rule: limit})
 
 
 def test_score_without_enough_answers_is_open() -> None:

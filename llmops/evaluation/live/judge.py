@@ -226,19 +226,15 @@ def _told(gate: LiveGate, look: _Look, who: str) -> str:
 
 def _result(gate: LiveGate, outcome: Outcome, note: str, look: _Look | None) -> GateResult:
     rule, limit = _limit(gate)
-
-    def known(value: float | None) -> float | None:
-        return value if value is not None and math.isfinite(value) else None
-
     return GateResult(
         metric=gate.metric,
         rule=rule,
         limit=limit,
-        canary=known(look.canary) if look else None,
-        stable=known(look.stable) if look else None,
-        change=known(look.change) if look else None,
-        low=known(look.low) if look else None,
-        high=known(look.high) if look else None,
+        canary=look.canary if look else None,
+        stable=look.stable if look else None,
+        change=look.change if look else None,
+        low=look.low if look else None,
+        high=look.high if look else None,
         dry=gate.dry,
         outcome=outcome,
         note=note,
