@@ -16,6 +16,7 @@ from llmops.cluster.logs import follow
 from llmops.cluster.problems import AlreadyExists, Call, Conflict, Expired, NotFound, TimedOut
 from llmops.cluster.transport import PATIENCE_SECONDS, Transport, in_pod
 from llmops.cluster.watch import Event, Object, Watch, uid_of
+from llmops.credentials import as_header
 from llmops.errors import BadInput, ClusterCannot
 from llmops.names import FIELD_MANAGER, REPLICAS_MANAGER
 from llmops.settings import Settings
@@ -305,11 +306,32 @@ class Cluster:
         path = kind_of("Pod").path(self.namespace, pod, "log")
         return follow(self._transport, path, call, container, lambda: self.get("Pod", pod), stop)
 
-    def secret_value(self, name: str, key: str) -> str | None:
-        """One value of a Secret; None if the Secret or the key is not there."""
+    def secret_text(self, name: str, key: str) -> str | None:
+        """One value of a Secret without white space around it; None if the Secret or the key is not there.
+
+        Raises:
+            BadInput: It is no text. The message does not show it.
+        """
         secret = self.get("Secret", name)
         value = ((secret or {}).get("data") or {}).get(key)
-        return None if value is None else base64.b64decode(value).decode("utf-8")
+        try:
+            return None if value is None else base64.b64decode(value).decode("utf-8").strip()
+        except UnicodeDecodeError:
+            raise BadInput(
+                f"{self._secret(name, key)} is no text in UTF-8", remedy="Put the secret alone there."
+            ) from None
+
+    def secret_value(self, name: str, key: str) -> str | None:
+        """A token or key out of a Secret, as a header takes it; None if the Secret or the key is not there.
+
+        Raises:
+            BadInput: It is empty, or no header takes it. The message does not show it.
+        """
+        text = self.secret_text(name, key)
+        return None if text is None else as_header(text, self._secret(name, key))
+
+    def _secret(self, name: str, key: str) -> str:
+        return f"key {key} of Secret {name} in namespace {self.namespace}"
 
     def event(
         self,

@@ -20,6 +20,7 @@ import urllib3
 from urllib3.exceptions import HTTPError
 
 from llmops.cluster.problems import Call, parse_status, refusal
+from llmops.credentials import as_header
 from llmops.errors import BadInput, LlmopsError, Unavailable
 from llmops.retries import parse_retry_after
 from llmops.settings import Settings
@@ -167,6 +168,8 @@ class Transport:
         client = self._client
         headers: dict[str, str] = {"Accept": "application/json, */*", "User-Agent": "llmops"}
         client.update_params_for_auth(headers, [], ["BearerToken"])
+        if authorization := headers.get("authorization"):
+            headers["authorization"] = as_header(authorization, f"the token for {self.where}")
         if body is not None:
             headers["Content-Type"] = content_type
         url = client.configuration.host + path + (f"?{urlencode(query)}" if query else "")

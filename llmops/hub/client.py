@@ -9,6 +9,7 @@ from collections.abc import Callable
 from json import JSONDecodeError
 from typing import TYPE_CHECKING, TypeVar
 
+from llmops.credentials import as_header, without_password
 from llmops.errors import BadInput, Unavailable
 from llmops.hub.files import HubFile
 from llmops.retries import Patience
@@ -103,7 +104,7 @@ def ask(
     """Ask the hub, as long as patience lasts, and tell a refusal from a hub that is away.
 
     Raises:
-        BadInput: The hub refuses.
+        BadInput: The hub refuses, or the token is none.
         Unavailable: It does not answer, or asks to come back later.
     """
     import httpx2
@@ -113,13 +114,14 @@ def ask(
     from llmops.hub.failures import no_answer, refusal
 
     # False, because None would take a token from the environment or the home folder of whoever runs this.
-    api = HfApi(endpoint=endpoint, token=token or False)
+    api = HfApi(endpoint=endpoint, token=as_header(token, "the hub token") if token else False)
+    told = without_password(endpoint)
 
     def attempt() -> ResultT:
         try:
             return question(api)
         except HfHubHTTPError as error:
-            raise refusal(error, target, endpoint, has_token=token is not None) from error
+            raise refusal(error, target, told, has_token=token is not None) from error
         except OfflineModeIsEnabled as error:
             raise BadInput(
                 f"The hub cannot be asked about {target}: HF_HUB_OFFLINE is set in this process.",
@@ -127,10 +129,11 @@ def ask(
             ) from error
         except HFValidationError as error:
             raise BadInput(f"{target} is no repository of the hub: {error}") from error
-        except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
-            raise BadInput(f"hub_endpoint {endpoint!r} in the settings is no URL: {error}") from error
+        except (httpx2.InvalidURL, httpx2.UnsupportedProtocol):
+            # Without their text, in which a part of a password may be.
+            raise BadInput(f"hub_endpoint {told!r} in the settings is no URL of http or https") from None
         except (httpx2.HTTPError, JSONDecodeError, UnicodeDecodeError, KeyError) as error:
-            raise no_answer(error, target, endpoint) from error
+            raise no_answer(error, target, told) from error
 
     return patience.call(attempt)
 

@@ -12,6 +12,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import parse_ratelimit_headers
 
+from llmops.credentials import without_password
 from llmops.errors import BadInput, BadRelease, LlmopsError, Unavailable
 from llmops.hub.limits import RateLimited
 from llmops.retries import parse_retry_after
@@ -25,7 +26,7 @@ def refusal(error: HfHubHTTPError, target: str, endpoint: str, *, has_token: boo
     Args:
         error: What `huggingface_hub` raised.
         target: What was asked for, REPO or REPO@REVISION.
-        endpoint: Base URL of the hub.
+        endpoint: Base URL of the hub, without a password.
         has_token: Whether a token was sent.
     """
     repo, _, revision = target.partition("@")
@@ -49,7 +50,7 @@ def refusal(error: HfHubHTTPError, target: str, endpoint: str, *, has_token: boo
             remedy="Correct weights.revision: a branch, a tag or a commit of 40 hex digits.",
         )
     if isinstance(error, RemoteEntryNotFoundError):
-        return BadRelease(f"A file of {target} is not there ({said}): {error.response.url}.")
+        return BadRelease(f"A file of {target} is not there ({said}): {without_password(str(error.response.url))}.")
     if isinstance(error, DisabledRepoError):
         return BadInput(f"{repo} has been disabled on the hub ({said}).", remedy="Correct weights.repo.")
     if isinstance(error, RepositoryNotFoundError):

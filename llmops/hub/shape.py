@@ -31,7 +31,7 @@ def read_config(
         from huggingface_hub.utils import get_session, hf_raise_for_status
 
         url = hf_hub_url(repo, "config.json", revision=commit, endpoint=endpoint)
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        headers = {"Authorization": f"Bearer {api.token}"} if api.token else {}
         answer = get_session().get(url, headers=headers, timeout=TIMEOUT_SECONDS, follow_redirects=True)
         hf_raise_for_status(answer)
         return answer.content

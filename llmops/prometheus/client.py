@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from llmops.credentials import without_password
 from llmops.errors import BadInput, MeasurementFailed, Unavailable
 from llmops.retries import Patience, parse_retry_after
 from llmops.settings.monitoring import MonitoringSettings
@@ -61,7 +62,8 @@ class Prometheus:
         # Imported here: it takes time that loading the definitions must not take.
         import httpx2
 
-        self.url = url.rstrip("/")
+        self._base = url.rstrip("/")
+        self.url = without_password(self._base)
         self._patience = patience
         self._http = httpx2.Client(timeout=timeout, follow_redirects=True)
         self._no_url = (httpx2.InvalidURL, httpx2.UnsupportedProtocol)
@@ -140,9 +142,10 @@ class Prometheus:
         # By POST: a query may be longer than what proxies take for a URL.
         def attempt() -> Any:
             try:
-                answer = self._http.post(f"{self.url}/api/v1/{what}", data=dict(asked))
-            except self._no_url as error:
-                raise BadInput(f"monitoring.prometheus_url {self.url!r} is no URL: {error}") from error
+                answer = self._http.post(f"{self._base}/api/v1/{what}", data=dict(asked))
+            except self._no_url:
+                # Without their text, in which a part of a password may be.
+                raise BadInput(f"monitoring.prometheus_url {self.url!r} is no URL of http or https") from None
             except self._no_answer as error:
                 raise Unavailable(
                     f"Prometheus at {self.url} does not answer {promql!r}: {type(error).__name__} {error}".strip(),

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin
 
+from llmops.credentials import as_header, without_password
 from llmops.errors import BadInput, BadRelease, LlmopsError, Unavailable
 from llmops.registry.auth import DEFAULT_SECONDS, Challenge, Credentials, TokenCache
 from llmops.registry.limits import pause_asked
@@ -264,13 +265,15 @@ class RegistryClient:
         params: Mapping[str, str] | None = None,
         form: Mapping[str, str] | None = None,
     ) -> httpx2.Response:
+        told = without_password(url)
         try:
             return self._http.request(method, url, headers=headers, params=params, data=form)
-        except self._no_url as error:
-            raise BadInput(f"{url!r}, where {target} is to be asked for, is no URL: {error}") from error
+        except self._no_url:
+            # Without their text, in which a part of a password may be.
+            raise BadInput(f"{told!r}, where {target} is to be asked for, is no URL of http or https") from None
         except self._no_answer as error:
             raise Unavailable(
-                f"The registry gave no answer about {target} at {url}: {type(error).__name__}: {error}.",
+                f"The registry gave no answer about {target} at {told}: {type(error).__name__}: {error}.",
                 remedy="Check registry_mirrors in the settings, and the network between here and there.",
             ) from error
 
@@ -300,10 +303,11 @@ class RegistryClient:
     def _keep(self, answer: httpx2.Response, image: ImageName) -> str:
         try:
             content: dict[str, Any] = answer.json()
-            header = f"Bearer {content.get('token') or content['access_token']}"
+            token = as_header(content.get("token") or content["access_token"], "the token")
             seconds = float(content.get("expires_in") or DEFAULT_SECONDS)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (BadInput, ValueError, KeyError, TypeError, AttributeError) as error:
             raise Unavailable(f"The token service of {image.registry} answered without a token for {image}.") from error
+        header = f"Bearer {token}"
         self._tokens.put(image, header, seconds)
         return header
 

@@ -58,9 +58,9 @@ def _credentials(entry: Mapping[str, Any], address: str, source: str) -> Credent
         if not colon:
             raise _malformed(source, f"has an 'auth' for {address} that is not USER:PASSWORD")
     token = str(entry.get("identitytoken") or "")
-    if not (password or token):
-        return None
-    return Credentials(username, token or password, identity=bool(token))
+    # What came out of a file ends with a line break, which belongs to no password.
+    secret = (token or password).rstrip("\r\n")
+    return Credentials(username, secret, identity=bool(token)) if secret else None
 
 
 def _host(address: str) -> str:

@@ -60,7 +60,7 @@ def hub_token(cluster: Cluster, spec: ModelSpec) -> str | None:
     """The hub token that a model's spec names; None if it names none.
 
     Raises:
-        BadInput: The Secret or its key is not there.
+        BadInput: The Secret or its key is not there, or what it holds is no token.
     """
     if (secret := spec.weights.token) is None:
         return None
@@ -83,7 +83,7 @@ def registry_credentials(cluster: Cluster, settings: Settings) -> dict[str, Cred
     if (name := settings.registry_secret) is None:
         return {}
     source = f"Secret {name} in namespace {cluster.namespace} (registry_secret in the settings)"
-    if (text := cluster.secret_value(name, SECRET_KEY)) is None:
+    if (text := cluster.secret_text(name, SECRET_KEY)) is None:
         raise BadInput(
             f"{source} is not there, or has no {SECRET_KEY}",
             remedy=f"Create it: kubectl -n {cluster.namespace} create secret docker-registry {name} "

@@ -215,12 +215,19 @@ class _HashingPart:
 def _read_token(path: Path) -> str:
     try:
         token = path.read_text().strip()
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise WorkerError(
-            "unauthorized", f"the hub token cannot be read: {error}", remedy="Check the secret."
+            "unauthorized", f"the hub token in {path} cannot be read: {error}", remedy="Check the secret."
         ) from error
     if not token:
         raise WorkerError("unauthorized", f"the hub token in {path} is empty", remedy="Check the secret.")
+    if not (token.isascii() and token.isprintable()):
+        # The errors of HTTP clients show a value that they refuse.
+        raise WorkerError(
+            "unauthorized",
+            f"the hub token in {path} has characters that no HTTP header takes",
+            remedy="Put the token alone into the secret of weights.token, on one line.",
+        )
     return token
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import time
+import traceback
 from pathlib import Path
 
 import pytest
@@ -176,9 +178,20 @@ def test_a_deletion_by_uid_spares_a_successor(cluster: Cluster) -> None:
 def test_secrets_are_read_by_key(cluster: Cluster) -> None:
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "stringData": {"token": "ünsafe"}}
     cluster.create(secret)
-    assert cluster.secret_value("s", "token") == "ünsafe"
+    assert cluster.secret_text("s", "token") == "ünsafe"
     assert cluster.secret_value("s", "other") is None
     assert cluster.secret_value("none", "token") is None
+
+
+@pytest.mark.parametrize("value", [b"hf_SECRET\nhf_OTHER", b"hf_\xc3\xa4SECRET", b"hf_SECRET\xff", b" \n"])
+def test_a_token_that_no_header_takes_is_named_and_not_shown(cluster: Cluster, value: bytes) -> None:
+    metadata = {"name": "s"}
+    data = {"good": base64.b64encode(b"hf_SECRET\n").decode(), "bad": base64.b64encode(value).decode()}
+    cluster.create({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": data})
+    assert cluster.secret_value("s", "good") == "hf_SECRET"
+    with pytest.raises(BadInput, match=f"^key bad of Secret s in namespace {cluster.namespace} ") as refused:
+        cluster.secret_value("s", "bad")
+    assert "SECRET" not in "".join(traceback.format_exception(refused.value))
 
 
 def test_an_event_is_left_on_its_object(cluster: Cluster) -> None:

@@ -7,6 +7,7 @@ import re
 import socket
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 from llmops.cluster.client import Cluster
 from llmops.cluster.problems import Forbidden
 from llmops.cluster.transport import Transport, as_json
-from llmops.errors import Unavailable
+from llmops.errors import BadInput, Unavailable
 from tests.cluster.conftest import settings_for
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
@@ -63,12 +64,15 @@ def server() -> Iterator[Server]:
 @pytest.fixture
 def away(server: Server, tmp_path: Path) -> Cluster:
     """A client of that server that is patient for five seconds."""
-    path = tmp_path / "kubeconfig"
+    return client_of(server, tmp_path / "kubeconfig", {})
+
+
+def client_of(server: Server, path: Path, user: dict[str, str]) -> Cluster:
     content = {
         "current-context": "c",
         "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
         "clusters": [{"name": "c", "cluster": {"server": server.url}}],
-        "users": [{"name": "u", "user": {}}],
+        "users": [{"name": "u", "user": user}],
     }
     path.write_text(json.dumps(content))
     return Cluster(Transport(settings_for(path), patience=5), "default")
@@ -103,6 +107,15 @@ def stream(*lines: object) -> Answer:
 
 def status(code: int, reason: str, message: str) -> dict[str, Any]:
     return {"kind": "Status", "code": code, "reason": reason, "message": message}
+
+
+def test_a_token_that_no_header_takes_is_not_shown(server: Server, tmp_path: Path) -> None:
+    server.script = [answer(200, FOUND)]
+    assert client_of(server, tmp_path / "good", {"token": "SECRET\n"}).get("ConfigMap", "one") == FOUND
+    client = client_of(server, tmp_path / "bad", {"token": "SECRET\nX: y"})
+    with pytest.raises(BadInput, match=r"^the token for .* has characters") as refused:
+        client.get("ConfigMap", "one")
+    assert "SECRET" not in "".join(traceback.format_exception(refused.value))
 
 
 @pytest.mark.parametrize(

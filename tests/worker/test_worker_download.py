@@ -195,16 +195,17 @@ def test_a_bad_token_is_unauthorized(
     assert "hf_wrong" not in json.dumps(result)
 
 
-@pytest.mark.parametrize("content", [None, " \n"])
-def test_a_token_file_that_is_not_there_or_empty_is_unauthorized(
-    download: Download, pin: Pin, files: dict[str, bytes], tmp_path: Path, content: str | None
+@pytest.mark.parametrize("content", [None, b" \n", b"hf_SECRET\nhf_OTHER", b"hf_SECRET\xc3\xa4", b"hf_SECRET\xff"])
+def test_a_token_file_that_holds_no_token_is_unauthorized_and_not_shown(
+    download: Download, pin: Pin, files: dict[str, bytes], tmp_path: Path, content: bytes | None
 ) -> None:
     path = tmp_path / "token"
     if content is not None:
-        path.write_text(content)
+        path.write_bytes(content)
     result = download(pin(files), HF_TOKEN_PATH=str(path))
     assert result["kind"] == "unauthorized"
     assert str(path) in result["message"]
+    assert "SECRET" not in json.dumps(result)
 
 
 @pytest.mark.parametrize(

@@ -82,13 +82,12 @@ def shown(url: str) -> str:
 
 
 def _secret(cluster: Cluster, target: AlertTarget, secret: SecretKey) -> str:
-    value = cluster.secret_value(secret.name, secret.key)
-    if value is None or not value.strip():
+    if not (value := cluster.secret_text(secret.name, secret.key)):
         raise BadInput(
             f"Secret {secret.name} in namespace {cluster.namespace} has no {secret.key}",
             remedy=f"Put there what the alert target {target.name} needs.",
         )
-    return value.strip()
+    return value
 
 
 def _post(url: str, headers: Mapping[str, str], body: bytes) -> None:

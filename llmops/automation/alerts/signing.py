@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import hmac
 
@@ -20,8 +19,8 @@ def parse_key(text: str) -> bytes:
         BadInput: It is not that, or is shorter or longer than the specification allows. The key is not shown.
     """
     try:
-        key = base64.b64decode(text.strip().removeprefix(PREFIX), validate=True)
-    except binascii.Error as error:
+        key = base64.b64decode(text.removeprefix(PREFIX), validate=True)
+    except ValueError as error:
         raise BadInput(
             "the signing key is not base64", remedy=f"It is {PREFIX} and base64 of 24 to 64 bytes."
         ) from error

@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError
 
 from llmops import __version__
 from llmops.catalog.spec import Evaluation, Strict
+from llmops.credentials import as_header
 from llmops.errors import BadInput
 from llmops.evaluation.endpoint import Endpoint
 from llmops.evaluation.suites import AnySuite
@@ -34,13 +35,13 @@ class Engine(Strict):
         """The engine with its key.
 
         Raises:
-            BadInput: The variable with the key is not there.
+            BadInput: The variable with the key is not there, or what it holds is no key.
         """
         if self.key_variable is None:
             return Endpoint(self.base_url, self.model)
         if not (key := environment.get(self.key_variable)):
             raise BadInput(f"{self.model} at {self.base_url}: its API key is not in {self.key_variable}")
-        return Endpoint(self.base_url, self.model, key)
+        return Endpoint(self.base_url, self.model, as_header(key, f"the API key in {self.key_variable}"))
 
 
 class Order(Strict):

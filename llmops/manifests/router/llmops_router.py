@@ -144,4 +144,4 @@ def _digest(key: str) -> bytes:
 
 
 _tenants: dict[str, dict[str, Any]] = json.loads(Path(os.environ["LLMOPS_ROUTER_TENANTS"]).read_text())
-_keys = Keys(list(_tenants), Path(os.environ["LLMOPS_ROUTER_KEYS"]), os.environ["LITELLM_MASTER_KEY"])
+_keys = Keys(list(_tenants), Path(os.environ["LLMOPS_ROUTER_KEYS"]), os.environ["LITELLM_MASTER_KEY"].strip())
