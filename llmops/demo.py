@@ -14,9 +14,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from llmops import names
+from llmops.cli import show
 from llmops.cli.rollouts import Ended, run_rollout
 from llmops.cluster.client import Cluster
 from llmops.errors import LlmopsError
@@ -27,7 +26,6 @@ from llmops.sandbox.seeding import Engine, seed, seed_worse
 from llmops.settings import load_settings
 
 MODEL = "smollm2-135m"
-console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def main() -> None:
@@ -42,7 +40,7 @@ def main() -> None:
     try:
         report = run(sandbox, given.engine)
     except LlmopsError as error:
-        console.print(f"demo: {error}", style="red", markup=False)
+        show.say(f"demo: {error}", "red", err=True)
         sys.exit(1)
     finally:
         if not given.keep:
@@ -55,8 +53,11 @@ def main() -> None:
         and rejected["verdict"] == "Failed"
         and rejected["deployment"]["release"] == promoted["release"]
     )
-    console.print(f"\n{given.output}: promoted {promoted['release']}, rejected {rejected['release']} "
-                  f"({rejected['reason']}), {report['seconds']:.0f} s in all")  # fmt: skip
+    show.say(
+        f"\n{given.output}: promoted {promoted['release']}, rejected {rejected['release']} "
+        f"({rejected['reason']}), {report['seconds']:.0f} s in all",
+        err=True,
+    )
     sys.exit(0 if held else 1)
 
 
@@ -65,7 +66,7 @@ def run(sandbox: Sandbox, engine: Engine) -> dict[str, Any]:
     started = time.monotonic()
     _say(f"a new sandbox in {sandbox.folder} (Kubernetes is built once into {cache_folder()}, which takes minutes)")
     sandbox.down(erase=True)
-    sandbox.up(line_progress(console.print))
+    sandbox.up(line_progress(lambda line: show.say(line, err=True)))
     os.environ.update(sandbox.environment())
     cluster = Cluster.connect(load_settings())
     version = cluster.version()
@@ -90,9 +91,7 @@ def run(sandbox: Sandbox, engine: Engine) -> dict[str, Any]:
 
 def _rollout(records: Records) -> Ended:
     ended = run_rollout(records, MODEL, engine_version=None, revision=None, retry=False)
-    console.print(
-        ended.line, style="green" if ended.record and ended.record.verdict == "Passed" else "yellow", markup=False
-    )
+    show.say(ended.line, "green" if ended.record and ended.record.verdict == "Passed" else "yellow", err=True)
     return ended
 
 
@@ -119,7 +118,7 @@ def _report(cluster: Cluster, records: Records, ended: Ended) -> dict[str, Any]:
 
 
 def _say(what: str) -> None:
-    console.print(f"\n[bold]== {what}[/]")
+    show.say(f"\n== {what}", "bold", err=True)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from llmops.cli import costs, show
 from llmops.cli.exits import BY_SEVERITY, Exit, exit_code
@@ -19,6 +18,7 @@ from llmops.cli.tenants import tenants
 from llmops.errors import BadInput, LlmopsError
 from llmops.names import Track
 from llmops.settings import SETTINGS_VARIABLE
+from llmops.terminal import printable
 
 app = typer.Typer(
     help="Takes a self-hosted LLM from a line in a catalog to production traffic on Kubernetes.",
@@ -76,15 +76,13 @@ def plan(model: Model, engine_version: EngineVersion = None, revision: Revision 
     if as_json:
         typer.echo(json.dumps(found.as_json(), indent=2))
         return
-    console = Console(soft_wrap=True)
-    console.print(f"[bold]{model} {found.release.id}[/] {found.standing}", highlight=False)
+    show.say(f"{model} {found.release.id} {found.standing}", "bold")
     for change in found.changes:
-        console.print(f"  {change}", highlight=False, markup=False)
+        show.say(f"  {change}")
     for name, lines in found.objects.items():
-        console.print(f"\n[bold]{name}[/]", highlight=False)
+        show.say(f"\n{name}", "bold")
         for line in lines:
-            style = {"+": "green", "-": "red"}.get(line[:1])
-            console.print(line, style=style, highlight=False, markup=False)
+            show.say(line, {"+": "green", "-": "red"}.get(line[:1], ""))
     show.findings(found.findings)
 
 
@@ -133,7 +131,7 @@ def router(
 
     platform = Platform()
     if apply:
-        apply_router(platform, lambda line: typer.echo(line, err=True))
+        apply_router(platform, lambda line: show.say(line, err=True))
     found = routes(platform)
     if as_json:
         typer.echo(json.dumps([asdict(each) for each in found], indent=2))
@@ -155,7 +153,10 @@ def rollout(
 
     platform = _platform(model)
     ended = run_rollout(platform.records, model, engine_version=engine_version, revision=revision, retry=retry)
-    typer.echo(ended.as_json() if as_json else ended.line)
+    if as_json:
+        typer.echo(ended.as_json())
+    else:
+        show.say(ended.line)
     raise typer.Exit(ended.code)
 
 
@@ -170,7 +171,10 @@ def rollback(
     from llmops.cli.rollouts import run_rollback
 
     ended = run_rollback(_platform(model).records, model, to, reason)
-    typer.echo(ended.as_json() if as_json else ended.line)
+    if as_json:
+        typer.echo(ended.as_json())
+    else:
+        show.say(ended.line)
     raise typer.Exit(ended.code)
 
 
@@ -192,7 +196,7 @@ def revalidate(
     if as_json:
         typer.echo(ended.as_json())
     elif ended.validation is None:
-        typer.echo(ended.line)
+        show.say(ended.line)
     else:
         show.validation(ended.validation)
     raise typer.Exit(ended.code)
@@ -244,7 +248,7 @@ def report(
 
     text = report_html(_platform(model).records, model, release)
     if output is None:
-        typer.echo(text)
+        typer.echo(printable(text))
     else:
         write_report(output, text)
 
@@ -273,17 +277,17 @@ def reap(
     platform = _platform(None)
 
     def say(line: str) -> None:
-        Console(stderr=True, soft_wrap=True).print(line, markup=False, highlight=False)
+        show.say(line, err=True)
 
     with instance() as known:
         if dry_run:
             for remains, decision in reaper.decisions(platform, lambda run: reaper.known_to_have_ended(known, run)):
                 if decision.act != "leave":
-                    typer.echo(f"{remains.model}: {decision.act}: {decision.why} ({', '.join(remains.unfinished)})")
+                    show.say(f"{remains.model}: {decision.act}: {decision.why} ({', '.join(remains.unfinished)})")
             return
         for each in reaper.reap_all(platform, say, ended=lambda run: reaper.known_to_have_ended(known, run)):
             reaper.note_death(known, each)
-            typer.echo(each.line)
+            show.say(each.line)
 
 
 @app.command()
@@ -324,7 +328,7 @@ def main(arguments: list[str] | None = None, run: Callable[..., Any] = app) -> N
     try:
         run(args=arguments, standalone_mode=True)
     except LlmopsError as error:
-        Console(stderr=True, soft_wrap=True).print(f"llmops: {error}", style="red", markup=False, highlight=False)
+        show.say(f"llmops: {error}", "red", err=True)
         sys.exit(exit_code(error))
     except KeyboardInterrupt:
         sys.exit(Exit.CANCELLED)

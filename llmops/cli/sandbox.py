@@ -34,7 +34,7 @@ def up(name: Name = "sandbox", folder: Folder = None, nodes: Nodes = None) -> No
     started = time.monotonic()
     with _build_progress() as progress:
         sandbox.up(progress)
-    Console(stderr=True).print(f"sandbox up after {time.monotonic() - started:.1f} s")
+    show.say(f"sandbox up after {time.monotonic() - started:.1f} s", err=True)
     for name, value in sandbox.environment().items():
         typer.echo(f"export {name}={value}")
 
@@ -45,10 +45,9 @@ def install(name: Name = "sandbox", folder: Folder = None, nodes: Nodes = None) 
     from llmops.sandbox.installing import install as install_in
 
     sandbox = _sandbox(name, folder, nodes)
-    console = Console(stderr=True)
     with _build_progress() as progress:
         sandbox.up(progress)
-    url = install_in(sandbox, tell=lambda line: console.print(line, highlight=False, markup=False))
+    url = install_in(sandbox, tell=lambda line: show.say(line, err=True))
     typer.echo(url)
 
 
@@ -65,7 +64,7 @@ def _build_progress() -> Generator[Callable[[int, int, str], None]]:
     """A bar on a terminal, a line now and then elsewhere."""
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield line_progress(lambda line: console.print(line, highlight=False))
+        yield line_progress(lambda line: show.say(line, err=True))
         return
     with Progress(
         TextColumn("building Kubernetes"), BarColumn(), TextColumn("{task.percentage:3.0f} % {task.description}"),

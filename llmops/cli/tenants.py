@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from llmops.cli import show
+
 
 def tenants(
     apply: Annotated[
@@ -20,7 +22,7 @@ def tenants(
 
     platform = Platform()
     if apply:
-        apply_tenants(platform, typer.echo)
+        apply_tenants(platform, show.say)
         typer.echo(f"{len(platform.tenants)} tenants are as declared")
         return
     every = [each for tenant in platform.tenants.values() for each in objects(tenant, platform.settings)]

@@ -14,6 +14,7 @@ from typing import Any
 
 from rich.console import Console
 
+from llmops.cli import show
 from llmops.cluster.client import Cluster
 from llmops.demo_auto.day import STEPS, Day
 from llmops.demo_auto.receiver import Receiver
@@ -26,7 +27,6 @@ from llmops.sandbox.timeline import Timeline
 from llmops.settings import load_settings
 
 MODEL = "smollm2-135m"
-console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def main() -> None:
@@ -36,7 +36,7 @@ def main() -> None:
     arguments.add_argument("--dir", type=Path, default=default_folder("demo-auto"), help="the sandbox; it is made anew")
     arguments.add_argument("--keep", action="store_true", help="leave the sandbox running")
     given = arguments.parse_args()
-    timeline = Timeline(console)
+    timeline = Timeline(Console(stderr=True, highlight=False, soft_wrap=True))
     problem = ""
     started = time.monotonic()
     steps: list[dict[str, Any]] = []
@@ -44,7 +44,7 @@ def main() -> None:
         run(given.dir, timeline, steps, keep=given.keep)
     except LlmopsError as error:
         problem = str(error)
-        console.print(f"demo-auto: {error}", style="red", markup=False)
+        show.say(f"demo-auto: {error}", "red", err=True)
     report = {
         "held": not problem,
         "problem": problem,
@@ -54,7 +54,7 @@ def main() -> None:
     }
     given.output.parent.mkdir(parents=True, exist_ok=True)
     given.output.write_text(json.dumps(report, indent=2) + "\n")
-    console.print(f"\n{given.output}: {len(steps)} of {len(STEPS)} steps, {report['seconds']:.0f} s in all")
+    show.say(f"\n{given.output}: {len(steps)} of {len(STEPS)} steps, {report['seconds']:.0f} s in all", err=True)
     sys.exit(1 if problem else 0)
 
 
@@ -71,14 +71,14 @@ def run(folder: Path, timeline: Timeline, steps: list[dict[str, Any]], *, keep: 
     with Receiver(secret, lambda alert: timeline.add("alert", alert["line"], kind=alert["kind"])) as receiver:
         try:
             timeline.add("world", f"a new sandbox in {folder}, with llmops and Dagster on it")
-            ui = start(sandbox, line_progress(console.print), receiver.url, secret)
+            ui = start(sandbox, line_progress(lambda line: show.say(line, err=True)), receiver.url, secret)
             timeline.add("seen", f"Dagster's UI is at {ui.url}")
             cluster = Cluster.connect(load_settings(sandbox.settings_file))
             day = Day(sandbox, cluster, timeline, receiver, MODEL, repo)
             with watched(timeline, cluster, ui):
                 for step in STEPS:
                     began = time.monotonic()
-                    console.print(f"\n[bold]== {step.name}[/]: {(step.run.__doc__ or '').strip()}")
+                    show.say(f"\n== {step.name}: {(step.run.__doc__ or '').strip()}", "bold", err=True)
                     step.run(day)
                     steps.append({"name": step.name, "seconds": round(time.monotonic() - began, 1)})
         finally:

@@ -11,14 +11,13 @@ from typing import Any
 
 from rich.console import Console
 
+from llmops.cli import show
 from llmops.demo_stack.steps import STEPS
 from llmops.demo_stack.world import make_world
 from llmops.errors import LlmopsError
 from llmops.sandbox.binaries import line_progress
 from llmops.sandbox.sandbox import Sandbox, default_folder
 from llmops.sandbox.timeline import Timeline
-
-console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def main() -> None:
@@ -29,20 +28,20 @@ def main() -> None:
     arguments.add_argument("--dir", type=Path, default=default_folder("demo-stack"), help="the sandbox; made anew")
     arguments.add_argument("--keep", action="store_true", help="leave the sandbox running")
     given = arguments.parse_args()
-    timeline = Timeline(console)
+    timeline = Timeline(Console(stderr=True, highlight=False, soft_wrap=True))
     steps: list[dict[str, Any]] = []
     problem = ""
     started = time.monotonic()
     try:
-        world = make_world(given.dir, given.engine, timeline, line_progress(console.print))
+        world = make_world(given.dir, given.engine, timeline, line_progress(lambda line: show.say(line, err=True)))
         for step in STEPS:
-            console.print(f"\n[bold]== {step.name}[/]: {(step.run.__doc__ or '').strip()}")
+            show.say(f"\n== {step.name}: {(step.run.__doc__ or '').strip()}", "bold", err=True)
             began = time.monotonic()
             figures = step.run(world)
             steps.append({"name": step.name, "seconds": round(time.monotonic() - began, 1), "figures": figures})
     except LlmopsError as error:
         problem = str(error)
-        console.print(f"demo-stack: {error}", style="red", markup=False)
+        show.say(f"demo-stack: {error}", "red", err=True)
     finally:
         if not given.keep:
             Sandbox(given.dir).down()
@@ -56,7 +55,7 @@ def main() -> None:
     }
     given.output.parent.mkdir(parents=True, exist_ok=True)
     given.output.write_text(json.dumps(report, indent=2) + "\n")
-    console.print(f"\n{given.output}: {len(steps)} of {len(STEPS)} steps, {report['seconds']:.0f} s in all")
+    show.say(f"\n{given.output}: {len(steps)} of {len(STEPS)} steps, {report['seconds']:.0f} s in all", err=True)
     sys.exit(1 if problem else 0)
 
 

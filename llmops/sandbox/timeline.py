@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 from rich.console import Console
 
+from llmops.terminal import printable
+
 Source = Literal["world", "dagster", "cluster", "alert", "seen"]
 STYLES: dict[Source, str] = {"world": "bold", "dagster": "blue", "cluster": "cyan", "alert": "yellow", "seen": "green"}
 
@@ -34,4 +36,6 @@ class Timeline:
         """Tell of one thing that happened."""
         with self._lock:
             self.entries.append({"seconds": self.seconds, "source": source, "what": what, **details})
-            self._console.print(f"{self.seconds:7.1f}s  {source:<8} {what}", style=STYLES[source], markup=False)
+            self._console.print(
+                f"{self.seconds:7.1f}s  {source:<8} {printable(what)}", style=STYLES[source], markup=False
+            )

@@ -9,6 +9,8 @@ import time
 
 import dagster as dg
 
+from llmops.terminal import printable
+
 PROGRESS = re.compile(r"(\d+)% of ")
 BAR_LENGTH = 30
 CLEAR = "\r\x1b[K"
@@ -28,7 +30,7 @@ class _Lines(logging.Handler):
         if meta.get("dagster_event") is not None:
             return
         step = (meta.get("step_key") or "").split("[")[0]
-        text = str(meta.get("orig_message") or record.getMessage())
+        text = printable(str(meta.get("orig_message") or record.getMessage()))
         mark = "" if record.levelno < logging.WARNING else f"{record.levelname}: "
         line = f"{time.monotonic() - self._started:7.1f}s  {step:<11} {mark}"
         share = PROGRESS.search(text) if sys.stderr.isatty() else None
