@@ -57,6 +57,10 @@ class Forbidden(ClusterCannot):
     """The account may not do this, or an admission rule or a quota refuses it."""
 
 
+class NotEntitled(Forbidden):
+    """The account lacks a right; the remedy has the rule that gives it."""
+
+
 class Expired(ClusterCannot):
     """The version that a watch or a paged list goes on from is no longer kept: list anew."""
 
@@ -163,7 +167,7 @@ def _forbidden(message: str, said: str, causes: list[Mapping[str, Any]]) -> Llmo
             return Forbidden(
                 message, remedy=f"The API server saw no credentials with the request for {resource}: log in again."
             )
-        return Forbidden(message, remedy=f"Give {match['user']} the rule {{{rule}}} through {where}.")
+        return NotEntitled(message, remedy=f"Give {match['user']} the rule {{{rule}}} through {where}.")
     if any(cause.get("reason") == "NamespaceTerminating" for cause in causes):
         return Forbidden(message, remedy="Wait until the namespace is gone, then create it again.")
     if "exceeded quota" in said:

@@ -12,6 +12,7 @@ import dagster as dg
 from llmops import names
 from llmops.catalog.tenants import Tenant, Tenants
 from llmops.cluster.client import Cluster
+from llmops.cluster.problems import NotEntitled
 from llmops.errors import ClusterCannot, LlmopsError, kind_of
 from llmops.manifests.pods import Manifest
 from llmops.manifests.tenants import objects
@@ -59,13 +60,21 @@ def apply_tenants(platform: Platform, log: Log) -> tuple[Left, ...]:
         ClusterCannot: A namespace is somebody else's, somebody else owns a field, or a right is missing.
     """
     cluster, settings, tenants = platform.cluster, platform.settings, platform.tenants
-    for tenant in tenants.values():
-        _require_own(cluster, tenant)
-    for tenant in tenants.values():
-        for wanted in objects(tenant, settings):
-            if _apply(cluster, wanted):
-                log(f"tenant {tenant.name}: {wanted['kind']} applied in namespace {tenant.home}")
-    left = _left(cluster, tenants)
+    try:
+        for tenant in tenants.values():
+            _require_own(cluster, tenant)
+        for tenant in tenants.values():
+            for wanted in objects(tenant, settings):
+                if _apply(cluster, wanted):
+                    log(f"tenant {tenant.name}: {wanted['kind']} applied in namespace {tenant.home}")
+        left = _left(cluster, tenants)
+    except NotEntitled as error:
+        raise NotEntitled(
+            f"{error.message}. The default installation gives the pipeline no right on tenants' namespaces",
+            remedy="Run `llmops tenants --apply` as somebody who may make namespaces, or add the component k8s/tenants "
+            "to the overlay; docs/tenants.md says what it lets the pipeline do. What is missing now: "
+            f"{error.remedy}",
+        ) from error
     for each in left:
         log(str(each))
     return left

@@ -75,6 +75,36 @@ def test_what_is_named_is_there(overlay: str) -> None:
             assert ("Role", each["metadata"]["namespace"], each["roleRef"]["name"]) in there
 
 
+def namespace_writers(found: list[Object]) -> set[str]:
+    """Names of the roles by which a namespace may be written."""
+    return {
+        each["metadata"]["name"]
+        for each in found
+        if each["kind"] in ("Role", "ClusterRole")
+        for rule in each["rules"]
+        if {"*", "namespaces"} & set(rule.get("resources", ()))
+        and {"*", ""} & set(rule.get("apiGroups", ()))
+        and set(rule["verbs"]) - {"get", "list", "watch"}
+    }
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_no_account_may_write_namespaces_unless_the_component_for_tenants_is_added(
+    overlay: str, tmp_path: Path
+) -> None:
+    """Who may patch a namespace may lift Pod Security from it."""
+    found = render(K8S / "overlays" / overlay)
+    assert not namespace_writers(found)
+    roles = {each["metadata"]["name"] for each in found if each["kind"] in ("Role", "ClusterRole")}
+    bound = {each["roleRef"]["name"] for each in found if each["kind"] in ("RoleBinding", "ClusterRoleBinding")}
+    # None of the cluster's own roles, of which nothing is known here.
+    assert bound <= roles
+    shutil.copytree(K8S, tmp_path / "k8s")
+    added = tmp_path / "k8s" / "overlays" / overlay / "kustomization.yaml"
+    added.write_text(f"{added.read_text()}components:\n  - ../../tenants\n")
+    assert namespace_writers(render(added.parent)) == {"llmops-tenants"}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_the_api_server_takes_it_under_the_restricted_standard(

@@ -170,7 +170,10 @@ def reduced(rules: list[dict[str, Any]], verb: str, resource: str) -> list[dict[
 
 @pytest.mark.slow
 def test_the_component_has_the_rights_that_tenants_need_and_no_other(world: Model, sandbox: Sandbox) -> None:
-    """Slow: a sandbox. Each verb is taken away once, and that it lacks is then what the API server says."""
+    """Slow: a sandbox. Each verb is taken away once, and that it lacks is then what the API server says.
+
+    Without the component, which no overlay has, the asset fails with the component's name and a way without it.
+    """
     role, binding = yaml.safe_load_all(RIGHTS.read_text())
     admin = world.cluster
     admin.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "llmops"}})
@@ -214,6 +217,13 @@ def test_the_component_has_the_rights_that_tenants_need_and_no_other(world: Mode
         return said
 
     settled("")
+    admin.apply({**role, "rules": []})
+    for told in ("k8s/tenants", "llmops tenants --apply", '"namespaces"', "system:serviceaccount:llmops:llmops"):
+        settled(told)
+    platform = Platform(settings_file=str(limited))
+    failed = dg.materialize([tenants_asset()], resources={"platform": platform}, raise_on_error=False)
+    (failure,) = failed.get_step_failure_events()
+    assert "k8s/tenants" in str(failure.step_failure_data.user_failure_data)
     for rule in role["rules"]:
         for resource in rule["resources"]:
             for verb in rule["verbs"]:
