@@ -8,7 +8,7 @@ PARALLEL ?= --numprocesses 3 --dist loadfile --no-loadscope-reorder
 READY := $(VENV)/.ready
 export DAGSTER_DISABLE_TELEMETRY := 1
 
-.PHONY: help demo demo-auto demo-stack test test-long test-fast kubernetes lint format bench reliability dev e2e-vllm e2e-tools e2e-stack constraints clean
+.PHONY: help demo demo-auto demo-stack test test-long test-fast control-plane kubernetes lint format bench reliability dev e2e-vllm e2e-tools e2e-stack constraints clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -20,10 +20,11 @@ $(READY): requirements.txt pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-demo: $(READY) ## Take a model to production on a sandbox, and see a worse release rejected (ENGINE=vllm: real vLLM)
+demo: ## Take a model to production on a sandbox, and see a worse release rejected (ENGINE=vllm: real vLLM)
+	@$(MAKE) --no-print-directory --jobs=2 $(READY) control-plane
 	$(BIN)/python -m llmops.demo --engine $(ENGINE)
 
-demo-auto: $(READY) ## An unattended day in fast motion on the installed system; writes build/demo-auto.json
+demo-auto: kubernetes ## An unattended day in fast motion on the installed system; writes build/demo-auto.json
 	$(BIN)/python -m llmops.demo_auto
 
 demo-stack: $(READY) ## Two models, router, Prometheus, autoscaler; writes build/demo-stack.json (ENGINE=vllm: real vLLM)
@@ -38,7 +39,11 @@ test-long: kubernetes ## Further cases that take minutes: every executor, every 
 test-fast: kubernetes ## The tests that take no more than a few seconds each
 	$(BIN)/pytest -m "not slow and not long"
 
-kubernetes: $(READY) ## Build the sandbox's Kubernetes, unless it is built or supplied
+# What takes minutes of compiling needs nothing that pip installs, so that the two go on at once.
+control-plane:
+	@$(PYTHON) -m llmops.sandbox.binaries
+
+kubernetes: $(READY) ## Build the sandbox's Kubernetes and kubectl, unless they are built or supplied
 	$(BIN)/llmops sandbox build
 
 lint: $(READY) ## ruff, pyright in strict mode, import-linter

@@ -33,7 +33,7 @@ from llmops.errors import LlmopsError
 from llmops.evaluation.endpoint import Endpoint
 from llmops.evaluation.proving import probe
 from llmops.releases.records import STAGES, Records
-from llmops.sandbox.binaries import find_or_build, line_progress
+from llmops.sandbox.binaries import find_or_build, find_or_build_kubectl, line_progress
 from llmops.sandbox.controlplane import ControlPlane
 from llmops.sandbox.installing import NAMESPACE
 from llmops.sandbox.sandbox import ENGINE_PROGRAM, Sandbox, default_folder
@@ -71,7 +71,7 @@ class World:
     def delete_pods(self, selector: dict[str, str], *, grace: int | None = None) -> int:
         """Delete pods of the installation; how many there were."""
         installed = self.cluster.list("Pod", labels=selector, namespace=NAMESPACE)
-        kubectl = [str(find_or_build()["kubectl"]), "--kubeconfig", str(self.sandbox.kubeconfig)]
+        kubectl = [str(find_or_build_kubectl()), "--kubeconfig", str(self.sandbox.kubeconfig)]
         for pod in installed:
             command = [*kubectl, "--namespace", NAMESPACE, "delete", "pod", pod["metadata"]["name"], "--wait=false"]
             _run([*command, *(["--grace-period=0", "--force"] if grace == 0 else [])])

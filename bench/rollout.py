@@ -23,7 +23,7 @@ from llmops.manifests.records import pins_config_map
 from llmops.manifests.volume import claim
 from llmops.releases.records import STAGES, Records
 from llmops.releases.release import Release
-from llmops.sandbox.binaries import find_or_build
+from llmops.sandbox.binaries import find_or_build_kubectl
 from llmops.sandbox.sandbox import ENGINE_PROGRAM, Sandbox
 from llmops.sandbox.seeding import ENGINE_IMAGE, ENGINE_TAG
 from llmops.sandbox.weights import make_model
@@ -127,7 +127,7 @@ def _in(settings: Settings, obj: dict[str, Any]) -> dict[str, Any]:
 
 
 def _kubectl(sandbox: Sandbox) -> Callable[..., None]:
-    program = find_or_build()["kubectl"]
+    program = str(find_or_build_kubectl())
     common = (program, f"--kubeconfig={sandbox.kubeconfig}", f"--namespace={load_settings().namespace}")
 
     def kubectl(verb: str, *arguments: str, given: dict[str, Any] | None = None) -> None:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from llmops.cli import show
-from llmops.sandbox.binaries import find_or_build, line_progress
+from llmops.sandbox.binaries import find_or_build, find_or_build_kubectl, line_progress
 from llmops.sandbox.sandbox import Sandbox, default_folder
 
 app = typer.Typer(
@@ -53,9 +53,10 @@ def install(name: Name = "sandbox", folder: Folder = None, nodes: Nodes = None) 
 
 @app.command()
 def build() -> None:
-    """Build Kubernetes for the sandbox, unless it is built or supplied."""
+    """Build Kubernetes and its kubectl for the sandbox, unless they are built or supplied."""
     with _build_progress() as progress:
         found = find_or_build(progress)
+        find_or_build_kubectl(progress)
     typer.echo(f"{found['kube-apiserver'].parent}: {found.origin}")
 
 
@@ -67,7 +68,7 @@ def _build_progress() -> Generator[Callable[[int, int, str], None]]:
         yield line_progress(lambda line: show.say(line, err=True))
         return
     with Progress(
-        TextColumn("building Kubernetes"), BarColumn(), TextColumn("{task.percentage:3.0f} % {task.description}"),
+        TextColumn("building {task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f} %"),
         TimeElapsedColumn(), console=console, transient=True,
     ) as bar:  # fmt: skip
         task = bar.add_task("", total=None, visible=False)

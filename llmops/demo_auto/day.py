@@ -16,7 +16,7 @@ from llmops.errors import LlmopsError
 from llmops.releases.records import Record, Records
 from llmops.releases.release import Release
 from llmops.releases.validations import Validations
-from llmops.sandbox.binaries import find_or_build
+from llmops.sandbox.binaries import find_or_build_kubectl
 from llmops.sandbox.sandbox import ENGINE_PROGRAM, Sandbox
 from llmops.sandbox.seeding import ENGINE_IMAGE, ENGINE_TAG, GOOD, commit_simulated
 from llmops.sandbox.timeline import Timeline
@@ -150,7 +150,7 @@ def bit_rot(day: Day) -> None:
 
 def drift(day: Day) -> None:
     """Somebody edits the Deployment: it is named, with who it was, and left for people to decide."""
-    kubectl = [str(find_or_build()["kubectl"]), "--kubeconfig", str(day.sandbox.kubeconfig)]
+    kubectl = [str(find_or_build_kubectl()), "--kubeconfig", str(day.sandbox.kubeconfig)]
     edit = [*kubectl, "--namespace", day.cluster.namespace, "set", "env", f"deployment/{day.model}"]
     subprocess.run([*edit, "VLLM_LOGGING_LEVEL=DEBUG"], check=True, capture_output=True, timeout=60)
     day.timeline.add("world", f"somebody adds VLLM_LOGGING_LEVEL=DEBUG to Deployment {day.model}")

@@ -21,7 +21,7 @@ from llmops.cluster.client import Cluster
 from llmops.cluster.wait import wait_for_rollout
 from llmops.errors import BadInput, ClusterCannot, Unavailable
 from llmops.sandbox import postgresql
-from llmops.sandbox.binaries import find_or_build
+from llmops.sandbox.binaries import find_or_build, find_or_build_kubectl, line_progress
 from llmops.sandbox.controlplane import ControlPlane
 from llmops.sandbox.sandbox import Sandbox
 from llmops.sandbox.ui import Ui
@@ -68,7 +68,7 @@ def install(
     url = f"http://{address}:{UI_PORT}"
     folder = sandbox.folder / "install"
     _write(folder, {**sandbox.pod_settings(), "dagster_url": url, **(settings or {})}, address)
-    kubectl = [str(plane.binaries["kubectl"]), "--kubeconfig", str(sandbox.kubeconfig)]
+    kubectl = [str(find_or_build_kubectl(line_progress(tell))), "--kubeconfig", str(sandbox.kubeconfig)]
     _run([*kubectl, "apply", "--server-side", "--force-conflicts", "--kustomize", str(folder)])
     _run([*kubectl, "rollout", "status", "--namespace", NAMESPACE, f"--timeout={READY_SECONDS}s",
           "statefulset/postgresql"])  # fmt: skip

@@ -19,7 +19,7 @@ import pytest
 
 from llmops.cluster.client import Cluster
 from llmops.cluster.watch import Object
-from llmops.sandbox.binaries import find_or_build
+from llmops.sandbox.binaries import find_or_build, find_or_build_kubectl
 from llmops.sandbox.controlplane import ControlPlane
 from llmops.sandbox.images import ImageStore
 from llmops.sandbox.processes import Daemon
@@ -178,7 +178,7 @@ def config_map(name: str, **data: str) -> Object:
 
 def kubectl(cluster: Cluster, *arguments: str) -> str:
     """Another client, with a field manager of its own."""
-    program = find_or_build()["kubectl"]
+    program = find_or_build_kubectl()
     settings = cluster.settings
     command = [program, f"--kubeconfig={settings.kubeconfig}", f"--namespace={cluster.namespace}", *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout

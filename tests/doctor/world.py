@@ -19,7 +19,7 @@ from llmops.manifests.pods import container_security, pod_security
 from llmops.manifests.records import pins_config_map
 from llmops.preflight.finding import Finding
 from llmops.releases.records import Record, Records
-from llmops.sandbox.binaries import find_or_build
+from llmops.sandbox.binaries import find_or_build_kubectl
 from llmops.sandbox.sandbox import ENGINE_PROGRAM, Sandbox
 from llmops.sandbox.weights import make_model
 from llmops.settings import SETTINGS_VARIABLE, load_settings
@@ -177,7 +177,7 @@ class World:
         self.set(kubeconfig=str(path))
 
     def kubectl(self, *arguments: str) -> str:
-        command = [str(find_or_build()["kubectl"]), "--kubeconfig", str(self.sandbox.kubeconfig), *arguments]
+        command = [str(find_or_build_kubectl()), "--kubeconfig", str(self.sandbox.kubeconfig), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
     def faults(self, faults: list[Object]) -> None:

@@ -18,7 +18,7 @@ from llmops import names
 from llmops.cli.exits import Exit
 from llmops.cluster.client import Cluster
 from llmops.evaluation.endpoint import Endpoint
-from llmops.sandbox.binaries import find_or_build
+from llmops.sandbox.binaries import find_or_build_kubectl
 from llmops.sandbox.monitoring import install_prometheus
 from llmops.sandbox.prometheus_adapter.install import install_adapter
 from llmops.sandbox.sandbox import Sandbox
@@ -111,7 +111,7 @@ def custom_metric(sandbox: Sandbox, model: Model) -> dict[str, str]:
         f"/apis/custom.metrics.k8s.io/v1beta1/namespaces/{settings.namespace}/pods/*/vllm_num_requests_waiting"
         f"?labelSelector={selector}"
     )
-    kubectl = [str(find_or_build()["kubectl"]), "--kubeconfig", str(sandbox.kubeconfig), "get", "--raw", path]
+    kubectl = [str(find_or_build_kubectl()), "--kubeconfig", str(sandbox.kubeconfig), "get", "--raw", path]
     done = subprocess.run(kubectl, check=True, capture_output=True, text=True)
     return {each["describedObject"]["name"]: each["value"] for each in json.loads(done.stdout)["items"]}
 

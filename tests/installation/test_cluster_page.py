@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from llmops.sandbox.binaries import find_or_build
+from llmops.sandbox.binaries import find_or_build, find_or_build_kubectl
 from llmops.sandbox.controlplane import ControlPlane
 from llmops.settings import Settings
 
@@ -47,7 +47,7 @@ def test_the_commands_of_the_page_work_one_after_the_other(tmp_path: Path) -> No
                 continue
             program, *arguments = shlex.split(line, comments=True)
             if program == "kubectl":
-                program = str(plane.binaries["kubectl"])
+                program = str(find_or_build_kubectl())
             done = subprocess.run(
                 [program, *arguments],
                 cwd=project,

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from dagster._core.instance.config import dagster_instance_config
 
-from llmops.sandbox.binaries import find_or_build
+from llmops.sandbox.binaries import find_or_build, find_or_build_kubectl
 from llmops.sandbox.controlplane import ControlPlane
 from llmops.settings import load_settings
 
@@ -27,7 +27,7 @@ Object = dict[str, Any]
 
 
 def render(overlay: Path) -> list[Object]:
-    command = [str(find_or_build()["kubectl"]), "kustomize", str(overlay)]
+    command = [str(find_or_build_kubectl()), "kustomize", str(overlay)]
     made = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     return list(yaml.safe_load_all(made))
 
@@ -112,7 +112,7 @@ def test_the_api_server_takes_it_under_the_restricted_standard(
 ) -> None:
     """Slow: a control plane starts. What a pod would be refused for is a warning on its Deployment."""
     plane = ControlPlane(tmp_path_factory.mktemp("plane"), find_or_build())
-    kubectl = [str(plane.binaries["kubectl"]), "--kubeconfig", str(plane.kubeconfig)]
+    kubectl = [str(find_or_build_kubectl()), "--kubeconfig", str(plane.kubeconfig)]
     try:
         plane.up()
         for options in (["--filename", str(K8S / "base" / "namespaces.yaml")], ["-k", str(K8S / "overlays" / overlay)]):

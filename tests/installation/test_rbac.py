@@ -30,7 +30,7 @@ from llmops.errors import ClusterCannot
 from llmops.manifests import around
 from llmops.preflight.snapshot import survey
 from llmops.releases.outbox import Outbox
-from llmops.sandbox.binaries import find_or_build
+from llmops.sandbox.binaries import find_or_build, find_or_build_kubectl
 from llmops.sandbox.controlplane import ControlPlane
 from llmops.sandbox.crds import install_crds
 from llmops.sandbox.sandbox import Sandbox
@@ -90,7 +90,7 @@ class World:
         return ControlPlane(self.sandbox.folder, find_or_build()).audit_log
 
     def kubectl(self, *arguments: str, given: str | None = None) -> str:
-        command = [str(find_or_build()["kubectl"]), "--kubeconfig", str(self.sandbox.kubeconfig), *arguments]
+        command = [str(find_or_build_kubectl()), "--kubeconfig", str(self.sandbox.kubeconfig), *arguments]
         return subprocess.run(command, input=given, capture_output=True, text=True, check=True).stdout
 
     @contextmanager

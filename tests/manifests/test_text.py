@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 from llmops.manifests.engine import objects
 from llmops.manifests.text import as_yaml
 from llmops.releases.release import Release
-from llmops.sandbox.binaries import find_or_build
+from llmops.sandbox.binaries import find_or_build_kubectl
 from llmops.settings import Settings
 
 # What a value of a variable may be, and what readers of YAML have taken for something else.
@@ -45,7 +45,7 @@ def test_text_stays_text_to_readers_of_either_version(value: str) -> None:
 
 def test_kubectl_reads_the_same_text() -> None:
     values = {f"v{number}": value for number, value in enumerate(TREACHEROUS)}
-    kubectl = str(find_or_build()["kubectl"])
+    kubectl = str(find_or_build_kubectl())
     command = [kubectl, "label", "--local", "--filename=-", "--output=json", "read=by-kubectl"]
     done = subprocess.run(command, input=as_yaml([note(values)]), capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)["data"] == values

@@ -18,7 +18,7 @@ from llmops.manifests.records import pins_config_map
 from llmops.manifests.volume import namespace
 from llmops.releases.records import Records
 from llmops.releases.release import Release
-from llmops.sandbox.binaries import find_or_build
+from llmops.sandbox.binaries import find_or_build, find_or_build_kubectl
 from llmops.sandbox.controlplane import ControlPlane
 from llmops.settings import load_settings
 
@@ -97,7 +97,7 @@ def test_what_serves_is_rendered_and_no_difference_to_kubectl(plane: ControlPlan
     records.update_state("tiny", stable=release().id)
     text = render(file)
     assert text == render(file, f"--pins={tmp_path / 'pins.json'}") == render(file, f"--release={release().id}")
-    kubectl = [str(find_or_build()["kubectl"]), "--kubeconfig", str(plane.kubeconfig)]
+    kubectl = [str(find_or_build_kubectl()), "--kubeconfig", str(plane.kubeconfig)]
     command = [*kubectl, "diff", "--server-side", "--field-manager=llmops", "--filename=-"]
     before = subprocess.run(command, input=text, capture_output=True, text=True)
     assert before.returncode == 1, before.stderr

@@ -20,7 +20,7 @@ from llmops.manifests.around import KINDS
 from llmops.manifests.volume import namespace
 from llmops.releases.release import Release
 from llmops.releases.standing import declaration, terms
-from llmops.sandbox.binaries import find_or_build
+from llmops.sandbox.binaries import find_or_build, find_or_build_kubectl
 from llmops.sandbox.controlplane import ControlPlane
 from llmops.sandbox.crds import install_crds
 from llmops.settings import load_settings
@@ -111,7 +111,7 @@ def test_what_is_not_ours_stays(platform: Platform) -> None:
 
 def kubectl(platform: Platform, *arguments: str, given: str | None = None) -> None:
     settings = platform.settings
-    command = [str(find_or_build()["kubectl"]), "--kubeconfig", str(settings.kubeconfig), "-n", settings.namespace]
+    command = [str(find_or_build_kubectl()), "--kubeconfig", str(settings.kubeconfig), "-n", settings.namespace]
     subprocess.run([*command, *arguments], input=given, check=True, text=True)
 
 

@@ -19,7 +19,7 @@ from llmops.cli.app import app
 from llmops.cluster.problems import Forbidden
 from llmops.errors import ClusterCannot
 from llmops.manifests.tenants import objects
-from llmops.sandbox.binaries import find_or_build
+from llmops.sandbox.binaries import find_or_build_kubectl
 from llmops.sandbox.sandbox import Sandbox
 from llmops.schema import SecretKey
 from llmops.settings import Settings
@@ -185,7 +185,7 @@ def test_the_component_has_the_rights_that_tenants_need_and_no_other(world: Mode
             admin.apply(each)
     admin.apply(role)
     admin.apply(binding)
-    kubectl = str(find_or_build()["kubectl"])
+    kubectl = str(find_or_build_kubectl())
     command = [kubectl, "--kubeconfig", str(sandbox.kubeconfig), "create", "token", "llmops", "--namespace", "llmops"]
     token = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     settings = json.loads(world.settings_file.read_text())

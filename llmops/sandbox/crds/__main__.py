@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import yaml
 
-from llmops.sandbox.binaries import find_or_build
+from llmops.sandbox.binaries import find_or_build_kubectl
 from llmops.sandbox.crds import FOLDER
 
 
@@ -75,7 +75,7 @@ def _output(*command: str) -> str:
 
 def _manifests(folder: Path) -> list[dict[str, Any]]:
     if (folder / "kustomization.yaml").is_file():
-        text = _output(str(find_or_build()["kubectl"]), "kustomize", str(folder))
+        text = _output(str(find_or_build_kubectl()), "kustomize", str(folder))
     else:
         text = "\n---\n".join(path.read_text() for path in sorted(folder.glob("*.yaml")))
     return [each for each in yaml.load_all(text, _Loader) if each]

@@ -1,5 +1,5 @@
-// Command kube is etcd, kube-apiserver, kube-controller-manager, kube-scheduler and kubectl in one
-// binary. The name it is called by (a symbolic link), or its first argument, says which one to be.
+// Command kube is etcd, kube-apiserver, kube-controller-manager and kube-scheduler in one binary. The
+// name it is called by (a symbolic link), or its first argument, says which one to be.
 package main
 
 import (
@@ -13,7 +13,6 @@ import (
 	_ "k8s.io/component-base/logs/json/register"
 	_ "k8s.io/component-base/metrics/prometheus/clientgo"
 	_ "k8s.io/component-base/metrics/prometheus/version"
-	kubectl "k8s.io/kubectl/pkg/cmd"
 	apiserver "k8s.io/kubernetes/cmd/kube-apiserver/app"
 	controllermanager "k8s.io/kubernetes/cmd/kube-controller-manager/app"
 	scheduler "k8s.io/kubernetes/cmd/kube-scheduler/app"
@@ -36,10 +35,8 @@ func main() {
 		command = controllermanager.NewControllerManagerCommand()
 	case "kube-scheduler":
 		command = scheduler.NewSchedulerCommand()
-	case "kubectl":
-		command = kubectl.NewDefaultKubectlCommand()
 	default:
-		fmt.Fprintf(os.Stderr, "kube: unknown program %q: etcd, kube-apiserver, kube-controller-manager, kube-scheduler or kubectl\n", name)
+		fmt.Fprintf(os.Stderr, "kube: unknown program %q: etcd, kube-apiserver, kube-controller-manager or kube-scheduler\n", name)
 		os.Exit(2)
 	}
 	os.Exit(cli.Run(command))

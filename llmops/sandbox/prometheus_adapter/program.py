@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import re
 from pathlib import Path
 
 from llmops.errors import BadInput
-from llmops.sandbox.binaries import Progress, cache_folder, go_built
+from llmops.sandbox.binaries import Progress, cache_folder, go_program
 
 SOURCE = Path(__file__).parent
 MODULE = "sigs.k8s.io/prometheus-adapter"
@@ -28,23 +27,14 @@ def find_or_build(progress: Progress = lambda done, total, what: None) -> Path:
     """The program in the cache, built if need be.
 
     Args:
-        progress: Called with packages compiled, packages in all (about), and the latest.
+        progress: Called with packages compiled, packages in all (about), and what is built.
 
     Raises:
         ClusterCannot: There is no Go to build with, or the build failed.
     """
     content = b"\0".join((SOURCE / name).read_bytes() for name in ("go.mod", "go.sum"))
     folder = cache_folder() / "prometheus-adapter" / f"{version()}-{hashlib.sha256(content).hexdigest()[:8]}"
-    program = folder / "adapter"
-    if not program.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "lock").open("w") as lock:
-            # Who comes second waits for the build of the first.
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not program.exists():
-                what = f"the Prometheus Adapter {version()}"
-                with go_built(
-                    SOURCE, f"{MODULE}/cmd/adapter", program, what=what, packages=PACKAGES, progress=progress
-                ):
-                    pass
-    return program
+    return go_program(
+        SOURCE, f"{MODULE}/cmd/adapter", folder / "adapter", what=f"the Prometheus Adapter {version()}",
+        packages=PACKAGES, progress=progress,
+    )  # fmt: skip
