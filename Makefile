@@ -14,21 +14,21 @@ help: ## Show the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 # Installs what requirements.txt pins by hash, then this checkout on top.
-$(READY): requirements.txt pyproject.toml
+$(READY): requirements.txt pyproject.toml sandbox/pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable . --editable sandbox
 	@touch $@
 
 demo: ## Take a model to production on a sandbox, and see a worse release rejected (ENGINE=vllm: real vLLM)
 	@$(MAKE) --no-print-directory --jobs=2 $(READY) control-plane
-	$(BIN)/python -m llmops.demo --engine $(ENGINE)
+	$(BIN)/python -m demos.basic --engine $(ENGINE)
 
 demo-auto: kubernetes ## An unattended day in fast motion on the installed system; writes build/demo-auto.json
-	$(BIN)/python -m llmops.demo_auto
+	$(BIN)/python -m demos.auto
 
 demo-stack: $(READY) ## Two models, router, Prometheus, autoscaler; writes build/demo-stack.json (ENGINE=vllm: real vLLM)
-	$(BIN)/python -m llmops.demo_stack --engine $(ENGINE)
+	$(BIN)/python -m demos.stack --engine $(ENGINE)
 
 test: lint kubernetes ## All tests but those of test-long and of the e2e targets
 	$(BIN)/pytest $(PARALLEL) -m "not long"
@@ -41,7 +41,7 @@ test-fast: kubernetes ## The tests that take no more than a few seconds each
 
 # What takes minutes of compiling needs nothing that pip installs, so that the two go on at once.
 control-plane:
-	@$(PYTHON) -m llmops.sandbox.binaries
+	@$(PYTHON) -m llmops_sandbox.binaries
 
 kubernetes: $(READY) ## Build the sandbox's Kubernetes and kubectl, unless they are built or supplied
 	$(BIN)/llmops sandbox build
@@ -66,20 +66,20 @@ dev: $(READY) ## The Dagster UI on the sandbox (what `make demo` did is in it), 
 	$(BIN)/python -m llmops.dev
 
 e2e-vllm: $(READY) ## Check the simulated engine against the real vLLM on CPU (installs it first: 6 GB)
-	$(BIN)/python -m llmops.sandbox.vllm
-	$(BIN)/pytest tests/e2e_vllm
+	$(BIN)/python -m llmops_sandbox.vllm
+	$(BIN)/pytest tests/opt_in/vllm
 
 e2e-tools: kubernetes ## Run lm-evaluation-harness for real, in a Job on the sandbox (installs it first: 600 MB)
-	$(BIN)/python -m llmops.sandbox.tools
-	$(BIN)/pytest tests/e2e_tools
+	$(BIN)/python -m llmops_sandbox.tools
+	$(BIN)/pytest tests/opt_in/tools
 
 e2e-stack: kubernetes ## Run the real LiteLLM in front of engines (installs it first: 750 MB)
-	$(BIN)/python -m llmops.sandbox.litellm
-	$(BIN)/pytest tests/e2e_stack
+	$(BIN)/python -m llmops_sandbox.litellm
+	$(BIN)/pytest tests/opt_in/stack
 
 constraints: $(READY) ## Pin all dependencies anew, by hash
-	$(BIN)/uv pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
-		--extra sandbox --extra cluster --extra dev --no-strip-extras --no-header --no-emit-index-url --output-file requirements.txt
+	$(BIN)/uv pip compile pyproject.toml sandbox/pyproject.toml --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+		--extra cluster --extra dev --no-strip-extras --no-header --no-emit-index-url --output-file requirements.txt
 	$(BIN)/uv pip compile k8s/worker/requirements.in --quiet --constraint requirements.txt --universal \
 		--python-version 3.12 --generate-hashes --no-header --no-annotate --no-emit-index-url \
 		--output-file k8s/worker/requirements.txt

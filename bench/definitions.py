@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from llmops.settings import SETTINGS_VARIABLE
+from llmops.config.settings import SETTINGS_VARIABLE
 
 COUNTS = (1, 100, 1000)
 REPEATS = 5

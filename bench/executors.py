@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+from llmops_sandbox.sandbox import ENGINE_PROGRAM, Sandbox
+from llmops_sandbox.seeding import ENGINE_IMAGE, ENGINE_TAG
+from llmops_sandbox.weights import make_model
 
 from bench.rollout import REPO, declare
-from llmops.cluster.client import Cluster
+from llmops.clients.kubernetes.client import Cluster
+from llmops.config.settings import SETTINGS_VARIABLE, load_settings
 from llmops.manifests.volume import claim
 from llmops.releases.records import STAGES, Records
-from llmops.sandbox.sandbox import ENGINE_PROGRAM, Sandbox
-from llmops.sandbox.seeding import ENGINE_IMAGE, ENGINE_TAG
-from llmops.sandbox.weights import make_model
-from llmops.settings import SETTINGS_VARIABLE, load_settings
 
 ROUNDS = 3
 SMALL: dict[str, Any] = {"rounds": 1}

@@ -100,7 +100,7 @@ async def _mock() -> None:
 
 def _llmops(url: str, requests: int) -> float:
     from llmops.evaluation.endpoint import Endpoint
-    from llmops.evaluation.load import run_load
+    from llmops.evaluation.runners.load import run_load
     from llmops.evaluation.suites import LoadProfile
 
     def profile(count: int) -> LoadProfile:

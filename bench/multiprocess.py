@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dagster as dg
 
-from llmops.catalog.load import load_catalog
-from llmops.settings import load_settings
-from llmops.stages.assets import rollout_job, stage_assets
-from llmops.stages.platform import Platform
-from llmops.stages.records_io import RecordsIOManager
+from llmops.config.catalog.load import load_catalog
+from llmops.config.settings import load_settings
+from llmops.defs.io_manager import RecordsIOManager
+from llmops.defs.rollout.assets import rollout_job, stage_assets
+from llmops.rollout.platform import Platform
 
 
 @dg.definitions

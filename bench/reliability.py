@@ -23,23 +23,23 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from llmops_sandbox.binaries import find_or_build, find_or_build_kubectl, line_progress
+from llmops_sandbox.controlplane import ControlPlane
+from llmops_sandbox.installing import NAMESPACE
+from llmops_sandbox.sandbox import ENGINE_PROGRAM, Sandbox, default_folder
+from llmops_sandbox.seeding import ENGINE_IMAGE, ENGINE_TAG, GOOD, commit_simulated
+from llmops_sandbox.ui import Ui
 from rich.console import Console
 
-from llmops import names
-from llmops.cluster.client import Cluster
-from llmops.demo_auto.receiver import Receiver
-from llmops.demo_auto.system import start
+from demos.auto.receiver import Receiver
+from demos.auto.system import start
+from llmops.clients.kubernetes.client import Cluster
+from llmops.config import names
+from llmops.config.settings import load_settings
 from llmops.errors import LlmopsError
 from llmops.evaluation.endpoint import Endpoint
 from llmops.evaluation.proving import probe
 from llmops.releases.records import STAGES, Records
-from llmops.sandbox.binaries import find_or_build, find_or_build_kubectl, line_progress
-from llmops.sandbox.controlplane import ControlPlane
-from llmops.sandbox.installing import NAMESPACE
-from llmops.sandbox.sandbox import ENGINE_PROGRAM, Sandbox, default_folder
-from llmops.sandbox.seeding import ENGINE_IMAGE, ENGINE_TAG, GOOD, commit_simulated
-from llmops.sandbox.ui import Ui
-from llmops.settings import load_settings
 
 MODEL, BAD_TAG = "smollm2-135m", "v0.32.9"
 PAGE, FOUND = Path("docs/reliability.md"), Path("build/reliability.json")

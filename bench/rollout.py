@@ -11,10 +11,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from llmops_sandbox.binaries import find_or_build_kubectl
+from llmops_sandbox.sandbox import ENGINE_PROGRAM, Sandbox
+from llmops_sandbox.seeding import ENGINE_IMAGE, ENGINE_TAG
+from llmops_sandbox.weights import make_model
+
 from bench.side_by_side import call
-from llmops import names
 from llmops.cli.rollouts import run_rollout
-from llmops.cluster.client import Cluster
+from llmops.clients.kubernetes.client import Cluster
+from llmops.config import names
+from llmops.config.settings import SETTINGS_VARIABLE, Settings, load_settings
 from llmops.evaluation.endpoint import Endpoint
 from llmops.evaluation.proving import prove
 from llmops.manifests.engine import objects
@@ -23,13 +29,8 @@ from llmops.manifests.records import pins_config_map
 from llmops.manifests.volume import claim
 from llmops.releases.records import STAGES, Records
 from llmops.releases.release import Release
-from llmops.sandbox.binaries import find_or_build_kubectl
-from llmops.sandbox.sandbox import ENGINE_PROGRAM, Sandbox
-from llmops.sandbox.seeding import ENGINE_IMAGE, ENGINE_TAG
-from llmops.sandbox.weights import make_model
-from llmops.settings import SETTINGS_VARIABLE, Settings, load_settings
-from llmops.stages.pinning import pin
-from llmops.stages.platform import Platform
+from llmops.rollout.ops.pinning import pin
+from llmops.rollout.platform import Platform
 
 ROUNDS = 5
 REPO = "bench/model"

@@ -17,21 +17,21 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+from llmops_sandbox.binaries import find_or_build
+from llmops_sandbox.controlplane import ControlPlane
+from llmops_sandbox.hub import HubServer, HubStore
+from llmops_sandbox.images import ImageStore
+from llmops_sandbox.registry import RegistryServer
+from llmops_sandbox.standin import in_thread
 
-from llmops import names
-from llmops.automation.triggers import trigger_sensors
-from llmops.catalog.spec import ModelSpec
-from llmops.cluster.client import Cluster
+from llmops.clients.kubernetes.client import Cluster
+from llmops.config import names
+from llmops.config.catalog.spec import ModelSpec
+from llmops.config.settings import Settings
+from llmops.defs.rollout.assets import rollout_job, stage_assets
+from llmops.defs.triggers.sensors import trigger_sensors
+from llmops.releases.ledger import STATE_LABELS, Decided, ending, opening
 from llmops.releases.release import EnginePin, Release, WeightsPin
-from llmops.releases.standing import STATE_LABELS, Decided, ending, opening
-from llmops.sandbox.binaries import find_or_build
-from llmops.sandbox.controlplane import ControlPlane
-from llmops.sandbox.hub import HubServer, HubStore
-from llmops.sandbox.images import ImageStore
-from llmops.sandbox.registry import RegistryServer
-from llmops.sandbox.standin import in_thread
-from llmops.settings import Settings
-from llmops.stages.assets import rollout_job, stage_assets
 
 MODELS = 1000
 HISTORY = 20

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from llmops.sandbox.hub import HubStore
+from llmops_sandbox.hub import HubStore
 
 REPO = "bench/weights"
 _BLOCK = 16 << 20
@@ -122,7 +122,7 @@ def hub(weights: Weights) -> Generator[str]:
     """The stand-in hub as a process of its own; gives its URL."""
     ready = weights.home / "ready.json"
     server = subprocess.Popen(
-        [sys.executable, "-m", "llmops.sandbox.hub", "--root", weights.home / "hub", "--ready-file", ready]
+        [sys.executable, "-m", "llmops_sandbox.hub", "--root", weights.home / "hub", "--ready-file", ready]
     )
     try:
         deadline = time.monotonic() + 30

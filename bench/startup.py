@@ -9,7 +9,7 @@ import subprocess
 import sys
 from typing import Any
 
-from llmops.settings import SETTINGS_VARIABLE
+from llmops.config.settings import SETTINGS_VARIABLE
 
 ROUNDS = 9
 SMALL: dict[str, Any] = {"rounds": 1}

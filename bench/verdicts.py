@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from llmops.catalog.load import load_catalog
-from llmops.catalog.spec import Evaluation, Gate
-from llmops.evaluation.gates import decide, undecided
+from llmops.config.catalog.load import load_catalog
+from llmops.config.catalog.spec import Evaluation, Gate
+from llmops.evaluation.gates.offline import decide, undecided
 from llmops.evaluation.measurements import Measurements
 
 SEED = 20261125

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import dagster as dg
 
-from llmops.automation.alerts.runs import run_watch
-from llmops.automation.alerts.sensor import alerts_sensor
-from llmops.automation.alerts.ticks import tick_watch
-from llmops.automation.costs import cost_schedule
-from llmops.automation.reaper import reaper
-from llmops.automation.revalidation import revalidation_schedules
-from llmops.automation.triggers import trigger_sensors
-from llmops.catalog.load import load_catalog
-from llmops.settings import load_settings
-from llmops.stages.assets import rollout_job, stage_assets
-from llmops.stages.console import console_logger
-from llmops.stages.costs import cost_assets, cost_job
-from llmops.stages.platform import Platform
-from llmops.stages.records_io import RecordsIOManager
-from llmops.stages.rollback import rollback_job
-from llmops.stages.tenants import tenants_asset
-from llmops.stages.validation.assets import revalidation_job, validation_assets
+from llmops.config.catalog.load import load_catalog
+from llmops.config.settings import load_settings
+from llmops.defs.alerts.runs import run_watch
+from llmops.defs.alerts.sensors import alerts_sensor
+from llmops.defs.alerts.ticks import tick_watch
+from llmops.defs.console import console_logger
+from llmops.defs.costs.assets import cost_assets, cost_job
+from llmops.defs.costs.schedules import cost_schedule
+from llmops.defs.io_manager import RecordsIOManager
+from llmops.defs.rollout.assets import rollout_job, stage_assets
+from llmops.defs.triggers.sensors import trigger_sensors
+from llmops.defs.validation.assets import revalidation_job, validation_assets
+from llmops.defs.validation.schedules import revalidation_schedules
+from llmops.rollout.ops.tenants import tenants_asset
+from llmops.rollout.platform import Platform
+from llmops.rollout.reaper import reaper
+from llmops.rollout.rollback import rollback_job
 
 
 @dg.definitions

@@ -10,23 +10,14 @@ hypothesis.settings.register_profile("any-machine", deadline=None)
 hypothesis.settings.load_profile("any-machine")
 
 SLOWEST_FIRST = (
-    "tests/stages",
+    "tests/e2e/rollout",
+    "tests/e2e/live",
+    "tests/e2e",
+    "sandbox/tests/agent",
+    "tests/api",
+    "sandbox/tests",
     "tests/bench",
-    "tests/live",
-    "tests/doctor",
-    "tests/remote",
-    "tests/validation",
-    "tests/installation",
-    "tests/manifests/test_everything",
-    "tests/costs/test_cost_review",
-    "tests/alerts/test_alerts_of_rollouts",
-    "tests/formats/test_tool_rollout",
-    "tests/agent",
-    "tests/cluster",
-    "tests/automation",
-    "tests/sandbox",
-    "tests/worker",
-    "tests/evaluation",
+    "tests/unit/evaluation",
 )
 
 

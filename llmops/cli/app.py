@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,12 +14,11 @@ import typer
 
 from llmops.cli import costs, show
 from llmops.cli.exits import BY_SEVERITY, Exit, exit_code
-from llmops.cli.sandbox import app as sandbox_app
 from llmops.cli.tenants import tenants
+from llmops.config.names import Track
+from llmops.config.redaction import printable
+from llmops.config.settings import SETTINGS_VARIABLE
 from llmops.errors import BadInput, LlmopsError
-from llmops.names import Track
-from llmops.settings import SETTINGS_VARIABLE
-from llmops.terminal import printable
 
 app = typer.Typer(
     help="Takes a self-hosted LLM from a line in a catalog to production traffic on Kubernetes.",
@@ -26,7 +26,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-app.add_typer(sandbox_app, name="sandbox")
+# Commands of other distributions; `llmops sandbox` is one.
+for _command in entry_points(group="llmops.commands"):
+    app.add_typer(_command.load(), name=_command.name)
 app.command()(costs.costs)
 app.command()(tenants)
 
@@ -55,7 +57,7 @@ def check() -> None:
     """Check the catalog, the suites and the tenants; nothing is asked of a cluster."""
     from llmops.evaluation.suites import load_suites
     from llmops.manifests.router.plan import check_managed
-    from llmops.stages.platform import Platform
+    from llmops.rollout.platform import Platform
 
     platform = Platform()
     for spec in platform.catalog.values():
@@ -70,7 +72,7 @@ def check() -> None:
 @app.command()
 def plan(model: Model, engine_version: EngineVersion = None, revision: Revision = None, as_json: Json = False) -> None:
     """Show the release that a rollout would try: what changes, what would be applied, what the preflight finds."""
-    from llmops.stages.plan import make_plan
+    from llmops.rollout.plan import make_plan
 
     found = make_plan(_platform(model), model, engine_version=engine_version, revision=revision)
     if as_json:
@@ -92,8 +94,8 @@ def doctor(
 ) -> None:
     """Say what is wrong with the cluster and with what each model asks of it, and what to do about it."""
     from llmops.preflight.finding import worst
-    from llmops.stages.examination import examine_all
-    from llmops.stages.platform import Platform
+    from llmops.rollout.ops.preflight_run import examine_all
+    from llmops.rollout.platform import Platform
 
     found = examine_all(Platform(), models or ())
     if as_json:
@@ -114,7 +116,7 @@ def render(
 ) -> None:
     """Write every object of a release as YAML, in the order to apply them; nothing is changed."""
     from llmops.manifests.text import as_yaml
-    from llmops.stages.render import render as render_objects
+    from llmops.rollout.render import render as render_objects
 
     found = render_objects(_platform(model), model, track=track, release=release, pins=pins, resolve=resolve, base=base)
     typer.echo(as_yaml(found), nl=False)
@@ -126,8 +128,8 @@ def router(
     as_json: Json = False,
 ) -> None:
     """List what the router leads to: each name that users may ask for, and what answers it."""
-    from llmops.stages.platform import Platform
-    from llmops.stages.router import apply_router, routes
+    from llmops.rollout.ops.router import apply_router, routes
+    from llmops.rollout.platform import Platform
 
     platform = Platform()
     if apply:
@@ -205,7 +207,7 @@ def revalidate(
 @app.command()
 def status(model: Annotated[str | None, typer.Argument(help="Only this model.")] = None, as_json: Json = False) -> None:
     """Show what serves, what is under trial, and how the last trial and the last validation ended."""
-    from llmops.stages.status import model_status
+    from llmops.rollout.status import model_status
 
     platform = _platform(model)
     found = [model_status(platform, name) for name in ([model] if model else sorted(platform.catalog))]
@@ -244,7 +246,7 @@ def report(
     output: Annotated[Path | None, typer.Option("-o", "--output", help="File; standard output if not given.")] = None,
 ) -> None:
     """Write the evaluation report of a release as one HTML page, from what the cluster keeps of it."""
-    from llmops.stages.reporting import report_html, write_report
+    from llmops.rollout.ops.reporting import report_html, write_report
 
     text = report_html(_platform(model).records, model, release)
     if output is None:
@@ -261,7 +263,7 @@ def dashboard(
     ] = None,
 ) -> None:
     """Print the Grafana dashboard of all models as JSON."""
-    from llmops.manifests import dashboard as grafana
+    from llmops.manifests.companions import dashboard as grafana
 
     typer.echo(json.dumps(grafana.config_map(namespace) if namespace else grafana.dashboard(), indent=2))
 
@@ -271,8 +273,8 @@ def reap(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be cleared away.")] = False,
 ) -> None:
     """Clear away what runs that are gone left behind: canaries, lent replicas, promotions half done."""
-    from llmops.automation import reaper
     from llmops.cli.rollouts import instance
+    from llmops.rollout import reaper
 
     platform = _platform(None)
 
@@ -298,9 +300,9 @@ def serve(
     """Serve /metrics for Prometheus, /reports/MODEL/RELEASE and /healthz, until ended."""
     import asyncio
 
-    from llmops.cluster.client import Cluster
+    from llmops.clients.kubernetes.client import Cluster
+    from llmops.config.settings import load_settings
     from llmops.service.app import serve as serve_until_ended
-    from llmops.settings import load_settings
 
     settings = load_settings()
     asyncio.run(
@@ -312,7 +314,7 @@ def serve(
 
 def _platform(model: str | None) -> Any:
     """The installation; a model that is named has to be in its catalog."""
-    from llmops.stages.platform import Platform
+    from llmops.rollout.platform import Platform
 
     platform = Platform()
     if model is not None and model not in platform.catalog:

@@ -24,9 +24,9 @@ def costs(
     """Show what models cost, per month and per million tokens, and what an API would ask for the same."""
     import datetime
 
-    from llmops.releases.standing import standings
-    from llmops.stages import costs as stage
-    from llmops.stages.platform import Platform
+    from llmops.defs.costs import assets as stage
+    from llmops.releases.ledger import standings
+    from llmops.rollout.platform import Platform
 
     platform = Platform()
     catalog = platform.catalog

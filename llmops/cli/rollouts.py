@@ -15,7 +15,7 @@ from dagster._core.execution.plan.objects import ErrorSource
 from llmops.cli.exits import BY_VERDICT, Exit, by_name
 from llmops.releases.records import Record, Records
 from llmops.releases.validations import Validation, Validations
-from llmops.stages.trial import REQUESTED_BY_TAG
+from llmops.rollout.trial import REQUESTED_BY_TAG
 
 CANCELLED = "Cancelled"
 
@@ -54,7 +54,7 @@ def run_rollout(
         revision: Weights revision to take instead of the spec's.
         retry: Try a rejected release again.
     """
-    from llmops.stages.assets import JOB
+    from llmops.defs.rollout.assets import JOB
 
     asked = {"engine_version": engine_version, "revision": revision, "retry": retry}
     config = {"ops": {"release": {"config": {key: value for key, value in asked.items() if value is not None}}}}
@@ -82,7 +82,7 @@ def run_rollback(records: Records, model: str, to: str | None, reason: str = "")
         to: Release to go back to; None is the one before.
         reason: Why; kept with the release that is left.
     """
-    from llmops.stages.rollback import JOB
+    from llmops.rollout.rollback import JOB
 
     asked = {"model": model, "reason": reason} | ({"to": to} if to else {})
     config = {"ops": {"roll_back": {"config": asked}}}
@@ -125,7 +125,7 @@ def run_revalidation(records: Records, model: str, *, repair: bool, restore: boo
         repair: Fetch wrong files again.
         restore: Put the release's objects back where somebody changed them.
     """
-    from llmops.stages.validation.assets import JOB, OP, validation_key
+    from llmops.defs.validation.assets import JOB, OP, validation_key
 
     config = {"ops": {OP: {"config": {"repair": repair, "restore": restore}}}}
     run = _run(JOB, config, None, assets=[validation_key(model)])

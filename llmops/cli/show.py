@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from llmops.config.redaction import printable
 from llmops.preflight.finding import SEVERITIES, Finding
 from llmops.releases.records import Record
 from llmops.releases.validations import Validation
-from llmops.terminal import printable
 
 VERDICT_STYLE = {"Passed": "green", "Failed": "red", "Inconclusive": "yellow"}
 SEVERITY_STYLE = {"ok": "green", "warning": "yellow", "unknown": "magenta", "error": "red"}

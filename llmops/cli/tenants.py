@@ -17,8 +17,8 @@ def tenants(
     """Write the objects of all tenants as YAML, in the order to apply them; with --apply, apply them."""
     from llmops.manifests.tenants import objects
     from llmops.manifests.text import as_yaml
-    from llmops.stages.platform import Platform
-    from llmops.stages.tenants import apply_tenants
+    from llmops.rollout.ops.tenants import apply_tenants
+    from llmops.rollout.platform import Platform
 
     platform = Platform()
     if apply:

@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from llmops.config.schema import Strict
 from llmops.costs.prices import MILLION, SECONDS_PER_MONTH, Prices, Range
 from llmops.costs.stack import Bill, Stack, bill
-from llmops.schema import Strict
 
 Cheaper = Literal["self-hosted", "api", "either"]
 

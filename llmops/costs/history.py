@@ -8,11 +8,11 @@ from typing import Annotated
 
 from pydantic import Field
 
-from llmops import names
-from llmops.cluster.client import Cluster
-from llmops.cluster.problems import AlreadyExists, Conflict, NotFound
+from llmops.clients.kubernetes.client import Cluster
+from llmops.clients.kubernetes.problems import AlreadyExists, Conflict, NotFound
+from llmops.config import names
+from llmops.config.schema import Strict
 from llmops.costs.comparison import Report
-from llmops.schema import Strict
 
 RECORD = "costs"
 KEY = "history.json"

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError, model_validator
 from ruamel.yaml import YAML, YAMLError
 
+from llmops.config.schema import Strict
 from llmops.errors import BadInput
-from llmops.schema import Strict
 
 DEFAULT = "prices.yaml"
 HOURS_PER_MONTH = 730

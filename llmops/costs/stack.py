@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from pydantic import Field
 
+from llmops.config.schema import Strict
 from llmops.costs.prices import Prices, Range
-from llmops.schema import Strict
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from llmops.clients.prometheus import Series
 from llmops.costs.comparison import Volume
 from llmops.costs.prices import SECONDS_PER_MONTH
-from llmops.prometheus import Series
 
 STEP = 300
 """Seconds; a few scrapes have to fit into it."""

@@ -8,18 +8,18 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
-from llmops.catalog.spec import Evaluation
+from llmops.config.catalog.spec import Evaluation
 from llmops.errors import BadRelease, MeasurementFailed
-from llmops.evaluation.client import CHAT, Client, Cut, Response, Unreachable
 from llmops.evaluation.endpoint import Endpoint, Progress
-from llmops.evaluation.formats.running import run_tool
-from llmops.evaluation.gates import undecided
-from llmops.evaluation.load import LoadResult, run_load, run_load_in_turns
+from llmops.evaluation.gates.offline import undecided
 from llmops.evaluation.loop import run
 from llmops.evaluation.measurements import Measurements, Result, collect
-from llmops.evaluation.runner import run_quality
+from llmops.evaluation.runners.client import CHAT, Client, Cut, Response, Unreachable
+from llmops.evaluation.runners.load import LoadResult, run_load, run_load_in_turns
+from llmops.evaluation.runners.quality import run_quality
+from llmops.evaluation.runners.tools import run_tool
+from llmops.evaluation.runners.wire import WireError
 from llmops.evaluation.suites import AnySuite, LoadProfile, Suite, ToolSuite
-from llmops.evaluation.wire import WireError
 
 PROBE_PROMPT = "Reply with the word: ready"
 PROBE_TOKENS = 16

@@ -8,12 +8,12 @@ from math import isfinite
 
 from pydantic import ConfigDict, Field, field_validator
 
-from llmops.catalog.spec import Strict
+from llmops.config.catalog.spec import Strict
 from llmops.evaluation.formats.result import ToolResult
-from llmops.evaluation.load import LoadResult
-from llmops.evaluation.runner import QualityResult
-from llmops.evaluation.statistics import sketch, summary
-from llmops.evaluation.verdict import finite
+from llmops.evaluation.gates.statistics import sketch, summary
+from llmops.evaluation.gates.verdict import finite
+from llmops.evaluation.runners.load import LoadResult
+from llmops.evaluation.runners.quality import QualityResult
 
 SAMPLES = 500
 WRONG_SHOWN = 50

@@ -21,7 +21,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, JsonValue, TypeAdapter, ValidationError
 
-from llmops.catalog.spec import Strict
+from llmops.config.catalog.spec import Strict
 
 ScorerName = Literal["exact", "contains", "regex", "number", "json-schema", "choice"]
 Scorer = Callable[[str], float]

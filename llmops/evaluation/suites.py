@@ -16,7 +16,7 @@ from pydantic import AfterValidator, Field, JsonValue, TypeAdapter, ValidationEr
 from ruamel.yaml import YAML, YAMLError
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
-from llmops.catalog.spec import Strict
+from llmops.config.catalog.spec import Strict
 from llmops.errors import BadInput
 from llmops.evaluation.formats.tools import TOOLS, ToolName
 from llmops.evaluation.scorers import ScorerName, build

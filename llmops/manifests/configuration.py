@@ -13,10 +13,10 @@ from collections.abc import Iterable
 
 import yaml
 
-from llmops import names
+from llmops.config import names
+from llmops.config.settings import Settings
 from llmops.manifests.pods import Manifest, mount
 from llmops.releases.release import Release
-from llmops.settings import Settings
 
 COMPONENT = "engine-config"
 MOUNT = "/etc/llmops"

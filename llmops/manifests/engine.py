@@ -8,13 +8,13 @@ from __future__ import annotations
 import math
 from datetime import datetime
 
-from llmops import names
+from llmops.config import names
+from llmops.config.names import Track
+from llmops.config.settings import Settings
 from llmops.manifests import configuration, drain, pods, weights
-from llmops.manifests.autoscaling import Scale
+from llmops.manifests.companions.autoscaling import Scale
 from llmops.manifests.pods import TEMPORARY_MOUNT, Manifest, mount, variable
-from llmops.names import Track
 from llmops.releases.release import Release
-from llmops.settings import Settings
 
 GPU_RESOURCE = "nvidia.com/gpu"
 GPU_PRODUCT_LABEL = "nvidia.com/gpu.product"

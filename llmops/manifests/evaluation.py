@@ -9,11 +9,11 @@ import base64
 import datetime
 from collections.abc import Mapping, Sequence
 
-from llmops import names
-from llmops.catalog.spec import SecretKey
+from llmops.config import names
+from llmops.config.catalog.spec import SecretKey
+from llmops.config.settings import Settings
 from llmops.manifests import pods
 from llmops.manifests.pods import TEMPORARY_MOUNT, Manifest, mount, variable
-from llmops.settings import Settings
 
 COMPONENT = "evaluation"
 ORDER_VOLUME = "order"

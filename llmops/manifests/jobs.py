@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from llmops import names
+from llmops.config import names
+from llmops.config.settings import Settings
 from llmops.manifests import pods, worker
 from llmops.manifests.pods import Manifest, mount
 from llmops.manifests.weights import image_volume
 from llmops.manifests.worker import SLOWEST_DOWNLOAD, SLOWEST_READ
 from llmops.releases.release import ImagePin, Release
-from llmops.settings import Settings
 
 RETRIES = 4
 FINISHED_SECONDS = 86_400

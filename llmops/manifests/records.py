@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llmops import names
+from llmops.config import names
 from llmops.manifests.pods import Manifest
 from llmops.releases.release import Release
 

@@ -6,11 +6,11 @@ who is not named by theirs.
 
 from __future__ import annotations
 
-from llmops import names
-from llmops.catalog.tenants import Tenant
-from llmops.manifests.network import ROUTER_COMPONENT, peers
+from llmops.config import names
+from llmops.config.settings import Settings
+from llmops.config.tenants import Tenant
+from llmops.manifests.companions.network import ROUTER_COMPONENT, peers
 from llmops.manifests.pods import Manifest
-from llmops.settings import Settings
 
 NAME = "llmops-tenant"
 """Name of each object in a tenant's namespace: there is one of each kind."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from llmops.config.settings import Settings
 from llmops.manifests.pods import Manifest
-from llmops.settings import Settings
 
 LABELS = {"app.kubernetes.io/part-of": "llmops", "app.kubernetes.io/managed-by": "llmops"}
 

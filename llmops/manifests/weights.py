@@ -6,11 +6,11 @@ the release's pins: on the claim and in the image by the checksum Job, once; by 
 
 from __future__ import annotations
 
-from llmops import names
+from llmops.config import names
+from llmops.config.settings import Settings
 from llmops.manifests import pods, worker
 from llmops.manifests.pods import Manifest, mount
 from llmops.releases.release import ImagePin, Release
-from llmops.settings import Settings
 
 ROOM = 1.02
 """What a pod's own copy may take of its node's disk, for each byte of weights, with what the download keeps beside."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 
-from llmops import names
-from llmops.catalog.spec import SecretKey
+from llmops.config import names
+from llmops.config.catalog.spec import SecretKey
+from llmops.config.settings import Settings
 from llmops.manifests import pods
 from llmops.manifests.pods import TEMPORARY_MOUNT, Manifest, mount, variable
 from llmops.releases.release import Release
-from llmops.settings import Settings
 
 RELEASE_VOLUME = "release"
 TOKEN_VOLUME = "hub-token"  # noqa: S105 - the name of a volume

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from llmops.catalog.spec import ModelSpec
+from llmops.config.catalog.spec import ModelSpec
 from llmops.manifests.engine import GPU_PRODUCT_LABEL, GPU_RESOURCE, GPU_TOLERATION
 from llmops.manifests.worker import REQUESTS as WORKER_REQUESTS
 from llmops.preflight.quantity import quantity

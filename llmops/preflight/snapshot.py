@@ -8,14 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from llmops import names
-from llmops.catalog.spec import ModelSpec
-from llmops.cluster.client import Cluster
-from llmops.cluster.problems import NotFound
+from llmops.clients.kubernetes.client import Cluster
+from llmops.clients.kubernetes.problems import NotFound
+from llmops.clients.prometheus.client import Prometheus
+from llmops.clients.retries import Patience
+from llmops.config import names
+from llmops.config.catalog.spec import ModelSpec
+from llmops.config.settings import Settings
 from llmops.errors import LlmopsError
-from llmops.prometheus.client import Prometheus
-from llmops.retries import Patience
-from llmops.settings import Settings
 
 Object = Mapping[str, Any]
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from llmops.catalog.spec import ModelSpec
+from llmops.clients.hub import check_access, whoami
+from llmops.clients.registry import ImageName, PinnedImage, RegistryClient, resolve_image
+from llmops.clients.retries import Patience
+from llmops.config.catalog.spec import ModelSpec
 from llmops.errors import LlmopsError
-from llmops.hub import check_access, whoami
 from llmops.preflight.checks.case import HubAnswer, ImageAnswer
-from llmops.registry import ImageName, PinnedImage, RegistryClient, resolve_image
-from llmops.retries import Patience
 
 ONCE = Patience(attempts=1)
 """Whoever looks at findings would rather see that nobody answered than wait."""

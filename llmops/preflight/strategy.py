@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from llmops import names
-from llmops.catalog.spec import ModelSpec
+from llmops.config import names
+from llmops.config.catalog.spec import ModelSpec
 from llmops.preflight.capacity import obstacle, replica, slots
 from llmops.preflight.growth import growth
 from llmops.preflight.snapshot import Object, Snapshot

@@ -13,10 +13,10 @@ from typing import Any
 
 from pydantic import Field
 
-from llmops import names
-from llmops.catalog.spec import Strict
-from llmops.cluster.client import Cluster
-from llmops.cluster.problems import AlreadyExists, Conflict, NotFound
+from llmops.clients.kubernetes.client import Cluster
+from llmops.clients.kubernetes.problems import AlreadyExists, Conflict, NotFound
+from llmops.config import names
+from llmops.config.catalog.spec import Strict
 from llmops.releases.records import STAGES, Record
 
 KIND = "counters"

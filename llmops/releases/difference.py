@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 
-from llmops.catalog.spec import Strict
+from llmops.config.catalog.spec import Strict
 from llmops.releases.release import EnginePin, Release, SuitePin, WeightsPin
 
 SHORT = 12

@@ -12,8 +12,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from llmops.clients.hub import HubFile
 from llmops.errors import BadInput
-from llmops.hub import HubFile
 
 HEX = r"^[0-9a-f]+$"
 

@@ -13,14 +13,14 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, Field
 
-from llmops import names
-from llmops.catalog.spec import Strict
-from llmops.cluster.client import Cluster
-from llmops.cluster.problems import AlreadyExists, NotFound
+from llmops.clients.kubernetes.client import Cluster
+from llmops.clients.kubernetes.problems import AlreadyExists, NotFound
+from llmops.config import names
+from llmops.config.catalog.spec import Strict
 from llmops.errors import BadInput, ClusterCannot
+from llmops.releases.ledger import Cause, Decided, State, VerdictValue, ending, forgetting, reopening
 from llmops.releases.recovery import Evidence, what_served
 from llmops.releases.release import Release
-from llmops.releases.standing import Cause, Decided, State, VerdictValue, ending, forgetting, reopening
 
 OutcomeT = TypeVar("OutcomeT", bound=BaseModel)
 

@@ -11,8 +11,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from llmops.catalog.spec import Access, Evaluation, Gpu, Resources, Rollout, SecretKey, Strict
-from llmops.catalog.traffic import Traffic
+from llmops.config.catalog.spec import Access, Evaluation, Gpu, Resources, Rollout, SecretKey, Strict
+from llmops.config.catalog.traffic import Traffic
 
 
 class FilePin(Strict):

@@ -13,11 +13,11 @@ from typing import Protocol
 
 from pydantic import ValidationError
 
-from llmops import hub as hub_client
-from llmops.catalog.spec import Engine, EngineOptions, ModelSpec, Weights
+from llmops.clients import hub as hub_client
+from llmops.clients.hub import HubFile, select
+from llmops.clients.registry import ImageName, PinnedImage, RegistryClient, resolve_image
+from llmops.config.catalog.spec import Engine, EngineOptions, ModelSpec, Weights
 from llmops.errors import BadInput
-from llmops.hub import HubFile, select
-from llmops.registry import ImageName, PinnedImage, RegistryClient, resolve_image
 from llmops.releases.release import EnginePin, FilePin, ImagePin, Release, SuitePin, WeightsPin
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -47,15 +47,15 @@ class Hub:
     token: str | None = None
 
     def resolve(self, repo: str, revision: str) -> str:
-        """See `llmops.hub.resolve`."""
+        """See `llmops.clients.hub.resolve`."""
         return hub_client.resolve(repo, revision, endpoint=self.endpoint, token=self.token)
 
     def list_files(self, repo: str, commit: str) -> Sequence[HubFile]:
-        """See `llmops.hub.list_files`."""
+        """See `llmops.clients.hub.list_files`."""
         return hub_client.list_files(repo, commit, endpoint=self.endpoint, token=self.token)
 
     def check_access(self, repo: str) -> None:
-        """See `llmops.hub.check_access`."""
+        """See `llmops.clients.hub.check_access`."""
         hub_client.check_access(repo, endpoint=self.endpoint, token=self.token)
 
 

@@ -7,10 +7,10 @@ from typing import Literal, get_args
 
 from pydantic import Field
 
-from llmops import names
-from llmops.catalog.spec import Strict
-from llmops.cluster.client import Cluster
-from llmops.cluster.problems import AlreadyExists, NotFound
+from llmops.clients.kubernetes.client import Cluster
+from llmops.clients.kubernetes.problems import AlreadyExists, NotFound
+from llmops.config import names
+from llmops.config.catalog.spec import Strict
 
 CheckName = Literal["weights", "figures", "drift"]
 CheckValue = Literal["Passed", "Failed", "Inconclusive"]

@@ -13,13 +13,13 @@ from aiohttp.typedefs import Handler
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-from llmops.catalog.spec import NAME
-from llmops.cluster.client import Cluster
+from llmops.clients.kubernetes.client import Cluster
+from llmops.config.catalog.spec import NAME
+from llmops.config.settings import Settings
 from llmops.errors import BadInput, LlmopsError, Unavailable
 from llmops.releases.records import Records
 from llmops.service.figures import Cache, look
 from llmops.service.metrics import FiguresCollector
-from llmops.settings import Settings
 
 CLUSTER_SECONDS = 5.0
 """Prometheus gives a scrape ten seconds, as a rule."""
@@ -71,7 +71,7 @@ def make_app(cluster: Cluster, settings: Settings) -> web.Application:
 
 def _report(records: Records, model: str, release: str) -> str:
     # Imported here: it brings Dagster, and takes the seconds that a first scrape should not take.
-    from llmops.stages.reporting import report_html
+    from llmops.rollout.ops.reporting import report_html
 
     return report_html(records, model, release)
 

@@ -9,14 +9,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from llmops import names
-from llmops.cluster.client import Cluster
-from llmops.cluster.lease import is_live
+from llmops.alerts.outbox import Outbox, unsettled
+from llmops.clients.kubernetes.client import Cluster
+from llmops.clients.kubernetes.lease import is_live
+from llmops.config import names
+from llmops.config.settings import Settings
 from llmops.releases.counters import Counted, Counters
-from llmops.releases.outbox import Outbox, unsettled
-from llmops.releases.standing import STATE_LABELS
+from llmops.releases.ledger import STATE_LABELS
 from llmops.releases.validations import Validations
-from llmops.settings import Settings
 
 CACHE_SECONDS = 10.0
 

@@ -10,9 +10,9 @@ from typing import Annotated, Literal, NoReturn, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
-from llmops.catalog.spec import Strict
+from llmops.config.catalog.spec import Strict
 from llmops.errors import MeasurementFailed
-from llmops.evaluation.statistics import summary
+from llmops.evaluation.gates.statistics import summary
 
 Latency = Literal["ttft", "tpot", "itl", "e2el"]
 Files = Mapping[str, bytes]

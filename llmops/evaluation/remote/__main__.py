@@ -15,11 +15,11 @@ from typing import Any
 
 from llmops.errors import LlmopsError
 from llmops.evaluation.evaluate import compare, measure
+from llmops.evaluation.progress import quarters
 from llmops.evaluation.proving import prove, watch
 from llmops.evaluation.remote.answer import Answer, write_answer
 from llmops.evaluation.remote.ending import Ending
 from llmops.evaluation.remote.order import PART, Order, unpack
-from llmops.evaluation.telling import quarters
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

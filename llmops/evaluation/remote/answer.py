@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 
-from llmops.catalog.spec import Strict
+from llmops.config.catalog.spec import Strict
 from llmops.errors import MeasurementFailed
 from llmops.evaluation.measurements import Measurements
 

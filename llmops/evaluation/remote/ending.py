@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from llmops.catalog.spec import Strict
+from llmops.config.catalog.spec import Strict
 from llmops.errors import BadInput, BadRelease, ClusterCannot, LlmopsError, MeasurementFailed, Unavailable
 from llmops.evaluation.remote.answer import Seal
 

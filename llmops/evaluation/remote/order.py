@@ -10,8 +10,8 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError
 
 from llmops import __version__
-from llmops.catalog.spec import Evaluation, Strict
-from llmops.credentials import as_header
+from llmops.config.catalog.spec import Evaluation, Strict
+from llmops.config.redaction import as_header
 from llmops.errors import BadInput
 from llmops.evaluation.endpoint import Endpoint
 from llmops.evaluation.suites import AnySuite

@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 from importlib.resources import files
 
+from llmops.config.settings import Settings
 from llmops.manifests.pods import Manifest, mount, variable
 from llmops.releases.release import Release
-from llmops.settings import Settings
 
 FILE = "llmops_drain.py"
 MOUNT = "/opt/llmops"

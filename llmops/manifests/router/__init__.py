@@ -14,15 +14,15 @@ from importlib.resources import files
 
 import yaml
 
-from llmops import names
-from llmops.catalog.tenants import Tenants
+from llmops.config import names
+from llmops.config.settings import Settings
+from llmops.config.settings.network import Peer
+from llmops.config.tenants import Tenants
 from llmops.manifests import drain, pods
-from llmops.manifests.exposure import Backend, WayIn, way_in
-from llmops.manifests.network import ROUTER_COMPONENT, peers
+from llmops.manifests.companions.exposure import Backend, WayIn, way_in
+from llmops.manifests.companions.network import ROUTER_COMPONENT, peers
 from llmops.manifests.pods import TEMPORARY_MOUNT, Manifest, mount, variable
 from llmops.manifests.router.plan import RouterPlan
-from llmops.settings import Settings
-from llmops.settings.network import Peer
 
 LABELS = {
     names.SURROUNDS_LABEL: names.ROUTER,

@@ -11,15 +11,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from llmops import names
-from llmops.catalog.load import Catalog
-from llmops.catalog.spec import ModelSpec, SecretKey
-from llmops.catalog.tenants import Tenant, Tenants
+from llmops.config import names
+from llmops.config.catalog.load import Catalog
+from llmops.config.catalog.spec import ModelSpec, SecretKey
+from llmops.config.names import Track
+from llmops.config.settings import Settings
+from llmops.config.settings.router import Managed
+from llmops.config.tenants import Tenant, Tenants
 from llmops.errors import BadInput
-from llmops.names import Track
 from llmops.releases.release import Release
-from llmops.settings import Settings
-from llmops.settings.router import Managed
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from llmops.manifests.exposure import AWS_LISTENER
+from llmops.config.settings.access import Exposure
+from llmops.manifests.companions.exposure import AWS_LISTENER
 from llmops.preflight.checks.case import Case, Check, LooksAtT, some
 from llmops.preflight.finding import Finding
 from llmops.preflight.snapshot import Object, Snapshot
-from llmops.settings.access import Exposure
 
 CERTIFICATES = "cert-manager.io/v1"
 GATEWAY_API = "gateway.networking.k8s.io/v1"

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from llmops.catalog.spec import ModelSpec
-from llmops.cluster.problems import Forbidden
+from llmops.clients.kubernetes.problems import Forbidden
+from llmops.config.catalog.spec import ModelSpec
 from llmops.errors import LlmopsError, Unavailable
 from llmops.preflight.finding import Finding, about
 from llmops.preflight.fit.shape import Shape

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from llmops.catalog.traffic import canary_replicas
+from llmops.config.catalog.traffic import canary_replicas
 from llmops.manifests.engine import GPU_PRODUCT_LABEL
 from llmops.preflight.capacity import JOB, Ask, obstacle, replica
 from llmops.preflight.checks.case import Case, Check, count, some

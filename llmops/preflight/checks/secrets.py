@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from llmops.catalog.spec import SecretKey
+from llmops.config.catalog.spec import SecretKey
 from llmops.preflight.checks.case import Case, Check
 from llmops.preflight.finding import Finding
 from llmops.preflight.snapshot import Snapshot

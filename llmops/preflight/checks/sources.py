@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from llmops.clients.hub import RateLimited
 from llmops.errors import LlmopsError
-from llmops.hub import RateLimited
 from llmops.preflight.capacity import obstacle, replica
 from llmops.preflight.checks.case import Case, Check, amount, failed, some
 from llmops.preflight.finding import Finding

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from llmops.names import SHARED_ANNOTATION
+from llmops.config.names import SHARED_ANNOTATION
 from llmops.preflight.checks.case import Case, Check, amount, some
 from llmops.preflight.finding import Finding
 from llmops.preflight.quantity import quantity

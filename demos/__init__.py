@@ -1,0 +1,1 @@
+"""Demonstrations on a sandbox: the main job, an unattended day, the whole serving stack."""

@@ -1,0 +1,36 @@
+"""The Dagster UI on the demo's sandbox: `make dev`. What `make demo` did is in it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from llmops_sandbox.sandbox import Sandbox, default_folder
+from llmops_sandbox.seeding import seed
+
+MODEL = "smollm2-135m"
+
+
+def main() -> None:
+    """Bring the sandbox up and become `dagster dev` on it."""
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--dir", type=Path, default=default_folder("demo"), help="folder of the sandbox")
+    arguments.add_argument("--host", default="127.0.0.1")
+    arguments.add_argument("--port", type=int, default=3000)
+    given = arguments.parse_args()
+    sandbox = Sandbox(given.dir)
+    sandbox.up(lambda done, total, what: None)
+    if not (sandbox.hub_store.root / "repos").exists():
+        seed(sandbox, MODEL, "simulated")
+    os.environ.update(sandbox.environment())
+    dagster = Path(sys.executable).with_name("dagster")
+    os.execv(  # noqa: S606 - an argument list, no shell
+        dagster,
+        [str(dagster), "dev", "--workspace", "workspace.yaml", "--host", given.host, "--port", str(given.port)],
+    )
+
+
+if __name__ == "__main__":
+    main()

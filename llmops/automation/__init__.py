@@ -1,1 +1,0 @@
-"""What happens without anybody asking: sensors, schedules, alerts, and the reaper."""

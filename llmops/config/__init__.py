@@ -1,0 +1,1 @@
+"""What people declare, and how it is read: the catalog, tenants, settings."""

@@ -1,0 +1,57 @@
+"""Which alerts there are, and who is told of which."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, get_args
+
+from pydantic import Field, model_validator
+
+from llmops.config.schema import SecretKey, Strict
+
+AlertKind = Literal[
+    "rejected",
+    "rolled_back",
+    "inconclusive",
+    "validation_finding",
+    "run_failed",
+    "run_stuck",
+    "run_cancelled",
+    "sensor_failing",
+    "costs",
+    "promoted",
+]
+Severity = Literal["info", "warning", "error"]
+
+ALERT_KINDS: tuple[AlertKind, ...] = get_args(AlertKind)
+SEVERITIES: tuple[Severity, ...] = get_args(Severity)
+"""Least first."""
+
+
+class AlertTarget(Strict):
+    """One place that alerts are sent to."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$")] = Field(
+        description="Name for logs and for the marks of what was delivered; a target with a new name is a new one."
+    )
+    kind: Literal["slack", "webhook", "apprise"] = Field(
+        description="slack: an incoming webhook of Slack, or of what speaks like it; webhook: signed JSON after the "
+        "Standard Webhooks specification; apprise: any service that apprise knows, by its URL."
+    )
+    url: SecretKey = Field(description="Where to send to; in a Secret, since such a URL is a password.")
+    signing_key: SecretKey | None = Field(
+        default=None, description="Key that a webhook's messages are signed with: whsec_ and base64 of 24 to 64 bytes."
+    )
+    kinds: tuple[AlertKind, ...] = Field(
+        default=tuple(kind for kind in ALERT_KINDS if kind != "promoted"), description="Alerts that it gets."
+    )
+    min_severity: Severity = Field(default="info", description="Least severity of those.")
+
+    @model_validator(mode="after")
+    def _signed(self) -> AlertTarget:
+        if (self.kind == "webhook") != (self.signing_key is not None):
+            raise ValueError("signing_key is for kind webhook, and that needs one")
+        return self
+
+    def wants(self, kind: AlertKind, severity: Severity) -> bool:
+        """Whether it gets alerts of this kind and severity."""
+        return kind in self.kinds and SEVERITIES.index(severity) >= SEVERITIES.index(self.min_severity)

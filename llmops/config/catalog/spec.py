@@ -1,0 +1,511 @@
+"""What a person declares about a model, in `models/NAME.yaml`.
+
+Defaults live here and nowhere else. Unknown fields are refused everywhere.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from cronsim import CronSim, CronSimError
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
+
+from llmops.config.catalog import autoscaling, exposure
+from llmops.config.catalog.autoscaling import Autoscaling
+from llmops.config.catalog.objectives import Objectives
+from llmops.config.catalog.routing import Routing
+from llmops.config.catalog.traffic import Traffic
+from llmops.config.schema import FOLDER, SUBDOMAIN, Problem, SecretKey, Strict, raise_inconsistent
+from llmops.config.settings.access import Exposure
+
+NAME = r"^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$"
+LABEL_VALUE = r"^[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
+QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|Ki|[MGTPE]i?)?$"
+DEFAULT_INCLUDE = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "*.tiktoken", "merges.txt", "vocab.txt")
+# Formats that run code when they are loaded (pickle) or that vLLM loads only on request.
+UNSAFE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".h5", ".msgpack")
+
+
+def _repository(value: str) -> str:
+    if "@" in value:
+        raise ValueError("must be a repository without a digest; the release pins the tag's digest")
+    if ":" in value.rsplit("/", 1)[-1]:
+        raise ValueError("must be a repository without a tag, which has a field of its own")
+    if not re.fullmatch(r"[a-z0-9]([-a-z0-9._/:]*[a-z0-9])?", value):
+        raise ValueError("must be an image repository in lower case, such as vllm/vllm-openai or ghcr.io/owner/name")
+    return value
+
+
+class WeightsImage(Strict):
+    """Where an OCI image has the weights: exactly the pinned files, in one folder."""
+
+    repository: Annotated[str, AfterValidator(_repository)] = Field(
+        description="Image repository, without tag; the engine's own if it has the weights baked in."
+    )
+    tag: Annotated[str, Field(pattern=r"^\w[\w.-]{0,127}$")] | None = Field(
+        default=None, description="Pinned to its digest by the release; none for the engine's own image."
+    )
+    path: Annotated[str, Field(pattern=r"^/(\w[\w.-]*(/\w[\w.-]*)*)?$")] = Field(
+        default="/", description="Folder in the image."
+    )
+
+
+class Weights(Strict):
+    """Where the weights come from."""
+
+    repo: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$", description="Hub repository, owner/name.")]
+    revision: Annotated[str, Field(pattern=r"^\S+$")] = Field(
+        default="main", description="A commit (40 hex digits: pinned), or a branch or tag (followed)."
+    )
+    include: tuple[str, ...] = Field(default=DEFAULT_INCLUDE, min_length=1, description="Patterns of files to take.")
+    exclude: tuple[str, ...] = Field(default=(), description="Patterns of files to leave out of those.")
+    allow_pickle: bool = Field(
+        default=False, description="Take formats that can run code when loaded. Off for a reason."
+    )
+    token: SecretKey | None = Field(default=None, description="Hub token, for gated or private repositories.")
+    strategy: Literal["volume", "init", "image"] = Field(
+        default="volume",
+        description="volume: one copy on the shared claim; init: each pod downloads a copy of its own, for "
+        "experiments; image: in an OCI image, for sites without a hub.",
+    )
+    image: WeightsImage | None = Field(default=None, description="Required with strategy image.")
+    pins: Annotated[str, Field(pattern=r"^\w[\w.-]*(/\w[\w.-]*)*\.json$")] | None = Field(
+        default=None,
+        description="File below the catalog's folder with sizes and hashes of the revision, which is then a commit: "
+        "for sites without a hub.",
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Weights:
+        raise_inconsistent(self._problems())
+        return self
+
+    def _problems(self) -> Iterator[Problem]:
+        if (self.strategy == "image") != (self.image is not None):
+            yield ("image",), f"is {'required' if self.image is None else 'not'} for strategy {self.strategy}"
+        if self.pins and self.strategy != "image":
+            yield ("pins",), f"is for strategy image: strategy {self.strategy} downloads from the hub, which has them"
+        if self.pins and not re.fullmatch(r"[0-9a-f]{40}", self.revision):
+            yield ("revision",), f"is {self.revision}; with pins it is the commit of 40 hex digits that they are of"
+        if not self.allow_pickle:
+            for index, pattern in enumerate(self.include):
+                if pattern.lower().endswith(UNSAFE_SUFFIXES):
+                    yield (
+                        ("include", index),
+                        f"{pattern!r} takes a format that can run code when loaded: set allow_pickle if it must be",
+                    )
+
+
+class EngineOptions(Strict):
+    """The engine options that most models set; everything else goes into `args`. Names are vLLM's."""
+
+    max_model_len: Annotated[int, Field(ge=1)] | None = Field(default=None, description="Context length, tokens.")
+    max_num_seqs: Annotated[int, Field(ge=1)] | None = Field(default=None, description="Concurrent sequences.")
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        default=None, description="Share of a GPU's memory that the engine takes."
+    )
+    tensor_parallel_size: Annotated[int, Field(ge=1)] = Field(
+        default=1, description="GPUs that the model is split over; at most gpu.count."
+    )
+    dtype: Literal["auto", "bfloat16", "float16", "float32", "half", "float"] | None = Field(
+        default=None, description="Of weights and activations; none leaves it to the engine."
+    )
+    quantization: str | None = Field(default=None, description="Method of quantized weights, such as awq_marlin.")
+    kv_cache_dtype: str | None = Field(default=None, description="Of the KV cache, such as fp8.")
+    enforce_eager: bool = Field(default=False, description="No CUDA graphs: starts faster, answers slower.")
+    trust_remote_code: bool = Field(default=False, description="Runs code from the repository. Off for a reason.")
+
+
+LARGEST_TEMPLATE = 256 * 1024
+"""Bytes: it is kept with the release's pins, in a ConfigMap of at most 1 MiB."""
+
+RESERVED_FLAGS = {
+    "--model": "use weights.repo",
+    "--served-model-name": "it is the model's name",
+    "--host": "engines listen on all addresses of their pod",
+    "--port": "engines listen on 8000",
+    "--uds": "engines listen on 8000",
+    "--config": "a file's content would not be part of the release; write its options here",
+    "--api-server-count": "one process answers users, as it is what drains the engine",
+    "--api-key": "use access.api_key, so that no secret stands in arguments",
+    "--hf-token": "use weights.token; engines run offline",
+    "--revision": "use weights.revision",
+    "--shutdown-timeout": "use rollout.drain_seconds",
+    "--max-model-len": "use engine.options.max_model_len",
+    "--max-num-seqs": "use engine.options.max_num_seqs",
+    "--gpu-memory-utilization": "use engine.options.gpu_memory_utilization",
+    "--tensor-parallel-size": "use engine.options.tensor_parallel_size",
+    "--dtype": "use engine.options.dtype",
+    "--quantization": "use engine.options.quantization",
+    "--kv-cache-dtype": "use engine.options.kv_cache_dtype",
+    "--enforce-eager": "use engine.options.enforce_eager",
+    "--trust-remote-code": "use engine.options.trust_remote_code",
+}
+
+RESERVED_VARIABLES = {
+    "DO_NOT_TRACK": "engines send no usage data",
+    "HF_ENDPOINT": "engines run offline",
+    "HF_HOME": "it is a folder that the pod can write to",
+    "HF_HUB_OFFLINE": "engines run offline",
+    "HF_TOKEN": "use weights.token; engines run offline",
+    "HOME": "it is a folder that the pod can write to",
+    "HUGGING_FACE_HUB_TOKEN": "use weights.token; engines run offline",
+    "PYTHONPATH": "it leads to the module that drains the engine",
+    "TRANSFORMERS_OFFLINE": "engines run offline",
+    "USER": "it names the account that the engine runs as",
+    "VLLM_USE_RUST_FRONTEND": "it runs no middleware, by which engines are drained",
+    "VLLM_API_KEY": "use access.api_key, so that no secret stands in a specification",
+    "VLLM_NO_USAGE_STATS": "engines send no usage data",
+}
+
+
+def _image(value: str) -> str:
+    if ":" in value.rsplit("/", 1)[-1] and "@" not in value:
+        repository, tag = value.rsplit(":", 1)
+        raise ValueError(
+            f"must be a repository without a tag: write image: {repository} and version: '{tag.lstrip('v')}'"
+        )
+    return _repository(value)
+
+
+def _argument(value: str) -> str:
+    if not re.fullmatch(r"--[a-z][-a-z0-9._]*(=.*)?", value, re.DOTALL):
+        raise ValueError("must be a flag: '--flag' or '--flag=value'")
+    # vLLM takes an underscore for a dash, and --no-FLAG as the negation of a switch.
+    flag = value.split("=", 1)[0].replace("_", "-")
+    for reserved in (flag, flag.replace("--no-", "--", 1)):
+        if reserved in RESERVED_FLAGS:
+            raise ValueError(f"{flag} is set by the pipeline; {RESERVED_FLAGS[reserved]}")
+    return value
+
+
+def _variable(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value):
+        raise ValueError("must be the name of an environment variable")
+    if value in RESERVED_VARIABLES:
+        raise ValueError(f"is set by the pipeline; {RESERVED_VARIABLES[value]}")
+    return value
+
+
+def _template(value: str, info: ValidationInfo) -> str:
+    """The content of the file that an entry names; what is validated apart from its file is the content already."""
+    folder = (info.context or {}).get(FOLDER)
+    if folder is None:
+        return value
+    if "/" in value or not value.endswith(".jinja"):
+        raise ValueError("must be the name of a file beside this one, NAME.jinja")
+    try:
+        text = (Path(folder) / value).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"cannot be read: {error}") from error
+    if not 0 < len(text.encode()) <= LARGEST_TEMPLATE:
+        raise ValueError(f"is of {len(text.encode())} bytes; from 1 to {LARGEST_TEMPLATE} are allowed")
+    return text
+
+
+class Engine(Strict):
+    """The serving program: an image repository, the versions allowed, and its options."""
+
+    image: Annotated[str, AfterValidator(_image)] = Field(
+        default="vllm/vllm-openai", description="Image repository, without tag."
+    )
+    version: Annotated[str, Field(min_length=1)] = Field(
+        description="PEP 440 versions allowed: '0.32.0' or '==0.32.0' (pinned), '>=0.31,<0.40' (the newest of them)."
+    )
+    variant: Annotated[str, Field(pattern=r"^[a-z0-9_.-]*$")] = Field(
+        default="", description="Tag suffix, such as 'cu130'."
+    )
+    prereleases: bool = Field(
+        default=False, description="Follow pre-releases, too. Those that version names itself are always allowed."
+    )
+    options: EngineOptions = EngineOptions()
+    args: tuple[Annotated[str, AfterValidator(_argument)], ...] = Field(
+        default=(), description="Further arguments, as the engine takes them: '--flag' or '--flag=value'."
+    )
+    env: dict[Annotated[str, AfterValidator(_variable)], str] = Field(
+        default_factory=dict[str, str], description="Further environment; never a secret."
+    )
+    chat_template: Annotated[str, AfterValidator(_template)] | None = Field(
+        default=None,
+        description="File beside this one with a Jinja template, by which chats become prompts; its content is part of "
+        "the release. None: the repository's own.",
+    )
+    user: Annotated[int, Field(ge=0)] = Field(
+        default=2000,
+        description="User id that the engine runs as: vLLM's image brings 2000; 0 for an image that needs root.",
+    )
+
+    @model_validator(mode="after")
+    def _one_template(self) -> Engine:
+        flags = [argument.partition("=")[0].replace("_", "-") for argument in self.args]
+        if self.chat_template is not None and "--chat-template" in flags:
+            place = ("args", flags.index("--chat-template"))
+            raise_inconsistent(iter([(place, "is given, and chat_template, too: an engine has one")]))
+        return self
+
+    @field_validator("version")
+    @classmethod
+    def _version(cls, value: str) -> str:
+        text = value if re.search(r"[<>=!~]", value) else f"=={value}"
+        try:
+            SpecifierSet(text)
+        except InvalidSpecifier as error:
+            raise ValueError("must be a version (0.32.0) or a PEP 440 range (>=0.31,<0.40)") from error
+        return text
+
+
+class Gpu(Strict):
+    """GPUs of one replica."""
+
+    product: Annotated[str, Field(pattern=LABEL_VALUE)] | None = Field(
+        default=None, description="Value of the node label nvidia.com/gpu.product."
+    )
+    count: Annotated[int, Field(ge=0)] = Field(default=1, description="nvidia.com/gpu of one replica; 0 runs on CPU.")
+    memory: Annotated[str, Field(pattern=QUANTITY)] | None = Field(
+        default=None, description="Memory of one GPU, such as 48Gi."
+    )
+
+
+class Resources(Strict):
+    """What one replica takes of its node, as Kubernetes quantities, and before whom."""
+
+    cpu: Annotated[str, Field(pattern=QUANTITY)] = Field(default="4", description="Requested; there is no limit.")
+    memory: Annotated[str, Field(pattern=QUANTITY)] = Field(default="32Gi", description="Requested, and the limit.")
+    shm: Annotated[str, Field(pattern=QUANTITY)] = Field(
+        default="8Gi",
+        description="Shared memory between the engine's processes, part of memory; the default of 64 MB crashes vLLM.",
+    )
+    priority_class: Annotated[str, Field(pattern=SUBDOMAIN, max_length=253)] | None = Field(
+        default=None,
+        description="PriorityClass of the cluster's, for stable and canary alike: who evicts whom where room is short. "
+        "None: the cluster's default. A rollout counts room without evictions.",
+    )
+
+
+class Gate(Strict):
+    """A rule on a measured figure. Exactly one of `min`, `max`, `max_drop` and `max_ratio`."""
+
+    metric: Annotated[str, Field(pattern=r"^[a-z0-9_.-]+(/[a-z0-9_.-]+)?$")] = Field(
+        description="SUITE/FIGURE: 'arithmetic/score', 'chat/p95_ttft_ms', 'chat/error_rate'; "
+        "'all/score' is over every case; 'cost/usd_per_million_tokens' is of the first load profile."
+    )
+    min: float | None = Field(default=None, description="Absolute floor.")
+    max: float | None = Field(default=None, description="Absolute ceiling.")
+    max_drop: Annotated[float, Field(ge=0)] | None = Field(
+        default=None,
+        description="Relative to stable on the same cases: how much lower the figure may be (0.03 = 3 points).",
+    )
+    max_ratio: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="Relative to stable under the same load: canary/stable may be at most this."
+    )
+
+    dry: bool = Field(default=False, description="Reported, and never blocking: for a gate that is on trial itself.")
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> Gate:
+        given = [name for name in ("min", "max", "max_drop", "max_ratio") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"needs exactly one of min, max, max_drop, max_ratio; found {', '.join(given) or 'none'}")
+        return self
+
+    @property
+    def relative(self) -> bool:
+        """Whether the gate compares with what serves now."""
+        return self.max_drop is not None or self.max_ratio is not None
+
+
+COST = "cost"
+COST_METRIC = f"{COST}/usd_per_million_tokens"
+
+
+class Evaluation(Strict):
+    """Which suites judge a release, and by which gates."""
+
+    suites: tuple[str, ...] = Field(
+        default=(), description="Names of suites in evals/: quality suites and load profiles."
+    )
+    gates: tuple[Gate, ...] = Field(default=(), description="All of them have to hold.")
+    confidence: Annotated[float, Field(gt=0.5, lt=1)] = Field(
+        default=0.95,
+        description="Of relative gates: how rarely they pass a release beyond a limit, or reject an equal one.",
+    )
+    concurrency: Annotated[int, Field(ge=1)] = Field(default=8, description="Requests at once of the quality suites.")
+    repeats: Annotated[int, Field(ge=1, le=100)] = Field(
+        default=1,
+        description="Times that each case is asked; its score is their mean. A temperature above 0 needs 2.",
+    )
+    max_rounds: Annotated[int, Field(ge=1, le=20)] = Field(
+        default=4,
+        description="Times at most that a load profile is run on canary and stable while a gate on it is open.",
+    )
+
+
+class Rollout(Strict):
+    """How a release replaces another."""
+
+    strategy: Literal["surge", "in-place", "auto"] = Field(
+        default="auto",
+        description="surge: canary and rolling update use one GPU set more; in-place: they take it from stable, which "
+        "needs two replicas or more; auto: surge where a GPU is free, else in-place where possible.",
+    )
+    stabilization_seconds: Annotated[float, Field(ge=0)] = Field(
+        default=60, description="Watched after the rollout, before it is final."
+    )
+    load_mb_per_second: Annotated[float, Field(ge=1)] = Field(
+        default=100, description="Slowest load speed expected; sizes the startup probe."
+    )
+    startup_seconds: Annotated[int, Field(ge=5)] = Field(
+        default=300, description="Start-up besides reading weights: compilation, warm-up."
+    )
+    drain_seconds: Annotated[int, Field(ge=1)] = Field(
+        default=120, description="How long requests in flight may go on after that, before the engine ends."
+    )
+    unroute_seconds: Annotated[int, Field(ge=1)] = Field(
+        default=10, description="How long routers may take to forget a pod that is to end."
+    )
+    on_inconclusive: Literal["reject", "hold"] = Field(
+        default="hold", description="hold: stable goes on, the release may be tried again; reject: as if it had failed."
+    )
+    keep_weights: Annotated[int, Field(ge=0)] = Field(
+        default=1, description="Older weights kept besides stable's and the previous."
+    )
+
+
+DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+Clock = Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
+
+
+class Window(Strict):
+    """A time of the week in which a rollout that nobody asked for may start."""
+
+    days: tuple[Day, ...] = Field(default=DAYS, min_length=1, description="Days on which it begins.")
+    start: Clock = Field(description="HH:MM.")
+    end: Clock = Field(description="At or before start: on the next day.")
+
+
+def _cron(value: str) -> str:
+    try:
+        CronSim(value, datetime.datetime.now(datetime.UTC))
+    except CronSimError as error:
+        raise ValueError("must be a cron expression of five fields, such as '0 3 * * *'") from error
+    return value
+
+
+def _zone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (ZoneInfoNotFoundError, ValueError) as error:
+        raise ValueError("must be a time zone of the IANA database, such as Europe/Berlin") from error
+    return value
+
+
+class Automation(Strict):
+    """What happens without anybody asking. Not part of the release: it says when, and not what."""
+
+    follow: bool = Field(
+        default=True, description="Roll out new image tags, new model revisions and changes of this file."
+    )
+    windows: tuple[Window, ...] = Field(
+        default=(), description="When such a rollout may start; empty is always. What has begun is finished."
+    )
+    timezone: Annotated[str, AfterValidator(_zone)] = Field(default="UTC", description="Of windows and revalidate.")
+    revalidate: Annotated[str, AfterValidator(_cron)] | None = Field(
+        default="0 3 * * *", description="Cron expression: when stable's weights, figures and Deployment are checked."
+    )
+    revalidate_mb_per_second: Annotated[float, Field(gt=0)] = Field(
+        default=200, description="How fast weights are read back at most, so that serving does not suffer."
+    )
+    validation_max_age_hours: Annotated[float, Field(gt=0)] = Field(
+        default=50, description="Age of the last validation from which the model counts as stale."
+    )
+    repair: tuple[Literal["weights", "rollback"], ...] = Field(
+        default=(),
+        description="What a finding may set right by itself. weights: fetch rotten bytes again; rollback: go back to "
+        "the previous good release when stable fails its gates.",
+    )
+
+
+class Access(Strict):
+    """Who may talk to the engine."""
+
+    api_key: SecretKey | None = Field(default=None, description="API key that the engine asks for.")
+
+
+class ModelSpec(Strict):
+    """One entry of the catalog: `name`, `weights.repo` and `engine.version` are required, the rest has defaults."""
+
+    name: Annotated[str, Field(pattern=NAME, description="DNS label, at most 40 characters; the file's name.")]
+    description: str = Field(default="", description="For people.")
+    replicas: Annotated[int, Field(ge=1)] = Field(default=1, description="Pods that serve, each with gpu.count GPUs.")
+    weights: Weights
+    engine: Engine
+    gpu: Gpu = Gpu()
+    resources: Resources = Resources()
+    evaluation: Evaluation = Evaluation()
+    rollout: Rollout = Rollout()
+    automation: Automation = Automation()
+    access: Access = Access()
+    exposure: Exposure = Exposure()
+    traffic: Traffic = Traffic()
+    autoscaling: Autoscaling | None = Field(default=None, description="None: `replicas` is a fixed number.")
+    objectives: Objectives = Objectives()
+    routing: Routing = Routing()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> ModelSpec:
+        raise_inconsistent(self._problems())
+        return self
+
+    def _problems(self) -> Iterator[Problem]:
+        if self.name.endswith("-canary"):
+            yield ("name",), f"is {self.name}, but NAME-canary is what the canary of a model NAME is called"
+        tensor, gpus = self.engine.options.tensor_parallel_size, self.gpu.count
+        if gpus and tensor > gpus:
+            yield ("engine", "options", "tensor_parallel_size"), f"is {tensor}, but gpu.count is {gpus}"
+        if self.gpu.product and not gpus:
+            yield ("gpu", "product"), f"is {self.gpu.product}, but gpu.count is 0"
+        yield from self._problems_of_weights()
+        if self.rollout.strategy == "in-place" and self.replicas < 2:
+            yield ("rollout", "strategy"), "in-place takes a replica from stable and needs replicas of 2 or more"
+        yield from exposure.problems(self.exposure, self.access.api_key, self.engine.env)
+        yield from autoscaling.problems(
+            self.autoscaling, self.replicas, self.rollout.strategy, self.engine.options.max_num_seqs
+        )
+        for index, gate in enumerate(self.evaluation.gates):
+            suite = gate.metric.split("/", 1)[0]
+            if gate.metric == COST_METRIC:
+                if gate.max is None and gate.max_ratio is None:
+                    yield ("evaluation", "gates", index, "metric"), f"{COST_METRIC} is judged by max or max_ratio"
+            elif suite not in (*self.evaluation.suites, "all"):
+                allowed = ", ".join((*self.evaluation.suites, "all"))
+                yield (
+                    ("evaluation", "gates", index, "metric"),
+                    f"{gate.metric} names suite {suite!r}, which is not in evaluation.suites (allowed: {allowed})",
+                )
+
+    def _problems_of_weights(self) -> Iterator[Problem]:
+        if self.weights.strategy == "init" and self.autoscaling is not None:
+            yield (
+                ("weights", "strategy"),
+                "is init, by which all pods that autoscaling adds would ask the hub at once and be refused (429): "
+                "use volume",
+            )
+        if (image := self.weights.image) is None:
+            return
+        if image.repository != self.engine.image:
+            if image.tag is None:
+                yield ("weights", "image", "tag"), "is required, as the image is not the engine's own"
+        elif image.tag is not None:
+            yield (
+                ("weights", "image", "tag"),
+                "is given, but the image is the engine's own, whose tag engine.version is",
+            )
+        elif image.path == "/":
+            yield ("weights", "image", "path"), "is /, but the engine's own image has more than weights there"

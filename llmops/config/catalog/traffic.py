@@ -1,0 +1,112 @@
+"""Users' traffic, moved to a release in steps between its evaluation and its promotion.
+
+The words are those of Argo Rollouts where they mean the same: steps, interval, failure limit, inconclusive.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from llmops.config.schema import Problem, Strict, raise_inconsistent
+
+LiveMetric = Literal["error_rate", "abort_rate", "p95_ttft_ms", "p95_e2el_ms"]
+RATES = ("error_rate", "abort_rate")
+
+
+class TrafficStep(Strict):
+    """One step: a share of users' requests, for a time."""
+
+    percent: Annotated[int, Field(ge=1, le=100)] = Field(description="Share of users' requests that the canary gets.")
+    bake_seconds: Annotated[float, Field(ge=0)] = Field(
+        default=300, description="At least so long before it is judged."
+    )
+
+
+class LiveGate(Strict):
+    """A rule on what Prometheus knows of users' requests. Exactly one of `max`, `max_rise` and `max_ratio`."""
+
+    metric: LiveMetric = Field(
+        description="error_rate: requests answered with 5xx or broken off by the engine; abort_rate: those that the "
+        "client gave up; p95_ttft_ms, p95_e2el_ms: first token and whole answer, as the engine measures them."
+    )
+    max: Annotated[float, Field(ge=0)] | None = Field(default=None, description="Absolute ceiling.")
+    max_rise: Annotated[float, Field(ge=0)] | None = Field(
+        default=None, description="Relative to stable in the same time: how much higher a rate may be (0.01 = 1 point)."
+    )
+    max_ratio: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="Relative to stable in the same time: canary/stable may be at most this."
+    )
+    failure_limit: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="Measurements of a step that may fail before the release is rejected."
+    )
+    dry: bool = Field(default=False, description="Reported, and never blocking: for a gate that is on trial itself.")
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> LiveGate:
+        given = [name for name in ("max", "max_rise", "max_ratio") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"needs exactly one of max, max_rise, max_ratio; found {', '.join(given) or 'none'}")
+        if self.max_rise is not None and self.metric not in RATES:
+            raise ValueError(f"max_rise is for {' and '.join(RATES)}; compare {self.metric} by max_ratio")
+        if self.max_ratio is not None and self.metric in RATES:
+            raise ValueError(f"max_ratio of {self.metric} has no meaning where stable has no errors; use max_rise")
+        return self
+
+    @property
+    def relative(self) -> bool:
+        """Whether the gate compares with what serves now."""
+        return self.max is None
+
+
+DEFAULT_GATES = (
+    LiveGate(metric="error_rate", max_rise=0.01),
+    LiveGate(metric="p95_ttft_ms", max_ratio=1.5),
+    LiveGate(metric="p95_e2el_ms", max_ratio=1.5),
+)
+
+
+def canary_replicas(percent: int, replicas: int) -> int:
+    """How many replicas a canary needs for its share of users' requests, where stable has so many for all of them."""
+    return max(1, math.ceil(percent * replicas / 100))
+
+
+class Traffic(Strict):
+    """Steps of users' traffic, judged by what Prometheus knows of both releases; none moves it at promotion alone."""
+
+    steps: tuple[TrafficStep, ...] = Field(
+        default=(),
+        description="In rising order; none moves traffic at promotion. At P percent the canary has P percent of "
+        "stable's replicas, rounded up, on GPUs of their own.",
+    )
+    gates: tuple[LiveGate, ...] = Field(
+        default=DEFAULT_GATES, description="All of them have to hold in each step; none: only that engines live."
+    )
+    interval_seconds: Annotated[float, Field(ge=1)] = Field(
+        default=60, description="Between two measurements of a step, each over all of the step so far."
+    )
+    min_requests: Annotated[int, Field(ge=20)] = Field(
+        default=100, description="Requests to a release in a step below which nothing is concluded of it."
+    )
+    wait_seconds: Annotated[float, Field(ge=0)] = Field(
+        default=1800,
+        description="How much longer than bake_seconds a step may last while there is too little to conclude from; "
+        "then it is inconclusive, and rollout.on_inconclusive says what follows.",
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Traffic:
+        raise_inconsistent(self._problems())
+        return self
+
+    def _problems(self) -> Iterator[Problem]:
+        for index, (before, step) in enumerate(pairwise(self.steps), start=1):
+            if step.percent <= before.percent:
+                yield ("steps", index, "percent"), f"is {step.percent}, not more than {before.percent} before it"
+        if self.steps and self.steps[0].percent == 100 and any(gate.relative for gate in self.gates):
+            why = "is 100, where stable has no users to compare with: a smaller step has to come before it"
+            yield ("steps", 0, "percent"), why

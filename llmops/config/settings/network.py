@@ -1,0 +1,63 @@
+"""Who may reach the engines inside this installation's cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from ipaddress import ip_network
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, model_validator
+
+from llmops.config.schema import Problem, Strict, raise_inconsistent
+
+
+def _cidr(value: str) -> str:
+    try:
+        ip_network(value)
+    except ValueError as error:
+        raise ValueError("must be a range of addresses, such as 10.0.0.0/16") from error
+    return value
+
+
+class Peer(Strict):
+    """Pods of a namespace, or addresses outside of the pods' network."""
+
+    namespace: str | None = Field(default=None, description="Namespace of the pods.")
+    labels: dict[str, str] = Field(default_factory=dict[str, str], description="Of the pods; none: all of them.")
+    cidr: Annotated[str, AfterValidator(_cidr)] | None = Field(
+        default=None, description="Addresses, for what comes from no pod: nodes, a cloud's load balancer."
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Peer:
+        raise_inconsistent(self._problems())
+        return self
+
+    def _problems(self) -> Iterator[Problem]:
+        if (self.namespace is None) == (self.cidr is None):
+            yield ("namespace",), "or cidr has to be given, and not both"
+        elif self.labels and self.cidr:
+            yield ("labels",), "are of pods, and cidr names addresses"
+        if self.cidr and ip_network(self.cidr).prefixlen == 0:
+            yield ("cidr",), f"is {self.cidr}: engines are never open to the world"
+
+
+class NetworkSettings(Strict):
+    """NetworkPolicies of the engines, and those whom they let in. Policies do nothing where the network has none."""
+
+    enforce: bool = Field(default=True, description="Whether engines get NetworkPolicies.")
+    pipeline: tuple[Peer, ...] = Field(
+        default=(Peer(namespace="llmops"),), description="Where this pipeline runs, which proves and measures engines."
+    )
+    prometheus: tuple[Peer, ...] = Field(default=(Peer(namespace="monitoring"),), description="What scrapes engines.")
+    entrances: tuple[Peer, ...] = Field(
+        default=(Peer(namespace="ingress-nginx"),),
+        description="Ingress controllers and gateways; let in to engines with an exposure alone.",
+    )
+    clients: tuple[Peer, ...] = Field(
+        default=(), description="Applications that ask engines directly, and not through the router or an entrance."
+    )
+    dns: tuple[Peer, ...] = Field(
+        default=(Peer(namespace="kube-system", labels={"k8s-app": "kube-dns"}),),
+        description="The cluster's DNS: all that an engine may reach by itself.",
+    )

@@ -1,0 +1,83 @@
+"""The router in front of this installation's models."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, model_validator
+
+from llmops.config.schema import Problem, SecretKey, Strict, raise_inconsistent
+from llmops.config.settings.access import Exposure
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$"
+"""What users may ask for a model by: names such as `gpt-4o` or `meta-llama/Llama-3.3-70B-Instruct`."""
+
+ModelName = Annotated[str, Field(pattern=NAME)]
+
+
+def _pinned(value: str) -> str:
+    version = value.partition("@")[2] or value.rpartition("/")[2].partition(":")[2]
+    if not re.fullmatch(r"sha256:[0-9a-f]{64}|v?[0-9].*", version):
+        raise ValueError("must be pinned by a version or a digest: a tag such as latest changes by itself")
+    return value
+
+
+class Managed(Strict):
+    """A model at a provider of managed inference: paid per token, and prompts leave the cluster."""
+
+    model: Annotated[str, Field(pattern=r"^[a-z0-9_]+/\S+$")] = Field(
+        description="LiteLLM's name of provider and model: fireworks_ai/..., together_ai/..., replicate/..."
+    )
+    api_key: SecretKey = Field(description="The provider's API key.")
+    api_base: Annotated[str, Field(pattern=r"^https?://\S+$")] | None = Field(
+        default=None, description="Base URL, where it is not the provider's usual one."
+    )
+
+
+class RouterSettings(Strict):
+    """LiteLLM's proxy: one address and one API for all models, with a key for each tenant."""
+
+    enabled: bool = Field(default=False, description="Whether there is a router.")
+    image: Annotated[str, AfterValidator(_pinned)] = Field(
+        default="ghcr.io/berriai/litellm-non_root:v1.108.5",
+        description="LiteLLM's image that runs without root, pinned by a version or a digest.",
+    )
+    user: Annotated[int, Field(ge=1)] = Field(default=65534, description="User id that it runs as: nobody's.")
+    replicas: Annotated[int, Field(ge=1)] = Field(
+        default=2, description="Pods; each lets its share of every tenant's limits through."
+    )
+    cpu: str = Field(default="1", description="Requested by each pod; there is no limit.")
+    memory: str = Field(default="2Gi", description="Requested by each pod, and the limit.")
+    master_key: SecretKey = Field(
+        default=SecretKey(name="llmops-router", key="master-key"),
+        description="Key of whoever runs the installation: any model, no limits. At least 32 characters.",
+    )
+    exposure: Exposure = Field(default=Exposure(), description="The way in from outside the cluster.")
+    managed: dict[ModelName, Managed] = Field(
+        default_factory=dict[str, Managed],
+        description="Models that no engine here serves: the tail that is asked for too rarely for a GPU of its own.",
+    )
+    retries: Annotated[int, Field(ge=0, le=10)] = Field(
+        default=1, description="Further attempts at a model's engines before a fall-back is asked."
+    )
+    allowed_fails: Annotated[int, Field(ge=0)] = Field(
+        default=3, description="Failures within a minute after which a track of a model is left alone."
+    )
+    cooldown_seconds: Annotated[int, Field(ge=1)] = Field(default=10, description="For how long.")
+    unroute_seconds: Annotated[int, Field(ge=1)] = Field(
+        default=10, description="How long it may take until nobody connects to a pod that is to end."
+    )
+    drain_seconds: Annotated[int, Field(ge=1)] = Field(
+        default=600, description="How long answers may go on after that: a change of configuration cuts off none."
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> RouterSettings:
+        raise_inconsistent(self._problems())
+        return self
+
+    def _problems(self) -> Iterator[Problem]:
+        if self.exposure.kind != "none" and not self.enabled:
+            yield ("exposure", "kind"), f"is {self.exposure.kind}, but the router is not enabled"

@@ -1,0 +1,115 @@
+"""Who uses the models: one YAML file per tenant, `tenants/NAME.yaml`.
+
+A tenant's applications run in a namespace of their own and ask the router with a key of their own; engines, and the
+other tenants, are out of their reach.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from llmops.config.catalog.load import Catalog
+from llmops.config.catalog.spec import NAME, QUANTITY
+from llmops.config.loading import read_folder
+from llmops.config.schema import Problem, SecretKey, Strict
+
+NAMESPACE = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
+
+
+class Quota(Strict):
+    """What all pods of the tenant's namespace may ask for together."""
+
+    cpu: Annotated[str, Field(pattern=QUANTITY)] = Field(default="4", description="Sum of CPU requests.")
+    memory: Annotated[str, Field(pattern=QUANTITY)] = Field(
+        default="8Gi", description="Sum of memory requests, and of memory limits."
+    )
+    gpus: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="Sum of nvidia.com/gpu: engines have the GPUs, unless a tenant is to have some."
+    )
+    pods: Annotated[int, Field(ge=0)] = Field(default=20, description="Pods that have not ended.")
+
+
+class ContainerDefaults(Strict):
+    """What a container of the tenant's namespace gets that asks for nothing: under a quota it would be refused."""
+
+    cpu: Annotated[str, Field(pattern=QUANTITY)] = Field(default="100m", description="CPU request.")
+    memory: Annotated[str, Field(pattern=QUANTITY)] = Field(default="256Mi", description="Memory request and limit.")
+
+
+class Tenant(Strict):
+    """One tenant: `name`, `models` and `key` are required, the rest has defaults."""
+
+    name: Annotated[str, Field(pattern=NAME, description="DNS label, at most 40 characters; the file's name.")]
+    description: str = Field(default="", description="For people.")
+    namespace: Annotated[str, Field(pattern=NAMESPACE, description="DNS label.")] | None = Field(
+        default=None, description="Of the tenant's applications; none: tenant-NAME."
+    )
+    models: tuple[str, ...] = Field(min_length=1, description="Names of models that the tenant may ask for.")
+    key: SecretKey = Field(description="Its API key at the router; in the serving namespace.")
+    requests_per_minute: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="Over all its models; none: no limit."
+    )
+    tokens_per_minute: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="Of prompts and answers, over all its models; none: no limit."
+    )
+    parallel_requests: Annotated[int, Field(ge=1)] | None = Field(
+        default=None, description="Requests at once; none: no limit."
+    )
+    quota: Quota = Quota()
+    container_defaults: ContainerDefaults = ContainerDefaults()
+    pod_security: Literal["restricted", "baseline"] = Field(
+        default="restricted", description="Pod Security level that its namespace enforces."
+    )
+
+    @property
+    def home(self) -> str:
+        """The namespace of its applications."""
+        return self.namespace or f"tenant-{self.name}"
+
+
+Tenants = Mapping[str, Tenant]
+"""Name -> tenant, sorted by name."""
+
+
+def load_tenants(
+    tenants_dir: Path, catalog: Catalog, serving_namespace: str, *, managed: Collection[str] = ()
+) -> Tenants:
+    """Read every `*.yaml` of a folder.
+
+    Args:
+        tenants_dir: The folder; where there is none, there are no tenants.
+        catalog: The models that tenants may be allowed.
+        serving_namespace: Namespace of the engines, which can be no tenant's.
+        managed: Further models that the router has, at providers of managed inference.
+
+    Returns:
+        The tenants by name, sorted by name.
+
+    Raises:
+        BadInput: Any file is wrong: the message has one line per mistake, over all files, with file, line and field.
+            A model that is not in the catalog is a mistake, as is a namespace or a key that is another tenant's, too.
+    """
+    if not tenants_dir.is_dir():
+        return {}
+    homes: dict[str, str] = {}
+    keys: dict[tuple[str, str], str] = {}
+
+    def check(tenant: Tenant) -> Iterator[Problem]:
+        known = ", ".join((*catalog, *managed))
+        for index, model in enumerate(tenant.models):
+            if model not in catalog and model not in managed:
+                yield ("models", index), f"is {model!r}, which is not in the catalog (allowed: {known})"
+        if tenant.home == serving_namespace:
+            yield ("namespace",), f"is {tenant.home}, which is the engines'"
+        elif tenant.home == "default" or tenant.home.startswith("kube-"):
+            yield ("namespace",), f"is {tenant.home}, which is the cluster's: its pods would be cut off"
+        elif (other := homes.setdefault(tenant.home, tenant.name)) != tenant.name:
+            yield ("namespace",), f"is {tenant.home}, which is that of tenant {other}, too"
+        if (other := keys.setdefault((tenant.key.name, tenant.key.key), tenant.name)) != tenant.name:
+            yield ("key",), f"is that of tenant {other}, too: the router could not tell them apart"
+
+    return read_folder(tenants_dir, Tenant, check)

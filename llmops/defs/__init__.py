@@ -1,0 +1,1 @@
+"""Dagster definitions, by topic: assets, jobs, sensors, schedules, and what they share."""

@@ -1,0 +1,1 @@
+"""Sensors that deliver alerts and watch runs and ticks."""

@@ -1,0 +1,54 @@
+"""The run's log as a person reads it on a terminal: time, stage, line."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+import time
+
+import dagster as dg
+
+from llmops.config.redaction import printable
+
+PROGRESS = re.compile(r"(\d+)% of ")
+BAR_LENGTH = 30
+CLEAR = "\r\x1b[K"
+
+
+class _Lines(logging.Handler):
+    """Writes what stages say and how they end; Dagster's own bookkeeping stays in its event log."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.DEBUG)
+        self._started = time.monotonic()
+        self._bar = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line to stderr, as stdout belongs to results."""
+        meta = getattr(record, "dagster_meta", None) or {}
+        if meta.get("dagster_event") is not None:
+            return
+        step = (meta.get("step_key") or "").split("[")[0]
+        text = printable(str(meta.get("orig_message") or record.getMessage()))
+        mark = "" if record.levelno < logging.WARNING else f"{record.levelname}: "
+        line = f"{time.monotonic() - self._started:7.1f}s  {step:<11} {mark}"
+        share = PROGRESS.search(text) if sys.stderr.isatty() else None
+        if share is None:
+            sys.stderr.write(f"{CLEAR if self._bar else ''}{line}{text}\n")
+        else:
+            # The next line takes the place of a bar.
+            filled = BAR_LENGTH * int(share[1]) // 100
+            sys.stderr.write(f"{CLEAR}{line}{'━' * filled}{'·' * (BAR_LENGTH - filled)} {text}")
+        self._bar = share is not None
+        sys.stderr.flush()
+
+
+def _logger(_: dg.InitLoggerContext) -> logging.Logger:
+    logger = logging.Logger("llmops", logging.DEBUG)
+    # A handler of its own for each run, so that its clock starts with the run.
+    logger.addHandler(_Lines())
+    return logger
+
+
+console_logger = dg.LoggerDefinition(_logger, description="Lines for a terminal, on stderr.")

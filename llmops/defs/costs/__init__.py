@@ -1,0 +1,1 @@
+"""The weekly cost review: assets and schedule."""

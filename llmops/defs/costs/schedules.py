@@ -1,0 +1,48 @@
+"""The weekly look at what models cost."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+
+from llmops.config.catalog.load import Catalog
+from llmops.defs.costs.assets import costs_key
+from llmops.releases.ledger import standings
+from llmops.rollout.platform import Platform
+from llmops.rollout.trial import REQUESTED_BY_TAG
+
+NAME = "costs_weekly"
+CRON = "0 6 * * 1"
+
+
+def cost_schedule(catalog: Catalog, job: UnresolvedAssetJobDefinition) -> dg.ScheduleDefinition:
+    """Mondays at 6:00 UTC: one run for all models that serve.
+
+    Args:
+        catalog: All models.
+        job: The job `cost_review`.
+    """
+
+    def tick(context: dg.ScheduleEvaluationContext, platform: Platform) -> Iterator[dg.RunRequest | dg.SkipReason]:
+        if platform.settings.monitoring.prometheus_url is None:
+            yield dg.SkipReason("monitoring.prometheus_url is not set: there is nobody to ask for the tokens")
+            return
+        standing = standings(platform.cluster)
+        serving = [name for name in sorted(catalog) if name in standing and standing[name].state.stable is not None]
+        if not serving:
+            yield dg.SkipReason("nothing serves yet")
+            return
+        yield dg.RunRequest(
+            run_key=f"{NAME}:{context.scheduled_execution_time.isoformat()}",
+            asset_selection=[costs_key(name) for name in serving],
+            tags={REQUESTED_BY_TAG: f"schedule {NAME}"},
+        )
+
+    return dg.schedule(
+        name=NAME,
+        job=job,
+        cron_schedule=CRON,
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="What models cost in the last seven days, and whether an API would have been cheaper.",
+    )(tick)

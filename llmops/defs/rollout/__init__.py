@@ -1,0 +1,1 @@
+"""The rollout: one asset per stage, and the job that runs them."""

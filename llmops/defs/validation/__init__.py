@@ -1,0 +1,1 @@
+"""Re-validation of what serves: assets, job and schedules."""

@@ -1,0 +1,196 @@
+"""Re-validation as Dagster assets: one for each model, with its checks and a freshness policy, and the job.
+
+Not partitions of one asset: Dagster keeps one latest state of a check and of a freshness policy for each asset, and
+with partitions it would be that of whichever model was validated last.
+"""
+
+import datetime
+from collections.abc import Generator, Iterable
+from typing import Any
+
+import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+
+from llmops.clients.kubernetes.lease import LeaseHeld
+from llmops.config.catalog.load import Catalog
+from llmops.errors import LlmopsError, kind_of
+from llmops.releases.validations import CHECKS, CheckName, CheckResult, Validation
+from llmops.rollout.platform import Platform
+from llmops.rollout.revalidation.validate import must_go_back, tell, validate
+from llmops.rollout.rollback import go_back
+from llmops.rollout.trial import Trial, trial
+
+JOB = "revalidation"
+# Not the name of the job: Dagster takes the two for one definition, and refuses to load them.
+OP = "validate_serving"
+GROUP = "validation"
+STAGE = "validation"
+DESCRIPTIONS: dict[CheckName, str] = {
+    "weights": "The volume holds, byte for byte, the weights that were proven when the release was tried.",
+    "figures": "Stable meets the gates that its release was promoted by.",
+    "drift": "Deployment, Service, disruption budget and pods are as the release has them.",
+}
+Yielded = dg.AssetCheckResult | dg.MaterializeResult[Any]
+
+
+class RevalidationConfig(dg.Config):
+    """What a validation may do beyond what the catalog allows."""
+
+    repair: bool = False
+    """Fetch wrong files again, also where the model's `automation.repair` does not have it."""
+    restore: bool = False
+    """Put the release's objects back where somebody changed them."""
+
+
+def validation_key(model: str) -> dg.AssetKey:
+    """Key of the asset that stands for a model's validation."""
+    return dg.AssetKey([GROUP, model])
+
+
+def validation_assets(catalog: Catalog) -> dg.AssetsDefinition:
+    """An asset and its checks for each model of the catalog, validated by one op."""
+    keys = {name: validation_key(name) for name in sorted(catalog)}
+    return dg.multi_asset(
+        name=OP,
+        specs=[
+            dg.AssetSpec(
+                key,
+                group_name=GROUP,
+                description=f"What serves of {name} is still what was promoted, and as good.",
+                kinds={"kubernetes"},
+                freshness_policy=dg.FreshnessPolicy.time_window(
+                    fail_window=datetime.timedelta(hours=catalog[name].automation.validation_max_age_hours)
+                ),
+            )
+            for name, key in keys.items()
+        ],
+        check_specs=[
+            dg.AssetCheckSpec(check, asset=key, description=DESCRIPTIONS[check])
+            for key in keys.values()
+            for check in CHECKS
+        ],
+        can_subset=True,
+    )(revalidation)
+
+
+def revalidation_job(assets: dg.AssetsDefinition) -> UnresolvedAssetJobDefinition:
+    """The job that schedules, UI and command line lead to; a run of it names the models."""
+    return dg.define_asset_job(
+        JOB,
+        selection=[assets],
+        description="Validates what serves of a model: weights, figures and drift.",
+        executor_def=dg.in_process_executor,
+    )
+
+
+def revalidation(
+    context: dg.AssetExecutionContext, platform: Platform, config: RevalidationConfig
+) -> Generator[Yielded]:
+    """Validate what serves of the models asked for. One that can't be validated keeps none of the others from it."""
+    asked: dict[str, set[CheckName]] = {key.path[-1]: set() for key in context.selected_asset_keys}
+    for check in context.selected_asset_check_keys:
+        asked.setdefault(check.asset_key.path[-1], set()).update(name for name in CHECKS if name == check.name)
+    failures: list[dg.Failure] = []
+    for model in sorted(asked):
+        try:
+            validation = _validate_model(context, platform, model, asked[model], config)
+        except dg.Failure as failure:
+            failures.append(failure)
+            continue
+        if validation is not None:
+            yield from results(validation, materialized=validation_key(model) in context.selected_asset_keys)
+    if failures:
+        raise dg.Failure(
+            "; ".join(str(each.description) for each in failures), metadata=failures[0].metadata, allow_retries=False
+        )
+
+
+def results(validation: Validation, *, materialized: bool) -> Generator[Yielded]:
+    """What Dagster keeps of a validation.
+
+    Only one that could tell in every check counts as done: for the freshness policy, a model that cannot be measured
+    is as stale as one that nobody validates.
+    """
+    key = validation_key(validation.model)
+    for check in validation.checks:
+        yield dg.AssetCheckResult(
+            asset_key=key,
+            check_name=check.check,
+            passed=check.value == "Passed",
+            severity=dg.AssetCheckSeverity.ERROR if check.severity == "error" else dg.AssetCheckSeverity.WARN,
+            description=check.line,
+            metadata=_metadata(check) | {"release": dg.MetadataValue.text(validation.release)},
+        )
+    if materialized and validation.complete and {check.check for check in validation.checks} == set(CHECKS):
+        yield dg.MaterializeResult(
+            asset_key=key, metadata={"release": validation.release, "severity": validation.severity}
+        )
+
+
+def _metadata(check: CheckResult) -> dict[str, dg.MetadataValue]:
+    rows = "\n".join(f"| {each.severity} | {each.message} | {each.remedy} |" for each in check.findings)
+    found: dict[str, dg.MetadataValue] = {
+        "outcome": dg.MetadataValue.text(check.value),
+        "check_seconds": dg.MetadataValue.float(float(check.seconds)),
+    }
+    if check.findings:
+        found["findings"] = dg.MetadataValue.md(f"| severity | finding | remedy |\n|---|---|---|\n{rows}")
+    if check.repaired:
+        found["repaired"] = dg.MetadataValue.text(check.repaired)
+    return found | {
+        name.replace("/", "_"): dg.MetadataValue.float(round(float(value), 4)) for name, value in check.figures.items()
+    }
+
+
+def _validate_model(
+    context: dg.AssetExecutionContext,
+    platform: Platform,
+    model: str,
+    checks: Iterable[CheckName],
+    config: RevalidationConfig,
+) -> Validation | None:
+    """Validate a model under its lease; None where there is nothing to validate now, which an observation explains."""
+    current = Trial(context, platform, STAGE, model, judged=False)
+    lease = platform.lease(model, current.run)
+    repair = current.spec.automation.repair
+    try:
+        current.acquire(lease)
+        stable = current.records.proven_state(model).stable
+        if stable is None:
+            _skip(context, model, f"{model}: nothing serves yet, so there is nothing to validate", "")
+            return None
+        release = current.records.release(model, stable)
+        current.log(f"{model} {stable} is validated: {', '.join(name for name in CHECKS if name in set(checks))}")
+        found = validate(
+            current, release, set(checks), repair=config.repair or "weights" in repair, restore=config.restore
+        )
+        tell(current, found)
+    except LeaseHeld as held:
+        _skip(context, model, f"skipped: {held}", kind_of(held))
+        return None
+    except LlmopsError as error:
+        raise dg.Failure(f"{model}: {error}", metadata={"error": kind_of(error)}, allow_retries=False) from error
+    finally:
+        platform.free_lease(model)
+    why = must_go_back(found)
+    if why is not None and "rollback" in repair:
+        _roll_back(context, platform, found, why)
+    return found
+
+
+def _roll_back(context: dg.AssetExecutionContext, platform: Platform, found: Validation, why: str) -> None:
+    """Take the model back to the good release before; where there is none, say so. The finding stands either way."""
+    try:
+        with trial(context, platform, "promotion", model=found.model, judged=False) as current:
+            if current.records.state(found.model).stable == found.release:
+                go_back(current, to=None, reason=f"it no longer meets its gates: {why}")
+            current.end()
+    except dg.Failure as failure:
+        # Not an error of ours with a traceback to show.
+        context.log.error(f"{found.model} {found.release} is not rolled back: {failure.description}")  # noqa: TRY400
+
+
+def _skip(context: dg.AssetExecutionContext, model: str, line: str, kind: str) -> None:
+    context.log.info(line)
+    metadata = {"error": kind} if kind else {}
+    context.log_event(dg.AssetObservation(asset_key=validation_key(model), description=line, metadata=metadata))

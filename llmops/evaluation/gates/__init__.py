@@ -1,0 +1,1 @@
+"""Gates: from figures to a verdict. Pure."""

@@ -1,0 +1,1 @@
+"""Reports of an evaluation: Markdown, plots, and one HTML page."""

@@ -1,0 +1,1 @@
+"""What runs a suite against an engine: quality cases, load profiles, evaluation tools."""

@@ -1,0 +1,267 @@
+"""Quality suites: ask every case, once or as often as wanted, at a set concurrency, and score the answers.
+
+An engine is asked at the suite's temperature, 0 unless it says otherwise, and with a fixed seed, so that it answers the
+same way twice. A case that is asked several times gets each time a seed of its own, and the mean of its scores: the
+case stays what is compared, as answers to one question are not as good as answers to several.
+
+What happens to a case that gets no answer decides a verdict, so the line is drawn here:
+
+- **The engine's doing**: it was reached, and answered an error (4xx, 5xx), cut the connection, hung, or answered
+  what is no chat completion. What may pass is retried; what persists counts into `error_rate`, which gates judge.
+- **The measurement's**: no connection could be made, or 429. Retried too; what persists is counted as
+  `unmeasured`. Too many cases in a row, and the measurement has failed.
+
+Neither is ever a score of 0. When cases in a row get no answer and the engine had a part in it, the suite stops
+early: its error rate is known well enough.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import TYPE_CHECKING, Any, Literal
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
+
+from llmops.errors import MeasurementFailed
+from llmops.evaluation import loop
+from llmops.evaluation.endpoint import Endpoint, Progress
+from llmops.evaluation.gates.statistics import summary
+from llmops.evaluation.suites import Case, Suite, check_repeats
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+ATTEMPTS = 4
+IN_A_ROW = 10
+WAIT_SECONDS = 0.25
+LONGEST_WAIT_SECONDS = 10.0
+
+Fault = Literal["engine", "measurement"]
+
+
+@dataclass(frozen=True)
+class CaseAnswer:
+    """What a case got: a text with its score and the seconds it took, or an error and whose it was.
+
+    Of a case that was asked several times: the worst answer's text, the mean score and the mean seconds; one that was
+    not answered each time has none.
+    """
+
+    case: str
+    text: str = ""
+    score: float | None = None
+    seconds: float | None = None
+    error: str = ""
+    fault: Fault | None = None
+
+
+@dataclass
+class QualityResult:
+    """What one quality suite measured. `answers` are in the order of the cases; a stopped suite has fewer."""
+
+    suite: Suite
+    answers: list[CaseAnswer] = field(default_factory=list[CaseAnswer])
+    retries: int = 0
+    stopped: bool = False
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """Case -> score, of the cases that were answered."""
+        return {answer.case: answer.score for answer in self.answers if answer.score is not None}
+
+    @property
+    def latencies(self) -> list[float]:
+        """Milliseconds of each answer."""
+        return [answer.seconds * 1000 for answer in self.answers if answer.seconds is not None]
+
+    @property
+    def errors(self) -> Counter[str]:
+        """What the engine did instead of answering, by message."""
+        return Counter(answer.error for answer in self.answers if answer.fault == "engine")
+
+    @property
+    def unmeasured(self) -> Counter[str]:
+        """What kept cases from being measured, by message."""
+        return Counter(answer.error for answer in self.answers if answer.fault == "measurement")
+
+    def figures(self) -> dict[str, float]:
+        """The figures by name; one that was not measured is not there."""
+        scores, failed = self.scores, self.errors.total()
+        found = {
+            "cases": float(len(self.suite.cases)),
+            "answered": float(len(scores)),
+            "unmeasured": float(self.unmeasured.total()),
+            "retries": float(self.retries),
+        }
+        if scores:
+            found["score"] = summary(list(scores.values()))["mean"]
+        if scores or failed:
+            found["error_rate"] = failed / (len(scores) + failed)
+        return found | {f"{statistic}_e2el_ms": value for statistic, value in summary(self.latencies).items()}
+
+
+class _NoAnswer(Exception):
+    """A request that brought no answer."""
+
+    def __init__(self, fault: Fault, why: str, *, again: bool, after: float = 0.0) -> None:
+        super().__init__(why)
+        self.fault: Fault = fault
+        self.why, self.again, self.after = why, again, after
+
+
+class _Run:
+    """One run of a suite: what its cases share."""
+
+    def __init__(self, client: AsyncOpenAI, suite: Suite, model: str, progress: Progress | None, repeats: int) -> None:
+        self._client = client
+        self._repeats = repeats
+        self._suite = suite
+        self._model = model
+        self._progress = progress
+        self._row: list[Fault] = []
+        self.answers: dict[str, CaseAnswer] = {}
+        self.retries = 0
+        self.stopped = False
+
+    async def worker(self, waiting: Iterator[Case]) -> None:
+        """Take cases until there are none, or the suite stops."""
+        for case in waiting:
+            answer = await self._answer(case)
+            self.answers[case.id] = answer
+            if self._progress:
+                self._progress(self._suite.name, len(self.answers), len(self._suite.cases))
+            self._judge_row(answer)
+            if self.stopped:
+                return
+
+    def _judge_row(self, answer: CaseAnswer) -> None:
+        if answer.fault is None:
+            self._row.clear()
+            return
+        self._row.append(answer.fault)
+        if len(self._row) < IN_A_ROW:
+            return
+        if "engine" in self._row:
+            self.stopped = True
+            return
+        raise MeasurementFailed(
+            f"{self._suite.name}: {len(self._row)} cases in a row could not be measured; the last: {answer.error}",
+            remedy="Check that the engine's pod is ready and reachable from here.",
+        )
+
+    async def _answer(self, case: Case) -> CaseAnswer:
+        found: list[CaseAnswer] = []
+        for repeat in range(self._repeats):
+            answer = await self._once(case, self._suite.sampling.seed + repeat)
+            if answer.fault is not None:
+                return answer
+            found.append(answer)
+        worst = min(found, key=lambda answer: answer.score or 0.0)
+        score = fmean(answer.score or 0.0 for answer in found)
+        return CaseAnswer(case.id, worst.text, score, fmean(answer.seconds or 0.0 for answer in found))
+
+    async def _once(self, case: Case, seed: int) -> CaseAnswer:
+        try:
+            async for attempt in AsyncRetrying(
+                stop=stop_after_attempt(ATTEMPTS),
+                wait=_wait,
+                retry=retry_if_exception(lambda error: isinstance(error, _NoAnswer) and error.again),
+                reraise=True,
+            ):
+                with attempt:
+                    self.retries += attempt.retry_state.attempt_number > 1
+                    started = time.perf_counter()
+                    text = await self._ask(case, seed)
+                    seconds = time.perf_counter() - started
+                    return CaseAnswer(case.id, text, case.score(text), seconds)
+        except _NoAnswer as error:
+            return CaseAnswer(case.id, error=error.why, fault=error.fault)
+        raise AssertionError("a retry ends with an answer or an error")
+
+    async def _ask(self, case: Case, seed: int) -> str:
+        import httpx2
+        import openai
+
+        sampling = self._suite.sampling
+        messages: Any = case.conversation(self._suite.system)
+        try:
+            completion = await self._client.chat.completions.create(
+                model=self._model,
+                messages=messages,
+                temperature=sampling.temperature,
+                seed=seed,
+                max_tokens=sampling.max_tokens,
+            )
+            return completion.choices[0].message.content or ""
+        except openai.APIStatusError as error:
+            raise _status(error.status_code, error.response.headers.get("retry-after"), error.message) from error
+        except openai.APIConnectionError as error:
+            cause = error.__cause__
+            if isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout):
+                raise _NoAnswer("measurement", f"cannot connect: {cause}", again=True) from error
+            if isinstance(error, openai.APITimeoutError):
+                # A hang as long as that is no blip, and waiting for four of them would cost minutes.
+                why = f"no answer within {self._suite.timeout_seconds:g} s"
+                raise _NoAnswer("engine", why, again=False) from error
+            raise _NoAnswer("engine", f"connection cut: {cause or error}", again=True) from error
+        except (openai.APIError, ValueError, AttributeError, IndexError, TypeError) as error:
+            # The client does not check what it is answered: what is no chat completion shows as one of these.
+            raise _NoAnswer("engine", f"the answer is no chat completion: {error!r}"[:200], again=False) from error
+
+
+def _status(status: int, retry_after: str | None, message: str) -> Exception:
+    if status in (401, 403):
+        return MeasurementFailed(
+            f"the engine refuses the API key: HTTP {status}", remedy="Check the Secret that access.api_key names."
+        )
+    why = f"HTTP {status}: {message[:120]}"
+    if status == 429:
+        after = float(retry_after) if retry_after and retry_after.isdigit() else 0.0
+        return _NoAnswer("measurement", why, again=True, after=after)
+    return _NoAnswer("engine", why, again=status >= 500)
+
+
+def _wait(state: RetryCallState) -> float:
+    error = state.outcome.exception() if state.outcome else None
+    asked = error.after if isinstance(error, _NoAnswer) else 0.0
+    return min(LONGEST_WAIT_SECONDS, max(asked, WAIT_SECONDS * 2 ** (state.attempt_number - 1)))
+
+
+async def _run(
+    endpoint: Endpoint, suite: Suite, concurrency: int, progress: Progress | None, repeats: int
+) -> QualityResult:
+    from openai import AsyncOpenAI, DefaultAsyncHttpx2Client
+
+    client = AsyncOpenAI(
+        base_url=f"{endpoint.root}/v1",
+        api_key=endpoint.api_key or "none",
+        timeout=suite.timeout_seconds,
+        max_retries=0,
+        http_client=DefaultAsyncHttpx2Client(trust_env=False),  # an engine in the cluster is not behind a proxy
+    )
+    async with client:
+        run = _Run(client, suite, endpoint.model, progress, repeats)
+        waiting = iter(suite.cases)
+        async with asyncio.TaskGroup() as group:
+            for _ in range(min(concurrency, len(suite.cases))):
+                group.create_task(run.worker(waiting))
+    answers = [run.answers[case.id] for case in suite.cases if case.id in run.answers]
+    return QualityResult(suite, answers, run.retries, run.stopped)
+
+
+def run_quality(
+    endpoint: Endpoint, suite: Suite, concurrency: int, progress: Progress | None = None, *, repeats: int = 1
+) -> QualityResult:
+    """Ask every case of a suite, that many at once, each `repeats` times.
+
+    Raises:
+        BadInput: The suite samples at a temperature above 0, and its cases are asked once.
+        MeasurementFailed: The engine cannot be reached, asks to come back later, or refuses the API key.
+    """
+    check_repeats([suite], repeats)
+    return loop.run(_run(endpoint, suite, concurrency, progress, repeats))

@@ -1,0 +1,169 @@
+"""What sets the number of replicas: HorizontalPodAutoscaler or ScaledObject.
+
+Both look at stable's pods alone: a canary's load says nothing of how many replicas users need.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from llmops.config import names
+from llmops.config.catalog.autoscaling import Autoscaling, ScalePace
+from llmops.config.catalog.spec import ModelSpec
+from llmops.config.settings import Settings
+from llmops.errors import BadInput
+from llmops.manifests.pods import Manifest
+from llmops.releases.release import Release
+
+WAITING = "num_requests_waiting"
+RUNNING = "num_requests_running"
+"""vLLM's gauges, which it calls vllm:NAME; names of custom metrics have no colon, so there they are vllm_NAME."""
+KEDA_PERIOD_SECONDS = 15
+"""Between two looks of KEDA: as often as an HPA looks."""
+
+Scaler = Literal["HorizontalPodAutoscaler", "ScaledObject"]
+Scale = int | Scaler
+"""How many replicas, or the kind of what sets their number."""
+
+
+def scale(spec: ModelSpec) -> Scale:
+    """How many replicas serve a model by its entry in the catalog, or the kind of what sets their number."""
+    if spec.autoscaling is None:
+        return spec.replicas
+    return "ScaledObject" if spec.autoscaling.kind == "keda" else "HorizontalPodAutoscaler"
+
+
+def most_replicas(spec: ModelSpec) -> int:
+    """How many replicas may come to serve a model."""
+    return spec.autoscaling.max if spec.autoscaling else spec.replicas
+
+
+def objects(spec: ModelSpec, release: Release, settings: Settings) -> list[Manifest]:
+    """What sets the number of replicas: HorizontalPodAutoscaler or ScaledObject; nothing where it is fixed.
+
+    Args:
+        spec: The model's entry in the catalog.
+        release: What serves.
+        settings: Where.
+
+    Raises:
+        BadInput: KEDA is to ask Prometheus, and the settings don't say where that is.
+    """
+    if (scaling := spec.autoscaling) is None:
+        return []
+    if scaling.kind == "keda":
+        return [_scaled_object(spec, scaling, release, settings)]
+    return [_autoscaler(spec, scaling, release, settings)]
+
+
+def adapter_rules() -> Manifest:
+    """What the Prometheus Adapter is configured with, for an HPA to find the metrics: one rule for both.
+
+    It goes by the labels `namespace` and `pod` that the engines' series have; see docs/monitoring.md.
+    """
+    return {
+        "rules": [
+            {
+                "seriesQuery": f'{{__name__=~"^vllm:({WAITING}|{RUNNING})$",namespace!="",pod!=""}}',
+                "resources": {"overrides": {name: {"resource": name} for name in ("namespace", "pod")}},
+                "name": {"matches": "^vllm:(.*)$", "as": "vllm_$1"},
+                # Engines of one pod, where data parallelism has several of them, count together.
+                "metricsQuery": "sum by (<<.GroupBy>>) (<<.Series>>{<<.LabelMatchers>>})",
+            }
+        ]
+    }
+
+
+def _autoscaler(spec: ModelSpec, scaling: Autoscaling, release: Release, settings: Settings) -> Manifest:
+    if scaling.kind == "cpu":
+        target: Manifest = {"type": "Utilization", "averageUtilization": scaling.cpu_percent}
+        metrics: list[Manifest] = [{"type": "Resource", "resource": {"name": "cpu", "target": target}}]
+    else:
+        metrics = [
+            {
+                "type": "Pods",
+                "pods": {
+                    "metric": {"name": f"vllm_{gauge}"},
+                    "target": {"type": "AverageValue", "averageValue": str(amount)},
+                },
+            }
+            for gauge, amount in _amounts(scaling)
+        ]
+    return {
+        "apiVersion": "autoscaling/v2",
+        "kind": "HorizontalPodAutoscaler",
+        "metadata": _metadata(release, settings),
+        "spec": {
+            "scaleTargetRef": _target(release) | {"apiVersion": "apps/v1", "kind": "Deployment"},
+            "minReplicas": spec.replicas,
+            "maxReplicas": scaling.max,
+            "metrics": metrics,
+            "behavior": _behaviour(scaling),
+        },
+    }
+
+
+def _scaled_object(spec: ModelSpec, scaling: Autoscaling, release: Release, settings: Settings) -> Manifest:
+    if (url := settings.monitoring.prometheus_url) is None:
+        raise BadInput(
+            f"{spec.name}: autoscaling.kind is keda, which asks Prometheus, and the settings don't say where that is",
+            remedy="Set monitoring.prometheus_url, or autoscaling.kind to queue.",
+        )
+    selector = f'namespace="{settings.namespace}",model="{spec.name}",track="stable"'
+    triggers: list[Manifest] = [
+        {
+            "type": "prometheus",
+            "name": gauge.replace("_", "-"),
+            # An AverageValue of what all replicas have together: the HPA divides it by their number.
+            "metricType": "AverageValue",
+            "metadata": {
+                "serverAddress": url,
+                "query": f"sum(vllm:{gauge}{{{selector}}})",
+                "threshold": str(amount),
+                # No series is no answer, not an empty queue: replicas stay as they are.
+                "ignoreNullValues": "false",
+            },
+        }
+        for gauge, amount in _amounts(scaling)
+    ]
+    return {
+        "apiVersion": "keda.sh/v1alpha1",
+        "kind": "ScaledObject",
+        "metadata": _metadata(release, settings),
+        "spec": {
+            "scaleTargetRef": _target(release),
+            "minReplicaCount": spec.replicas,
+            "maxReplicaCount": scaling.max,
+            "pollingInterval": KEDA_PERIOD_SECONDS,
+            "advanced": {"horizontalPodAutoscalerConfig": {"behavior": _behaviour(scaling)}},
+            "triggers": triggers,
+        },
+    }
+
+
+def _amounts(scaling: Autoscaling) -> list[tuple[str, int]]:
+    """Gauges and what a replica may have of each; the one that asks for most replicas counts."""
+    return [(WAITING, scaling.waiting), *([(RUNNING, scaling.running)] if scaling.running else [])]
+
+
+def _behaviour(scaling: Autoscaling) -> Manifest:
+    return {"scaleUp": _pace(scaling.scale_up), "scaleDown": _pace(scaling.scale_down)}
+
+
+def _pace(pace: ScalePace) -> Manifest:
+    return {
+        "stabilizationWindowSeconds": pace.window_seconds,
+        "policies": [{"type": "Pods", "value": pace.pods, "periodSeconds": pace.period_seconds}],
+    }
+
+
+def _target(release: Release) -> Manifest:
+    return {"name": names.engine_name(release.model, "stable")}
+
+
+def _metadata(release: Release, settings: Settings) -> Manifest:
+    return {
+        "name": names.engine_name(release.model, "stable"),
+        "namespace": settings.namespace,
+        "labels": names.labels(release.model, release.id, "autoscaling"),
+    }

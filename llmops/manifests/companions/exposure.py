@@ -1,0 +1,288 @@
+"""The way in from outside the cluster: Ingress or HTTPRoute, for an engine as for the router.
+
+One path is open, the API. What else an engine answers (metrics, health, its administration) is asked for no key, and
+stays inside.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from llmops.config import names
+from llmops.config.catalog.spec import ModelSpec
+from llmops.config.settings import Settings
+from llmops.config.settings.access import AccessSettings, Exposure
+from llmops.errors import BadInput
+from llmops.manifests.pods import Manifest
+from llmops.releases.release import Release
+
+PATH = "/v1"
+HEALTH_PATH = "/health"
+NGINX = "nginx.ingress.kubernetes.io"
+ALB = "alb.ingress.kubernetes.io"
+AWS_LISTENER = "service.beta.kubernetes.io/aws-load-balancer-listener-attributes"
+WEIGHTED = "weighted"
+
+
+@dataclass(frozen=True)
+class Backend:
+    """A Service behind a way in, and its port."""
+
+    service: str
+    port: int = names.ENGINE_PORT
+
+
+@dataclass(frozen=True)
+class WayIn:
+    """What is reached from outside, and how.
+
+    Attributes:
+        name: Of the objects, and the base of further ones.
+        labels: Of each of them.
+        exposure: What a person declared; its kind is not none.
+        stable: What answers.
+        canary: What answers the rest.
+        canary_percent: Share of requests that the canary gets.
+        health_path: What a load balancer asks whether a pod is well.
+    """
+
+    name: str
+    labels: dict[str, str]
+    exposure: Exposure
+    stable: Backend
+    canary: Backend | None = None
+    canary_percent: int = 0
+    health_path: str = HEALTH_PATH
+
+    @property
+    def backends(self) -> list[tuple[Backend, int]]:
+        """Each Service that is asked, with its percentage."""
+        if self.canary is None or self.canary_percent == 0:
+            return [(self.stable, 100)]
+        return [(self.stable, 100 - self.canary_percent), (self.canary, self.canary_percent)]
+
+    @property
+    def certificate(self) -> str:
+        """Secret with the certificate."""
+        return self.exposure.tls_secret or f"{self.name}-tls"
+
+
+def objects(spec: ModelSpec, release: Release, settings: Settings, *, canary_percent: int = 0) -> list[Manifest]:
+    """The way in to a model's engines, if its entry declares one.
+
+    Args:
+        spec: The model's entry in the catalog.
+        release: What serves.
+        settings: Where.
+        canary_percent: Share of users' requests that the canary gets now.
+
+    Raises:
+        BadInput: The installation's ingress controller can't do what the entry asks for.
+    """
+    return way_in(
+        WayIn(
+            name=spec.name,
+            labels=names.labels(spec.name, release.id, "exposure"),
+            exposure=spec.exposure,
+            stable=Backend(names.engine_name(spec.name, "stable")),
+            canary=Backend(names.engine_name(spec.name, "canary")),
+            canary_percent=canary_percent,
+        ),
+        settings,
+    )
+
+
+def way_in(way: WayIn, settings: Settings) -> list[Manifest]:
+    """The objects of a way in, in the order to apply them; none if its exposure is of kind none.
+
+    Raises:
+        BadInput: The installation's ingress controller can't do what the exposure asks for.
+    """
+    match way.exposure.kind:
+        case "none":
+            return []
+        case "ingress" if settings.access.ingress.controller == "alb":
+            return [_alb(way, settings)]
+        case "ingress":
+            return _nginx(way, settings)
+        case "gateway":
+            return _gateway(way, settings)
+
+
+def load_balancer_annotations(idle_seconds: int) -> dict[str, str]:
+    """What the Service behind an AWS Network Load Balancer needs for connections that are silent for so long.
+
+    It closes them after 350 s by default, without a word to either end.
+    """
+    return {f"{AWS_LISTENER}.TCP-{port}": f"tcp.idle_timeout.seconds={max(60, idle_seconds)}" for port in (80, 443)}
+
+
+def _nginx(way: WayIn, settings: Settings) -> list[Manifest]:
+    exposure = way.exposure
+    annotations = {
+        # Between two reads and two writes, not of a whole answer.
+        f"{NGINX}/proxy-read-timeout": str(exposure.idle_seconds),
+        f"{NGINX}/proxy-send-timeout": str(exposure.idle_seconds),
+        # Each token goes on when it is there.
+        f"{NGINX}/proxy-buffering": "off",
+        f"{NGINX}/proxy-body-size": f"{exposure.max_body_mb}m",
+        # Plain HTTP is sent to TLS, also where a load balancer in front has ended TLS.
+        f"{NGINX}/force-ssl-redirect": "false" if exposure.insecure_http else "true",
+        f"{NGINX}/ssl-redirect": "false" if exposure.insecure_http else "true",
+    }
+    if exposure.auth_url:
+        annotations[f"{NGINX}/auth-url"] = exposure.auth_url
+    if exposure.auth_response_headers:
+        annotations[f"{NGINX}/auth-response-headers"] = ",".join(exposure.auth_response_headers)
+    main = _ingress(way, settings, annotations | _issuer(exposure, settings.access), way.stable.service)
+    found = [_certified(main, way)]
+    for backend, percent in way.backends[1:]:
+        # A canary has the certificate, timeouts and authentication of the Ingress with its host and path.
+        weight = {f"{NGINX}/canary": "true", f"{NGINX}/canary-weight": str(percent)}
+        canary = _ingress(way, settings, weight, backend.service)
+        canary["metadata"]["name"] = f"{way.name}-canary"
+        found.append(canary)
+    return found
+
+
+def _alb(way: WayIn, settings: Settings) -> Manifest:
+    exposure = way.exposure
+    if exposure.auth_url:
+        raise BadInput(
+            f"{way.name}: exposure.auth_url is {exposure.auth_url}, but an ALB asks no such service",
+            remedy="Set access.api_key in the model's entry and leave auth_url out, or use ingress-nginx.",
+        )
+    annotations = {
+        f"{ALB}/target-type": "ip",
+        f"{ALB}/healthcheck-path": way.health_path,
+        f"{ALB}/listen-ports": json.dumps([{"HTTP": 80} if exposure.insecure_http else {"HTTPS": 443}]),
+        f"{ALB}/load-balancer-attributes": f"idle_timeout.timeout_seconds={exposure.idle_seconds}",
+    }
+    if len(way.backends) == 1:
+        return _certified(_ingress(way, settings, annotations, way.stable.service), way)
+    targets = [{"serviceName": each.service, "servicePort": each.port, "weight": share} for each, share in way.backends]
+    action = {"type": "forward", "forwardConfig": {"targetGroups": targets}}
+    annotations[f"{ALB}/actions.{WEIGHTED}"] = json.dumps(action)
+    return _certified(_ingress(way, settings, annotations, WEIGHTED, port={"name": "use-annotation"}), way)
+
+
+def _ingress(
+    way: WayIn, settings: Settings, annotations: dict[str, str], service: str, port: Manifest | None = None
+) -> Manifest:
+    ingress = settings.access.ingress
+    backend = {"service": {"name": service, "port": port or {"number": way.stable.port}}}
+    paths = [{"path": PATH, "pathType": "Prefix", "backend": backend}]
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "Ingress",
+        "metadata": _metadata(way, settings, way.name) | {"annotations": ingress.annotations | annotations},
+        "spec": {
+            "ingressClassName": ingress.class_name,
+            "rules": [{"host": way.exposure.host, "http": {"paths": paths}}],
+        },
+    }
+
+
+def _certified(ingress: Manifest, way: WayIn) -> Manifest:
+    """The Ingress with TLS, unless plain HTTP is declared."""
+    if not way.exposure.insecure_http:
+        ingress["spec"]["tls"] = [{"hosts": [way.exposure.host], "secretName": way.certificate}]
+    return ingress
+
+
+def _gateway(way: WayIn, settings: Settings) -> list[Manifest]:
+    gateway = settings.access.gateway
+    found: list[Manifest] = []
+    parent = {"name": way.name if gateway.class_name else gateway.name}
+    if gateway.class_name:
+        found.append(_own_gateway(way, settings))
+    elif gateway.namespace:
+        parent["namespace"] = gateway.namespace
+    parent["sectionName"] = _listener(way, settings)
+    whole = f"{way.exposure.request_seconds}s"
+    found.append({
+        "apiVersion": "gateway.networking.k8s.io/v1",
+        "kind": "HTTPRoute",
+        "metadata": _metadata(way, settings, way.name),
+        "spec": {
+            "parentRefs": [parent],
+            "hostnames": [way.exposure.host],
+            "rules": [
+                {
+                    "matches": [{"path": {"type": "PathPrefix", "value": PATH}}],
+                    "timeouts": {"request": whole, "backendRequest": whole},
+                    "backendRefs": [
+                        {"name": each.service, "port": each.port, "weight": share} for each, share in way.backends
+                    ],
+                }
+            ],
+        },
+    })  # fmt: skip
+    if gateway.load_balancer == "gke":
+        found += [policy for backend, _ in way.backends for policy in _gke_policies(way, settings, backend)]
+    return found
+
+
+def _own_gateway(way: WayIn, settings: Settings) -> Manifest:
+    gateway, exposure = settings.access.gateway, way.exposure
+    listener: Manifest = {
+        "name": _listener(way, settings),
+        "hostname": exposure.host,
+        # The routes of its own namespace: nobody else's get in under this name.
+        "allowedRoutes": {"namespaces": {"from": "Same"}},
+    }
+    if exposure.insecure_http:
+        listener |= {"protocol": "HTTP", "port": 80}
+    else:
+        certificates = [{"kind": "Secret", "name": way.certificate}]
+        listener |= {
+            "protocol": "HTTPS",
+            "port": 443,
+            "tls": {"mode": "Terminate", "certificateRefs": certificates},
+        }
+    spec: Manifest = {"gatewayClassName": gateway.class_name, "listeners": [listener]}
+    if gateway.load_balancer == "aws-nlb":
+        # Gateways copy these to the Service that their load balancer is made for.
+        spec["infrastructure"] = {"annotations": load_balancer_annotations(exposure.idle_seconds)}
+    return {
+        "apiVersion": "gateway.networking.k8s.io/v1",
+        "kind": "Gateway",
+        "metadata": _metadata(way, settings, way.name) | {"annotations": _issuer(exposure, settings.access)},
+        "spec": spec,
+    }
+
+
+def _gke_policies(way: WayIn, settings: Settings, backend: Backend) -> list[Manifest]:
+    """Without them GKE's load balancer cuts every answer after 30 s, and asks `/` whether an engine is well."""
+    target = {"group": "", "kind": "Service", "name": backend.service}
+    health = {"type": "HTTP", "httpHealthCheck": {"requestPath": way.health_path, "port": backend.port}}
+    policies = {
+        "GCPBackendPolicy": {"timeoutSec": way.exposure.request_seconds},
+        "HealthCheckPolicy": {"config": health},
+    }
+    return [
+        {
+            "apiVersion": "networking.gke.io/v1",
+            "kind": kind,
+            "metadata": _metadata(way, settings, backend.service),
+            "spec": {"default": default, "targetRef": target},
+        }
+        for kind, default in policies.items()
+    ]
+
+
+def _listener(way: WayIn, settings: Settings) -> str:
+    gateway = settings.access.gateway
+    return gateway.insecure_listener if way.exposure.insecure_http else gateway.listener
+
+
+def _issuer(exposure: Exposure, access: AccessSettings) -> dict[str, str]:
+    """What makes cert-manager fill the Secret with the certificate."""
+    if exposure.insecure_http or access.issuer is None or exposure.tls_secret:
+        return {}
+    return {f"cert-manager.io/{'cluster-issuer' if access.issuer_kind == 'ClusterIssuer' else 'issuer'}": access.issuer}
+
+
+def _metadata(way: WayIn, settings: Settings, name: str) -> Manifest:
+    return {"name": name, "namespace": settings.namespace, "labels": dict(way.labels)}

@@ -1,0 +1,63 @@
+"""All that stands around the engines that serve a model's users, of each part its objects."""
+
+from __future__ import annotations
+
+from llmops.config import names
+from llmops.config.catalog.spec import ModelSpec
+from llmops.config.settings import Settings
+from llmops.manifests.companions import autoscaling, exposure, monitoring, network
+from llmops.manifests.pods import Manifest
+from llmops.releases.release import Release
+
+KINDS = (
+    "NetworkPolicy",
+    "ServiceMonitor",
+    "PodMonitor",
+    "PrometheusRule",
+    "HorizontalPodAutoscaler",
+    "ScaledObject",
+    "Ingress",
+    "Gateway",
+    "HTTPRoute",
+    "GCPBackendPolicy",
+    "HealthCheckPolicy",
+)
+"""Every kind that an object around an engine may be of: where those that are no longer wanted are looked for."""
+
+
+def around(spec: ModelSpec, release: Release, settings: Settings, *, canary_percent: int = 0) -> list[Manifest]:
+    """Objects beside stable's Deployment, Service and disruption budget, in the order to apply them.
+
+    Each is labelled as one of these, by which `owned` finds it.
+
+    Args:
+        spec: The model's entry in the catalog.
+        release: What serves.
+        settings: Where.
+        canary_percent: Share of users' requests that the canary gets now.
+
+    Raises:
+        BadInput: The entry asks for what this installation can't do.
+    """
+    found = [
+        *protection(spec, release, settings),
+        *monitoring.objects(spec, release, settings),
+        *autoscaling.objects(spec, release, settings),
+        *exposure.objects(spec, release, settings, canary_percent=canary_percent),
+    ]
+    return [_labelled(each, spec.name) for each in found]
+
+
+def protection(spec: ModelSpec, release: Release, settings: Settings) -> list[Manifest]:
+    """Those of the objects that have to be there before any engine is: who may reach it."""
+    return [_labelled(each, spec.name) for each in network.objects(spec, release, settings)]
+
+
+def owned(model: str) -> dict[str, str]:
+    """Labels of all that stands around a model's engines."""
+    return {names.SURROUNDS_LABEL: model}
+
+
+def _labelled(manifest: Manifest, model: str) -> Manifest:
+    meta = manifest["metadata"]
+    return manifest | {"metadata": meta | {"labels": meta["labels"] | owned(model)}}

@@ -1,5 +1,0 @@
-"""The only code that talks to Prometheus, by its HTTP API."""
-
-from llmops.prometheus.client import Prometheus, Sample, Series
-
-__all__ = ["Prometheus", "Sample", "Series"]

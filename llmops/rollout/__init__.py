@@ -1,0 +1,1 @@
+"""The rollout: stages, the trial they share, rollback, reaper, re-validation."""

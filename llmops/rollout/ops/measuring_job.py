@@ -1,0 +1,260 @@
+"""Measuring by a Job inside the cluster: created or adopted, followed, and its answer read out of its log."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import Any
+
+from pydantic import ValidationError
+
+from llmops.clients.kubernetes.problems import AlreadyExists
+from llmops.clients.kubernetes.progress import JOB_NAME, owned_by
+from llmops.clients.kubernetes.wait import JobOutcome, wait_for_job
+from llmops.clients.kubernetes.watch import uid_of
+from llmops.config import names
+from llmops.config.catalog.spec import Evaluation, SecretKey
+from llmops.errors import BadRelease, ClusterCannot, LlmopsError, MeasurementFailed
+from llmops.evaluation.measurements import Measurements
+from llmops.evaluation.remote.answer import LONGEST_LOG, Answer, Seal, read_answer
+from llmops.evaluation.remote.ending import Ending
+from llmops.evaluation.remote.order import KEY_VARIABLES, Engine, Order, pack
+from llmops.manifests.evaluation import COMPONENT, LIFETIME, evaluation_job, order_config_maps, ownership
+from llmops.rollout.ops.jobs import condition
+from llmops.rollout.ops.measuring import Current, Suites, Target
+
+GONE_SECONDS = 60.0
+SLACK_SECONDS = 60.0
+READS = 5
+READ_AGAIN_SECONDS = 1.0
+# An order is measured once in a run; what proves that an engine answers now has to be asked for now.
+REUSED = ("measure", "compare")
+
+
+class InCluster:
+    """Asks engines from a pod beside them.
+
+    A Job's name is that of its order in its run: a run that goes on after its process was killed adopts the Job that
+    is there. Jobs of other runs would be load that nobody measures by, and are removed first.
+    """
+
+    def __init__(self, current: Current, image: str) -> None:
+        self._current = current
+        self._image = image
+        self._cluster = current.cluster
+        self._given = Counter[str]()
+
+    def prove(self, target: Target, *, timeout: float) -> str:
+        """See `Measuring`."""
+        order = Order(task="prove", engine=self._engine(target, 0), seconds=timeout)
+        return self._run(order, target).text
+
+    def watch(self, target: Target, *, seconds: float, check: Callable[[], None]) -> None:
+        """See `Measuring`; `check` is called as often as the Job tells of itself."""
+        order = Order(task="watch", engine=self._engine(target, 0), seconds=seconds)
+        try:
+            self._run(order, target, check=check)
+        except (BadRelease, MeasurementFailed):
+            # First, as a pod that died says more than the connections that were cut or refused because of it.
+            check()
+            raise
+        check()
+
+    def measure(self, target: Target, suites: Suites, spec: Evaluation) -> Measurements:
+        """See `Measuring`."""
+        order = Order(task="measure", engine=self._engine(target, 0), suites=tuple(suites), evaluation=spec)
+        (found,) = self._run(order, target).measurements
+        return found
+
+    def compare(
+        self, canary: Target, stable: Target, suites: Suites, spec: Evaluation
+    ) -> tuple[Measurements, Measurements]:
+        """See `Measuring`."""
+        order = Order(
+            task="compare",
+            engine=self._engine(canary, 0),
+            other=self._engine(stable, 1),
+            suites=tuple(suites),
+            evaluation=spec,
+        )
+        one, other = self._run(order, canary, stable).measurements
+        return one, other
+
+    def _engine(self, target: Target, place: int) -> Engine:
+        return Engine(
+            base_url=self._cluster.endpoint(target.service, names.ENGINE_PORT),
+            model=target.release.model,
+            key_variable=KEY_VARIABLES[place] if target.release.access.api_key else None,
+        )
+
+    def _run(self, order: Order, *targets: Target, check: Callable[[], None] = lambda: None) -> Answer:
+        started = time.monotonic()
+        parts = pack(order)
+        job = self._manifest(order, parts, targets)
+        name: str = job["metadata"]["name"]
+        self._remove_others(job)
+        self._ensure(job, parts, reuse=order.task in REUSED)
+        with self._given_up(name):
+            lines = _Lines(self._current.log, check)
+            outcome = wait_for_job(
+                self._cluster, name, timeout=LIFETIME.total_seconds() + SLACK_SECONDS, on_line=lines.see
+            )
+            answer = self._answer(name, outcome)
+        seconds = time.monotonic() - started
+        self._current.log(
+            f"Job {name} took {seconds:.1f} s, {seconds - answer.seconds:.1f} s of that to start and to hand over"
+        )
+        return answer
+
+    def _manifest(self, order: Order, parts: list[tuple[str, bytes]], targets: tuple[Target, ...]) -> dict[str, Any]:
+        release = targets[0].release
+        run = self._current.run
+        content = order.model_dump_json()
+        # A stage that gives an order again wants it measured again.
+        self._given[content] += 1
+        mark = hashlib.sha256(f"{run} {self._image} {self._given[content]} {content}".encode()).hexdigest()[:10]
+        keys: dict[str, SecretKey] = {
+            variable: target.release.access.api_key
+            for variable, target in zip(KEY_VARIABLES, targets, strict=False)
+            if target.release.access.api_key
+        }
+        return evaluation_job(
+            names.job_name(release.model, "evaluation", f"{order.task}-{mark}"),
+            names.labels(release.model, release.id, COMPONENT, run=run),
+            len(parts),
+            keys,
+            self._image,
+            self._current.settings,
+            datetime.datetime.now(datetime.UTC) + LIFETIME,
+        )
+
+    def _remove_others(self, job: dict[str, Any]) -> None:
+        wanted: dict[str, str] = job["metadata"]["labels"]
+        labels = {key: wanted[key] for key in (names.MODEL_LABEL, names.COMPONENT_LABEL)}
+        for kind in ("Job", "ConfigMap"):
+            for found in self._cluster.list(kind, labels=labels):
+                name, run = found["metadata"]["name"], found["metadata"]["labels"].get(names.RUN_LABEL)
+                if run != wanted[names.RUN_LABEL]:
+                    self._current.log(f"{kind} {name} is left from run {run}; it is removed")
+                    self._cluster.delete(kind, name, propagation="Foreground", wait=GONE_SECONDS)
+
+    def _ensure(self, job: dict[str, Any], parts: list[tuple[str, bytes]], *, reuse: bool) -> None:
+        """See to it that the Job is there, has its order, and runs or has run."""
+        name: str = job["metadata"]["name"]
+        orders = order_config_maps(job, parts)
+        found = self._cluster.get("Job", name)
+        if found is not None and not self._is_usable(found, reuse=reuse):
+            self._cluster.delete("Job", name, propagation="Foreground", wait=GONE_SECONDS)
+            found = None
+        if found is None:
+            for order in orders:
+                # One that is there belonged to a Job that is gone, and is about to go after it.
+                self._cluster.delete("ConfigMap", order["metadata"]["name"], wait=GONE_SECONDS)
+                self._create(order)
+            found = self._create(job)
+            self._current.log(f"Job {name} created")
+        else:
+            self._current.log(f"Job {name} is there from before this run was interrupted; it is adopted")
+        for order in orders:
+            self._cluster.patch("ConfigMap", order["metadata"]["name"], ownership(found))
+
+    def _create(self, wanted: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return self._cluster.create(wanted)
+        except AlreadyExists:
+            # By this very call, whose first answer got lost.
+            kind, name = wanted["kind"], wanted["metadata"]["name"]
+            if (found := self._cluster.get(kind, name)) is None:
+                raise ClusterCannot(f"{kind} {name} was removed as soon as it was created") from None
+            return found
+
+    def _is_usable(self, found: dict[str, Any], *, reuse: bool) -> bool:
+        if "deletionTimestamp" in found["metadata"] or condition(found, "Failed"):
+            return False
+        if not condition(found, "Complete"):
+            return True
+        # Whoever reads it later finds an answer only as long as its pod is kept.
+        return reuse and any(_seal(pod) for pod in self._pods(found))
+
+    @contextmanager
+    def _given_up(self, name: str) -> Generator[None]:
+        """Whatever ends the wait but the Job's own end takes the Job away, and what it still does to the engines."""
+        try:
+            yield
+        except BaseException:
+            try:
+                self._cluster.delete("Job", name)
+            except LlmopsError as error:
+                self._current.log(f"Job {name} could not be removed, and ends by itself: {error}")
+            raise
+
+    def _answer(self, name: str, outcome: JobOutcome) -> Answer:
+        for message in outcome.failures.values():
+            ending = _parsed(message)
+            if ending is not None and (error := ending.error()) is not None:
+                raise error
+        outcome.raise_for_failure()
+        job = self._cluster.get("Job", name)
+        pods = [] if job is None else self._pods(job)
+        found = next(((pod["metadata"]["name"], seal) for pod in pods if (seal := _seal(pod)) is not None), None)
+        if found is None:
+            raise MeasurementFailed(f"Job {name} is complete, but the pod with its answer is gone")
+        pod, seal = found
+        for attempt in range(READS):
+            log = self._cluster.logs(pod, container=names.EVALUATION_CONTAINER, limit=2 * LONGEST_LOG)
+            try:
+                return read_answer(log, seal)
+            except MeasurementFailed as error:
+                if attempt == READS - 1:
+                    raise MeasurementFailed(f"Job {name}: {error.message}", remedy=error.remedy) from error
+                time.sleep(READ_AGAIN_SECONDS)
+        raise AssertionError("the last read returns or raises")
+
+    def _pods(self, job: dict[str, Any]) -> list[dict[str, Any]]:
+        found = self._cluster.list("Pod", labels={JOB_NAME: job["metadata"]["name"]})
+        return [pod for pod in found if owned_by(pod, uid_of(job))]
+
+
+class _Lines:
+    """Passes on what a Job says; each line is a sign that it goes on, and an occasion to look at what else there is."""
+
+    def __init__(self, log: Callable[[str], None], check: Callable[[], None]) -> None:
+        self._log = log
+        self._check = check
+
+    def see(self, line: str) -> None:
+        """Take one line of the log."""
+        try:
+            event: Any = json.loads(line)
+            kind = event.get("event")
+        except (ValueError, AttributeError):
+            self._log(line)
+            return
+        if kind == "log":
+            self._log(str(event.get("message")))
+        elif kind == "asking":
+            self._check()
+
+
+def _seal(pod: dict[str, Any]) -> Seal | None:
+    """The seal of the answer that a pod says to have given; None for one that gave none."""
+    if (pod.get("status") or {}).get("phase") != "Succeeded":
+        return None
+    for container in pod["status"].get("containerStatuses") or ():
+        ended: dict[str, Any] = (container.get("state") or {}).get("terminated") or {}
+        found = _parsed(str(ended.get("message")))
+        if found is not None and found.seal is not None:
+            return found.seal
+    return None
+
+
+def _parsed(message: str) -> Ending | None:
+    try:
+        return Ending.model_validate_json(message)
+    except ValidationError:
+        return None

@@ -1,0 +1,78 @@
+"""Measuring by suites of which each runs where its program is: tools in a Job of the image that has them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from llmops.config.catalog.spec import Evaluation
+from llmops.evaluation.measurements import Measurements, together
+from llmops.evaluation.suites import AnySuite, ToolSuite
+from llmops.rollout.ops.measuring import Current, Here, Measuring, Suites, Target
+from llmops.rollout.ops.measuring_job import InCluster
+
+
+class ByImage:
+    """Runs suites of llmops' own where `first` measures, and tools in the cluster, in one Job for each image.
+
+    Where suites stop early because the engine does not answer, no tool is run: the error rate decides.
+    """
+
+    def __init__(self, current: Current, first: Measuring) -> None:
+        self._current = current
+        self._first = first
+        # Kept, as each of them knows what it was asked before: what is asked for again is measured again.
+        self._jobs: dict[str, InCluster] = {}
+
+    def prove(self, target: Target, *, timeout: float) -> str:
+        """See `Measuring`."""
+        return self._first.prove(target, timeout=timeout)
+
+    def watch(self, target: Target, *, seconds: float, check: Callable[[], None]) -> None:
+        """See `Measuring`."""
+        self._first.watch(target, seconds=seconds, check=check)
+
+    def measure(self, target: Target, suites: Suites, spec: Evaluation) -> Measurements:
+        """See `Measuring`."""
+        found: list[Measurements] = []
+        for measuring, part in self._parts(suites):
+            found.append(measuring.measure(target, part, spec))
+            if _stopped(found[-1], part):
+                break
+        return together(found)
+
+    def compare(
+        self, canary: Target, stable: Target, suites: Suites, spec: Evaluation
+    ) -> tuple[Measurements, Measurements]:
+        """See `Measuring`."""
+        ours: list[Measurements] = []
+        theirs: list[Measurements] = []
+        for measuring, part in self._parts(suites):
+            one, other = measuring.compare(canary, stable, part, spec)
+            ours.append(one)
+            theirs.append(other)
+            if _stopped(one, part) or _stopped(other, part):
+                break
+        return together(ours), together(theirs)
+
+    def _parts(self, suites: Suites) -> Iterator[tuple[Measuring, Suites]]:
+        """Suites that run at one place, and what runs them there; those of llmops' own come first."""
+        default = self._current.settings.evaluation_image
+        by_image: dict[str | None, list[AnySuite]] = {None: []}
+        for suite in suites:
+            image = suite.image or default if isinstance(suite, ToolSuite) else None
+            # A Job measures by the default image already: its tools run in it, too.
+            place = None if image == default and not isinstance(self._first, Here) else image
+            by_image.setdefault(place, []).append(suite)
+        for image, part in by_image.items():
+            if part or len(by_image) == 1:
+                yield (self._first if image is None else self._job(image)), part
+
+    def _job(self, image: str) -> InCluster:
+        if image not in self._jobs:
+            self._jobs[image] = InCluster(self._current, image)
+        return self._jobs[image]
+
+
+def _stopped(measured: Measurements, suites: Suites) -> bool:
+    """Whether suites were left out, as the engine did not answer the ones before."""
+    return any(suite.name not in measured.suites for suite in suites)

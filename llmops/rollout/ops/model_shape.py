@@ -1,0 +1,35 @@
+"""What a release's model looks like, for the question whether it fits its GPUs."""
+
+from __future__ import annotations
+
+from llmops.clients import hub
+from llmops.config.catalog.spec import ModelSpec
+from llmops.preflight.fit.shape import Shape
+from llmops.releases.release import Release
+from llmops.rollout.ops.pinning import hub_token
+from llmops.rollout.platform import Platform
+
+CONFIG = "config.json"
+WEIGHTS = ".safetensors"
+
+
+def read_shape(platform: Platform, spec: ModelSpec, release: Release) -> Shape | None:
+    """Read the configuration and the headers of the weight files from the hub; None for a model without either.
+
+    Raises:
+        BadRelease: What is there cannot be read as such.
+        BadInput: It may not be read.
+        Unavailable: The hub does not answer.
+    """
+    files = [file for file in release.weights.files if file.path.endswith(WEIGHTS)]
+    if not files or not any(file.path == CONFIG for file in release.weights.files):
+        return None
+    settings, pin = platform.settings, release.weights
+    token = hub_token(platform.cluster, spec)
+    return Shape(
+        config=hub.read_config(pin.repo, pin.commit, endpoint=settings.hub_endpoint, token=token),
+        parameters=hub.count_parameters(
+            pin.repo, pin.commit, [file.path for file in files], endpoint=settings.hub_endpoint, token=token
+        ),
+        size=sum(file.size for file in files),
+    )

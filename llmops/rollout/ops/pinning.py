@@ -1,0 +1,92 @@
+"""From the catalog to a release, with the installation's hub, registry and suites: for the release stage and `plan`."""
+
+from __future__ import annotations
+
+from llmops.clients.kubernetes.client import Cluster
+from llmops.clients.registry import SECRET_KEY, Credentials, PinnedImage, RegistryClient, parse_docker_config
+from llmops.config.catalog.spec import ModelSpec
+from llmops.config.settings import Settings
+from llmops.errors import BadInput
+from llmops.evaluation.suites import load_suites
+from llmops.releases.pins_file import PinsFile
+from llmops.releases.release import Release
+from llmops.releases.resolve import Hub, resolve
+from llmops.rollout.platform import Platform
+
+
+def pin(
+    platform: Platform,
+    model: str | ModelSpec,
+    *,
+    engine_version: str | None = None,
+    image: str | None = None,
+    revision: str | None = None,
+) -> Release:
+    """Resolve every policy of a model's spec.
+
+    Args:
+        platform: The installation.
+        model: Name of the model, or an entry that is not in its catalog.
+        engine_version: Engine version (or range) to take instead of the spec's.
+        image: Exact image to take, TAG@DIGEST, instead of asking the registry.
+        revision: Weights revision to take instead of the spec's.
+
+    Raises:
+        BadInput: The model is not in the catalog, or hub or registry have no such thing.
+        BadRelease: Nothing of what there is may be taken.
+        Unavailable: Hub or registry do not answer.
+    """
+    spec = model if isinstance(model, ModelSpec) else platform.catalog[model]
+    settings = platform.settings
+    # Without a secret no cluster is asked.
+    token = hub_token(platform.cluster, spec) if spec.weights.token else None
+    credentials = registry_credentials(platform.cluster, settings) if settings.registry_secret else {}
+    suites = {suite.name: suite.sha256 for suite in load_suites(settings.evals_dir, spec.evaluation.suites)}
+    with RegistryClient(settings.registry_mirrors, credentials) as registry:
+        return resolve(
+            spec,
+            hub=PinsFile(settings.models_dir / pins)
+            if (pins := spec.weights.pins)
+            else Hub(settings.hub_endpoint, token),
+            registry=registry,
+            suites=suites,
+            engine_version=engine_version,
+            image=PinnedImage.parse(image) if image else None,
+            revision=revision,
+        )
+
+
+def hub_token(cluster: Cluster, spec: ModelSpec) -> str | None:
+    """The hub token that a model's spec names; None if it names none.
+
+    Raises:
+        BadInput: The Secret or its key is not there, or what it holds is no token.
+    """
+    if (secret := spec.weights.token) is None:
+        return None
+    if (token := cluster.secret_value(secret.name, secret.key)) is None:
+        raise BadInput(
+            f"{spec.name}: weights.token names key {secret.key} of Secret {secret.name}, "
+            f"which is not in namespace {cluster.namespace}",
+            remedy=f"Create it: kubectl -n {cluster.namespace} create secret generic {secret.name} "
+            f"--from-file={secret.key}=FILE_WITH_THE_TOKEN",
+        )
+    return token
+
+
+def registry_credentials(cluster: Cluster, settings: Settings) -> dict[str, Credentials]:
+    """Who asks which registry, by the Secret that the settings name; empty if they name none.
+
+    Raises:
+        BadInput: The Secret is not there, or is no Docker configuration.
+    """
+    if (name := settings.registry_secret) is None:
+        return {}
+    source = f"Secret {name} in namespace {cluster.namespace} (registry_secret in the settings)"
+    if (text := cluster.secret_text(name, SECRET_KEY)) is None:
+        raise BadInput(
+            f"{source} is not there, or has no {SECRET_KEY}",
+            remedy=f"Create it: kubectl -n {cluster.namespace} create secret docker-registry {name} "
+            "--docker-server=HOST --docker-username=USER --docker-password=PASSWORD",
+        )
+    return parse_docker_config(text, source)

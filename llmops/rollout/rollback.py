@@ -1,0 +1,160 @@
+"""Back to a release that served before: the same promotion, without a trial."""
+
+import datetime
+
+import dagster as dg
+
+from llmops.alerts.outbox import Alert, alert_id
+from llmops.errors import BadInput
+from llmops.preflight.snapshot import take_snapshot
+from llmops.preflight.strategy import choose_strategy
+from llmops.releases.records import OpenTrial, Record, Records
+from llmops.rollout.ending import end_trial, put_alert
+from llmops.rollout.ops.router import apply_router
+from llmops.rollout.platform import Platform
+from llmops.rollout.stages.promotion import promote
+from llmops.rollout.trial import Trial, trial
+
+JOB = "rollback"
+
+
+class RollbackConfig(dg.Config):
+    """Which model goes back, and where to."""
+
+    model: str
+    """Name of the model."""
+    to: str | None = None
+    """Id of the release; None is the good one that served before."""
+    reason: str = ""
+    """Why; kept with the release that is left."""
+
+
+def choose_target(records: Records, model: str, to: str | None) -> str:
+    """The release that a rollback goes to.
+
+    Raises:
+        BadInput: There is none, it serves already, or it never passed.
+        ClusterCannot: It is not known what serves.
+    """
+    state = records.proven_state(model)
+    target = to or state.previous
+    if target is None:
+        raise BadInput(
+            f"{model}: no release served before {state.stable or 'now'}", remedy=f"See `llmops history {model}`."
+        )
+    if target == state.stable:
+        raise BadInput(f"{model}: {target} serves already")
+    release = records.release(model, target)
+    record = records.record(model, target)
+    engine = release.engine.tag.removeprefix("v")
+    again = f"llmops rollout {model} --revision {release.weights.commit} --engine-version {engine}"
+    if record is None or record.verdict != "Passed":
+        what = f"{record.verdict}: {record.reason}" if record else "it was never tried to its end"
+        raise BadInput(
+            f"{model}: {target} is no release to go back to ({what})", remedy=f"`{again} --retry` tries it again."
+        )
+    if not records.has_weights(release):
+        raise BadInput(
+            f"{model}: the weights of {target} are no longer there, or were found wrong",
+            remedy=f"`{again}` brings them back.",
+        )
+    return target
+
+
+def good_before(records: Records, model: str) -> str | None:
+    """The release that was promoted last before stable and was never found bad, if its weights are there."""
+    stable = records.proven_state(model).stable
+    return next(
+        (
+            record.release
+            for record in records.history(model)
+            if record.verdict == "Passed"
+            and record.release != stable
+            and records.has_weights(records.release(model, record.release))
+        ),
+        None,
+    )
+
+
+def go_back(current: Trial, *, to: str | None, reason: str) -> str:
+    """Promote a release that has passed its trial before; the one that is left is remembered as bad.
+
+    Args:
+        current: Who goes back, holding the model's lease.
+        to: Id of the release; None is the good one that served before.
+        reason: Why, for the record of the release that is left.
+
+    Returns:
+        The release that serves.
+
+    Raises:
+        BadInput: There is none to go back to.
+        BadRelease, ClusterCannot, MeasurementFailed: It didn't hold.
+    """
+    model, records = current.model, current.records
+    target = choose_target(records, model, to)
+    left = records.proven_state(model).stable
+    release = current.load(target)
+    choice = choose_strategy(current.spec, take_snapshot(current.cluster, current.spec, current.settings))
+    before = _remember(current, left, target, reason) if left else None
+    try:
+        promote(current, release, surge=choice.strategy != "in-place")
+    except BaseException:
+        # What was to be left serves on, and is as good as it was.
+        if left is not None:
+            records.restore_record(model, left, before)
+            if records.state(model).recovered:
+                # The Deployment is at the target, which has passed before: nothing else tells what it goes back to.
+                records.update_state(model, stable=left)
+        raise
+    # What was just left is nothing to go back to.
+    records.update_state(model, previous=good_before(records, model))
+    line = f"{model} rolled back to {target} from {left}{f': {reason}' if reason else ''}"
+    current.announce("RolledBack", line)
+    alert = Alert(
+        id=alert_id("rolled_back", model, target, current.run),
+        kind="rolled_back",
+        severity="warning",
+        model=model,
+        release=left or "",
+        line=f"{line} (asked for by {current.requested_by})",
+        serving=target,
+        run=current.run,
+        at=datetime.datetime.now(datetime.UTC),
+    )
+    put_alert(current.platform, alert, current.log)
+    apply_router(current.platform, current.log)
+    return target
+
+
+def _remember(current: Trial, left: str, target: str, reason: str) -> Record | None:
+    """Keep that a release is taken back, so that nobody rolls it out again unasked; what was known of it before.
+
+    Beforehand: were it kept afterwards and the run killed in between, a sensor would roll it out again.
+    """
+    records, now = current.records, datetime.datetime.now(datetime.UTC)
+    before = records.record(current.model, left)
+    asked = before.requested_by if before else current.requested_by
+    end_trial(
+        current.platform,
+        records.release(current.model, left),
+        OpenTrial(run=current.run, requested_by=asked, stage="promotion", since=now),
+        "Failed",
+        f"rolled back to {target} by {current.requested_by}: {reason or 'no reason was given'}",
+        figures=before.figures if before else None,
+    )
+    return before
+
+
+@dg.op(description="Moves the main Deployment back to a release that served before.")
+def roll_back(context: dg.OpExecutionContext, platform: Platform, config: RollbackConfig) -> None:
+    """Promote a release that has passed its trial before."""
+    with trial(context, platform, "promotion", model=config.model, judged=False) as current:
+        go_back(current, to=config.to, reason=config.reason)
+        current.end()
+
+
+@dg.job(name=JOB, executor_def=dg.in_process_executor)
+def rollback_job() -> None:
+    """Takes a model back to a release that served before."""
+    roll_back()

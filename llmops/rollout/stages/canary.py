@@ -1,0 +1,93 @@
+"""Stage 4: the release runs beside stable and answers a real completion."""
+
+import datetime
+import time
+from collections.abc import Generator
+
+import dagster as dg
+
+from llmops.clients.kubernetes.wait import ALLOW_PENDING_SECONDS, wait_for_rollout
+from llmops.config import names
+from llmops.errors import ClusterCannot
+from llmops.manifests.engine import grace_seconds, objects, progress_seconds
+from llmops.preflight.snapshot import take_snapshot
+from llmops.preflight.strategy import choose_strategy
+from llmops.releases.release import Release
+from llmops.rollout.ops.cleanup import lend_replica, release_of, remove_canary
+from llmops.rollout.ops.companions import protect
+from llmops.rollout.ops.measured import as_released
+from llmops.rollout.ops.measuring import Target, measuring_of
+from llmops.rollout.outcomes import CanaryOutcome, ChecksumOutcome, EvaluationOutcome, TrafficOutcome
+from llmops.rollout.platform import Platform
+from llmops.rollout.trial import GONE_SECONDS, Trial, trial
+
+# How long a canary may outlive the run that made it before it is taken for forgotten.
+LIFETIME = datetime.timedelta(hours=6)
+PROOF_SECONDS = 30.0
+
+
+def canary(
+    context: dg.AssetExecutionContext, platform: Platform, checksum: ChecksumOutcome
+) -> Generator[dg.MaterializeResult[CanaryOutcome]]:
+    """A Deployment of the release beside stable, ready when it has answered a real completion."""
+    with trial(context, platform, "canary") as current:
+        outcome = _deploy(current, current.load(checksum.release))
+    metadata = {"url": outcome.url, "ready_seconds": outcome.ready_seconds, "surge": outcome.surge}
+    yield dg.MaterializeResult(value=outcome, metadata=metadata)
+
+
+def _deploy(current: Trial, release: Release) -> CanaryOutcome:
+    evaluated = current.records.outcome(release.model, release.id, "evaluation", EvaluationOutcome)
+    before = current.records.outcome(release.model, release.id, "canary", CanaryOutcome)
+    moved = current.records.outcome(release.model, release.id, "traffic", TrafficOutcome)
+    steps_left = bool(release.traffic.steps) and (moved is None or moved.verdict.value != "Passed")
+    if evaluated and before and evaluated.verdict.value == "Passed" and not steps_left:
+        current.log(f"{release.model} {release.id} has passed its evaluation already; no canary is needed")
+        return before
+    started = time.monotonic()
+    name = names.engine_name(release.model, "canary")
+    found = current.cluster.get("Deployment", name)
+    going = found is not None and "deletionTimestamp" in found["metadata"]
+    if found and (going or release_of(found) != release.id):
+        why = "is still being removed" if going else "is left from another release"
+        current.log(f"Deployment {name} {why}; that comes first")
+        remove_canary(current.platform, release.model, wait=GONE_SECONDS)
+        found = None
+    # One that serves users already, of a run that was killed, keeps what it has for that.
+    serves = found is not None and current.records.state(release.model).canary_percent > 0
+    replicas = int(found["spec"]["replicas"]) if found is not None and serves else 1
+    surge = _place(current, release)
+    expires = datetime.datetime.now(datetime.UTC) + LIFETIME
+    protect(current.platform, current.spec, release)
+    target = Target(release, "canary")
+    with as_released(current, target, rolling=True):
+        for wanted in objects(
+            release, current.settings, "canary", replicas, run=current.run, expires_at=expires, surge=surge
+        ):
+            current.cluster.apply(wanted)
+        current.log(f"Deployment {name} applied: {release.engine.reference}")
+        wait_for_rollout(
+            current.cluster,
+            name,
+            timeout=progress_seconds(release),
+            on_progress=current.log,
+            # A GPU that stable lends is free when the requests on it have ended.
+            allow_pending_seconds=ALLOW_PENDING_SECONDS + (0 if surge else grace_seconds(release)),
+        )
+        text = measuring_of(current, target).prove(target, timeout=PROOF_SECONDS)
+    seconds = round(time.monotonic() - started, 2)
+    current.log(f"{name} answered after {seconds} s: {text[:80]!r}")
+    url = current.cluster.endpoint(name, names.ENGINE_PORT)
+    return CanaryOutcome(model=release.model, release=release.id, url=url, ready_seconds=seconds, surge=surge)
+
+
+def _place(current: Trial, release: Release) -> bool:
+    """Find the canary a GPU: a free one, or one lent by stable. True for a free one."""
+    choice = choose_strategy(current.spec, take_snapshot(current.cluster, current.spec, current.settings))
+    if choice.refusal:
+        raise ClusterCannot(choice.refusal, remedy=choice.remedy)
+    if choice.strategy == "in-place":
+        current.log(f"no GPU is free: stable of {release.model} lends one replica to its canary")
+        lend_replica(current.platform, release.model)
+        return False
+    return True

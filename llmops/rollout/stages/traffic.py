@@ -1,0 +1,283 @@
+"""Stage 6: users' requests move to the release in steps, each of them judged by what Prometheus knows of both."""
+
+import datetime
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack
+
+import dagster as dg
+
+from llmops.clients.kubernetes.wait import wait_for_rollout
+from llmops.clients.prometheus import Prometheus
+from llmops.config import names
+from llmops.config.catalog.traffic import TrafficStep, canary_replicas
+from llmops.errors import ClusterCannot, MeasurementFailed, Unavailable
+from llmops.evaluation.gates.live.judge import decide, figures_of, judge
+from llmops.evaluation.gates.live.queries import Subject, queries
+from llmops.evaluation.gates.live.samples import Observed, read
+from llmops.evaluation.gates.live.steps import SHOWN, Point, StepOutcome, step_table, thinned
+from llmops.evaluation.gates.verdict import Verdict
+from llmops.evaluation.report.plots import live_plot, markdown_image
+from llmops.manifests.engine import objects, progress_seconds
+from llmops.preflight.capacity import replica, slots
+from llmops.preflight.growth import growth
+from llmops.preflight.snapshot import take_snapshot
+from llmops.releases.release import Release
+from llmops.rollout.ops.crashes import Restarts, check_alive, restarts_of
+from llmops.rollout.ops.measured import as_released
+from llmops.rollout.ops.measuring import Target
+from llmops.rollout.ops.traffic_split import Way, replicas_ready, shift, way_of
+from llmops.rollout.outcomes import CanaryOutcome, EvaluationOutcome, TrafficOutcome
+from llmops.rollout.platform import Platform
+from llmops.rollout.stages.canary import LIFETIME
+from llmops.rollout.trial import Trial, failure, trial
+
+WHEN = "while it served users"
+# Between two looks at the canary's pods: one that died is not given users for an interval longer.
+LOOK_SECONDS = 1.0
+
+Say = Callable[[str, dict[str, str | float]], None]
+
+
+def traffic(
+    context: dg.AssetExecutionContext, platform: Platform, evaluation: EvaluationOutcome
+) -> Generator[dg.MaterializeResult[TrafficOutcome]]:
+    """Users' requests move to the release in steps; each is judged against stable. Nothing where there are no steps."""
+
+    def say(line: str, metadata: dict[str, str | float]) -> None:
+        context.log.info(line)
+        context.log_event(
+            dg.AssetObservation(
+                asset_key=context.asset_key, partition=context.partition_key, description=line, metadata=metadata
+            )
+        )
+
+    ended = None
+    with trial(context, platform, "traffic") as current:
+        release = current.load(evaluation.release)
+        outcome = _move(current, release, say)
+        current.log(f"{outcome.verdict.value}: {outcome.verdict.reason}")
+        if outcome.verdict.value != "Passed":
+            rejects = outcome.verdict.value == "Failed" or release.rollout.on_inconclusive == "reject"
+            figures = evaluation.canary.figures | outcome.figures
+            ended = current.conclude("Failed" if rejects else "Inconclusive", outcome.verdict.reason, figures=figures)
+    yield dg.MaterializeResult(value=outcome, metadata=_metadata(outcome))
+    if ended is not None:
+        raise failure(ended)
+
+
+def _move(current: Trial, release: Release, say: Say) -> TrafficOutcome:
+    before = current.records.outcome(release.model, release.id, "traffic", TrafficOutcome)
+    if before and before.verdict.value == "Passed":
+        current.log(f"{release.model} {release.id} has taken its steps already: {before.verdict.reason}")
+        return before
+    state = current.records.proven_state(release.model)
+    if not release.traffic.steps:
+        return _passed(release, "no steps of traffic are declared")
+    if state.stable is None:
+        return _passed(release, "nothing served before, so there are no users to move")
+    ready, replicas = replicas_ready(current.cluster, release.model)
+    if not ready:
+        return _passed(release, "stable has no replica that is ready: its users are not made to wait for steps")
+    way = way_of(current.spec, current.settings)
+    if way is None:
+        raise ClusterCannot(
+            f"{release.model}: traffic.steps share users' requests, and nothing here can share them",
+            remedy="Enable the router in the settings, or declare the model's exposure.",
+        )
+    # A step that an earlier run was killed at is taken again, and judged anew; those before it are not.
+    steps = release.traffic.steps
+    reached = next((index for index, step in enumerate(steps) if step.percent >= state.canary_percent), 0)
+    if steps[reached].percent == 100:
+        # What that one is compared with is seen in the step before it.
+        reached = max(0, reached - 1)
+    left = steps[reached:]
+    if state.canary_percent:
+        current.log(f"{release.model}: goes on from {state.canary_percent}%, where an earlier run was")
+    _check_room(current, release, left, replicas)
+    return _Course(current, release, way, state.stable, replicas, say).take(left)
+
+
+def _passed(release: Release, reason: str) -> TrafficOutcome:
+    return TrafficOutcome(model=release.model, release=release.id, verdict=Verdict(value="Passed", reason=reason))
+
+
+def _check_room(current: Trial, release: Release, steps: Sequence[TrafficStep], replicas: int) -> None:
+    """Refuse before the first user is moved, and not at the last step.
+
+    Raises:
+        ClusterCannot: The canary cannot have the replicas of its largest share.
+    """
+    name = names.engine_name(release.model, "canary")
+    canary = current.cluster.get("Deployment", name)
+    there = int(canary["spec"].get("replicas", 1)) if canary is not None else 0
+    percent = steps[-1].percent
+    needed = canary_replicas(percent, replicas)
+    snapshot = take_snapshot(current.cluster, current.spec, current.settings)
+    free = slots(replica(current.spec), snapshot.nodes, snapshot.pods)
+    if needed - there > free and not growth(replica(current.spec), snapshot).may:
+        raise ClusterCannot(
+            f"{name} needs {needed} replicas for {percent}% of the users, beside the {replicas} of stable; it has "
+            f"{there}, and there is room for {free} more",
+            remedy="Free or add such nodes, or end traffic.steps at a smaller percentage: promotion moves the rest.",
+        )
+
+
+class _Course:
+    """The steps of one release, from the first to the last that it comes to."""
+
+    def __init__(self, current: Trial, release: Release, way: Way, stable: str, replicas: int, say: Say) -> None:
+        self._current = current
+        self._release = release
+        self._way: Way = way
+        self._stable = stable
+        self._replicas = replicas
+        self._say = say
+        self._started = time.monotonic()
+        self._last_of_stable = Observed()
+
+    def take(self, steps: Sequence[TrafficStep]) -> TrafficOutcome:
+        """Take steps until one does not pass."""
+        taken: list[StepOutcome] = []
+        with ExitStack() as stack:
+            asked = None
+            if self._release.traffic.gates:
+                asked = stack.enter_context(Prometheus.of(self._current.settings.monitoring))
+            for step in steps:
+                found = self._step(step, asked)
+                taken.append(found)
+                self._tell(found)
+                if found.verdict.value != "Passed":
+                    return self._outcome(taken, found.verdict)
+        percents = ", ".join(f"{each.percent}%" for each in taken)
+        last = taken[-1].verdict
+        reason = f"users moved by {percents}; {last.reason}"
+        return self._outcome(taken, last.model_copy(update={"reason": reason}))
+
+    def _outcome(self, taken: list[StepOutcome], verdict: Verdict) -> TrafficOutcome:
+        if verdict.value != "Passed":
+            verdict = verdict.model_copy(
+                update={"reason": f"at {taken[-1].percent}% of users' requests: {verdict.reason}"}
+            )
+        release = self._release
+        return TrafficOutcome(
+            model=release.model, release=release.id, verdict=verdict, way=self._way, steps=tuple(taken)
+        )
+
+    def _step(self, step: TrafficStep, asked: Prometheus | None) -> StepOutcome:
+        current, release, rules = self._current, self._release, self._release.traffic
+        replicas = self._scale(step)
+        restarts = restarts_of(current.cluster, release, "canary")
+        compares = replicas_ready(current.cluster, release.model)[0] > 0
+        shift(current.platform, release.model, step.percent, current.log)
+        line = f"{release.model}: {step.percent}% of users' requests to {release.id}, {replicas} replicas"
+        self._say(line, {"percent": step.percent, "replicas": replicas})
+        began = time.monotonic()
+        measured: list[Verdict] = []
+        points: list[Point] = []
+        with as_released(current, *self._measured(compares=compares)) as check:
+            while (decided := decide(rules, step, measured, time.monotonic() - began)) is None:
+                self._bake(step, began, restarts)
+                check()
+                verdict, point = self._measure(asked, step, replicas, time.monotonic() - began, compares=compares)
+                measured.append(verdict)
+                points += [point] if point is not None else []
+                current.log(f"{step.percent}%: {verdict.value}: {verdict.reason}")
+        return StepOutcome(
+            percent=step.percent,
+            replicas=replicas,
+            seconds=round(time.monotonic() - began, 2),
+            verdict=decided,
+            points=thinned(points),
+        )
+
+    def _measured(self, *, compares: bool) -> Iterator[Target]:
+        """The engines that a step is judged by."""
+        yield Target(self._release, "canary")
+        if compares and any(gate.relative for gate in self._release.traffic.gates):
+            yield Target(self._current.records.release(self._release.model, self._stable), "stable")
+
+    def _scale(self, step: TrafficStep) -> int:
+        """Give the canary the replicas of its share, before the share itself."""
+        current, release = self._current, self._release
+        outcome = current.records.outcome(release.model, release.id, "canary", CanaryOutcome)
+        replicas = canary_replicas(step.percent, self._replicas)
+        lasts = datetime.timedelta(seconds=step.bake_seconds + release.traffic.wait_seconds)
+        for wanted in objects(
+            release,
+            current.settings,
+            "canary",
+            replicas,
+            run=current.run,
+            expires_at=datetime.datetime.now(datetime.UTC) + LIFETIME + lasts,
+            surge=outcome is None or outcome.surge,
+        ):
+            current.cluster.apply(wanted)
+        name = names.engine_name(release.model, "canary")
+        wait_for_rollout(current.cluster, name, timeout=progress_seconds(release), on_progress=current.log)
+        return replicas
+
+    def _bake(self, step: TrafficStep, began: float, restarts: Restarts) -> None:
+        """Wait until the next measurement is due; a canary whose engine dies is not given users any longer."""
+        until_judged = began + step.bake_seconds - time.monotonic()
+        pause = self._release.traffic.interval_seconds
+        if 0 < until_judged < pause:
+            pause = until_judged
+        due = time.monotonic() + pause
+        while True:
+            check_alive(self._current.cluster, self._release, "canary", WHEN, before=restarts)
+            if (left := due - time.monotonic()) <= 0:
+                return
+            time.sleep(min(left, LOOK_SECONDS))
+
+    def _measure(
+        self, asked: Prometheus | None, step: TrafficStep, replicas: int, seconds: float, *, compares: bool
+    ) -> tuple[Verdict, Point | None]:
+        """Judge the step so far. What cannot be measured is inconclusive."""
+        if asked is None:
+            return Verdict(value="Passed", reason="no gates are declared; its engines live"), None
+        try:
+            canary = self._observe(asked, "canary", self._release.id, seconds)
+            if step.percent < 100:
+                self._last_of_stable = self._observe(asked, "stable", self._stable, seconds)
+            # With all users gone it is compared with what it did while it had some.
+            stable = self._last_of_stable
+            verdict = judge(self._release.traffic, canary, stable if compares else None, replicas)
+        except (MeasurementFailed, Unavailable) as error:
+            return Verdict(value="Inconclusive", reason=str(error)), None
+        point = Point(
+            at=round(time.monotonic() - self._started, 1),
+            percent=step.percent,
+            canary=figures_of(canary.together),
+            stable=figures_of(stable.together),
+        )
+        return verdict, point
+
+    def _observe(self, asked: Prometheus, track: names.Track, release: str, seconds: float) -> Observed:
+        subject = Subject(self._current.settings.namespace, self._release.model, release, track)
+        return read({what: asked.query(promql) for what, promql in queries(subject, seconds).items()})
+
+    def _tell(self, step: StepOutcome) -> None:
+        line = f"{self._release.model}: {step.percent}% {step.verdict.value} after {step.seconds:.0f} s: "
+        figures = {f"canary_{name}": value for name, value in (step.last.canary if step.last else {}).items()}
+        figures |= {f"stable_{name}": value for name, value in (step.last.stable if step.last else {}).items()}
+        self._say(line + step.verdict.reason, {"percent": step.percent, "verdict": step.verdict.value, **figures})
+
+
+def _metadata(outcome: TrafficOutcome) -> dict[str, dg.MetadataValue]:
+    found: dict[str, dg.MetadataValue] = {
+        "verdict": dg.MetadataValue.text(outcome.verdict.value),
+        "reason": dg.MetadataValue.text(outcome.verdict.reason),
+    }
+    if outcome.steps:
+        found |= {
+            "by": dg.MetadataValue.text(outcome.way or ""),
+            "steps": dg.MetadataValue.md(step_table(outcome.steps)),
+        }
+        points = [point for step in outcome.steps for point in step.points]
+        if points:
+            found |= {name: dg.MetadataValue.md(markdown_image(live_plot(points, name))) for name in SHOWN}
+    found |= {
+        name.replace("/", "_"): dg.MetadataValue.float(round(value, 4)) for name, value in outcome.figures.items()
+    }
+    return found

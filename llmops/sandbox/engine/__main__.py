@@ -1,7 +1,0 @@
-"""`python -m llmops.sandbox.engine ARGS...`: what `vllm serve ARGS...` is on a machine with a GPU."""
-
-import sys
-
-from llmops.sandbox.engine.main import main
-
-sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,192 @@
+"""What a model should be rolled out to, given where it stands. Pure, but for looking up digests.
+
+Each trigger changes one thing at a time, and leaves the rest as it serves: a new tag is tried with the commit that
+serves, a new commit with the image that serves, a changed entry of the catalog with both. So a bad one of a kind never
+stands in the way of a good one of another kind, and a rejection says which it was.
+
+A rejection holds for the image's digest, the commit, and the terms (gates, arguments, suites) that it was made on.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from llmops.clients.registry import PinnedImage, Tag, allowed
+from llmops.config.catalog.spec import Engine, ModelSpec
+from llmops.releases.ledger import Standing, Tried
+
+MOST_TAGS = 3
+"""Tags that are tried where there is none that is good: nothing serves, or nothing that the spec still allows. After
+so many it is not the tag."""
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_BEFORE_THE_ENGINE = ("release", "weights", "checksum")
+
+
+@dataclass(frozen=True)
+class Wish:
+    """A rollout that should be asked for.
+
+    Args:
+        key: Names it: the same wish has the same key, and another one another.
+        what: What it is about, for people.
+        image: Exact image, TAG@DIGEST; None leaves it to the model's policy.
+        revision: Commit of the weights; None leaves it to the spec.
+    """
+
+    key: str
+    what: str
+    image: str | None = None
+    revision: str | None = None
+
+
+def follows_revision(spec: ModelSpec) -> bool:
+    """Whether the weights are those of a branch or a tag, and not of one commit."""
+    return _COMMIT.fullmatch(spec.weights.revision) is None
+
+
+def offers(engine: Engine, tags: Sequence[Tag]) -> list[Tag]:
+    """Those of an image's tags that the engine's policy allows, newest first."""
+    return allowed(tags, engine.version, engine.variant, engine.prereleases)
+
+
+def wished_image(
+    spec: ModelSpec, standing: Standing, terms: str, tags: Sequence[Tag], digest: Callable[[str], str | None]
+) -> Wish | None:
+    """The newest tag that is newer than what serves, and was not rejected; or what serves, pushed again.
+
+    Args:
+        spec: The model.
+        standing: What serves, and what was tried.
+        terms: Of the spec as it is now.
+        tags: Those that the policy allows, newest first; see `offers`.
+        digest: Looks up which digest a tag is at; None if there is no such tag any more.
+    """
+    base = standing.serving or standing.last
+    if base is None:
+        # Its first rollout takes all from the catalog.
+        return None
+    serving = standing.serving if standing.serving and standing.serving.image == spec.engine.image else None
+    commit = _commit(spec, base)
+    tried_with = {"image": spec.engine.image, "terms": terms} | ({"commit": commit} if commit else {})
+    if standing.serving is None and not _is_image_at_fault(standing, tried_with):
+        return None
+    current = Tag.parse(serving.tag) if serving else None
+    floor = current.rank if current and offers(spec.engine, [current]) else None
+    rejected = 0
+    for tag in tags:
+        if floor and tag.rank < floor:
+            return None
+        found = digest(tag.name)
+        if found is None:
+            continue
+        if serving and found == serving.digest:
+            return None
+        if standing.rejections(digest=found, **tried_with):
+            rejected += 1
+            if floor is None and rejected >= MOST_TAGS:
+                return None
+            continue
+        pinned = PinnedImage(tag.name, found)
+        return Wish(
+            key=_key(str(pinned), commit, terms),
+            what=f"{spec.engine.image} {tag.name}{_pushed_again(standing, spec, pinned)}",
+            image=str(pinned),
+            revision=commit if follows_revision(spec) else None,
+        )
+    return None
+
+
+def wished_revision(spec: ModelSpec, standing: Standing, terms: str, commit: str) -> Wish | None:
+    """The commit that the model's branch or tag is at, if it neither serves nor was rejected.
+
+    Args:
+        spec: The model.
+        standing: What serves, and what was tried.
+        terms: Of the spec as it is now.
+        commit: Where the branch or tag is now.
+    """
+    base = standing.serving or standing.last
+    if base is None or base.repo != spec.weights.repo or base.commit == commit:
+        return None
+    if standing.serving is None and not standing.is_decided(terms=terms):
+        return None
+    image = _kept_image(spec, standing)
+    tried_with = {"image": spec.engine.image, "digest": image.digest} if image else {}
+    if standing.rejections(repo=spec.weights.repo, commit=commit, terms=terms, **tried_with):
+        return None
+    return Wish(
+        key=_key(str(image), commit, terms),
+        what=f"{spec.weights.repo}@{spec.weights.revision} is at {commit[:12]}",
+        image=str(image) if image else None,
+        revision=commit,
+    )
+
+
+def wished_declaration(spec: ModelSpec, standing: Standing, terms: str, declared: str) -> Wish | None:
+    """The entry in the catalog, if it is not the one that was last rolled out or rejected.
+
+    Args:
+        spec: The model.
+        standing: What serves, and what was tried.
+        terms: Of the spec as it is now.
+        declared: Hash of the spec as it is now.
+    """
+    if standing.declared == declared and standing.is_decided(terms=terms):
+        return None
+    serving = standing.serving
+    image = _kept_image(spec, standing)
+    commit = _commit(spec, serving) if serving and follows_revision(spec) else None
+    first = standing.declared is None and serving is None
+    return Wish(
+        key=declared,
+        what=f"models/{spec.name}.yaml {'is new' if first else 'has changed'}",
+        image=str(image) if image else None,
+        revision=commit,
+    )
+
+
+def _commit(spec: ModelSpec, base: Tried) -> str | None:
+    """The commit that is tried with another image; None if it is not known without asking the hub."""
+    if not follows_revision(spec):
+        return spec.weights.revision
+    return base.commit if base.repo == spec.weights.repo else None
+
+
+def _kept_image(spec: ModelSpec, standing: Standing) -> PinnedImage | None:
+    """The image that serves, if the spec still allows it."""
+    serving = standing.serving
+    if serving is None or serving.image != spec.engine.image or not _is_allowed(spec, serving):
+        return None
+    return PinnedImage(serving.tag, serving.digest)
+
+
+def _is_allowed(spec: ModelSpec, tried: Tried) -> bool:
+    tag = Tag.parse(tried.tag)
+    return tag is not None and bool(offers(spec.engine, [tag]))
+
+
+def _is_image_at_fault(standing: Standing, tried_with: dict[str, str]) -> bool:
+    """Whether trials of a model that never served were decided, and none of them by its weights."""
+    if not standing.is_decided(**tried_with):
+        return False
+    return not any(end.stage in _BEFORE_THE_ENGINE for end in standing.rejections(**tried_with))
+
+
+def _pushed_again(standing: Standing, spec: ModelSpec, pinned: PinnedImage) -> str:
+    earlier = {
+        tried.digest
+        for tried in standing.tried.values()
+        if (tried.image, tried.tag) == (spec.engine.image, pinned.tag) and tried.digest != pinned.digest
+    }
+    return f", re-pushed: now {_short(pinned.digest)}, was {', '.join(map(_short, sorted(earlier)))}" if earlier else ""
+
+
+def _short(digest: str) -> str:
+    return digest.removeprefix("sha256:")[:12]
+
+
+def _key(image: str, commit: str | None, terms: str) -> str:
+    return f"{image} {commit or ''} {terms}"

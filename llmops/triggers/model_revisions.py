@@ -1,0 +1,181 @@
+"""The sensor for new commits of the branches and tags that models follow on the hub."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
+from pydantic import Field, ValidationError
+
+from llmops.clients.hub import resolve
+from llmops.config.catalog.spec import ModelSpec, Strict
+from llmops.errors import LlmopsError, Unavailable
+from llmops.releases.ledger import Standing
+from llmops.triggers.candidates import Wish, follows_revision, wished_revision
+from llmops.triggers.health import Health
+from llmops.triggers.installation import ONCE, SERVICE_SECONDS, Installation
+from llmops.triggers.requests import Ask, Asking, Asks, sensor_result
+
+NAME = "model_revisions"
+MOST_REQUESTS = 50
+"""Questions to the hub in one tick; more revisions than that are looked at in turns. The hub allows hundreds in five
+minutes to whoever has no token."""
+REQUESTS_AT_ONCE = 8
+RECONSIDER_SECONDS = 3600.0
+"""Where models stand is looked at as often as that, though the hub has nothing new: people roll out, too."""
+
+Groups = Mapping[str, list[ModelSpec]]
+
+
+class Cursor(Strict):
+    """What the sensor remembers from tick to tick; losing it costs one full round of questions.
+
+    Args:
+        commits: Where each revision was last seen, by its name; empty where the hub refused to say.
+        position: Name of the revision that was asked for last.
+        health: When the hub may be asked again.
+        asks: What is still to be asked.
+        considered: When all models were last looked at, Unix seconds.
+        catalog: Hash of the catalog that they were looked at by.
+    """
+
+    commits: dict[str, str] = Field(default_factory=dict[str, str])
+    position: str = ""
+    health: Health = Health()
+    asks: Asks = Field(default_factory=dict[str, Ask])
+    considered: float = 0
+    catalog: str = ""
+
+    @classmethod
+    def read(cls, text: str | None) -> Cursor:
+        """Read a cursor; one of another version is as good as none."""
+        try:
+            return cls.model_validate_json(text) if text else cls()
+        except ValidationError:
+            return cls()
+
+
+@dataclass
+class Answers:
+    """What the hub said in one tick.
+
+    Args:
+        commits: By name of the revision; empty where it refused to say.
+        away: Why the rest was not asked for.
+        notes: On revisions that it refuses.
+    """
+
+    commits: dict[str, str] = field(default_factory=dict[str, str])
+    away: Unavailable | None = None
+    notes: list[str] = field(default_factory=list[str])
+
+
+def model_revisions_sensor(installation: Installation, job: UnresolvedAssetJobDefinition) -> dg.SensorDefinition:
+    """The sensor over all models whose weights follow a branch or a tag."""
+
+    @dg.sensor(
+        name=NAME,
+        job=job,
+        description="Asks for a rollout when the branch or tag that a model follows on the hub is at another commit.",
+        minimum_interval_seconds=installation.settings.hub_poll_seconds,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+    )
+    def model_revisions(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        return _tick(context, installation)
+
+    return model_revisions
+
+
+def _tick(context: dg.SensorEvaluationContext, installation: Installation) -> dg.SensorResult:
+    cursor, now = Cursor.read(context.cursor), installation.clock()
+    groups = _by_revision(installation.followed)
+    commits = {name: commit for name, commit in cursor.commits.items() if name in groups}
+    health, position, considered = cursor.health, cursor.position, cursor.considered
+    fresh: set[str] = set()
+    notes: list[str] = []
+    if now < health.not_before:
+        notes.append(f"the hub is not asked for another {health.not_before - now:.0f} s: {health.why}")
+    elif turn := next_in_turn(sorted(groups), position, MOST_REQUESTS):
+        answers = _ask_hub(installation, {name: groups[name][0] for name in turn})
+        notes += answers.notes
+        new = [name for name, commit in answers.commits.items() if commit and commit != commits.get(name)]
+        fresh = {spec.name for name in new for spec in groups[name]}
+        commits |= answers.commits
+        if answers.away is None:
+            health, position = health.answered(now, None), turn[-1]
+        else:
+            health = health.failed(now, answers.away)
+            notes.append(str(answers.away))
+    catalog = installation.catalog_hash
+    if now - considered >= RECONSIDER_SECONDS or catalog != cursor.catalog:
+        fresh = {spec.name for name, specs in groups.items() if commits.get(name) for spec in specs}
+        considered = now
+
+    def decide(spec: ModelSpec, standing: Standing) -> Wish | None:
+        commit = commits.get(revision_name(spec))
+        return wished_revision(spec, standing, installation.terms(spec), commit) if commit else None
+
+    found = Asking(NAME, installation, context.instance, now).ask(cursor.asks, fresh, decide)
+    health = installation.tell(health, NAME, f"the hub at {installation.settings.hub_endpoint}", now)
+    after = Cursor(
+        commits=commits, position=position, health=health, asks=found.asks, considered=considered, catalog=catalog
+    )
+    return sensor_result(context, found, notes, after)
+
+
+def revision_name(spec: ModelSpec) -> str:
+    """What a model follows, and who asks: one question answers for all models of the same name."""
+    token = spec.weights.token
+    return f"{spec.weights.repo}@{spec.weights.revision}" + (f" by {token.name}/{token.key}" if token else "")
+
+
+def next_in_turn(names: Sequence[str], position: str, most: int) -> list[str]:
+    """The next `most` of sorted names after `position`, from the start again at their end; none of them twice."""
+    after = next((index for index, name in enumerate(names) if name > position), 0)
+    return [*names[after:], *names[:after]][:most]
+
+
+def _by_revision(specs: Sequence[ModelSpec]) -> Groups:
+    groups: defaultdict[str, list[ModelSpec]] = defaultdict(list)
+    for spec in specs:
+        if follows_revision(spec):
+            groups[revision_name(spec)].append(spec)
+    return groups
+
+
+def _ask_hub(installation: Installation, revisions: Mapping[str, ModelSpec]) -> Answers:
+    """Ask for the commits of revisions, several at once, until all are known or the hub does not answer."""
+    answers, lock = Answers(), threading.Lock()
+
+    def ask(name: str) -> None:
+        if answers.away is not None:
+            return
+        spec = revisions[name]
+        try:
+            commit = resolve(
+                spec.weights.repo,
+                spec.weights.revision,
+                endpoint=installation.settings.hub_endpoint,
+                token=installation.hub_token(spec),
+                patience=ONCE,
+                timeout=SERVICE_SECONDS,
+            )
+        except Unavailable as error:
+            with lock:
+                answers.away = error
+        except LlmopsError as error:
+            with lock:
+                answers.commits[name] = ""
+                answers.notes.append(str(error))
+        else:
+            with lock:
+                answers.commits[name] = commit
+
+    with ThreadPoolExecutor(REQUESTS_AT_ONCE) as threads:
+        list(threads.map(ask, revisions))
+    return answers

@@ -1,0 +1,229 @@
+"""Image repositories as the sensor for tags knows them: one small question a tick, and a full look where it pays.
+
+A registry gives its tags in pages. Each is remembered by its ETag, where the registry gives one, and by a hash of its
+tags; a page that is as it was has nothing new. Only when one is not, all pages are read again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from pydantic import Field
+
+from llmops.clients.registry import ImageName, RegistryClient, Tag, TagsPage
+from llmops.config.catalog.spec import Engine, Strict
+from llmops.errors import LlmopsError
+from llmops.triggers.candidates import offers
+from llmops.triggers.health import Health
+
+TAGS_KEPT = 20
+"""Tags that are kept for each version policy, the newest: so many in a row may be rejected."""
+
+# Every third question about pages is about one that has none of the tags that models may follow.
+_COLD_EVERY = 3
+
+
+class Page(Strict):
+    """One page of a repository's tags, as it was last seen.
+
+    Args:
+        path: Where it is read.
+        etag: What the registry marks this state of it with, if it does.
+        content: Hash of its tags.
+        hot: Whether it has tags that models may follow: newer ones mostly come beside them.
+    """
+
+    path: str
+    etag: str | None = None
+    content: str = ""
+    hot: bool = False
+
+
+class Repository(Strict):
+    """What is known of an image repository.
+
+    Args:
+        policies: Hash of the version policies that its tags were chosen by.
+        pages: All pages of its tags.
+        tags: Those that some policy allows, the newest of each.
+        digests: Digests of the tags that models follow.
+        turn: Questions asked so far.
+        health: When it may be asked again.
+    """
+
+    policies: str = ""
+    pages: tuple[Page, ...] = ()
+    tags: tuple[str, ...] = ()
+    digests: dict[str, str] = Field(default_factory=dict[str, str])
+    turn: int = 0
+    health: Health = Health()
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a look at a repository found.
+
+    Args:
+        known: What is known of it now.
+        new: Whether there is anything new that a model may follow.
+        note: Why it could not be looked at; empty if it could.
+    """
+
+    known: Repository
+    new: bool = False
+    note: str = ""
+
+
+@dataclass
+class Lookup:
+    """Tags of a repository and their digests, for the models that follow it; a digest is asked for once.
+
+    Args:
+        registry: Client.
+        image: The repository.
+        known: What is known of it.
+    """
+
+    registry: RegistryClient
+    image: ImageName
+    known: Repository
+    _parsed: list[Tag] = field(default_factory=list[Tag])
+    _offers: dict[tuple[str, str, bool], list[Tag]] = field(default_factory=dict[tuple[str, str, bool], list[Tag]])
+    _used: dict[str, str | None] = field(default_factory=dict[str, str | None])
+    _error: LlmopsError | None = None
+
+    def offers(self, engine: Engine) -> list[Tag]:
+        """Tags that an engine's policy allows, newest first."""
+        self._parsed = self._parsed or _versions(self.known.tags)
+        policy = _policy(engine)
+        if policy not in self._offers:
+            self._offers[policy] = offers(engine, self._parsed)
+        return self._offers[policy]
+
+    def digest(self, tag: str) -> str | None:
+        """The digest of a tag; None if there is no such tag any more.
+
+        Raises:
+            BadInput, Unavailable: The registry does not say. It is not asked again for other models.
+        """
+        if tag not in self._used:
+            if (found := self.known.digests.get(tag)) is None:
+                if self._error is not None:
+                    raise self._error
+                try:
+                    found = self.registry.find(self.image, tag)
+                except LlmopsError as error:
+                    self._error = error
+                    raise
+            self._used[tag] = found
+        return self._used[tag]
+
+    def learned(self, *, whole: bool) -> Repository:
+        """What is known of the repository now.
+
+        Args:
+            whole: Every model that follows it was looked at: what none of them asked for is followed no longer.
+        """
+        used = {tag: digest for tag, digest in self._used.items() if digest is not None}
+        return self.known.model_copy(update={"digests": used if whole else {**self.known.digests, **used}})
+
+
+def look(registry: RegistryClient, image: ImageName, known: Repository, engines: Sequence[Engine], now: float) -> Look:
+    """Ask a repository whether it has anything new: one request, or all pages where it is not known or has changed.
+
+    Args:
+        registry: Client.
+        image: The repository.
+        known: What is known of it.
+        engines: Engines of the models that follow it.
+        now: Unix seconds.
+    """
+    if now < known.health.not_before:
+        why = f": {known.health.why}" if known.health.why else " by its rate limit"
+        return Look(known, note=f"{image} is not asked for another {known.health.not_before - now:.0f} s{why}")
+    try:
+        found, new = _ask(registry, image, known, engines)
+    except LlmopsError as error:
+        return Look(known.model_copy(update={"health": known.health.failed(now, error)}), note=str(error))
+    health = known.health.answered(now, registry.take_pause(image))
+    return Look(found.model_copy(update={"health": health, "turn": known.turn + 1}), new)
+
+
+def _ask(
+    registry: RegistryClient, image: ImageName, known: Repository, engines: Sequence[Engine]
+) -> tuple[Repository, bool]:
+    policies = _hash(sorted(set(map(_policy, engines))))
+    if not known.pages or policies != known.policies:
+        return _read_all(registry, image, known, engines, policies), True
+    question = next_question(known)
+    if isinstance(question, str):
+        return _check_tag(registry, image, known, question)
+    page = registry.page(image, question.path, etag=question.etag)
+    if page is None:
+        return known, False
+    if _content(page) == question.content:
+        renewed = [each if each is not question else _page(page, question.hot) for each in known.pages]
+        return known.model_copy(update={"pages": tuple(renewed)}), False
+    found = _read_all(registry, image, known, engines, policies)
+    return found, found.tags != known.tags
+
+
+def next_question(known: Repository) -> Page | str:
+    """What a repository is asked in its next turn: about a page of its tags, or about one tag that models follow."""
+    turn, followed = known.turn, sorted(known.digests)
+    if turn % 2 and followed:
+        return followed[turn // 2 % len(followed)]
+    turn = turn // 2 if followed else turn
+    hot = [page for page in known.pages if page.hot]
+    cold = [page for page in known.pages if not page.hot]
+    if cold and (not hot or turn % _COLD_EVERY == _COLD_EVERY - 1):
+        return cold[turn // _COLD_EVERY % len(cold)]
+    return hot[turn % len(hot)]
+
+
+def _check_tag(registry: RegistryClient, image: ImageName, known: Repository, tag: str) -> tuple[Repository, bool]:
+    digest = registry.find(image, tag)
+    if digest == known.digests[tag]:
+        return known, False
+    others = {name: value for name, value in known.digests.items() if name != tag}
+    return known.model_copy(update={"digests": others | ({tag: digest} if digest else {})}), True
+
+
+def _read_all(
+    registry: RegistryClient, image: ImageName, known: Repository, engines: Iterable[Engine], policies: str
+) -> Repository:
+    pages = registry.pages(image)
+    tags = _versions(name for page in pages for name in page.tags)
+    by_policy = {_policy(engine): engine for engine in engines}
+    kept = {tag.name for engine in by_policy.values() for tag in offers(engine, tags)[:TAGS_KEPT]}
+    return known.model_copy(
+        update={
+            "policies": policies,
+            "pages": tuple(_page(page, not kept.isdisjoint(page.tags)) for page in pages),
+            "tags": tuple(sorted(kept)),
+            "digests": {tag: digest for tag, digest in known.digests.items() if tag in kept},
+        }
+    )
+
+
+def _versions(names: Iterable[str]) -> list[Tag]:
+    return [tag for name in names if (tag := Tag.parse(name)) is not None]
+
+
+def _policy(engine: Engine) -> tuple[str, str, bool]:
+    return engine.version, engine.variant, engine.prereleases
+
+
+def _page(page: TagsPage, hot: bool) -> Page:
+    return Page(path=page.path, etag=page.etag, content=_content(page), hot=hot)
+
+
+def _content(page: TagsPage) -> str:
+    return _hash([page.tags, page.next])
+
+
+def _hash(content: object) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]

@@ -1,0 +1,256 @@
+"""What a container is started with: arguments, environment and folders. Pure functions over API objects."""
+
+from __future__ import annotations
+
+import base64
+import math
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from llmops_sandbox.agent.api import Object
+from llmops_sandbox.agent.quantity import parse_quantity
+
+HOST_IP = "127.0.0.1"
+_REFERENCE = re.compile(r"\$(?:\$|\(([^()]*)\))")
+_SUBSCRIPT = re.compile(r"^metadata\.(labels|annotations)\['(.+)'\]$")
+_ANY_ADDRESS = re.compile(r"(?<![\w.])0\.0\.0\.0(?![\w.])")
+_SERVICE = re.compile(r"(?<![\w.-])([a-z0-9-]+)\.([a-z0-9-]+)\.svc(?:\.cluster\.local)?(?![\w-]|\.\w)")
+
+AddressOf = Callable[[str, str], str | None]
+"""The cluster address of a Service, by namespace and name."""
+
+
+class ConfigError(Exception):
+    """A container refers to what isn't there: CreateContainerConfigError, as a kubelet words it."""
+
+
+@dataclass(frozen=True)
+class Mount:
+    """A path of a container, and the folder or file of this machine that stands for it."""
+
+    path: str
+    host: str
+    read_only: bool = False
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What environment variables are taken from.
+
+    Args:
+        pod: The pod's object.
+        pod_ip: Its address; the API may not know it yet.
+        allocatable: What its node offers: a container's limit where it has none.
+        config_maps: Those in the pod's namespace that it refers to, by name; absent ones are missing.
+        secrets: Likewise.
+    """
+
+    pod: Object
+    pod_ip: str
+    allocatable: Mapping[str, str]
+    config_maps: Mapping[str, Object]
+    secrets: Mapping[str, Object]
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A container's variables as the API declares them.
+
+    Args:
+        values: Names and values, in order.
+        secret: Names of those that hold a secret.
+    """
+
+    values: dict[str, str]
+    secret: frozenset[str]
+
+
+def expand(text: str, values: Mapping[str, str]) -> str:
+    """Fill in `$(NAME)` as Kubernetes does: an unknown name stays as written, `$$` is a dollar."""
+
+    def replace(match: re.Match[str]) -> str:
+        if match.group() == "$$":
+            return "$"
+        return values.get(match.group(1), match.group())
+
+    return _REFERENCE.sub(replace, text)
+
+
+class Translator:
+    """Rewrites a container's paths and addresses to those of this machine.
+
+    A mount path is replaced where it stands as whole components at the start of a path: alone, after `=`, `:`, a
+    comma, a quote, a space or `file://`, and never inside a longer path or name. The longest one wins.
+    `NAME.NAMESPACE.svc` becomes the Service's address: this machine's resolver knows nothing of the cluster's names.
+
+    Args:
+        mounts: The container's mounts.
+        pod_ip: What `0.0.0.0` becomes, so that pods don't meet on a port.
+        address_of: Where a Service is; a name that it doesn't know stays as written.
+    """
+
+    def __init__(
+        self, mounts: Iterable[Mount], pod_ip: str, address_of: AddressOf = lambda namespace, name: None
+    ) -> None:
+        self._address_of = address_of
+        self._hosts = {mount.path.rstrip("/"): mount.host for mount in mounts if mount.path.rstrip("/")}
+        self._pod_ip = pod_ip
+        paths = "|".join(re.escape(path) for path in sorted(self._hosts, key=len, reverse=True))
+        self._pattern = re.compile(rf"(?:(?<=file://)|(?<![\w./~%)}}-]))(?:{paths})(?![\w.-])") if paths else None
+
+    def __call__(self, text: str) -> str:
+        """`text` as this machine understands it."""
+        if self._pattern is not None:
+            text = self._pattern.sub(lambda match: self._hosts[match.group()], text)
+        return self.names(_ANY_ADDRESS.sub(self._pod_ip, text))
+
+    def names(self, text: str) -> str:
+        """`text` with the names of Services alone replaced."""
+        return _SERVICE.sub(lambda match: self._address_of(match[2], match[1]) or match[0], text)
+
+
+def references(container: Object) -> tuple[set[str], set[str]]:
+    """Names of the config maps and of the secrets that a container's environment refers to."""
+    config_maps: set[str] = set()
+    secrets: set[str] = set()
+    for source in container.get("envFrom", []):
+        if found := source.get("configMapRef"):
+            config_maps.add(found["name"])
+        if found := source.get("secretRef"):
+            secrets.add(found["name"])
+    for variable in container.get("env", []):
+        source = variable.get("valueFrom", {})
+        if found := source.get("configMapKeyRef"):
+            config_maps.add(found["name"])
+        if found := source.get("secretKeyRef"):
+            secrets.add(found["name"])
+    return config_maps, secrets
+
+
+def environment(container: Object, sources: Sources) -> Environment:
+    """A container's declared variables, resolved.
+
+    Raises:
+        ConfigError: A config map, a secret or a key that isn't optional is missing.
+    """
+    values: dict[str, str] = {}
+    secret: set[str] = set()
+    namespace = sources.pod["metadata"]["namespace"]
+    for source in container.get("envFrom", []):
+        prefix = source.get("prefix", "")
+        if found := source.get("configMapRef"):
+            data = _object(sources.config_maps, "configmap", found, namespace).get("data", {})
+            values.update({prefix + key: value for key, value in data.items()})
+        if found := source.get("secretRef"):
+            data = secret_data(_object(sources.secrets, "secret", found, namespace))
+            values.update({prefix + key: value.decode(errors="replace") for key, value in data.items()})
+            secret.update(prefix + key for key in data)
+    for variable in container.get("env", []):
+        name = variable["name"]
+        if origin := variable.get("valueFrom"):
+            value = _value(origin, container, sources)
+            if value is None:
+                continue
+            if "secretKeyRef" in origin:
+                secret.add(name)
+            else:
+                secret.discard(name)
+            values[name] = value
+        else:
+            values[name] = expand(variable.get("value", ""), values)
+            secret.discard(name)
+    return Environment(values, frozenset(secret))
+
+
+def command(
+    container: Object,
+    program: Sequence[str],
+    values: Mapping[str, str],
+    translate: Translator,
+    pod_ip: str,
+) -> list[str]:
+    """Arguments of a container's process: `command` in place of the image's program, then `args`."""
+    if declared := container.get("command"):
+        start = [translate(expand(part, values)) for part in declared]
+    else:
+        # The program is declared by the sandbox in this machine's own paths.
+        start = [part.replace("{pod_ip}", pod_ip).replace("{python}", sys.executable) for part in program]
+    return start + [translate(expand(part, values)) for part in container.get("args", [])]
+
+
+def secret_data(secret: Object) -> dict[str, bytes]:
+    """A secret's content, decoded."""
+    return {key: base64.b64decode(value) for key, value in secret.get("data", {}).items()}
+
+
+def field(path: str, pod: Object, pod_ip: str) -> str:
+    """A pod's field as the downward API gives it.
+
+    Raises:
+        ConfigError: The downward API has no such field.
+    """
+    metadata: Object = pod["metadata"]
+    if match := _SUBSCRIPT.match(path):
+        return metadata.get(match.group(1), {}).get(match.group(2), "")
+    if path in ("metadata.labels", "metadata.annotations"):
+        found: dict[str, str] = metadata.get(path.removeprefix("metadata."), {})
+        return "\n".join(f'{key}="{_quoted(found[key])}"' for key in sorted(found))
+    fields = {
+        "metadata.name": metadata["name"],
+        "metadata.namespace": metadata["namespace"],
+        "metadata.uid": metadata["uid"],
+        "spec.nodeName": pod["spec"].get("nodeName", ""),
+        "spec.serviceAccountName": pod["spec"].get("serviceAccountName", ""),
+        "status.podIP": pod_ip,
+        "status.podIPs": pod_ip,
+        "status.hostIP": HOST_IP,
+        "status.hostIPs": HOST_IP,
+    }
+    if path not in fields:
+        raise ConfigError(f"unsupported fieldPath: {path}")
+    return fields[path]
+
+
+def resource_field(source: Object, container: Object, allocatable: Mapping[str, str]) -> str:
+    """A container's request or limit in units of the divisor, rounded up, as the downward API gives it."""
+    kind, _, resource = source["resource"].partition(".")
+    declared: dict[str, str] = container.get("resources", {}).get(kind, {})
+    amount = declared.get(resource) or (allocatable.get(resource, "0") if kind == "limits" else "0")
+    divisor = parse_quantity(source.get("divisor") or "1")
+    return str(math.ceil(parse_quantity(amount) / (divisor or 1)))
+
+
+def _value(origin: Object, container: Object, sources: Sources) -> str | None:
+    namespace = sources.pod["metadata"]["namespace"]
+    if found := origin.get("configMapKeyRef"):
+        data = _object(sources.config_maps, "configmap", found, namespace).get("data", {})
+        return _key(data, found, "ConfigMap", namespace)
+    if found := origin.get("secretKeyRef"):
+        data = secret_data(_object(sources.secrets, "secret", found, namespace))
+        value = _key(data, found, "Secret", namespace)
+        return None if value is None else value.decode(errors="replace")
+    if found := origin.get("fieldRef"):
+        return field(found["fieldPath"], sources.pod, sources.pod_ip)
+    if found := origin.get("resourceFieldRef"):
+        return resource_field(found, container, sources.allocatable)
+    raise ConfigError(f"unsupported source of an environment variable: {', '.join(origin)}")
+
+
+def _object(known: Mapping[str, Object], kind: str, reference: Object, namespace: str) -> Object:
+    found = known.get(reference["name"])
+    if found is None and not reference.get("optional"):
+        raise ConfigError(f'{kind} "{reference["name"]}" not found')
+    return found or {}
+
+
+def _key(data: Mapping[str, Any], reference: Object, kind: str, namespace: str) -> Any:
+    if reference["key"] not in data and not reference.get("optional"):
+        raise ConfigError(f"couldn't find key {reference['key']} in {kind} {namespace}/{reference['name']}")
+    return data.get(reference["key"])
+
+
+def _quoted(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

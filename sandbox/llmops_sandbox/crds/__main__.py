@@ -1,0 +1,98 @@
+"""Makes the definitions anew from the published Go modules: `python -m llmops_sandbox.crds`. Needs `go`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+
+from llmops_sandbox.binaries import find_or_build_kubectl
+from llmops_sandbox.crds import FOLDER
+
+
+@dataclass(frozen=True)
+class Source:
+    """A module and the definitions taken from it: `folder` holds manifests, or is a kustomization of them."""
+
+    module: str
+    version: str
+    folder: str
+    names: tuple[str, ...]
+
+
+SOURCES = (
+    Source(
+        "sigs.k8s.io/gateway-api",
+        "v1.6.3",
+        "config/crd/standard",
+        tuple(f"{each}.gateway.networking.k8s.io" for each in ("gatewayclasses", "gateways", "httproutes")),
+    ),
+    Source(
+        "github.com/prometheus-operator/prometheus-operator",
+        "v0.85.0",
+        "example/prometheus-operator-crd",
+        tuple(f"{each}.monitoring.coreos.com" for each in ("podmonitors", "prometheusrules", "servicemonitors")),
+    ),
+    Source("github.com/kedacore/keda/v2", "v2.21.0", "config/crd", ("scaledobjects.keda.sh",)),
+    Source(
+        "github.com/cert-manager/cert-manager",
+        "v1.21.2",
+        "deploy/crds",
+        tuple(f"{each}.cert-manager.io" for each in ("certificates", "clusterissuers", "issuers")),
+    ),
+)
+
+
+class _Loader(yaml.CSafeLoader):
+    """Takes a plain `=`, an operator of matchers, for the text that it is: YAML 1.1 meant something else by it."""
+
+
+def _text(loader: yaml.Loader, node: yaml.ScalarNode) -> str:
+    return str(node.value)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:value", cast("Any", _text))
+
+
+def without_descriptions(node: Any) -> Any:
+    """A schema less its texts: a description is a string, a field that is called so is not."""
+    if isinstance(node, dict):
+        return {
+            key: without_descriptions(value)
+            for key, value in cast(dict[str, Any], node).items()
+            if not (key == "description" and isinstance(value, str))
+        }
+    return [without_descriptions(each) for each in cast(list[Any], node)] if isinstance(node, list) else node
+
+
+def _output(*command: str) -> str:
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+
+def _manifests(folder: Path) -> list[dict[str, Any]]:
+    if (folder / "kustomization.yaml").is_file():
+        text = _output(str(find_or_build_kubectl()), "kustomize", str(folder))
+    else:
+        text = "\n---\n".join(path.read_text() for path in sorted(folder.glob("*.yaml")))
+    return [each for each in yaml.load_all(text, _Loader) if each]
+
+
+def main() -> None:
+    """Write one file per definition, named as the modules name theirs."""
+    for source in SOURCES:
+        module = json.loads(_output("go", "mod", "download", "-json", f"{source.module}@{source.version}"))
+        found = {each["metadata"]["name"]: each for each in _manifests(Path(module["Dir"]) / source.folder)}
+        for name in source.names:
+            plural, _, group = name.partition(".")
+            kept = without_descriptions(found[name])
+            note = f"# {source.module} {source.version}, Apache-2.0; descriptions left out\n"
+            path = FOLDER / f"{group}_{plural}.yaml"
+            path.write_text(note + yaml.dump(kept, Dumper=yaml.CSafeDumper, sort_keys=False, width=120))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,33 @@
+"""A simulated engine: vLLM 0.32.0's command line, HTTP API, metrics and ways to fail, without a GPU or a model.
+
+`python -m llmops_sandbox.engine MODEL_FOLDER [flags of vllm serve]` loads a folder that `llmops_sandbox.weights` made
+(any folder with config.json and safetensors will do) and serves it. How it behaves is set by the weights, in the
+folder's `simulation.json`, and by the image, in variables of its environment; the image wins. A variable is `SIM_` and
+the key in capitals, its value JSON or plain text (`SIM_TTFT_FACTOR=3`); `SIM_FAULTS` holds several at once as a JSON
+object (`SIM_FAULTS={"crash_on_load": "CUDA error: device-side assert triggered"}`).
+
+| key | default | what it does |
+|---|---|---|
+| version | "0.32.0" | what /version says |
+| removed_flags | [] | flags that this version does not know: it dies of them as argparse does, exit code 2 |
+| added_flags | [] | flags without a value that it knows besides those of 0.32.0 |
+| load_seconds | null | time to load; null: the weights' bytes at load_mb_per_second |
+| load_mb_per_second | 2000 | load speed |
+| ttft_ms, ttft_jitter_ms | 30, 3 | time to first token, and how far it strays to either side |
+| tokens_per_second | 120 | of one request |
+| ttft_factor, tokens_factor | 1, 1 | multiply the two above: an image that is slower than another on the same weights |
+| quality | 1.0 | the image's limit on the share of right answers; the prompts right at 0.8 are right at 0.9 |
+| garbage | false | gibberish for every prompt |
+| crash_on_load | null | RuntimeError with this text and a traceback, exit code 1 |
+| oom_on_load | null | "gpu": torch.OutOfMemoryError, exit code 1; "host": SIGKILL, with a marker for the node agent |
+| hang_on_load | false | never answers |
+| completions | "ok" | "error": 500 to every completion while /health is 200; "hang": no answer at all |
+| error_rate | 0.0 | this share of completions is answered with 500: 0.25 is every fourth |
+| crash_after_requests | null | the process exits with 1 on the request after that many |
+| die_after_seconds | null | the process exits with 1 that many seconds after it became ready |
+
+Stopping is vLLM's own way, too. On SIGTERM with `--shutdown-timeout 0`, its default, requests in flight end at once.
+With a timeout above 0 they may finish; until they have, /health stays 200 and a new completion is answered with 500, so
+whoever stops an engine first has to wait until nobody sends to it any more. `--middleware` with a class of ASGI runs
+that class, as vLLM does: `llmops_drain.Drain` sees to that wait.
+"""

@@ -1,0 +1,335 @@
+"""Requests in the engine: how many run at once, who waits, and the pace at which tokens come."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+from collections import deque
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+from llmops_sandbox.engine.answers import Model, tokenize
+from llmops_sandbox.engine.behaviour import Behaviour
+from llmops_sandbox.engine.metrics import Metrics
+
+BLOCK_TOKENS = 16
+FinishReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What one client asked for, checked."""
+
+    prompt: str
+    prompt_tokens: int
+    max_tokens: int
+    min_tokens: int = 0
+    stop: tuple[str, ...] = ()
+    ignore_eos: bool = False
+    stream: bool = False
+    include_usage: bool = False
+
+
+@dataclass(frozen=True)
+class Output:
+    """What comes out of a step: text, how many tokens it is, and on the last one why it ends."""
+
+    text: str
+    tokens: int
+    finish_reason: FinishReason | None = None
+    stop_reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A whole answer, decided before its first token; an end-of-text token counts and has no text."""
+
+    tokens: tuple[str, ...]
+    finish_reason: FinishReason
+    stop_reason: str | None = None
+
+
+def plan(model: Model, request: Request) -> Plan:
+    """Decide the whole answer to a request."""
+    tokens = tokenize(model.reply(request.prompt))
+    wanted = request.max_tokens if request.ignore_eos else min(request.min_tokens, request.max_tokens)
+    if len(tokens) < wanted:
+        tokens += itertools.islice(model.filler(request.prompt), wanted - len(tokens))
+    cut = _cut_at_stop(tokens, request.stop)
+    if cut and len(cut.tokens) <= request.max_tokens:
+        return cut
+    if len(tokens) >= request.max_tokens:
+        return Plan(tuple(tokens[: request.max_tokens]), "length")
+    return Plan((*tokens, ""), "stop")
+
+
+def _cut_at_stop(tokens: list[str], stops: tuple[str, ...]) -> Plan | None:
+    text = "".join(tokens)
+    found = [(position, stop) for stop in stops if stop and (position := text.find(stop)) >= 0]
+    if not found:
+        return None
+    position, stop = min(found)
+    kept: list[str] = []
+    length = 0
+    for token in tokens:
+        kept.append(token[: max(0, position - length)])
+        length += len(token)
+        if length >= position + len(stop):
+            break
+    return Plan(tuple(kept), "stop", stop)
+
+
+class Aborted(Exception):
+    """The engine stops and ends the request."""
+
+
+class Seats:
+    """At most `limit` requests run; the others wait in the order in which they came."""
+
+    def __init__(self, limit: int) -> None:
+        self._free = limit
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    async def take(self) -> None:
+        """Wait for a seat.
+
+        Raises:
+            Aborted: The engine stopped first.
+        """
+        if self._free > 0:
+            self._free -= 1
+            return
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            # The client left in the very moment in which its turn came: the seat goes to the next.
+            if turn.done() and not turn.cancelled() and not turn.exception():
+                self.leave()
+            raise
+
+    def leave(self) -> None:
+        """Give a seat back: to the first who waits, if anyone does."""
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._free += 1
+
+    def refuse(self) -> None:
+        """Send everyone who waits away."""
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_exception(Aborted())
+
+
+class Engine:
+    """Runs requests: queue, pace, metrics, and the two ways of stopping.
+
+    Args:
+        behaviour: Speed.
+        model: Answers.
+        metrics: Where to count.
+        max_num_seqs: Requests that run at once.
+        kv_tokens: Tokens that the KV cache holds.
+    """
+
+    def __init__(self, behaviour: Behaviour, model: Model, metrics: Metrics, max_num_seqs: int, kv_tokens: int) -> None:
+        self._behaviour = behaviour
+        self._model = model
+        self._metrics = metrics
+        self._seats = Seats(max_num_seqs)
+        self._kv_tokens = kv_tokens
+        self._kv_held = 0
+        self._pauses: set[asyncio.Future[None]] = set()
+        self._aborted = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._jitter = random.Random(0)  # noqa: S311 -- reproducible jitter; no secret
+        self.unfinished = 0
+        self.stopping = False
+
+    async def generate(self, request: Request) -> AsyncGenerator[Output]:
+        """Yield the answer: step by step when streamed, else all at once at the end.
+
+        Raises:
+            Aborted: The engine stopped before the answer was whole.
+        """
+        if self.stopping:
+            raise Aborted
+        timing = _Timing(_now())
+        async with self._counted(), self._seated(request, timing), aclosing(self._pace(request, timing)) as outputs:
+            async for output in outputs:
+                yield output
+
+    @asynccontextmanager
+    async def _counted(self) -> AsyncGenerator[None]:
+        self.unfinished += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self.unfinished -= 1
+            if not self.unfinished:
+                self._idle.set()
+
+    @asynccontextmanager
+    async def _seated(self, request: Request, timing: _Timing) -> AsyncGenerator[None]:
+        self._wait(1)
+        try:
+            await self._seats.take()
+        except (asyncio.CancelledError, Aborted):
+            self._metrics.add("vllm:request_success_total", finished_reason="abort")
+            raise
+        finally:
+            self._wait(-1)
+        self._metrics.add("vllm:num_requests_running")
+        timing.scheduled = _now()
+        try:
+            yield
+        finally:
+            self._metrics.add("vllm:num_requests_running", -1)
+            self._hold(timing, -timing.held)
+            self._seats.leave()
+            self._count(request, timing)
+
+    def _wait(self, change: int) -> None:
+        self._metrics.add("vllm:num_requests_waiting", change)
+        self._metrics.add("vllm:num_requests_waiting_by_reason", change, reason="capacity")
+
+    async def _pause(self, seconds: float) -> None:
+        """Sleep, unless the engine aborts first.
+
+        Raises:
+            Aborted: It did.
+        """
+        if self._aborted:
+            raise Aborted
+        loop = asyncio.get_running_loop()
+        pause = loop.create_future()
+        timer = loop.call_later(max(0.0, seconds), _end, pause)
+        self._pauses.add(pause)
+        try:
+            await pause
+        finally:
+            timer.cancel()
+            self._pauses.discard(pause)
+
+    async def _pace(self, request: Request, timing: _Timing) -> AsyncGenerator[Output]:
+        answer = plan(self._model, request)
+        self._hold(timing, request.prompt_tokens)
+        await self._pause(self._first_token_delay())
+        timing.first = previous = _now()
+        self._count_prompt(request, timing)
+        step = self._behaviour.token_seconds
+        total = len(answer.tokens)
+        while timing.tokens < total:
+            # An answer that is not streamed has one step, which ends with its last token.
+            due_next = timing.tokens if request.stream else total - 1
+            if due_next:
+                await self._pause(timing.first + due_next * step - _now())
+            now = _now()
+            # After a late wake-up all tokens that are due go out at once, as when a client reads slowly.
+            due = min(total, max(due_next, int((now - timing.first) / step)) + 1)
+            fresh = answer.tokens[timing.tokens : due]
+            if gaps := len(fresh) - (timing.tokens == 0):
+                self._metrics.observe("vllm:inter_token_latency_seconds", (now - previous) / gaps, gaps)
+            previous = now
+            timing.tokens = due
+            self._metrics.add("vllm:generation_tokens_total", len(fresh))
+            self._hold(timing, len(fresh))
+            if due < total:
+                yield Output("".join(fresh), len(fresh))
+            else:
+                timing.finish = answer.finish_reason
+                yield Output("".join(fresh), len(fresh), answer.finish_reason, answer.stop_reason)
+
+    def _first_token_delay(self) -> float:
+        behaviour = self._behaviour
+        jitter = self._jitter.uniform(-1, 1) * behaviour.ttft_jitter_ms * behaviour.ttft_factor / 1000
+        return max(0.0, behaviour.first_token_seconds + jitter)
+
+    def _hold(self, timing: _Timing, tokens: int) -> None:
+        timing.held += tokens
+        self._kv_held += tokens
+        self._metrics.set("vllm:kv_cache_usage_perc", self._kv_held / self._kv_tokens)
+
+    def _count_prompt(self, request: Request, timing: _Timing) -> None:
+        metrics = self._metrics
+        metrics.add("vllm:prompt_tokens_total", request.prompt_tokens)
+        metrics.add("vllm:prompt_tokens_by_source_total", request.prompt_tokens, source="local_compute")
+        metrics.add("vllm:prefix_cache_queries_total", request.prompt_tokens)
+        metrics.observe("vllm:time_to_first_token_seconds", timing.first - timing.arrived)
+
+    def _count(self, request: Request, timing: _Timing) -> None:
+        metrics = self._metrics
+        now = _now()
+        metrics.add("vllm:request_success_total", finished_reason=timing.finish)
+        metrics.observe("vllm:e2e_request_latency_seconds", now - timing.arrived)
+        metrics.observe("vllm:request_queue_time_seconds", timing.scheduled - timing.arrived)
+        metrics.observe("vllm:request_inference_time_seconds", now - timing.scheduled)
+        metrics.observe("vllm:request_prompt_tokens", request.prompt_tokens)
+        metrics.observe("vllm:request_generation_tokens", timing.tokens)
+        metrics.observe("vllm:request_max_num_generation_tokens", timing.tokens)
+        metrics.observe("vllm:request_params_max_tokens", request.max_tokens)
+        metrics.observe("vllm:request_params_n", 1)
+        metrics.observe("vllm:request_num_preemptions", 0)
+        if timing.first:
+            metrics.observe("vllm:request_prefill_time_seconds", timing.first - timing.scheduled)
+            metrics.observe("vllm:request_decode_time_seconds", now - timing.first)
+            metrics.observe("vllm:request_prefill_kv_computed_tokens", request.prompt_tokens)
+            if timing.tokens > 1:
+                metrics.observe(
+                    "vllm:request_time_per_output_token_seconds", (now - timing.first) / (timing.tokens - 1)
+                )
+
+    def abort(self) -> None:
+        """End every request now: whoever waits for one gets `Aborted`."""
+        self.stopping = self._aborted = True
+        self._seats.refuse()
+        for pause in self._pauses:
+            if not pause.done():
+                pause.set_exception(Aborted())
+
+    async def drain(self, seconds: float) -> bool:
+        """Take nothing new, and wait for what is in flight.
+
+        Args:
+            seconds: To wait at most.
+
+        Returns:
+            Whether everything ended in time.
+        """
+        self.stopping = True
+        try:
+            await asyncio.wait_for(self._idle.wait(), seconds)
+        except TimeoutError:
+            return False
+        return True
+
+
+@dataclass
+class _Timing:
+    """When things happened to one request, on the loop's clock, and how far it got."""
+
+    arrived: float
+    scheduled: float = 0.0
+    first: float = 0.0
+    tokens: int = 0
+    held: int = 0
+    finish: str = "abort"
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def _end(pause: asyncio.Future[None]) -> None:
+    if not pause.done():
+        pause.set_result(None)

@@ -1,0 +1,190 @@
+"""The HTTP server: vLLM's routes over the simulated engine, and the faults that show there."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Awaitable, Callable
+from hmac import compare_digest
+
+from aiohttp import web
+
+from llmops_sandbox.engine.answers import tokenize
+from llmops_sandbox.engine.behaviour import Behaviour
+from llmops_sandbox.engine.console import fail
+from llmops_sandbox.engine.generation import Aborted, Engine, Request
+from llmops_sandbox.engine.metrics import Metrics
+from llmops_sandbox.engine.protocol import (
+    ApiError,
+    Chunks,
+    Kind,
+    Parser,
+    Served,
+    chat_request,
+    checked,
+    engine_dead,
+    parse_body,
+    text_request,
+    whole,
+)
+
+GUARDED = ("/v1", "/v2", "/inference", "/cohere")
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Server:
+    """Routes and their handlers.
+
+    Args:
+        served: What is served, under which names.
+        engine: Runs the requests.
+        metrics: What /metrics shows.
+        behaviour: Faults of requests.
+        api_keys: Keys of which a client needs one; empty lets everyone in.
+    """
+
+    def __init__(
+        self,
+        served: Served,
+        engine: Engine,
+        metrics: Metrics,
+        behaviour: Behaviour,
+        api_keys: tuple[str, ...],
+    ) -> None:
+        self._served = served
+        self._engine = engine
+        self._metrics = metrics
+        self._behaviour = behaviour
+        self._api_keys = api_keys
+        self._requests = 0
+
+    def application(self) -> web.Application:
+        """The application to run."""
+        application = web.Application(middlewares=[self._count, self._guard], client_max_size=64 << 20)
+        application.add_routes(
+            [
+                web.get("/health", self._health),
+                web.get("/ping", self._health),
+                web.post("/ping", self._health),
+                web.get("/version", self._version),
+                web.get("/load", self._load),
+                web.get("/metrics", self._show_metrics),
+                web.get("/v1/models", self._models),
+                web.post("/tokenize", self._tokenize),
+                web.post("/v1/completions", self._completions("text", text_request)),
+                web.post("/v1/chat/completions", self._completions("chat", chat_request)),
+            ]
+        )
+        return application
+
+    @web.middleware
+    async def _count(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        response = await handler(request)
+        resource = request.match_info.route.resource
+        if resource is not None:
+            self._metrics.count_http(resource.canonical, request.method, response.status)
+        return response
+
+    @web.middleware
+    async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        if self._api_keys and request.path.startswith(GUARDED) and not self._may_enter(request):
+            return web.json_response({"error": "Unauthorized"}, status=401)
+        try:
+            return await handler(request)
+        except ApiError as error:
+            return web.json_response(error.body, status=error.status)
+        except web.HTTPException as error:
+            return web.json_response({"detail": error.reason}, status=error.status)
+
+    def _may_enter(self, request: web.Request) -> bool:
+        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+        return scheme.lower() == "bearer" and any(
+            compare_digest(given.encode(), key.encode()) for key in self._api_keys
+        )
+
+    async def _health(self, _: web.Request) -> web.Response:
+        return web.Response()
+
+    async def _version(self, _: web.Request) -> web.Response:
+        return web.json_response({"version": self._served.version})
+
+    async def _load(self, _: web.Request) -> web.Response:
+        return web.json_response({"server_load": self._engine.unfinished})
+
+    async def _show_metrics(self, _: web.Request) -> web.Response:
+        return web.Response(
+            body=self._metrics.render().encode(),
+            headers={"Content-Type": "text/plain; version=1.0.0; charset=utf-8"},
+        )
+
+    async def _models(self, _: web.Request) -> web.Response:
+        return web.json_response(self._served.models())
+
+    async def _tokenize(self, request: web.Request) -> web.Response:
+        body = parse_body(await request.read())
+        self._served.check_name(body)
+        text = body.get("prompt") or " ".join(str(item.get("content")) for item in body.get("messages", []))
+        tokens = [sum(token.encode()) for token in tokenize(str(text))]
+        return web.json_response(
+            {
+                "count": len(tokens),
+                "max_model_len": self._served.max_model_len,
+                "tokens": tokens,
+                "token_strs": None,
+            }
+        )
+
+    def _completions(self, kind: Kind, parse: Parser) -> Handler:
+        async def handler(http: web.Request) -> web.StreamResponse:
+            body = parse_body(await http.read())
+            request = checked(parse, body, self._served.max_model_len)
+            self._served.check_name(body)
+            if self._engine.stopping:
+                # vLLM answers so while it drains: its renderer is gone already, its HTTP server is not.
+                raise ApiError(500, "cannot schedule new futures after shutdown", "InternalServerError")
+            await self._fail_on_purpose()
+            model = str(body.get("model") or self._served.names[0])
+            if request.stream:
+                return await self._stream(http, kind, model, request)
+            try:
+                outputs = [output async for output in self._engine.generate(request)]
+            except Aborted as error:
+                raise engine_dead() from error
+            return web.json_response(whole(kind, self._served, model, request, outputs[-1]))
+
+        return handler
+
+    async def _fail_on_purpose(self) -> None:
+        self._requests += 1
+        number, behaviour = self._requests, self._behaviour
+        if behaviour.crash_after_requests is not None and number > behaviour.crash_after_requests:
+            fail(f"Fatal Python error: simulated crash after {behaviour.crash_after_requests} requests")
+            os._exit(1)
+        # A rate of 0.25 fails every fourth request exactly, so that a test can count.
+        at_rate = int(number * behaviour.error_rate) > int((number - 1) * behaviour.error_rate)
+        if behaviour.completions == "error" or at_rate:
+            self._metrics.add("vllm:request_success_total", finished_reason="error")
+            raise engine_dead()
+        if behaviour.completions == "hang":
+            await asyncio.Event().wait()
+
+    async def _stream(self, http: web.Request, kind: Kind, model: str, request: Request) -> web.StreamResponse:
+        chunks = Chunks(kind, self._served, model, request)
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
+        await response.prepare(http)
+        tokens = 0
+        # A client that leaves ends its request: aiohttp cancels the handler, or the write fails.
+        with contextlib.suppress(ConnectionResetError):
+            try:
+                async with contextlib.aclosing(self._engine.generate(request)) as outputs:
+                    async for output in outputs:
+                        first = chunks.first() if not tokens else b""
+                        tokens += output.tokens
+                        await response.write(first + chunks.step(output))
+            except Aborted:
+                await response.write(chunks.error(engine_dead()))
+            else:
+                await response.write(chunks.last(tokens))
+            await response.write_eof()
+        return response

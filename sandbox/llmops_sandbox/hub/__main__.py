@@ -1,0 +1,20 @@
+"""Serve a folder of repositories as a model hub: `python -m llmops_sandbox.hub --root DIR --ready-file FILE`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from llmops_sandbox.hub import HubServer, HubStore
+from llmops_sandbox.standin import parser, run_process
+
+
+def main() -> None:
+    """Parse the arguments and serve until told to stop."""
+    arguments = parser(__doc__)
+    arguments.add_argument("--root", type=Path, required=True, help="folder of the store")
+    given = arguments.parse_args()
+    run_process(HubServer(HubStore(given.root), given.host, given.port), given.ready_file)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""The declaration of the sandbox's nodes: names, labels, taints and what they offer."""
+
+from __future__ import annotations
+
+import shutil
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from ruamel.yaml import YAML, YAMLError
+
+from llmops.errors import BadInput
+
+_STRICT = ConfigDict(frozen=True, extra="forbid")
+
+
+class Taint(BaseModel):
+    """Keeps pods that don't tolerate it away from a node."""
+
+    model_config = _STRICT
+
+    key: str
+    value: str = ""
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"]
+
+
+class Node(BaseModel):
+    """One node."""
+
+    model_config = _STRICT
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")]
+    capacity: dict[str, str] = Field(description="Kubernetes quantities, also offered in full to pods.")
+    labels: dict[str, str] = Field(default_factory=dict[str, str])
+    taints: tuple[Taint, ...] = ()
+
+
+class Declaration(BaseModel):
+    """What `nodes.yaml` holds."""
+
+    model_config = _STRICT
+
+    nodes: Annotated[tuple[Node, ...], Field(min_length=1)]
+    back_off_seconds: Annotated[float, Field(ge=0)] = Field(
+        10, description="Wait before the second restart of a container or pull of an image; doubled each time."
+    )
+    back_off_limit_seconds: Annotated[float, Field(ge=0)] = Field(300, description="The longest such wait.")
+    route_seconds: Annotated[float, Field(ge=0)] = Field(
+        0, description="By how much Services lag behind their pods, as endpoints of a real cluster do."
+    )
+
+
+def load_nodes(path: Path) -> Declaration:
+    """Read a declaration.
+
+    Raises:
+        BadInput: The file cannot be read or isn't one; the message names each wrong field.
+    """
+    try:
+        content = YAML(typ="safe").load(path)
+    except (OSError, YAMLError) as error:
+        raise BadInput(f"{path}: cannot be read as a declaration of nodes: {error}") from error
+    try:
+        return Declaration.model_validate(content)
+    except ValidationError as error:
+        found = "; ".join(
+            f"{'.'.join(map(str, item['loc']))}: {item['msg']} (found {item['input']!r})" for item in error.errors()
+        )
+        raise BadInput(f"{path}: {found}") from error
+
+
+def write_default_nodes(path: Path) -> None:
+    """Put the packaged declaration at `path`, unless there is one."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with as_file(files("llmops_sandbox") / "nodes.yaml") as packaged:
+            shutil.copyfile(packaged, path)

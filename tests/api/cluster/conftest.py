@@ -1,0 +1,203 @@
+"""One real control plane for all tests of the cluster, a namespace for each, and a kubelet played by hand."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from llmops_sandbox.binaries import find_or_build, find_or_build_kubectl
+from llmops_sandbox.controlplane import ControlPlane
+from llmops_sandbox.images import ImageStore
+from llmops_sandbox.processes import Daemon
+
+from llmops.clients.kubernetes.client import Cluster
+from llmops.clients.kubernetes.watch import Object
+from llmops.config.settings import Settings
+
+T = TypeVar("T")
+
+NODE = "played-by-hand"
+
+
+@pytest.fixture(scope="session")
+def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    found = ControlPlane(tmp_path_factory.mktemp("plane"), find_or_build())
+    try:
+        found.up()
+        yield found
+    finally:
+        found.down()
+
+
+@pytest.fixture(scope="session")
+def agent(plane: ControlPlane) -> Iterator[None]:
+    """A node that really runs pods, as processes: image `example.com/python:1` runs its first argument as a program."""
+    nodes = {"back_off_seconds": 1, "back_off_limit_seconds": 1}
+    capacity = {"cpu": "64", "memory": "64Gi", "pods": "200"}
+    (plane.folder / "nodes.yaml").write_text(json.dumps({**nodes, "nodes": [{"name": "real", "capacity": capacity}]}))
+    ImageStore(plane.folder / "images.json").add("example.com/python", "1", ("{python}", "-u", "-c"))
+    daemon = Daemon("agent", plane.folder / "run")
+    daemon.start([sys.executable, "-m", "llmops_sandbox.agent", "--dir", plane.folder])
+    try:
+        administrator = Cluster.connect(settings_for(plane.kubeconfig))
+        eventually(lambda: True if _is_ready(administrator.get("Node", "real")) else None, seconds=60)
+        yield
+    finally:
+        daemon.stop(grace=30)
+
+
+@pytest.fixture
+def settings(plane: ControlPlane) -> Settings:
+    return settings_for(plane.kubeconfig, f"t-{secrets.token_hex(4)}")
+
+
+@pytest.fixture
+def cluster(settings: Settings) -> Cluster:
+    found = Cluster.connect(settings)
+    found.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": settings.namespace}})
+    eventually(lambda: found.get("ServiceAccount", "default"), seconds=60)
+    return found
+
+
+@pytest.fixture
+def kubelet(cluster: Cluster) -> Kubelet:
+    return Kubelet(cluster)
+
+
+def settings_for(kubeconfig: Path, namespace: str = "default", context: str | None = None) -> Settings:
+    """Settings of one cluster."""
+    return Settings.model_validate({"kubeconfig": str(kubeconfig), "namespace": namespace, "context": context})
+
+
+class Kubelet:
+    """Says of pods what a kubelet would; templates that name `NODE` need no scheduler."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+
+    def pods(self, labels: dict[str, str], count: int = 1) -> list[Object]:
+        """Wait for so many pods."""
+
+        def found() -> list[Object] | None:
+            pods = self.cluster.list("Pod", labels=labels)
+            return pods if len(pods) >= count else None
+
+        return eventually(found)
+
+    def say(self, pod: Object, phase: str = "Pending", **container: Any) -> None:
+        """Set the status of a pod with one container, `main`: `state`, `lastState`, `restartCount`, `ready`."""
+        ready = bool(container.get("ready"))
+        container = {"name": "main", "image": "x", "imageID": "", "restartCount": 0, "ready": False, **container}
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        condition = {"type": "Ready", "status": str(ready), "lastTransitionTime": now}
+        status = {"phase": phase, "startTime": now, "conditions": [condition], "containerStatuses": [container]}
+        self.cluster.patch("Pod", pod["metadata"]["name"], {"status": status}, subresource="status")
+
+    def ready(self, pod: Object) -> None:
+        """The pod's container runs and is ready."""
+        self.say(pod, "Running", ready=True, state={"running": {"startedAt": "2026-11-25T00:00:00Z"}})
+
+    def ended(self, pod: Object, code: int, message: str = "", reason: str = "") -> None:
+        """The pod's container ended for good."""
+        end = {"exitCode": code, "reason": reason or ("Error" if code else "Completed"), "message": message,
+               "startedAt": "2026-11-25T00:00:00Z", "finishedAt": "2026-11-25T00:00:01Z"}  # fmt: skip
+        self.say(pod, "Failed" if code else "Succeeded", state={"terminated": end})
+
+    def remove(self, pod: Object) -> None:
+        """A pod that is being deleted has ended."""
+        kubectl(self.cluster, "delete", "pod", pod["metadata"]["name"], "--grace-period=0", "--force")
+
+    def event(self, pod: Object, reason: str, message: str) -> None:
+        """Leave a warning about a pod."""
+        self.cluster.event(pod, reason, message, type="Warning")
+
+
+def _is_ready(node: Object | None) -> bool:
+    if node is None or node["spec"].get("taints"):
+        return False
+    return any(
+        item["type"] == "Ready" and item["status"] == "True"
+        for item in (node.get("status") or {}).get("conditions") or ()
+    )
+
+
+def pod_template(labels: dict[str, str], **spec: Any) -> Object:
+    """A template that the kubelet played by hand runs."""
+    return {
+        "metadata": {"labels": labels},
+        "spec": {
+            "nodeName": NODE,
+            "terminationGracePeriodSeconds": 0,
+            "containers": [{"name": "main", "image": "example.com/x:1"}],
+            **spec,
+        },
+    }
+
+
+def eventually(look: Callable[[], T | None], seconds: float = 20) -> T:
+    """Look until there is something."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if (found := look()) is not None:
+            return found
+        time.sleep(0.05)
+    raise AssertionError("it did not happen in time")
+
+
+@contextmanager
+def api_server_away(plane: ControlPlane) -> Generator[None]:
+    """The API server is killed on entry and started again on exit.
+
+    So are the controllers, which would else look for it again only after a back-off that grows with each test.
+    """
+    pid = plane.apiserver.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    try:
+        yield
+    finally:
+        for daemon in (plane.apiserver, plane.controller_manager, plane.scheduler):
+            daemon.stop()
+        plane.up()
+
+
+def config_map(name: str, **data: str) -> Object:
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data}
+
+
+def kubectl(cluster: Cluster, *arguments: str) -> str:
+    """Another client, with a field manager of its own."""
+    program = find_or_build_kubectl()
+    settings = cluster.settings
+    command = [program, f"--kubeconfig={settings.kubeconfig}", f"--namespace={cluster.namespace}", *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+
+
+def write_kubeconfig(folder: Path, plane: ControlPlane, user: Object, *, authority: Path | None = None) -> Path:
+    """A kubeconfig for the same control plane with other credentials."""
+    content = json.loads(plane.kubeconfig.read_text())
+    content["users"][0]["user"] = user
+    if authority is not None:
+        content["clusters"][0]["cluster"]["certificate-authority"] = str(authority)
+    path = folder / "other.kubeconfig"
+    path.write_text(json.dumps(content))
+    return path
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,332 @@
+"""Waiting for Jobs and rollouts, with real controllers and scheduler, and a kubelet played by hand."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from llmops_sandbox.controlplane import ControlPlane
+
+from llmops.clients.kubernetes.client import Cluster
+from llmops.clients.kubernetes.problems import TimedOut
+from llmops.clients.kubernetes.wait import JobOutcome, wait_for_job, wait_for_rollout, wait_until
+from llmops.clients.kubernetes.watch import Object
+from llmops.errors import BadRelease, ClusterCannot
+from tests.api.cluster.conftest import Kubelet, api_server_away, eventually, pod_template
+
+WEB = {"app": "web"}
+GPU_CONTAINER = {"name": "main", "image": "x", "resources": {"limits": {"nvidia.com/gpu": "1"}}}
+
+
+class Waiter:
+    """A wait in a thread, so that the test can play the kubelet meanwhile."""
+
+    def __init__(self, wait: Callable[[], Any]) -> None:
+        self._wait = wait
+        self._value: Any = None
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._value = self._wait()
+        except BaseException as error:  # noqa: BLE001 - raised again in the thread of the test
+            self._error = error
+
+    @property
+    def waits(self) -> bool:
+        return self._thread.is_alive()
+
+    def result(self, within: float) -> Any:
+        """What it gives or raises, which has to come within so many seconds."""
+        self._thread.join(within)
+        assert not self._thread.is_alive(), f"it still waits after {within} s"
+        if self._error is not None:
+            raise self._error
+        return self._value
+
+
+def deployment(replicas: int = 1, image: str = "example.com/x:1", **spec: Any) -> Object:
+    spec = {"containers": [{"name": "main", "image": image}], **spec}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": "web"},
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": WEB},
+            "template": pod_template(WEB, **spec),
+        },
+    }
+
+
+def job(**spec: Any) -> Object:
+    template = pod_template({"app": "job"}, restartPolicy="Never")
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": "job"},
+        "spec": {"backoffLimit": 0, **spec, "template": template},
+    }
+
+
+def rollout(cluster: Cluster, timeout: float = 60, **options: Any) -> Waiter:
+    return Waiter(lambda: wait_for_rollout(cluster, "web", timeout=timeout, **options))
+
+
+def finish(cluster: Cluster, timeout: float = 60, **options: Any) -> Waiter:
+    return Waiter(lambda: wait_for_job(cluster, "job", timeout=timeout, **options))
+
+
+def test_a_rollout_is_done_when_all_new_pods_are_available(cluster: Cluster, kubelet: Kubelet) -> None:
+    cluster.apply(deployment(replicas=2))
+    told: list[str] = []
+    waiter = rollout(cluster, on_progress=told.append)
+    first, second = kubelet.pods(WEB, 2)
+    kubelet.ready(first)
+    eventually(lambda: True if any("2 of 2 new pods, 1 available" in line for line in told) else None)
+    assert waiter.waits
+    kubelet.ready(second)
+    assert waiter.result(within=3)["status"]["availableReplicas"] == 2
+    assert all(line != following for line, following in pairwise(told))
+
+
+def test_a_rollout_waits_for_the_new_template_and_not_for_the_old_pods(cluster: Cluster, kubelet: Kubelet) -> None:
+    cluster.apply(deployment())
+    [old] = kubelet.pods(WEB)
+    kubelet.ready(old)
+    rollout(cluster).result(within=10)
+    cluster.apply(deployment(image="example.com/x:2"))
+    waiter = rollout(cluster)
+    [new] = [pod for pod in kubelet.pods(WEB, 2) if pod["metadata"]["uid"] != old["metadata"]["uid"]]
+    time.sleep(1)
+    assert waiter.waits
+    kubelet.ready(new)
+    waiter.result(within=5)
+
+
+def test_a_drained_rollout_waits_for_the_last_old_pod(cluster: Cluster, kubelet: Kubelet) -> None:
+    cluster.apply(deployment(terminationGracePeriodSeconds=60))
+    [old] = kubelet.pods(WEB)
+    kubelet.ready(old)
+    rollout(cluster).result(within=10)
+    cluster.apply(deployment(image="example.com/x:2", terminationGracePeriodSeconds=60))
+    served, drained = rollout(cluster), rollout(cluster, drained=True)
+    [new] = [pod for pod in kubelet.pods(WEB, 2) if pod["metadata"]["uid"] != old["metadata"]["uid"]]
+    kubelet.ready(new)
+    served.result(within=5)
+    time.sleep(0.5)
+    assert drained.waits
+    kubelet.remove(old)
+    drained.result(within=5)
+
+
+def test_a_bad_flag_fails_within_seconds_with_the_pods_own_words(cluster: Cluster, kubelet: Kubelet) -> None:
+    cluster.apply(deployment())
+    waiter = rollout(cluster)
+    [pod] = kubelet.pods(WEB)
+    end = {"exitCode": 2, "reason": "Error", "message": "vllm: error: unrecognized arguments: --nope"}
+    kubelet.say(pod, state={"terminated": {**end, "startedAt": None, "finishedAt": None}})
+    with pytest.raises(BadRelease, match="unrecognized arguments: --nope"):
+        waiter.result(within=8)
+
+
+def test_one_crash_is_forgiven_and_two_are_not(cluster: Cluster, kubelet: Kubelet) -> None:
+    cluster.apply(deployment())
+    waiter = rollout(cluster, allow_pending_seconds=1)
+    [pod] = kubelet.pods(WEB)
+    ended = {"terminated": {"exitCode": 1, "reason": "Error", "startedAt": None, "finishedAt": None}}
+    kubelet.say(pod, "Running", state={"running": {}}, lastState=ended, restartCount=1)
+    time.sleep(2)
+    assert waiter.waits
+    waiting = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off"}}
+    kubelet.say(pod, "Running", state=waiting, lastState=ended, restartCount=1)
+    with pytest.raises(BadRelease, match="exit code 1, 2 times"):
+        waiter.result(within=8)
+
+
+def test_an_image_that_is_not_there_fails_within_seconds(cluster: Cluster, kubelet: Kubelet) -> None:
+    cluster.apply(deployment())
+    waiter = rollout(cluster)
+    [pod] = kubelet.pods(WEB)
+    kubelet.say(pod, state={"waiting": {"reason": "ErrImagePull", "message": "example.com/x:1: not found"}})
+    with pytest.raises(BadRelease, match=r"has no image: ErrImagePull: example\.com/x:1: not found"):
+        waiter.result(within=3)
+
+
+def test_a_startup_probe_that_never_passed_is_told_from_the_events(cluster: Cluster, kubelet: Kubelet) -> None:
+    cluster.apply(deployment())
+    waiter = rollout(cluster)
+    [pod] = kubelet.pods(WEB)
+    kubelet.event(pod, "Unhealthy", "Startup probe failed: connection refused")
+    kubelet.event(pod, "Killing", "Container main failed startup probe, will be restarted")
+    ended = {"terminated": {"exitCode": 137, "reason": "Error", "startedAt": None, "finishedAt": None}}
+    kubelet.say(pod, "Running", state={"running": {}}, lastState=ended, restartCount=1)
+    with pytest.raises(
+        BadRelease, match=r"did not pass its startup probe in time and was killed: .*connection refused"
+    ):
+        waiter.result(within=8)
+
+
+@pytest.mark.usefixtures("agent")
+def test_no_room_is_the_clusters_fault_after_the_time_allowed(cluster: Cluster) -> None:
+    cluster.apply(deployment(nodeName=None, containers=[GPU_CONTAINER]))
+    started = time.monotonic()
+    with pytest.raises(ClusterCannot, match=r"fits on no node: .*nvidia\.com/gpu") as refused:
+        rollout(cluster, allow_pending_seconds=2).result(within=10)
+    assert time.monotonic() - started >= 2
+    assert not isinstance(refused.value, TimedOut)
+
+
+def test_a_node_being_added_is_waited_for_to_the_deadline(cluster: Cluster, kubelet: Kubelet) -> None:
+    cluster.apply(deployment(nodeName=None, containers=[GPU_CONTAINER]))
+    waiter = rollout(cluster, allow_pending_seconds=3, timeout=6)
+    [pod] = kubelet.pods(WEB)
+    kubelet.event(pod, "TriggeredScaleUp", "pod triggered scale-up")
+    started = time.monotonic()
+    with pytest.raises(TimedOut, match=r"waits for a node being added: pod triggered scale-up"):
+        waiter.result(within=15)
+    assert time.monotonic() - started > 4
+
+
+def test_a_pod_that_runs_but_never_gets_ready_is_the_releases_fault(cluster: Cluster, kubelet: Kubelet) -> None:
+    cluster.apply(deployment())
+    waiter = rollout(cluster, timeout=3)
+    [pod] = kubelet.pods(WEB)
+    kubelet.say(pod, "Running", state={"running": {}})
+    with pytest.raises(BadRelease, match=r"not rolled out .* within 3 s: .* did not get ready in the time allowed"):
+        waiter.result(within=15)
+
+
+def test_a_quota_that_refuses_the_pods_is_told(cluster: Cluster) -> None:
+    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "none"}}
+    cluster.apply({**quota, "spec": {"hard": {"pods": "0"}}})
+    eventually(lambda: (cluster.get("ResourceQuota", "none") or {}).get("status", {}).get("hard"))
+    cluster.apply(deployment())
+    with pytest.raises(ClusterCannot, match="exceeded quota: none"):
+        rollout(cluster, allow_pending_seconds=1).result(within=10)
+
+
+def test_a_deployment_that_is_deleted_ends_the_wait(cluster: Cluster, kubelet: Kubelet) -> None:
+    cluster.apply(deployment())
+    waiter = rollout(cluster)
+    kubelet.pods(WEB)
+    cluster.delete("Deployment", "web")
+    with pytest.raises(ClusterCannot, match="was deleted or replaced"):
+        waiter.result(within=3)
+    with pytest.raises(ClusterCannot, match="is not there"):
+        wait_for_rollout(cluster, "web", timeout=1)
+
+
+def test_a_rollout_outlives_a_killed_api_server(cluster: Cluster, kubelet: Kubelet, plane: ControlPlane) -> None:
+    cluster.apply(deployment())
+    waiter = rollout(cluster)
+    [pod] = kubelet.pods(WEB)
+    with api_server_away(plane):
+        time.sleep(2)
+        assert waiter.waits
+    kubelet.ready(pod)
+    waiter.result(within=30)
+
+
+def test_a_job_gives_its_results_by_index(cluster: Cluster, kubelet: Kubelet) -> None:
+    cluster.create(job(completionMode="Indexed", completions=2, parallelism=2))
+    waiter = finish(cluster)
+    for pod in kubelet.pods({"batch.kubernetes.io/job-name": "job"}, 2):
+        index = pod["metadata"]["annotations"]["batch.kubernetes.io/job-completion-index"]
+        kubelet.ended(pod, 0, f'{{"shard": {index}}}')
+    outcome: JobOutcome = waiter.result(within=10)
+    assert outcome.succeeded
+    assert outcome.results == {0: '{"shard": 0}', 1: '{"shard": 1}'}
+    assert outcome.raise_for_failure() is outcome
+    assert wait_for_job(cluster, "job", timeout=5).results == outcome.results
+
+
+def test_a_failed_job_says_why_in_its_pods_words(cluster: Cluster, kubelet: Kubelet) -> None:
+    cluster.create(job())
+    waiter = finish(cluster)
+    [pod] = kubelet.pods({"batch.kubernetes.io/job-name": "job"})
+    kubelet.ended(pod, 1, "sha256 of model.safetensors is wrong")
+    outcome: JobOutcome = waiter.result(within=10)
+    assert not outcome.succeeded
+    assert outcome.reason == "BackoffLimitExceeded"
+    assert outcome.diagnosis is not None
+    assert outcome.diagnosis.exit_code == 1
+    assert outcome.failures == {0: "sha256 of model.safetensors is wrong"}
+    with pytest.raises(
+        ClusterCannot, match=r"Job job failed: BackoffLimitExceeded: .*sha256 of model\.safetensors is wrong"
+    ):
+        outcome.raise_for_failure()
+
+
+def test_a_job_that_retries_and_succeeds_has_not_failed(cluster: Cluster, kubelet: Kubelet) -> None:
+    cluster.create(job(backoffLimit=3))
+    waiter = finish(cluster)
+    [first] = kubelet.pods({"batch.kubernetes.io/job-name": "job"})
+    kubelet.ended(first, 1, "the hub hung up")
+    [second] = eventually(
+        lambda: (
+            [
+                pod
+                for pod in cluster.list("Pod", labels={"batch.kubernetes.io/job-name": "job"})
+                if pod["metadata"]["uid"] != first["metadata"]["uid"]
+            ]
+            or None
+        ),
+        seconds=30,
+    )
+    assert waiter.waits
+    kubelet.ended(second, 0, "done")
+    outcome: JobOutcome = waiter.result(within=10)
+    assert (outcome.results, outcome.failures) == ({0: "done"}, {})
+
+
+def test_a_job_that_cannot_start_is_told_within_seconds(cluster: Cluster, kubelet: Kubelet) -> None:
+    cluster.create(job(backoffLimit=6))
+    waiter = finish(cluster)
+    [pod] = kubelet.pods({"batch.kubernetes.io/job-name": "job"})
+    missing = {"reason": "CreateContainerConfigError", "message": 'secret "hub" not found'}
+    kubelet.say(pod, state={"waiting": missing})
+    outcome: JobOutcome = waiter.result(within=3)
+    with pytest.raises(ClusterCannot, match="Remedy: Create the Secret hub"):
+        outcome.raise_for_failure()
+
+
+def test_a_job_past_its_own_deadline_is_explained_by_its_deleted_pod(cluster: Cluster, kubelet: Kubelet) -> None:
+    cluster.create(job(activeDeadlineSeconds=2))
+    waiter = finish(cluster)
+    [pod] = kubelet.pods({"batch.kubernetes.io/job-name": "job"})
+    kubelet.say(pod, state={"waiting": {"reason": "ErrImagePull", "message": "i/o timeout"}})
+    outcome: JobOutcome = waiter.result(within=15)
+    assert outcome.reason == "DeadlineExceeded"
+    assert outcome.diagnosis is not None
+    assert "i/o timeout" in outcome.diagnosis.message
+
+
+def test_a_job_that_does_not_end_says_what_it_was_at(cluster: Cluster, kubelet: Kubelet) -> None:
+    cluster.create(job())
+    waiter = finish(cluster, timeout=2)
+    [pod] = kubelet.pods({"batch.kubernetes.io/job-name": "job"})
+    kubelet.say(pod, state={"waiting": {"reason": "ContainerCreating"}})
+    with pytest.raises(TimedOut, match=r"Job job .* did not end within 2 s: .* containers are being created"):
+        waiter.result(within=10)
+
+
+def test_a_job_that_is_replaced_ends_the_wait(cluster: Cluster, kubelet: Kubelet) -> None:
+    cluster.create(job())
+    waiter = finish(cluster)
+    kubelet.pods({"batch.kubernetes.io/job-name": "job"})
+    cluster.delete("Job", "job", wait=20)
+    cluster.create(job())
+    with pytest.raises(ClusterCannot, match="was deleted or replaced"):
+        waiter.result(within=3)
+
+
+def test_waiting_in_vain_says_what_for(cluster: Cluster) -> None:
+    with pytest.raises(TimedOut, match=r"it is bound: not within 1 s; PersistentVolumeClaim w in .* is not there"):
+        wait_until(cluster, "PersistentVolumeClaim", "w", lambda _: None, timeout=1, describe="it is bound")

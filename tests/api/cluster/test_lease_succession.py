@@ -1,0 +1,66 @@
+"""Who may change things: a holder that has ended is succeeded at once, and who has lost a lease changes nothing."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from llmops.clients.kubernetes.client import Cluster
+from llmops.clients.kubernetes.lease import HANDOVER_SECONDS, LeaseHeld, RolloutLease
+from llmops.config import names
+from llmops.errors import ClusterCannot
+
+
+def brief(cluster: Cluster, holder: str, ended: str | None = None) -> RolloutLease:
+    """A lease that runs out after two seconds."""
+    return RolloutLease(cluster, "m", holder, duration=2, renew_every=0.5, ended=ended)
+
+
+def test_a_lease_that_was_kept_for_a_stage_that_never_came_is_not_waited_for(cluster: Cluster) -> None:
+    kept = brief(cluster, "run-a")
+    kept.acquire()
+    kept.stop(give_up=False)
+    with pytest.raises(LeaseHeld, match="run-a"):
+        brief(cluster, "run-b", ended="run-c").acquire()
+    started = time.monotonic()
+    with brief(cluster, "run-b", ended="run-a"):
+        assert time.monotonic() - started < HANDOVER_SECONDS / 4
+        found = cluster.get("Lease", names.lease_name("m"))
+        assert found is not None
+        assert found["spec"]["holderIdentity"] == "run-b"
+
+
+def test_a_holder_that_is_said_to_have_ended_and_renews_its_lease_keeps_it(cluster: Cluster) -> None:
+    with brief(cluster, "run-a") as lives:
+        with pytest.raises(LeaseHeld, match="run-a"):
+            brief(cluster, "run-b", ended="run-a").acquire()
+        assert not lives.lost()
+
+
+def test_a_guard_keeps_every_change_from_being_made_and_lets_questions_pass(cluster: Cluster) -> None:
+    lost = threading.Event()
+
+    def guard() -> None:
+        if lost.is_set():
+            raise ClusterCannot("the lease is lost")
+
+    guarded = cluster.guarded(guard)
+    body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "guarded"}, "data": {"a": "1"}}
+    guarded.create(body)
+    lost.set()
+    changed = body | {"data": {"a": "2"}}
+    for change in (
+        lambda: guarded.apply(changed),
+        lambda: guarded.create(changed),
+        lambda: guarded.patch("ConfigMap", "guarded", {"data": {"a": "2"}}),
+        lambda: guarded.delete("ConfigMap", "guarded"),
+        lambda: guarded.patient(1).delete("ConfigMap", "guarded"),
+    ):
+        with pytest.raises(ClusterCannot, match="the lease is lost"):
+            change()
+    found = guarded.get("ConfigMap", "guarded")
+    assert found is not None
+    assert found["data"] == {"a": "1"}
+    assert cluster.delete("ConfigMap", "guarded")

@@ -1,0 +1,359 @@
+"""The way in from outside: what is rendered for each controller, and that nothing is open but the API."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import kubernetes_validate
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import settings as trials
+from hypothesis import strategies as st
+from llmops_sandbox.binaries import find_or_build
+from llmops_sandbox.controlplane import ControlPlane
+from llmops_sandbox.crds import definitions, install_crds, schema
+from pydantic import ValidationError
+
+from llmops.clients.kubernetes.client import Cluster
+from llmops.config.catalog.load import load_model
+from llmops.config.catalog.spec import ModelSpec
+from llmops.config.settings import Settings
+from llmops.config.settings.access import Exposure
+from llmops.errors import BadInput
+from llmops.manifests.companions import exposure
+from llmops.manifests.companions.exposure import Backend, WayIn, load_balancer_annotations, way_in
+from llmops.manifests.volume import namespace
+from llmops.releases.release import Release
+
+PAGE = Path(__file__).parents[3] / "docs" / "access.md"
+NGINX = "nginx.ingress.kubernetes.io/"
+ENTRY = """\
+name: tiny
+weights: {repo: acme/tiny}
+engine:
+  version: 0.32.0
+"""
+SCHEMAS = {
+    each["spec"]["names"]["kind"]: schema(each, "v1") for each in definitions() if "gateway" in each["spec"]["group"]
+}
+KEY = "access: {api_key: {name: key, key: api-key}}\n"
+
+
+def entry(**fields: Any) -> ModelSpec:
+    content = yaml.safe_load(ENTRY + KEY)
+    return ModelSpec.model_validate({**content, "exposure": {"kind": "ingress", "host": "llm.example.com", **fields}})
+
+
+def rendered(
+    release: Release, settings: Settings, access: dict[str, Any] | None = None, percent: int = 0, **fields: Any
+) -> list[dict[str, Any]]:
+    at = Settings.model_validate({**settings.model_dump(), "access": access or {}})
+    return exposure.objects(entry(**fields), release, at, canary_percent=percent)
+
+
+def test_nothing_is_exposed_unless_it_is_asked_for(release: Release, settings: Settings) -> None:
+    spec = ModelSpec.model_validate(yaml.safe_load(ENTRY))
+    assert exposure.objects(spec, release, settings, canary_percent=50) == []
+
+
+def test_the_ingress_is_the_articles_and_streams(release: Release, settings: Settings) -> None:
+    """Of the article: timeouts of 300, auth-url with its header, cert-manager's issuer, TLS, class, path /v1."""
+    (found,) = rendered(
+        release,
+        settings,
+        {"issuer": "letsencrypt-prod"},
+        auth_url="http://auth-proxy.llm-serving.svc.cluster.local/verify",
+        auth_response_headers=["X-Tenant-Id", "X-User"],
+    )
+    kubernetes_validate.validate(found, "1.37", strict=True)
+    assert found["metadata"]["annotations"] == {
+        NGINX + "proxy-read-timeout": "300",
+        NGINX + "proxy-send-timeout": "300",
+        NGINX + "proxy-buffering": "off",
+        NGINX + "proxy-body-size": "32m",
+        NGINX + "ssl-redirect": "true",
+        NGINX + "force-ssl-redirect": "true",
+        NGINX + "auth-url": "http://auth-proxy.llm-serving.svc.cluster.local/verify",
+        NGINX + "auth-response-headers": "X-Tenant-Id,X-User",
+        "cert-manager.io/cluster-issuer": "letsencrypt-prod",
+    }
+    assert found["spec"]["tls"] == [{"hosts": ["llm.example.com"], "secretName": "tiny-tls"}]
+    assert found["spec"]["ingressClassName"] == "nginx"
+    backend = {"service": {"name": "tiny", "port": {"number": 8000}}}
+    paths = [{"path": "/v1", "pathType": "Prefix", "backend": backend}]
+    assert found["spec"]["rules"] == [{"host": "llm.example.com", "http": {"paths": paths}}]
+
+
+def test_an_issuer_of_the_namespace_and_a_certificate_of_ones_own(release: Release, settings: Settings) -> None:
+    (found,) = rendered(release, settings, {"issuer": "ca", "issuer_kind": "Issuer"})
+    assert found["metadata"]["annotations"]["cert-manager.io/issuer"] == "ca"
+    (own,) = rendered(release, settings, {"issuer": "ca"}, tls_secret="wildcard")
+    assert own["spec"]["tls"][0]["secretName"] == "wildcard"
+    assert not any("cert-manager" in each for each in own["metadata"]["annotations"])
+
+
+def test_plain_http_is_there_only_when_it_is_allowed(release: Release, settings: Settings) -> None:
+    (found,) = rendered(release, settings, {"issuer": "ca"}, insecure_http=True)
+    assert "tls" not in found["spec"]
+    assert found["metadata"]["annotations"][NGINX + "ssl-redirect"] == "false"
+    assert "cert-manager.io/cluster-issuer" not in found["metadata"]["annotations"]
+
+
+def test_an_ingress_canary_has_its_weight_and_nothing_else(release: Release, settings: Settings) -> None:
+    main, canary = rendered(release, settings, {"issuer": "ca"}, percent=25)
+    assert canary["metadata"]["name"] == "tiny-canary"
+    assert canary["metadata"]["annotations"] == {NGINX + "canary": "true", NGINX + "canary-weight": "25"}
+    assert "tls" not in canary["spec"], "two Ingresses would ask cert-manager for one certificate"
+    (path,), (canary_path,) = (each["spec"]["rules"][0]["http"]["paths"] for each in (main, canary))
+    assert canary_path.pop("backend") == {"service": {"name": "tiny-canary", "port": {"number": 8000}}}
+    path.pop("backend")
+    assert canary_path == path
+    assert canary["spec"]["rules"][0]["host"] == main["spec"]["rules"][0]["host"]
+
+
+def test_an_alb_is_told_of_silence_and_of_weights(release: Release, settings: Settings) -> None:
+    access = {
+        "ingress": {
+            "controller": "alb",
+            "class_name": "alb",
+            "annotations": {"alb.ingress.kubernetes.io/scheme": "internal"},
+        }
+    }
+    (found,) = rendered(release, settings, access, percent=5, idle_seconds=900)
+    kubernetes_validate.validate(found, "1.37", strict=True)
+    told = {name.rpartition("/")[2]: text for name, text in found["metadata"]["annotations"].items()}
+    assert told["load-balancer-attributes"] == "idle_timeout.timeout_seconds=900"
+    assert told["scheme"] == "internal"
+    assert json.loads(told["listen-ports"]) == [{"HTTPS": 443}]
+    assert told["healthcheck-path"] == "/health"
+    groups = json.loads(told["actions.weighted"])["forwardConfig"]["targetGroups"]
+    assert [(each["serviceName"], each["weight"]) for each in groups] == [("tiny", 95), ("tiny-canary", 5)]
+    path = found["spec"]["rules"][0]["http"]["paths"][0]
+    assert path["backend"] == {"service": {"name": "weighted", "port": {"name": "use-annotation"}}}
+    (plain,) = rendered(release, settings, access)
+    assert plain["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"]["name"] == "tiny"
+
+
+def test_what_an_alb_cannot_do_is_not_left_out_in_silence(release: Release, settings: Settings) -> None:
+    access = {"ingress": {"controller": "alb"}}
+    with pytest.raises(BadInput, match="an ALB asks no such service"):
+        rendered(release, settings, access, auth_url="http://auth.example/verify")
+
+
+def test_a_route_has_weights_and_timeouts_and_hangs_on_the_listener_with_tls(
+    release: Release, settings: Settings
+) -> None:
+    access = {"gateway": {"name": "shared", "namespace": "gateways"}}
+    (route,) = rendered(release, settings, access, percent=5, kind="gateway", request_seconds=1800)
+    assert route["kind"] == "HTTPRoute"
+    assert route["spec"]["parentRefs"] == [{"name": "shared", "namespace": "gateways", "sectionName": "https"}]
+    assert route["spec"]["hostnames"] == ["llm.example.com"]
+    (rule,) = route["spec"]["rules"]
+    assert rule["matches"] == [{"path": {"type": "PathPrefix", "value": "/v1"}}]
+    assert rule["timeouts"] == {"request": "1800s", "backendRequest": "1800s"}
+    assert [(each["name"], each["port"], each["weight"]) for each in rule["backendRefs"]] == [
+        ("tiny", 8000, 95),
+        ("tiny-canary", 8000, 5),
+    ]
+    (open_one,) = rendered(release, settings, access, kind="gateway", insecure_http=True)
+    assert open_one["spec"]["parentRefs"][0]["sectionName"] == "http"
+
+
+def test_a_gateway_of_its_own_ends_tls_and_tells_the_load_balancer(release: Release, settings: Settings) -> None:
+    access = {"issuer": "ca", "gateway": {"class_name": "eg", "load_balancer": "aws-nlb"}}
+    gateway, route = rendered(release, settings, access, kind="gateway")
+    (listener,) = gateway["spec"]["listeners"]
+    assert (listener["protocol"], listener["port"], listener["hostname"]) == ("HTTPS", 443, "llm.example.com")
+    assert listener["tls"] == {"mode": "Terminate", "certificateRefs": [{"kind": "Secret", "name": "tiny-tls"}]}
+    assert listener["allowedRoutes"] == {"namespaces": {"from": "Same"}}
+    assert gateway["metadata"]["annotations"] == {"cert-manager.io/cluster-issuer": "ca"}
+    assert gateway["spec"]["infrastructure"]["annotations"] == load_balancer_annotations(300)
+    assert route["spec"]["parentRefs"] == [{"name": gateway["metadata"]["name"], "sectionName": listener["name"]}]
+
+
+def test_gke_gets_its_timeout_and_its_health_check_for_each_service(release: Release, settings: Settings) -> None:
+    access = {"gateway": {"load_balancer": "gke"}}
+    _, *policies = rendered(release, settings, access, percent=50, kind="gateway")
+    told = {(each["kind"], each["spec"]["targetRef"]["name"]): each["spec"]["default"] for each in policies}
+    assert set(told) == {
+        (kind, name) for kind in ("GCPBackendPolicy", "HealthCheckPolicy") for name in ("tiny", "tiny-canary")
+    }
+    assert told["GCPBackendPolicy", "tiny"] == {"timeoutSec": 3600}
+    assert told["HealthCheckPolicy", "tiny"]["config"]["httpHealthCheck"]["requestPath"] == "/health"
+
+
+def test_the_page_has_the_annotations_as_they_are() -> None:
+    blocks = [text.split("```")[0] for text in PAGE.read_text().split("```yaml\n")[1:]]
+    assert load_balancer_annotations(300) in [yaml.safe_load(each) for each in blocks]
+
+
+def test_the_page_has_the_settings_as_they_are() -> None:
+    blocks = [yaml.safe_load(text.split("```")[0]) for text in PAGE.read_text().split("```yaml\n")[1:]]
+    told = next(each for each in blocks if "issuer_kind" in each.get("access", {}))
+    assert told["access"] == Settings.model_validate({}).access.model_dump()
+
+
+def test_the_entries_of_the_page_are_accepted() -> None:
+    blocks = [yaml.safe_load(text.split("```")[0]) for text in PAGE.read_text().split("```yaml\n")[1:]]
+    entries = [each for each in blocks if "exposure" in each]
+    assert len(entries) == 2
+    for each in entries:
+        ModelSpec.model_validate(yaml.safe_load(ENTRY) | each)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "field", "words"),
+    [
+        ("exposure:\n  kind: ingress\n  host: a.example\n", 6, "exposure.kind", "access.api_key or exposure.auth_url"),
+        ("exposure:\n  kind: gateway\n  host: a.example\n", 6, "exposure.kind", "set access.api_key"),
+        (KEY + "exposure:\n  kind: ingress\n", 6, "exposure.host", "is required with kind ingress"),
+        (
+            KEY + "exposure:\n  kind: gateway\n  host: a.example\n  auth_url: http://a.example/x\n",
+            9,
+            "exposure.auth_url",
+            "is for kind ingress",
+        ),
+        (KEY + "exposure:\n  kind: ingress\n  host: 'A B'\n", 8, "exposure.host", "Host name in lower case"),
+        (
+            KEY + "exposure:\n  kind: ingress\n  host: a.example\n  auth_url: 'http://a.example/x;return 200'\n",
+            9,
+            "exposure.auth_url",
+            "should match",
+        ),
+        (
+            "exposure:\n  kind: ingress\n  host: a.example\n  auth_response_headers: [X-User]\n" + KEY,
+            8,
+            "exposure.auth_response_headers",
+            "which is not given",
+        ),
+        (
+            KEY + "exposure:\n  kind: ingress\n  host: a.example\n  insecure_http: true\n  tls_secret: mine\n",
+            10,
+            "exposure.tls_secret",
+            "insecure_http leaves TLS out",
+        ),
+        (
+            KEY + "exposure:\n  kind: ingress\n  host: a.example\n  idle_seconds: 600\n  request_seconds: 500\n",
+            10,
+            "exposure.request_seconds",
+            "less than idle_seconds",
+        ),
+    ],
+)
+def test_what_would_be_open_is_refused_by_file_line_and_field(
+    tmp_path: Path, text: str, line: int, field: str, words: str
+) -> None:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(ENTRY + text)
+    with pytest.raises(BadInput) as caught:
+        load_model(path)
+    found = str(caught.value).splitlines()
+    assert len(found) == 1, found
+    assert found[0].startswith(f"{path}:{line}: {field}: "), found
+    assert words in found[0]
+
+
+def test_adapters_that_anybody_could_load_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(
+        ENTRY
+        + "  env: {VLLM_ALLOW_RUNTIME_LORA_UPDATING: '1'}\n"
+        + KEY
+        + "exposure: {kind: ingress, host: a.example}\n"
+    )
+    with pytest.raises(BadInput, match=r":5: engine.env.VLLM_ALLOW_RUNTIME_LORA_UPDATING: lets every user"):
+        load_model(path)
+
+
+exposures = st.fixed_dictionaries(
+    {
+        "kind": st.sampled_from(["ingress", "gateway"]),
+        "host": st.just("llm.example.com"),
+        "insecure_http": st.booleans(),
+        "auth_url": st.none() | st.just("http://auth.example/verify"),
+        "idle_seconds": st.integers(10, 4000),
+        "request_seconds": st.integers(10, 86400),
+    }
+)
+installations = st.fixed_dictionaries(
+    {
+        "issuer": st.none() | st.just("ca"),
+        "ingress": st.fixed_dictionaries({"controller": st.sampled_from(["nginx", "alb"])}),
+        "gateway": st.fixed_dictionaries(
+            {
+                "class_name": st.none() | st.just("eg"),
+                "load_balancer": st.sampled_from(["none", "aws-nlb", "gke"]),
+            }
+        ),
+    }
+)
+
+
+@trials(deadline=None)
+@given(declared=exposures, access=installations, percent=st.integers(0, 100))
+def test_whatever_is_accepted_opens_the_api_alone_and_shares_all_of_it(
+    declared: dict[str, Any], access: dict[str, Any], percent: int
+) -> None:
+    try:
+        accepted = Exposure.model_validate(declared)
+    except ValidationError:
+        return
+    way = WayIn("llm", {"a": "b"}, accepted, Backend("one", 4000), Backend("two", 4000), percent)
+    settings = Settings.model_validate({"access": access})
+    try:
+        found = way_in(way, settings)
+    except BadInput:
+        assert accepted.auth_url
+        assert access["ingress"]["controller"] == "alb"
+        return
+    assert found == way_in(way, settings)
+    paths: list[str] = []
+    for each in found:
+        for rule in each["spec"].get("rules", []):
+            if each["kind"] == "HTTPRoute":
+                paths += [match["path"]["value"] for match in rule["matches"]]
+                assert sum(backend["weight"] for backend in rule["backendRefs"]) == 100
+            else:
+                paths += [path["path"] for path in rule["http"]["paths"]]
+        if each["kind"] == "Ingress":
+            kubernetes_validate.validate(each, "1.37", strict=True)
+        elif each["kind"] in SCHEMAS:
+            jsonschema.validate(each, SCHEMAS[each["kind"]])
+    assert set(paths) == {"/v1"}
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    plane = ControlPlane(tmp_path_factory.mktemp("plane"), find_or_build())
+    try:
+        plane.up()
+        found = Cluster.connect(Settings.model_validate({"kubeconfig": str(plane.kubeconfig), "namespace": "serving"}))
+        install_crds(found)
+        yield found
+    finally:
+        plane.down()
+
+
+@pytest.mark.slow
+def test_an_api_server_takes_every_way_in_and_a_second_apply_changes_nothing(
+    cluster: Cluster, release: Release, settings: Settings
+) -> None:
+    """Slow: starts a control plane. GKE's own policies are not among the definitions that can be had."""
+    cluster.apply(namespace(settings))
+    own = {"issuer": "ca", "gateway": {"class_name": "eg", "load_balancer": "aws-nlb"}}
+    found = [
+        *rendered(release, settings, own, percent=25, auth_url="https://$host/oauth2/auth"),
+        *rendered(release, settings, {"ingress": {"controller": "alb", "class_name": "alb"}}, percent=25),
+        *rendered(release, settings, own, percent=100, kind="gateway"),
+        *rendered(release, settings, {"gateway": {"namespace": "gateways"}}, kind="gateway", insecure_http=True),
+    ]
+    assert [each["kind"] for each in found] == ["Ingress", "Ingress", "Ingress", "Gateway", "HTTPRoute", "HTTPRoute"]
+    for each in found:
+        first, again = cluster.apply(each), cluster.apply(each)
+        assert first["metadata"]["generation"] == again["metadata"]["generation"]
+        assert again["spec"].keys() >= each["spec"].keys()

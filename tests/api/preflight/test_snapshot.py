@@ -1,0 +1,96 @@
+"""What the checks look at, as a real API server gives it."""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from llmops_sandbox.binaries import find_or_build
+from llmops_sandbox.controlplane import ControlPlane
+
+from llmops.clients.kubernetes.client import Cluster
+from llmops.config.catalog.spec import ModelSpec
+from llmops.config.settings import Settings
+from llmops.manifests.volume import claim, namespace
+from llmops.preflight.checks import preflight
+from llmops.preflight.checks.case import Case, HubAnswer, ImageAnswer
+from llmops.preflight.finding import Finding
+from llmops.preflight.snapshot import Snapshot, survey
+from llmops.releases.release import Release
+
+Make = Callable[..., Any]
+
+
+def findings(snapshot: Snapshot, spec: ModelSpec, release: Release) -> tuple[Finding, ...]:
+    """With a hub and a registry that answer well."""
+    hub = HubAnswer("http://hub", spec.weights.repo)
+    image = ImageAnswer(release.engine.tag, release.engine.digest, release.engine.image, frozenset({"amd64"}))
+    return preflight(Case(spec, snapshot, release, hub, image))
+
+
+def join(cluster: Cluster, node: dict[str, Any]) -> None:
+    """Let a node join, and wait until the controller has taken its not-ready taint away."""
+    name: str = node["metadata"]["name"]
+    labels = node["metadata"]["labels"]
+    cluster.create({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}})
+    status = node["status"] | {"capacity": node["status"]["allocatable"]}
+    cluster.patch("Node", name, {"status": status}, subresource="status")
+    deadline = time.monotonic() + 30
+    while (found := cluster.get("Node", name)) is None or found["spec"].get("taints"):
+        assert time.monotonic() < deadline, found
+        time.sleep(0.1)
+
+
+@pytest.mark.slow
+def test_a_snapshot_of_a_real_cluster(
+    tmp_path: Path, node: Make, pod: Make, spec: Make, release: Callable[[], Release]
+) -> None:
+    """Slow: starts a control plane."""
+    plane = ControlPlane(tmp_path / "plane", find_or_build())
+    try:
+        plane.up()
+        settings = Settings.model_validate({"kubeconfig": str(plane.kubeconfig), "namespace": "serving"})
+        cluster = Cluster.connect(settings)
+        cluster.apply(namespace(settings))
+        cluster.apply(claim(settings))
+        value = base64.b64encode(b"hf_secret").decode()
+        secret = {"metadata": {"name": "hub", "namespace": "serving"}, "data": {"token": value}}
+        cluster.create({"apiVersion": "v1", "kind": "Secret", **secret})
+        join(cluster, node("gpu-0"))
+        join(cluster, node("cpu-0", 0))
+        model = spec(
+            access={"api_key": {"name": "key", "key": "k"}},
+            weights={"repo": "acme/tiny", "token": {"name": "hub", "key": "token"}},
+        )
+        found = survey(cluster, settings, [model])
+        assert {each["metadata"]["name"] for each in found.nodes} == {"gpu-0", "cpu-0"}
+        assert found.stable == {}
+        assert found.unseen == {}
+        assert found.claim is not None
+        assert "system-node-critical" in {each["metadata"]["name"] for each in found.priority_classes}
+        assert found.secrets == {"hub": frozenset({"token"})}
+        assert "hf_secret" not in repr(found)
+        assert value not in repr(found)
+        wrong = {each.subject for each in findings(found, model, release()) if each.severity == "error"}
+        assert wrong == {"Secret key/k"}
+
+        # A pod of another namespace takes the one GPU.
+        taking = pod("gpu-0")
+        taking["spec"]["containers"][0] |= {"name": "main", "image": "a/b"}
+        taking["spec"]["containers"][0]["resources"]["limits"] = {"nvidia.com/gpu": "1"}
+        taking["spec"]["automountServiceAccountToken"] = False
+        taking["metadata"]["namespace"] = "default"
+        del taking["status"]
+        deadline = time.monotonic() + 30
+        while cluster.get("ServiceAccount", "default", namespace="default") is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        cluster.create({"apiVersion": "v1", "kind": "Pod", **taking})
+        full = findings(survey(cluster, settings, [model]), model, release())
+        assert {each.subject for each in full if each.severity == "error"} == {"Secret key/k", "room"}
+    finally:
+        plane.down()

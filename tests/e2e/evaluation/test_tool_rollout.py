@@ -1,0 +1,96 @@
+"""Rollouts judged by a tool in a Job of its own image on the sandbox. A program stands for the tool.
+
+Slow, all of it: each test is a rollout.
+"""
+
+from __future__ import annotations
+
+import json
+import stat
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from llmops_sandbox.sandbox import EVALUATION_PROGRAM, Sandbox
+
+from llmops.cli.exits import Exit
+from llmops.config import names
+from llmops.manifests.evaluation import COMPONENT
+from tests.support.world import NODES, Model, new_model
+from tests.unit.formats.conftest import DATA, STAND_IN
+
+pytestmark = pytest.mark.slow
+
+IMAGE = "ghcr.io/tests/tool"
+COPY = f"""
+place = Path(sys.argv[sys.argv.index("--output_path") + 1])
+shutil.copytree({str(DATA / "lm-eval-0.4.13" / "one-task")!r}, place / "tiny")
+"""
+
+
+@pytest.fixture(scope="module")
+def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
+    folder = tmp_path_factory.mktemp("sandbox")
+    nodes = folder / "declared-nodes.yaml"
+    nodes.write_text(json.dumps(NODES))
+    found = Sandbox(folder / "state", project=folder, nodes=nodes)
+    found.up()
+    try:
+        yield found
+    finally:
+        found.down(erase=True)
+
+
+@pytest.fixture
+def model(sandbox: Sandbox, tmp_path: Path) -> Iterator[Model]:
+    with new_model(sandbox, tmp_path) as found:
+        yield found
+
+
+@pytest.fixture
+def judge(sandbox: Sandbox, model: Model, tmp_path: Path) -> Callable[[str, str], None]:
+    """Judge the model by a tool of which the body is given, in an image of that tag, besides its own suites."""
+
+    def declare(tag: str, body: str) -> None:
+        folder = tmp_path / tag
+        folder.mkdir()
+        script = folder / "lm-eval"
+        script.write_text(STAND_IN.format(python=sys.executable, body=body))
+        script.chmod(script.stat().st_mode | stat.S_IXUSR)
+        sandbox.images.add(IMAGE, tag, EVALUATION_PROGRAM, {"PATH": f"{folder}:/usr/bin:/bin"})
+        suite: dict[str, Any] = {
+            "kind": "tool",
+            "tool": "lm-eval",
+            "arguments": ["--tasks=sums"],
+            "image": f"{IMAGE}:{tag}",
+            "timeout_seconds": 20,
+        }
+        (model.evals / "harness.yaml").write_text(json.dumps(suite))
+        gates = [{"metric": "sums/score", "min": 0.5}, {"metric": "harness/score", "min": 0.9}]
+        model.declare(evaluation={"suites": ["sums", "harness"], "gates": gates})
+
+    return declare
+
+
+def test_a_tools_figures_decide_beside_the_suites_of_ones_own(model: Model, judge: Callable[[str, str], None]) -> None:
+    judge("good", COPY)
+    ended = model.rollout()
+    assert ended.code == Exit.DONE, ended.line
+    assert ended.record is not None
+    assert ended.record.figures["harness/score"] == pytest.approx(11 / 12)
+    assert ended.record.figures["sums/score"] == pytest.approx(0.95)
+    labels = {names.MODEL_LABEL: model.name, names.COMPONENT_LABEL: COMPONENT}
+    (job,) = model.cluster.list("Job", labels=labels)
+    assert job["spec"]["template"]["spec"]["containers"][0]["image"] == f"{IMAGE}:good"
+    assert model.serving() == ended.record.release
+
+
+def test_a_tool_that_writes_nothing_decides_nothing(model: Model, judge: Callable[[str, str], None]) -> None:
+    judge("silent", "print('no such task: sums')")
+    ended = model.rollout()
+    assert ended.code == Exit.INCONCLUSIVE, ended.line
+    assert "harness: lm-eval ended well, and wrote no results_*.json" in ended.line
+    assert model.serving() is None
+    assert model.canary_gone()

@@ -1,0 +1,149 @@
+"""Accounts of the installation, what they may do, and what they were seen to ask for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+from kubernetes import client, config
+
+BASE = Path(__file__).parents[3] / "k8s" / "base"
+Object = dict[str, Any]
+
+
+@dataclass(frozen=True, order=True)
+class Rule:
+    """One verb on one resource, in one role. `namespace` is empty for a ClusterRole."""
+
+    role: str
+    namespace: str
+    group: str
+    resource: str
+    verb: str
+
+    def __str__(self) -> str:
+        where = f"Role {self.namespace}/{self.role}" if self.namespace else f"ClusterRole {self.role}"
+        return f"{self.verb} {self.resource}{'.' if self.group else ''}{self.group} in {where}"
+
+
+@dataclass(frozen=True, order=True)
+class Request:
+    """What one account asked for. `namespace` is empty for what has none, or for all of them at once."""
+
+    user: str
+    verb: str
+    group: str
+    resource: str
+    namespace: str
+
+    @property
+    def attributes(self) -> Object:
+        """For a SubjectAccessReview."""
+        resource, _, subresource = self.resource.partition("/")
+        return {
+            "verb": self.verb,
+            "group": self.group,
+            "resource": resource,
+            "subresource": subresource,
+            "namespace": self.namespace,
+        }
+
+
+def objects(*names: str) -> list[Object]:
+    """The objects of these files of k8s/base."""
+    return [found for name in names for found in yaml.safe_load_all((BASE / name).read_text())]
+
+
+def rules(name: str) -> list[Rule]:
+    """Every single right that a file of k8s/base gives."""
+    return [
+        Rule(role["metadata"]["name"], role["metadata"].get("namespace", ""), group, resource, verb)
+        for role in objects(name)
+        if role["kind"] in ("Role", "ClusterRole")
+        for rule in role["rules"]
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    ]
+
+
+def granted(name: str, user: str, without: Rule | None = None) -> Iterator[Object]:
+    """Roles and bindings as a file of k8s/base has them, but for `user`, and without one right.
+
+    Args:
+        name: The file.
+        user: Name of the user; part of the roles' names.
+        without: The right that is left out.
+    """
+    for found in objects(name):
+        kept = json.loads(json.dumps(found))
+        role = found["metadata"]["name"]
+        kept["metadata"]["name"] = f"{role}-{user}"
+        if "rules" in kept:
+            namespace = found["metadata"].get("namespace", "")
+            kept["rules"] = [
+                {"apiGroups": [each.group], "resources": [each.resource], "verbs": [each.verb]}
+                for each in rules(name)
+                if (each.role, each.namespace) == (role, namespace) and each != without
+            ]
+        else:
+            kept["roleRef"]["name"] = f"{role}-{user}"
+            kept["subjects"] = [{"kind": "User", "name": user, "apiGroup": "rbac.authorization.k8s.io"}]
+        yield kept
+
+
+def entries(log: Path, user: str) -> list[Mapping[str, Any]]:
+    """The audit log's entries on a user's requests, each request once."""
+    lines = log.read_text().splitlines() if log.exists() else []
+    found = {each["auditID"]: each for each in map(json.loads, lines) if each["user"]["username"] == user}
+    return [each for each in found.values() if "objectRef" in each]
+
+
+def requests(log: Path, user: str) -> set[Request]:
+    """What a user was seen to ask for, each kind of request once."""
+    found: set[Request] = set()
+    for entry in entries(log, user):
+        reference = entry["objectRef"]
+        resource = "/".join(filter(None, (reference["resource"], reference.get("subresource", ""))))
+        verbs = {entry["verb"]}
+        if entry["verb"] == "patch" and entry["responseStatus"]["code"] == 201:
+            # Server-side apply of what is not there: the API server asks for the right to create it, too.
+            verbs.add("create")
+        found |= {
+            Request(user, verb, reference.get("apiGroup", ""), resource, reference.get("namespace", ""))
+            for verb in verbs
+        }
+    return found
+
+
+class Authorizer:
+    """The API server's own word on who may do what."""
+
+    def __init__(self, kubeconfig: Path) -> None:
+        self._api: Any = client.AuthorizationV1Api(config.new_client_from_config(str(kubeconfig)))
+
+    def allows(self, request: Request) -> bool:
+        """Whether it would let a request pass."""
+        spec = {"user": request.user, "resourceAttributes": request.attributes}
+        return bool(self._api.create_subject_access_review({"spec": spec}).status.allowed)
+
+    def refused(self, asked: Iterable[Request], user: str) -> set[Request]:
+        """Those of these requests that it would refuse to `user`."""
+        theirs = [replace(each, user=user) for each in asked]
+        with ThreadPoolExecutor(8) as pool:
+            return {each for each, may in zip(theirs, pool.map(self.allows, theirs), strict=True) if not may}
+
+
+def account_kubeconfig(path: Path, admin: Path, token: str) -> Path:
+    """A kubeconfig by which a client is the account that a token stands for."""
+    content = json.loads(admin.read_text())
+    content["users"] = [{"name": "account", "user": {"token": token}}]
+    content["contexts"][0]["context"]["user"] = "account"
+    path.write_text(json.dumps(content))
+    path.chmod(0o600)
+    return path

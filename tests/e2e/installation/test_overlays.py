@@ -1,0 +1,178 @@
+"""What is installed, as kustomize renders it: against the schemas, a real API server, and Dagster's own."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+from dagster._core.instance.config import dagster_instance_config
+from llmops_sandbox.binaries import find_or_build, find_or_build_kubectl
+from llmops_sandbox.controlplane import ControlPlane
+
+from llmops.config.settings import load_settings
+
+ROOT = Path(__file__).parents[3]
+K8S = ROOT / "k8s"
+OVERLAYS = ("sandbox", "production")
+INSTANCES = (K8S / "base" / "dagster.yaml", K8S / "overlays" / "sandbox" / "dagster.yaml")
+Object = dict[str, Any]
+
+
+def render(overlay: Path) -> list[Object]:
+    command = [str(find_or_build_kubectl()), "kustomize", str(overlay)]
+    made = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return list(yaml.safe_load_all(made))
+
+
+def pod_specs(found: list[Object]) -> Iterator[tuple[str, Object]]:
+    for each in found:
+        if each["kind"] in ("Deployment", "StatefulSet"):
+            yield each["metadata"]["name"], each["spec"]["template"]["spec"]
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+@pytest.mark.parametrize("version", ["1.34", "1.37"])
+def test_every_object_is_what_the_schema_says(overlay: str, version: str) -> None:
+    found = render(K8S / "overlays" / overlay)
+    assert {each["kind"] for each in found} >= {"Namespace", "Deployment", "Role", "NetworkPolicy", "ConfigMap"}
+    for each in found:
+        kubernetes_validate.validate(each, version, strict=True)
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_every_container_says_what_it_takes_and_can_gain_nothing(overlay: str) -> None:
+    for name, spec in pod_specs(render(K8S / "overlays" / overlay)):
+        for container in spec["containers"]:
+            assert set(container["resources"]["requests"]) == {"cpu", "memory"}, name
+            assert container["resources"]["limits"]["memory"], name
+            assert container["securityContext"]["readOnlyRootFilesystem"], name
+            assert not container["image"].endswith(":latest"), name
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_what_is_named_is_there(overlay: str) -> None:
+    """Accounts, config maps and Services that pods name; Secrets are the user's to make."""
+    found = render(K8S / "overlays" / overlay)
+    there = {(each["kind"], each["metadata"].get("namespace"), each["metadata"]["name"]) for each in found}
+    for name, spec in pod_specs(found):
+        if spec.get("automountServiceAccountToken", True):
+            assert ("ServiceAccount", "llmops", spec["serviceAccountName"]) in there, name
+        for volume in spec["volumes"]:
+            if "configMap" in volume:
+                assert ("ConfigMap", "llmops", volume["configMap"]["name"]) in there, name
+        hosts = re.findall(r"([a-z-]+)\.llmops\.svc", json.dumps(spec))
+        assert {("Service", "llmops", host) for host in hosts} <= there, name
+    for each in found:
+        if each["kind"] == "RoleBinding":
+            assert ("Role", each["metadata"]["namespace"], each["roleRef"]["name"]) in there
+
+
+def namespace_writers(found: list[Object]) -> set[str]:
+    """Names of the roles by which a namespace may be written."""
+    return {
+        each["metadata"]["name"]
+        for each in found
+        if each["kind"] in ("Role", "ClusterRole")
+        for rule in each["rules"]
+        if {"*", "namespaces"} & set(rule.get("resources", ()))
+        and {"*", ""} & set(rule.get("apiGroups", ()))
+        and set(rule["verbs"]) - {"get", "list", "watch"}
+    }
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_no_account_may_write_namespaces_unless_the_component_for_tenants_is_added(
+    overlay: str, tmp_path: Path
+) -> None:
+    """Who may patch a namespace may lift Pod Security from it."""
+    found = render(K8S / "overlays" / overlay)
+    assert not namespace_writers(found)
+    roles = {each["metadata"]["name"] for each in found if each["kind"] in ("Role", "ClusterRole")}
+    bound = {each["roleRef"]["name"] for each in found if each["kind"] in ("RoleBinding", "ClusterRoleBinding")}
+    # None of the cluster's own roles, of which nothing is known here.
+    assert bound <= roles
+    shutil.copytree(K8S, tmp_path / "k8s")
+    added = tmp_path / "k8s" / "overlays" / overlay / "kustomization.yaml"
+    added.write_text(f"{added.read_text()}components:\n  - ../../tenants\n")
+    assert namespace_writers(render(added.parent)) == {"llmops-tenants"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_the_api_server_takes_it_under_the_restricted_standard(
+    overlay: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Slow: a control plane starts. What a pod would be refused for is a warning on its Deployment."""
+    plane = ControlPlane(tmp_path_factory.mktemp("plane"), find_or_build())
+    kubectl = [str(find_or_build_kubectl()), "--kubeconfig", str(plane.kubeconfig)]
+    try:
+        plane.up()
+        for options in (["--filename", str(K8S / "base" / "namespaces.yaml")], ["-k", str(K8S / "overlays" / overlay)]):
+            done = subprocess.run([*kubectl, "apply", "--server-side", *options], capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr
+            assert "would violate" not in done.stderr
+    finally:
+        plane.down()
+
+
+@pytest.mark.parametrize("path", INSTANCES, ids=str)
+def test_dagster_accepts_its_configuration(path: Path, tmp_path: Path) -> None:
+    shutil.copy(path, tmp_path / "dagster.yaml")
+    config, _ = dagster_instance_config(str(tmp_path))
+    assert config["telemetry"] == {"enabled": False}
+
+
+def test_the_sandbox_differs_from_a_cluster_only_in_how_the_account_is_found() -> None:
+    """A pod's account lies at a path that no two pods of one machine can have."""
+    cluster, sandbox = (yaml.safe_load(path.read_text()) for path in INSTANCES)
+    assert sandbox["run_launcher"]["config"].pop("load_incluster_config") is False
+    assert sandbox == cluster
+
+
+def test_a_run_that_is_cancelled_has_time_to_clean_up() -> None:
+    """Before Dagster takes it for dead, its pod has had its whole grace period."""
+    found = yaml.safe_load(INSTANCES[0].read_text())
+    grace = found["run_launcher"]["config"]["run_k8s_config"]["pod_spec_config"]["termination_grace_period_seconds"]
+    assert grace >= 300
+    assert found["run_monitoring"]["cancel_timeout_seconds"] > grace
+
+
+def test_the_settings_of_an_overlay_are_settings(tmp_path: Path) -> None:
+    for path in (K8S / "base" / "settings.yaml", K8S / "overlays" / "production" / "settings.yaml"):
+        assert load_settings(path).namespace == "llm-serving"
+
+
+def test_runs_use_the_image_of_their_code_location(tmp_path: Path) -> None:
+    shutil.copytree(K8S, tmp_path / "k8s")
+    overlay = tmp_path / "k8s" / "overlays" / "production"
+    kustomization = overlay / "kustomization.yaml"
+    changed = kustomization.read_text().replace("newTag: 0.1.0", f"digest: sha256:{'a' * 64}")
+    kustomization.write_text(changed.replace("newName: ghcr.io/llmops-dev/", "newName: registry.example/ours/"))
+    image = f"registry.example/ours/orchestrator@sha256:{'a' * 64}"
+    specs = dict(pod_specs(render(overlay)))
+    assert {spec["containers"][0]["image"] for spec in specs.values()} == {image}
+    environment = {each["name"]: each.get("value") for each in specs["code-location"]["containers"][0]["env"]}
+    assert environment["DAGSTER_CURRENT_IMAGE"] == image
+
+
+def pins(path: Path) -> dict[str, str]:
+    found = re.findall(r"^([\w.-]+)(?:\[[^\]]*\])?==([^\s;]+)", path.read_text(), re.MULTILINE)
+    return {name.lower(): version for name, version in found}
+
+
+def test_the_image_has_the_projects_own_pins_and_each_by_hash() -> None:
+    path = K8S / "orchestrator" / "requirements.txt"
+    image, project = pins(path), pins(ROOT / "requirements.txt")
+    assert image.items() <= project.items()
+    assert {"dagster", "dagster-k8s", "dagster-postgres", "dagster-webserver", "kubernetes", "openai"} <= image.keys()
+    assert not {"pytest", "ruff", "hypothesis", "pyright"} & image.keys()
+    for block in re.split(r"^(?=[\w.-]+(?:\[[^\]]*\])?==)", path.read_text(), flags=re.MULTILINE)[1:]:
+        assert "--hash=sha256:" in block, block.splitlines()[0]

@@ -1,0 +1,82 @@
+"""A sandbox with the Gateway API's kinds and a real Prometheus, and in it a model with a way in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from llmops_sandbox.crds import install_crds
+from llmops_sandbox.monitoring import install_prometheus
+from llmops_sandbox.sandbox import Sandbox
+
+from llmops.clients.kubernetes.client import Cluster
+from llmops.config.settings import load_settings
+from tests.support.world import NODES, Model, new_model
+
+API_KEY = "a key of the test"
+KEY_SECRET = "engine-key"
+
+
+@pytest.fixture(scope="session")
+def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
+    folder = tmp_path_factory.mktemp("sandbox")
+    nodes = folder / "declared-nodes.yaml"
+    nodes.write_text(json.dumps(NODES))
+    found = Sandbox(folder / "state", project=folder, nodes=nodes)
+    found.up()
+    try:
+        yield found
+    finally:
+        found.down(erase=True)
+
+
+@pytest.fixture(scope="session")
+def prometheus(sandbox: Sandbox) -> str:
+    """Base URL of a Prometheus that scrapes the sandbox's engines each second."""
+    cluster = Cluster.connect(load_settings(sandbox.settings_file))
+    install_crds(cluster)
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": KEY_SECRET}, "stringData": {"key": API_KEY}}
+    cluster.apply(secret)
+    listener = {"name": "https", "port": 443, "protocol": "HTTPS", "tls": {"certificateRefs": [{"name": "tls"}]}}
+    made = cluster.apply({
+        "apiVersion": "gateway.networking.k8s.io/v1",
+        "kind": "Gateway",
+        "metadata": {"name": "gateway"},
+        "spec": {"gatewayClassName": "of-the-test", "listeners": [listener]},
+    })  # fmt: skip
+    # What a controller says of one that it serves.
+    accepted = {"type": "Accepted", "status": "True", "reason": "Accepted", "message": "",
+                "lastTransitionTime": made["metadata"]["creationTimestamp"]}  # fmt: skip
+    cluster.patch("Gateway", "gateway", {"status": {"conditions": [accepted]}}, subresource="status")
+    return install_prometheus(sandbox, cluster)
+
+
+STEPS = [{"percent": 25, "bake_seconds": 6}, {"percent": 100, "bake_seconds": 6}]
+
+
+@pytest.fixture
+def model(sandbox: Sandbox, prometheus: str, tmp_path: Path) -> Iterator[Model]:
+    """A model of two replicas with a way in, whose users are moved by 25 and 100 percent; it serves."""
+    with new_model(sandbox, tmp_path) as found:
+        settings = json.loads(found.settings_file.read_text())
+        found.settings_file.write_text(json.dumps(settings | {"monitoring": {"prometheus_url": prometheus}}))
+        found.declare(**entry(STEPS))
+        found.commit(ttft_ms=60)
+        yield found
+
+
+def entry(steps: list[dict[str, Any]], **traffic: Any) -> dict[str, Any]:
+    """What is declared of it."""
+    rules = {"steps": steps, "interval_seconds": 2, "min_requests": 20, "wait_seconds": 20} | traffic
+    return {
+        "replicas": 2,
+        "evaluation": {"suites": ["sums"], "gates": []},
+        "access": {"api_key": {"name": KEY_SECRET, "key": "key"}},
+        "exposure": {"kind": "gateway", "host": "models.example.com"},
+        "traffic": rules,
+        # So long does the gateway of the test take on a busy machine to see other weights.
+        "rollout": {"unroute_seconds": 4},
+    }

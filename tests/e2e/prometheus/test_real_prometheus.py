@@ -1,0 +1,167 @@
+"""A real Prometheus scrapes a page of the test's and is asked what a rollout asks: by release, since a moment."""
+
+from __future__ import annotations
+
+import json
+import math
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from llmops_sandbox.prometheus import find_or_unpack
+
+from llmops.clients.prometheus import Prometheus
+from llmops.errors import MeasurementFailed
+from llmops.evaluation.gates.live.queries import Subject, queries
+from llmops.evaluation.gates.live.samples import Observed, read
+
+pytestmark = pytest.mark.slow
+
+LABELS = 'namespace="llm",model="tiny",track="canary",release="{release}",pod="{pod}"'
+ROUTE = 'handler="/v1/chat/completions",method="POST"'
+
+
+@dataclass
+class Page:
+    """What is scraped: lines of metrics."""
+
+    lines: dict[str, float] = field(default_factory=dict[str, float])
+
+    def put(self, name: str, value: float, release: str = "new", pod: str = "a", more: str = "") -> None:
+        labels = LABELS.format(release=release, pod=pod) + (f",{more}" if more else "")
+        self.lines[f"{name}{{{labels}}}"] = value
+
+    def answered(self, good: float, bad: float | None = None, *, release: str = "new", pod: str = "a") -> None:
+        """The counts of an engine's HTTP server; the series of its failures begins with the first of them."""
+        self.put("vllm:num_requests_running", 0, release, pod)
+        self.put("http_requests_total", good, release, pod, f'{ROUTE},status="2xx"')
+        if bad is not None:
+            self.put("http_requests_total", bad, release, pod, f'{ROUTE},status="5xx"')
+
+
+@dataclass
+class World:
+    """Prometheus and its page."""
+
+    asked: Prometheus
+    page: Page
+
+    def seen(self, seconds: float, release: str = "new") -> Observed:
+        subject = Subject("llm", "tiny", release, "canary")
+        return read({what: self.asked.query(promql) for what, promql in queries(subject, seconds).items()})
+
+    def scraped(self) -> None:
+        """Wait until the page of now was scraped."""
+        now = round(time.time(), 3)
+        self.page.lines["marker"] = now
+        until(lambda: any(sample.value == now for sample in self.asked.query("marker")))
+
+
+def until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """Unpacked from Debian's package on first use; scrapes five times a second."""
+    page = Page()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            content = "".join(f"{series} {value!r}\n" for series, value in dict(page.lines).items()).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "text/plain; version=0.0.4")
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's name
+            return
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    folder = tmp_path_factory.mktemp("prometheus")
+    target = {"targets": [f"127.0.0.1:{server.server_port}"]}
+    scrape = {"job_name": "page", "honor_labels": True, "static_configs": [target]}
+    every = {"scrape_interval": "200ms", "scrape_timeout": "200ms"}
+    (folder / "prometheus.yml").write_text(json.dumps({"global": every, "scrape_configs": [scrape]}))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [
+        str(find_or_unpack() / "prometheus"),
+        f"--config.file={folder / 'prometheus.yml'}",
+        f"--storage.tsdb.path={folder / 'data'}",
+        f"--web.listen-address=127.0.0.1:{port}",
+    ]
+    with (folder / "log").open("wb") as log, subprocess.Popen(command, stderr=log) as running:
+        try:
+            with Prometheus(f"http://127.0.0.1:{port}") as asked:
+                yield World(asked, page)
+        finally:
+            running.terminate()
+            running.wait(20)
+            server.shutdown()
+            server.server_close()
+            thread.join()
+
+
+def test_counts_are_of_this_release_alone_and_since_the_step_began(world: World) -> None:
+    world.page.answered(1000, 500, release="old")
+    world.page.answered(300)
+    world.scraped()
+    began = time.monotonic()
+    time.sleep(2)
+    world.page.answered(9000, 4000, release="old")
+    world.page.answered(340)
+    world.scraped()
+    time.sleep(0.5)
+    found = world.seen(time.monotonic() - began)
+    assert found.scraped == {"a"}
+    # Reckoned to the ends of the window, it may be some more.
+    assert 38 <= found.together.requests <= 60
+    assert found.together.errors == 0
+    assert world.seen(time.monotonic() - began, release="unknown") == Observed()
+
+
+def test_the_first_errors_of_all_count_though_their_series_begins_with_them(world: World) -> None:
+    world.page.answered(100, release="first")
+    world.scraped()
+    began = time.monotonic()
+    time.sleep(2)
+    world.page.answered(100, 25, release="first")
+    world.scraped()
+    time.sleep(0.5)
+    assert world.seen(time.monotonic() - began, release="first").together.errors == 25
+
+
+def test_a_counter_that_starts_again_loses_nothing_and_gains_nothing(world: World) -> None:
+    world.page.answered(5000, 10, release="reset")
+    world.scraped()
+    began = time.monotonic()
+    time.sleep(1)
+    world.page.answered(7, 1, release="reset")
+    world.scraped()
+    time.sleep(1)
+    found = world.seen(time.monotonic() - began, release="reset").together
+    assert 7 <= found.requests <= 20
+    assert 1 <= found.errors <= 3
+
+
+def test_no_number_and_no_promql_are_told_apart_from_no_data(world: World) -> None:
+    [nothing] = world.asked.query("0 / vector(0)")
+    assert math.isnan(nothing.value)
+    assert world.asked.query("no_such_series") == []
+    with pytest.raises(MeasurementFailed, match="parse error"):
+        world.asked.query("sum(")
+    [series] = world.asked.query_range("vector(2)", 1700000000, 1700000002, 1)
+    assert series.points == ((1700000000.0, 2.0), (1700000001.0, 2.0), (1700000002.0, 2.0))

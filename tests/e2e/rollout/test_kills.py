@@ -1,0 +1,244 @@
+"""A rollout that is killed with SIGKILL, anywhere, is followed from where it was by the next one.
+
+Slow, all of it: models go through rollouts whose runs are killed at one point after the other, side by side, as much of
+it is waiting until the lease of a dead run has run out.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from llmops_sandbox.sandbox import Sandbox
+
+from llmops.cli.exits import Exit
+from llmops.config import names
+from tests.support.dying import (
+    Point,
+    Run,
+    Seen,
+    Users,
+    every_object,
+    few_cases,
+    kill_workers,
+    log_names,
+    maps,
+    workers_of,
+)
+from tests.support.world import Model, new_model, put_faults
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+# How long a dead run may keep the next one from starting: 15 s of its lease, and a period of watching whether it is
+# renewed after all; the rest is for a busy machine.
+LEASE_SECONDS = 25.0
+SLOW_BYTES = 1 << 20
+LARGE = 24 << 20
+
+
+def downloading(model: Model) -> bool:
+    """Some of the largest file has arrived, and not all."""
+    parts = list((model.volume / "staging" / model.name).glob("*/.cache/**/*"))
+    return any(part.is_file() and part.stat().st_size > SLOW_BYTES // 4 for part in parts)
+
+
+def hashing(model: Model) -> bool:
+    """The checksum's worker is at the largest file. It is made to walk, as it is too fast to be met on its way."""
+    walking = [pid for pid in workers_of(model) if b"\0checksum\0" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    for pid in walking:
+        os.kill(pid, signal.SIGCONT)
+        time.sleep(0.005)
+        os.kill(pid, signal.SIGSTOP)
+    return maps(walking, "model.safetensors")
+
+
+RECORD = r"(PATCH|POST) \S+/configmaps\S* .*"
+POINTS = {
+    point.name: point
+    for point in (
+        Point("nothing done yet", before=r"POST \S+/configmaps\S* .*release\.json"),
+        Point("pins kept", line="engine v0.32.0 -> v0.33.0"),
+        Point("download Job created", line="Job {model}-download-.* created"),
+        Point("downloading", world=downloading, also=kill_workers),
+        Point("downloaded, not noted", before=RECORD + r"weights\.json"),
+        Point("checksum Job created", line="Job {model}-checksum-.* created"),
+        Point("hashing", world=hashing, also=kill_workers),
+        Point("hashed, proof not kept", before=RECORD + r"verified\.json"),
+        Point("proof kept, no canary yet", before=r"PATCH \S+/deployments/{model}-canary"),
+        Point("canary without a Service", before=r"PATCH \S+/services/{model}-canary"),
+        Point("canary applied", line="Deployment {model}-canary applied"),
+        Point("canary ready", line="{model}-canary answered after"),
+        Point("canary half measured", line="sums: 6 of 12 requests"),
+        Point("stable half measured", line="sums: 6 of 12 requests", nth=2),
+        Point("measured, verdict not kept", before=RECORD + r"evaluation\.json"),
+        Point("passed, canary still up", before=r"DELETE \S+/services/{model}-canary"),
+        Point("canary half removed", before=r"DELETE \S+/deployments/{model}-canary"),
+        Point("canary removed", before=r"PATCH \S+/services/{model}\?"),
+        Point("Service moved, Deployment not", before=r"PATCH \S+/deployments/{model}\?"),
+        Point("Deployment moves", line="Deployment {model} moves to"),
+        Point("stabilizing", before=r"GET \S+/pods\?labelSelector=\S*stable\S*release", nth=2),
+        Point("held, not yet stable", before=r"PATCH \S+/configmaps/\S* .*\"stable\""),
+        Point("stable, no record yet", before=RECORD + r"verdict\.json"),
+        Point("recorded, not noted", before=RECORD + r"promotion\.json"),
+    )
+}
+
+# By model: where its runs are killed, one after the other. All points are here, early and late ones mixed.
+CHAINS = {
+    "a": ("nothing done yet", "proof kept, no canary yet", "canary half removed"),
+    "b": ("pins kept", "canary without a Service", "Deployment moves"),
+    "c": ("download Job created", "canary applied", "Service moved, Deployment not"),
+    "d": ("downloading", "canary ready", "recorded, not noted"),
+    "e": ("downloaded, not noted", "canary half measured", "stabilizing"),
+    "f": ("checksum Job created", "stable half measured", "held, not yet stable"),
+    "g": ("hashing", "measured, verdict not kept", "stable, no record yet"),
+    "h": ("hashed, proof not kept", "passed, canary still up", "canary removed"),
+}
+# The same for a first release, of which nothing serves yet.
+FIRST = ("Deployment moves", "stable, no record yet")
+PASSED = "passed, canary still up"
+
+
+@dataclass
+class Chain:
+    """What became of a model whose runs were killed: its runs, the last of which was let live."""
+
+    model: Model
+    release: str = ""
+    before: str | None = None
+    codes: list[int] = field(default_factory=list[int])
+    runs: list[Run] = field(default_factory=list[Run])
+
+    @property
+    def story(self) -> str:
+        return "\n".join(f"--- {run.point.name if run.point else 'lives'}\n{run.text}" for run in self.runs)
+
+
+@dataclass
+class Observed:
+    """All chains, while they go on, and what was seen meanwhile."""
+
+    seen: Seen
+    users: Users
+    chains: dict[str, Future[Chain]]
+
+
+@pytest.fixture(scope="module")
+def observed(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observed]:
+    with ExitStack() as stack:
+        models: dict[str, Model] = {}
+        for name in (*CHAINS, "first"):
+            model = stack.enter_context(new_model(sandbox, tmp_path_factory.mktemp(f"chain-{name}")))
+            few_cases(model)
+            models[name] = model
+        slow = {"path": f"*{models['d'].repo}/*model.safetensors*", "method": "GET", "bytes_per_second": SLOW_BYTES / 2}
+        put_faults(sandbox, [slow])
+        stack.callback(put_faults, sandbox, [])
+        seen = stack.enter_context(every_object(models["a"]))
+        users = stack.enter_context(Users())
+        pool = stack.enter_context(ThreadPoolExecutor(len(models)))
+        # Not all at once where there are two cores: what takes CPU is the start of engines and workers.
+        starts = threading.Semaphore(4)
+        chains = {
+            name: pool.submit(kill_all_along, models[name], CHAINS.get(name, FIRST), users, starts) for name in models
+        }
+        yield Observed(seen, users, chains)
+
+
+def kill_all_along(model: Model, points: tuple[str, ...], users: Users, starts: threading.Semaphore) -> Chain:
+    """Roll a release out, with its runs killed at these points, and a last one that is not."""
+    log = log_names(model.folder)
+    chain = Chain(model)
+    if points is not FIRST:
+        with starts:
+            base = Run(model, log())
+            assert base.wait() == Exit.DONE, base.text
+        chain.before = model.serving()
+        users.ask(model)
+        model.push("v0.33.0")
+        model.commit(seed=7, size=LARGE if "hashing" in points else SLOW_BYTES)
+    for name in (*points, None):
+        run = Run(model, log(), POINTS[name] if name else None)
+        chain.runs.append(run)
+        chain.codes.append(run.wait())
+        if len(chain.runs) > 1:
+            # The first run of each chain was waited for; so that the others need not be.
+            model.cluster.delete("Lease", names.lease_name(model.name))
+    chain.release = model.serving() or ""
+    return chain
+
+
+@pytest.fixture(params=[*CHAINS, "first"])
+def chain(observed: Observed, request: pytest.FixtureRequest) -> Chain:
+    return observed.chains[request.param].result(timeout=400)
+
+
+def test_the_run_after_the_killed_ones_promotes(observed: Observed, chain: Chain) -> None:
+    model, seen = chain.model, observed.seen
+    assert chain.codes == [-signal.SIGKILL] * (len(chain.codes) - 1) + [Exit.DONE], chain.story
+    state = model.records.state(model.name)
+    assert chain.release
+    assert chain.release not in (None, chain.before)
+    assert (state.stable, state.previous, state.candidate) == (chain.release, chain.before, chain.release)
+    record = model.records.record(model.name, chain.release)
+    assert record is not None
+    assert record.verdict == "Passed"
+    assert model.canary_gone()
+    # One of each, ever: adopted by each run, never made again.
+    key = model.records.release(model.name, chain.release).weights.key
+    for stage in ("download", "checksum"):
+        assert len(seen.of("Job", names.job_name(model.name, stage, key))) == 1, chain.story
+    for track in ("stable", "canary"):
+        wanted = 2 if track == "canary" and chain.before else 1
+        assert len(seen.of("Deployment", names.engine_name(model.name, track))) == wanted, chain.story
+        assert len(seen.of("Pod", f"{model.name}/{track}/{chain.release}")) == 1, chain.story
+    assert seen.names("Deployment", model.name) == {model.name, f"{model.name}-canary"}
+    # The one who died keeps the next from working for no longer than its lease lasts.
+    assert chain.runs[1].waited_for_lease() < LEASE_SECONDS, chain.story
+
+
+def test_a_promotion_left_half_way_is_undone_when_another_release_is_asked_for(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    with new_model(sandbox, tmp_path) as model, Users() as users:
+        few_cases(model)
+        log = log_names(tmp_path)
+        assert Run(model, log()).wait() == Exit.DONE
+        good = model.serving()
+        users.ask(model)
+        model.push("v0.33.0")
+        killed = Run(model, log(), POINTS["Deployment moves"])
+        assert killed.wait() == -signal.SIGKILL, killed.text
+        model.cluster.delete("Lease", names.lease_name(model.name))
+        model.push("v0.34.0", crash_on_load="no such kernel")
+        rejected = Run(model, log())
+        assert rejected.wait() == Exit.REJECTED, rejected.text
+        assert "was never finished; it is undone" in rejected.text
+        assert model.serving() == good
+        assert model.records.state(model.name).stable == good
+        assert model.canary_gone()
+        assert not users.failed[model.name]
+
+
+def test_what_passed_is_not_measured_again(observed: Observed) -> None:
+    for name in ("h", "a", "b"):
+        chain = observed.chains[name].result(timeout=400)
+        last = chain.runs[-1]
+        assert "has passed already" in last.text, chain.story
+        assert "sums:" not in last.text, chain.story
+
+
+def test_users_are_served_throughout(observed: Observed) -> None:
+    chains = [observed.chains[name].result(timeout=400) for name in CHAINS]
+    failed = {chain.model.name: found for chain in chains if (found := observed.users.failed[chain.model.name])}
+    assert not failed, json.dumps(failed, indent=1)
+    assert all(observed.users.answered[chain.model.name] > 50 for chain in chains)

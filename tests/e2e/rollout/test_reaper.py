@@ -1,0 +1,181 @@
+"""A run that is killed and never run again: what it left is cleared away, and users notice neither.
+
+Slow, all of it: each case is a rollout up to where it is killed, and then waits until its lease has run out.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from llmops_sandbox.sandbox import Sandbox
+
+from llmops.alerts.outbox import Outbox
+from llmops.cli.exits import Exit
+from llmops.config import names
+from llmops.rollout.reaper import GRACE, Reaped, reap_all, reaper
+from tests.support.dying import Point, Run, Users, few_cases, log_names
+from tests.support.world import PAIR_OF_GPUS, Model, new_model
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+LEASE_SECONDS = 40.0
+
+
+@pytest.fixture(scope="module")
+def served(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
+    with new_model(sandbox, tmp_path_factory.mktemp("reaped")) as found:
+        few_cases(found)
+        ended = found.rollout()
+        assert ended.code == Exit.DONE, ended.line
+        found.push("v0.33.0")
+        found.commit(seed=3)
+        yield found
+
+
+def reaped(model: Model, ended: Callable[[str], bool]) -> Reaped:
+    """What the reaper makes of the model, once it takes its run for gone."""
+    deadline = time.monotonic() + LEASE_SECONDS
+    lines: list[str] = []
+    while time.monotonic() < deadline:
+        with dg.build_resources({"platform": model.platform}) as resources:
+            for each in reap_all(resources.platform, lines.append, ended=ended):
+                assert each.model == model.name
+                return each
+        time.sleep(1)
+    raise AssertionError(f"it was never taken for gone: {lines}")
+
+
+RECORD = r"(PATCH|POST) \S+/configmaps\S* .*"
+KILLED = (
+    (Point("weights", line="Job {model}-download-.* created"), "weights"),
+    (Point("canary without a Deployment", before=r"PATCH \S+/deployments/{model}-canary"), "canary"),
+    (Point("canary applied", line="Deployment {model}-canary applied"), "canary"),
+    (Point("canary half measured", line="sums: 6 of 12 requests"), "evaluation"),
+    (Point("Deployment moves", line="Deployment {model} moves to"), "promotion"),
+)
+
+
+@pytest.mark.parametrize(("point", "stage"), KILLED, ids=[point.name for point, _ in KILLED])
+def test_what_a_killed_run_left_is_cleared_away(served: Model, tmp_path: Path, point: Point, stage: str) -> None:
+    good = served.serving()
+    assert good is not None
+    with Users() as users:
+        users.ask(served)
+        run = Run(served, log_names(tmp_path)(), point)
+        assert run.wait() == -signal.SIGKILL, run.text
+        found = reaped(served, lambda run: True)
+        until(lambda: served.canary_gone() and served.serving() == good, 60)
+    assert found.record is not None
+    assert (found.record.verdict, found.record.stage, found.record.cause) == ("Inconclusive", stage, "died")
+    assert found.record.reason.startswith("the run died: ")
+    assert found.record.run == found.holder
+    assert served.records.record(served.name, found.record.release) == found.record
+    assert served.records.opened(served.name, found.record.release) is None
+    assert [alert.kind for alert in Outbox(served.cluster).alerts(run=found.holder)] == ["run_failed"]
+    lease = served.cluster.get("Lease", names.lease_name(served.name))
+    assert lease is not None
+    assert not lease["spec"].get("holderIdentity")
+    assert not users.failed[served.name], run.text
+    assert users.answered[served.name]
+
+
+def test_a_promotion_that_was_final_is_put_on_record(served: Model, tmp_path: Path) -> None:
+    served.push("v0.33.1")
+    run = Run(served, log_names(tmp_path)(), Point("stable, no record yet", before=RECORD + r"verdict\.json"))
+    assert run.wait() == -signal.SIGKILL, run.text
+    promoted = served.serving()
+    found = reaped(served, lambda run: True)
+    assert found.record is not None
+    assert (found.record.verdict, found.record.release) == ("Passed", promoted)
+    assert "12 cases" in found.record.reason
+    assert served.rollout().line == f"{served.name} {promoted} serves already: nothing to do"
+    served.push("v0.33.2")
+
+
+def test_a_run_that_may_be_resumed_is_given_time_and_a_rerun_takes_up_what_there_is(
+    served: Model, tmp_path: Path
+) -> None:
+    """Dagster doesn't know the run: its database is another, or yesterday's."""
+    log = log_names(tmp_path)
+    run = Run(served, log(), Point("canary ready", line="{model}-canary answered after"))
+    assert run.wait() == -signal.SIGKILL, run.text
+    canary = served.deployment("canary")
+    assert canary is not None
+    deadline = time.monotonic() + LEASE_SECONDS
+    lines: list[str] = []
+    while not lines and time.monotonic() < deadline:
+        assert not list(reap_all(served.platform, lines.append, ended=lambda run: False))
+        time.sleep(1)
+    assert "it may be resumed until" in lines[0]
+    again = Run(served, log())
+    assert again.wait() == Exit.DONE, again.text
+    assert "answered after" in again.text
+    assert served.canary_gone()
+    served.push("v0.33.3")
+
+
+def test_a_canary_whose_run_lives_is_left_alone_by_another_dagster(served: Model, tmp_path: Path) -> None:
+    """Even by one that takes every run for ended."""
+    log = log_names(tmp_path)
+    run = Run(served, log(), Point("none", line="no such line"))
+    until(lambda: served.deployment("canary") is not None, 60)
+    looks = 0
+    while served.deployment("canary") is not None:
+        assert not list(reap_all(served.platform, lambda line: None, ended=lambda run: True))
+        looks += 1
+    assert run.wait() == Exit.DONE, run.text
+    assert looks > 3
+    assert not list(reap_all(served.platform, lambda line: None, ended=lambda run: True))
+    served.push("v0.33.4")
+
+
+def test_the_sensor_ends_a_run_that_dagster_takes_for_alive(served: Model, tmp_path: Path) -> None:
+    """Long after its lease has run out: the clock of the lease is put back."""
+    with dg.instance_for_test(temp_dir=str(tmp_path)) as instance:
+        run = instance.create_run_for_job(dg.job(name="rollout")(lambda: None), status=dg.DagsterRunStatus.STARTED)
+        long_ago = (dt.datetime.now(dt.UTC) - GRACE - dt.timedelta(minutes=1)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        spec = {"holderIdentity": run.run_id, "renewTime": long_ago, "leaseDurationSeconds": 15}
+        served.cluster.patch("Lease", names.lease_name(served.name), {"spec": spec})
+        with dg.build_sensor_context(instance, resources={"platform": served.platform}) as context:
+            said = reaper(context)
+        assert isinstance(said, dg.SkipReason)
+        assert run.run_id in str(said.skip_message)
+        dead = instance.get_run_by_id(run.run_id)
+        assert dead is not None
+        assert dead.status == dg.DagsterRunStatus.FAILURE
+        with dg.build_sensor_context(instance, resources={"platform": served.platform}) as context:
+            said = reaper(context)
+        assert isinstance(said, dg.SkipReason)
+        assert said.skip_message == "no run that is gone has left anything behind"
+
+
+def test_a_replica_that_was_lent_to_a_dead_runs_canary_is_given_back(sandbox: Sandbox, tmp_path: Path) -> None:
+    with new_model(sandbox, tmp_path) as model, Users() as users:
+        few_cases(model, gpu={"product": PAIR_OF_GPUS, "count": 1}, replicas=2)
+        assert model.rollout().code == Exit.DONE
+        users.ask(model)
+        model.push("v0.33.0")
+        run = Run(model, log_names(tmp_path)(), Point("canary ready", line="{model}-canary answered after"))
+        assert run.wait() == -signal.SIGKILL, run.text
+        main = model.deployment()
+        assert main is not None
+        assert main["spec"]["replicas"] == 1
+        assert "1 replica given back to stable" in reaped(model, lambda run: True).line
+        until(lambda: model.canary_gone() and model.serving() is not None, 60)
+        main = model.deployment()
+        assert main is not None
+        assert main["spec"]["replicas"] == 2
+        assert not users.failed[model.name]
+
+
+def until(true: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)

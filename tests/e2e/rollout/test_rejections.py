@@ -1,0 +1,236 @@
+"""Each bad release is refused for its own, named reason; production is untouched, and the canary is gone.
+
+Slow, all of it: each case is a rollout.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from llmops_sandbox.images import ImageStore
+from llmops_sandbox.registry import RegistryServer
+from llmops_sandbox.sandbox import Sandbox
+from llmops_sandbox.standin import in_thread
+from llmops_sandbox.weights import flip_bit, truncate
+
+from llmops.cli.exits import Exit
+from llmops.config import names
+from tests.support.world import ONLY_GPU, Model, new_model, put_faults, watched
+
+pytestmark = pytest.mark.slow
+
+
+Asked = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A bad release: how it is made (what the rollout is asked for), where it is caught, and what the reason says.
+
+    `seconds` is what may pass in all; most of it is start-up of the canary and measuring.
+    """
+
+    make: Callable[[Model], Asked]
+    stage: str
+    why: tuple[str, ...]
+    seconds: float = 75
+
+
+def engine(**behaviour: Any) -> Callable[[Model], Asked]:
+    def make(model: Model) -> Asked:
+        model.push("v0.99.0", **behaviour)
+        return {"engine_version": "0.99.0"}
+
+    return make
+
+
+def weights(**changes: Any) -> Callable[[Model], Asked]:
+    return lambda model: {"revision": model.commit(branch="bad", **changes)}
+
+
+def unknown_tag(model: Model) -> Asked:
+    return {"engine_version": "0.98.0"}
+
+
+def removed_flag(model: Model) -> Asked:
+    model.declare(engine={"args": ["--disable-log-requests"]})
+    return {}
+
+
+def broken_shard(folder: Path) -> None:
+    truncate(folder / "model.safetensors", 4096)
+
+
+def only_pickle(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+
+
+CASES = {
+    "unknown tag": Case(unknown_tag, "release", ("0.98.0", "knows no image")),
+    "removed flag": Case(removed_flag, "canary", ("unrecognized arguments: --disable-log-requests",)),
+    "crash on load": Case(engine(crash_on_load="device-side assert triggered"), "canary", ("device-side assert",)),
+    "GPU out of memory": Case(engine(oom_on_load="gpu"), "canary", ("OutOfMemoryError",)),
+    "killed for memory": Case(engine(oom_on_load="host"), "canary", ("more memory than its limit",)),
+    "never healthy": Case(engine(hang_on_load=True), "canary", ("startup probe",)),
+    "completions fail": Case(engine(completions="error"), "canary", ("500",)),
+    "garbage text": Case(engine(garbage=True), "evaluation", ("sums/score",)),
+    "5xx at a rate": Case(engine(error_rate=0.25), "evaluation", ("error_rate",)),
+    # Sixty requests are what it answers first; it is started again, and answers the rest.
+    "crash under load": Case(
+        engine(crash_after_requests=60), "evaluation", ("restarted during the evaluation", "exit code 1"), 100
+    ),
+    "10 points lower": Case(weights(quality=0.85), "evaluation", ("sums/score dropped",)),
+    "three times slower": Case(engine(ttft_factor=3), "evaluation", ("p95_ttft_ms", "stable")),
+    "truncated shard": Case(weights(change=broken_shard), "checksum", ("model.safetensors", "unsafe")),
+    "pickle": Case(weights(change=only_pickle), "release", ("pytorch_model.bin", "safetensors")),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_bad_release_is_rejected_for_its_own_reason(serving: Model, name: str) -> None:
+    case = CASES[name]
+    good = serving.serving()
+    assert good is not None
+    asked = case.make(serving)
+    try:
+        with watched(serving) as seen:
+            started = time.monotonic()
+            ended = serving.rollout(**asked)
+            seconds = time.monotonic() - started
+    finally:
+        serving.declare()
+        serving.sandbox.images.remove(serving.image, "v0.99.0")
+    assert ended.code == Exit.REJECTED, ended.line
+    if ended.record is not None:
+        assert (ended.record.verdict, ended.record.stage) == ("Failed", case.stage)
+        assert "\n" not in ended.record.reason
+        [event] = [
+            event["message"]
+            for event in serving.cluster.list("Event")
+            if event["reason"] == "Failed"
+            and f" {ended.record.release} (" in event["message"]
+            and " rejected at " in event["message"]
+        ]
+        assert event.endswith(f"({good} serves)")
+    told = ended.line + (ended.record.details if ended.record else "")
+    assert all(part in told for part in case.why), told
+    assert seen == [good]
+    assert serving.canary_gone()
+    assert serving.records.state(serving.name).stable == good
+    assert seconds < case.seconds
+
+
+def test_an_image_that_the_nodes_cannot_pull_is_rejected_with_the_event(serving: Model, tmp_path: Path) -> None:
+    """The registry that the pipeline asks has it; the nodes, which pull from elsewhere, have not."""
+    good = serving.serving()
+    elsewhere = ImageStore(tmp_path / "images.json")
+    elsewhere.add(serving.image, "v0.99.0", ("nothing",))
+    with in_thread(RegistryServer(elsewhere)) as registry:
+        settings = json.loads(serving.settings_file.read_text())
+        serving.settings_file.write_text(json.dumps(settings | {"registry_mirrors": {"docker.io": registry.url}}))
+        try:
+            started = time.monotonic()
+            ended = serving.rollout(engine_version="0.99.0")
+            seconds = time.monotonic() - started
+        finally:
+            serving.settings_file.write_text(json.dumps(settings))
+    assert ended.code == Exit.REJECTED, ended.line
+    assert ended.record is not None
+    assert ended.record.stage == "canary"
+    assert "ErrImagePull" in ended.record.reason
+    assert serving.serving() == good
+    assert serving.canary_gone()
+    assert seconds < 20
+
+
+def flipped(folder: Path) -> None:
+    flip_bit(folder / "model.safetensors", 8 * 500_000 + 3)
+
+
+def shortened(folder: Path) -> None:
+    truncate(folder / "model.safetensors", 1)
+
+
+def removed(folder: Path) -> None:
+    (folder / "config.json").unlink()
+
+
+def added(folder: Path) -> None:
+    (folder / "surprise.json").write_text("{}")
+
+
+DAMAGE = {
+    "flipped bit": (flipped, "model.safetensors", "altered"),
+    "truncated file": (shortened, "model.safetensors", "truncated"),
+    "missing file": (removed, "config.json", "missing"),
+    "extra file": (added, "surprise.json", "extra"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_weights_damaged_on_the_volume_never_reach_a_canary(serving: Model, name: str) -> None:
+    """Downloaded and right, then damaged on the volume before they are read back."""
+    damage, file, kind = DAMAGE[name]
+    good = serving.serving()
+    commit = serving.commit(branch="bad", quality=0.94, seed=hash(name) % 1000)
+    serving.push("v0.99.0", crash_on_load="so that it gets no further than its verified weights")
+    try:
+        first = serving.rollout(revision=commit, engine_version="0.99.0")
+        assert first.record is not None
+        assert first.record.stage == "canary"
+        release = serving.records.release(serving.name, first.record.release)
+        key = release.weights.key
+        serving.records.forget_weights(serving.name, key)
+        serving.cluster.delete("Job", names.job_name(serving.name, "checksum", key), wait=30)
+        damage(serving.volume / names.weights_path(serving.name, key))
+        ended = serving.rollout(revision=commit, engine_version="0.99.0", retry=True)
+    finally:
+        serving.sandbox.images.remove(serving.image, "v0.99.0")
+    assert ended.code == Exit.REJECTED, ended.line
+    assert ended.record is not None
+    assert ended.record.stage == "checksum"
+    assert file in ended.record.reason
+    assert kind in ended.record.reason
+    assert serving.serving() == good
+    assert serving.canary_gone()
+    assert not (serving.volume / names.weights_path(serving.name, key)).exists()
+
+
+@pytest.mark.parametrize("bit", [3, 8 * 900_000])
+def test_wrong_bytes_of_the_right_size_from_the_hub_are_refused(serving: Model, bit: int) -> None:
+    good = serving.serving()
+    commit = serving.commit(branch="bad", quality=0.93, seed=bit)
+    fault = {"path": "*model.safetensors*", "method": "GET", "flip_bit": bit}
+    put_faults(serving.sandbox, [fault])
+    try:
+        ended = serving.rollout(revision=commit)
+    finally:
+        put_faults(serving.sandbox, [])
+    assert ended.code == Exit.REJECTED, ended.line
+    assert ended.record is not None
+    assert ended.record.stage == "weights"
+    assert "model.safetensors" in ended.record.reason
+    assert serving.serving() == good
+
+
+def test_without_a_free_gpu_and_without_surge_nothing_is_started(sandbox: Sandbox, tmp_path: Path) -> None:
+    """The cluster's fault, not the release's: not decided, and tried again as soon as it is asked for."""
+    with new_model(sandbox, tmp_path) as only:
+        only.declare(gpu={"product": ONLY_GPU, "count": 1}, rollout={"strategy": "surge"})
+        assert only.rollout().code == Exit.DONE
+        good = only.serving()
+        only.push("v0.33.0")
+        ended = only.rollout()
+        assert ended.code == Exit.INCONCLUSIVE, ended.line
+        assert ended.record is not None
+        assert ended.record.stage == "release"
+        assert "surge needs room" in ended.record.reason
+        assert ONLY_GPU in ended.record.reason
+        assert only.serving() == good
+        assert only.canary_gone()

@@ -1,0 +1,233 @@
+"""Tenants in a real cluster: what a quota refuses, whose namespace is whose, and what stays when a tenant leaves."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+import yaml
+from llmops_sandbox.binaries import find_or_build_kubectl
+from llmops_sandbox.sandbox import Sandbox
+from typer.testing import CliRunner
+
+from llmops.cli.app import app
+from llmops.clients.kubernetes.problems import Forbidden
+from llmops.config.schema import SecretKey
+from llmops.config.settings import Settings
+from llmops.config.tenants import Tenant
+from llmops.errors import ClusterCannot
+from llmops.manifests.tenants import objects
+from llmops.rollout.ops.tenants import apply_tenants, tenants_asset
+from llmops.rollout.platform import Platform
+from tests.e2e.installation.rights import account_kubeconfig
+from tests.support.world import Model, new_model
+
+TENANT = Tenant(name="acme", models=("m",), key=SecretKey(name="acme", key="key"))
+
+
+def test_a_tenants_pods_reach_the_router_and_neither_engines_nor_others() -> None:
+    policy = objects(TENANT, Settings.model_validate({}))[-1]["spec"]
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
+    assert policy["podSelector"] == {}
+    assert policy["ingress"] == [{"from": [{"podSelector": {}}]}]
+    own, router, dns = policy["egress"]
+    assert own == {"to": [{"podSelector": {}}]}
+    assert router["ports"] == [{"port": 4000, "protocol": "TCP"}]
+    (peer,) = router["to"]
+    assert peer["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "router"
+    assert {each["port"] for each in dns["ports"]} == {53}
+
+
+def test_without_policies_or_dns_nothing_is_opened_by_accident() -> None:
+    closed = Settings.model_validate({"network": {"dns": []}})
+    assert len(objects(TENANT, closed)[-1]["spec"]["egress"]) == 2
+    off = Settings.model_validate({"network": {"enforce": False}})
+    assert "NetworkPolicy" not in {each["kind"] for each in objects(TENANT, off)}
+
+
+@pytest.fixture(scope="module")
+def world(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
+    folder = tmp_path_factory.mktemp("tenants")
+    with new_model(sandbox, folder) as found:
+        settings = json.loads(found.settings_file.read_text())
+        found.settings_file.write_text(json.dumps(settings | {"tenants_dir": str(folder / "tenants")}))
+        (folder / "tenants").mkdir()
+        yield found
+
+
+def declare(world: Model, name: str, **changes: Any) -> Path:
+    path = world.folder / "tenants" / f"{name}.yaml"
+    key = {"name": f"tenant-{name}", "key": "api-key"}
+    path.write_text(json.dumps({"name": name, "models": [world.name], "key": key} | changes))
+    return path
+
+
+def pod(name: str, namespace: str, **requests: str) -> dict[str, Any]:
+    container = {
+        "name": "c",
+        "image": "python:3",
+        "resources": {"requests": requests, "limits": {key: value for key, value in requests.items() if "gpu" in key}},
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "capabilities": {"drop": ["ALL"]},
+            "runAsNonRoot": True,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+    }
+    # On no node: what is asked here is whether it is let in.
+    spec = {"containers": [container], "nodeSelector": {"none": "such"}}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": namespace}, "spec": spec}
+
+
+def admitted(world: Model, wanted: dict[str, Any]) -> dict[str, Any]:
+    """The pod as the API server has it, once its namespace has the account and the counts that it needs."""
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            return dict(world.cluster.create(wanted))
+        except Forbidden as error:
+            beginning = "serviceaccount" in str(error) or "status unknown" in str(error)
+            if not beginning or time.monotonic() > deadline:
+                raise
+
+
+@pytest.mark.slow
+def test_what_a_tenant_may_take_of_the_cluster_is_bounded(world: Model) -> None:
+    """Slow: a sandbox. Its API server and its controllers count, and refuse what is over the quota by name."""
+    path = declare(world, "acme", quota={"pods": 2, "cpu": "1", "memory": "1Gi"})
+    said: list[str] = []
+    assert apply_tenants(world.platform, said.append) == ()
+    assert len(said) == 4
+    first = admitted(world, pod("one", "tenant-acme"))
+    resources = first["spec"]["containers"][0]["resources"]
+    assert resources["requests"] == {"cpu": "100m", "memory": "256Mi"}
+    assert resources["limits"] == {"memory": "256Mi"}
+    with pytest.raises(Forbidden, match=r"exceeded quota.*requests\.cpu"):
+        admitted(world, pod("large", "tenant-acme", cpu="950m"))
+    with pytest.raises(Forbidden, match=r"exceeded quota.*nvidia\.com/gpu"):
+        admitted(world, pod("gpu", "tenant-acme", **{"nvidia.com/gpu": "1"}))
+    admitted(world, pod("two", "tenant-acme"))
+    with pytest.raises(Forbidden, match=r"exceeded quota.*pods"):
+        admitted(world, pod("three", "tenant-acme"))
+    privileged = pod("root", "tenant-acme")
+    privileged["spec"]["containers"][0]["securityContext"] = {"privileged": True}
+    with pytest.raises(Forbidden, match="PodSecurity"):
+        admitted(world, privileged)
+    said.clear()
+    assert apply_tenants(world.platform, said.append) == ()
+    assert said == [], "a second call changes nothing"
+    path.unlink()
+    (left,) = apply_tenants(world.platform, said.append)
+    assert (left.tenant, left.namespace, left.pods) == ("acme", "tenant-acme", 2)
+    assert said == [str(left)]
+    assert world.cluster.get("Pod", "one", namespace="tenant-acme") is not None
+    assert world.cluster.get("ResourceQuota", "llmops-tenant", namespace="tenant-acme") is not None
+
+
+@pytest.mark.slow
+def test_a_namespace_that_is_somebody_elses_is_left_alone(world: Model) -> None:
+    """Slow: a sandbox. It stops before anything is changed; the asset and the command do the same."""
+    metadata = {"name": "shop", "labels": {"team": "shop"}}
+    world.cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+    first, second = declare(world, "beta"), declare(world, "gamma", namespace="shop")
+    try:
+        with pytest.raises(ClusterCannot, match="namespace shop is there, and is no tenant's") as caught:
+            apply_tenants(world.platform, print)
+        assert "llmops.dev/tenant=gamma" in caught.value.remedy
+        assert world.cluster.get("Namespace", "tenant-beta") is None
+        failed = dg.materialize([tenants_asset()], resources={"platform": world.platform}, raise_on_error=False)
+        assert not failed.success
+        second.unlink()
+        done = dg.materialize([tenants_asset()], resources={"platform": world.platform})
+        (event,) = done.asset_materializations_for_node("tenants")
+        assert "| beta | tenant-beta |" in str(event.metadata["tenants"].value)
+        shown = CliRunner().invoke(app, ["tenants"])
+        assert shown.output.count("kind: ") == len(objects(world.platform.tenants["beta"], world.platform.settings))
+        applied = CliRunner().invoke(app, ["tenants", "--apply"])
+        assert "1 tenants are as declared" in applied.output
+    finally:
+        first.unlink()
+        second.unlink(missing_ok=True)
+
+
+RIGHTS = Path(__file__).parents[3] / "k8s" / "tenants" / "rights.yaml"
+
+
+def reduced(rules: list[dict[str, Any]], verb: str, resource: str) -> list[dict[str, Any]]:
+    """The rules without one verb on one resource."""
+    return [
+        {**rule, "resources": [name], "verbs": [each for each in rule["verbs"] if (each, name) != (verb, resource)]}
+        for rule in rules
+        for name in rule["resources"]
+    ]
+
+
+@pytest.mark.slow
+def test_the_component_has_the_rights_that_tenants_need_and_no_other(world: Model, sandbox: Sandbox) -> None:
+    """Slow: a sandbox. Each verb is taken away once, and that it lacks is then what the API server says.
+
+    Without the component, which no overlay has, the asset fails with the component's name and a way without it.
+    """
+    role, binding = yaml.safe_load_all(RIGHTS.read_text())
+    admin = world.cluster
+    admin.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "llmops"}})
+    account = {"name": "llmops", "namespace": "llmops"}
+    admin.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": account})
+    rights = RIGHTS.parents[1] / "base" / "rights-serving.yaml"
+    for each in yaml.safe_load_all(rights.read_text()):
+        if each["kind"].startswith("Cluster"):
+            admin.apply(each)
+    admin.apply(role)
+    admin.apply(binding)
+    kubectl = str(find_or_build_kubectl())
+    command = [kubectl, "--kubeconfig", str(sandbox.kubeconfig), "create", "token", "llmops", "--namespace", "llmops"]
+    token = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    settings = json.loads(world.settings_file.read_text())
+    limited = world.folder / "limited.yaml"
+    kubeconfig = account_kubeconfig(world.folder / "limited.kubeconfig", sandbox.kubeconfig, token)
+    limited.write_text(json.dumps(settings | {"kubeconfig": str(kubeconfig)}))
+    number = 0
+
+    def lacks() -> str:
+        """What the account is refused for a new tenant, which is then changed; empty if nothing."""
+        nonlocal number
+        number += 1
+        path = declare(world, f"t{number}")
+        try:
+            apply_tenants(Platform(settings_file=str(limited)), print)
+            declare(world, f"t{number}", quota={"pods": 7}, container_defaults={"cpu": "1m"}, pod_security="baseline")
+            apply_tenants(Platform(settings_file=str(limited)), print)
+        except Forbidden as error:
+            return str(error)
+        finally:
+            path.unlink()
+        return ""
+
+    def settled(expected: str) -> str:
+        """The API server's own view of roles lags behind by a moment."""
+        deadline = time.monotonic() + 15
+        while expected not in (said := lacks()) or (not expected and said):
+            assert time.monotonic() < deadline, f"expected {expected!r}, last said {said!r}"
+        return said
+
+    settled("")
+    admin.apply({**role, "rules": []})
+    for told in ("k8s/tenants", "llmops tenants --apply", '"namespaces"', "system:serviceaccount:llmops:llmops"):
+        settled(told)
+    platform = Platform(settings_file=str(limited))
+    failed = dg.materialize([tenants_asset()], resources={"platform": platform}, raise_on_error=False)
+    (failure,) = failed.get_step_failure_events()
+    assert "k8s/tenants" in str(failure.step_failure_data.user_failure_data)
+    for rule in role["rules"]:
+        for resource in rule["resources"]:
+            for verb in rule["verbs"]:
+                admin.apply({**role, "rules": reduced(role["rules"], verb, resource)})
+                settled(f'"{resource}"')
+    admin.apply(role)
+    settled("")

@@ -1,0 +1,297 @@
+"""What serves is validated against a real cluster: rot, edits, worse answers, and what follows of each.
+
+Slow, all of it: each test is a rollout and one or more validations.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from dagster._core.definitions.schedule_definition import ScheduleExecutionData
+from llmops_sandbox.images import normalise
+
+from llmops.alerts.outbox import Alert, Outbox
+from llmops.cli.exits import Exit
+from llmops.cli.rollouts import Revalidated, run_revalidation
+from llmops.clients.kubernetes.lease import RolloutLease
+from llmops.clients.kubernetes.wait import wait_for_rollout
+from llmops.config import names
+from llmops.definitions import defs
+from llmops.defs.validation.assets import JOB, revalidation_job, validation_assets, validation_key
+from llmops.defs.validation.schedules import revalidation_schedules
+from llmops.releases.validations import CHECKS, CheckName, CheckResult, Validations
+from llmops.rollout.status import model_status
+from llmops.rollout.trial import REQUESTED_BY_TAG
+from tests.e2e.validation.editing import autoscale, edit, scale
+from tests.support.traffic import traffic
+from tests.support.world import Model
+
+pytestmark = pytest.mark.slow
+
+WEIGHTS = "model.safetensors"
+
+
+def revalidate(model: Model, *, repair: bool = False, restore: bool = False) -> Revalidated:
+    return run_revalidation(model.records, model.name, repair=repair, restore=restore)
+
+
+def checked(ended: Revalidated, name: CheckName) -> CheckResult:
+    assert ended.validation is not None, ended.line
+    return next(each for each in ended.validation.checks if each.check == name)
+
+
+def alerts(model: Model) -> list[Alert]:
+    return [each for each in Outbox(model.cluster).alerts() if each.model == model.name]
+
+
+def weights_file(model: Model) -> Path:
+    state = model.records.state(model.name)
+    assert state.stable is not None
+    key = model.records.release(model.name, state.stable).weights.key
+    return model.volume / names.weights_path(model.name, key) / WEIGHTS
+
+
+def flip_a_bit(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size - 1000)
+        byte = file.read(1)[0]
+        file.seek(-1, 1)
+        file.write(bytes([byte ^ 0x10]))
+
+
+def restarts(model: Model) -> list[int]:
+    pods = model.cluster.list("Pod", labels=names.engine_selector(model.name, "stable"))
+    return [pod["status"]["containerStatuses"][0]["restartCount"] for pod in pods]
+
+
+def test_a_flipped_bit_is_found_named_and_fetched_again_while_the_engine_goes_on(model: Model) -> None:
+    assert model.rollout().code == Exit.DONE
+    good = revalidate(model)
+    assert good.code == Exit.DONE, good.line
+    assert [checked(good, name).value for name in ("weights", "figures", "drift")] == ["Passed"] * 3, good.line
+
+    damaged = weights_file(model)
+    right = damaged.read_bytes()
+    flip_a_bit(damaged)
+    key = damaged.parent.name
+    with traffic(model) as users:
+        found = revalidate(model)
+        assert found.code == Exit.REJECTED, found.line
+        check = checked(found, "weights")
+        assert [each.subject for each in check.findings] == [f"weights/{model.name}/{key}/{WEIGHTS}"]
+        assert "altered" in check.findings[0].message
+        assert f"llmops revalidate {model.name} --repair" in check.findings[0].remedy
+        assert damaged.read_bytes() != right
+        assert model.records.verified_weights(model.name, key) is None
+        told = [each for each in alerts(model) if each.kind == "validation_finding"]
+        assert [(each.severity, each.release) for each in told] == [("error", model.serving())]
+
+        model.declare(automation={"repair": ["weights"]})
+        repaired = revalidate(model)
+        assert repaired.code == Exit.DONE, repaired.line
+        assert "fetched again" in checked(repaired, "weights").repaired
+        assert damaged.read_bytes() == right
+        assert model.records.verified_weights(model.name, key) is not None
+        after = revalidate(model)
+        assert after.code == Exit.DONE
+        assert checked(after, "weights").value == "Passed"
+    users.assert_whole()
+    assert restarts(model) == [0]
+    status = model_status(model.platform, model.name)
+    assert status.validated is not None
+    assert status.validated.endswith("UTC drift Passed, weights Passed, figures Passed")
+    kept = Validations(model.cluster).last(model.name)
+    assert kept == after.validation
+    assert kept is not None
+    assert kept.completed == kept.finished
+
+
+def test_edits_are_named_with_who_made_them_and_left_as_they_are(model: Model) -> None:
+    assert model.rollout().code == Exit.DONE
+    other = f"{model.image}@{model.push('v0.33.0-other')}"
+    edit(model, {"image": other, "env": [{"name": "EXTRA", "value": "1"}]})
+    scale(model, 2)
+    model.cluster.delete("PodDisruptionBudget", model.name)
+    found = revalidate(model)
+    assert found.code == Exit.REJECTED, found.line
+    check = checked(found, "drift")
+    by_subject = {each.subject: each for each in check.findings}
+    field = f"Deployment {model.name} spec.template.spec.containers[engine]"
+    image = by_subject.pop(f"{field}.image")
+    assert (image.severity, "kubectl-edit" in image.message, other in image.message) == ("error", True, True)
+    assert "wanted" in image.message
+    extra = by_subject.pop(f"{field}.env[EXTRA]")
+    assert extra.severity == "error"
+    assert "is not of the release (changed by kubectl-edit" in extra.message
+    replicas = by_subject.pop(f"Deployment {model.name} spec.replicas")
+    assert replicas.severity == "warning"
+    assert "spec.replicas is 2, wanted 1 (changed by kubectl (Update of scale)" in replicas.message
+    assert by_subject.pop(f"PodDisruptionBudget {model.name}").severity == "warning"
+    assert all(subject.startswith("pod ") for subject in by_subject), by_subject
+    main = model.deployment()
+    assert main is not None
+    assert (main["spec"]["replicas"], main["spec"]["template"]["spec"]["containers"][0]["image"]) == (2, other)
+
+    assert revalidate(model, restore=True).code == Exit.DONE
+    main = model.deployment()
+    assert main is not None
+    assert main["spec"]["replicas"] == 1
+    assert main["spec"]["template"]["spec"]["containers"][0]["image"] != other
+    assert model.cluster.get("PodDisruptionBudget", model.name) is not None
+    left = checked(revalidate(model), "drift")
+    assert [each.subject for each in left.findings if not each.subject.startswith("pod ")] == [f"{field}.env[EXTRA]"]
+    told = [each.line for each in alerts(model) if "EXTRA" in each.line]
+    assert len(told) == 1 + 1, "once by hand, and again after it was said to be restored"
+
+
+def test_an_autoscaler_sets_the_replicas_and_a_rollout_keeps_a_validation_off(model: Model) -> None:
+    assert model.rollout().code == Exit.DONE
+    autoscale(model, 3)
+    scale(model, 2, manager="kube-controller-manager")
+    found = revalidate(model)
+    assert checked(found, "drift").value == "Passed", found.line
+    assert f"HorizontalPodAutoscaler {model.name}" in checked(found, "drift").line
+    [asked] = list(tick(model).run_requests or [])
+    assert asked.asset_selection == [validation_key(model.name)]
+    assert asked.tags[REQUESTED_BY_TAG] == "schedule revalidation_0_3_x_x_x_UTC"
+    model.cluster.delete("HorizontalPodAutoscaler", model.name)
+
+    with RolloutLease(model.cluster, model.name, "another-run"):
+        held = revalidate(model)
+    assert held.code == Exit.CANNOT, held.line
+    assert held.validation is None
+    assert "another-run" in held.line
+    assert Validations(model.cluster).last(model.name) == found.validation
+
+
+def tick(model: Model) -> ScheduleExecutionData:
+    """A tick of the only schedule of the model's catalog, as Dagster's daemon makes it."""
+    catalog = model.platform.catalog
+    (schedule,) = revalidation_schedules(catalog, revalidation_job(validation_assets(catalog)))
+    at = datetime.datetime(2026, 11, 25, 3, tzinfo=datetime.UTC)
+    with (
+        dg.instance_for_test() as instance,
+        dg.build_schedule_context(
+            instance=instance, scheduled_execution_time=at, resources={"platform": model.platform}
+        ) as context,
+    ):
+        return schedule.evaluate_tick(context)
+
+
+def test_what_serves_nothing_is_skipped(model: Model) -> None:
+    asked = tick(model)
+    assert (asked.run_requests, asked.skip_message) == ([], f"nothing serves yet of {model.name}")
+    found = revalidate(model)
+    assert (found.code, found.validation) == (Exit.DONE, None)
+    assert "nothing serves yet" in found.line
+
+
+def worsen(model: Model, **behaviour: Any) -> None:
+    """Have the engine of stable behave otherwise from its next start on, though nothing that is declared changes."""
+    state = model.records.state(model.name)
+    assert state.stable is not None
+    digest = model.records.release(model.name, state.stable).engine.digest
+    store = model.sandbox.images.path
+    content = json.loads(store.read_text())
+    content[normalise(model.image)]["images"][digest]["env"]["SIM_FAULTS"] = json.dumps(behaviour)
+    store.write_text(json.dumps(content))
+    for pod in model.cluster.list("Pod", labels=names.engine_selector(model.name, "stable")):
+        model.cluster.delete("Pod", pod["metadata"]["name"], wait=60)
+    wait_for_rollout(model.cluster, model.name, timeout=60)
+
+
+def test_answers_that_got_worse_take_the_model_back_where_that_is_allowed(model: Model) -> None:
+    first = model.rollout()
+    assert first.code == Exit.DONE, first.line
+    good = model.serving()
+    model.push("v0.33.0")
+    assert model.rollout().code == Exit.DONE
+    bad = model.serving()
+    assert bad != good
+    worsen(model, quality=0.7)
+
+    found = revalidate(model)
+    assert found.code == Exit.REJECTED, found.line
+    check = checked(found, "figures")
+    assert [each.subject for each in check.findings] == ["sums/score max_drop"], found.line
+    assert "load/p95_ttft_ms" in check.line, "what was not judged is said"
+    assert f"llmops rollback {model.name}" in check.findings[0].remedy
+    assert model.serving() == bad
+
+    model.declare(automation={"repair": ["rollback"]})
+    with traffic(model) as users:
+        assert revalidate(model).code == Exit.REJECTED
+    users.assert_whole()
+    assert model.serving() == good
+    assert model.records.state(model.name).previous is None
+    assert bad is not None
+    record = model.records.record(model.name, bad)
+    assert record is not None
+    assert record.verdict == "Failed"
+    assert f"rolled back to {good} by" in record.reason
+    assert "no longer meets its gates: sums/score" in record.reason
+    assert [each.serving for each in alerts(model) if each.kind == "rolled_back"] == [good]
+    refused = model.rollout()
+    assert refused.code == Exit.REJECTED
+    assert "rolled back to" in refused.line
+
+    worsen(model, quality=0.7)
+    again = revalidate(model)
+    assert again.code == Exit.REJECTED
+    assert model.serving() == good, "there is nothing to go back to"
+    assert [each.serving for each in alerts(model) if each.kind == "rolled_back"] == [good]
+
+
+def test_one_models_findings_are_not_anothers_and_a_measurement_that_fails_is_no_finding(model: Model) -> None:
+    other = Model(model.sandbox, model.folder, f"{model.name}-b", model.evals)
+    other.declare()
+    other.commit()
+    other.push("v0.32.0")
+    for each in (model, other):
+        assert each.rollout().code == Exit.DONE
+    flip_a_bit(weights_file(model))
+    scale(other, 0)
+    while other.cluster.list("Pod", labels=names.engine_selector(other.name, "stable")):
+        time.sleep(0.2)
+    keys = {each.name: validation_key(each.name) for each in (model, other)}
+    with dg.instance_for_test() as instance:
+        job = defs().resolve_job_def(JOB)
+        run = job.execute_in_process(asset_selection=list(keys.values()), instance=instance, raise_on_error=False)
+        assert run.success
+        outcomes = {
+            (name, check): evaluation(instance, dg.AssetCheckKey(key, check))
+            for name, key in keys.items()
+            for check in CHECKS
+        }
+        done = {name: instance.get_latest_materialization_event(key) is not None for name, key in keys.items()}
+    error, warn = dg.AssetCheckSeverity.ERROR, dg.AssetCheckSeverity.WARN
+    assert outcomes[model.name, "weights"] == (False, error, "Failed")
+    assert outcomes[model.name, "figures"][0]
+    assert outcomes[model.name, "drift"][0]
+    assert outcomes[other.name, "weights"][0]
+    assert outcomes[other.name, "figures"] == (False, warn, "Inconclusive")
+    assert outcomes[other.name, "drift"] == (False, error, "Failed")
+    # One that could not tell is no validation: for the freshness policy the model is as old as it was.
+    assert done == {model.name: True, other.name: False}
+    last = Validations(other.cluster).last(other.name)
+    assert last is not None
+    assert last.completed is None
+    figures = next(each for each in last.checks if each.check == "figures")
+    assert figures.findings == ()
+    assert not [each for each in alerts(other) if "figures" in each.line]
+    other.remove()
+
+
+def evaluation(instance: dg.DagsterInstance, key: dg.AssetCheckKey) -> tuple[bool, dg.AssetCheckSeverity, str]:
+    (found,) = instance.event_log_storage.get_asset_check_execution_history(key, limit=1)
+    event = found.event
+    assert event is not None
+    assert event.dagster_event is not None
+    data = event.dagster_event.asset_check_evaluation_data
+    return data.passed, data.severity, str(data.metadata["outcome"].value)

@@ -1,0 +1,387 @@
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from llmops_sandbox.hub import HubServer, HubStore
+from llmops_sandbox.standin import Fault
+
+Download = Callable[..., dict[str, Any]]
+Pin = Callable[[dict[str, bytes]], Path]
+BIG = "model-00001-of-00002.safetensors"
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def fault(**fields: Any) -> Fault:
+    return Fault.model_validate(fields)
+
+
+def test_the_folder_appears_whole_with_nothing_beside_it(
+    download: Download, pin: Pin, files: dict[str, bytes], target: Path, staging: Path
+) -> None:
+    result = download(pin(files))
+    assert result["kind"] == "ok", result
+    assert tree(target) == files
+    assert not staging.exists()
+    assert result["bytes"] == result["total"] == sum(map(len, files.values()))
+
+
+def test_a_second_run_asks_the_hub_for_nothing(
+    download: Download, pin: Pin, files: dict[str, bytes], hub: HubServer
+) -> None:
+    release = pin(files)
+    download(release)
+    before = len(hub.seen())
+    assert download(release)["kind"] == "ok"
+    assert len(hub.seen()) == before
+
+
+def test_only_pinned_files_are_fetched(
+    download: Download, pin: Pin, files: dict[str, bytes], target: Path, tmp_path: Path
+) -> None:
+    release = pin({**files, "pytorch_model.bin": b"not asked for"})
+    content = json.loads(release.read_text())
+    content["weights"]["files"] = [file for file in content["weights"]["files"] if file["path"] != "pytorch_model.bin"]
+    release.write_text(json.dumps(content))
+    download(release)
+    assert tree(target) == files
+
+
+def test_a_cut_connection_is_continued_where_it_ended(
+    download: Download, pin: Pin, files: dict[str, bytes], target: Path, hub: HubServer
+) -> None:
+    release = pin(files)
+    hub.faults.set(fault(path=f"*/{BIG}", method="GET", cut_after=100_000, times=2))
+    assert download(release)["kind"] == "ok"
+    assert tree(target) == files
+    assert any(item.range.startswith("bytes=") for item in hub.seen(f"*/{BIG}", "GET"))
+
+
+def test_killed_at_random_bytes_it_converges_and_keeps_what_it_had(
+    start: Callable[..., subprocess.Popen[str]],
+    download: Download,
+    pin: Pin,
+    files: dict[str, bytes],
+    hub: HubServer,
+    target: Path,
+    staging: Path,
+) -> None:
+    release = pin(files)
+    hub.faults.set(fault(path="*.safetensors", method="GET", bytes_per_second=100_000))
+    part = staging / ".cache/parts" / f"{BIG}.part"
+    chance = random.Random(3)
+    size = len(files[BIG])
+    stops = sorted(chance.sample(range(1, size * 3 // 4), 4))
+    for stop in stops:
+        process = start(
+            "download",
+            *("--release", release, "--staging", "staging/tiny/key", "--target", "weights/tiny/key"),
+            env={"HF_ENDPOINT": hub.url},
+        )
+        deadline = time.monotonic() + 30
+        while process.poll() is None and time.monotonic() < deadline:
+            if part.is_file() and part.stat().st_size >= stop:
+                break
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert not target.exists() or tree(target) == files
+    if target.exists():
+        # On a busy machine the download was done before the last signal came; what it left was compared above.
+        return
+    kept = part.stat().st_size
+    assert stops[-1] <= kept <= size
+    hub.faults.set()
+    assert download(release)["kind"] == "ok"
+    assert tree(target) == files
+    assert kept == size or hub.seen(f"*/{BIG}", "GET")[-1].range == f"bytes={kept}-"
+
+
+def test_a_rotten_part_is_thrown_away_and_does_not_count_against_the_hub(
+    download: Download, pin: Pin, files: dict[str, bytes], target: Path, staging: Path, hub: HubServer
+) -> None:
+    release = pin(files)
+    part = staging / ".cache/parts" / f"{BIG}.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(bytes(5000))
+    # The first transfer continues the part, the second is whole and the first that counts.
+    hub.faults.set(fault(path=f"/cdn/*/{BIG}", method="GET", flip_bit=8 * 6000, times=2))
+    result = download(release)
+    assert result["kind"] == "ok"
+    assert [event["resumed"] for event in result["events"] if event["event"] == "mismatch"] == [True, False]
+    assert tree(target) == files
+
+
+def test_other_bytes_once_are_fetched_again(
+    download: Download, pin: Pin, files: dict[str, bytes], target: Path, hub: HubServer
+) -> None:
+    release = pin(files)
+    hub.faults.set(fault(path=f"/cdn/*/{BIG}", method="GET", flip_bit=8 * 1234 + 5, times=1))
+    result = download(release)
+    assert result["kind"] == "ok"
+    assert [event["path"] for event in result["events"] if event["event"] == "mismatch"] == [BIG]
+    assert tree(target) == files
+
+
+def test_other_bytes_twice_are_a_bad_release_that_names_file_and_hashes(
+    download: Download, pin: Pin, files: dict[str, bytes], target: Path, hub: HubServer, store: HubStore
+) -> None:
+    release = pin(files)
+    hub.faults.set(fault(path=f"/cdn/*/{BIG}", method="GET", flip_bit=77))
+    result = download(release)
+    assert (result["kind"], result["exit_code"]) == ("mismatch", 3)
+    (pinned,) = [file for file in json.loads(release.read_text())["weights"]["files"] if file["path"] == BIG]
+    assert BIG in result["message"]
+    assert pinned["sha256"] in result["message"]
+    assert result["message"].count("sha256:") == 2
+    assert not target.exists()
+    hub.faults.set()
+    assert download(release)["kind"] == "ok"
+
+
+def test_a_small_file_with_other_bytes_is_found_by_its_git_hash(
+    download: Download, pin: Pin, files: dict[str, bytes], hub: HubServer
+) -> None:
+    release = pin(files)
+    hub.faults.set(fault(path="*/config.json", method="GET", flip_bit=3))
+    result = download(release)
+    assert result["kind"] == "mismatch"
+    assert "git-sha1:" in result["message"]
+
+
+def test_gated_says_how_to_get_access_and_the_token_file_gives_it(
+    download: Download, pin: Pin, files: dict[str, bytes], store: HubStore, tmp_path: Path
+) -> None:
+    release = pin(files)
+    store.set_gated("acme/tiny", "hf_secret")
+    result = download(release)
+    assert (result["kind"], result["exit_code"]) == ("gated", 5)
+    assert "Accept the terms" in result["remedy"]
+    token = tmp_path / "token"
+    token.write_text("hf_secret\n")
+    assert download(release, HF_TOKEN_PATH=str(token))["kind"] == "ok"
+
+
+def test_the_token_is_not_sent_to_the_host_that_serves_the_bytes(
+    download: Download, pin: Pin, files: dict[str, bytes], store: HubStore, hub: HubServer, tmp_path: Path
+) -> None:
+    release = pin(files)
+    store.set_gated("acme/tiny", "hf_secret")
+    (tmp_path / "token").write_text("hf_secret")
+    download(release, HF_TOKEN_PATH=str(tmp_path / "token"))
+    sent = hub.seen("/cdn/*", "GET")
+    assert sent
+    assert not any(item.authorization for item in sent)
+
+
+def test_a_bad_token_is_unauthorized(
+    download: Download, pin: Pin, files: dict[str, bytes], store: HubStore, tmp_path: Path
+) -> None:
+    (tmp_path / "token").write_text("hf_wrong")
+    result = download(pin(files), HF_TOKEN_PATH=str(tmp_path / "token"))
+    assert (result["kind"], result["exit_code"]) == ("unauthorized", 5)
+    assert "hf_wrong" not in json.dumps(result)
+
+
+@pytest.mark.parametrize("content", [None, b" \n", b"hf_SECRET\nhf_OTHER", b"hf_SECRET\xc3\xa4", b"hf_SECRET\xff"])
+def test_a_token_file_that_holds_no_token_is_unauthorized_and_not_shown(
+    download: Download, pin: Pin, files: dict[str, bytes], tmp_path: Path, content: bytes | None
+) -> None:
+    path = tmp_path / "token"
+    if content is not None:
+        path.write_bytes(content)
+    result = download(pin(files), HF_TOKEN_PATH=str(path))
+    assert result["kind"] == "unauthorized"
+    assert str(path) in result["message"]
+    assert "SECRET" not in json.dumps(result)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "kind", "code"),
+    [
+        ("repo", "acme/nothing", "repo_missing", 5),
+        ("commit", "f" * 40, "revision_missing", 3),
+        ("path", "other.json", "file_missing", 3),
+    ],
+)
+def test_what_is_missing_is_told_apart(
+    download: Download, pin: Pin, files: dict[str, bytes], field: str, value: str, kind: str, code: int
+) -> None:
+    release = pin(files)
+    content = json.loads(release.read_text())
+    if field == "path":
+        content["weights"]["files"][0]["path"] = value
+    else:
+        content["weights"][field] = value
+    release.write_text(json.dumps(content))
+    result = download(release)
+    assert (result["kind"], result["exit_code"]) == (kind, code)
+    assert value in result["message"]
+
+
+def test_a_rate_limit_is_waited_for_as_told(
+    download: Download, pin: Pin, files: dict[str, bytes], target: Path, hub: HubServer
+) -> None:
+    release = pin(files)
+    hub.faults.set(fault(path="*/config.json", status=429, retry_after=1, times=2))
+    result = download(release)
+    assert result["kind"] == "ok"
+    assert [event["seconds"] for event in result["events"] if event["event"] == "waiting"] == [1, 1]
+    assert tree(target) == files
+
+
+def test_a_rate_limit_beyond_the_bound_is_left_to_a_later_run(
+    download: Download, pin: Pin, files: dict[str, bytes], hub: HubServer
+) -> None:
+    release = pin(files)
+    hub.faults.set(fault(path="*/config.json", status=429, retry_after=5000))
+    began = time.monotonic()
+    result = download(release)
+    assert (result["kind"], result["exit_code"]) == ("rate_limited", 4)
+    assert time.monotonic() - began < 20
+
+
+def test_a_server_error_is_tried_again(
+    download: Download, pin: Pin, files: dict[str, bytes], target: Path, hub: HubServer
+) -> None:
+    release = pin(files)
+    hub.faults.set(fault(path="*.safetensors", status=503, times=1))
+    assert download(release)["kind"] == "ok"
+    assert tree(target) == files
+
+
+@pytest.mark.slow
+def test_a_hub_that_does_not_answer_is_temporary(
+    work: Callable[..., dict[str, Any]], pin: Pin, files: dict[str, bytes]
+) -> None:
+    """Slow: the waits between the attempts add up to 15 s."""
+    result = work(
+        "download",
+        *("--release", pin(files), "--staging", "staging/tiny/key", "--target", "weights/tiny/key"),
+        env={"HF_ENDPOINT": "http://127.0.0.1:9"},
+    )
+    assert (result["kind"], result["exit_code"]) == ("hub_error", 4)
+    assert "ConnectError" in result["message"]
+
+
+def test_a_volume_that_is_too_small_is_refused_before_the_first_byte(
+    download: Download, pin: Pin, files: dict[str, bytes], hub: HubServer, root: Path
+) -> None:
+    release = pin(files)
+    content = json.loads(release.read_text())
+    content["weights"]["files"][0]["size"] = 10**15
+    release.write_text(json.dumps(content))
+    result = download(release)
+    assert (result["kind"], result["exit_code"]) == ("no_space", 5)
+    assert str(root) in result["message"]
+    assert "free" in result["message"]
+    assert not hub.seen()
+
+
+def test_an_announced_size_that_differs_is_a_bad_release(download: Download, pin: Pin, files: dict[str, bytes]) -> None:
+    release = pin(files)
+    content = json.loads(release.read_text())
+    content["weights"]["files"][0]["size"] += 1
+    release.write_text(json.dumps(content))
+    assert download(release)["kind"] == "mismatch"
+
+
+def test_two_pods_at_once_make_one_folder(
+    start: Callable[..., subprocess.Popen[str]], pin: Pin, files: dict[str, bytes], hub: HubServer, target: Path
+) -> None:
+    release = pin(files)
+    hub.faults.set(fault(path="*.safetensors", method="GET", bytes_per_second=600_000))
+    pods = [
+        start(
+            "download",
+            *("--release", release, "--staging", "staging/tiny/key", "--target", "weights/tiny/key"),
+            env={"HF_ENDPOINT": hub.url},
+        )
+        for _ in range(2)
+    ]
+    assert [pod.wait(timeout=60) for pod in pods] == [0, 0]
+    assert tree(target) == files
+    assert len(hub.seen(f"/cdn/*/{BIG}", "GET")) == 1
+
+
+def test_a_folder_that_a_check_found_wrong_is_replaced_and_its_right_files_are_kept(
+    download: Download, checksum: Download, pin: Pin, files: dict[str, bytes], target: Path, hub: HubServer
+) -> None:
+    release = pin(files)
+    download(release)
+    with (target / BIG).open("r+b") as file:
+        file.seek(5000)
+        file.write(b"!")
+    assert checksum(release)["kind"] == "mismatch"
+    before = len(hub.seen("*", "GET"))
+    result = download(release)
+    assert (result["kind"], result["bytes"]) == ("ok", result["total"])
+    assert {item.path.rsplit("/", 1)[-1] for item in hub.seen("*", "GET")[before:]} == {BIG}
+    assert tree(target) == files
+    assert checksum(release)["verified"]
+
+
+def test_a_finding_that_a_later_check_overruled_replaces_nothing(
+    download: Download, checksum: Download, pin: Pin, files: dict[str, bytes], target: Path, hub: HubServer
+) -> None:
+    release = pin(files)
+    download(release)
+    (target / "extra.json").write_text("{}")
+    checksum(release)
+    (target / "extra.json").unlink()
+    for index in ("0", "1"):
+        checksum(release, "--shards", "2", "--index", index)
+    before = len(hub.seen())
+    assert download(release)["kind"] == "ok"
+    assert len(hub.seen()) == before
+    assert target.with_name("key.json").exists()
+
+
+def test_a_proxy_from_the_environment_is_used(
+    download: Download, pin: Pin, files: dict[str, bytes], hub: HubServer, target: Path
+) -> None:
+    # The hub's address leads nowhere but through the proxy, which is the stand-in itself.
+    small = {path: content for path, content in files.items() if not path.endswith(".safetensors")}
+    result = download(pin(small), HF_ENDPOINT="http://hub.invalid", http_proxy=hub.url)
+    assert result["kind"] == "ok", result
+    assert tree(target) == small
+
+
+def test_sigterm_ends_it_at_once(
+    start: Callable[..., subprocess.Popen[str]], pin: Pin, files: dict[str, bytes], hub: HubServer, staging: Path
+) -> None:
+    release = pin(files)
+    # So fast that what is waited for is there within a moment: a read in progress is not cut off.
+    hub.faults.set(fault(path="*.safetensors", method="GET", bytes_per_second=200_000))
+    process = start(
+        "download",
+        *("--release", release, "--staging", "staging/tiny/key", "--target", "weights/tiny/key"),
+        env={"HF_ENDPOINT": hub.url},
+    )
+    deadline = time.monotonic() + 30
+    while not (staging / ".cache/parts" / f"{BIG}.part").is_file() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    began = time.monotonic()
+    process.terminate()
+    assert process.wait(timeout=10) == 128 + signal.SIGTERM
+    assert time.monotonic() - began < 2
+
+
+def test_a_volume_that_cannot_be_written_is_an_io_error(
+    download: Download, pin: Pin, files: dict[str, bytes], root: Path
+) -> None:
+    (root / "staging").write_text("a file where a folder has to be")
+    result = download(pin(files))
+    assert (result["kind"], result["exit_code"]) == ("io_error", 4)
+    assert os.fspath(root / "staging") in result["message"]

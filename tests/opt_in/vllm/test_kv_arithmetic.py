@@ -1,0 +1,59 @@
+"""GPU fit against the real vLLM: its own division of a KV cache, and what a running engine says that it got."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from llmops_sandbox import vllm
+from llmops_sandbox.engine.likeness import CONTEXT
+from llmops_sandbox.engine.process import EngineProcess
+
+from llmops.preflight.fit.cache import groups_of
+from llmops.preflight.fit.layers import layers_of
+from llmops.preflight.fit.shape import Shape
+from tests.unit.fit.shapes import CASES, GIB, MODELS
+
+ANSWERS = Path(__file__).parents[2] / "unit" / "fit" / "data" / "vllm-0.32.0-kv-cache.json"
+
+
+@pytest.mark.timeout(600)
+def test_the_kept_answers_are_vllms(installed: vllm.Vllm) -> None:
+    """Reading a configuration takes vLLM seconds; there are sixteen."""
+    cases = {
+        name: {
+            "config": MODELS[model],
+            "layers": MODELS[model]["num_hidden_layers"],
+            "tensor": tensor,
+            "max_model_len": context,
+            "kv_bytes": int(kv_bytes),
+            "kv_cache_dtype": dtype,
+            "max_num_batched_tokens": batched,
+        }
+        for name, (model, tensor, context, kv_bytes, dtype, batched) in CASES.items()
+    }
+    program = [str(installed.python), str(Path(__file__).with_name("kv_arithmetic.py"))]
+    environment = {**os.environ, **vllm.ENVIRONMENT, "VLLM_LOGGING_LEVEL": "ERROR"}
+    ended = subprocess.run(
+        program, input=json.dumps(cases), capture_output=True, text=True, env=environment, check=False
+    )
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    assert json.loads(ended.stdout.splitlines()[-1]) == json.loads(ANSWERS.read_text())
+
+
+def test_a_running_engine_got_as_many_tokens(real: EngineProcess, installed: vllm.Vllm) -> None:
+    log = real.output
+    found = re.search(r"KV cache size: ([\d,]+) tokens", log)
+    assert found, log[-3000:]
+    block = re.search(r"block_size=(\d+)|block size to (\d+)", log)
+    tokens = int(found[1].replace(",", ""))
+    shape = Shape(json.loads((installed.model / "config.json").read_text()), {}, 0)
+    layers = layers_of(shape, dtype="float32", kv_cache_dtype=None, tensor=1)
+    size = int(next(filter(None, block.groups()))) if block else 128
+    groups = groups_of(layers, block_tokens=size)
+    expected = groups.concurrency(GIB * int(vllm.ENVIRONMENT["VLLM_CPU_KVCACHE_SPACE"]), CONTEXT) * CONTEXT
+    assert tokens == pytest.approx(expected, rel=0.1)

@@ -1,0 +1,200 @@
+"""Random entries of the catalog, derived from its own models: a field that is added to them is drawn from then on."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin
+
+from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
+from hypothesis import reject
+from hypothesis import strategies as st
+from pydantic import AfterValidator, BaseModel, ValidationError
+
+from llmops.config.schema import INCONSISTENT
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+Place = tuple[str | int, ...]
+Drawn = st.SearchStrategy[Any]
+
+PRINTABLE = st.characters(min_codepoint=33, max_codepoint=126)
+LABEL = r"[a-z0-9]([-a-z0-9]{0,10}[a-z0-9])?"
+WORD = st.from_regex(LABEL, fullmatch=True)
+
+
+def _gate(metric: str, rule: str, limit: float, dry: bool) -> dict[str, Any]:
+    return {"metric": metric, rule: limit, "dry": dry}
+
+
+BY_VALIDATOR: Mapping[str, Drawn] = {
+    "_argument": st.tuples(WORD, st.text(PRINTABLE, max_size=9)).map(lambda pair: f"--x{pair[0]}={pair[1]}"),
+    "_cidr": st.sampled_from(["10.0.0.0/8", "192.168.7.0/24", "2001:db8::/32"]),
+    "_cron": st.sampled_from(["0 3 * * *", "*/5 * * * 1-5"]),
+    "_image": st.sampled_from(["vllm/vllm-openai", "ghcr.io/acme/engine"]),
+    "_pinned": st.sampled_from(["ghcr.io/berriai/litellm:v1.1.0", f"litellm@sha256:{'1' * 64}"]),
+    "_repository": st.sampled_from(["vllm/vllm-openai", "ghcr.io/acme/engine", "ghcr.io/acme/weights"]),
+    "_template": st.text(min_size=1, max_size=40),
+    "_variable": WORD.map(lambda word: f"X_{word.replace('-', '_')}"),
+    "_zone": st.sampled_from(["UTC", "Europe/Berlin"]),
+}
+"""What a validator in code accepts, by its name: a new one has to be added here."""
+BY_FIELD: Mapping[str, Drawn] = {
+    "engine.version": st.sampled_from(["0.32.0", ">=0.31,<0.40", "~=0.32"]),
+    # Exactly one rule each, on a suite that every entry has.
+    "evaluation.gates": st.lists(
+        st.builds(
+            _gate,
+            st.sampled_from(["all/score", "cost/usd_per_million_tokens"]),
+            st.sampled_from(["min", "max", "max_drop", "max_ratio"]),
+            st.floats(0.1, 9),
+            st.booleans(),
+        ),
+        max_size=3,
+    ),
+    # A commit, as pins are of one alone.
+    "weights.revision": st.sampled_from(["main", "v1", "0" * 40]),
+}
+"""What only a model as a whole can check, by the field's dotted path."""
+
+
+def _with_image(weights: dict[str, Any]) -> dict[str, Any]:
+    """With the strategy that goes with an image, or without the one that needs it."""
+    strategy = {"strategy": "image"} if weights.get("image") else {}
+    return {name: value for name, value in weights.items() if value != "image"} | strategy
+
+
+TOGETHER: Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]] = {"weights.": _with_image}
+"""What makes fields go together that would hardly ever do by chance, by the dotted path before them."""
+
+
+def instances(model: type[ModelT], given: Mapping[str, Drawn] | None = None) -> st.SearchStrategy[ModelT]:
+    """Instances of a model: each field that has a default is drawn or left out; what doesn't go together is taken out.
+
+    Args:
+        model: The model.
+        given: Strategies of single fields, by their dotted path.
+    """
+    known = {**BY_FIELD, **(given or {})}
+
+    return _content(model, "", known).map(lambda content: _agreeing(model, content))
+
+
+def fields(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Dotted paths of all fields, those of nested models too."""
+    for name, field in model.model_fields.items():
+        path = f"{prefix}{name}"
+        yield path
+        for nested in _models(field.annotation):
+            yield from fields(nested, f"{path}.")
+
+
+def given_fields(value: Any, prefix: str = "") -> Iterator[str]:
+    """Dotted paths of all fields that were given to an instance."""
+    if isinstance(value, BaseModel):
+        for name in value.model_fields_set:
+            yield f"{prefix}{name}"
+            yield from given_fields(getattr(value, name), f"{prefix}{name}.")
+    elif isinstance(value, tuple):
+        for item in cast(tuple[Any, ...], value):
+            yield from given_fields(item, prefix)
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _models(inner)
+
+
+def _content(model: type[BaseModel], prefix: str, known: Mapping[str, Drawn]) -> st.SearchStrategy[dict[str, Any]]:
+    needed: dict[str, Drawn] = {}
+    further: dict[str, Drawn] = {}
+    for name, field in model.model_fields.items():
+        path = f"{prefix}{name}"
+        drawn = known[path] if path in known else _value(field.annotation, field.metadata, path, known)
+        (needed if field.is_required() else further)[name] = drawn
+    drawn_fields = st.fixed_dictionaries(needed, optional=further)
+    return drawn_fields.map(TOGETHER[prefix]) if prefix in TOGETHER else drawn_fields
+
+
+def _value(annotation: Any, metadata: list[Any], path: str, known: Mapping[str, Drawn]) -> Drawn:
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        own = [part for each in inner[1:] for part in (*getattr(each, "metadata", ()), each)]
+        return _value(inner[0], [*own, *metadata], path, known)
+    if origin in (Union, types.UnionType):
+        return st.one_of(*(_value(each, metadata, path, known) for each in inner))
+    if annotation is type(None):
+        return st.none()
+    if origin is Literal:
+        return st.sampled_from(inner)
+    if origin is tuple:
+        least = _bound(metadata, MinLen, "min_length", 0)
+        return st.lists(_value(inner[0], [], path, known), min_size=least, max_size=max(3, least))
+    if origin is dict:
+        key, value = (_value(each, [], path, known) for each in inner)
+        return st.dictionaries(key, value, max_size=3)
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return _content(annotation, f"{path}.", known)
+    if validator := next((each for each in metadata if isinstance(each, AfterValidator)), None):
+        return BY_VALIDATOR[getattr(validator.func, "__name__", "")]
+    return _scalar(annotation, metadata)
+
+
+def _scalar(annotation: Any, metadata: list[Any]) -> Drawn:
+    if annotation is bool:
+        return st.booleans()
+    if annotation is int:
+        least = _bound(metadata, Ge, "ge", _bound(metadata, Gt, "gt", -1) + 1)
+        most = _bound(metadata, Le, "le", max(least, 10_000))
+        return st.integers(least, most)
+    if annotation is float:
+        least, above = _bound(metadata, Ge, "ge", None), _bound(metadata, Gt, "gt", None)
+        most, below = _bound(metadata, Le, "le", None), _bound(metadata, Lt, "lt", None)
+        low, high = least if least is not None else above or 0, most if most is not None else below or 10_000
+        return st.floats(low, high, exclude_min=above is not None, exclude_max=below is not None)
+    assert annotation is str, annotation
+    pattern = next((found for each in metadata if (found := getattr(each, "pattern", None))), None)
+    longest = _bound(metadata, MaxLen, "max_length", 60)
+    if pattern:
+        return st.from_regex(pattern, fullmatch=True, alphabet=PRINTABLE).filter(lambda text: len(text) <= longest)
+    return st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=12)
+
+
+def _bound(metadata: list[Any], kind: type[Any], name: str, default: Any) -> Any:
+    return next((getattr(each, name) for each in metadata if isinstance(each, kind)), default)
+
+
+def _agreeing(model: type[ModelT], content: dict[str, Any]) -> ModelT:
+    """The instance, less those fields that its model finds to contradict others."""
+    for _ in range(40):
+        try:
+            return model.model_validate(content)
+        except ValidationError as error:
+            if not all(
+                _take_out(content, place) for item in error.errors(include_url=False) for place in _places(item)
+            ):
+                break
+    return reject()
+
+
+def _places(item: Any) -> list[Place]:
+    """The fields that a mistake is about."""
+    if item["type"] != INCONSISTENT:
+        return [item["loc"]]
+    return [(*item["loc"], *path) for path, _message in item["ctx"]["problems"]]
+
+
+def _take_out(content: Any, place: Place) -> bool:
+    """Remove what is at a place, or the nearest thing around it that is there; False if that is everything."""
+    holder: Any = None
+    part: Any = None
+    for each in place:
+        there = isinstance(content, dict) and each in content
+        if not there and not (isinstance(content, list) and each in range(len(cast(list[Any], content)))):
+            break
+        holder, part, content = content, each, cast(Any, content)[each]
+    if holder is None:
+        return False
+    del holder[part]
+    return True

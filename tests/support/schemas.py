@@ -1,0 +1,65 @@
+"""What rendered objects are checked against: Kubernetes' published schemas, and those of other projects' kinds."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, cast
+
+from jsonschema import Draft202012Validator
+from kubernetes_validate.utils import schema_contents
+from llmops_sandbox.crds import definitions, schema
+from referencing import Registry, Resource
+
+from llmops.clients.kubernetes.kinds import kind_of
+
+VERSIONS = ("1.34", "1.37")
+"""Of Kubernetes: the oldest that is supported, and the sandbox's."""
+UNPUBLISHED = ("GCPBackendPolicy", "HealthCheckPolicy")
+"""Kinds of GKE's own, whose schemas are published nowhere as a package."""
+
+
+def check_schema(manifest: dict[str, Any], version: str = VERSIONS[-1]) -> None:
+    """Refuse an object that its schema refuses, and any field that the schema doesn't have.
+
+    Raises:
+        jsonschema.ValidationError: It does not fit.
+    """
+    kind = manifest["kind"]
+    if kind not in UNPUBLISHED:
+        validator = _published().get(kind) or _of_kubernetes(kind, manifest["apiVersion"], version)
+        validator.validate(manifest)
+
+
+@cache
+def _of_kubernetes(kind: str, api: str, version: str) -> Draft202012Validator:
+    """The validator that `kubernetes_validate.validate` makes anew, from its files, for each object."""
+    group, _, last = api.rpartition("/")
+    name = "-".join(filter(None, (kind.lower(), group.partition(".")[0], last)))
+    schema, parts = (
+        schema_contents(f"kubernetes-json-schema/v{version}.0-local-strict/{file}.json", version)
+        for file in (name, "_definitions")
+    )
+    resources = [Resource[Any].from_contents(each) for each in (parts, schema)]
+    return Draft202012Validator(schema, registry=resources @ Registry[Any]())
+
+
+@cache
+def _published() -> dict[str, Draft202012Validator]:
+    found: dict[str, Draft202012Validator] = {}
+    for definition in definitions():
+        kind = kind_of(definition["spec"]["names"]["kind"])
+        found[kind.name] = Draft202012Validator(_closed(schema(definition, kind.api.rpartition("/")[2])))
+    return found
+
+
+def _closed(node: Any) -> Any:
+    """A structural schema with no room for fields that it doesn't name, as an API server's strict validation has it."""
+    if isinstance(node, list):
+        return [_closed(each) for each in cast(list[Any], node)]
+    if not isinstance(node, dict):
+        return node
+    found = {key: _closed(value) for key, value in cast(dict[str, Any], node).items()}
+    named = isinstance(found.get("properties"), dict) and found.get("type") == "object"
+    if named and not found.get("x-kubernetes-preserve-unknown-fields"):
+        found.setdefault("additionalProperties", False)
+    return found

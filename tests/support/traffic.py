@@ -1,0 +1,168 @@
+"""Users of a model: many short requests and several long streams at once, each of them accounted for.
+
+A Service routes connections and not requests. So there are two sorts of users: those whose every request is a
+connection of its own, as from behind a load balancer, and those who keep one as long as they may, as OpenAI's client
+does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import Counter
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal
+
+import httpx2
+import openai
+from llmops_sandbox.users import Outcome, ask
+
+from llmops.config import names
+from llmops.evaluation.endpoint import Endpoint
+from tests.support.world import Model
+
+TOKENS_PER_SECOND = 20.0
+STREAM_SECONDS = 20.0
+SHORT_TOKENS = 4
+LAST_SECONDS = 60.0
+
+Kind = Literal["short", "stream"]
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """One request that has come to its end, on the monotonic clock.
+
+    Failed: no answer, or an error instead of one. Truncated: an answer began, and is not whole.
+    """
+
+    kind: Kind
+    started: float
+    ended: float
+    outcome: Outcome
+    why: str = ""
+    kept: bool = False
+
+
+@dataclass
+class Traffic:
+    """What became of all requests; `started` counts those that were begun."""
+
+    started: int = 0
+    exchanges: list[Exchange] = field(default_factory=list[Exchange])
+
+    def count(self, outcome: Outcome, kind: Kind | None = None, *, kept: bool | None = None) -> int:
+        """How many requests ended so: of a kind, or of those who keep their connections, or don't."""
+        return sum(
+            each.outcome == outcome and kind in (None, each.kind) and kept in (None, each.kept)
+            for each in self.exchanges
+        )
+
+    @property
+    def troubles(self) -> dict[str, int]:
+        """What went wrong, and how often."""
+        found = (
+            f"{each.kind}, kept: {each.kept}, {each.outcome}: {each.why}"
+            for each in self.exchanges
+            if each.outcome != "completed"
+        )
+        return dict(Counter(found))
+
+    def over(self, moment: float) -> int:
+        """Streams that were whole, and under way at this moment."""
+        return sum(
+            each.kind == "stream" and each.outcome == "completed" and each.started < moment < each.ended
+            for each in self.exchanges
+        )
+
+    def assert_whole(self) -> None:
+        """Every request that was begun has got its whole answer."""
+        assert not self.troubles, self.troubles
+        assert self.started == self.count("completed") > 0
+
+
+@contextmanager
+def traffic(
+    model: Model, *, short: int = 4, streams: int = 0, kept: int = 2, kept_streams: int = 0
+) -> Generator[Traffic]:
+    """Users of a model's stable Service, from here to the end of the block; their last answers are waited for.
+
+    Args:
+        model: Which serves.
+        short: Users who send one short request after another.
+        streams: Users who read one stream of 20 s after another; they start evenly spread over 20 s, so that whatever
+            happens after that finds streams of every age.
+        kept: As `short`, on a connection that they keep.
+        kept_streams: As `streams`, on a connection that they keep.
+    """
+    endpoint = Endpoint(model.cluster.endpoint(names.engine_name(model.name, "stable"), names.ENGINE_PORT), model.name)
+    counted = Traffic()
+    stop = threading.Event()
+    wanted: list[tuple[Kind, int, bool]] = [
+        ("short", short, False),
+        ("stream", streams, False),
+        ("short", kept, True),
+        ("stream", kept_streams, True),
+    ]
+    thread = threading.Thread(target=lambda: asyncio.run(_users(endpoint, counted, stop, wanted)))
+    thread.start()
+    try:
+        yield counted
+    finally:
+        stop.set()
+        thread.join(LAST_SECONDS)
+    assert not thread.is_alive(), f"requests hang {LAST_SECONDS:.0f} s after the end"
+
+
+async def _users(
+    endpoint: Endpoint, counted: Traffic, stop: threading.Event, wanted: Sequence[tuple[Kind, int, bool]]
+) -> None:
+    async def user(kind: Kind, first: float, kept: bool) -> None:
+        await asyncio.sleep(first)
+        # Each has a client of its own, which keeps one connection. It tries nothing twice: users would notice.
+        async with openai.AsyncOpenAI(base_url=f"{endpoint.root}/v1", api_key="none", max_retries=0) as client:
+            while not stop.is_set():
+                counted.started += 1
+                found = await (_kept_exchange(client, endpoint.model, kind) if kept else _exchange(endpoint, kind))
+                counted.exchanges.append(found)
+
+    async with asyncio.TaskGroup() as group:
+        for kind, count, kept in wanted:
+            for index in range(count):
+                first = index * (0.05 if kind == "short" else STREAM_SECONDS / count)
+                group.create_task(user(kind, first, kept))
+
+
+def _tokens(kind: Kind) -> int:
+    return SHORT_TOKENS if kind == "short" else int(STREAM_SECONDS * TOKENS_PER_SECOND)
+
+
+async def _kept_exchange(client: openai.AsyncOpenAI, model: str, kind: Kind) -> Exchange:
+    reasons: list[str | None] = []
+    started = time.monotonic()
+    try:
+        async with asyncio.timeout(LAST_SECONDS):
+            stream = await client.chat.completions.create(
+                model=model,
+                messages=[{"role": "user", "content": "Tell me a story."}],
+                max_tokens=_tokens(kind),
+                stream=True,
+                extra_body={"ignore_eos": True},
+            )
+            async for chunk in stream:
+                reasons += [choice.finish_reason for choice in chunk.choices]
+    except (openai.OpenAIError, httpx2.HTTPError, TimeoutError) as error:
+        outcome, why = "truncated" if reasons else "failed", f"{type(error).__name__}: {error}"
+    else:
+        whole = reasons[-1:] == ["length"]
+        outcome, why = ("completed", "") if whole else ("truncated", f"ends with {reasons[-1:]}")
+    return Exchange(kind, started, time.monotonic(), outcome, why, kept=True)
+
+
+async def _exchange(endpoint: Endpoint, kind: Kind) -> Exchange:
+    started = time.monotonic()
+    found = await ask(endpoint, _tokens(kind))
+    return Exchange(kind, started, time.monotonic(), found.outcome, found.why)

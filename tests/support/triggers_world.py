@@ -1,0 +1,212 @@
+"""What triggers look at: registry and hub over HTTP, a cluster's records, Dagster's runs, and a clock to turn."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import dagster as dg
+from dagster._core.storage.tags import PARTITION_NAME_TAG, RUN_KEY_TAG
+from dagster._core.test_utils import create_run_for_test
+from llmops_sandbox.hub import HubServer, HubStore
+from llmops_sandbox.images import ImageStore
+from llmops_sandbox.registry import RegistryServer
+
+from llmops.clients.kubernetes.client import Cluster
+from llmops.clients.registry import PinnedImage, RegistryClient
+from llmops.config.catalog.spec import ModelSpec
+from llmops.config.settings import Settings
+from llmops.defs.rollout.assets import JOB, rollout_job, stage_assets
+from llmops.evaluation.suites import load_suites
+from llmops.releases.ledger import opening
+from llmops.releases.records import Record, Records, VerdictValue
+from llmops.releases.release import Release
+from llmops.releases.resolve import Hub, resolve
+from llmops.rollout.trial import REQUESTED_BY_TAG
+from llmops.triggers.catalog_changes import catalog_changes_sensor
+from llmops.triggers.image_tags import image_tags_sensor
+from llmops.triggers.installation import Installation
+from llmops.triggers.model_revisions import model_revisions_sensor
+
+SENSORS = {
+    "image_tags": image_tags_sensor,
+    "model_revisions": model_revisions_sensor,
+    "catalog_changes": catalog_changes_sensor,
+}
+IMAGE = "vllm/vllm-openai"
+REPO = "acme/tiny"
+
+
+@dataclass(frozen=True)
+class Tick:
+    """What a sensor answered: what it asked for, by model, or why it did not; and how long it took."""
+
+    requests: dict[str, dg.RunRequest]
+    reason: str
+    seconds: float
+
+    def config(self, model: str = "tiny") -> Mapping[str, Any]:
+        return self.requests[model].run_config["ops"]["release"]["config"]
+
+    def why(self, model: str = "tiny") -> str:
+        return self.requests[model].tags[REQUESTED_BY_TAG]
+
+    @property
+    def tag(self) -> str | None:
+        """Tag of the image that the one request is for; None if nothing was asked for."""
+        if not self.requests:
+            return None
+        (request,) = self.requests.values()
+        return PinnedImage.parse(request.run_config["ops"]["release"]["config"]["image"]).tag
+
+
+@dataclass
+class World:
+    cluster: Cluster
+    settings: Settings
+    images: ImageStore
+    registry: RegistryServer
+    store: HubStore
+    hub: HubServer
+    instance: dg.DagsterInstance
+    now: float
+    specs: dict[str, ModelSpec] = field(default_factory=dict[str, ModelSpec])
+    cursors: dict[str, str | None] = field(default_factory=dict[str, "str | None"])
+    sensors: dict[str, dg.SensorDefinition] = field(default_factory=dict[str, dg.SensorDefinition])
+    run_keys: set[str] = field(default_factory=set[str])
+
+    @property
+    def records(self) -> Records:
+        return Records(self.cluster)
+
+    # What people do
+
+    def declare(self, name: str = "tiny", **changes: Any) -> ModelSpec:
+        """Put a model into the catalog, or change it; and load the code location again."""
+        content: dict[str, Any] = {
+            "name": name,
+            "weights": {"repo": REPO},
+            "engine": {"image": IMAGE, "version": ">=0.31,<0.40"},
+            "gpu": {"product": "NVIDIA-L40S", "count": 1},
+            "evaluation": {"suites": ["sums"], "gates": [{"metric": "sums/score", "min": 0.5}]},
+        }
+        for key, change in changes.items():
+            content[key] = {**content[key], **change} if isinstance(content.get(key), dict) else change
+        self.specs[name] = ModelSpec.model_validate(content)
+        self.reload()
+        return self.specs[name]
+
+    def reload(self, **settings: Any) -> None:
+        """Load the code location again, with other settings if some are given."""
+        self.settings = self.settings.model_copy(update=settings)
+        installation = Installation(self.settings, dict(self.specs), lambda: self.now)
+        job = rollout_job(stage_assets(dg.StaticPartitionsDefinition(sorted(self.specs))))
+        self.sensors = {name: make(installation, job) for name, make in SENSORS.items()}
+
+    def push(self, tag: str, content: str = "", image: str = IMAGE) -> str:
+        """Push an image; the same tag with other content is at another digest then."""
+        return self.images.add(image, tag, ("engine", tag, content)).digest
+
+    def commit(self, text: str, branch: str = "main", repo: str = REPO) -> str:
+        files = {"config.json": json.dumps({"text": text}), "model.safetensors": text.encode() * 100}
+        return self.store.commit(repo, files, branch=branch)
+
+    def write_suite(self, name: str, expected: int = 4) -> None:
+        self.settings.evals_dir.mkdir(parents=True, exist_ok=True)
+        definition = {"kind": "quality", "scorer": "number"}
+        case = {"id": "one", "prompt": "What is it?", "expected": expected, "answer": str(expected)}
+        (self.settings.evals_dir / f"{name}.yaml").write_text(json.dumps(definition))
+        (self.settings.evals_dir / f"{name}.jsonl").write_text(json.dumps(case) + "\n")
+
+    # What runs do
+
+    def resolve(self, name: str = "tiny", *, image: str | None = None, revision: str | None = None) -> Release:
+        spec = self.specs[name]
+        suites = {suite.name: suite.sha256 for suite in load_suites(self.settings.evals_dir, spec.evaluation.suites)}
+        with RegistryClient(self.settings.registry_mirrors) as registry:
+            return resolve(
+                spec,
+                hub=Hub(self.settings.hub_endpoint),
+                registry=registry,
+                suites=suites,
+                image=PinnedImage.parse(image) if image else None,
+                revision=revision,
+            )
+
+    def roll_out(
+        self,
+        name: str = "tiny",
+        verdict: VerdictValue | None = "Passed",
+        *,
+        stage: str = "promotion",
+        asked: Mapping[str, Any] | None = None,
+    ) -> Release:
+        """Leave in the cluster what a run of the stages leaves, by what it was asked for; None died on the way."""
+        release = self.resolve(name, **(asked or {}))
+        records = self.records
+        records.update_state(name, **opening(release, self.specs[name]))
+        records.update_state(name, candidate=release.id)
+        if verdict == "Passed":
+            records.update_state(name, previous=records.state(name).stable, stable=release.id)
+        if verdict is not None:
+            records.save_record(
+                Record(
+                    model=name,
+                    release=release.id,
+                    verdict=verdict,
+                    reason="as the test wants it",
+                    stage=stage,
+                    image=f"{release.engine.image}:{release.engine.tag}@{release.engine.digest}",
+                    commit=release.weights.commit,
+                    finished=datetime.datetime.now(datetime.UTC),
+                )
+            )
+        return release
+
+    def end_run(self, name: str = "tiny", status: dg.DagsterRunStatus = dg.DagsterRunStatus.SUCCESS) -> None:
+        """End the model's runs that are under way."""
+        for run in self.instance.get_runs():
+            if run.tags[PARTITION_NAME_TAG] == name and not run.is_finished:
+                self.instance.delete_run(run.run_id)
+                create_run_for_test(self.instance, job_name=JOB, status=status, tags=run.tags)
+
+    def carry_out(self, tick: Tick, verdict: VerdictValue | None = "Passed", *, stage: str = "evaluation") -> None:
+        """Let the runs that a tick asked for take place, with this end."""
+        for name in tick.requests:
+            self.roll_out(name, verdict, stage=stage, asked=tick.config(name))
+            self.end_run(name)
+
+    # What Dagster's daemon does
+
+    def tick(self, sensor: str = "image_tags", *, later: float = 60) -> Tick:
+        """Evaluate a sensor, so many seconds after the last time, and begin the runs that it asks for."""
+        self.now += later
+        context = dg.build_sensor_context(instance=self.instance, cursor=self.cursors.get(sensor))
+        started = time.perf_counter()
+        result = self.sensors[sensor](context)
+        seconds = time.perf_counter() - started
+        if isinstance(result, dg.SkipReason):
+            return Tick({}, result.skip_message or "", seconds)
+        assert isinstance(result, dg.SensorResult)
+        self.cursors[sensor] = result.cursor
+        asked: dict[str, dg.RunRequest] = {}
+        for request in result.run_requests or ():
+            assert request.run_key
+            assert request.partition_key
+            if request.run_key in self.run_keys:
+                continue
+            self.run_keys.add(request.run_key)
+            asked[request.partition_key] = request
+            tags = {**request.tags, PARTITION_NAME_TAG: request.partition_key, RUN_KEY_TAG: request.run_key}
+            create_run_for_test(self.instance, job_name=JOB, status=dg.DagsterRunStatus.STARTED, tags=tags)
+        return Tick(asked, result.skip_reason.skip_message or "" if result.skip_reason else "", seconds)
+
+    def registry_requests(self) -> list[str]:
+        """What the registry was asked, besides tokens and what was refused for want of one; and forget it."""
+        seen = [f"{item.method} {item.path}" for item in self.registry.seen("/v2/*") if item.status != 401]
+        self.registry.forget_requests()
+        return seen

@@ -1,0 +1,232 @@
+"""Retries, against an HTTP server that fails in the ways of an API server and its load balancers."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmops.clients.kubernetes.client import Cluster
+from llmops.clients.kubernetes.problems import Forbidden
+from llmops.clients.kubernetes.transport import Transport, as_json
+from llmops.errors import BadInput, Unavailable
+from tests.api.cluster.conftest import settings_for
+
+Answer = Callable[[BaseHTTPRequestHandler], None]
+FOUND = {"kind": "ConfigMap", "metadata": {"name": "one", "uid": "u", "resourceVersion": "7"}}
+
+
+class Server:
+    """Gives the answers of `script` one after the other, the last of them for ever."""
+
+    def __init__(self) -> None:
+        self.script: list[Answer] = []
+        self.asked: list[str] = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                outer.asked.append(self.path)
+                (outer.script.pop(0) if len(outer.script) > 1 else outer.script[0])(self)
+
+            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's signature
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.http.daemon_threads = True
+        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.http.server_address[1]}"
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    found = Server()
+    yield found
+    found.http.shutdown()
+    found.http.server_close()
+
+
+@pytest.fixture
+def away(server: Server, tmp_path: Path) -> Cluster:
+    """A client of that server that is patient for five seconds."""
+    return client_of(server, tmp_path / "kubeconfig", {})
+
+
+def client_of(server: Server, path: Path, user: dict[str, str]) -> Cluster:
+    content = {
+        "current-context": "c",
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+        "clusters": [{"name": "c", "cluster": {"server": server.url}}],
+        "users": [{"name": "u", "user": user}],
+    }
+    path.write_text(json.dumps(content))
+    return Cluster(Transport(settings_for(path), patience=5), "default")
+
+
+def answer(code: int, body: object, **headers: str) -> Answer:
+    def give(request: BaseHTTPRequestHandler) -> None:
+        content = body.encode() if isinstance(body, str) else json.dumps(body).encode()
+        request.send_response(code)
+        for name, value in headers.items():
+            request.send_header(name.replace("_", "-"), value)
+        request.send_header("Content-Length", str(len(content)))
+        request.end_headers()
+        request.wfile.write(content)
+
+    return give
+
+
+def hang_up(request: BaseHTTPRequestHandler) -> None:
+    request.connection.shutdown(socket.SHUT_RDWR)
+
+
+def stream(*lines: object) -> Answer:
+    def give(request: BaseHTTPRequestHandler) -> None:
+        request.send_response(200)
+        request.end_headers()
+        for line in lines:
+            request.wfile.write(json.dumps(line).encode() + b"\n")
+
+    return give
+
+
+def status(code: int, reason: str, message: str) -> dict[str, Any]:
+    return {"kind": "Status", "code": code, "reason": reason, "message": message}
+
+
+def test_a_token_that_no_header_takes_is_not_shown(server: Server, tmp_path: Path) -> None:
+    server.script = [answer(200, FOUND)]
+    assert client_of(server, tmp_path / "good", {"token": "SECRET\n"}).get("ConfigMap", "one") == FOUND
+    client = client_of(server, tmp_path / "bad", {"token": "SECRET\nX: y"})
+    with pytest.raises(BadInput, match=r"^the token for .* has characters") as refused:
+        client.get("ConfigMap", "one")
+    assert "SECRET" not in "".join(traceback.format_exception(refused.value))
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        answer(503, "<html>upstream not ready</html>"),
+        answer(500, status(500, "InternalError", "etcdserver: request timed out")),
+        answer(504, status(504, "Timeout", "the server was unable to return a response in the time allotted")),
+        answer(429, status(429, "TooManyRequests", "storage is (re)initializing"), Retry_After="1"),
+        answer(403, status(403, "Forbidden", 'cannot get: RBAC: clusterrole "x" not found')),
+        hang_up,
+    ],
+    ids=["503", "500", "504", "429", "403 of a starting server", "hang-up"],
+)
+def test_what_passes_by_itself_is_tried_again(server: Server, away: Cluster, failure: Answer) -> None:
+    server.script = [failure, failure, answer(200, FOUND)]
+    assert away.get("ConfigMap", "one") == FOUND
+    assert len(server.asked) == 3
+
+
+def test_retry_after_is_kept_to(server: Server, away: Cluster) -> None:
+    server.script = [answer(429, status(429, "TooManyRequests", "slow down"), Retry_After="2"), answer(200, FOUND)]
+    started = time.monotonic()
+    away.get("ConfigMap", "one")
+    assert 2 <= time.monotonic() - started < 4
+
+
+@pytest.mark.parametrize("code", [400, 403, 404, 409, 422])
+def test_what_does_not_pass_is_not_tried_again(server: Server, away: Cluster, code: int) -> None:
+    server.script = [answer(code, status(code, "No", "no"))]
+    with pytest.raises(Exception, match=f"get ConfigMap one in namespace default: {code} No: no"):
+        away.get("ConfigMap", "one")
+    assert len(server.asked) == 1
+
+
+def test_patience_ends_with_the_last_answer(server: Server, away: Cluster) -> None:
+    server.script = [answer(429, status(429, "TooManyRequests", "slow down"), Retry_After="1")]
+    started = time.monotonic()
+    with pytest.raises(Unavailable, match="429 TooManyRequests: slow down") as refused:
+        away.patient(2).get("ConfigMap", "one")
+    assert 1 <= time.monotonic() - started < 5
+    assert refused.value.retry_after == 1
+
+
+def test_an_answer_that_does_not_come_ends_in_time(server: Server, away: Cluster) -> None:
+    release = threading.Event()
+
+    def keep_waiting(_: BaseHTTPRequestHandler) -> None:
+        release.wait(30)
+
+    server.script = [keep_waiting]
+    started = time.monotonic()
+    with pytest.raises(Unavailable, match="does not answer"):
+        away.patient(1).get("ConfigMap", "one")
+    release.set()
+    assert time.monotonic() - started < 6
+
+
+def test_a_forbidden_that_stays_is_told_as_such(server: Server, away: Cluster) -> None:
+    server.script = [answer(403, status(403, "Forbidden", 'RBAC: clusterrole "x" not found'))]
+    with pytest.raises(Forbidden):
+        away.patient(1).get("ConfigMap", "one")
+
+
+def test_pages_are_put_together_and_an_expired_list_begins_anew(server: Server, away: Cluster) -> None:
+    def page(names: str, more: str) -> Answer:
+        items = [{"metadata": {"name": name}} for name in names]
+        return answer(200, {"metadata": {"resourceVersion": "9", "continue": more}, "items": items})
+
+    expired = answer(410, status(410, "Expired", "The provided continue parameter is too old"))
+    server.script = [page("ab", "more"), expired, page("abc", "more"), page("d", "")]
+    assert [item["metadata"]["name"] for item in away.list("ConfigMap")] == ["a", "b", "c", "d"]
+    assert "continue=more" in server.asked[1]
+    assert "continue" not in server.asked[2]
+
+
+def test_a_watch_that_expired_tells_what_it_missed(server: Server, away: Cluster) -> None:
+    def item(name: str, version: str) -> dict[str, Any]:
+        return {"metadata": {"name": name, "uid": name, "resourceVersion": version}}
+
+    def listing(version: str, *items: dict[str, Any]) -> Answer:
+        return answer(200, {"metadata": {"resourceVersion": version}, "items": items})
+
+    gone = {"type": "ERROR", "object": status(410, "Expired", "too old resource version")}
+    bookmark = {"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "15"}}}
+    server.script = [
+        listing("10", item("a", "1"), item("b", "2"), item("c", "3")),
+        stream({"type": "MODIFIED", "object": item("a", "11")}, bookmark),
+        stream(gone),
+        listing("20", item("a", "11"), item("b", "19"), item("d", "18")),
+        stream({"type": "DELETED", "object": item("d", "21")}),
+        hang_up,
+    ]
+    told = [(event.type, event.object["metadata"]["name"]) for event in away.watch("ConfigMap", timeout=2)]
+    assert told == [
+        ("ADDED", "a"), ("ADDED", "b"), ("ADDED", "c"), ("MODIFIED", "a"),
+        ("DELETED", "c"), ("MODIFIED", "b"), ("ADDED", "d"), ("DELETED", "d"),
+    ]  # fmt: skip
+    watches = [path for path in server.asked if "watch=true" in path]
+    assert ["resourceVersion=10&" in watches[0], "resourceVersion=15&" in watches[1]] == [True, True]
+    assert "resourceVersion=21&" in watches[3]
+
+
+# Beside each other and beside backslashes, of which an odd number makes text of an escape.
+WRITTEN = st.text(st.one_of(st.sampled_from('\\"ud8e\U0001f600\U0010ffff'), st.characters(exclude_categories=["Cs"])))
+
+
+@given(text=WRITTEN)
+def test_a_body_is_the_same_to_readers_of_json_and_of_yaml(text: str) -> None:
+    # The API server reads what is applied as YAML, and refuses the surrogates that JSON may escape characters by.
+    sent = as_json({"text": text})
+    assert json.loads(sent) == {"text": text}
+    assert not re.search(rb"(?<!\\)(\\\\)*\\ud[89a-f]", sent)
+    assert yaml.safe_load(sent) == {"text": text}

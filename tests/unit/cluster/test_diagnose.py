@@ -1,0 +1,462 @@
+"""What a pod suffers from: statuses and events as kubelets, schedulers and autoscalers write them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmops.clients.kubernetes.diagnose import Diagnosis, diagnose, overdue
+from llmops.errors import BadRelease, ClusterCannot, Unavailable
+
+Pod = dict[str, Any]
+
+
+def pod(phase: str = "Running", conditions: dict[str, str] | None = None, **container: Any) -> Pod:
+    return {
+        "metadata": {"name": "p"},
+        "status": {
+            "phase": phase,
+            "startTime": "2026-11-25T00:00:00Z",
+            "conditions": [{"type": key, "status": value} for key, value in (conditions or {}).items()],
+            "containerStatuses": [{"name": "engine", **container}] if container else [],
+        },
+    }
+
+
+def waiting(reason: str, message: str = "", **more: Any) -> Pod:
+    return pod("Pending", state={"waiting": {"reason": reason, "message": message}}, **more)
+
+
+def ended(code: int, restarts: int = 0, reason: str = "Error", message: str = "") -> Pod:
+    state = {"terminated": {"exitCode": code, "reason": reason, "message": message}}
+    return pod(state=state, restartCount=restarts)
+
+
+def backing_off(code: int, restarts: int) -> Pod:
+    last = {"terminated": {"exitCode": code, "reason": "Error"}}
+    return waiting("CrashLoopBackOff", "back-off 10s restarting", lastState=last, restartCount=restarts)
+
+
+def started_again(code: int, restarts: int = 1) -> Pod:
+    last = {"terminated": {"exitCode": code, "reason": "Error"}}
+    return pod(state={"running": {}}, lastState=last, restartCount=restarts)
+
+
+def unscheduled(message: str, reason: str = "Unschedulable") -> Pod:
+    found = pod("Pending")
+    found["status"]["conditions"] = [{"type": "PodScheduled", "status": "False", "reason": reason, "message": message}]
+    return found
+
+
+def failed(reason: str, message: str = "") -> Pod:
+    return {"metadata": {"name": "p"}, "status": {"phase": "Failed", "reason": reason, "message": message}}
+
+
+def event(reason: str, message: str, minute: int = 0, kind: str = "Warning") -> dict[str, Any]:
+    return {"reason": reason, "message": message, "type": kind, "lastTimestamp": f"2026-11-25T00:{minute:02}:00Z"}
+
+
+NO_GPU = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu. preemption: 0/3 nodes are available"
+NOT_FOUND = (
+    'Back-off pulling image "ghcr.io/x/y@sha256:0": ErrImagePull: rpc error: code = NotFound desc = failed to pull'
+    ' and unpack image "ghcr.io/x/y@sha256:0": ghcr.io/x/y@sha256:0: not found'
+)
+TIMEOUT = 'rpc error: code = Unknown desc = failed to pull image "a/b:1": dial tcp 10.0.0.1:443: i/o timeout'
+PROBED = [
+    event("Unhealthy", 'Startup probe failed: Get "http://10.0.0.1:8000/health": connection refused', 1),
+    event("Killing", "Container engine failed startup probe, will be restarted", 2, "Normal"),
+]
+
+
+@pytest.mark.parametrize(
+    ("found", "cause", "heals", "verdict", "says"),
+    [
+        pytest.param(
+            diagnose(waiting("ImagePullBackOff", NOT_FOUND)), "image", "never", BadRelease, "not found", id="no image"
+        ),
+        pytest.param(
+            diagnose(waiting("ErrImagePull", "manifest unknown")),
+            "image",
+            "never",
+            BadRelease,
+            "manifest unknown",
+            id="no tag",
+        ),
+        pytest.param(
+            diagnose(waiting("InvalidImageName", "couldn't parse")),
+            "image",
+            "never",
+            BadRelease,
+            "parse",
+            id="bad name",
+        ),
+        pytest.param(
+            diagnose(
+                waiting(
+                    "ErrImagePull", "pull access denied for a/b, repository does not exist or may require authorization"
+                )
+            ),
+            "image",
+            "never",
+            ClusterCannot,
+            "pull access denied",
+            id="denied",
+        ),
+        pytest.param(
+            diagnose(waiting("ErrImagePull", TIMEOUT)),
+            "image",
+            "maybe",
+            ClusterCannot,
+            "i/o timeout",
+            id="registry away",
+        ),
+        pytest.param(
+            diagnose(
+                waiting("ImagePullBackOff", 'Back-off pulling image "a/b:1"'),
+                [
+                    event("BackOff", "Back-off pulling image", 2),
+                    event("Failed", 'Failed to pull image "a/b:1": not found', 1),
+                ],
+            ),
+            "image",
+            "never",
+            BadRelease,
+            "Failed to pull image",
+            id="older kubelet: the error is in events alone",
+        ),
+        pytest.param(
+            diagnose(waiting("CreateContainerConfigError", 'secret "hub" not found')),
+            "config",
+            "never",
+            ClusterCannot,
+            "Create the Secret hub.",
+            id="no secret",
+        ),
+        pytest.param(
+            diagnose(waiting("CreateContainerConfigError", "couldn't find key token in Secret ns/hub")),
+            "config",
+            "never",
+            ClusterCannot,
+            "Add the key token to the Secret ns/hub.",
+            id="no key",
+        ),
+        pytest.param(
+            diagnose(waiting("CreateContainerConfigError", "container has runAsNonRoot and image will run as root")),
+            "config",
+            "never",
+            BadRelease,
+            "not as root",
+            id="root image",
+        ),
+        pytest.param(
+            diagnose(waiting("CreateContainerConfigError", "failed to sync secret cache: timed out")),
+            "config",
+            "maybe",
+            ClusterCannot,
+            "timed out",
+            id="kubelet's cache is late",
+        ),
+        pytest.param(
+            diagnose(waiting("RunContainerError", 'exec: "vlm": executable file not found in $PATH')),
+            "config",
+            "never",
+            BadRelease,
+            "executable file not found",
+            id="no program",
+        ),
+        pytest.param(
+            diagnose(ended(2, message="usage:\nerror: unrecognized arguments: --x")),
+            "arguments",
+            "never",
+            BadRelease,
+            "unrecognized arguments: --x",
+            id="bad flag",
+        ),
+        pytest.param(
+            diagnose(backing_off(2, 0)), "arguments", "never", BadRelease, "exit code 2", id="bad flag, seen late"
+        ),
+        pytest.param(diagnose(ended(127)), "config", "never", BadRelease, "not there", id="command not found"),
+        pytest.param(
+            diagnose(ended(137, reason="OOMKilled")), "oom", "never", BadRelease, "resources.memory", id="OOM"
+        ),
+        pytest.param(diagnose(ended(1)), "crash", "maybe", BadRelease, "exit code 1", id="first crash"),
+        pytest.param(diagnose(started_again(1)), "crash", "maybe", BadRelease, "exit code 1", id="second try"),
+        pytest.param(diagnose(ended(1, restarts=1)), "crash", "never", BadRelease, "2 times", id="second crash"),
+        pytest.param(diagnose(backing_off(1, 1)), "crash", "never", BadRelease, "2 times", id="crash loop"),
+        pytest.param(
+            diagnose(ended(0, restarts=1, reason="Completed")),
+            "crash",
+            "never",
+            BadRelease,
+            "exit code 0",
+            id="engine that ends",
+        ),
+        pytest.param(
+            diagnose(started_again(137), PROBED),
+            "never-ready",
+            "never",
+            BadRelease,
+            "connection refused",
+            id="startup probe",
+        ),
+        pytest.param(
+            diagnose(ended(1, restarts=5), runs_once=True),
+            "crash",
+            "maybe",
+            ClusterCannot,
+            "exit code 1",
+            id="Job counts itself",
+        ),
+        pytest.param(
+            diagnose(ended(137, reason="OOMKilled"), runs_once=True),
+            "oom",
+            "maybe",
+            ClusterCannot,
+            "memory",
+            id="Job's OOM",
+        ),
+        pytest.param(diagnose(unscheduled(NO_GPU)), "unschedulable", "maybe", ClusterCannot, "GPU node", id="no GPU"),
+        pytest.param(
+            diagnose(
+                unscheduled(NO_GPU), [event("TriggeredScaleUp", "pod triggered scale-up: [{g 1->2}]", kind="Normal")]
+            ),
+            "unschedulable",
+            "expected",
+            ClusterCannot,
+            "scale-up",
+            id="autoscaler adds a node",
+        ),
+        pytest.param(
+            diagnose(
+                unscheduled(NO_GPU),
+                [
+                    event("NotTriggerScaleUp", "max size reached", 5),
+                    event("TriggeredScaleUp", "pod triggered scale-up", 1),
+                ],
+            ),
+            "unschedulable",
+            "maybe",
+            ClusterCannot,
+            "fits on no node",
+            id="autoscaler gave up",
+        ),
+        pytest.param(
+            diagnose(unscheduled("", "SchedulingGated")),
+            "unschedulable",
+            "expected",
+            ClusterCannot,
+            "gate",
+            id="queued",
+        ),
+        pytest.param(
+            diagnose(unscheduled('persistentvolumeclaim "w" not found')),
+            "unschedulable",
+            "maybe",
+            ClusterCannot,
+            "Create the claim",
+            id="no claim",
+        ),
+        pytest.param(
+            diagnose(
+                waiting("ContainerCreating"),
+                [event("FailedMount", 'MountVolume.SetUp failed for volume "r" : configmap "pins" not found')],
+            ),
+            "mount",
+            "never",
+            ClusterCannot,
+            "Create the ConfigMap pins.",
+            id="no config map",
+        ),
+        pytest.param(
+            diagnose(waiting("ContainerCreating"), [event("FailedAttachVolume", "Multi-Attach error for volume")]),
+            "mount",
+            "maybe",
+            ClusterCannot,
+            "Multi-Attach",
+            id="volume elsewhere",
+        ),
+        pytest.param(
+            diagnose(failed("Evicted", "low on memory")),
+            "evicted",
+            "maybe",
+            ClusterCannot,
+            "low on memory",
+            id="evicted",
+        ),
+        pytest.param(
+            diagnose(failed("OutOfnvidia.com/gpu")),
+            "evicted",
+            "maybe",
+            ClusterCannot,
+            "OutOf",
+            id="GPU lost at admission",
+        ),
+        pytest.param(
+            diagnose(pod("Running", {"DisruptionTarget": "True"})),
+            "evicted",
+            "maybe",
+            ClusterCannot,
+            "removed",
+            id="preempted",
+        ),
+    ],
+)
+def test_causes(found: Diagnosis, cause: str, heals: str, verdict: type[Exception], says: str) -> None:
+    assert (found.cause, found.heals, found.verdict) == (cause, heals, verdict)
+    assert "\n" not in found.message
+    assert says in str(found.error())
+    assert isinstance(found.error(), verdict)
+
+
+@pytest.mark.parametrize(
+    ("found", "cause"),
+    [
+        pytest.param(diagnose(pod("Running", {"Ready": "True"}, state={"running": {}})), "none", id="ready"),
+        pytest.param(
+            diagnose(pod("Running", {"Ready": "True"}, **started_again(1)["status"]["containerStatuses"][0])),
+            "none",
+            id="ready after a crash",
+        ),
+        pytest.param(
+            diagnose(pod("Succeeded", state={"terminated": {"exitCode": 0}}), runs_once=True), "none", id="succeeded"
+        ),
+        pytest.param(diagnose(waiting("ContainerCreating")), "starting", id="being created"),
+        pytest.param(diagnose(waiting("PodInitializing")), "starting", id="init containers"),
+        pytest.param(diagnose(pod("Pending")), "starting", id="new"),
+        pytest.param(diagnose(pod(state={"running": {}})), "starting", id="running"),
+        pytest.param(
+            diagnose(pod(state={"running": {}}), [event("FailedMount", "timed out, at first")]),
+            "starting",
+            id="mounted at last",
+        ),
+        pytest.param(diagnose({}), "starting", id="empty"),
+    ],
+)
+def test_what_is_no_trouble(found: Diagnosis, cause: str) -> None:
+    assert found.cause == cause
+    assert found.healthy
+    assert not found.fatal
+    assert found.events == ()
+
+
+def test_an_init_container_that_succeeded_is_no_crash() -> None:
+    done = pod("Pending")
+    done["status"]["initContainerStatuses"] = [{"name": "i", "state": {"terminated": {"exitCode": 0}}}]
+    assert diagnose(done).cause == "starting"
+    done["status"]["initContainerStatuses"][0]["state"]["terminated"]["exitCode"] = 2
+    assert diagnose(done).container == "i"
+
+
+def fetching(code: int, kind: str = "", restarts: int = 1, **state: Any) -> Pod:
+    """An engine's pod whose own download of weights has ended, and now is as `state` says."""
+    told = {
+        "command": "download",
+        "kind": kind,
+        "exit_code": code,
+        "message": f"{kind} of a.safetensors",
+        "remedy": "r",
+    }
+    end = {"exitCode": code, "reason": "Error", "message": json.dumps(told) if kind else "Killed"}
+    found = waiting("PodInitializing")
+    status: Pod = {"name": "weights-download", "state": state or {"terminated": end}, "restartCount": restarts}
+    found["status"]["initContainerStatuses"] = [status | ({"lastState": {"terminated": end}} if state else {})]
+    return found
+
+
+BACK_OFF: Pod = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s"}}
+
+
+@pytest.mark.parametrize(
+    ("pod", "heals", "verdict"),
+    [
+        (fetching(3, "mismatch"), "never", BadRelease),
+        (fetching(3, "mismatch", running={}), "never", BadRelease),
+        (fetching(3, "mismatch", **BACK_OFF), "never", BadRelease),
+        (fetching(4, "rate_limited", **BACK_OFF), "maybe", Unavailable),
+        (fetching(4, "rate_limited", 4, **BACK_OFF), "never", Unavailable),
+        (fetching(4, "rate_limited", 5, running={}), "never", Unavailable),
+        (fetching(5, "gated"), "never", ClusterCannot),
+        (fetching(137), "maybe", ClusterCannot),
+        (fetching(2), "maybe", ClusterCannot),
+    ],
+)
+def test_a_pods_own_copy_of_the_weights_is_judged_by_what_the_worker_says(pod: Pod, heals: str, verdict: type) -> None:
+    """And never as a crash loop, or as arguments that the engine refused."""
+    found = diagnose(pod)
+    assert (found.cause, found.heals, found.verdict, found.container) == ("weights", heals, verdict, "weights-download")
+
+
+def test_a_download_that_is_tried_again_is_no_trouble() -> None:
+    assert diagnose(fetching(4, "rate_limited", 4, running={})).cause == "starting"
+    assert diagnose(fetching(0, "ok")).cause == "starting"
+
+
+def test_running_past_the_deadline_is_the_releases_fault_and_being_created_is_not() -> None:
+    running, creating = pod(state={"running": {}}, ready=False), waiting("ContainerCreating")
+    late = overdue(running, diagnose(running))
+    assert (late.cause, late.verdict, late.container) == ("never-ready", BadRelease, "engine")
+    assert overdue(creating, diagnose(creating)).cause == "starting"
+    assert overdue(running, diagnose(ended(1))).cause == "crash"
+
+
+def test_the_description_has_the_latest_events_and_the_end_of_the_log() -> None:
+    events = [event("BackOff", f"message {minute}", minute) for minute in (3, 1, 2)]
+    found = diagnose(ended(1, 1), [*events, event("Pulled", "fine", 9, "Normal")], "\n".join(map(str, range(100))))
+    assert found.events == ("BackOff: message 1", "BackOff: message 2", "BackOff: message 3")
+    assert found.log_tail.splitlines()[0] == "70"
+    assert found.describe().endswith("  99")
+    assert "last lines of engine:" in found.describe()
+
+
+junk = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+keys = st.sampled_from([
+    "metadata", "status", "name", "phase", "reason", "message", "conditions", "type", "containerStatuses", "state",
+    "initContainerStatuses", "lastState", "waiting", "terminated", "running", "exitCode", "restartCount", "ready",
+    "series", "lastTimestamp", "startTime",
+])  # fmt: skip
+words = st.sampled_from([
+    "Failed", "Pending", "Running", "PodScheduled", "Ready", "True", "False", "ErrImagePull", "CrashLoopBackOff",
+    "CreateContainerConfigError", "OOMKilled", "Killing", "FailedMount", "TriggeredScaleUp", "DisruptionTarget",
+])  # fmt: skip
+odd = st.recursive(
+    junk | words, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=6), max_leaves=30
+)
+odd_pod = st.fixed_dictionaries(
+    {},
+    optional={
+        "metadata": odd,
+        "status": odd
+        | st.fixed_dictionaries(
+            {},
+            optional={
+                "phase": words | junk,
+                "conditions": st.lists(st.dictionaries(keys, words | junk)) | junk,
+                "containerStatuses": st.lists(st.dictionaries(keys, odd)) | junk,
+            },
+        ),
+    },
+)
+
+
+@given(odd_pod, st.lists(st.dictionaries(keys, odd) | odd, max_size=3), st.booleans())
+def test_no_status_however_odd_breaks_it(found: Any, events: list[Any], runs_once: bool) -> None:
+    said = diagnose(found, events, runs_once=runs_once)
+    assert "\n" not in said.message
+    assert str(overdue(found, said).error())
+
+
+def test_the_reason_of_a_crash_is_the_engines_error_and_not_the_servers_word_that_there_is_one() -> None:
+    said = (
+        "(EngineCore pid=7) ERROR 11-25 01:15:23 [core.py:900] RuntimeError: CUDA error: device-side assert triggered\n"
+        "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}"
+    )
+    message = diagnose(ended(1, restarts=1, message=said)).message
+    assert message.endswith(": RuntimeError: CUDA error: device-side assert triggered")

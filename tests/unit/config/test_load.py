@@ -1,0 +1,328 @@
+"""The catalog: what is refused, in which words, and that what is accepted comes through whole."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmops.config.catalog.load import load_catalog, load_model
+from llmops.config.catalog.spec import ModelSpec
+from llmops.errors import BadInput
+
+REPOSITORY = Path(__file__).parents[3]
+
+GOOD = """\
+name: tiny
+replicas: 2
+weights:
+  repo: acme/tiny
+engine:
+  version: 0.32.0
+  options:
+    max_model_len: 2048
+  args:
+    - --enable-prefix-caching
+evaluation:
+  suites: [arithmetic]
+  gates:
+    - {metric: arithmetic/score, min: 0.5}
+"""
+
+
+def write(folder: Path, text: str, name: str = "tiny.yaml") -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def mistakes(path: Path) -> list[str]:
+    with pytest.raises(BadInput) as caught:
+        load_model(path)
+    return str(caught.value).splitlines()
+
+
+def test_a_good_file_loads(tmp_path: Path) -> None:
+    spec = load_model(write(tmp_path, GOOD))
+    assert spec.name == "tiny"
+    assert spec.engine.version == "==0.32.0"
+    assert spec.engine.image == "vllm/vllm-openai"
+
+
+def test_the_catalog_is_sorted_by_name(tmp_path: Path) -> None:
+    for name in ("zebra", "ant", "m2", "m10"):
+        write(tmp_path, GOOD.replace("name: tiny", f"name: {name}"), f"{name}.yaml")
+    assert list(load_catalog(tmp_path)) == ["ant", "m10", "m2", "zebra"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "field", "words"),
+    [
+        ("replicas: 2", "replicas: 0", 2, "replicas", ["greater than or equal to 1", "found 0"]),
+        ("replicas: 2", "replicas: many", 2, "replicas", ["valid integer", "'many'"]),
+        (
+            "replicas: 2",
+            "replica: 2",
+            2,
+            "replica",
+            ["did you mean replicas?", "Allowed: access, automation, autoscaling, description, engine"],
+        ),
+        ("  repo: acme/tiny", "  repo: tiny", 4, "weights.repo", ["Hub repository, owner/name", "'tiny'"]),
+        ("  repo: acme/tiny", "  revision: main", 3, "weights.repo", ["is required and not given"]),
+        ("  version: 0.32.0", "  version: newest", 6, "engine.version", [">=0.31,<0.40", "'newest'"]),
+        ("  version: 0.32.0", "  version: 0.32", 6, "engine.version", ["valid string", "0.32"]),
+        (
+            "    max_model_len: 2048",
+            "    max_model_length: 1",
+            8,
+            "engine.options.max_model_length",
+            ["mean max_model_len?"],
+        ),
+        ("--enable-prefix-caching", "enable", 10, "engine.args[0]", ["must be a flag", "'enable'"]),
+        ("--enable-prefix-caching", "--max-model-len=3", 10, "engine.args[0]", ["use engine.options.max_model_len"]),
+        ("--enable-prefix-caching", "--max_model_len=3", 10, "engine.args[0]", ["use engine.options.max_model_len"]),
+        ("--enable-prefix-caching", "--no-enforce-eager", 10, "engine.args[0]", ["use engine.options.enforce_eager"]),
+        ("--enable-prefix-caching", "--api-key=secret", 10, "engine.args[0]", ["use access.api_key"]),
+        ("--enable-prefix-caching", "--config=/x.yaml", 10, "engine.args[0]", ["would not be part of the release"]),
+        ("min: 0.5}", "min: 0.5, max: 1}", 14, "evaluation.gates[0]", ["exactly one of min, max", "found min, max"]),
+        ("min: 0.5}", "mim: 0.5}", 14, "evaluation.gates[0].mim", ["did you mean min?"]),
+        (
+            "arithmetic/score",
+            "algebra/score",
+            14,
+            "evaluation.gates[0].metric",
+            ["'algebra'", "allowed: arithmetic, all"],
+        ),
+    ],
+)
+def test_a_mistake_is_named_by_line_and_field(
+    tmp_path: Path, old: str, new: str, line: int, field: str, words: list[str]
+) -> None:
+    assert old in GOOD
+    path = write(tmp_path, GOOD.replace(old, new))
+    found = mistakes(path)
+    matching = [each for each in found if each.startswith(f"{path}:{line}: {field}: ")]
+    assert len(matching) == 1, found
+    assert all(word in matching[0] for word in words), matching
+
+
+@pytest.mark.parametrize(
+    ("extra", "line", "field", "words"),
+    [
+        ("  image: vllm/vllm-openai:v0.32.0\n", 15, "engine.image", ["image: vllm/vllm-openai and version: '0.32.0'"]),
+        ("  image: r.io:5000/a/b:v1\n", 15, "engine.image", ["image: r.io:5000/a/b and version: '1'"]),
+        ("  image: a/b@sha256:00\n", 15, "engine.image", ["without a digest"]),
+        ("  image: Acme/Engine\n", 15, "engine.image", ["in lower case"]),
+        ("  env: {HF_TOKEN: x}\n", 15, "engine.env.HF_TOKEN", ["use weights.token"]),
+        ("  env: {VLLM_API_KEY: x}\n", 15, "engine.env.VLLM_API_KEY", ["use access.api_key"]),
+        ("  env: {'A-B': x}\n", 15, "engine.env.A-B", ["name of an environment variable"]),
+        ("  env: {A: 1}\n", 15, "engine.env.A", ["valid string"]),
+    ],
+)
+def test_a_mistake_of_the_engine(tmp_path: Path, extra: str, line: int, field: str, words: list[str]) -> None:
+    text = "name: tiny\nweights:\n  repo: a/b\n" + "\n" * 9 + "engine:\n  version: 0.32.0\n" + extra
+    found = mistakes(write(tmp_path, text))
+    assert len(found) == 1
+    assert found[0].startswith(f"{tmp_path / 'tiny.yaml'}:{line}: {field}: ")
+    assert all(word in found[0] for word in words), found
+
+
+@pytest.mark.parametrize(
+    ("text", "good"), [("1Ki", True), ("1k", True), ("500m", True), ("1ki", False), ("1mi", False)]
+)
+def test_quantities_are_those_of_kubernetes(tmp_path: Path, text: str, good: bool) -> None:
+    path = write(tmp_path, GOOD + f"resources: {{memory: {text}}}\n")
+    if good:
+        assert load_model(path).resources.memory == text
+    else:
+        assert "resources.memory: " in mistakes(path)[0]
+
+
+def test_a_registry_with_a_port_is_no_tag(tmp_path: Path) -> None:
+    text = GOOD.replace("  version: 0.32.0", "  version: 0.32.0\n  image: registry.example:5000/team/engine")
+    assert load_model(write(tmp_path, text)).engine.image == "registry.example:5000/team/engine"
+
+
+def test_what_runs_code_when_loaded_is_refused(tmp_path: Path) -> None:
+    text = GOOD.replace("  repo: acme/tiny", "  repo: acme/tiny\n  include:\n    - '*.safetensors'\n    - '*.BIN'")
+    found = mistakes(write(tmp_path, text))
+    assert len(found) == 1
+    assert found[0].startswith(f"{tmp_path / 'tiny.yaml'}:7: weights.include[1]: ")
+    assert "allow_pickle" in found[0]
+    allowed = text.replace("  include:", "  allow_pickle: true\n  include:")
+    assert load_model(write(tmp_path, allowed)).weights.allow_pickle
+
+
+def test_values_that_do_not_go_together_are_all_told(tmp_path: Path) -> None:
+    text = GOOD.replace("replicas: 2", "replicas: 1") + ("gpu: {count: 1}\nrollout: {strategy: in-place}\n")
+    text = text.replace("max_model_len: 2048", "tensor_parallel_size: 4").replace("arithmetic/score", "other/score")
+    found = mistakes(write(tmp_path, text))
+    fields = [each.split(": ")[1] for each in found]
+    assert fields == ["engine.options.tensor_parallel_size", "evaluation.gates[0].metric", "rollout.strategy"]
+
+
+def test_a_gpu_product_without_a_gpu_is_refused(tmp_path: Path) -> None:
+    found = mistakes(write(tmp_path, GOOD + "gpu: {count: 0, product: NVIDIA-L40S}\n"))
+    assert "gpu.product: is NVIDIA-L40S, but gpu.count is 0" in found[0]
+
+
+def test_the_name_is_the_files(tmp_path: Path) -> None:
+    found = mistakes(write(tmp_path, GOOD.replace("replicas: 2", "replicas: 0"), "other.yaml"))
+    assert found[0].startswith(f"{tmp_path / 'other.yaml'}:1: name: is 'tiny', but the file is other.yaml")
+    assert "replicas" in found[1]
+
+
+def test_a_model_is_not_called_as_another_ones_canary(tmp_path: Path) -> None:
+    found = mistakes(write(tmp_path, GOOD.replace("name: tiny", "name: tiny-canary"), "tiny-canary.yaml"))
+    assert ":1: name: is tiny-canary, but NAME-canary is what the canary" in found[0]
+
+
+def test_a_key_twice_is_refused(tmp_path: Path) -> None:
+    text = GOOD.replace("replicas: 2", "replicas: 2\nreplicas: 3").replace(
+        "  repo: acme/tiny", "  repo: acme/tiny\n  repo: acme/other"
+    )
+    found = mistakes(write(tmp_path, text))
+    assert [each.removeprefix(str(tmp_path / "tiny.yaml")) for each in found] == [
+        ":3: replicas: is given twice, first in line 2",
+        ":6: weights.repo: is given twice, first in line 5",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        ("name: tiny\n  weights: x\n", 2, "is not valid YAML"),
+        ("name: tiny\nweights: [a\n", 3, "is not valid YAML"),
+        ("name: tiny\nweights: !!python/object:os.system {}\n", 2, "is not valid YAML"),
+        ("a: 1\n---\nb: 1\n", 2, "is not valid YAML"),
+        ("", 1, "must be a mapping"),
+        ("- tiny\n", 1, "must be a mapping"),
+    ],
+)
+def test_what_is_no_mapping_is_refused_with_its_line(tmp_path: Path, text: str, line: int, words: str) -> None:
+    found = mistakes(write(tmp_path, text))
+    assert found[0].startswith(f"{tmp_path / 'tiny.yaml'}:{line}: ")
+    assert words in found[0]
+
+
+def test_all_mistakes_of_all_files_come_at_once(tmp_path: Path) -> None:
+    write(tmp_path, GOOD)
+    write(tmp_path, GOOD.replace("name: tiny", "name: first").replace("replicas: 2", "replicas: 0"), "first.yaml")
+    write(tmp_path, "a: [", "second.yaml")
+    write(tmp_path, GOOD, "third.yml")
+    with pytest.raises(BadInput) as caught:
+        load_catalog(tmp_path)
+    files = [line.split(":")[0].rsplit("/", 1)[1] for line in str(caught.value).splitlines()]
+    assert files == ["first.yaml", "second.yaml", "third.yml"]
+
+
+def test_a_file_that_is_not_text_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.yaml"
+    path.write_bytes(b"name: \xff\xfe\n")
+    assert "cannot be read" in mistakes(path)[0]
+
+
+def test_a_folder_that_is_missing_or_empty_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="is not a folder"):
+        load_catalog(tmp_path / "nowhere")
+    with pytest.raises(BadInput, match="holds no model"):
+        load_catalog(tmp_path)
+
+
+def test_a_thousand_models_load_in_time(tmp_path: Path) -> None:
+    text = (REPOSITORY / "models" / "smollm2-135m.yaml").read_text()
+    for number in range(1000):
+        write(tmp_path, text.replace("name: smollm2-135m", f"name: m{number}"), f"m{number}.yaml")
+    started = time.process_time()
+    assert len(load_catalog(tmp_path)) == 1000
+    assert time.process_time() - started < 2
+
+
+def test_the_projects_own_models_load_and_name_suites_that_exist() -> None:
+    catalog = load_catalog(REPOSITORY / "models")
+    assert {"smollm2-135m", "llama-3-3-70b-awq", "llama-3-3-70b-fp8"} <= catalog.keys()
+    for spec in catalog.values():
+        for suite in spec.evaluation.suites:
+            assert (REPOSITORY / "evals" / f"{suite}.yaml").is_file(), f"{spec.name} names {suite}"
+        assert any(gate.relative for gate in spec.evaluation.gates)
+        assert any(not gate.relative for gate in spec.evaluation.gates)
+
+
+def test_the_awq_model_is_quantized_and_its_context_fits_one_l40s() -> None:
+    # The article asked AWQ of a repository with unquantized weights, and for a context that does not fit.
+    spec = load_catalog(REPOSITORY / "models")["llama-3-3-70b-awq"]
+    options = spec.engine.options
+    assert "awq" in spec.weights.repo
+    assert options.quantization == "awq_marlin"
+    assert options.max_model_len is not None
+    assert options.gpu_memory_utilization is not None
+    usable = 46068 * 2**20 * options.gpu_memory_utilization
+    weights, activations_and_graphs = 39.8e9, 2.2e9
+    bytes_per_token = 80 * 8 * 128 * 2 * (1 if options.kv_cache_dtype == "fp8" else 2)
+    assert weights + activations_and_graphs + options.max_model_len * bytes_per_token < usable
+
+
+words = st.text(alphabet="abcdefghijklmnopqrstuvwxyz0123456789", min_size=1, max_size=8).map(lambda text: f"x{text}")
+
+
+arguments = st.tuples(words, st.text(max_size=9)).map(lambda pair: f"--{pair[0]}={pair[1]}")
+
+
+@st.composite
+def specs(draw: st.DrawFn) -> dict[str, Any]:
+    """Entries that the loader accepts."""
+    suites = draw(st.lists(words, unique=True, max_size=3))
+    gpus = draw(st.integers(1, 8))
+    rules = st.sampled_from(["min", "max", "max_drop", "max_ratio"])
+    gates = [
+        {"metric": f"{draw(st.sampled_from([*suites, 'all']))}/score", draw(rules): draw(st.floats(0.01, 10))}
+        for _ in range(draw(st.integers(0, 3)))
+    ]
+    return {
+        "name": "tiny",
+        "description": draw(st.text(max_size=30)),
+        "replicas": draw(st.integers(1, 9)),
+        "weights": {
+            "repo": f"{draw(words)}/{draw(words)}",
+            "revision": draw(st.from_regex(r"\S{1,12}", fullmatch=True)),
+            "exclude": draw(st.lists(st.text(max_size=9), max_size=2)),
+            "token": draw(st.none() | st.fixed_dictionaries({"name": words, "key": words})),
+        },
+        "engine": {
+            "version": draw(st.sampled_from(["0.32.0", ">=0.31,<0.40", "==0.32.*", "~=0.32"])),
+            "options": {
+                "tensor_parallel_size": draw(st.integers(1, gpus)),
+                "gpu_memory_utilization": draw(st.none() | st.floats(0.05, 1)),
+                "trust_remote_code": draw(st.booleans()),
+            },
+            "args": draw(st.lists(arguments, max_size=3)),
+            "env": draw(st.dictionaries(words, st.text(max_size=9), max_size=3)),
+        },
+        "gpu": {"count": gpus, "product": draw(st.none() | words)},
+        "evaluation": {"suites": suites, "gates": gates},
+        "rollout": {"drain_seconds": draw(st.integers(1, 999)), "stabilization_seconds": draw(st.floats(0, 999))},
+    }
+
+
+@given(content=specs())
+def test_what_is_accepted_comes_through_whole(
+    content: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("catalog")
+    spec = load_model(write(folder, yaml.safe_dump(content)))
+    assert spec == ModelSpec.model_validate(content)
+    dumped = yaml.safe_dump(spec.model_dump(mode="json"))
+    assert load_model(write(folder, dumped)) == spec
+
+
+@given(text=st.text(max_size=200))
+def test_any_text_is_accepted_or_refused_in_words(text: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.mktemp("catalog") / "tiny.yaml"
+    path.write_text(text, encoding="utf-8", errors="surrogatepass")
+    with pytest.raises(BadInput):
+        load_model(path)

@@ -1,0 +1,78 @@
+"""Tenants: what is refused, in which words, and that what is accepted comes through whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from llmops.config.catalog.load import Catalog
+from llmops.config.catalog.spec import Engine, ModelSpec, Weights
+from llmops.config.tenants import Tenant, load_tenants
+from llmops.errors import BadInput
+
+CATALOG: Catalog = {
+    name: ModelSpec(name=name, weights=Weights(repo="a/b"), engine=Engine(version="1.0")) for name in ("large", "tiny")
+}
+GOOD = """\
+name: acme
+models: [tiny]
+key: {name: tenant-acme, key: api-key}
+requests_per_minute: 60
+quota:
+  pods: 3
+"""
+
+
+def load(folder: Path, **files: str) -> dict[str, Tenant]:
+    for name, text in files.items():
+        (folder / f"{name}.yaml").write_text(text)
+    return dict(load_tenants(folder, CATALOG, "llm-serving"))
+
+
+def test_a_good_file_loads(tmp_path: Path) -> None:
+    tenant = load(tmp_path, acme=GOOD)["acme"]
+    assert (tenant.home, tenant.models, tenant.requests_per_minute) == ("tenant-acme", ("tiny",), 60)
+    assert (tenant.quota.pods, tenant.quota.gpus) == (3, 0)
+
+
+def test_no_folder_is_no_tenants(tmp_path: Path) -> None:
+    assert load_tenants(tmp_path / "none", CATALOG, "llm-serving") == {}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "field", "words"),
+    [
+        ("[tiny]", "[tiny, tidy]", 2, "models[1]", "is 'tidy', which is not in the catalog (allowed: large, tiny)"),
+        ("[tiny]", "[]", 2, "models", "at least 1 item"),
+        ("requests_per_minute: 60", "requests_per_minute: 0", 4, "requests_per_minute", "found 0"),
+        ("requests_per_minute", "request_per_minute", 4, "request_per_minute", "did you mean requests_per_minute?"),
+        ("  pods: 3", "  pod: 3", 6, "quota.pod", "did you mean pods? Allowed: cpu, gpus, memory, pods"),
+        ("  pods: 3", "  memory: 1gi", 6, "quota.memory", "found '1gi'"),
+        ("quota:\n", "namespace: llm-serving\nquota:\n", 5, "namespace", "is llm-serving, which is the engines'"),
+        ("quota:\n", "namespace: kube-system\nquota:\n", 5, "namespace", "the cluster's"),
+        ("name: acme", "name: acmes", 1, "name", "but the file is acme.yaml"),
+    ],
+)
+def test_a_mistake_is_named_by_line_and_field(
+    tmp_path: Path, old: str, new: str, line: int, field: str, words: str
+) -> None:
+    assert old in GOOD
+    with pytest.raises(BadInput) as caught:
+        load(tmp_path, acme=GOOD.replace(old, new))
+    (mistake,) = str(caught.value).splitlines()
+    assert mistake.startswith(f"{tmp_path / 'acme.yaml'}:{line}: {field}: ")
+    assert words in mistake
+
+
+def test_two_tenants_share_neither_a_namespace_nor_a_key(tmp_path: Path) -> None:
+    with pytest.raises(BadInput) as caught:
+        load(tmp_path, acme=GOOD, beta=GOOD.replace("name: acme", "name: beta\nnamespace: tenant-acme"))
+    place, key = str(caught.value).splitlines()
+    assert place.endswith("beta.yaml:2: namespace: is tenant-acme, which is that of tenant acme, too")
+    assert "beta.yaml:4: key: is that of tenant acme, too" in key
+
+
+def test_a_file_without_a_mapping_says_what_it_needs(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="must be a mapping with at least name, models and key"):
+        load(tmp_path, acme="[]")

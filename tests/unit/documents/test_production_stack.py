@@ -1,0 +1,39 @@
+"""The table of all that a production stack needs: every row names a test, and the test is there."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+PAGE = ROOT / "docs" / "production-stack.md"
+REFERENCE = re.compile(r"`((?:sandbox/)?tests/[\w/]+\.py)::(\w+)`")
+
+
+def rows() -> list[list[str]]:
+    lines = [line for line in PAGE.read_text().splitlines() if line.startswith("|")]
+    cells = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
+    return [row for row in cells if row[0] not in ("what", "---") and not set(row[0]) <= {"-", "|"}]
+
+
+def names(path: Path) -> set[str]:
+    return {
+        node.name
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+
+
+def test_there_is_a_row_for_all_that_the_stack_is_made_of() -> None:
+    assert len(rows()) > 80
+
+
+@pytest.mark.parametrize("row", rows(), ids=lambda row: str(row[0])[:40])
+def test_every_row_is_held_by_a_test(row: list[str]) -> None:
+    found = REFERENCE.findall(row[-1])
+    assert found, f"no test: {row}"
+    for path, name in found:
+        assert name in names(ROOT / path), f"{row[0]}: {path} has no {name}"

@@ -1,0 +1,224 @@
+"""The HTML report: whole, self-contained, and harmless whatever a model answered."""
+
+from __future__ import annotations
+
+import datetime as dt
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llmops.config.catalog.spec import Access, Evaluation, Gate, Gpu, Resources, Rollout
+from llmops.evaluation.gates.offline import decide
+from llmops.evaluation.measurements import Measurements
+from llmops.evaluation.report.failing import SHOWN, FailingCase, failing_cases
+from llmops.evaluation.report.html import Page, render
+from llmops.evaluation.report.html.charts import Series, bars, ecdf
+from llmops.evaluation.suites import Case, Suite
+from llmops.releases.records import Record
+from llmops.releases.release import EnginePin, FilePin, Release, SuitePin, WeightsPin
+
+VOID = {"meta", "line", "rect", "polyline", "br"}
+HOSTILE = '</pre><script>alert(1)</script><img src="http://evil.example/x.png" onerror="alert(1)">&amp;{{ 7 * 7 }}'
+GATES = (
+    Gate(metric="sums/score", min=0.5),
+    Gate(metric="sums/score", max_drop=0.03),
+    Gate(metric="chat/p95_ttft_ms", max_ratio=1.5, dry=True),
+    Gate(metric="chat/error_rate", max=0.01),
+)
+RULES = Evaluation(suites=("sums", "chat"), gates=GATES)
+RELEASE = Release(
+    model="tiny",
+    weights=WeightsPin(repo="o/tiny", commit="a" * 40, files=(FilePin(path="m", size=10**6, sha256="b" * 64),)),
+    engine=EnginePin(image="vllm/vllm-openai", tag="v0.33.0", digest=f"sha256:{'c' * 64}", args=("--a=1",)),
+    gpu=Gpu(),
+    resources=Resources(),
+    evaluation=RULES,
+    suites=(SuitePin(name="sums", sha256="d" * 64),),
+    rollout=Rollout(),
+    access=Access(),
+)
+CASES = tuple(
+    Case(id=f"c{n}", prompt=f"What is {n} + 1?", scorer="number", expected=n + 1, answer=str(n + 1)) for n in range(40)
+)
+SUITE = Suite(name="sums", kind="quality", scorer="number", cases=CASES)
+
+
+def measured(wrong: int, *, answer: str = "no", slow: float = 1.0, errors: int = 0) -> Measurements:
+    """What 40 cases and a load gave, of which the first so many cases went wrong."""
+    samples = tuple(slow * (20 + n / 4) for n in range(200))
+    return Measurements(
+        suites={"sums": SUITE.sha256, "chat": "e" * 64},
+        figures={
+            "sums/score": 1 - wrong / 40,
+            "sums/error_rate": 0.0,
+            "all/score": 1 - wrong / 40,
+            "chat/error_rate": 0.0,
+            "chat/p95_ttft_ms": samples[190],
+            "chat/p50_ttft_ms": samples[100],
+            "chat/output_throughput": 123.4,
+        },
+        cases={"sums": 40},
+        scores={"sums": {case.id: float(n >= wrong) for n, case in enumerate(CASES)}},
+        samples={"sums": {"e2el": samples}, "chat": {"ttft": samples, "tpot": samples}},
+        wrong={"sums": {case.id: answer for case in CASES[:wrong]}},
+        errors={"chat": {"HTTP 500: <b>no</b>": errors}} if errors else {},
+    )
+
+
+def page(canary: Measurements, stable: Measurements | None, **more: Any) -> Page:
+    verdict = decide(RULES, canary, stable)
+    return Page(
+        release=RELEASE,
+        verdict=verdict,
+        canary=canary,
+        stable=stable,
+        stable_id="f" * 12 if stable else None,
+        changes=["engine v0.32.0 -> v0.33.0"],
+        failing=failing_cases([SUITE], canary, stable),
+        seconds={"release": 1.0, "evaluation": 61.25},
+        requested_by="ann@laptop (llmops)",
+        run="run-1",
+        **more,
+    )
+
+
+class Parsed(HTMLParser):
+    """Tags that were opened and closed, attributes, and the text between them."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.text = ""
+        self.feed(text)
+        self.close()
+        assert not self.open, self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def assert_self_contained(text: str) -> Parsed:
+    found = Parsed(text)
+    assert not {"script", "img", "link", "iframe", "object", "a", "base"} & set(found.tags)
+    assert not [name for name, _ in found.attributes if name.startswith("on") or name in ("src", "href", "xlink:href")]
+    style = text[text.index("<style>") : text.index("</style>")]
+    assert "url(" not in style
+    assert "@import" not in style
+    return found
+
+
+def test_everything_about_a_worse_release_is_on_the_page() -> None:
+    canary, stable = measured(20, slow=2, errors=3), measured(2)
+    given_page = page(canary, stable)
+    assert given_page.verdict is not None
+    record = Record(
+        model="tiny",
+        release=RELEASE.id,
+        verdict="Failed",
+        reason=given_page.verdict.reason,
+        details="last lines of a log",
+        stage="evaluation",
+        image="i",
+        commit="c",
+        run="run-1",
+        requested_by="ann@laptop (llmops)",
+        finished=dt.datetime(2026, 11, 25, 12, 0, tzinfo=dt.UTC),
+    )
+    text = render(page(canary, stable, record=record), now=dt.datetime(2026, 11, 25, 13, 0, tzinfo=dt.UTC))
+    found = assert_self_contained(text)
+    for wanted in (
+        RELEASE.id, "Failed", given_page.verdict.reason,
+        "engine v0.32.0 -> v0.33.0", "sums/score drops at most 3 points",
+        "+45.0 points", "2.00×", "dry", "HTTP 500: <b>no</b>", "What is 3 + 1?", "stable passes it", "61.2 s",
+        "ann@laptop (llmops)",
+        "2026-11-25 12:00:00 UTC", "last lines of a log", f"sha256:{'c' * 64}", "123.4 tokens/s",
+    ):  # fmt: skip
+        assert wanted in found.text, wanted
+    assert found.tags.count("polyline") == 4
+    assert found.tags.count("details") == 20
+    assert len(text) < 150_000
+
+
+def test_a_first_release_has_nothing_beside_it() -> None:
+    text = render(page(measured(1), None))
+    found = assert_self_contained(text)
+    assert "Served then" in found.text
+    assert "Skipped" in found.text
+    assert found.tags.count("polyline") == 2
+    assert not any(name == "class" and "stable" in str(value) for name, value in found.attributes)
+
+
+def test_a_release_that_was_never_measured_has_its_record() -> None:
+    record = Record(
+        model="tiny", release=RELEASE.id, verdict="Failed", reason="crash <loop>", stage="canary", image="i",
+        commit="c",
+        finished=dt.datetime(2026, 11, 25, tzinfo=dt.UTC),
+    )  # fmt: skip
+    found = assert_self_contained(render(Page(release=RELEASE, record=record)))
+    assert "crash <loop>" in found.text
+    assert "is not kept any more" in found.text
+    assert "svg" not in found.tags
+
+
+@pytest.mark.parametrize("wrong", [1, 5])
+def test_what_a_model_answers_stays_text(wrong: int) -> None:
+    found = assert_self_contained(render(page(measured(wrong, answer=HOSTILE), measured(wrong, answer=HOSTILE))))
+    assert found.text.count(HOSTILE) == 2 * wrong
+
+
+@given(st.text(max_size=300), st.text(max_size=300))
+@settings(max_examples=50, deadline=None)
+def test_no_text_breaks_the_page(answer: str, reason: str) -> None:
+    canary = measured(1, answer=answer, errors=1)
+    found = page(canary, measured(1, answer=answer))
+    assert found.verdict is not None
+    broken = Page(
+        release=RELEASE,
+        verdict=found.verdict.model_copy(update={"reason": reason}),
+        canary=canary.model_copy(update={"errors": {answer: {reason: 1}}}),
+        failing=[FailingCase(suite=reason, case=answer, prompt=answer, expected=reason, canary=answer)],
+        changes=[reason],
+    )
+    assert_self_contained(render(broken))
+
+
+def test_failing_cases_that_stable_passes_come_first_with_both_answers() -> None:
+    canary, stable = measured(20), measured(2, answer="stable's")
+    stable.wrong["sums"] |= {case.id: "right" for case in CASES[2:10]}
+    found = failing_cases([SUITE], canary, stable)
+    assert len(found) == 20
+    assert [each.lost for each in found] == [True] * 18 + [False] * 2
+    by_case = {each.case: each for each in found}
+    assert (by_case["c0"].stable, by_case["c3"].stable, by_case["c15"].stable) == ("stable's", "right", None)
+    assert (by_case["c3"].prompt, by_case["c3"].expected) == ("What is 3 + 1?", "4")
+    assert len(failing_cases([SUITE], measured(40), None)) == min(40, SHOWN)
+
+
+def test_charts_hold_their_values() -> None:
+    assert not ecdf([Series("canary", [])], "ms")
+    curve = ecdf([Series("canary", [1.0, 2.0, 4.0])], "ms")
+    assert curve.count("<polyline") == 1
+    # Its end: the highest value, at the full height.
+    assert curve.split('points="')[1].split('"')[0].split()[-1].endswith(",14.0")
+    drawn = bars(["a<b"], [Series("canary", [0.5]), Series("stable", [None])], [["50%"], ["none"]])
+    assert "a&lt;b" in drawn
+    assert 'width="200.0"' in drawn
+    assert 'width="0.0"' in drawn

@@ -1,0 +1,114 @@
+"""The proof that an engine answers, and what else it may be that came."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import pytest
+from aiohttp import web
+
+from llmops.errors import BadRelease, LlmopsError, MeasurementFailed
+from llmops.evaluation.endpoint import Endpoint
+from llmops.evaluation.evaluate import probe
+
+if TYPE_CHECKING:
+    from tests.unit.evaluation.conftest import Engine
+
+
+def test_text_of_a_real_completion(engine: Engine, endpoint: Endpoint) -> None:
+    assert probe(endpoint, 10) == "ready"
+    assert engine.asked[0]["model"] == "tiny"
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "error", "message"),
+    [
+        (500, "broken", BadRelease, "HTTP 500: broken"),
+        (404, "no such model", BadRelease, "HTTP 404: no such model"),
+        (200, "{}", BadRelease, "no chat completion"),
+        (200, "not json", BadRelease, "no chat completion"),
+        (200, '{"choices": [{"message": {"content": " "}}]}', BadRelease, "without text"),
+        (200, '{"choices": [{"message": {"content": null}}]}', BadRelease, "without text"),
+        (401, "", MeasurementFailed, "refuses the API key"),
+        (429, "", MeasurementFailed, "HTTP 429"),
+    ],
+)
+def test_answers_that_prove_nothing(
+    engine: Engine, endpoint: Endpoint, status: int, text: str, error: type[LlmopsError], message: str
+) -> None:
+    engine.reply = lambda number: web.Response(status=status, text=text, content_type="application/json")
+    with pytest.raises(error, match=message) as raised:
+        probe(endpoint, 10)
+    assert raised.value.message.startswith(f"tiny at {endpoint.base_url}: ")
+
+
+def test_nothing_listening_is_no_bad_release(nowhere: Endpoint) -> None:
+    with pytest.raises(MeasurementFailed, match="cannot connect"):
+        probe(nowhere, 10)
+
+
+def test_hang_is_a_bad_release_in_time(engine: Engine, endpoint: Endpoint) -> None:
+    engine.first_seconds = 60
+    started = time.monotonic()
+    with pytest.raises(BadRelease, match=r"did not come within 0\.3 s"):
+        probe(endpoint, 0.3)
+    assert time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        (b"", "connection closed before the answer's end"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{", "connection closed before the answer's end"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{", "connection closed before the answer's end"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "does not start as HTTP/1.1 does"),
+        (b"HTTP/1.1 200 OK\r\n" + b"X-One-More: header\r\n" * 20_000, "head is longer than 65536 bytes"),
+        (b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * (17 << 20), "body is longer than 16777216 bytes"),
+    ],
+)
+def test_cut_or_foreign_answer_is_a_bad_release(said: bytes, message: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection, suppress(OSError):  # the prober hangs up on what has no end
+                connection.recv(65536)
+                connection.sendall(said)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(BadRelease, match=message):
+            probe(Endpoint(f"http://127.0.0.1:{server.getsockname()[1]}", "tiny"), 10)
+        thread.join(10)
+
+
+def test_probing_loads_no_heavy_client() -> None:
+    code = (
+        "import sys, llmops.evaluation.evaluate, llmops.evaluation.gates.offline\n"
+        "print([name for name in ('openai', 'httpx2', 'scipy', 'matplotlib', 'jsonschema', 'aiohttp') "
+        "if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_api_key_is_never_shown() -> None:
+    assert "s3cret" not in repr(Endpoint("http://engine:8000", "tiny", "s3cret"))
+
+
+@pytest.mark.parametrize("url", ["http://e:1", "http://e:1/", "http://e:1/v1", "http://e:1/v1/"])
+def test_base_url_with_or_without_v1(url: str) -> None:
+    assert Endpoint(url, "tiny").root == "http://e:1"
+    assert Endpoint(url, "tiny").address == ("e", 1, False)
+
+
+@pytest.mark.parametrize("url", ["e:8000", "ftp://e", "http://"])
+def test_url_that_is_none_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match="not an http"):
+        _ = Endpoint(url, "tiny").address

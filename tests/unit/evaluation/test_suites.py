@@ -1,0 +1,178 @@
+"""Suites: what is shipped, what is refused and how that is said, and what the hash depends on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmops.errors import BadInput
+from llmops.evaluation.suites import Case, LoadProfile, Suite, available, load_suites
+
+EVALS = Path(__file__).parents[3] / "evals"
+SHIPPED = load_suites(EVALS, available(EVALS))
+CASES = [(suite, case) for suite in SHIPPED if isinstance(suite, Suite) for case in suite.cases]
+GOOD_CASE = {"id": "one", "prompt": "1 + 1?", "expected": 2, "answer": "2"}
+GOOD_SUITE = "kind: quality\nscorer: number\n"
+
+
+def write(directory: Path, definition: str, *cases: dict[str, Any] | str, name: str = "suite") -> Path:
+    (directory / f"{name}.yaml").write_text(definition)
+    lines = [case if isinstance(case, str) else json.dumps(case) for case in cases]
+    (directory / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+    return directory
+
+
+def refusal(directory: Path, name: str = "suite") -> list[str]:
+    with pytest.raises(BadInput) as error:
+        load_suites(directory, [name])
+    return [line.replace(f"{directory}/", "") for line in error.value.message.splitlines()]
+
+
+def test_what_is_shipped() -> None:
+    assert len(CASES) >= 100
+    assert {suite.name for suite, _ in CASES} == {"arithmetic", "extraction", "instructions", "json", "reasoning"}
+    assert {case.scorer for _, case in CASES} == {"exact", "contains", "regex", "number", "json-schema", "choice"}
+    assert {"smoke-load", "chat-load"} <= {suite.name for suite in SHIPPED if isinstance(suite, LoadProfile)}
+    assert len({json.dumps(case.conversation()) for _, case in CASES}) == len(CASES)
+    assert all(suite.sampling.temperature == 0 for suite, _ in CASES)
+
+
+@pytest.mark.parametrize(("suite", "case"), CASES, ids=[f"{suite.name}/{case.id}" for suite, case in CASES])
+def test_every_case_can_be_passed_and_failed(suite: Suite, case: Case) -> None:
+    assert case.score(case.answer) == 1
+    assert case.score(f"  {case.answer}\n") == 1
+    for wrong in ("", " ", "I am sorry, but I cannot help with that.", "zebra " * 20, "0123456789" * 3, "{}", "E"):
+        assert case.score(wrong) == 0, wrong
+    # The answer of a neighbour is wrong here, unless it happens to be the same.
+    others = [other.answer for other in suite.cases if other.answer.strip() != case.answer.strip()]
+    assert sum(case.score(other) for other in others) <= 1
+
+
+def test_names_in_order_and_kinds(tmp_path: Path) -> None:
+    write(tmp_path, GOOD_SUITE, GOOD_CASE)
+    write(tmp_path, "kind: load\nrequests: 5\nconcurrency: 2\n", name="load")
+    first, second = load_suites(tmp_path, ["load", "suite"])
+    assert isinstance(first, LoadProfile)
+    assert isinstance(second, Suite)
+    assert (first.name, second.name) == ("load", "suite")
+
+
+@pytest.mark.parametrize(
+    ("definition", "message"),
+    [
+        (
+            "kind: quality\nscorer: number\n\nsampling:\n  temprature: 0\n",
+            "suite.yaml:5: sampling.temprature: Extra inputs",
+        ),
+        ("kind: quality\nscorer: nunber\n", "suite.yaml:2: scorer: Input should be"),
+        ("kind: other\nscorer: number\n", "suite.yaml:1: Input tag 'other'"),
+        ("scorer: number\n", "suite.yaml:1: Unable to extract tag"),
+        ("# a comment\nkind: quality\nname: x\nscorer: number\n", "suite.yaml:3: name: it is the file's name"),
+        ("kind: load\nrequests: 0\nconcurrency: 1\n", "suite.yaml:2: requests: Input should be greater than"),
+        ("kind: load\nrequests: 1\nconcurrency: 1\nrate: 1\n", "needs exactly one of concurrency and rate"),
+        ("kind: load\nrequests: 1\n", "needs exactly one of concurrency and rate"),
+        ("- a list\n", "suite.yaml:1: must be a mapping"),
+        ("kind: [\n", "suite.yaml: cannot be read as YAML"),
+    ],
+)
+def test_wrong_definition_is_refused_by_file_line_and_field(tmp_path: Path, definition: str, message: str) -> None:
+    found = refusal(write(tmp_path, definition, GOOD_CASE))
+    assert any(message in line for line in found), found
+
+
+@pytest.mark.parametrize(
+    ("case", "message"),
+    [
+        ("{", "suite.jsonl:2: is not JSON"),
+        ("[1]", "suite.jsonl:2: must be a JSON object; found '[1]'"),
+        (GOOD_CASE, "suite.jsonl:2: id: 'one' is used on line 1 already"),
+        ({**GOOD_CASE, "id": "Two!"}, "suite.jsonl:2: id: String should match pattern"),
+        ({**GOOD_CASE, "id": "two", "anwser": "2"}, "suite.jsonl:2: anwser: Extra inputs are not permitted; found '2'"),
+        ({**GOOD_CASE, "id": "two", "answer": "3"}, "suite.jsonl:2: answer: scorer number does not accept it"),
+        ({**GOOD_CASE, "id": "two", "expected": "x"}, "suite.jsonl:2: expected: scorer number takes a number"),
+        ({**GOOD_CASE, "id": "two", "scorer": "regex", "expected": ".*"}, "scorer regex accepts an empty answer"),
+        ({**GOOD_CASE, "id": "two", "prompt": None}, "suite.jsonl:2: needs exactly one of prompt and messages"),
+        ({"id": "two", "prompt": "x"}, "suite.jsonl:2: expected: Field required"),
+    ],
+)
+def test_wrong_case_is_refused_by_file_line_and_field(tmp_path: Path, case: dict[str, Any] | str, message: str) -> None:
+    found = refusal(write(tmp_path, GOOD_SUITE, GOOD_CASE, case))
+    assert len([line for line in found if message in line]) == 1, found
+
+
+def test_all_errors_at_once(tmp_path: Path) -> None:
+    write(tmp_path, "kind: quality\nscorer: number\nunknown: 1\n", "{", {**GOOD_CASE, "answer": "3"}, name="a")
+    write(tmp_path, "kind: load\nrequests: 0\nrate: -1\n", name="b")
+    with pytest.raises(BadInput) as error:
+        load_suites(tmp_path, ["a", "b", "absent"])
+    lines = error.value.message.splitlines()
+    assert len(lines) == 6
+    assert "absent.yaml: no such suite; there are: a, b" in lines[-1]
+
+
+def test_suite_without_cases_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "suite.yaml").write_text(GOOD_SUITE)
+    assert refusal(tmp_path)[0].startswith("suite.jsonl: no such file")
+    (tmp_path / "suite.jsonl").write_text("\n\n")
+    assert refusal(tmp_path)[0] == "suite.jsonl: has no cases"
+
+
+def test_hash_ignores_path_order_comments_and_line_endings(tmp_path: Path) -> None:
+    two = {**GOOD_CASE, "id": "two"}
+    plain, other = tmp_path / "plain", tmp_path / "other"
+    plain.mkdir()
+    other.mkdir()
+    write(plain, "kind: quality\nscorer: number\nsampling: {seed: 1, max_tokens: 9}\n", GOOD_CASE, two)
+    definition = "# why\r\nsampling:\r\n  max_tokens: 9\r\n  seed: 1\r\nscorer: number # so\r\nkind: quality\r\n"
+    (other / "suite.yaml").write_bytes(definition.encode())
+    turned = dict(reversed(GOOD_CASE.items()))
+    (other / "suite.jsonl").write_bytes(f"{json.dumps(two)}\r\n\r\n{json.dumps(turned, indent=None)}\r\n".encode())
+    (first,), (second,) = load_suites(plain, ["suite"]), load_suites(other, ["suite"])
+    assert first.sha256 == second.sha256
+
+
+def test_hash_of_description_is_not_taken(tmp_path: Path) -> None:
+    (before,) = load_suites(write(tmp_path, GOOD_SUITE, GOOD_CASE), ["suite"])
+    (after,) = load_suites(write(tmp_path, GOOD_SUITE + "description: better words\n", GOOD_CASE), ["suite"])
+    assert before.sha256 == after.sha256
+
+
+@given(
+    st.sampled_from(
+        [
+            {"prompt": "2 + 1?"},
+            {"expected": 2.5, "answer": "2.5"},
+            {"expected": {"value": 2, "tolerance": 0.1}},
+            {"scorer": "exact", "expected": "2"},
+            {"messages": [{"role": "user", "content": "1 + 1?"}], "prompt": None},
+        ]
+    )
+)
+def test_hash_depends_on_every_case(change: dict[str, Any]) -> None:
+    def suite(case: dict[str, Any]) -> Suite:
+        return Suite.model_validate({"kind": "quality", "name": "x", "cases": [{"scorer": "number", **case}]})
+
+    assert suite(GOOD_CASE).sha256 != suite({**GOOD_CASE, **change}).sha256
+
+
+def test_hash_depends_on_sampling_and_load() -> None:
+    base = {"kind": "quality", "name": "x", "cases": [{"scorer": "number", **GOOD_CASE}]}
+    load = {"kind": "load", "name": "x", "requests": 5, "concurrency": 2}
+    hashes = {
+        Suite.model_validate(base).sha256,
+        Suite.model_validate({**base, "sampling": {"seed": 1}}).sha256,
+        Suite.model_validate({**base, "system": "Be brief."}).sha256,
+        LoadProfile.model_validate(load).sha256,
+        LoadProfile.model_validate({**load, "requests": 6}).sha256,
+    }
+    assert len(hashes) == 5
+
+
+def test_a_suite_survives_json() -> None:
+    for suite in SHIPPED:
+        assert type(suite).model_validate_json(suite.model_dump_json()).sha256 == suite.sha256

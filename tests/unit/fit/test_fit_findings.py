@@ -1,0 +1,163 @@
+"""What is said of a model on its GPUs: the article's gotchas, and the catalog's own entries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from llmops.config.catalog.spec import Access, Evaluation, Gpu, Resources, Rollout
+from llmops.preflight.finding import Finding
+from llmops.preflight.fit.budget import fit, longest_context
+from llmops.preflight.fit.engine import GIB, EngineMemory, engine_memory
+from llmops.preflight.fit.findings import fit_findings
+from llmops.preflight.fit.shape import Shape, weight_bytes
+from llmops.releases.release import EnginePin, Release, WeightsPin
+from tests.unit.fit.shapes import MODELS
+
+L40S = 46068 * 2**20  # what NVIDIA's label nvidia.com/gpu.memory says of it, in MiB
+H100 = 81559 * 2**20
+LLAMA_70B = 70_553_706_496
+AWQ = {**MODELS["Llama-3.3-70B"], "quantization_config": {"quant_method": "awq", "bits": 4}}
+FULL = Shape(MODELS["Llama-3.3-70B"], {"BF16": LLAMA_70B}, 2 * LLAMA_70B)
+QUANTIZED = Shape(AWQ, {"I32": 8_700_000_000, "F16": 2_500_000_000}, 39_770_000_000)
+
+
+def release(*arguments: str, gpus: int = 1) -> Release:
+    return Release(
+        model="llama",
+        weights=WeightsPin(repo="acme/llama", commit="0" * 40, files=()),
+        engine=EnginePin(image="vllm/vllm-openai", tag="v0.32.0", digest="sha256:" + "7" * 64, args=arguments),
+        gpu=Gpu(count=gpus),
+        resources=Resources(),
+        evaluation=Evaluation(),
+        suites=(),
+        rollout=Rollout(),
+        access=Access(),
+    )
+
+
+def findings(shape: Shape, gpu_bytes: float | None, *arguments: str, gpus: int = 1) -> list[Finding]:
+    return list(fit_findings(release(*arguments, gpus=gpus), shape, gpu_bytes))
+
+
+def test_full_weights_on_one_small_gpu_do_not_fit() -> None:
+    """The article: "Single L40S is 48 GB. 70B fp16 is 140 GB"."""
+    (found,) = findings(FULL, L40S, "--max-model-len=8192")
+    assert found.severity == "error"
+    assert "nothing is left" in found.message
+    assert "tensor_parallel_size" in found.remedy
+
+
+def test_asking_for_awq_quantizes_nothing() -> None:
+    first, second = findings(FULL, L40S, "--quantization=awq_marlin")
+    assert (first.severity, first.subject) == ("error", "quantization")
+    assert "makes none" in first.remedy
+    assert second.severity == "error"
+
+
+def test_the_articles_own_context_does_not_fit_its_gpu() -> None:
+    """32,768 tokens of 320 KiB are 10 GiB, and an L40S has 3 left beside AWQ weights: one of the article's errors."""
+    arguments = (
+        "--gpu-memory-utilization=0.9",
+        "--max-model-len=32768",
+        "--max-num-seqs=64",
+        "--quantization=awq_marlin",
+    )
+    (found,) = findings(QUANTIZED, L40S, *arguments)
+    assert found.severity == "error"
+    assert "32,768 tokens does not fit" in found.message
+    longest = int(found.remedy.split("max_model_len to ")[1].split()[0])
+    assert 1000 < longest < 12_000
+    assert longest % 16 == 0
+    shorter = findings(QUANTIZED, L40S, *arguments[:1], f"--max-model-len={longest}", *arguments[2:])
+    assert [each.severity for each in shorter] == ["warning"]
+
+
+def test_the_catalogs_entry_for_that_gpu_does() -> None:
+    arguments = ("--gpu-memory-utilization=0.95", "--max-model-len=8192", "--max-num-seqs=16", "--kv-cache-dtype=fp8")
+    (found,) = findings(QUANTIZED, L40S, *arguments)
+    assert found.severity in ("ok", "warning"), found
+
+
+def test_two_large_gpus_hold_8_bit_weights_and_a_long_context() -> None:
+    eight = Shape({**MODELS["Llama-3.3-70B"], "quantization_config": {"quant_method": "fp8"}}, {}, 72_700_000_000)
+    arguments = ("--tensor-parallel-size=2", "--max-model-len=32768", "--max-num-seqs=128")
+    (found,) = findings(eight, H100, *arguments, gpus=2)
+    assert found.severity == "ok"
+    assert "requests of 32,768 tokens at once" in found.message
+
+
+def test_a_context_beyond_what_the_model_was_made_for_is_refused_as_vllm_does() -> None:
+    found = findings(QUANTIZED, H100, "--max-model-len=200000")
+    assert found[0].subject == "context"
+    assert "131072" in found[0].remedy
+
+
+def test_gpus_of_unknown_memory_are_said_to_be() -> None:
+    (found,) = findings(QUANTIZED, None)
+    assert found.severity == "unknown"
+    assert "gpu.memory" in found.remedy
+
+
+def test_a_model_of_unknown_shape_is_no_ok() -> None:
+    odd = Shape({**MODELS["Llama-3.1-8B"], "mamba_d_state": 16}, {}, 16 * GIB)
+    (found,) = findings(odd, H100)
+    assert found.severity == "unknown"
+    assert "mamba_d_state" in found.message
+
+
+def test_without_a_gpu_there_is_nothing_to_fit_into() -> None:
+    assert findings(FULL, L40S, gpus=0) == []
+
+
+@pytest.mark.parametrize(
+    ("log", "config", "gpu", "engine", "loaded", "left"),
+    [
+        # vLLM issue 10517: RTX 3090, "Loading model weights took 14.9888 GB", kv_cache_size 3.81 GiB.
+        ("10517", MODELS["Llama-3.1-8B"], 23.58, EngineMemory(20000, 256, 20000, 0.9, eager=True), 14.9888, 3.81),
+        # A published log of vLLM 0.19: gpt-oss-20b on an A100 of 80 GB at 0.65, "Model loading took 13.72 GiB".
+        ("0.19", MODELS["gpt-oss-20b"], 79.25, EngineMemory(131072, 256, 2048, 0.65), 13.72, 36.56),
+    ],
+)
+def test_what_is_left_is_what_engines_found_on_real_gpus(
+    log: str, config: dict[str, Any], gpu: float, engine: EngineMemory, loaded: float, left: float
+) -> None:
+    quantized = {**config, "quantization_config": {}}
+    found = fit(Shape(quantized, {}, int(loaded * GIB)), engine, gpu * GIB)
+    # Within 5 % of the GPU, and never more than there is: an estimate that promises too much is found out too late.
+    assert left * GIB - 0.05 * gpu * GIB <= found.kv_cache <= left * GIB * 1.1, log
+
+
+def test_weights_in_full_are_cast_and_quantized_ones_stay() -> None:
+    wide = Shape(MODELS["SmolLM2-135M"], {"F32": 1000, "I64": 8}, 4064)
+    assert weight_bytes(wide, None) == 2 * 1000 + 8
+    assert weight_bytes(wide, "float32") == 4 * 1000 + 8
+    assert weight_bytes(QUANTIZED, "float32") == QUANTIZED.size
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ((), EngineMemory()),
+        (("--max-model-len=32k", "--enforce-eager"), EngineMemory(max_model_len=32000, eager=True)),
+        (("--max-model-len=32K", "--max-model-len=auto"), EngineMemory()),
+        (("--pipeline-parallel-size=2", "--block-size=32"), EngineMemory(pipeline=2, block_tokens=32)),
+    ],
+)
+def test_options_are_read_as_vllm_reads_them(arguments: tuple[str, ...], expected: EngineMemory) -> None:
+    assert engine_memory(arguments) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ({"max_position_embeddings": 131072, "rope_scaling": {"rope_type": "llama3", "factor": 8}}, 131072),
+        ({"max_position_embeddings": 32768,
+          "rope_scaling": {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}}, 131072),
+        ({"max_position_embeddings": 4096, "rope_scaling": {"type": "linear", "factor": 2.0}}, 8192),
+        ({"n_positions": 1024}, 1024),
+    ],
+)  # fmt: skip
+def test_how_long_a_context_a_model_was_made_for(text: dict[str, Any], expected: int) -> None:
+    assert longest_context(text) == expected

@@ -1,0 +1,180 @@
+"""Tool suites as files: what is refused and how it is said, what is part of the hash, and gates on their figures."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter
+
+from llmops.config.catalog.spec import Evaluation
+from llmops.errors import BadInput
+from llmops.evaluation.formats.reading import Files
+from llmops.evaluation.formats.result import take
+from llmops.evaluation.formats.tools import TOOLS
+from llmops.evaluation.gates.offline import decide
+from llmops.evaluation.measurements import Measurements, collect, together
+from llmops.evaluation.suites import AnySuite, ToolSuite, available, load_suites
+
+ROOT = Path(__file__).parents[3]
+GOOD = """kind: tool
+tool: lm-eval
+arguments: [--tasks=sums]
+files: [lm-eval/sums.yaml]
+"""
+
+
+def write(folder: Path, text: str, **files: str) -> Path:
+    (folder / "lm-eval").mkdir(exist_ok=True)
+    (folder / "lm-eval" / "sums.yaml").write_text("task: sums\n")
+    (folder / "harness.yaml").write_text(text)
+    for name, content in files.items():
+        (folder / name).write_text(content)
+    return folder
+
+
+def load(folder: Path) -> ToolSuite:
+    (found,) = load_suites(folder, ["harness"])
+    assert isinstance(found, ToolSuite)
+    return found
+
+
+def test_a_suite_has_the_text_of_its_files(tmp_path: Path) -> None:
+    found = load(write(tmp_path, GOOD))
+    assert [(file.path, file.content) for file in found.files] == [("lm-eval/sums.yaml", "task: sums\n")]
+    assert (found.tool, found.arguments, found.score, found.image) == ("lm-eval", ("--tasks=sums",), None, None)
+    again = TypeAdapter[AnySuite](AnySuite).validate_json(found.model_dump_json())
+    assert again == found, "it travels to its Job as JSON"
+    assert again.sha256 == found.sha256
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("tool: lm-eval", "tool: harness", r"harness\.yaml:2: tool: .*'lm-eval'.*; found 'harness'"),
+        ("lm-eval/sums.yaml", "lm-eval/absent.yaml", r"yaml:4: files\.0: .*lm-eval/absent\.yaml: no such file"),
+        ("lm-eval/sums.yaml", "../harness.yaml", r"yaml:4: files\.0: must be a path below .*; found '\.\./"),
+        ("lm-eval/sums.yaml", "harness.yaml", r"yaml:4: files\.0: must be in a folder of its own"),
+        ("[lm-eval/sums.yaml]", "[lm-eval/sums.yaml, lm-eval/sums.yaml]", r"files: lm-eval/sums\.yaml is named twice"),
+        ("[lm-eval/sums.yaml]", "[7]", r"harness\.yaml:4: files\.0: must be the path of a file; found 7"),
+        ("--tasks=sums", "--output_path=/x", r"arguments: --output_path is set by the pipeline"),
+        ("--tasks=sums", "'--x={host}'", r"arguments: \{host\} in '--x=\{host\}' is not known; there are \{url\} and"),
+        ("arguments: [--tasks=sums]", "arguments: --tasks=sums", r"yaml:3: arguments: .*; found '--tasks=sums'"),
+        ("arguments: [--tasks=sums]", "arguments: []", r"harness\.yaml:3: arguments: .*at least 1"),
+        ("kind: tool\n", "kind: tool\nshell: true\n", r"harness\.yaml:2: shell: Extra inputs"),
+        ("kind: tool\n", "kind: tool\nimage: evaluation\n", r"harness\.yaml:2: image: .*; found 'evaluation'"),
+        ("kind: tool\n", "kind: tool\ntimeout_seconds: 0\n", r"harness\.yaml:2: timeout_seconds: .*greater than 0"),
+        ("kind: tool\n", "kind: tool\nfigures: [Exact Match]\n", r"harness\.yaml:2: figures\.0: .*pattern"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_said_with_file_field_and_value(tmp_path: Path, old: str, new: str, said: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        load(write(tmp_path, GOOD.replace(old, new)))
+    assert re.search(said, caught.value.message), caught.value.message
+
+
+def test_files_that_are_no_text_or_too_large_are_refused(tmp_path: Path) -> None:
+    write(tmp_path, GOOD)
+    (tmp_path / "lm-eval" / "sums.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(BadInput, match=r"harness\.yaml:4: files\.0: .* cannot be read as text"):
+        load(tmp_path)
+    (tmp_path / "lm-eval" / "sums.yaml").write_text("x" * (4 << 20) + "x")
+    with pytest.raises(BadInput, match=r"harness\.yaml:4: files: are 4,194,305 bytes together, of at most 4,194,304"):
+        load(tmp_path)
+
+
+def test_a_changed_task_is_a_changed_suite(tmp_path: Path) -> None:
+    before = load(write(tmp_path, GOOD)).sha256
+    (tmp_path / "lm-eval" / "sums.yaml").write_text("task: sums\nnum_fewshot: 1\n")
+    changed = load(tmp_path).sha256
+    more = load(write(tmp_path, GOOD.replace("--tasks=sums", "--tasks=sums,others"))).sha256
+    described = load(write(tmp_path, GOOD + "description: better words\n")).sha256
+    assert len({before, changed, more}) == 3
+    assert described == before
+
+
+@pytest.fixture
+def measured(written: Callable[[str], Files], tmp_path: Path) -> Callable[..., Measurements]:
+    """What a harness suite measured, with the answers to that many of its cases turned wrong."""
+    suite = load(write(tmp_path, GOOD))
+    reading = TOOLS["lm-eval"].parse(written("lm-eval-0.4.13/one-task"))
+
+    def measure(wrong: int = 0, cases: int = 1) -> Measurements:
+        # The same cases many times over: twelve alone can decide nothing.
+        scores = {
+            f"{case}/{copy}": score for case, score in reading.scores["exact_match"].items() for copy in range(cases)
+        }
+        right = [case for case, score in scores.items() if score == 1]
+        scores |= dict.fromkeys(right[:wrong], 0.0)
+        changed = reading.model_copy(update={"scores": {"exact_match": scores}, "cases": len(scores)})
+        return collect([take(suite, changed)])
+
+    return measure
+
+
+def judged(gate: dict[str, Any], canary: Measurements, stable: Measurements | None = None) -> tuple[str, str]:
+    evaluation = Evaluation.model_validate({"suites": ["harness"], "gates": [{"metric": "harness/score", **gate}]})
+    verdict = decide(evaluation, canary, stable)
+    return verdict.value, verdict.reason
+
+
+def test_gates_judge_a_tools_score(measured: Callable[..., Measurements]) -> None:
+    assert judged({"min": 0.9}, measured())[0] == "Passed"
+    assert judged({"min": 0.95}, measured())[0] == "Failed"
+    assert judged({"metric": "harness/exact_match", "min": 0.9}, measured())[0] == "Passed"
+    value, reason = judged({"metric": "harness/acc_norm", "min": 0.9}, measured())
+    assert value == "Inconclusive"
+    assert "harness/acc_norm was not measured" in reason
+
+
+def test_gates_compare_a_tools_score_case_by_case(measured: Callable[..., Measurements]) -> None:
+    stable = measured(cases=40)
+    assert judged({"max_drop": 0.03}, measured(cases=40), stable)[0] == "Passed"
+    value, reason = judged({"max_drop": 0.03}, measured(cases=40, wrong=60), stable)
+    assert value == "Failed"
+    assert "on the same 480 cases" in reason
+    assert judged({"max_drop": 0.03}, measured(wrong=1), measured())[0] == "Inconclusive", "twelve cases decide nothing"
+
+
+def test_measurements_of_several_places_are_one(measured: Callable[..., Measurements]) -> None:
+    harness = measured()
+    other = harness.model_copy(
+        update={
+            "suites": {"own": "1" * 64},
+            "figures": {"own/score": 0.0, "all/score": 0.0},
+            "cases": {"own": 12},
+            "scores": {"own": dict.fromkeys(map(str, range(12)), 0.0)},
+        }
+    )
+    found = together([other, harness])
+    assert found.figures["all/score"] == pytest.approx(11 / 24)
+    assert found.figures["harness/score"] == pytest.approx(11 / 12)
+    assert found.answered("all") == (24, 24)
+
+
+def test_every_suite_in_the_documentation_is_one(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "evals", tmp_path / "evals")
+    text = (ROOT / "docs" / "suites.md").read_text()
+    blocks = re.findall(r"^`evals/([\w./-]+)`:\n\n```\w+\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    names = [Path(path).stem for path, _ in blocks if "/" not in path and path.endswith(".yaml")]
+    assert len(names) == len(re.findall(r"^kind: \w+$", text, re.MULTILINE)) == 8
+    for path, content in blocks:
+        target = tmp_path / "evals" / path
+        target.parent.mkdir(exist_ok=True)
+        target.write_text(content)
+    found = load_suites(tmp_path / "evals", names)
+    assert {suite.tool for suite in found if isinstance(suite, ToolSuite)} == set(TOOLS)
+    assert {suite.kind for suite in found} == {"quality", "load", "tool"}
+    (gates,) = re.findall(r"^```yaml\n(evaluation:.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    from ruamel.yaml import YAML
+
+    Evaluation.model_validate(YAML(typ="safe").load(gates)["evaluation"])
+
+
+def test_shipped_tool_suites_are_valid() -> None:
+    found = load_suites(ROOT / "evals", available(ROOT / "evals"))
+    assert any(isinstance(suite, ToolSuite) for suite in found)

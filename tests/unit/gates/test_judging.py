@@ -1,0 +1,253 @@
+"""From Prometheus' answers to a verdict: pure."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmops.clients.prometheus import Sample
+from llmops.config.catalog.traffic import LiveGate, Traffic, TrafficStep
+from llmops.errors import MeasurementFailed
+from llmops.evaluation.gates.live.judge import decide, figures_of, judge
+from llmops.evaluation.gates.live.queries import Subject, What, queries
+from llmops.evaluation.gates.live.samples import Figures, Histogram, Observed, read
+from llmops.evaluation.gates.verdict import Verdict
+
+BOUNDS = (0.1, 0.25, 0.5, 1.0, 2.5, math.inf)
+STEP = TrafficStep(percent=25, bake_seconds=60)
+TRAFFIC = Traffic(steps=(STEP,), interval_seconds=10, wait_seconds=120)
+
+
+def histogram(seconds: float, requests: float) -> Histogram:
+    """Requests that all took about so long."""
+    return Histogram(BOUNDS, tuple(requests if bound >= seconds else 0.0 for bound in BOUNDS))
+
+
+def figures(requests: float = 400, errors: float = 0, aborts: float = 0, seconds: float = 0.2) -> Figures:
+    return Figures(requests, errors, aborts, histogram(seconds, requests), histogram(seconds * 4, requests))
+
+
+def observed(*replicas: Figures) -> Observed:
+    named = {f"pod-{index}": each for index, each in enumerate(replicas)}
+    return Observed(named, frozenset(named))
+
+
+def gated(*gates: LiveGate, **changes: Any) -> Traffic:
+    return Traffic(steps=(STEP,), gates=gates, **changes)
+
+
+def test_an_equal_release_passes_with_what_was_seen_in_the_reason() -> None:
+    verdict = judge(TRAFFIC, observed(figures()), observed(figures()), 1)
+    assert (verdict.value, verdict.reason) == ("Passed", "3 gates held on 400 requests")
+    assert [each.outcome for each in verdict.gates] == ["Passed"] * 3
+
+
+FAILING = {
+    "errors": (figures(errors=40), "error_rate of the canary is 10.0%, +10.0 points (stable 0.0%), limit +1 points"),
+    "first token": (figures(seconds=0.9), "p95_ttft_ms of the canary is"),
+}
+
+
+@pytest.mark.parametrize("name", FAILING)
+def test_what_is_clearly_worse_than_stable_fails(name: str) -> None:
+    canary, said = FAILING[name]
+    verdict = judge(TRAFFIC, observed(canary), observed(figures()), 1)
+    assert verdict.value == "Failed"
+    assert verdict.reason.startswith(said)
+
+
+NOT_KNOWN = {
+    "no data at all": (Observed(), observed(figures()), "no data"),
+    "no request": (observed(figures(0)), observed(figures()), "no request to the canary"),
+    "few requests": (observed(figures(40)), observed(figures()), "40 requests to the canary since the step began, 100"),
+    "no stable": (observed(figures()), Observed(), "no request to the stable"),
+    "few of stable": (observed(figures()), observed(figures(30)), "30 requests to the stable"),
+    "not a number": (
+        observed(Figures(200, 0, 0, Histogram(), Histogram())),
+        observed(figures()),
+        "no data",
+    ),
+    "not scraped": (Observed({"pod-0": figures()}, frozenset()), observed(figures()), "0 of the canary's 1 replicas"),
+}
+
+
+@pytest.mark.parametrize("name", NOT_KNOWN)
+def test_no_data_and_too_little_are_inconclusive_and_never_a_pass(name: str) -> None:
+    canary, stable, said = NOT_KNOWN[name]
+    verdict = judge(TRAFFIC, canary, stable, 1)
+    assert verdict.value == "Inconclusive"
+    assert said in verdict.reason
+
+
+def test_three_slow_requests_say_nothing_and_three_failed_ones_of_three_do_not_either() -> None:
+    assert judge(TRAFFIC, observed(figures(3, seconds=2)), observed(figures()), 1).value == "Inconclusive"
+    one = observed(figures(3, errors=1))
+    assert judge(gated(LiveGate(metric="error_rate", max=0.01)), one, observed(figures()), 1).value == "Inconclusive"
+
+
+def test_ten_failed_requests_of_ten_need_no_further_ones() -> None:
+    traffic = gated(LiveGate(metric="error_rate", max=0.05))
+    assert judge(traffic, observed(figures(10, errors=10)), None, 1).value == "Failed"
+
+
+def test_one_bad_replica_of_three_fails_the_release_by_its_name() -> None:
+    bad = observed(figures(3000), figures(3000), figures(120, errors=30))
+    verdict = judge(gated(LiveGate(metric="error_rate", max_rise=0.02)), bad, observed(figures(3000)), 3)
+    assert verdict.value == "Failed"
+    assert "replica pod-2 of the canary" in verdict.reason
+    together = bad.together
+    assert together.errors / together.requests < 0.02
+
+
+def test_a_figure_beyond_its_limit_that_may_be_chance_is_waited_for() -> None:
+    traffic = gated(LiveGate(metric="error_rate", max=0.01))
+    verdict = judge(traffic, observed(figures(150, errors=3)), None, 1)
+    assert verdict.value == "Inconclusive"
+    assert "chance" in verdict.reason
+    assert judge(traffic, observed(figures(15000, errors=300)), None, 1).value == "Failed"
+
+
+def test_without_a_stable_that_serves_only_absolute_gates_count() -> None:
+    verdict = judge(TRAFFIC, observed(figures()), None, 1)
+    assert verdict.value == "Passed"
+    assert {each.outcome for each in verdict.gates} == {"Skipped"}
+    absolute = gated(LiveGate(metric="error_rate", max=0.01), LiveGate(metric="p95_ttft_ms", max_ratio=1.5))
+    assert judge(absolute, observed(figures(errors=40)), None, 1).value == "Failed"
+
+
+def test_a_dry_gate_decides_nothing() -> None:
+    traffic = gated(LiveGate(metric="error_rate", max=0.01, dry=True))
+    verdict = judge(traffic, observed(figures(errors=200)), None, 1)
+    assert (verdict.value, verdict.gates[0].outcome) == ("Passed", "Failed")
+
+
+def test_what_is_asked_of_prometheus_names_the_release_and_no_time_before_the_step() -> None:
+    asked = queries(Subject("llm", "tiny", "abc123", "canary"), 75.9)
+    for what, promql in asked.items():
+        assert promql.count("{") == promql.count('release="abc123"') == promql.count('track="canary"'), what
+        if what != "scraped":
+            assert "[75s]" in promql
+    assert "offset 75s" in asked["http_errors"]
+
+
+def answers(**given: list[Sample]) -> dict[What, list[Sample]]:
+    empty: dict[What, list[Sample]] = {
+        what: [] for what in ("scraped", "requests", "http_errors", "engine_errors", "aborts", "ttft", "e2el")
+    }
+    return empty | given  # type: ignore[operator]
+
+
+def sample(value: float, **labels: str) -> Sample:
+    return Sample({"pod": "a", **labels}, value, 0.0)
+
+
+def test_answers_are_put_together_by_pod() -> None:
+    buckets = [sample(value, le=le) for le, value in (("0.25", 3.0), ("0.5", 2.9), ("+Inf", 4.0))]
+    found = read(
+        answers(
+            scraped=[sample(1)],
+            requests=[sample(4), sample(7, pod="b"), sample(math.nan, pod="c")],
+            http_errors=[sample(1)],
+            engine_errors=[sample(2)],
+            ttft=buckets,
+        )
+    )
+    assert found.scraped == {"a"}
+    assert sorted(found.replicas) == ["a", "b"]
+    assert (found.replicas["a"].requests, found.replicas["a"].errors) == (4, 2)
+    # A bucket holds all of those below it, whatever rounding said.
+    assert found.replicas["a"].ttft == Histogram((0.25, 0.5, math.inf), (3.0, 3.0, 4.0))
+    assert found.together.requests == 11
+
+
+def test_a_histogram_that_is_none_is_no_measurement() -> None:
+    with pytest.raises(MeasurementFailed, match="Inf"):
+        read(answers(ttft=[sample(1, le="0.5")]))
+    with pytest.raises(MeasurementFailed, match="bound"):
+        read(answers(ttft=[sample(1)]))
+    with pytest.raises(MeasurementFailed, match="different buckets"):
+        _ = histogram(0.2, 1) + Histogram((1.0, math.inf), (1.0, 1.0))
+
+
+def test_a_quantile_is_where_prometheus_puts_it() -> None:
+    found = Histogram((0.1, 0.2, math.inf), (50.0, 100.0, 100.0))
+    assert found.quantile(0.95) == pytest.approx(0.19)
+    assert found.quantile(0.25) == pytest.approx(0.05)
+    assert Histogram((0.1, math.inf), (0.0, 10.0)).quantile(0.95) == 0.1
+    assert math.isnan(Histogram().quantile(0.95))
+
+
+def verdict(value: Any, *outcomes: Any) -> Verdict:
+    [gate] = judge(gated(LiveGate(metric="error_rate", max=0.01)), observed(figures()), None, 1).gates
+    gates = tuple(gate.model_copy(update={"outcome": outcome, "note": f"note {outcome}"}) for outcome in outcomes)
+    return Verdict(value=value, reason=f"it is {value}", gates=gates)
+
+
+ONE = gated(LiveGate(metric="error_rate", max=0.01), wait_seconds=120)
+TOLERANT = gated(LiveGate(metric="error_rate", max=0.01, failure_limit=1), wait_seconds=120)
+PASSED, FAILED = verdict("Passed", "Passed"), verdict("Failed", "Failed")
+OPEN, AWAY = verdict("Inconclusive", "Inconclusive"), verdict("Inconclusive")
+
+
+@pytest.mark.parametrize(
+    ("traffic", "measured", "seconds", "expected"),
+    [
+        (ONE, [], 500, None),
+        (ONE, [PASSED], 10, None),
+        (ONE, [PASSED], 60, "Passed"),
+        (ONE, [FAILED], 10, "Failed"),
+        (ONE, [FAILED, PASSED], 60, "Failed"),
+        (TOLERANT, [FAILED, PASSED], 60, "Passed"),
+        (TOLERANT, [PASSED, FAILED], 60, None),
+        (TOLERANT, [FAILED, PASSED, FAILED], 20, "Failed"),
+        (TOLERANT, [PASSED, FAILED], 180, "Inconclusive"),
+        (ONE, [PASSED, OPEN], 60, None),
+        (ONE, [PASSED, OPEN], 180, "Inconclusive"),
+        (ONE, [PASSED, AWAY], 60, None),
+        (ONE, [PASSED, AWAY], 180, "Inconclusive"),
+        (ONE, [AWAY, PASSED], 70, "Passed"),
+    ],
+)
+def test_a_step_bakes_fails_fast_and_waits_for_data_so_long(
+    traffic: Traffic, measured: list[Verdict], seconds: float, expected: str | None
+) -> None:
+    found = decide(traffic, STEP, measured, seconds)
+    assert (found and found.value) == expected
+
+
+COUNTS = st.integers(min_value=0, max_value=5000)
+
+
+@given(requests=COUNTS, errors=COUNTS, stable=COUNTS, slow=st.sampled_from(BOUNDS[:-1]))
+def test_nothing_passes_on_too_little_and_more_errors_never_help(
+    requests: int, errors: int, stable: int, slow: float
+) -> None:
+    errors = min(errors, requests)
+    base = observed(figures(stable))
+    found = judge(TRAFFIC, observed(figures(requests, errors, seconds=slow)), base, 1)
+    if found.value == "Passed":
+        assert requests >= TRAFFIC.min_requests <= stable
+        assert errors / requests <= 0.01
+    order = ("Passed", "Inconclusive", "Failed")
+    rate = gated(LiveGate(metric="error_rate", max_rise=0.01))
+    some, more = (
+        judge(rate, observed(figures(requests, count, seconds=slow)), base, 1).value
+        for count in (errors, min(requests, errors + 1))
+    )
+    assert order.index(more) >= order.index(some)
+
+
+@given(counts=st.lists(st.integers(0, 100), min_size=6, max_size=6), share=st.floats(0, 1))
+def test_a_quantile_is_between_its_buckets_and_rises_with_its_share(counts: list[int], share: float) -> None:
+    running = tuple(float(sum(counts[: index + 1])) for index in range(6))
+    found = Histogram(BOUNDS, running)
+    if found.total == 0:
+        assert math.isnan(found.quantile(share))
+        assert "p95_ttft_ms" not in figures_of(Figures(ttft=found))
+        return
+    assert 0 <= found.quantile(share) <= BOUNDS[-2]
+    assert found.quantile(share) <= found.quantile(min(1.0, share + 0.1)) + 1e-12

@@ -1,0 +1,178 @@
+"""The pipeline's own questions to the hub, and what its errors become."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import time
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+from llmops_sandbox.hub import HubServer, HubStore
+from llmops_sandbox.standin import Fault
+
+from llmops.clients.hub import RateLimited, check_access, list_files, resolve, whoami
+from llmops.clients.hub.files import HubFile
+from llmops.clients.retries import Patience
+from llmops.errors import BadInput, Unavailable
+
+REPO = "acme/tiny"
+
+
+def test_resolve(server: HubServer, store: HubStore, commit: str) -> None:
+    store.tag(REPO, "v1")
+    newer = store.commit(REPO, {"model.safetensors": b"newer"})
+    assert resolve(REPO, "v1", endpoint=server.url) == commit
+    assert resolve(REPO, commit, endpoint=server.url) == commit
+    assert resolve(REPO, "main", endpoint=server.url) == newer
+
+
+def test_list_files(server: HubServer, store: HubStore, commit: str) -> None:
+    files = list_files(REPO, commit, endpoint=server.url)
+    stored = store.read_commit(REPO, commit).files
+    assert files == tuple(
+        HubFile(name, item.size, sha256=item.sha256, git_sha1=None if item.sha256 else item.blob_id)
+        for name, item in sorted(stored.items())
+    )
+    assert len(server.seen()) == 1
+
+
+@pytest.mark.usefixtures("commit")
+def test_no_token_is_taken_from_the_surroundings(
+    server: HubServer, monkeypatch: pytest.MonkeyPatch, commit: str
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_of_someone_else")
+    resolve(REPO, "main", endpoint=server.url)
+    list_files(REPO, commit, endpoint=server.url)
+    assert {item.authorization for item in server.seen()} == {False}
+
+
+@pytest.mark.usefixtures("commit")
+@pytest.mark.parametrize(
+    ("repo", "revision", "expected"),
+    [
+        ("acme/none", "main", ["Repository acme/none does not exist, or is private", "weights.repo"]),
+        (REPO, "nope", [f"{REPO} has no revision nope", "weights.revision"]),
+        (REPO, "0" * 40, [f"{REPO} has no revision {'0' * 40}"]),
+        ("a--b/..", "main", ["is no repository of the hub"]),
+    ],
+)
+def test_what_a_person_wrote_wrong(
+    server: HubServer, once: Patience, repo: str, revision: str, expected: list[str]
+) -> None:
+    with pytest.raises(BadInput) as refused:
+        resolve(repo, revision, endpoint=server.url, patience=once)
+    for text in expected:
+        assert text in str(refused.value)
+
+
+@pytest.mark.usefixtures("commit")
+def test_access_is_refused_with_the_way_to_get_it(server: HubServer, store: HubStore, once: Patience) -> None:
+    store.set_gated(REPO, "hf_granted")
+    store.add_token("hf_other")
+    page = f"{server.url}/{REPO}"
+    for token, expected in (
+        (None, [f"{REPO} is gated, and no token was sent", page, "weights.token"]),
+        ("hf_other", [f"{REPO} is gated, and the account of the token", page, "weights.token"]),
+        ("hf_wrong", ["The hub token is not accepted", "Invalid credentials", "weights.token"]),
+    ):
+        with pytest.raises(BadInput) as refused:
+            check_access(REPO, endpoint=server.url, token=token, patience=once)
+        for text in expected:
+            assert text in str(refused.value)
+        assert token is None or token not in str(refused.value)
+    check_access(REPO, endpoint=server.url, token="hf_granted", patience=once)
+    # The list of a gated repository is open to all, so that a release can be pinned without a token.
+    resolve(REPO, "main", endpoint=server.url, patience=once)
+
+
+@pytest.mark.usefixtures("commit")
+def test_a_private_repository_needs_its_token(server: HubServer, store: HubStore, once: Patience) -> None:
+    store.set_private(REPO, "hf_mine")
+    with pytest.raises(BadInput, match=r"does not exist, or is private.*if it is private, name a Secret key"):
+        resolve(REPO, "main", endpoint=server.url, patience=once)
+    store.add_token("hf_other")
+    with pytest.raises(BadInput, match="whose token may read it"):
+        resolve(REPO, "main", endpoint=server.url, token="hf_other", patience=once)
+    resolve(REPO, "main", endpoint=server.url, token="hf_mine", patience=once)
+
+
+def test_a_short_outage_is_sat_out(server: HubServer, commit: str) -> None:
+    server.faults.set(Fault(path="/api/*", times=2, status=502))
+    assert resolve(REPO, "main", endpoint=server.url) == commit
+    assert [item.status for item in server.seen()] == [502, 502, 200]
+
+
+@pytest.mark.usefixtures("commit")
+def test_a_long_outage_is_reported(server: HubServer) -> None:
+    server.faults.set(Fault(path="/api/*", status=500, message="on fire"))
+    with pytest.raises(Unavailable, match=r"answered 500 about acme/tiny@main: on fire"):
+        resolve(REPO, "main", endpoint=server.url, patience=Patience(attempts=3, longest_wait=0.05))
+    assert len(server.seen()) == 3
+
+
+def test_retry_after_is_honoured(server: HubServer, commit: str) -> None:
+    server.faults.set(Fault(path="/api/*", times=1, status=429, retry_after=1))
+    started = time.monotonic()
+    assert resolve(REPO, "main", endpoint=server.url) == commit
+    assert time.monotonic() - started >= 1
+
+
+@pytest.mark.usefixtures("commit")
+def test_a_long_retry_after_goes_to_the_caller(server: HubServer) -> None:
+    server.faults.set(Fault(path="/api/*", status=429, retry_after=300))
+    with pytest.raises(Unavailable, match="come back in 300 s") as refused:
+        resolve(REPO, "main", endpoint=server.url)
+    assert refused.value.retry_after == 300
+    assert len(server.seen()) == 1
+
+
+def test_nobody_listens() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        endpoint = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(Unavailable, match="gave no answer about acme/tiny@main"):
+            resolve(REPO, "main", endpoint=endpoint, patience=Patience(attempts=2, longest_wait=0.05))
+
+
+@pytest.mark.parametrize("endpoint", ["localhost:80", "ftp://hub"])
+def test_an_endpoint_that_is_no_url(endpoint: str, once: Patience) -> None:
+    with pytest.raises(BadInput, match="hub_endpoint"):
+        resolve(REPO, "main", endpoint=endpoint, patience=once)
+
+
+def test_something_else_listens(tmp_path: Path, once: Patience) -> None:
+    page = tmp_path / "api/models/acme/tiny/revision/main"
+    page.parent.mkdir(parents=True)
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        endpoint = f"http://127.0.0.1:{server.server_port}"
+        for content in ("<html>Welcome to our network</html>", '{"hello": "world"}'):
+            page.write_text(content)
+            with pytest.raises(Unavailable, match="gave no answer about acme/tiny@main"):
+                resolve(REPO, "main", endpoint=endpoint, patience=once)
+        server.shutdown()
+
+
+def test_the_library_is_loaded_on_the_first_question_only() -> None:
+    code = (
+        "import sys, llmops.clients.hub, llmops.clients.registry;"
+        "sys.exit(','.join({'huggingface_hub', 'httpx2'} & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_whose_token_it_is(server: HubServer, store: HubStore, once: Patience) -> None:
+    store.add_token("hf_known", "ada")
+    assert whoami(endpoint=server.url, token="hf_known") == "ada"
+    with pytest.raises(BadInput, match="not accepted"):
+        whoami(endpoint=server.url, token="hf_wrong")
+    server.faults.set(Fault(path="/api/*", status=429, retry_after=60))
+    with pytest.raises(RateLimited, match="in 60 s"):
+        whoami(endpoint=server.url, token="hf_known", patience=once)

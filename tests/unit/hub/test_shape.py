@@ -1,0 +1,72 @@
+"""Reading a model's shape from the hub, without its weights."""
+
+from __future__ import annotations
+
+import json
+import struct
+
+import pytest
+from llmops_sandbox.hub import HubServer, HubStore
+
+from llmops.clients.hub import count_parameters, read_config
+from llmops.errors import BadInput, BadRelease
+
+REPO = "acme/shaped"
+
+
+def safetensors(**tensors: tuple[str, list[int]]) -> bytes:
+    """A file of zeros with such tensors."""
+    header: dict[str, object] = {}
+    end = 0
+    widths = {"BF16": 2, "I32": 4}
+    for name, (kind, shape) in tensors.items():
+        size = widths[kind]
+        for length in shape:
+            size *= length
+        header[name] = {"dtype": kind, "shape": shape, "data_offsets": [end, end + size]}
+        end += size
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + bytes(end)
+
+
+def test_numbers_are_counted_by_format_over_all_files(server: HubServer, store: HubStore) -> None:
+    files = {
+        "config.json": '{"model_type": "llama"}',
+        "model-00001-of-00002.safetensors": safetensors(a=("BF16", [300, 1000]), b=("I32", [7])),
+        "model-00002-of-00002.safetensors": safetensors(c=("BF16", [10])),
+    }
+    commit = store.commit(REPO, files)
+    names = [name for name in files if name.endswith(".safetensors")]
+    assert count_parameters(REPO, commit, names, endpoint=server.url) == {"BF16": 300_010, "I32": 7}
+    assert read_config(REPO, commit, endpoint=server.url) == {"model_type": "llama"}
+    # 600 kB of weights are there, and are not fetched.
+    asked = [each.range for each in server.seen() if each.path.endswith(".safetensors")]
+    assert asked
+    assert set(asked) == {"bytes=0-100000"}
+
+
+@pytest.mark.parametrize("content", ["{", "[]"])
+def test_a_configuration_that_is_none_is_the_releases_fault(server: HubServer, store: HubStore, content: str) -> None:
+    commit = store.commit(REPO, {"config.json": content, "model.safetensors": safetensors(a=("BF16", [1]))})
+    with pytest.raises(BadRelease, match=r"config\.json of acme/shaped"):
+        read_config(REPO, commit, endpoint=server.url)
+
+
+def test_a_file_without_a_header_is_named(server: HubServer, store: HubStore) -> None:
+    commit = store.commit(REPO, {"config.json": "{}", "model.safetensors": b"\xff" * 64})
+    with pytest.raises(BadRelease, match=r"model\.safetensors of acme/shaped"):
+        count_parameters(REPO, commit, ["model.safetensors"], endpoint=server.url)
+
+
+def test_what_is_not_there_is_named(server: HubServer, store: HubStore) -> None:
+    commit = store.commit(REPO, {"model.safetensors": safetensors(a=("BF16", [1]))})
+    with pytest.raises(BadRelease, match=r"acme/shaped@.* is not there"):
+        read_config(REPO, commit, endpoint=server.url)
+
+
+def test_a_gated_model_is_read_with_its_token(server: HubServer, store: HubStore) -> None:
+    commit = store.commit(REPO, {"config.json": "{}", "model.safetensors": safetensors(a=("BF16", [1]))})
+    store.set_gated(REPO, "hf_any")
+    with pytest.raises(BadInput, match="gated"):
+        read_config(REPO, commit, endpoint=server.url)
+    assert read_config(REPO, commit, endpoint=server.url, token="hf_any") == {}

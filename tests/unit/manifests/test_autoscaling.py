@@ -1,0 +1,189 @@
+"""What sets the number of replicas: as the article has it, by one rule and one set of bounds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import settings as examined
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from llmops.config import names
+from llmops.config.catalog.spec import ModelSpec
+from llmops.config.settings import Settings
+from llmops.errors import BadInput
+from llmops.manifests.companions.autoscaling import adapter_rules, most_replicas, objects, scale
+from llmops.manifests.engine import deployment
+from llmops.releases.ledger import declaration, terms
+from llmops.releases.release import Release
+
+ROOT = Path(__file__).parents[3]
+
+
+def entry(**sections: Any) -> ModelSpec:
+    base = {"name": "tiny", "weights": {"repo": "acme/tiny"}, "engine": {"version": "0.32.0"}}
+    return ModelSpec.model_validate(base | sections)
+
+
+def refused(**sections: Any) -> str:
+    with pytest.raises(ValidationError) as caught:
+        entry(**sections)
+    return str(caught.value)
+
+
+def test_a_fixed_number_needs_nothing(release: Release, settings: Settings) -> None:
+    assert objects(entry(replicas=3), release, settings) == []
+    assert (scale(entry(replicas=3)), most_replicas(entry(replicas=3))) == (3, 3)
+
+
+def test_by_default_it_is_the_article_s_autoscaler(release: Release, settings: Settings) -> None:
+    (found,) = objects(entry(replicas=2, autoscaling={}), release, settings)
+    kubernetes_validate.validate(found, "1.37", strict=True)
+    assert found["apiVersion"] == "autoscaling/v2"
+    assert found["metadata"]["namespace"] == "serving"
+    # What it scales is what serves users, never the canary.
+    target = deployment(release, settings, "stable", "HorizontalPodAutoscaler", surge=True)
+    assert found["spec"] == {
+        "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": target["metadata"]["name"]},
+        "minReplicas": 2,
+        "maxReplicas": 8,
+        "metrics": [
+            {
+                "type": "Pods",
+                "pods": {
+                    "metric": {"name": "vllm_num_requests_waiting"},
+                    "target": {"type": "AverageValue", "averageValue": "5"},
+                },
+            }
+        ],
+        "behavior": {
+            "scaleUp": {
+                "stabilizationWindowSeconds": 60,
+                "policies": [{"type": "Pods", "value": 2, "periodSeconds": 60}],
+            },
+            "scaleDown": {
+                "stabilizationWindowSeconds": 600,
+                "policies": [{"type": "Pods", "value": 1, "periodSeconds": 300}],
+            },
+        },
+    }
+
+
+def test_replicas_that_are_busy_may_be_kept_by_what_they_work_on(release: Release, settings: Settings) -> None:
+    (found,) = objects(entry(autoscaling={"waiting": 3, "running": 40}), release, settings)
+    amounts = {
+        each["pods"]["metric"]["name"]: each["pods"]["target"]["averageValue"] for each in found["spec"]["metrics"]
+    }
+    assert amounts == {"vllm_num_requests_waiting": "3", "vllm_num_requests_running": "40"}
+
+
+def test_without_custom_metrics_it_goes_by_cpu(release: Release, settings: Settings) -> None:
+    (found,) = objects(entry(autoscaling={"kind": "cpu"}), release, settings)
+    kubernetes_validate.validate(found, "1.37", strict=True)
+    target = {"type": "Utilization", "averageUtilization": 70}
+    assert found["spec"]["metrics"] == [{"type": "Resource", "resource": {"name": "cpu", "target": target}}]
+    # A share of what is requested needs a request, and of every container.
+    pod = deployment(release, settings, "stable", 1, surge=True)["spec"]["template"]["spec"]
+    assert all("cpu" in each["resources"]["requests"] for each in pod["containers"])
+
+
+def test_keda_asks_prometheus_itself(release: Release, settings: Settings) -> None:
+    spec = entry(replicas=2, autoscaling={"kind": "keda", "max": 4, "running": 20})
+    with pytest.raises(BadInput, match="prometheus_url"):
+        objects(spec, release, settings)
+    monitored = settings.model_copy(
+        update={"monitoring": settings.monitoring.model_copy(update={"prometheus_url": "http://prometheus:9090"})}
+    )
+    (found,) = objects(spec, release, monitored)
+    assert (found["kind"], scale(spec)) == ("ScaledObject", "ScaledObject")
+    wanted = found["spec"]
+    assert wanted["scaleTargetRef"] == {"name": "tiny"}
+    assert (wanted["minReplicaCount"], wanted["maxReplicaCount"]) == (2, 4)
+    assert [each["metadata"]["threshold"] for each in wanted["triggers"]] == ["5", "20"]
+    first = wanted["triggers"][0]["metadata"]
+    assert first["query"] == 'sum(vllm:num_requests_waiting{namespace="serving",model="tiny",track="stable"})'
+    assert first["serverAddress"] == "http://prometheus:9090"
+    behaviour = wanted["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
+    (queue,) = objects(entry(autoscaling={}), release, settings)
+    assert behaviour == queue["spec"]["behavior"]
+
+
+def test_it_never_scales_to_zero() -> None:
+    """A rollout is proven on what serves, and nothing keeps a request until an engine has loaded."""
+    assert "replicas" in refused(replicas=0, autoscaling={"kind": "keda"})
+
+
+def test_the_deployment_leaves_its_replicas_out_and_says_to_whom(release: Release, settings: Settings) -> None:
+    found = deployment(release, settings, "stable", scale(entry(autoscaling={})), surge=True)
+    assert "replicas" not in found["spec"]
+    assert found["metadata"]["annotations"] == {names.AUTOSCALER_ANNOTATION: "HorizontalPodAutoscaler"}
+    fixed = deployment(release, settings, "stable", scale(entry(replicas=3)), surge=True)
+    assert fixed["spec"]["replicas"] == 3
+    assert "annotations" not in fixed["metadata"]
+
+
+@pytest.mark.parametrize(
+    ("sections", "why"),
+    [
+        ({"replicas": 9, "autoscaling": {}}, "is 8, but replicas"),
+        ({"replicas": 2, "rollout": {"strategy": "in-place"}, "autoscaling": {}}, "put back by autoscaling"),
+        (
+            {"engine": {"version": "1", "options": {"max_num_seqs": 32}}, "autoscaling": {"running": 32}},
+            "no engine exceeds",
+        ),
+        ({"autoscaling": {"scale_up": {"period_seconds": 0}}}, "greater than or equal to 1"),
+        ({"autoscaling": {"scale_down": {"window_seconds": 3601}}}, "less than or equal to 3600"),
+    ],
+)
+def test_what_autoscaling_cannot_go_with_is_refused(sections: dict[str, Any], why: str) -> None:
+    assert why in refused(**sections)
+
+
+def test_a_change_of_it_is_no_new_release_and_asks_for_a_run() -> None:
+    before, after = entry(replicas=2), entry(replicas=2, autoscaling={})
+    assert terms(before, {}) == terms(after, {})
+    assert declaration(before, {}) != declaration(after, {})
+
+
+def test_the_file_for_the_adapter_is_the_rule_that_is_tried() -> None:
+    """Against a real adapter, by tests/opt_in/stack/test_autoscaling.py."""
+    assert yaml.safe_load((ROOT / "k8s/autoscaling/prometheus-adapter.yaml").read_text()) == adapter_rules()
+
+
+@examined(deadline=None, max_examples=40)
+@given(
+    replicas=st.integers(1, 12),
+    most=st.integers(1, 12),
+    kind=st.sampled_from(["queue", "cpu", "keda"]),
+    running=st.none() | st.integers(1, 500),
+    up=st.tuples(st.integers(0, 3600), st.integers(1, 50), st.integers(1, 1800)),
+)
+def test_whatever_is_accepted_is_what_kubernetes_accepts(
+    replicas: int, most: int, kind: str, running: int | None, up: tuple[int, int, int]
+) -> None:
+    pace = dict(zip(("window_seconds", "pods", "period_seconds"), up, strict=True))
+    scaling = {"kind": kind, "max": most, "running": running, "scale_up": pace, "scale_down": pace}
+    if most < replicas:
+        assert "max" in refused(replicas=replicas, autoscaling=scaling)
+        return
+    spec = entry(replicas=replicas, autoscaling=scaling)
+    settings = Settings.model_validate({"monitoring": {"prometheus_url": "http://p:9090"}})
+    release = Release.model_validate(
+        {
+            "model": "tiny",
+            "weights": {"repo": "a/b", "commit": "0" * 40, "files": [{"path": "m.safetensors", "size": 1}]},
+            "engine": {"image": "vllm/vllm-openai", "tag": "v0.32.0", "digest": f"sha256:{'0' * 64}"},
+            **{name: {} for name in ("gpu", "resources", "evaluation", "rollout", "access")},
+            "suites": [],
+        }
+    )
+    (found,) = objects(spec, release, settings)
+    assert [found] == objects(spec, release, settings)
+    if kind != "keda":
+        kubernetes_validate.validate(found, "1.37", strict=True)
+        assert 1 <= found["spec"]["minReplicas"] <= found["spec"]["maxReplicas"]

@@ -1,0 +1,90 @@
+"""The dashboard: laid out without gaps, and asking only for what Prometheus understands and the rules record."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from llmops_sandbox import prometheus
+from typer.testing import CliRunner
+
+from llmops.cli.app import app
+from llmops.config.catalog.objectives import Objectives
+from llmops.config.settings import Settings
+from llmops.manifests.companions import rules
+from llmops.manifests.companions.dashboard import COLUMNS, config_map, dashboard
+from llmops.releases.release import Release
+
+PANELS: list[dict[str, Any]] = dashboard()["panels"]
+VARIABLE = re.compile(r"\$\w+")
+# Of kube-state-metrics, of kubelets, and of Prometheus itself.
+OTHERS = {
+    "ALERTS",
+    "kube_pod_container_status_restarts_total",
+    "kubelet_volume_stats_used_bytes",
+    "kubelet_volume_stats_capacity_bytes",
+}
+
+
+def expressions() -> list[str]:
+    asked = [target["expr"] for panel in PANELS for target in panel["targets"]]
+    return [*asked, *(each["expr"] for each in dashboard()["annotations"]["list"])]
+
+
+def test_every_expression_is_promql(tmp_path: Path) -> None:
+    found = [{"record": f"panel:{index}", "expr": VARIABLE.sub(".*", expr)} for index, expr in enumerate(expressions())]
+    rules_file = tmp_path / "rules.yml"
+    rules_file.write_text(json.dumps({"groups": [{"name": "panels", "rules": found}]}))
+    command = [prometheus.find_or_unpack() / "promtool", "check", "rules", rules_file]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_figure_is_one_that_the_rules_record(release: Release, settings: Settings) -> None:
+    groups = rules.groups(release, settings, Objectives())
+    recorded = {rule["record"] for group in groups for rule in group["rules"] if "record" in rule}
+    asked = {name for expr in expressions() for name in re.findall(r"([a-zA-Z_][\w:]*)\{", expr)}
+    assert asked <= recorded | OTHERS
+    # Each is seen, but for those that only alerts ask for.
+    assert recorded - asked == {"llmops:requests_waiting:max"}
+
+
+@pytest.mark.parametrize(
+    "figure",
+    ["e2e_seconds:p95", "e2e_seconds:p99", "ttft_seconds", "generation_tokens_per_second", "requests_running",
+     "requests_waiting", "kv_cache_usage", "gpu_utilization_percent"],
+)  # fmt: skip
+def test_what_one_watches_of_vllm_has_its_panel(figure: str) -> None:
+    assert any(f"llmops:{figure}" in expr for expr in expressions())
+
+
+def test_every_variable_is_declared() -> None:
+    declared = {f"${each['name']}" for each in dashboard()["templating"]["list"]}
+    assert {name for expr in expressions() for name in VARIABLE.findall(expr)} <= declared
+
+
+def test_panels_neither_overlap_nor_leave_gaps() -> None:
+    rows: dict[int, list[dict[str, int]]] = {}
+    for panel in PANELS:
+        rows.setdefault(panel["gridPos"]["y"], []).append(panel["gridPos"])
+    expected = 0
+    for y, places in sorted(rows.items()):
+        assert y == expected
+        assert [place["x"] for place in places] == [sum(p["w"] for p in places[:n]) for n in range(len(places))]
+        assert sum(place["w"] for place in places) == COLUMNS
+        assert len({place["h"] for place in places}) == 1
+        expected = y + places[0]["h"]
+    assert len({panel["id"] for panel in PANELS}) == len(PANELS)
+
+
+def test_the_command_prints_it_and_the_object_that_grafana_finds_it_by() -> None:
+    runner = CliRunner()
+    assert json.loads(runner.invoke(app, ["dashboard"]).stdout) == dashboard()
+    printed = json.loads(runner.invoke(app, ["dashboard", "--config-map", "monitoring"]).stdout)
+    assert printed == config_map("monitoring")
+    assert printed["metadata"]["labels"]["grafana_dashboard"] == "1"
+    assert json.loads(printed["data"]["llmops.json"]) == dashboard()

@@ -1,0 +1,361 @@
+"""The objects that serve a release. What the reference article got wrong is a test each."""
+
+from __future__ import annotations
+
+import ast
+import datetime
+import hashlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from llmops_sandbox.engine.arguments import parse_arguments
+
+from llmops.config.catalog.load import load_catalog
+from llmops.config.catalog.spec import Access, EngineOptions, Gpu, Resources
+from llmops.config.names import Track
+from llmops.config.settings import Settings
+from llmops.manifests import configuration, drain
+from llmops.manifests.engine import (
+    arguments,
+    deployment,
+    disruption_budget,
+    grace_seconds,
+    objects,
+    service,
+    startup_budget_seconds,
+)
+from llmops.releases.release import Release
+from llmops.releases.resolve import render_arguments
+
+REPOSITORY = Path(__file__).parents[3]
+
+
+def stable(release: Release, settings: Settings, *, surge: bool = True) -> dict[str, Any]:
+    return deployment(release, settings, "stable", 2, surge=surge)
+
+
+def pod(release: Release, settings: Settings) -> dict[str, Any]:
+    return stable(release, settings)["spec"]["template"]["spec"]
+
+
+def container(release: Release, settings: Settings) -> dict[str, Any]:
+    return pod(release, settings)["containers"][0]
+
+
+def environment(release: Release, settings: Settings) -> dict[str, Any]:
+    return {each["name"]: each.get("value", each.get("valueFrom")) for each in container(release, settings)["env"]}
+
+
+# What the article got wrong
+
+
+def test_weights_are_named_by_their_folder_and_not_by_the_hub(release: Release, settings: Settings) -> None:
+    # The article named the hub's repository with HF_HUB_OFFLINE=1, over a plain folder that no hub cache is.
+    folder = f"/models/weights/tiny/{release.weights.key}"
+    assert f"--model={folder}" in container(release, settings)["args"]
+    mounts = {each["mountPath"]: each for each in container(release, settings)["volumeMounts"]}
+    assert mounts[folder]["subPath"] == f"weights/tiny/{release.weights.key}"
+
+
+def test_weights_are_read_only_and_no_other_model_is_seen(release: Release, settings: Settings) -> None:
+    weights = [each for each in container(release, settings)["volumeMounts"] if each["name"] == "weights"]
+    assert len(weights) == 1
+    assert weights[0]["readOnly"] is True
+    assert weights[0]["mountPath"].startswith("/models/weights/tiny/")
+    assert not any("staging" in each["mountPath"] for each in container(release, settings)["volumeMounts"])
+    (volume,) = [each for each in pod(release, settings)["volumes"] if each["name"] == "weights"]
+    assert volume["persistentVolumeClaim"] == {"claimName": "llmops-weights", "readOnly": True}
+
+
+def command_line(release: Release, folder: Path) -> list[str]:
+    """The engine's arguments where the ConfigMap's files are in a folder of this machine."""
+    for name, text in configuration.config_map(release, Settings.model_validate({}))["data"].items():
+        (folder / name).write_text(text)
+    pod = f"{configuration.MOUNT}/{configuration.name(release)}"
+    return [each.replace(pod, str(folder)) for each in arguments(release)]
+
+
+def test_every_argument_is_one_of_the_engines(release: Release, tmp_path: Path) -> None:
+    # The article's --disable-log-requests was removed: vLLM dies of it. The parser is made of 0.32.0's own help.
+    with pytest.raises(SystemExit):
+        parse_arguments([*command_line(release, tmp_path), "--disable-log-requests"], {})
+    found = parse_arguments(command_line(release, tmp_path), {})
+    assert found.model == f"/models/weights/tiny/{release.weights.key}"
+    assert found.served_names == ("tiny",)
+    assert (found.host, found.port) == (None, 8000)
+    assert found.shutdown_timeout == 120
+    assert (found.max_model_len, found.gpu_memory_utilization, found.quantization) == (8192, 0.9, "awq_marlin")
+
+
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "models").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_argument_of_the_projects_models_is_one_of_the_engines(path: Path) -> None:
+    spec = load_catalog(path.parent)[path.stem]
+    rendered = render_arguments(spec.engine.options, spec.engine.args)
+    given = parse_arguments(rendered, {}).given
+    assert given["max_model_len"] == spec.engine.options.max_model_len
+    assert given["tensor_parallel_size"] == spec.engine.options.tensor_parallel_size == spec.gpu.count
+    assert len(given) >= len(rendered)
+
+
+def test_every_option_is_one_of_the_engines() -> None:
+    every = EngineOptions(
+        max_model_len=1,
+        max_num_seqs=1,
+        gpu_memory_utilization=0.5,
+        tensor_parallel_size=2,
+        dtype="half",
+        quantization="fp8",
+        kv_cache_dtype="fp8",
+        enforce_eager=True,
+        trust_remote_code=True,
+    )
+    given = parse_arguments(render_arguments(every, []), {}).given
+    assert EngineOptions.model_validate({name: given[name] for name in EngineOptions.model_fields}) == every
+
+
+def test_a_startup_probe_knows_where_a_delay_would_guess(release: Release, settings: Settings) -> None:
+    found = container(release, settings)
+    assert "initialDelaySeconds" not in json.dumps(found)
+    probe = found["startupProbe"]
+    # 39.8 GB at 100 MB/s, and 300 s for the rest.
+    assert startup_budget_seconds(release) == 398 + 300
+    assert probe["periodSeconds"] * probe["failureThreshold"] >= 698
+    assert probe["periodSeconds"] <= 5
+    assert found["readinessProbe"]["periodSeconds"] <= 5
+    assert {probe["httpGet"]["path"], found["livenessProbe"]["httpGet"]["path"]} == {"/health"}
+
+
+def test_the_hub_token_is_not_in_an_engine(release: Release, settings: Settings) -> None:
+    text = json.dumps(stable(release, settings))
+    assert release.weights.token is not None
+    assert "HF_TOKEN" not in text
+    assert release.weights.token.key not in text
+
+
+def test_streams_in_flight_end_whole(release: Release, settings: Settings) -> None:
+    # Without --shutdown-timeout vLLM aborts streams, whatever the grace period; without preStop new ones come.
+    found = container(release, settings)
+    assert configuration.options(release)["shutdown-timeout"] == "120"
+    hook = {"httpGet": {"path": "/llmops/drain?seconds=10&idle=120", "port": "http"}}
+    assert found["lifecycle"] == {"preStop": hook}
+    assert pod(release, settings)["terminationGracePeriodSeconds"] == grace_seconds(release)
+    assert grace_seconds(release) >= 10 + 120 + 5
+
+
+def test_the_hook_is_answered_by_a_module_in_the_engine(release: Release, settings: Settings, tmp_path: Path) -> None:
+    found, everything = container(release, settings), objects(release, settings, "stable", 2, surge=True)
+    (module,) = [each for each in everything if each["metadata"]["name"] == drain.CONFIG_MAP]
+    (volume,) = [each for each in pod(release, settings)["volumes"] if each["name"] == drain.VOLUME]
+    assert volume["configMap"]["name"] == module["metadata"]["name"]
+    (mount,) = [each for each in found["volumeMounts"] if each["name"] == volume["name"]]
+    assert mount == {"name": volume["name"], "mountPath": "/opt/llmops", "readOnly": True}
+    assert environment(release, settings)["PYTHONPATH"] == mount["mountPath"]
+    assert parse_arguments(command_line(release, tmp_path), {}).middleware == ("llmops_drain.Drain",)
+    assert module["immutable"] is True
+    assert module["metadata"]["namespace"] == "serving"
+    source = module["data"]["llmops_drain.py"]
+    assert hashlib.sha256(source.encode()).hexdigest().startswith(module["metadata"]["name"].rpartition("-")[2])
+    # Images bring the Python they like: nothing newer than this, and nothing but its own library.
+    ast.parse(source, feature_version=(3, 9))
+    assert imports(source) <= sys.stdlib_module_names
+    assert f'PATH = "{found["lifecycle"]["preStop"]["httpGet"]["path"].partition("?")[0]}"' in source
+
+
+def imports(source: str) -> set[str]:
+    found = {node.module or "" for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom)}
+    found |= {name.name for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Import) for name in node.names}
+    return {name.partition(".")[0] for name in found}
+
+
+@pytest.mark.parametrize("track", ["stable", "canary"])
+def test_what_a_pod_needs_is_applied_before_it(release: Release, settings: Settings, track: Track) -> None:
+    kinds = [each["kind"] for each in objects(release, settings, track, 1, surge=True)]
+    budget = ["PodDisruptionBudget"] if track == "stable" else []
+    assert kinds == ["ConfigMap", "ConfigMap", "Service", *budget, "Deployment"]
+
+
+def test_nothing_is_installed_at_run_time_and_the_image_is_pinned(release: Release, settings: Settings) -> None:
+    found = container(release, settings)
+    assert found["image"] == f"vllm/vllm-openai@sha256:{'7' * 64}"
+    assert "command" not in found
+    assert "pip" not in json.dumps(found)
+
+
+# What else has to hold
+
+
+def test_canary_and_stable_run_the_same_pod(release: Release, settings: Settings) -> None:
+    canary = deployment(
+        release, settings, "canary", 1, surge=True, run="r", expires_at=datetime.datetime.now(datetime.UTC)
+    )
+    main = stable(release, settings)
+    one, other = canary["spec"]["template"]["spec"], main["spec"]["template"]["spec"]
+    assert one.pop("topologySpreadConstraints") != other.pop("topologySpreadConstraints")
+    assert one == other
+
+
+def test_canary_and_stable_never_mix(release: Release, settings: Settings) -> None:
+    canary = deployment(release, settings, "canary", 1, surge=True)
+    labels = canary["spec"]["template"]["metadata"]["labels"]
+    for selecting in (
+        stable(release, settings)["spec"]["selector"]["matchLabels"],
+        service(release, settings, "stable")["spec"]["selector"],
+        disruption_budget(release, settings)["spec"]["selector"]["matchLabels"],
+    ):
+        assert not selecting.items() <= labels.items()
+        assert selecting.items() <= stable(release, settings)["spec"]["template"]["metadata"]["labels"].items()
+
+
+def test_a_selector_does_not_change_from_release_to_release(release: Release, settings: Settings) -> None:
+    other = release.model_copy(update={"gpu": Gpu(count=2)})
+    assert other.id != release.id
+    assert stable(other, settings)["spec"]["selector"] == stable(release, settings)["spec"]["selector"]
+    assert service(other, settings, "stable")["spec"] == service(release, settings, "stable")["spec"]
+
+
+def test_another_run_of_the_same_release_restarts_no_pod(release: Release, settings: Settings) -> None:
+    now = datetime.datetime(2026, 11, 25, 12, tzinfo=datetime.UTC)
+    one = deployment(release, settings, "canary", 1, surge=True, run="one", expires_at=now)
+    two = deployment(
+        release, settings, "canary", 1, surge=True, run="two", expires_at=now + datetime.timedelta(hours=1)
+    )
+    assert one["spec"] == two["spec"]
+    assert "llmops.dev/run" not in one["spec"]["template"]["metadata"]["labels"]
+    assert one["metadata"]["labels"]["llmops.dev/run"] == "one"
+    assert one["metadata"]["annotations"] == {"llmops.dev/expires-at": "2026-11-25T12:00:00+00:00"}
+    assert (
+        service(release, settings, "canary", run="one", expires_at=now)["metadata"]["labels"]["llmops.dev/run"] == "one"
+    )
+
+
+def test_what_stays_does_not_expire(release: Release, settings: Settings) -> None:
+    for manifest in (
+        stable(release, settings),
+        service(release, settings, "stable"),
+        disruption_budget(release, settings),
+    ):
+        assert "annotations" not in manifest["metadata"]
+        assert "llmops.dev/run" not in manifest["metadata"]["labels"]
+
+
+def test_surge_adds_first_and_in_place_takes_away_first(release: Release, settings: Settings) -> None:
+    assert stable(release, settings)["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
+    found = stable(release, settings, surge=False)["spec"]["strategy"]["rollingUpdate"]
+    assert found == {"maxSurge": 0, "maxUnavailable": 1}
+
+
+def test_a_rollout_has_time_to_drain_pull_and_load(release: Release, settings: Settings) -> None:
+    deadline = stable(release, settings)["spec"]["progressDeadlineSeconds"]
+    assert deadline > grace_seconds(release) + startup_budget_seconds(release)
+
+
+def test_a_pod_may_do_little(release: Release, settings: Settings) -> None:
+    found, engine = pod(release, settings), container(release, settings)
+    assert found["automountServiceAccountToken"] is False
+    assert found["enableServiceLinks"] is False
+    assert found["securityContext"]["runAsNonRoot"] is True
+    assert found["securityContext"]["runAsUser"] == 2000
+    assert found["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert engine["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert engine["securityContext"]["readOnlyRootFilesystem"] is True
+    assert engine["terminationMessagePolicy"] == "FallbackToLogsOnError"
+
+
+def test_what_an_engine_writes_has_a_place(release: Release, settings: Settings) -> None:
+    found = container(release, settings)
+    mounts = {each["mountPath"]: each["name"] for each in found["volumeMounts"]}
+    home = environment(release, settings)["HOME"]
+    assert mounts.keys() >= {home, "/tmp", "/dev/shm"}
+    assert environment(release, settings)["HF_HOME"].startswith(f"{home}/")
+    # PyTorch asks for the name of the user, which an image without an account of this id can't tell.
+    assert environment(release, settings)["USER"]
+    volumes = {each["name"]: each.get("emptyDir") for each in pod(release, settings)["volumes"]}
+    assert volumes[mounts["/dev/shm"]] == {"medium": "Memory", "sizeLimit": "8Gi"}
+    assert volumes[mounts[home]] == {}
+
+
+def test_an_image_that_needs_root_may_have_it(release: Release, settings: Settings) -> None:
+    engine = release.engine.model_copy(update={"user": 0})
+    found = pod(release.model_copy(update={"engine": engine}), settings)["securityContext"]
+    assert found["runAsUser"] == 0
+    assert found["runAsNonRoot"] is False
+
+
+def test_an_engine_is_offline_and_sends_nothing_home(release: Release, settings: Settings) -> None:
+    found = environment(release, settings)
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "VLLM_NO_USAGE_STATS", "DO_NOT_TRACK"):
+        assert found[name] == "1"
+    assert found["VLLM_LOGGING_LEVEL"] == "INFO"
+
+
+def test_an_api_key_comes_from_its_secret(release: Release, settings: Settings) -> None:
+    assert environment(release, settings)["VLLM_API_KEY"] == {"secretKeyRef": {"name": "key", "key": "api-key"}}
+    assert "VLLM_API_KEY" not in environment(release.model_copy(update={"access": Access()}), settings)
+    assert not any(argument.startswith("--api-key") for argument in arguments(release))
+
+
+def test_gpus_are_asked_for_where_they_are(release: Release, settings: Settings) -> None:
+    found = pod(release, settings)
+    assert found["nodeSelector"] == {"nvidia.com/gpu.product": "NVIDIA-L40S"}
+    assert found["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
+    resources = container(release, settings)["resources"]
+    assert resources["limits"] == {"memory": "48Gi", "nvidia.com/gpu": "1"}
+    assert resources["requests"] == {"cpu": "6", "memory": "48Gi", "nvidia.com/gpu": "1"}
+
+
+def test_a_priority_class_is_that_of_both_tracks_and_none_is_left_to_the_cluster(
+    release: Release, settings: Settings
+) -> None:
+    assert "priorityClassName" not in pod(release, settings)
+    important = release.model_copy(update={"resources": Resources(priority_class="serving")})
+    for track in ("stable", "canary"):
+        found = deployment(important, settings, track, 1, surge=True)
+        assert found["spec"]["template"]["spec"]["priorityClassName"] == "serving"
+
+
+def test_a_model_on_cpu_asks_for_no_gpu(release: Release, settings: Settings) -> None:
+    text = json.dumps(stable(release.model_copy(update={"gpu": Gpu(count=0)}), settings))
+    assert "nvidia" not in text
+
+
+def test_a_node_is_drained_of_one_replica_at_a_time(release: Release, settings: Settings) -> None:
+    assert disruption_budget(release, settings)["spec"]["maxUnavailable"] == 1
+
+
+@given(size=st.integers(0, 10**13), speed=st.floats(1, 10_000), startup=st.integers(5, 3600))
+def test_the_startup_probe_covers_loading(size: int, speed: float, startup: int) -> None:
+    release = sized(size, speed, startup)
+    probe = container(release, Settings.model_validate({}))["startupProbe"]
+    covered = probe["periodSeconds"] * probe["failureThreshold"]
+    needed = size / (speed * 1e6) + startup
+    assert needed <= covered <= needed + 2 * probe["periodSeconds"] + 1
+
+
+def sized(size: int, speed: float, startup: int) -> Release:
+    return Release.model_validate(
+        {
+            "model": "tiny",
+            "weights": {"repo": "a/b", "commit": "0" * 40, "files": [{"path": "m.safetensors", "size": size}]},
+            "engine": {"image": "a/b", "tag": "v1", "digest": f"sha256:{'0' * 64}"},
+            "gpu": {},
+            "resources": {},
+            "evaluation": {},
+            "suites": [],
+            "rollout": {"load_mb_per_second": speed, "startup_seconds": startup},
+            "access": {},
+        }
+    )
+
+
+def test_rendering_is_pure(release: Release, settings: Settings) -> None:
+    before = json.dumps(stable(release, settings), sort_keys=True)
+    first = stable(release, settings)
+    first["spec"]["template"]["spec"]["tolerations"][0]["key"] = "other"
+    first["spec"]["template"]["spec"]["containers"][0]["startupProbe"]["httpGet"]["path"] = "/other"
+    first["spec"]["selector"]["matchLabels"]["other"] = "x"
+    assert json.dumps(stable(release, settings), sort_keys=True) == before

@@ -1,0 +1,28 @@
+"""An upgrade of llmops restarts no engine and starts no trial, unless that is what a commit is for."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.unit.manifests.golden import GOLDEN, Golden, computed
+
+EXPECTED: Golden = json.loads(GOLDEN.read_text())
+ANEW = "if that is wanted: `python -m tests.unit.manifests.golden`, and say in the commit which objects change and why"
+
+
+@pytest.fixture(scope="module")
+def now() -> Golden:
+    return computed()
+
+
+@pytest.mark.parametrize("case", EXPECTED, ids=str)
+def test_releases_and_objects_are_what_they_were(case: str, now: Golden) -> None:
+    different = {name for name, value in EXPECTED[case].items() if now[case].get(name) != value}
+    assert not different, ANEW
+    assert set(now[case]) == set(EXPECTED[case]), ANEW
+
+
+def test_every_case_is_held(now: Golden) -> None:
+    assert set(now) == set(EXPECTED), ANEW

@@ -1,0 +1,87 @@
+"""The measuring Job and its order against Kubernetes' published schemas, and how little its pod may do."""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import json
+from typing import Any
+
+import kubernetes_validate
+import pytest
+
+from llmops.config import names
+from llmops.config.catalog.spec import SecretKey
+from llmops.config.settings import Settings
+from llmops.errors import Unavailable
+from llmops.evaluation.remote.__main__ import main
+from llmops.evaluation.remote.ending import EXIT_CODES
+from llmops.manifests.evaluation import COMPONENT, FINAL_EXIT_CODES, evaluation_job, order_config_maps, ownership
+
+SETTINGS = Settings.model_validate({"namespace": "serving"})
+LABELS = names.labels("tiny", "0123456789ab", COMPONENT, run="run")
+EXPIRES = datetime.datetime(2026, 11, 25, 12, tzinfo=datetime.UTC)
+PARTS = [("order-000", b"\x00\xff"), ("order-001", b"more")]
+KEYS = {"LLMOPS_API_KEY": SecretKey(name="access", key="token")}
+
+
+def job() -> dict[str, Any]:
+    return evaluation_job("tiny-evaluation-measure-1", LABELS, len(PARTS), KEYS, "image:1", SETTINGS, EXPIRES)
+
+
+@pytest.mark.parametrize("version", ["1.34", "1.37"])
+def test_every_object_is_what_the_schema_says(version: str) -> None:
+    made = job()
+    made["metadata"]["uid"] = "0" * 8
+    for config_map in order_config_maps(made, PARTS):
+        config_map["metadata"] |= ownership(made)["metadata"]
+        kubernetes_validate.validate(config_map, version, strict=True)
+    kubernetes_validate.validate(job(), version, strict=True)
+
+
+def test_the_pod_has_no_rights_and_few_resources() -> None:
+    pod = job()["spec"]["template"]["spec"]
+    [container] = pod["containers"]
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert "nvidia.com/gpu" not in json.dumps(pod)
+    assert "persistentVolumeClaim" not in json.dumps(pod)
+    key = next(each for each in container["env"] if each["name"] == "LLMOPS_API_KEY")
+    assert key == {"name": "LLMOPS_API_KEY", "valueFrom": {"secretKeyRef": {"name": "access", "key": "token"}}}
+
+
+def test_the_reaper_can_tell_whose_it_is_and_until_when() -> None:
+    meta = job()["metadata"]
+    assert meta["labels"] == LABELS
+    assert meta["annotations"][names.EXPIRES_ANNOTATION] == "2026-11-25T12:00:00+00:00"
+    assert all(each["metadata"]["labels"] == LABELS for each in order_config_maps(job(), PARTS))
+
+
+def test_an_order_is_mounted_whole() -> None:
+    [volume] = [each for each in job()["spec"]["template"]["spec"]["volumes"] if "projected" in each]
+    mounted = [source["configMap"]["name"] for source in volume["projected"]["sources"]]
+    made = order_config_maps(job(), PARTS)
+    assert mounted == [each["metadata"]["name"] for each in made]
+    assert [each["binaryData"] for each in made] == [
+        {name: base64.b64encode(content).decode()} for name, content in PARTS
+    ]
+    assert all(each["immutable"] for each in made)
+
+
+def test_what_a_retry_does_not_change_is_final() -> None:
+    again = {code for kind, code in EXIT_CODES if kind is Unavailable}
+    assert set(FINAL_EXIT_CODES) == {1, *(code for _, code in EXIT_CODES)} - again
+
+
+def test_the_program_takes_the_arguments_that_the_job_gives(capsys: pytest.CaptureFixture[str], tmp_path: Any) -> None:
+    arguments = [
+        each.replace("/etc", str(tmp_path)).replace("/dev", str(tmp_path))
+        for each in job()["spec"]["template"]["spec"]["containers"][0]["args"]
+    ]
+    assert main(arguments) == 2
+    assert "cut off" in capsys.readouterr().out

@@ -1,0 +1,60 @@
+"""What an evaluation leaves fits into its record, however much was measured and answered."""
+
+from __future__ import annotations
+
+import pytest
+
+from llmops.evaluation.gates.verdict import GateResult, Verdict
+from llmops.evaluation.measurements import SAMPLES, WRONG_LENGTH, WRONG_SHOWN, Measurements
+from llmops.evaluation.report.failing import EXPECTED_LENGTH, PROMPT_LENGTH, SHOWN, FailingCase
+from llmops.rollout.outcomes import OUTCOME_BYTES, EvaluationOutcome
+
+# What takes most as JSON: two escapes of six characters for one of these.
+WIDE = "\U0001f600"
+GATE = GateResult(metric="s0/score", rule="min", limit=0.5, canary=0.9, outcome="Passed", note="it holds")
+
+
+def outcome(suites: int, cases: int, text: str = "x") -> EvaluationOutcome:
+    """An evaluation in which much went wrong."""
+    names = [f"s{n}" for n in range(suites)]
+    found = Measurements(
+        suites=dict.fromkeys(names, "a" * 64),
+        figures={f"{name}/p95_e2el_ms": 1.5 for name in names},
+        cases=dict.fromkeys(names, cases),
+        scores={name: {f"case-number-{n}": 0.25 for n in range(cases)} for name in names},
+        samples={
+            name: {kind: tuple(n * 1.23456789 for n in range(SAMPLES)) for kind in ("ttft", "tpot")} for name in names
+        },
+        wrong={name: {f"case-number-{n}": text * WRONG_LENGTH for n in range(2 * WRONG_SHOWN)} for name in names},
+    )
+    shown = FailingCase(
+        suite="s0", case="c", prompt=text * PROMPT_LENGTH, expected=text * EXPECTED_LENGTH, canary=text * WRONG_LENGTH,
+        stable=text * WRONG_LENGTH,
+    )  # fmt: skip
+    return EvaluationOutcome(
+        model="m", release="r", verdict=Verdict(value="Passed", reason="it holds", gates=(GATE,)), canary=found,
+        stable=found, against="q", failing=(shown,) * SHOWN,
+    )  # fmt: skip
+
+
+def test_an_ordinary_one_stays_as_it_is() -> None:
+    given = outcome(1, 200)
+    assert given.fitted() == given
+
+
+@pytest.mark.parametrize(
+    ("suites", "cases", "text"), [(3, 500, WIDE), (20, 1000, "x"), (1, 14_000, "x"), (60, 3, WIDE)]
+)
+def test_a_large_one_loses_what_only_people_look_at(suites: int, cases: int, text: str) -> None:
+    given = outcome(suites, cases, text)
+    fitted = given.fitted()
+    assert len(given.model_dump_json().encode()) > OUTCOME_BYTES >= len(fitted.model_dump_json().encode())
+    assert (fitted.verdict, fitted.canary.figures, fitted.against) == (given.verdict, given.canary.figures, "q")
+    assert EvaluationOutcome.model_validate_json(fitted.model_dump_json()) == fitted
+
+
+def test_what_later_validations_compare_with_stays_longest() -> None:
+    fitted = outcome(1, 14_000).fitted()
+    assert fitted.canary.scores
+    assert fitted.stable is not None
+    assert not fitted.stable.scores

@@ -1,0 +1,96 @@
+"""What is wished for, decided without any network: by what serves, what was rejected, and on which terms."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmops.clients.registry import PinnedImage, Tag
+from llmops.config.catalog.spec import ModelSpec
+from llmops.releases.ledger import Decided, Standing, State, Tried, VerdictValue
+from llmops.triggers.candidates import MOST_TAGS, Wish, offers, wished_image
+
+SPEC = ModelSpec.model_validate({"name": "tiny", "weights": {"repo": "acme/tiny"}, "engine": {"version": ">=0.1"}})
+COMMIT = "a" * 40
+TERMS = "terms"
+VERSIONS = st.tuples(st.integers(0, 2), st.integers(0, 5)).map(lambda pair: f"v0.{pair[0]}.{pair[1]}")
+TAG_SETS = st.sets(VERSIONS, min_size=1, max_size=12)
+
+
+def digest_of(tag: str) -> str:
+    return f"sha256:{hashlib.sha256(tag.encode()).hexdigest()}"
+
+
+def after(standing: Standing, tag: str, digest: str, verdict: VerdictValue) -> Standing:
+    """The standing after one more trial."""
+    release = hashlib.sha256(f"{tag}{digest}".encode()).hexdigest()[:12]
+    tried = Tried(image=SPEC.engine.image, tag=tag, digest=digest, repo=SPEC.weights.repo, commit=COMMIT, terms=TERMS)
+    return Standing(
+        state=State(stable=release if verdict == "Passed" else standing.state.stable, candidate=release),
+        tried={**standing.tried, release: tried},
+        decided={**standing.decided, release: Decided(verdict=verdict, stage="evaluation")},
+    )
+
+
+def parsed(names: Iterable[str]) -> list[Tag]:
+    return [tag for name in names if (tag := Tag.parse(name))]
+
+
+def allowed_of(names: set[str]) -> list[str]:
+    return [tag.name for tag in offers(SPEC.engine, parsed(names))]
+
+
+def wish(standing: Standing, tags: set[str]) -> Wish | None:
+    return wished_image(SPEC, standing, TERMS, offers(SPEC.engine, parsed(tags)), digest_of)
+
+
+@given(TAG_SETS, st.data())
+def test_it_ends_at_the_newest_good_tag_and_tries_none_twice(tags: set[str], data: st.DataObject) -> None:
+    allowed = allowed_of(tags)
+    if not allowed:
+        return
+    start = data.draw(st.sampled_from(allowed))
+    good = data.draw(st.sets(st.sampled_from(allowed)))
+    standing = after(Standing(), start, digest_of(start), "Passed")
+    tried: list[str] = []
+    while found := wish(standing, tags):
+        pinned = PinnedImage.parse(str(found.image))
+        tried.append(pinned.tag)
+        standing = after(standing, pinned.tag, pinned.digest, "Passed" if pinned.tag in good else "Failed")
+    newer = allowed[: allowed.index(start)]
+    best = next((tag for tag in newer if tag in good), start)
+    assert standing.serving is not None
+    assert standing.serving.tag == best
+    # From the newest down to the first that is good, each once.
+    assert tried == (newer if best == start else newer[: newer.index(best) + 1])
+
+
+@given(TAG_SETS)
+def test_where_nothing_serves_a_few_tags_are_tried(tags: set[str]) -> None:
+    allowed = allowed_of(tags)
+    if not allowed:
+        return
+    standing = after(Standing(), allowed[0], digest_of(allowed[0]), "Failed")
+    count = 1
+    while found := wish(standing, tags):
+        pinned = PinnedImage.parse(str(found.image))
+        standing = after(standing, pinned.tag, pinned.digest, "Failed")
+        count += 1
+    assert count == min(MOST_TAGS, len(allowed))
+
+
+def test_the_same_digest_under_another_tag_is_the_same_image() -> None:
+    standing = after(Standing(), "v0.2.0", digest_of("v0.2.0"), "Passed")
+    tags = parsed(("v0.2.1", "v0.2.0"))
+    assert wished_image(SPEC, standing, TERMS, tags, lambda tag: digest_of("v0.2.0")) is None
+
+
+def test_a_tag_that_is_gone_is_passed_over() -> None:
+    standing = after(Standing(), "v0.2.0", digest_of("v0.2.0"), "Passed")
+    tags = parsed(("v0.2.2", "v0.2.1", "v0.2.0"))
+    found = wished_image(SPEC, standing, TERMS, tags, lambda tag: None if tag == "v0.2.2" else digest_of(tag))
+    assert found is not None
+    assert PinnedImage.parse(str(found.image)).tag == "v0.2.1"

@@ -1,0 +1,246 @@
+"""Which fields differ, and who set them, from the objects as an API server gives them."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+
+from llmops.clients.kubernetes.ownership import ABSENT, owners, shown, value_at
+from llmops.rollout.revalidation.drift import REPLICAS, Difference, differences, stray_pods
+
+IMAGE = ("f:spec", "f:template", "f:spec", "f:containers", 'k:{"name":"engine"}', "f:image")
+OURS: dict[str, Any] = {
+    "f:metadata": {"f:labels": {"f:llmops.dev/release": {}}},
+    "f:spec": {
+        "f:replicas": {},
+        "f:template": {
+            "f:spec": {
+                "f:containers": {
+                    'k:{"name":"engine"}': {
+                        ".": {},
+                        "f:name": {},
+                        "f:image": {},
+                        "f:args": {},
+                        "f:env": {'k:{"name":"HOME"}': {".": {}, "f:name": {}, "f:value": {}}},
+                    }
+                },
+                "f:volumes": {'k:{"name":"tmp"}': {".": {}, "f:emptyDir": {}, "f:name": {}}},
+            }
+        },
+    },
+}
+
+
+def entry(manager: str, fields: dict[str, Any], *, operation: str = "Update", **more: str) -> dict[str, Any]:
+    return {"manager": manager, "operation": operation, "time": "2026-11-25T03:00:00Z", "fieldsV1": fields, **more}
+
+
+def deployment(*managers: dict[str, Any]) -> dict[str, Any]:
+    engine: dict[str, Any] = {
+        "name": "engine",
+        "image": "i@sha256:1",
+        "args": ["--a", "--b"],
+        "env": [{"name": "HOME", "value": "/h"}],
+        # A default that nobody set.
+        "imagePullPolicy": "IfNotPresent",
+    }
+    return {
+        "metadata": {
+            "name": "m",
+            "labels": {"llmops.dev/release": "r1"},
+            "managedFields": [entry("llmops", OURS, operation="Apply"), *managers],
+        },
+        "spec": {
+            "replicas": 1,
+            "template": {
+                "metadata": {"annotations": {}},
+                "spec": {"containers": [engine], "volumes": [{"name": "tmp", "emptyDir": {}}]},
+            },
+        },
+        "status": {"replicas": 1},
+    }
+
+
+def engine(obj: dict[str, Any]) -> dict[str, Any]:
+    return obj["spec"]["template"]["spec"]["containers"][0]
+
+
+def in_engine(fields: dict[str, Any]) -> dict[str, Any]:
+    return {"f:spec": {"f:template": {"f:spec": {"f:containers": {'k:{"name":"engine"}': fields}}}}}
+
+
+def found(live: dict[str, Any], *ignored: tuple[str, ...]) -> dict[str, Difference]:
+    then = deployment()
+    return {shown(each.path): each for each in differences(live, then, ignored)}
+
+
+def test_what_is_as_it_was_is_no_difference_whoever_else_set_it_to_the_same() -> None:
+    status = entry("kube-controller-manager", {"f:status": {"f:replicas": {}}}, subresource="status")
+    revision = entry("kube-controller-manager", {"f:metadata": {"f:annotations": {"f:revision": {}}}})
+    same = entry("argocd", in_engine({"f:image": {}}))
+    restarted = entry(
+        "kubectl-rollout",
+        {"f:spec": {"f:template": {"f:metadata": {"f:annotations": {"f:kubectl.kubernetes.io/restartedAt": {}}}}}},
+    )
+    live = deployment(status, revision, same, restarted)
+    live["spec"]["template"]["metadata"]["annotations"]["kubectl.kubernetes.io/restartedAt"] = "now"
+    live["metadata"]["resourceVersion"] = "9"
+    assert found(live) == {}
+
+
+def test_a_changed_field_is_named_with_its_values_and_who_changed_it() -> None:
+    live = deployment(entry("kubectl-edit", in_engine({"f:image": {}, "f:args": {}})))
+    engine(live)["image"] = "i@sha256:2"
+    engine(live)["args"] = ["--a"]
+    seen = found(live)
+    assert set(seen) == {f"spec.template.spec.containers[engine].{field}" for field in ("image", "args")}
+    image = seen["spec.template.spec.containers[engine].image"]
+    assert (image.found, image.wanted) == ("i@sha256:2", "i@sha256:1")
+    assert str(image.by) == "kubectl-edit (Update) at 2026-11-25T03:00:00Z"
+
+
+def test_a_scale_is_told_by_its_subresource_and_left_to_an_autoscaler() -> None:
+    live = deployment(entry("kubectl", {"f:spec": {"f:replicas": {}}}, subresource="scale"))
+    live["spec"]["replicas"] = 4
+    assert str(found(live)["spec.replicas"].by) == "kubectl (Update of scale) at 2026-11-25T03:00:00Z"
+    assert found(live, REPLICAS) == {}
+
+
+def test_what_was_taken_away_is_found_though_nobody_owns_it_any_more() -> None:
+    live = deployment()
+    engine(live)["env"] = []
+    live["spec"]["template"]["spec"]["volumes"] = []
+    seen = found(live)
+    home = seen["spec.template.spec.containers[engine].env[HOME].value"]
+    assert home.found is ABSENT
+    assert "spec.template.spec.volumes[tmp].emptyDir" in seen
+
+
+def test_what_was_added_is_one_finding_for_the_outermost_of_it() -> None:
+    added = {"f:env": {'k:{"name":"X"}': {".": {}, "f:name": {}, "f:value": {}}}, "f:command": {}}
+    sidecar = {"f:spec": {"f:template": {"f:spec": {"f:containers": {'k:{"name":"side"}': {".": {}, "f:image": {}}}}}}}
+    live = deployment(entry("kubectl-edit", in_engine(added)), entry("injector", sidecar))
+    engine(live)["env"].append({"name": "X", "value": "1"})
+    engine(live)["command"] = ["sh"]
+    live["spec"]["template"]["spec"]["containers"].append({"name": "side", "image": "s"})
+    seen = found(live)
+    assert set(seen) == {
+        "spec.template.spec.containers[engine].env[X]",
+        "spec.template.spec.containers[engine].command",
+        "spec.template.spec.containers[side]",
+    }
+    assert all(each.wanted is ABSENT for each in seen.values())
+    assert seen["spec.template.spec.containers[side]"].by == owners(live)[2]
+
+
+def test_values_are_found_by_every_kind_of_segment() -> None:
+    obj = {"a": [{"k": 1, "p": "TCP", "v": "x"}], "s": ["one", "two"]}
+    assert value_at(obj, ("f:a", 'k:{"k":1,"p":"TCP"}', "f:v")) == "x"
+    assert value_at(obj, ("f:a", 'k:{"k":2,"p":"TCP"}', "f:v")) is ABSENT
+    assert value_at(obj, ("f:s", 'v:"two"')) == "two"
+    assert value_at(obj, ("f:s", 'v:"three"')) is ABSENT
+    assert value_at(obj, ("f:s", "i:0")) == "one"
+    assert value_at(obj, ("f:s", "i:2")) is ABSENT
+    assert value_at(obj, ("f:a", "f:b")) is ABSENT
+    assert shown(("f:metadata", "f:labels", "f:llmops.dev/x")) == "metadata.labels[llmops.dev/x]"
+    assert [owner.manager for owner in owners({"metadata": {}})] == []
+
+
+def pod_of(main: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A ReplicaSet of a Deployment, and a pod of it as an API server with admission rules makes it."""
+    replica_set = {"metadata": {"uid": "set-1", "name": "m-1", "creationTimestamp": "T1"}, "spec": main["spec"]}
+    own = copy.deepcopy(engine(main))
+    own |= {"command": ["/vault-env"], "args": ["vllm", *own["args"]], "terminationMessagePath": "/dev/termination-log"}
+    own["env"].append({"name": "HTTP_PROXY", "value": "p"})
+    pod = {
+        "metadata": {"name": "m-1-x", "ownerReferences": [{"kind": "ReplicaSet", "uid": "set-1"}]},
+        "spec": {"containers": [{"name": "injected", "image": "s"}, own]},
+        "status": {"phase": "Running", "containerStatuses": [{"name": "engine", "imageID": "sha256:c"}]},
+    }
+    return copy.deepcopy(replica_set), pod
+
+
+def test_what_an_admission_rule_puts_into_a_pod_is_nobodys_change() -> None:
+    main = deployment()
+    replica_set, pod = pod_of(main)
+    assert stray_pods(main, [pod], [replica_set]) == []
+    # A pod that is about to go answers nobody.
+    pod["spec"]["containers"][1]["image"] = "i@sha256:2"
+    assert len(stray_pods(main, [pod], [replica_set])) == 1
+    assert stray_pods(main, [pod | {"metadata": pod["metadata"] | {"deletionTimestamp": "T"}}], [replica_set]) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"image": "i@sha256:2"}, 'runs image "i@sha256:2" (by ReplicaSet m-1 of T1); its Deployment has "i@sha256:1"'),
+        ({"args": ["--a"]}, 'runs args ["--a"] (by'),
+        ({"command": ["sh"]}, 'runs command ["sh"] (by'),
+        ({"env": []}, "runs env[HOME] nothing (by"),
+        ({"env": [{"name": "HOME", "value": "/h"}, {"name": "X", "value": "1"}]}, 'runs env[X] {"name": "X", "value"'),
+    ],
+)
+def test_pods_of_another_template_are_named_with_what_they_run(change: dict[str, Any], said: str) -> None:
+    main = deployment()
+    replica_set, pod = pod_of(main)
+    replica_set["spec"]["template"]["spec"]["containers"][0] |= change
+    [only] = stray_pods(main, [pod], [replica_set])
+    assert said in only.message
+
+
+def test_a_pod_is_one_finding_and_its_image_comes_first() -> None:
+    main = deployment()
+    replica_set, pod = pod_of(main)
+    replica_set["spec"]["template"]["spec"]["containers"][0] |= {"image": "i@sha256:2", "args": [], "env": []}
+    [only] = stray_pods(main, [pod], [replica_set])
+    assert only.message.startswith('pod m-1-x runs image "i@sha256:2" (by')
+    assert only.message.endswith('"i@sha256:1", and 2 more')
+
+
+def test_a_volume_counts_if_the_engine_mounts_it() -> None:
+    main = deployment()
+    engine(main)["volumeMounts"] = [{"name": "tmp", "mountPath": "/tmp"}]
+    replica_set, pod = pod_of(main)
+    replica_set["spec"]["template"]["spec"]["volumes"].append({"name": "of-a-sidecar", "emptyDir": {}})
+    assert stray_pods(main, [pod], [replica_set]) == []
+    replica_set["spec"]["template"]["spec"]["volumes"][0] = {"name": "tmp", "hostPath": {"path": "/"}}
+    assert "runs volume tmp" in stray_pods(main, [pod], [replica_set])[0].message
+
+
+@pytest.mark.parametrize(
+    ("image", "ran", "same"),
+    [
+        ("i@sha256:1", "sha256:of-a-configuration", True),
+        ("i@sha256:1", "docker.io/i@sha256:of-a-platform", True),
+        ("mirror.local/hub/i@sha256:1", "", True),
+        ("mirror.local/hub/i:v1", "docker-pullable://mirror.local/hub/i@sha256:1", True),
+        ("mirror.local/hub/i:v1", "sha256:of-a-configuration", False),
+        # What its node ran before.
+        ("i@sha256:2", "docker.io/i@sha256:1", False),
+    ],
+)
+def test_an_image_is_the_same_by_its_digest_and_a_nodes_word_only_proves_it(image: str, ran: str, same: bool) -> None:
+    main = deployment()
+    replica_set, pod = pod_of(main)
+    pod["spec"]["containers"][1]["image"] = image
+    pod["status"]["containerStatuses"][0]["imageID"] = ran
+    assert (stray_pods(main, [pod], [replica_set]) == []) is same
+
+
+def test_who_changed_the_image_of_a_pod_that_runs_is_named() -> None:
+    main = deployment()
+    replica_set, pod = pod_of(main)
+    pod["spec"]["containers"][1]["image"] = "i@sha256:2"
+    field = {"f:spec": {"f:containers": {'k:{"name":"engine"}': {"f:image": {}}}}}
+    pod["metadata"]["managedFields"] = [entry("kubectl-set", field)]
+    [only] = stray_pods(main, [pod], [replica_set])
+    assert '(set by kubectl-set (Update) at 2026-11-25T03:00:00Z); its Deployment has "i@sha256:1"' in only.message
+
+
+def test_pods_of_nobody_get_requests_by_their_labels_alone() -> None:
+    main = deployment()
+    _, pod = pod_of(main)
+    del pod["metadata"]["ownerReferences"]
+    assert "is of no Deployment" in stray_pods(main, [pod], [])[0].message
