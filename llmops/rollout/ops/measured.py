@@ -6,7 +6,7 @@ trial ends the trial undecided, and the release stays untried.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Generator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -94,13 +94,16 @@ def _before(current: Current, target: Target, *, rolling: bool) -> _Before:
 
 
 def _check(current: Current, target: Target, before: _Before, *, pods: bool) -> None:
-    main = current.cluster.get("Deployment", target.service)
+    cluster, release = current.cluster, target.release
+    # Before their Deployment, which tells who changed it: what changes in between is seen there.
+    sets = _sets(cluster, target)
+    behind = cluster.list("Pod", labels=names.engine_selector(release.model, target.track)) if pods else []
+    main = cluster.get("Deployment", target.service)
     if main is None:
         return  # It is missed where it is measured.
-    release = target.release
     found = [each for each in _changed(current, target, main) if each not in before.changes]
     if not found:
-        found = _other_pods(current.cluster, target, main, before, pods=pods)
+        found = [each.message for each in stray_pods(main, behind, sets)] + _meanwhile(main, sets, before.revisions)
     if not found:
         return
     more = f", and {len(found) - 1} more" if len(found) > 1 else ""
@@ -127,17 +130,12 @@ def _changed(current: Current, target: Target, main: Object) -> list[str]:
     return found
 
 
-def _other_pods(cluster: Cluster, target: Target, main: Object, before: _Before, *, pods: bool) -> list[str]:
-    """Pods that are not as their Deployment says, and templates that it had for a while: theirs may have answered."""
-    found: list[str] = []
-    sets = _sets(cluster, target)
-    if pods:
-        behind = cluster.list("Pod", labels=names.engine_selector(target.release.model, target.track))
-        found += [each.message for each in stray_pods(main, behind, sets)]
-    return found + [
-        f"Deployment {target.service} had for a while {message}"
+def _meanwhile(main: Object, sets: Iterable[Object], known: Revisions) -> list[str]:
+    """Templates that a Deployment had for a while, and has no more: their pods may have answered."""
+    return [
+        f"Deployment {main['metadata']['name']} had for a while {message}"
         for each in sets
-        if (uid_of(each), _revision(each)) not in before.revisions.items()
+        if (uid_of(each), _revision(each)) not in known.items()
         for message in other_template(main, each)
     ]
 
