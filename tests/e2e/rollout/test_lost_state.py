@@ -16,6 +16,7 @@ from llmops_sandbox.sandbox import Sandbox
 from llmops.cli.exits import Exit
 from llmops.config import names
 from llmops.releases.records import OPEN_KEY
+from llmops.rollout.ops.router import router_objects
 from llmops.rollout.reaper import reap_all
 from tests.e2e.rollout.test_cancel import until
 from tests.e2e.rollout.test_reaper import reaped
@@ -138,9 +139,12 @@ def test_a_release_is_compared_with_what_serves_although_the_state_is_lost(serve
 
 
 def test_a_state_that_is_lost_between_two_rollouts_is_written_again(served: Model) -> None:
-    good, kept = served.serving(), uids(served)
+    good, kept, routed = served.serving(), uids(served), router_objects(served.platform)
     assert good is not None
+    assert served.name in str(routed)
     lose_state(served)
+    # Its users keep their way, whichever model's rollout applies the router.
+    assert router_objects(served.platform) == routed
     assert served.records.state(served.name).stable == good
     lines: list[str] = []
     assert len(list(reap_all(served.platform, lines.append, ended=lambda run: True))) == 1, lines
