@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from llmops_sandbox.binaries import cache_folder, line_progress
+from llmops_sandbox.binaries import line_progress
 from llmops_sandbox.sandbox import Sandbox, default_folder
 from llmops_sandbox.seeding import Engine, seed, seed_worse
 
@@ -65,7 +65,7 @@ def main() -> None:
 def run(sandbox: Sandbox, engine: Engine) -> dict[str, Any]:
     """Two rollouts on a new sandbox; the report of both."""
     started = time.monotonic()
-    _say(f"a new sandbox in {sandbox.folder} (Kubernetes is built once into {cache_folder()}, which takes minutes)")
+    _say(f"a new sandbox in {sandbox.folder}")
     sandbox.down(erase=True)
     sandbox.up(line_progress(lambda line: show.say(line, err=True)))
     os.environ.update(sandbox.environment())

@@ -201,7 +201,7 @@ def _build(source: Path, package: str, target: Path, what: str, packages: int, f
         unfinished.unlink(missing_ok=True)
         tail = "".join(log.read_text().splitlines(keepends=True)[-15:])
         raise ClusterCannot(f"Building {what} failed (exit code {process.returncode}); {log} ends:\n{tail}")
-    # Last, and at once: whoever sees the program sees a whole build.
+    # Last, and at once: a program that is there is whole.
     unfinished.rename(target)
 
 

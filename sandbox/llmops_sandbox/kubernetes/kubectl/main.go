@@ -1,4 +1,4 @@
-// Command kubectl is apart from kube: whoever only runs a cluster needs not wait for it to be built.
+// Command kubectl is the one of this version. It is apart from kube, because a cluster runs without it.
 package main
 
 import (
