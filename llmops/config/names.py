@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 from typing import Literal
 
+SETTINGS_VARIABLE = "LLMOPS_SETTINGS"
+"""Environment variable that names the settings file."""
 FIELD_MANAGER = "llmops"
 REPLICAS_MANAGER = "llmops-replicas"
 """Owner of a Deployment's replicas while they pass from or to an autoscaler."""

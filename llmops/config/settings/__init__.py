@@ -14,14 +14,13 @@ from pydantic import Field, ValidationError
 from ruamel.yaml import YAML, YAMLError
 
 from llmops.config.alerting import AlertTarget
+from llmops.config.names import SETTINGS_VARIABLE
 from llmops.config.schema import Strict
 from llmops.config.settings.access import AccessSettings
 from llmops.config.settings.monitoring import MonitoringSettings
 from llmops.config.settings.network import NetworkSettings
 from llmops.config.settings.router import RouterSettings
 from llmops.errors import BadInput
-
-SETTINGS_VARIABLE = "LLMOPS_SETTINGS"
 
 
 class Settings(Strict):

@@ -14,9 +14,8 @@ import pytest
 import yaml
 from llmops_sandbox.binaries import find_or_build_kubectl
 from llmops_sandbox.sandbox import Sandbox
-from typer.testing import CliRunner
 
-from llmops.cli.app import app
+from llmops.cli.app import main
 from llmops.clients.kubernetes.problems import Forbidden
 from llmops.config.schema import SecretKey
 from llmops.config.settings import Settings
@@ -131,8 +130,14 @@ def test_what_a_tenant_may_take_of_the_cluster_is_bounded(world: Model) -> None:
 
 
 @pytest.mark.slow
-def test_a_namespace_that_is_somebody_elses_is_left_alone(world: Model) -> None:
+def test_a_namespace_that_is_somebody_elses_is_left_alone(world: Model, capsys: pytest.CaptureFixture[str]) -> None:
     """Slow: a sandbox. It stops before anything is changed; the asset and the command do the same."""
+
+    def output(*arguments: str) -> str:
+        with pytest.raises(SystemExit):
+            main([*arguments])
+        return capsys.readouterr().out
+
     metadata = {"name": "shop", "labels": {"team": "shop"}}
     world.cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
     first, second = declare(world, "beta"), declare(world, "gamma", namespace="shop")
@@ -147,10 +152,10 @@ def test_a_namespace_that_is_somebody_elses_is_left_alone(world: Model) -> None:
         done = dg.materialize([tenants_asset()], resources={"platform": world.platform})
         (event,) = done.asset_materializations_for_node("tenants")
         assert "| beta | tenant-beta |" in str(event.metadata["tenants"].value)
-        shown = CliRunner().invoke(app, ["tenants"])
-        assert shown.output.count("kind: ") == len(objects(world.platform.tenants["beta"], world.platform.settings))
-        applied = CliRunner().invoke(app, ["tenants", "--apply"])
-        assert "1 tenants are as declared" in applied.output
+        assert output("tenants").count("kind: ") == len(
+            objects(world.platform.tenants["beta"], world.platform.settings)
+        )
+        assert "1 tenants are as declared" in output("tenants", "--apply")
     finally:
         first.unlink()
         second.unlink(missing_ok=True)

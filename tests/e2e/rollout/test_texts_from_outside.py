@@ -19,6 +19,9 @@ from llmops_sandbox.sandbox import Sandbox
 from rich.console import Console
 
 from llmops.cli import show
+from llmops.cli.actions.revalidate import show_validation
+from llmops.cli.findings import show_findings
+from llmops.cli.queries.history import show_history
 from llmops.config import names
 from llmops.config.redaction import printable
 from llmops.defs.console import console_logger
@@ -86,9 +89,9 @@ def test_tables_and_lines_show_what_is_there(
     if terminal:
         monkeypatch.setenv("FORCE_COLOR", "1")
         assert Console().is_terminal
-    show.history([RECORD])
-    show.validation(VALIDATION)
-    show.findings([FINDING])
+    show_history([RECORD])
+    show_validation(VALIDATION)
+    show_findings([FINDING])
     show.table(("a", HOSTILE), [("b", HOSTILE)])
     show.say(HOSTILE)
     show.say(HOSTILE, "red", err=True)

@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 from llmops_sandbox import prometheus
-from typer.testing import CliRunner
 
-from llmops.cli.app import app
+from llmops.cli.app import main
 from llmops.config.catalog.objectives import Objectives
 from llmops.config.settings import Settings
 from llmops.manifests.companions import rules
@@ -81,10 +80,14 @@ def test_panels_neither_overlap_nor_leave_gaps() -> None:
     assert len({panel["id"] for panel in PANELS}) == len(PANELS)
 
 
-def test_the_command_prints_it_and_the_object_that_grafana_finds_it_by() -> None:
-    runner = CliRunner()
-    assert json.loads(runner.invoke(app, ["dashboard"]).stdout) == dashboard()
-    printed = json.loads(runner.invoke(app, ["dashboard", "--config-map", "monitoring"]).stdout)
+def test_the_command_prints_it_and_the_object_that_grafana_finds_it_by(capsys: pytest.CaptureFixture[str]) -> None:
+    def output(*arguments: str) -> str:
+        with pytest.raises(SystemExit):
+            main([*arguments])
+        return capsys.readouterr().out
+
+    assert json.loads(output("dashboard")) == dashboard()
+    printed = json.loads(output("dashboard", "--config-map", "monitoring"))
     assert printed == config_map("monitoring")
     assert printed["metadata"]["labels"]["grafana_dashboard"] == "1"
     assert json.loads(printed["data"]["llmops.json"]) == dashboard()

@@ -7,6 +7,10 @@ from typing import Annotated
 import typer
 
 from llmops.cli import show
+from llmops.cli.common import platform_for
+from llmops.manifests.tenants import objects
+from llmops.manifests.text import as_yaml
+from llmops.rollout.ops.tenants import apply_tenants
 
 
 def tenants(
@@ -15,12 +19,7 @@ def tenants(
     ] = False,
 ) -> None:
     """Write the objects of all tenants as YAML, in the order to apply them; with --apply, apply them."""
-    from llmops.manifests.tenants import objects
-    from llmops.manifests.text import as_yaml
-    from llmops.rollout.ops.tenants import apply_tenants
-    from llmops.rollout.platform import Platform
-
-    platform = Platform()
+    platform = platform_for()
     if apply:
         apply_tenants(platform, show.say)
         typer.echo(f"{len(platform.tenants)} tenants are as declared")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import math
 from typing import Annotated
@@ -9,7 +10,10 @@ from typing import Annotated
 import typer
 
 from llmops.cli import show
+from llmops.cli.common import platform_for
+from llmops.defs.costs import assets as stage
 from llmops.errors import BadInput, MeasurementFailed
+from llmops.releases.ledger import standings
 
 
 def costs(
@@ -22,19 +26,8 @@ def costs(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
 ) -> None:
     """Show what models cost, per month and per million tokens, and what an API would ask for the same."""
-    import datetime
-
-    from llmops.defs.costs import assets as stage
-    from llmops.releases.ledger import standings
-    from llmops.rollout.platform import Platform
-
-    platform = Platform()
+    platform = platform_for(model)
     catalog = platform.catalog
-    if model is not None and model not in catalog:
-        raise BadInput(
-            f"{model}: there is no such model in {platform.settings.models_dir}",
-            remedy=f"There is {', '.join(sorted(catalog)) or 'none'}.",
-        )
     for name, share in (("--utilization", utilization), ("--output-share", output_share)):
         if share is not None and not 0 <= share <= 1:
             raise BadInput(f"{name} is {share:g}, and has to be from 0 to 1")

@@ -1,0 +1,1 @@
+"""Commands that change something or stay, one file each."""

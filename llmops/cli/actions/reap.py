@@ -1,0 +1,32 @@
+"""`llmops reap`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from llmops.cli import show
+from llmops.cli.common import platform_for
+from llmops.cli.rollouts import instance
+from llmops.rollout import reaper
+
+
+def reap(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be cleared away.")] = False,
+) -> None:
+    """Clear away what runs that are gone left behind: canaries, lent replicas, promotions half done."""
+    platform = platform_for()
+
+    def say(line: str) -> None:
+        show.say(line, err=True)
+
+    with instance() as known:
+        if dry_run:
+            for remains, decision in reaper.decisions(platform, lambda run: reaper.known_to_have_ended(known, run)):
+                if decision.act != "leave":
+                    show.say(f"{remains.model}: {decision.act}: {decision.why} ({', '.join(remains.unfinished)})")
+            return
+        for each in reaper.reap_all(platform, say, ended=lambda run: reaper.known_to_have_ended(known, run)):
+            reaper.note_death(known, each)
+            show.say(each.line)

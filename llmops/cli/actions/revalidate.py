@@ -1,0 +1,47 @@
+"""`llmops revalidate`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from llmops.cli import show
+from llmops.cli.common import Json, Model, platform_for
+from llmops.cli.rollouts import run_revalidation
+from llmops.releases.validations import Validation
+
+
+def revalidate(
+    model: Model,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Fetch files that rotted again, while engines go on.")
+    ] = False,
+    restore: Annotated[
+        bool, typer.Option("--restore", help="Put the release's objects back where somebody changed them.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Check what serves: its weights on the volume, its figures by its own gates, its objects in the cluster."""
+    ended = run_revalidation(platform_for(model).records, model, repair=repair, restore=restore)
+    if as_json:
+        typer.echo(ended.as_json())
+    elif ended.validation is None:
+        show.say(ended.line)
+    else:
+        show_validation(ended.validation)
+    raise typer.Exit(ended.code)
+
+
+def show_validation(found: Validation) -> None:
+    """Print a validation: how each check ended, and what was found with what to do about it."""
+    rows: list[Sequence[str | Text]] = []
+    for check in found.checks:
+        rows.append((show.text(check.value, show.VERDICT_STYLE[check.value]), check.check, check.line, ""))
+        rows += [
+            (show.text(each.severity, show.SEVERITY_STYLE[each.severity]), "", each.message, each.remedy)
+            for each in check.findings
+        ]
+    show.table(("", f"{found.model} {found.release}", "finding", "remedy"), rows)

@@ -1,0 +1,28 @@
+"""`llmops rollout`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from llmops.cli import show
+from llmops.cli.common import EngineVersion, Json, Model, Revision, platform_for
+from llmops.cli.rollouts import run_rollout
+
+
+def rollout(
+    model: Model,
+    engine_version: EngineVersion = None,
+    revision: Revision = None,
+    retry: Annotated[bool, typer.Option("--retry", help="Try again a release that was rejected.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Take a model through release, weights, checksum, canary, evaluation and promotion."""
+    platform = platform_for(model)
+    ended = run_rollout(platform.records, model, engine_version=engine_version, revision=revision, retry=retry)
+    if as_json:
+        typer.echo(ended.as_json())
+    else:
+        show.say(ended.line)
+    raise typer.Exit(ended.code)

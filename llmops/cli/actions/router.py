@@ -1,0 +1,29 @@
+"""`llmops router`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from llmops.cli import show
+from llmops.cli.common import Json, platform_for
+from llmops.rollout.ops.router import apply_router, routes
+
+
+def router(
+    apply: Annotated[bool, typer.Option("--apply", help="Have it go by the states of now first.")] = False,
+    as_json: Json = False,
+) -> None:
+    """List what the router leads to: each name that users may ask for, and what answers it."""
+    platform = platform_for()
+    if apply:
+        apply_router(platform, lambda line: show.say(line, err=True))
+    found = routes(platform)
+    if as_json:
+        typer.echo(json.dumps([asdict(each) for each in found], indent=2))
+        return
+    rows = [(each.name, each.leads_to, each.falls_back_to, "yes" if each.known else "no") for each in found]
+    show.table(("name", "leads to", "falls back to", "router knows it"), rows)

@@ -1,0 +1,30 @@
+"""Arguments and options that several commands share, and the installation that they work on."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from llmops.errors import BadInput
+from llmops.rollout.platform import Platform
+
+Model = Annotated[str, typer.Argument(help="Name of the model: models/NAME.yaml.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+EngineVersion = Annotated[str | None, typer.Option(help="Engine version to take instead of the policy's newest.")]
+Revision = Annotated[str | None, typer.Option(help="Weights commit, branch or tag instead of the entry's.")]
+
+
+def platform_for(model: str | None = None) -> Platform:
+    """The installation that the settings describe.
+
+    Raises:
+        BadInput: The settings or the catalog are wrong, or the catalog has no such model.
+    """
+    platform = Platform()
+    if model is not None and model not in platform.catalog:
+        raise BadInput(
+            f"{model}: there is no such model in {platform.settings.models_dir}",
+            remedy=f"There is {', '.join(sorted(platform.catalog)) or 'none'}.",
+        )
+    return platform

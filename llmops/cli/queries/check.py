@@ -1,0 +1,21 @@
+"""`llmops check`."""
+
+from __future__ import annotations
+
+import typer
+
+from llmops.cli.common import platform_for
+from llmops.evaluation.suites import load_suites
+from llmops.manifests.router.plan import check_managed
+
+
+def check() -> None:
+    """Check the catalog, the suites and the tenants; nothing is asked of a cluster."""
+    platform = platform_for()
+    for spec in platform.catalog.values():
+        load_suites(platform.settings.evals_dir, spec.evaluation.suites)
+    check_managed(platform.catalog, platform.settings)
+    users = platform.tenants
+    typer.echo(
+        f"{len(platform.catalog)} models and their suites are valid" + (f", {len(users)} tenants" if users else "")
+    )

@@ -1,0 +1,27 @@
+"""`llmops doctor`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from llmops.cli.common import Json, platform_for
+from llmops.cli.exits import BY_SEVERITY
+from llmops.cli.findings import show_findings
+from llmops.preflight.finding import worst
+from llmops.rollout.ops.preflight_run import examine_all
+
+
+def doctor(
+    models: Annotated[list[str] | None, typer.Argument(help="Only these models.")] = None, as_json: Json = False
+) -> None:
+    """Say what is wrong with the cluster and with what each model asks of it, and what to do about it."""
+    found = examine_all(platform_for(), models or ())
+    if as_json:
+        typer.echo(json.dumps({"severity": worst(found), "findings": [asdict(each) for each in found]}, indent=2))
+    else:
+        show_findings(found)
+    raise typer.Exit(BY_SEVERITY[worst(found)])

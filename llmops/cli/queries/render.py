@@ -1,0 +1,28 @@
+"""`llmops render`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from llmops.cli.common import Model, platform_for
+from llmops.config.names import Track
+from llmops.manifests.text import as_yaml
+from llmops.rollout.render import render as render_objects
+
+
+def render(
+    model: Model,
+    track: Annotated[Track, typer.Option(help="stable, with all that stands around it; or canary, alone.")] = "stable",
+    release: Annotated[str | None, typer.Option(help="Id of a release; what serves if not given.")] = None,
+    pins: Annotated[Path | None, typer.Option(help="File with a release, as `plan --json` has it under pins.")] = None,
+    resolve: Annotated[bool, typer.Option("--resolve", help="The release that a rollout would try.")] = False,
+    base: Annotated[bool, typer.Option("--base", help="Namespace and claim, too.")] = False,
+) -> None:
+    """Write every object of a release as YAML, in the order to apply them; nothing is changed."""
+    found = render_objects(
+        platform_for(model), model, track=track, release=release, pins=pins, resolve=resolve, base=base
+    )
+    typer.echo(as_yaml(found), nl=False)
