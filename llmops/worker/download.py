@@ -58,8 +58,8 @@ def download(
         os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         os.environ.setdefault("HF_HOME", str(staging / WORK_FOLDER / "home"))
-        from llmops.worker.fetching import fetch_all
-        from llmops.worker.transfer import Hub
+        from llmops.worker.hub.fetching import fetch_all
+        from llmops.worker.hub.transfer import Hub
 
         (staging / WORK_FOLDER).mkdir(parents=True, exist_ok=True)
         hub = Hub(pins, staging / WORK_FOLDER, token_file)

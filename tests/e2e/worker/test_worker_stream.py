@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator
 import httpx2
 import pytest
 
-from llmops.worker.stream import BLOCK, StreamingTransport
+from llmops.worker.hub.stream import BLOCK, StreamingTransport
 
 Serve = Callable[[bytes], str]
 

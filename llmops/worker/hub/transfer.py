@@ -18,12 +18,12 @@ from huggingface_hub.utils._runtime import is_xet_available
 
 from llmops.worker.files import size_of
 from llmops.worker.hashing import Hash, feed, hasher
-from llmops.worker.hub_errors import HUB_ERRORS, retry_after, told_apart
+from llmops.worker.hub.errors import HUB_ERRORS, retry_after, told_apart
+from llmops.worker.hub.stream import client
+from llmops.worker.hub.xet import XetStreams
 from llmops.worker.kernel import start_writing
 from llmops.worker.pins import FilePin, Pins
 from llmops.worker.report import Progress, WorkerError, emit
-from llmops.worker.stream import client
-from llmops.worker.xet import XetStreams
 
 WAIT_LIMIT_SECONDS = 900.0  # In all, for a hub that says when to come back; a Job's retry comes after that.
 WAIT_DEFAULT_SECONDS = 10.0

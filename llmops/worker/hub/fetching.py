@@ -9,9 +9,9 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 
 from llmops.worker.files import sync_folder
+from llmops.worker.hub.transfer import Cancelled, Hub
 from llmops.worker.pins import FilePin
 from llmops.worker.report import Progress, emit
-from llmops.worker.transfer import Cancelled, Hub
 
 CONNECTIONS = 8  # Files at once: enough to fill a network with the hub's speed per connection.
 
