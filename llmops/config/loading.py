@@ -1,15 +1,19 @@
-"""Reading folders of YAML files to models, one file per entry, with every error of every file at once.
+"""Reading YAML files that people write: to models, with every mistake of every file at once.
 
-A file is composed once into nodes that know their lines; values are built from the nodes, so that an error
+A file is composed once into nodes that know their lines; values are built from the nodes, so that a mistake
 finds its line without a second parse.
+
+Plain words are read as YAML 1.2 reads them, for every kind of file alike: `true` and `false` are the only truth values
+(`no`, `on` and `off` are texts), `1:30` and `2026-01-31` are texts, `1e3` is a number.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -18,17 +22,29 @@ from pydantic_core import ErrorDetails
 from llmops.config.schema import FOLDER, INCONSISTENT, Problem
 from llmops.errors import BadInput
 
-try:
-    from yaml import CSafeLoader as _Loader  # a C parser: about ten times as fast
-except ImportError:  # PyYAML built without libyaml
-    from yaml import SafeLoader as _Loader
+if TYPE_CHECKING or yaml.__with_libyaml__:
+    from yaml import CSafeLoader as _SafeLoader  # a C parser: about ten times as fast
+else:
+    from yaml import SafeLoader as _SafeLoader
+
+MOST_BYTES = 1 << 20
+"""Of one file."""
+MOST_LEVELS = 32
+"""Of values within values."""
+MOST_VALUES = 100_000
+"""Of one file, each alias counted as all that it stands for: a few lines of aliases can stand for billions."""
+MOST_DIGITS = 64
+"""Of an integer."""
+SHOWN = 200
+"""Characters of a value in a message."""
 
 Place = tuple[str | int, ...]
 EntryModel = TypeVar("EntryModel", bound=BaseModel)
+Check = Callable[[EntryModel], Iterable[Problem]]
 
 
 class Mistake(NamedTuple):
-    """One thing that is wrong in a file of the catalog."""
+    """One thing that is wrong in a file."""
 
     file: Path
     line: int
@@ -40,8 +56,26 @@ class Mistake(NamedTuple):
         return f"{where}: {self.field}: {self.message}" if self.field else f"{where}: {self.message}"
 
 
+class Source(NamedTuple):
+    """What a file holds, and where each field of it is.
+
+    Args:
+        path: The file.
+        content: Its mapping.
+        root: The same as nodes, which know their lines.
+    """
+
+    path: Path
+    content: dict[str, Any]
+    root: yaml.Node
+
+    def mistakes(self, problems: Iterable[Problem]) -> list[Mistake]:
+        """Problems with their lines, in the order of the file."""
+        return sorted(Mistake(self.path, _line(self.root, place), dotted(place), said) for place, said in problems)
+
+
 def read_folder(
-    folder: Path, model: type[EntryModel], check: Callable[[EntryModel], Iterable[Problem]] = lambda _: ()
+    folder: Path, model: type[EntryModel], check: Check[EntryModel] = lambda _: ()
 ) -> dict[str, EntryModel]:
     """Read every `NAME.yaml` of a folder.
 
@@ -58,95 +92,221 @@ def read_folder(
             what was found and what is allowed.
     """
     entries: dict[str, EntryModel] = {}
-    mistakes: list[Mistake] = []
+    wrong: list[str] = []
     for path in sorted((*folder.glob("*.yaml"), *folder.glob("*.yml"))):
-        found = _read(path, model, check)
-        if isinstance(found, list):
-            mistakes.extend(found)
-        else:
-            entries[path.stem] = found
-    if mistakes:
-        raise _bad_input(mistakes)
+        try:
+            entries[path.stem] = read_entry(path, model, check)
+        except BadInput as error:
+            wrong.append(error.message)
+    if wrong:
+        raise BadInput("\n".join(wrong))
     return dict(sorted(entries.items()))
 
 
+def read_entry(path: Path, model: type[EntryModel], check: Check[EntryModel] = lambda _: ()) -> EntryModel:
+    """Read one file of a folder, `NAME.yaml`.
+
+    Raises:
+        BadInput: As in `read_folder`.
+    """
+    if path.suffix != ".yaml":
+        raise bad_input([Mistake(path, 1, "", f"must be named {path.stem}.yaml")])
+    source = read_source(path, _shape(model))
+    problems: list[Problem] = []
+    if isinstance(name := source.content.get("name"), str) and name != path.stem:
+        problems.append((("name",), f"is {name!r}, but the file is {path.name}; they must agree"))
+    return _entry(source, model, check, problems)
+
+
 def read_file(path: Path, model: type[EntryModel]) -> EntryModel:
-    """Read one file.
+    """Read one file, whatever it is called. An empty one is right for a model that requires nothing.
 
     Raises:
         BadInput: The file is wrong; the message has one line per mistake, as in `read_folder`.
     """
-    found = _read(path, model, lambda _: ())
-    if isinstance(found, list):
-        raise _bad_input(found)
-    return found
+    empty = not any(field.is_required() for field in model.model_fields.values())
+    return _entry(read_source(path, _shape(model), empty=empty), model, lambda _: (), [])
 
 
-def _bad_input(mistakes: list[Mistake]) -> BadInput:
+def read_source(path: Path, shape: str, *, empty: bool = False) -> Source:
+    """Read one file without judging its fields.
+
+    Args:
+        path: The file.
+        shape: What it must be, for the message.
+        empty: Whether a file that holds nothing is a mapping of nothing.
+
+    Raises:
+        BadInput: It cannot be read, is no YAML or no mapping, has a key twice, or is larger or deeper than people
+            write.
+    """
+    try:
+        with path.open("rb") as file:
+            read = file.read(MOST_BYTES + 1)
+        if len(read) > MOST_BYTES:
+            raise bad_input([Mistake(path, 1, "", f"is larger than {MOST_BYTES:,} bytes")])
+        text = read.decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise bad_input([Mistake(path, 1, "", f"cannot be read: {error}")]) from error
+    try:
+        loader = _Loader(text)
+        try:
+            root = loader.get_single_node()
+            if empty and (root is None or root.tag == f"{_TAG}null"):
+                return Source(path, {}, yaml.MappingNode(f"{_TAG}map", [], _START, _START))
+            if not isinstance(root, yaml.MappingNode):
+                raise bad_input([Mistake(path, 1, "", f"must be {shape}")])
+            if unfit := sorted(Mistake(path, line, dotted(place), said) for line, place, said in _unfit(root)):
+                raise bad_input(unfit)
+            content = loader.construct_document(root)
+        finally:
+            loader.dispose()
+    except yaml.MarkedYAMLError as error:
+        mark, said = error.problem_mark or error.context_mark, error.problem or error.context
+        raise bad_input([Mistake(path, mark.line + 1 if mark else 1, "", f"is not valid YAML: {said}")]) from error
+    except yaml.YAMLError as error:
+        raise bad_input([Mistake(path, 1, "", f"is not valid YAML: {' '.join(str(error).split())}")]) from error
+    except RecursionError as error:  # PyYAML without libyaml, which has a bound of its own
+        raise bad_input([Mistake(path, 1, "", _TOO_DEEP)]) from error
+    return Source(path, content, root)
+
+
+def bad_input(mistakes: Iterable[Mistake]) -> BadInput:
+    """An error with one line per mistake."""
     return BadInput("\n".join(map(str, mistakes)))
 
 
-def _read(
-    path: Path, model: type[EntryModel], check: Callable[[EntryModel], Iterable[Problem]]
-) -> EntryModel | list[Mistake]:
-    """The entry in a file, or all that is wrong with it."""
-    if path.suffix != ".yaml":
-        return [Mistake(path, 1, "", f"must be named {path.stem}.yaml")]
-    try:
-        loader = _Loader(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        return [Mistake(path, 1, "", f"cannot be read: {error}")]
-    try:
-        root = loader.get_single_node()
-        if not isinstance(root, yaml.MappingNode):
-            return [Mistake(path, 1, "", f"must be a mapping with at least {_required(model)}")]
-        if repeated := [Mistake(path, *where) for where in _repeated_keys(root, ())]:
-            return repeated
-        content = loader.construct_document(root)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        return [Mistake(path, mark.line + 1 if mark else 1, "", f"is not valid YAML: {error.problem or error.context}")]
-    except yaml.YAMLError as error:
-        return [Mistake(path, 1, "", f"is not valid YAML: {error}")]
-    finally:
-        loader.dispose()
-    problems: list[Problem] = []
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A hint at what is spelled nearly like it, with a space after it; empty if nothing is."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"did you mean {close[0]}? " if close else ""
+
+
+def _entry(source: Source, model: type[EntryModel], check: Check[EntryModel], problems: list[Problem]) -> EntryModel:
+    """The entry that a file holds, unless there are problems with it besides those that are known."""
     entry = None
     try:
         # What an entry names by file stands beside it.
-        entry = model.model_validate(content, context={FOLDER: path.parent})
+        entry = model.model_validate(source.content, context={FOLDER: source.path.parent})
         problems.extend(check(entry))
     except ValidationError as error:
-        problems.extend(_problems(error, model))
-    if isinstance(name := content.get("name"), str) and name != path.stem:
-        problems.append((("name",), f"is {name!r}, but the file is {path.name}; they must agree"))
-    if entry is not None and not problems:
-        return entry
-    return sorted(Mistake(path, _line(root, loc), _dotted(loc), message) for loc, message in problems)
+        problems.extend(explain(error, model))
+    if entry is None or problems:
+        raise bad_input(source.mistakes(problems))
+    return entry
 
 
-def _required(model: type[BaseModel]) -> str:
-    *most, last = [name for name, field in model.model_fields.items() if field.is_required()]
-    return f"{', '.join(most)} and {last}" if most else last
+# --- YAML: what plain words are, and what nobody writes
+
+_TAG = "tag:yaml.org,2002:"
+_START = yaml.Mark("", 0, 0, 0, None, 0)
+_TOO_DEEP = f"is nested more than {MOST_LEVELS} levels deep"
+_BOOLEANS = {"true": True, "false": False}
 
 
-def _repeated_keys(node: yaml.Node, path: Place) -> Iterator[tuple[int, str, str]]:
-    """Keys that a mapping has twice: YAML's loader would keep the last without a word."""
-    if isinstance(node, yaml.MappingNode):
+class _Loader(_SafeLoader):
+    """Knows the types of JSON alone."""
+
+
+def _integer(text: str) -> int:
+    if len(text) > MOST_DIGITS:
+        raise ValueError(text)
+    # Python refuses 010, as it should be: YAML 1.1 reads it as 8, and YAML 1.2 as 10.
+    return int(text.replace("_", ""), 0)
+
+
+def _float(text: str) -> float:
+    return float(text.replace("_", "").lower().replace(".inf", "inf").replace(".nan", "nan"))
+
+
+def _scalar(read: Callable[[str], Any], what: str) -> Callable[[Any, Any], Any]:
+    def construct(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> Any:
+        text = loader.construct_scalar(node)
+        try:
+            return read(text)
+        except (KeyError, ValueError):
+            raise yaml.constructor.ConstructorError(
+                None, None, f"{_short(text)} is no {what}", node.start_mark
+            ) from None
+
+    return construct
+
+
+_Loader.yaml_implicit_resolvers = {}
+_Loader.yaml_constructors = {
+    tag: construct
+    for tag, construct in _SafeLoader.yaml_constructors.items()
+    if tag is None or tag.removeprefix(_TAG) in ("null", "str", "seq", "map")
+}
+for _name, _pattern, _first in (
+    ("null", "~|null|Null|NULL|", ("~", "n", "N", "")),
+    ("bool", "true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("int", "[-+]?(0b[01_]+|0o[0-7_]+|0x[0-9a-fA-F_]+|[0-9][0-9_]*)", "-+0123456789"),
+    (
+        "float",
+        r"[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        "-+0123456789.",
+    ),
+    ("merge", "<<", "<"),
+):
+    _Loader.add_implicit_resolver(f"{_TAG}{_name}", re.compile(rf"^(?:{_pattern})$"), list(_first))
+_Loader.add_constructor(
+    f"{_TAG}bool", _scalar(lambda text: _BOOLEANS[text.lower()], "truth value: write true or false")
+)
+_Loader.add_constructor(
+    f"{_TAG}int", _scalar(_integer, "integer: write it short and without leading zeros, or in quotes to have a text")
+)
+_Loader.add_constructor(f"{_TAG}float", _scalar(_float, "number"))
+
+
+def _unfit(root: yaml.Node) -> list[tuple[int, Place, str]]:
+    """What a file must not have whatever its fields are: each with line and place.
+
+    A key that is given twice would keep its last value without a word.
+    """
+    found: list[tuple[int, Place, str]] = []
+    waiting: list[tuple[yaml.Node, Place]] = [(root, ())]
+    values = 0
+    while waiting:
+        node, place = waiting.pop()
+        values += 1
+        if values > MOST_VALUES:
+            return [(1, (), f"holds more than {MOST_VALUES:,} values, each alias counted as all that it stands for")]
+        if len(place) > MOST_LEVELS:
+            return [(node.start_mark.line + 1, place[:1], _TOO_DEEP)]
+        if isinstance(node, yaml.SequenceNode):
+            waiting.extend((item, (*place, index)) for index, item in enumerate(node.value))
+        if not isinstance(node, yaml.MappingNode):
+            continue
         lines: dict[str, int] = {}
         for key, value in node.value:
-            name, line = str(key.value), key.start_mark.line + 1
-            if name in lines:
-                yield line, _dotted((*path, name)), f"is given twice, first in line {lines[name]}"
+            name, line = key.value if isinstance(key, yaml.ScalarNode) else "[...]", key.start_mark.line + 1
+            if key.tag not in (f"{_TAG}str", f"{_TAG}merge"):
+                found.append((line, place, f"has the key {_short(name)}, which is no text: put it in quotes"))
+            elif name in lines:
+                found.append((line, (*place, name), f"is given twice, first in line {lines[name]}"))
             lines.setdefault(name, line)
-            yield from _repeated_keys(value, (*path, name))
-    elif isinstance(node, yaml.SequenceNode):
-        for index, item in enumerate(node.value):
-            yield from _repeated_keys(item, (*path, index))
+            waiting.append((value, (*place, name)))
+    return found
 
 
-def _problems(error: ValidationError, model: type[BaseModel]) -> Iterator[Problem]:
-    """What pydantic found, each with its field and in words that say what is allowed."""
+# --- Words for what is wrong
+
+
+def _shape(model: type[BaseModel]) -> str:
+    required = [name for name, field in model.model_fields.items() if field.is_required()]
+    names = " and ".join(filter(None, (", ".join(required[:-1]), *required[-1:])))
+    return f"a mapping with at least {names}" if names else "a mapping of fields to values"
+
+
+def explain(error: ValidationError, model: type[BaseModel], *, filled_in: Collection[str] = ()) -> Iterator[Problem]:
+    """What pydantic found, each with its field and in words that say what was found and what is allowed.
+
+    Args:
+        error: What it found.
+        model: What was validated.
+        filled_in: Fields of the model that no file gives: they are not told as allowed.
+    """
     for item in error.errors(include_url=False):
         loc = tuple(part for part in item["loc"] if part != "[key]")
         context = item.get("ctx", {})
@@ -154,18 +314,17 @@ def _problems(error: ValidationError, model: type[BaseModel]) -> Iterator[Proble
             for path, message in cast(list[Problem], context["problems"]):
                 yield (*loc, *path), message
         else:
-            yield loc, _message(item, loc, model)
+            yield loc, _message(item, loc, model, filled_in)
 
 
-def _message(item: ErrorDetails, loc: Place, model: type[BaseModel]) -> str:
+def _message(item: ErrorDetails, loc: Place, model: type[BaseModel], filled_in: Collection[str]) -> str:
     match item["type"]:
         case "missing":
             return "is required and not given"
         case "extra_forbidden":
-            allowed = sorted(_model_at(model, loc[:-1]).model_fields)
-            close = difflib.get_close_matches(str(loc[-1]), allowed, n=1)
-            hint = f"did you mean {close[0]}? " if close else ""
-            return f"is not a field; {hint}Allowed: {', '.join(allowed)}"
+            hidden = filled_in if len(loc) == 1 else ()
+            allowed = sorted(set(_model_at(model, loc[:-1]).model_fields).difference(hidden))
+            return f"is not a field; {did_you_mean(str(loc[-1]), allowed)}Allowed: {', '.join(allowed)}"
         case "value_error":
             message = item["msg"].removeprefix("Value error, ")
         case "string_pattern_mismatch":
@@ -174,7 +333,15 @@ def _message(item: ErrorDetails, loc: Place, model: type[BaseModel]) -> str:
         case _:
             message = _lower(item["msg"])
     found = item["input"]
-    return message if isinstance(found, (dict, BaseModel)) else f"{message} (found {found!r})"
+    if isinstance(found, (dict, BaseModel)):
+        return message
+    quote = isinstance(found, int | float) and item["type"] in ("string_type", "path_type", "literal_error")
+    return f"{message} (found {_short(found)})" + ("; put it in quotes to have a text" if quote else "")
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
 def _lower(text: str) -> str:
@@ -213,5 +380,6 @@ def _line(root: yaml.Node, loc: Place) -> int:
     return line + 1
 
 
-def _dotted(loc: Place) -> str:
+def dotted(loc: Place) -> str:
+    """A place as people write it: `evaluation.gates[0].min`."""
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
+from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationError, model_validator
-from ruamel.yaml import YAML, YAMLError
+from pydantic import Field, model_validator
 
+from llmops.config.loading import read_file
 from llmops.config.schema import Strict
 from llmops.errors import BadInput
 
@@ -128,18 +128,10 @@ def load_prices(path: Path | None = None) -> Prices:
     """Read a file of prices; None is the packaged one.
 
     Raises:
-        BadInput: It cannot be read, or a field is missing, unknown or wrong.
+        BadInput: It cannot be read, or a field is missing, unknown or wrong; the message has one line per mistake,
+            with file, line, field and what was found.
     """
-    where = str(path) if path else f"the packaged {DEFAULT}"
-    try:
-        text = path.read_text() if path else files("llmops.costs").joinpath(DEFAULT).read_text()
-        content = YAML(typ="safe").load(text)
-    except (OSError, UnicodeDecodeError, YAMLError) as error:
-        raise BadInput(f"{where}: cannot be read as prices: {error}") from error
-    try:
-        return Prices.model_validate(content)
-    except ValidationError as error:
-        found = "; ".join(
-            f"{'.'.join(map(str, item['loc']))}: {item['msg']} (found {item['input']!r})" for item in error.errors()
-        )
-        raise BadInput(f"{where}: {found}") from error
+    if path:
+        return read_file(path, Prices)
+    with as_file(files("llmops.costs") / DEFAULT) as packaged:
+        return read_file(packaged, Prices)

@@ -6,17 +6,16 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import cached_property
 from operator import itemgetter
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, JsonValue, TypeAdapter, ValidationError, model_validator
-from ruamel.yaml import YAML, YAMLError
-from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from pydantic import AfterValidator, Field, JsonValue, ValidationError, model_validator
 
-from llmops.config.catalog.spec import Strict
+from llmops.config.loading import Mistake, bad_input, dotted, explain, read_source
+from llmops.config.schema import Problem, Strict
 from llmops.errors import BadInput
 from llmops.evaluation.formats.tools import TOOLS, ToolName
 from llmops.evaluation.scorers import ScorerName, build
@@ -212,152 +211,119 @@ def load_suites(directory: Path, names: Iterable[str]) -> tuple[AnySuite, ...]:
     """Read the suites of those names, in that order.
 
     Raises:
-        BadInput: Files are missing or wrong. All errors at once, each with file, line, field and what was found.
+        BadInput: Files are missing or wrong. All mistakes at once, each with file, line, field and what was found.
     """
-    errors: list[str] = []
-    loaded = [suite for name in names if (suite := _load(directory, name, errors)) is not None]
-    if errors:
-        raise BadInput("\n".join(errors))
+    loaded: list[AnySuite] = []
+    wrong: list[str] = []
+    for name in names:
+        try:
+            loaded.append(_load(directory, name))
+        except BadInput as error:
+            wrong.append(error.message)
+    if wrong:
+        raise BadInput("\n".join(wrong))
     return tuple(loaded)
 
 
-def _load(directory: Path, name: str, errors: list[str]) -> AnySuite | None:
+def _load(directory: Path, name: str) -> AnySuite:
     path = directory / f"{name}.yaml"
     if not path.is_file():
-        errors.append(f"{path}: no such suite; there are: {', '.join(available(directory)) or 'none'}")
-        return None
-    try:
-        content = YAML(typ="rt").load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, YAMLError) as error:
-        errors.append(f"{path}: cannot be read as YAML: {error}")
-        return None
-    if not isinstance(content, CommentedMap):
-        errors.append(f"{path}:1: must be a mapping that starts with 'kind: quality', 'kind: load' or 'kind: tool'")
-        return None
-    before = len(errors)
-    given: dict[str, Any] = {**content, "name": name}
-    errors += [
-        f"{path}:{_line(content, (field,))}: {field}: {why}"
-        for field, why in (("name", "it is the file's name"), ("cases", f"they stand in {name}.jsonl"))
-        if field in content
+        raise BadInput(f"{path}: no such suite; there are: {', '.join(available(directory)) or 'none'}")
+    source = read_source(path, "a mapping that starts with 'kind: quality', 'kind: load' or 'kind: tool'")
+    kind = source.content.get("kind")
+    model = _KINDS.get(kind) if isinstance(kind, str) else None
+    if model is None:
+        found = f"found {kind!r}" if "kind" in source.content else "it is not given"
+        raise bad_input(source.mistakes([(("kind",), f"must be {' or '.join(_KINDS)} ({found})")]))
+    elsewhere = {"name": "it is the file's name", "cases": f"they are in {name}.jsonl"}
+    problems: list[Problem] = [
+        ((field,), f"does not belong here: {why}") for field, why in elsewhere.items() if field in source.content
     ]
-    if content.get("kind") == "quality":
-        default = content.get("scorer")
-        given["cases"] = _cases(path.with_suffix(".jsonl"), default, errors)
-    if content.get("kind") == "tool" and isinstance(content.get("files"), list):
-        given["files"] = _files(path, content, errors)
-    if len(errors) > before:
-        # The definition is still checked, so that a person sees all errors at once; its cases have been.
-        given["cases"] = [_PLACEHOLDER] if content.get("kind") == "quality" else None
-        given = {key: value for key, value in given.items() if value is not None}
+    given = {field: value for field, value in source.content.items() if field not in elsewhere} | {"name": name}
+    of_cases: list[Mistake] = []
+    if model is Suite:
+        cases, of_cases = _cases(path.with_suffix(".jsonl"), given.get("scorer"))
+        # Mistakes in the cases hide none of the definition.
+        given["cases"] = [_PLACEHOLDER] if of_cases else cases
+    if model is ToolSuite and isinstance(names := given.get("files"), list):
+        given["files"], of_files = _files(path.parent, names)
+        problems.extend(of_files)
+    suite = None
     try:
-        suite = _SUITES.validate_python(given)
+        suite = model.model_validate(given)
     except ValidationError as error:
-        errors += [
-            f"{path}:{_line(content, _field(item['loc']))}: {_said(item, _field(item['loc']))}"
-            for item in error.errors()
-        ]
-        return None
-    return suite if len(errors) == before else None
+        problems.extend(explain(error, model, filled_in=elsewhere))
+    if suite is None or problems or of_cases:
+        raise bad_input([*source.mistakes(problems), *of_cases])
+    return suite
 
 
-def _cases(path: Path, default: Any, errors: list[str]) -> list[Case]:
+def _cases(path: Path, default: Any) -> tuple[list[Case], list[Mistake]]:
+    """The cases of a file, and all that is wrong in it."""
     if not path.is_file():
-        errors.append(f"{path}: no such file; a quality suite keeps its cases there, one JSON object per line")
-        return []
+        said = "no such file; a quality suite keeps its cases there, one JSON object per line"
+        return [], [Mistake(path, 1, "", said)]
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        errors.append(f"{path}: cannot be read: {error}")
-        return []
+        return [], [Mistake(path, 1, "", f"cannot be read: {error}")]
     cases: list[Case] = []
+    mistakes: list[Mistake] = []
     seen: dict[str, int] = {}
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
             given = json.loads(line)
-        except ValueError as error:
-            errors.append(f"{path}:{number}: is not JSON: {error}")
+        except (ValueError, RecursionError) as error:
+            mistakes.append(Mistake(path, number, "", f"is not JSON: {error}"))
             continue
         if not isinstance(given, dict):
-            errors.append(f"{path}:{number}: must be a JSON object; found {line[:60]!r}")
+            mistakes.append(Mistake(path, number, "", f"must be a JSON object (found {line[:60]!r})"))
             continue
         if default is not None:
             given.setdefault("scorer", default)
         try:
             case = Case.model_validate(given)
         except ValidationError as error:
-            errors += [f"{path}:{number}: {_said(item, item['loc'])}" for item in error.errors()]
+            mistakes += [Mistake(path, number, dotted(place), said) for place, said in explain(error, Case)]
             continue
         if case.id in seen:
-            errors.append(f"{path}:{number}: id: {case.id!r} is used on line {seen[case.id]} already")
+            mistakes.append(Mistake(path, number, "id", f"{case.id!r} is used on line {seen[case.id]} already"))
         seen.setdefault(case.id, number)
         cases.append(case)
-    if not cases and not errors:
-        errors.append(f"{path}: has no cases")
-    return cases
+    if not cases and not mistakes:
+        mistakes.append(Mistake(path, 1, "", "has no cases"))
+    return cases, mistakes
 
 
-def _files(path: Path, content: CommentedMap, errors: list[str]) -> list[dict[str, str]]:
-    """The files that a tool suite names, with their text."""
+def _files(directory: Path, names: list[Any]) -> tuple[list[dict[str, str]], list[Problem]]:
+    """The files that a tool suite names, with their text, and what is wrong with them."""
     found: list[dict[str, str]] = []
-    size = 0
-    for index, name in enumerate(content["files"]):
-        where = f"{path}:{_line(content, ('files', index))}: files.{index}"
-        if not isinstance(name, str):
-            errors.append(f"{where}: must be the path of a file; found {name!r}")
-            continue
+    problems: list[Problem] = []
+    for index, name in enumerate(names):
         try:
-            _below(name)
-        except ValueError as error:
-            errors.append(f"{where}: {error}; found {name!r}")
-            continue
-        source = path.parent / name
-        try:
-            text = source.read_text(encoding="utf-8") if source.is_file() else None
-        except (OSError, UnicodeDecodeError) as error:
-            errors.append(f"{where}: {source} cannot be read as text: {error}")
-            continue
-        if text is None:
-            errors.append(f"{where}: {source}: no such file")
-            continue
-        size += len(text.encode())
-        found.append({"path": name, "content": text})
+            found.append({"path": name, "content": _text(directory, name)})
+        except (OSError, ValueError) as error:
+            problems.append((("files", index), f"{error} (found {name!r})"))
+    size = sum(len(each["content"].encode()) for each in found)
     if size > TOOL_BYTES:
-        errors.append(
-            f"{path}:{_line(content, ('files',))}: files: are {size:,} bytes together, of at most {TOOL_BYTES:,}; put "
-            "larger data into an image of your own, and name it in image"
-        )
-    return found
+        said = f"are {size:,} bytes together, of at most {TOOL_BYTES:,}; put larger data into an image of your own, "
+        problems.append((("files",), said + "and name it in image"))
+    return found, problems
 
 
-def _field(location: Sequence[int | str]) -> Sequence[int | str]:
-    """Without the tag of the union, which is no field."""
-    return location[1:] if location and location[0] in ("quality", "load", "tool") else location
+def _text(directory: Path, name: Any) -> str:
+    if not isinstance(name, str):
+        raise ValueError("must be the path of a file")
+    source = directory / _below(name)
+    if not source.is_file():
+        raise ValueError(f"{source}: no such file")
+    try:
+        return source.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{source} cannot be read as text: {error}") from error
 
 
-def _said(item: Any, location: Sequence[int | str]) -> str:
-    field = ".".join(str(part) for part in location)
-    message = str(item["msg"]).removeprefix("Value error, ")
-    found = "" if item["type"] in ("missing", "value_error") else f"; found {item['input']!r}"
-    return f"{field + ': ' if field else ''}{message}{found}"
-
-
-def _line(content: CommentedMap, location: Sequence[int | str]) -> int:
-    """The line of a field, or of the nearest mapping around it; from 1."""
-    node: Any = content
-    line = int(content.lc.line)
-    for part in location:
-        if isinstance(node, CommentedMap) and part in node:
-            line = int(node.lc.key(part)[0])
-        elif isinstance(node, CommentedSeq) and isinstance(part, int) and part < len(node):
-            line = int(node.lc.item(part)[0])
-        else:
-            break
-        node = node[part]
-    return line + 1
-
-
-_SUITES: TypeAdapter[AnySuite] = TypeAdapter(AnySuite)
+_KINDS: dict[str, type[AnySuite]] = {"quality": Suite, "load": LoadProfile, "tool": ToolSuite}
 _PLACEHOLDER = Case(id="placeholder", prompt="-", scorer="exact", expected="-", answer="-")

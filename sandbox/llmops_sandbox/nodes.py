@@ -7,28 +7,22 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from ruamel.yaml import YAML, YAMLError
+from pydantic import Field
 
-from llmops.errors import BadInput
-
-_STRICT = ConfigDict(frozen=True, extra="forbid")
+from llmops.config.loading import read_file
+from llmops.config.schema import Strict
 
 
-class Taint(BaseModel):
+class Taint(Strict):
     """Keeps pods that don't tolerate it away from a node."""
-
-    model_config = _STRICT
 
     key: str
     value: str = ""
     effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"]
 
 
-class Node(BaseModel):
+class Node(Strict):
     """One node."""
-
-    model_config = _STRICT
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")]
     capacity: dict[str, str] = Field(description="Kubernetes quantities, also offered in full to pods.")
@@ -36,10 +30,8 @@ class Node(BaseModel):
     taints: tuple[Taint, ...] = ()
 
 
-class Declaration(BaseModel):
+class Declaration(Strict):
     """What `nodes.yaml` holds."""
-
-    model_config = _STRICT
 
     nodes: Annotated[tuple[Node, ...], Field(min_length=1)]
     back_off_seconds: Annotated[float, Field(ge=0)] = Field(
@@ -55,19 +47,9 @@ def load_nodes(path: Path) -> Declaration:
     """Read a declaration.
 
     Raises:
-        BadInput: The file cannot be read or isn't one; the message names each wrong field.
+        BadInput: The file cannot be read or isn't one; the message has one line per wrong field.
     """
-    try:
-        content = YAML(typ="safe").load(path)
-    except (OSError, YAMLError) as error:
-        raise BadInput(f"{path}: cannot be read as a declaration of nodes: {error}") from error
-    try:
-        return Declaration.model_validate(content)
-    except ValidationError as error:
-        found = "; ".join(
-            f"{'.'.join(map(str, item['loc']))}: {item['msg']} (found {item['input']!r})" for item in error.errors()
-        )
-        raise BadInput(f"{path}: {found}") from error
+    return read_file(path, Declaration)
 
 
 def write_default_nodes(path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from llmops.config.catalog.routing import routing_check
 from llmops.config.catalog.spec import ModelSpec
-from llmops.config.loading import read_file, read_folder
+from llmops.config.loading import read_entry, read_folder
 from llmops.errors import BadInput
 
 Catalog = Mapping[str, ModelSpec]
@@ -40,4 +40,4 @@ def load_model(path: Path) -> ModelSpec:
     Raises:
         BadInput: The file is wrong; the message has one line per mistake.
     """
-    return read_file(path, ModelSpec)
+    return read_entry(path, ModelSpec)

@@ -10,17 +10,16 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
-from ruamel.yaml import YAML, YAMLError
+from pydantic import Field
 
 from llmops.config.alerting import AlertTarget
+from llmops.config.loading import read_file
 from llmops.config.names import SETTINGS_VARIABLE
 from llmops.config.schema import Strict
 from llmops.config.settings.access import AccessSettings
 from llmops.config.settings.monitoring import MonitoringSettings
 from llmops.config.settings.network import NetworkSettings
 from llmops.config.settings.router import RouterSettings
-from llmops.errors import BadInput
 
 
 class Settings(Strict):
@@ -78,19 +77,8 @@ def load_settings(path: Path | None = None) -> Settings:
     """Read the settings file at `path`, or the one that `LLMOPS_SETTINGS` names, or take the defaults.
 
     Raises:
-        BadInput: The file cannot be read, is not a mapping, or a field is unknown or wrong.
+        BadInput: The file cannot be read, is not a mapping, or a field is unknown or wrong; the message has one line
+            per mistake, with file, line, field and what was found.
     """
     named = path or (Path(value) if (value := os.environ.get(SETTINGS_VARIABLE)) else None)
-    if named is None:
-        return Settings.model_validate({})
-    try:
-        content = YAML(typ="safe").load(named)
-    except (OSError, YAMLError) as error:
-        raise BadInput(f"{named}: cannot be read as settings: {error}") from error
-    try:
-        return Settings.model_validate(content or {})
-    except ValidationError as error:
-        found = "; ".join(
-            f"{'.'.join(map(str, item['loc']))}: {item['msg']} (found {item['input']!r})" for item in error.errors()
-        )
-        raise BadInput(f"{named}: {found}") from error
+    return Settings.model_validate({}) if named is None else read_file(named, Settings)

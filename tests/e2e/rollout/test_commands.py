@@ -96,7 +96,7 @@ def test_check_tells_every_mistake_by_file_line_and_field(serving: Model) -> Non
     [
         ("namespace: [1]\n", "namespace"),
         ("namespaces: x\n", "namespaces"),
-        ("a: b: c\n", "cannot be read as settings"),
+        ("a: b: c\n", "wrong-settings.yaml:1: is not valid YAML"),
         ("kubeconfig: /nowhere/kubeconfig\n", "/nowhere/kubeconfig"),
     ],
 )

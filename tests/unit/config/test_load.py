@@ -326,3 +326,76 @@ def test_any_text_is_accepted_or_refused_in_words(text: str, tmp_path_factory: p
     path.write_text(text, encoding="utf-8", errors="surrogatepass")
     with pytest.raises(BadInput):
         load_model(path)
+
+
+@pytest.mark.parametrize("text", ["no", "on", "Yes", "y", "1:30", "2026-01-31", "0x", "1.2.3", "nul", "="])
+def test_a_plain_word_is_a_text_as_in_yaml_1_2(tmp_path: Path, text: str) -> None:
+    assert load_model(write(tmp_path, GOOD + f"description: {text}\n")).description == text
+
+
+@pytest.mark.parametrize("text", ["true", "False", "12", "0x1F", "0o17", "1e3", "12e4567", "-.5", ".inf", "1_000"])
+def test_a_text_that_yaml_reads_as_something_else_has_to_be_quoted(tmp_path: Path, text: str) -> None:
+    path = write(tmp_path, GOOD + f"description: {text}\n")
+    (found,) = mistakes(path)
+    assert found.startswith(f"{path}:15: description: input should be a valid string (found ")
+    assert found.endswith("; put it in quotes to have a text")
+    assert load_model(write(tmp_path, GOOD + f"description: '{text}'\n")).description == text
+
+
+@pytest.mark.parametrize("text", ["010", "08", "-007", "9" * 5000, "0x" + "f" * 5000, "!!int x", "!!bool maybe"])
+def test_what_two_versions_of_yaml_read_as_two_numbers_is_refused(tmp_path: Path, text: str) -> None:
+    path = write(tmp_path, GOOD.replace("replicas: 2", f"replicas: {text}"))
+    (found,) = mistakes(path)
+    assert found.startswith(f"{path}:2: is not valid YAML: {text.split()[-1]!r}"[:200])
+    assert len(found) < 500
+
+
+@pytest.mark.parametrize(
+    ("text", "number"), [("3", 3), ("0x1F", 31), ("0o17", 15), ("0b11", 3), ("1_0", 10), ("+2", 2)]
+)
+def test_integers_are_read(tmp_path: Path, text: str, number: int) -> None:
+    assert load_model(write(tmp_path, GOOD.replace("replicas: 2", f"replicas: {text}"))).replicas == number
+
+
+def test_a_key_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, GOOD.replace("  args:", "  env: {1: a, [b]: c}\n  args:"))
+    assert mistakes(path) == [
+        f"{path}:9: engine.env: has the key {key}, which is no text: put it in quotes" for key in ("'1'", "'[...]'")
+    ]
+
+
+LAUGHS = "\n".join(
+    ["a0: &a0 [x, x, x, x, x, x, x, x]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 8)}]" for n in range(1, 20))]
+)
+MERGES = "\n".join(["a0: &a0 {x: 1}", *(f"a{n}: &a{n}\n  <<: [{', '.join([f'*a{n - 1}'] * 8)}]" for n in range(1, 9))])
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("description: " + "x" * (1 << 20), ":1: is larger than 1,048,576 bytes"),
+        ("name: tiny\nengine:\n  args: " + "[" * 40 + "]" * 40, ":3: engine: is nested more than 32 levels deep"),
+        ("engine: " + "[" * 5000, "is not valid YAML"),
+        ("name: tiny\nengine: &self\n  args: *self\n", ":2: engine: is nested more than 32 levels deep"),
+        (LAUGHS, ":1: holds more than 100,000 values, each alias counted as all that it stands for"),
+        (MERGES, ":1: holds more than 100,000 values"),
+    ],
+    ids=["large", "deep", "deeper", "itself", "laughs", "merges"],
+)  # fmt: skip
+def test_what_nobody_writes_is_refused_at_once(tmp_path: Path, text: str, words: str) -> None:
+    started = time.process_time()
+    (found,) = mistakes(write(tmp_path, text))
+    assert words in found
+    assert time.process_time() - started < 2
+
+
+def test_aliases_are_taken(tmp_path: Path) -> None:
+    text = GOOD.replace("  repo: acme/tiny", "  repo: acme/tiny\n  include: &files ['*.json']\n  exclude: *files")
+    weights = load_model(write(tmp_path, text)).weights
+    assert weights.include == weights.exclude == ("*.json",)
+
+
+def test_a_long_value_is_cut_off_in_the_message(tmp_path: Path) -> None:
+    (found,) = mistakes(write(tmp_path, GOOD.replace("replicas: 2", f"replicas: {'many ' * 999}")))
+    assert "many many" in found
+    assert len(found) < 500

@@ -16,6 +16,18 @@ from llmops.evaluation.suites import Case, LoadProfile, Suite, available, load_s
 EVALS = Path(__file__).parents[3] / "evals"
 SHIPPED = load_suites(EVALS, available(EVALS))
 CASES = [(suite, case) for suite in SHIPPED if isinstance(suite, Suite) for case in suite.cases]
+# A release has the hashes of its suites: another hash is another release, which is tried anew.
+HASHES = {
+    "arithmetic": "47d617317a2943e44771ddf1191465d2f0919f0806ac5688e80be49eac4022b9",
+    "chat-load": "dfde8c5cf56ba85edb8b9cae22f5ea015795d0dd4774c420d87d7c959fc3afd5",
+    "extraction": "ac1adb82f589383e350d5da6266628e4697018975e98a64669a99f0c25b934c5",
+    "harness-arithmetic": "b136afdaa2c31cc988b6d45061f1556189210ad15317d9bc74e45166088e4551",
+    "instructions": "2b036c5a8e263d051801baab08aa5465f76b5e94f067dfce70d2533e00f78722",
+    "json": "430af33c22728ab0720cd61b317d25ed32e87cf8c17230354881d584c4aa2668",
+    "reasoning": "5445b58939a27e6f3c8d1d9c7311e9390171733bdbcbca6fa16aa3c6b543b4fa",
+    "smoke-load": "fa091cd0be23ca4fb142eca27a69befdc345577529e8a36995d6a3d18db174ef",
+    "steady-load": "9cc8569191a092e34d6e5ded25cc23aba9b36cf9d5e1ea56556df5836a21716b",
+}
 GOOD_CASE = {"id": "one", "prompt": "1 + 1?", "expected": 2, "answer": "2"}
 GOOD_SUITE = "kind: quality\nscorer: number\n"
 
@@ -40,6 +52,10 @@ def test_what_is_shipped() -> None:
     assert {"smoke-load", "chat-load"} <= {suite.name for suite in SHIPPED if isinstance(suite, LoadProfile)}
     assert len({json.dumps(case.conversation()) for _, case in CASES}) == len(CASES)
     assert all(suite.sampling.temperature == 0 for suite, _ in CASES)
+
+
+def test_hashes_of_what_is_shipped_change_with_it_alone() -> None:
+    assert {suite.name: suite.sha256 for suite in SHIPPED} == HASHES
 
 
 @pytest.mark.parametrize(("suite", "case"), CASES, ids=[f"{suite.name}/{case.id}" for suite, case in CASES])
@@ -67,17 +83,20 @@ def test_names_in_order_and_kinds(tmp_path: Path) -> None:
     [
         (
             "kind: quality\nscorer: number\n\nsampling:\n  temprature: 0\n",
-            "suite.yaml:5: sampling.temprature: Extra inputs",
+            "suite.yaml:5: sampling.temprature: is not a field; did you mean temperature?",
         ),
-        ("kind: quality\nscorer: nunber\n", "suite.yaml:2: scorer: Input should be"),
-        ("kind: other\nscorer: number\n", "suite.yaml:1: Input tag 'other'"),
-        ("scorer: number\n", "suite.yaml:1: Unable to extract tag"),
-        ("# a comment\nkind: quality\nname: x\nscorer: number\n", "suite.yaml:3: name: it is the file's name"),
-        ("kind: load\nrequests: 0\nconcurrency: 1\n", "suite.yaml:2: requests: Input should be greater than"),
+        ("kind: quality\nscorer: nunber\n", "suite.yaml:2: scorer: input should be"),
+        ("kind: other\nscorer: number\n", "suite.yaml:1: kind: must be quality or load or tool (found 'other')"),
+        ("scorer: number\n", "suite.yaml:1: kind: must be quality or load or tool (it is not given)"),
+        (
+            "# a comment\nkind: quality\nname: x\nscorer: number\n",
+            "suite.yaml:3: name: does not belong here: it is the file's name",
+        ),
+        ("kind: load\nrequests: 0\nconcurrency: 1\n", "suite.yaml:2: requests: input should be greater than"),
         ("kind: load\nrequests: 1\nconcurrency: 1\nrate: 1\n", "needs exactly one of concurrency and rate"),
         ("kind: load\nrequests: 1\n", "needs exactly one of concurrency and rate"),
         ("- a list\n", "suite.yaml:1: must be a mapping"),
-        ("kind: [\n", "suite.yaml: cannot be read as YAML"),
+        ("kind: [\n", "suite.yaml:2: is not valid YAML"),
     ],
 )
 def test_wrong_definition_is_refused_by_file_line_and_field(tmp_path: Path, definition: str, message: str) -> None:
@@ -89,15 +108,15 @@ def test_wrong_definition_is_refused_by_file_line_and_field(tmp_path: Path, defi
     ("case", "message"),
     [
         ("{", "suite.jsonl:2: is not JSON"),
-        ("[1]", "suite.jsonl:2: must be a JSON object; found '[1]'"),
+        ("[1]", "suite.jsonl:2: must be a JSON object (found '[1]')"),
         (GOOD_CASE, "suite.jsonl:2: id: 'one' is used on line 1 already"),
-        ({**GOOD_CASE, "id": "Two!"}, "suite.jsonl:2: id: String should match pattern"),
-        ({**GOOD_CASE, "id": "two", "anwser": "2"}, "suite.jsonl:2: anwser: Extra inputs are not permitted; found '2'"),
+        ({**GOOD_CASE, "id": "Two!"}, "suite.jsonl:2: id: string should match pattern"),
+        ({**GOOD_CASE, "id": "two", "anwser": "2"}, "suite.jsonl:2: anwser: is not a field; did you mean answer?"),
         ({**GOOD_CASE, "id": "two", "answer": "3"}, "suite.jsonl:2: answer: scorer number does not accept it"),
         ({**GOOD_CASE, "id": "two", "expected": "x"}, "suite.jsonl:2: expected: scorer number takes a number"),
         ({**GOOD_CASE, "id": "two", "scorer": "regex", "expected": ".*"}, "scorer regex accepts an empty answer"),
         ({**GOOD_CASE, "id": "two", "prompt": None}, "suite.jsonl:2: needs exactly one of prompt and messages"),
-        ({"id": "two", "prompt": "x"}, "suite.jsonl:2: expected: Field required"),
+        ({"id": "two", "prompt": "x"}, "suite.jsonl:2: expected: is required and not given"),
     ],
 )
 def test_wrong_case_is_refused_by_file_line_and_field(tmp_path: Path, case: dict[str, Any] | str, message: str) -> None:
@@ -115,11 +134,30 @@ def test_all_errors_at_once(tmp_path: Path) -> None:
     assert "absent.yaml: no such suite; there are: a, b" in lines[-1]
 
 
+def test_plain_words_of_a_suite_are_what_they_were(tmp_path: Path) -> None:
+    write(tmp_path, GOOD_SUITE + "system: no\ntimeout_seconds: 1e3\n", GOOD_CASE)
+    (suite,) = load_suites(tmp_path, ["suite"])
+    assert isinstance(suite, Suite)
+    assert (suite.system, suite.timeout_seconds) == ("no", 1000)
+    assert refusal(write(tmp_path, GOOD_SUITE + "system: true\n", GOOD_CASE)) == [
+        "suite.yaml:3: system: input should be a valid string (found True); put it in quotes to have a text"
+    ]
+
+
+def test_fields_that_no_definition_has_are_not_told_as_allowed(tmp_path: Path) -> None:
+    (found,) = refusal(write(tmp_path, GOOD_SUITE + "case: 1\n", GOOD_CASE))
+    assert found.endswith("Allowed: description, kind, sampling, scorer, system, timeout_seconds")
+
+
+def test_cases_that_nest_without_end_are_refused(tmp_path: Path) -> None:
+    assert refusal(write(tmp_path, GOOD_SUITE, "[" * 100_000))[0].startswith("suite.jsonl:1: is not JSON")
+
+
 def test_suite_without_cases_is_refused(tmp_path: Path) -> None:
     (tmp_path / "suite.yaml").write_text(GOOD_SUITE)
-    assert refusal(tmp_path)[0].startswith("suite.jsonl: no such file")
+    assert refusal(tmp_path)[0].startswith("suite.jsonl:1: no such file")
     (tmp_path / "suite.jsonl").write_text("\n\n")
-    assert refusal(tmp_path)[0] == "suite.jsonl: has no cases"
+    assert refusal(tmp_path)[0] == "suite.jsonl:1: has no cases"
 
 
 def test_hash_ignores_path_order_comments_and_line_endings(tmp_path: Path) -> None:

@@ -55,20 +55,20 @@ def test_a_suite_has_the_text_of_its_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("tool: lm-eval", "tool: harness", r"harness\.yaml:2: tool: .*'lm-eval'.*; found 'harness'"),
-        ("lm-eval/sums.yaml", "lm-eval/absent.yaml", r"yaml:4: files\.0: .*lm-eval/absent\.yaml: no such file"),
-        ("lm-eval/sums.yaml", "../harness.yaml", r"yaml:4: files\.0: must be a path below .*; found '\.\./"),
-        ("lm-eval/sums.yaml", "harness.yaml", r"yaml:4: files\.0: must be in a folder of its own"),
+        ("tool: lm-eval", "tool: harness", r"harness\.yaml:2: tool: .*'lm-eval'.*\(found 'harness'\)"),
+        ("lm-eval/sums.yaml", "lm-eval/absent.yaml", r"yaml:4: files\[0\]: .*lm-eval/absent\.yaml: no such file"),
+        ("lm-eval/sums.yaml", "../harness.yaml", r"yaml:4: files\[0\]: must be a path below .*\(found '\.\./"),
+        ("lm-eval/sums.yaml", "harness.yaml", r"yaml:4: files\[0\]: must be in a folder of its own"),
         ("[lm-eval/sums.yaml]", "[lm-eval/sums.yaml, lm-eval/sums.yaml]", r"files: lm-eval/sums\.yaml is named twice"),
-        ("[lm-eval/sums.yaml]", "[7]", r"harness\.yaml:4: files\.0: must be the path of a file; found 7"),
+        ("[lm-eval/sums.yaml]", "[7]", r"harness\.yaml:4: files\[0\]: must be the path of a file \(found 7\)"),
         ("--tasks=sums", "--output_path=/x", r"arguments: --output_path is set by the pipeline"),
         ("--tasks=sums", "'--x={host}'", r"arguments: \{host\} in '--x=\{host\}' is not known; there are \{url\} and"),
-        ("arguments: [--tasks=sums]", "arguments: --tasks=sums", r"yaml:3: arguments: .*; found '--tasks=sums'"),
+        ("arguments: [--tasks=sums]", "arguments: --tasks=sums", r"yaml:3: arguments: .*\(found '--tasks=sums'"),
         ("arguments: [--tasks=sums]", "arguments: []", r"harness\.yaml:3: arguments: .*at least 1"),
-        ("kind: tool\n", "kind: tool\nshell: true\n", r"harness\.yaml:2: shell: Extra inputs"),
-        ("kind: tool\n", "kind: tool\nimage: evaluation\n", r"harness\.yaml:2: image: .*; found 'evaluation'"),
+        ("kind: tool\n", "kind: tool\nshell: true\n", r"harness\.yaml:2: shell: is not a field"),
+        ("kind: tool\n", "kind: tool\nimage: evaluation\n", r"harness\.yaml:2: image: .*\(found 'evaluation'\)"),
         ("kind: tool\n", "kind: tool\ntimeout_seconds: 0\n", r"harness\.yaml:2: timeout_seconds: .*greater than 0"),
-        ("kind: tool\n", "kind: tool\nfigures: [Exact Match]\n", r"harness\.yaml:2: figures\.0: .*pattern"),
+        ("kind: tool\n", "kind: tool\nfigures: [Exact Match]\n", r"harness\.yaml:2: figures\[0\]: .*pattern"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_said_with_file_field_and_value(tmp_path: Path, old: str, new: str, said: str) -> None:
@@ -80,7 +80,7 @@ def test_what_is_wrong_is_said_with_file_field_and_value(tmp_path: Path, old: st
 def test_files_that_are_no_text_or_too_large_are_refused(tmp_path: Path) -> None:
     write(tmp_path, GOOD)
     (tmp_path / "lm-eval" / "sums.yaml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(BadInput, match=r"harness\.yaml:4: files\.0: .* cannot be read as text"):
+    with pytest.raises(BadInput, match=r"harness\.yaml:4: files\[0\]: .* cannot be read as text"):
         load(tmp_path)
     (tmp_path / "lm-eval" / "sums.yaml").write_text("x" * (4 << 20) + "x")
     with pytest.raises(BadInput, match=r"harness\.yaml:4: files: are 4,194,305 bytes together, of at most 4,194,304"):

@@ -1,0 +1,76 @@
+"""Settings: what is refused, in which words, and what an empty file is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from llmops.config.settings import Settings, load_settings
+from llmops.errors import BadInput
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "settings.conf"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("text", ["", "# nothing yet\n", "---\n", "~\n", "{}\n"])
+def test_an_empty_file_is_all_defaults(tmp_path: Path, text: str) -> None:
+    assert load_settings(write(tmp_path, text)) == Settings.model_validate({})
+
+
+def test_json_is_yaml(tmp_path: Path) -> None:
+    assert load_settings(write(tmp_path, '{"namespace": "here",\n\t"history_limit": 3}')).history_limit == 3
+
+
+def test_all_mistakes_come_at_once_with_line_field_and_value(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        "namespace: 12\n"
+        "storage_clas: fast\n"
+        "alerts:\n"
+        "  - name: team\n"
+        "    kind: webhook\n"
+        "    url: {name: alerts, key: url}\n"
+        "network:\n"
+        "  pipeline:\n"
+        "    - cidr: 10.0.0.0/99\n"
+        "prices: 3\n",
+    )
+    with pytest.raises(BadInput) as caught:
+        load_settings(path)
+    found = [line.removeprefix(f"{path}:") for line in caught.value.message.splitlines()]
+    starts = (
+        "1: namespace: input should be a valid string (found 12); put it in quotes",
+        "2: storage_clas: is not a field; did you mean storage_class? Allowed: access, alerts",
+        "4: alerts[0]: signing_key is for kind webhook, and that needs one",
+        "9: network.pipeline[0].cidr: ",
+        "10: prices: input is not a valid path for <class 'pathlib.Path'> (found 3); put it in quotes",
+    )
+    assert len(found) == len(starts), found
+    for line, start in zip(found, starts, strict=True):
+        assert line.startswith(start), line
+    assert "'10.0.0.0/99'" in found[3]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: b: c\n", "1: is not valid YAML"),
+        ("- namespace\n", "1: must be a mapping of fields to values"),
+        ("namespace: a\nnamespace: b\n", "2: namespace: is given twice, first in line 1"),
+        ("stuck_after_hours: 1:30\n", "1: stuck_after_hours: input should be a valid number"),
+    ],
+)
+def test_what_is_no_settings_file_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    path = write(tmp_path, text)
+    with pytest.raises(BadInput) as caught:
+        load_settings(path)
+    assert caught.value.message.startswith(f"{path}:{said}")
+
+
+def test_a_file_that_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"none\.yaml:1: cannot be read"):
+        load_settings(tmp_path / "none.yaml")
