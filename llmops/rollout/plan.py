@@ -7,10 +7,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.compat import StringIO
-
 from llmops.clients.kubernetes.problems import NotFound
+from llmops.manifests.text import as_yaml
 from llmops.preflight.finding import Finding
 from llmops.releases.difference import diff
 from llmops.releases.release import Release
@@ -101,8 +99,4 @@ def _lines(obj: dict[str, Any] | None) -> list[str]:
     if obj is None:
         return []
     meta = {key: value for key, value in obj["metadata"].items() if key not in _NOISE}
-    text = StringIO()
-    yaml = YAML()
-    yaml.default_flow_style = False
-    yaml.dump({key: value for key, value in obj.items() if key != "status"} | {"metadata": meta}, text)
-    return text.getvalue().splitlines()
+    return as_yaml([{key: value for key, value in obj.items() if key != "status"} | {"metadata": meta}]).splitlines()
