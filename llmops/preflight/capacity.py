@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
+from llmops.clients.kubernetes.quantity import quantity
 from llmops.config.catalog.spec import ModelSpec
 from llmops.manifests.engine import GPU_PRODUCT_LABEL, GPU_RESOURCE, GPU_TOLERATION
 from llmops.manifests.worker import REQUESTS as WORKER_REQUESTS
-from llmops.preflight.quantity import quantity
 from llmops.preflight.snapshot import Object
 
 ENDED = ("Succeeded", "Failed")

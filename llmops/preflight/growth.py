@@ -17,9 +17,9 @@ from typing import Any, cast
 
 import yaml
 
+from llmops.clients.kubernetes.quantity import quantity
 from llmops.manifests.engine import GPU_PRODUCT_LABEL, GPU_RESOURCE
 from llmops.preflight.capacity import Ask, obstacle, tolerated
-from llmops.preflight.quantity import quantity
 from llmops.preflight.snapshot import Object, Snapshot
 
 NODE_GROUP_LABEL = "eks.amazonaws.com/nodegroup"

@@ -27,12 +27,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 from llmops.clients.kubernetes.client import Cluster
+from llmops.clients.kubernetes.quantity import quantity
 from llmops.config.names import ENGINE_CONTAINER, ENGINE_PORT
 from llmops.config.settings import Settings
 from llmops.errors import LlmopsError
 from llmops.manifests.engine import GPU_PRODUCT_LABEL, GPU_RESOURCE
 from llmops.manifests.engine_metrics import RUNNING
-from llmops_sandbox.agent.quantity import parse_quantity
 
 PROGRAM = ("{python}", "-m", "llmops_sandbox.exporters", "--host", "{pod_ip}")
 PORT = 9400
@@ -74,7 +74,7 @@ def volumes(cluster: Cluster) -> Iterator[Metric]:
         claim, place = volume["spec"].get("claimRef"), volume["spec"].get("hostPath")
         if claim and place:
             who = (claim["namespace"], claim["name"])
-            capacity.add_metric(who, float(parse_quantity(volume["spec"]["capacity"]["storage"])))
+            capacity.add_metric(who, float(quantity(volume["spec"]["capacity"]["storage"])))
             used.add_metric(who, _size(Path(place["path"])))
     yield from (capacity, used)
 

@@ -12,6 +12,7 @@ import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from llmops.alerts.outbox import Alert, Outbox, alert_id
+from llmops.clients.kubernetes.quantity import quantity
 from llmops.clients.prometheus import Prometheus
 from llmops.config.catalog.load import Catalog
 from llmops.config.catalog.spec import ModelSpec
@@ -23,7 +24,6 @@ from llmops.costs.stack import Stack
 from llmops.costs.usage import usage
 from llmops.errors import BadInput, LlmopsError, kind_of
 from llmops.evaluation.report import plots
-from llmops.preflight.quantity import quantity
 from llmops.releases.ledger import standings
 from llmops.rollout.platform import Platform
 

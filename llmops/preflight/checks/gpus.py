@@ -6,12 +6,12 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from llmops.clients.kubernetes.quantity import quantity
 from llmops.manifests.engine import GPU_PRODUCT_LABEL, GPU_RESOURCE
 from llmops.preflight.capacity import ENDED
 from llmops.preflight.checks.case import Check, count, some
 from llmops.preflight.finding import Finding
 from llmops.preflight.growth import NODE_GROUP_LABEL, node_groups, waiting_for_gpus
-from llmops.preflight.quantity import quantity
 from llmops.preflight.snapshot import Object, Snapshot
 
 PCI_LABELS = ("feature.node.kubernetes.io/pci-10de.present", "feature.node.kubernetes.io/pci-0302_10de.present")

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from llmops.clients.kubernetes.quantity import quantity
 from llmops.errors import BadRelease
 from llmops.preflight.capacity import obstacle, replica
 from llmops.preflight.checks.case import Case, Check, amount, failed
 from llmops.preflight.finding import Finding
 from llmops.preflight.fit.findings import fit_findings
 from llmops.preflight.fit.shape import Shape
-from llmops.preflight.quantity import quantity
 
 GPU_MEMORY_LABEL = "nvidia.com/gpu.memory"
 """Label with the memory of one GPU in MiB, set by NVIDIA's feature discovery."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from llmops.clients.kubernetes.quantity import quantity
 from llmops.config.names import SHARED_ANNOTATION
 from llmops.preflight.checks.case import Case, Check, amount, some
 from llmops.preflight.finding import Finding
-from llmops.preflight.quantity import quantity
 from llmops.preflight.snapshot import Object, Snapshot
 
 DEFAULT_CLASS_ANNOTATION = "storageclass.kubernetes.io/is-default-class"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
+from llmops.clients.kubernetes.quantity import quantity
 from llmops.manifests.weights import room_mib
 from llmops.preflight.capacity import obstacle, replica
 from llmops.preflight.checks.case import Case, Check, some
 from llmops.preflight.finding import Finding
-from llmops.preflight.quantity import quantity
 from llmops.preflight.snapshot import Object
 
 SUBJECT = "weights"

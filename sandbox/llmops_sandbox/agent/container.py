@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import aiohttp
 
+from llmops.clients.kubernetes.quantity import quantity
 from llmops_sandbox.agent.api import Api, Object, until_answered
 from llmops_sandbox.agent.ending import terminated
 from llmops_sandbox.agent.environment import AddressOf, ConfigError, Mount, Translator
@@ -21,7 +22,6 @@ from llmops_sandbox.agent.events import Recorder
 from llmops_sandbox.agent.launch import Owner, build_order
 from llmops_sandbox.agent.probes import Kind, Prober, Target, run_hook
 from llmops_sandbox.agent.process import Order, Process, kill_strays, read_exit, run_command
-from llmops_sandbox.agent.quantity import parse_quantity
 from llmops_sandbox.agent.state import ContainerState
 from llmops_sandbox.agent.status import back_off, rfc3339, should_restart
 from llmops_sandbox.agent.temporary import make_temporary_folder
@@ -98,7 +98,7 @@ class Container:
         self._kill_at_changed = asyncio.Event()
         self._wake = asyncio.Event()
         limit = spec.get("resources", {}).get("limits", {}).get("memory")
-        self._memory_limit = int(parse_quantity(limit)) if limit else None
+        self._memory_limit = int(quantity(limit)) if limit else None
 
     def stop(self, kill_at: float) -> None:
         """End it, with SIGKILL at `kill_at` seconds since 1970 at the latest; a later call can only hasten it."""

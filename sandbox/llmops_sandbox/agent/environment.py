@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from llmops.clients.kubernetes.quantity import quantity
 from llmops_sandbox.agent.api import Object
-from llmops_sandbox.agent.quantity import parse_quantity
 
 HOST_IP = "127.0.0.1"
 _REFERENCE = re.compile(r"\$(?:\$|\(([^()]*)\))")
@@ -219,8 +219,8 @@ def resource_field(source: Object, container: Object, allocatable: Mapping[str, 
     kind, _, resource = source["resource"].partition(".")
     declared: dict[str, str] = container.get("resources", {}).get(kind, {})
     amount = declared.get(resource) or (allocatable.get(resource, "0") if kind == "limits" else "0")
-    divisor = parse_quantity(source.get("divisor") or "1")
-    return str(math.ceil(parse_quantity(amount) / (divisor or 1)))
+    divisor = quantity(source.get("divisor") or "1")
+    return str(math.ceil(quantity(amount) / (divisor or 1)))
 
 
 def _value(origin: Object, container: Object, sources: Sources) -> str | None:

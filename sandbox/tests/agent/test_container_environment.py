@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import re
-from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -19,9 +18,6 @@ from llmops_sandbox.agent.environment import (
     references,
     resource_field,
 )
-from llmops_sandbox.agent.quantity import parse_quantity
-
-from llmops.errors import BadInput
 
 POD: dict[str, Any] = {
     "metadata": {"name": "p", "namespace": "n", "uid": "u", "labels": {"a": "1"}, "annotations": {"x/y": "z"}},
@@ -226,25 +222,3 @@ def test_a_command_takes_the_place_of_the_program_and_arguments_follow_either() 
     assert started[1:] == ["-m", "engine", "--host", "127.1.0.5", "/models", "--model=/host/w", "/host/tmp"]
     assert started[0].startswith("/")
     assert command({"command": ["sh", "/models/x"]}, program, {}, TRANSLATE, "127.1.0.5") == ["sh", "/host/w/x"]
-
-
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        ("1", 1),
-        ("500m", Decimal("0.5")),
-        ("2Gi", 2 << 30),
-        ("1.5Ki", 1536),
-        ("1e3", 1000),
-        ("3M", 3_000_000),
-        ("-1", -1),
-    ],
-)
-def test_quantities(text: str, value: Any) -> None:
-    assert parse_quantity(text) == value
-
-
-@pytest.mark.parametrize("text", ["", "Gi", "1 Gi", "1gi", "x", "1e"])
-def test_what_is_no_quantity_is_refused(text: str) -> None:
-    with pytest.raises(BadInput):
-        parse_quantity(text)
