@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from llmops.errors import BadInput
 from llmops.rollout.platform import Platform
 
 Model = Annotated[str, typer.Argument(help="Name of the model: models/NAME.yaml.")]
@@ -22,9 +21,6 @@ def platform_for(model: str | None = None) -> Platform:
         BadInput: The settings or the catalog are wrong, or the catalog has no such model.
     """
     platform = Platform()
-    if model is not None and model not in platform.catalog:
-        raise BadInput(
-            f"{model}: there is no such model in {platform.settings.models_dir}",
-            remedy=f"There is {', '.join(sorted(platform.catalog)) or 'none'}.",
-        )
+    if model is not None:
+        platform.spec(model)
     return platform

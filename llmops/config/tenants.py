@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from llmops.config.catalog.known import not_known
 from llmops.config.catalog.load import Catalog
 from llmops.config.catalog.spec import NAME, QUANTITY
 from llmops.config.loading import read_folder
@@ -99,10 +100,10 @@ def load_tenants(
     keys: dict[tuple[str, str], str] = {}
 
     def check(tenant: Tenant) -> Iterator[Problem]:
-        known = ", ".join((*catalog, *managed))
+        known = (*catalog, *managed)
         for index, model in enumerate(tenant.models):
-            if model not in catalog and model not in managed:
-                yield ("models", index), f"is {model!r}, which is not in the catalog (allowed: {known})"
+            if model not in known:
+                yield ("models", index), not_known(model, known)
         if tenant.home == serving_namespace:
             yield ("namespace",), f"is {tenant.home}, which is the engines'"
         elif tenant.home == "default" or tenant.home.startswith("kube-"):

@@ -58,7 +58,7 @@ def make_plan(platform: Platform, model: str, *, engine_version: str | None, rev
     Raises:
         BadInput, BadRelease, ClusterCannot, Unavailable: As the release stage would.
     """
-    records, spec = platform.records, platform.catalog[model]
+    records, spec = platform.records, platform.spec(model)
     release = pin(platform, model, engine_version=engine_version, revision=revision)
     state = records.proven_state(model)
     rejection = records.rejection(model, release.id)
@@ -79,7 +79,7 @@ def make_plan(platform: Platform, model: str, *, engine_version: str | None, rev
 
 
 def _object_changes(platform: Platform, release: Release) -> dict[str, list[str]]:
-    spec = platform.catalog[release.model]
+    spec = platform.spec(release.model)
     found: dict[str, list[str]] = {}
     engine = preview(platform, release, spec)
     for each in [*engine, *surroundings(platform, spec, release)]:

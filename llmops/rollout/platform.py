@@ -9,7 +9,9 @@ from pydantic import PrivateAttr
 
 from llmops.clients.kubernetes.client import Cluster
 from llmops.clients.kubernetes.lease import RolloutLease
+from llmops.config.catalog.known import check_known
 from llmops.config.catalog.load import Catalog, load_catalog
+from llmops.config.catalog.spec import ModelSpec
 from llmops.config.settings import Settings, load_settings
 from llmops.config.tenants import Tenants, load_tenants
 from llmops.errors import ClusterCannot
@@ -34,6 +36,15 @@ class Platform(dg.ConfigurableResource["Platform"]):
     def catalog(self) -> Catalog:
         """All models."""
         return load_catalog(self.settings.models_dir)
+
+    def spec(self, model: str) -> ModelSpec:
+        """A model's entry in the catalog.
+
+        Raises:
+            BadInput: There is none.
+        """
+        check_known([model], self.catalog, self.settings.models_dir)
+        return self.catalog[model]
 
     @cached_property
     def tenants(self) -> Tenants:

@@ -81,12 +81,12 @@ def render(
         base: The namespace and the claim, too.
 
     Raises:
-        BadInput: There is no such release, or more than one of the three is given.
+        BadInput: There is no such model or release, or more than one of the three is given.
     """
     given = [name for name, value in (("--release", release), ("--pins", pins), ("--resolve", resolve)) if value]
     if len(given) > 1:
         raise BadInput(f"{' and '.join(given)} each say which release; give one of them")
-    settings, spec = platform.settings, platform.catalog[model]
+    settings, spec = platform.settings, platform.spec(model)
     chosen = _chosen(platform, model, release, pins, resolve)
     found = [volume.namespace(settings), volume.claim(settings)] if base else []
     if track == "canary":

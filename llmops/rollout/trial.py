@@ -67,7 +67,7 @@ class Trial:
     @property
     def spec(self) -> ModelSpec:
         """What the catalog says of the model now."""
-        return self.platform.catalog[self.model]
+        return self.platform.spec(self.model)
 
     def log(self, message: str) -> None:
         """One line in the run's log."""

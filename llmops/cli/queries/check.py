@@ -12,8 +12,8 @@ from llmops.manifests.router.plan import check_managed
 def check() -> None:
     """Check the catalog, the suites and the tenants; nothing is asked of a cluster."""
     platform = platform_for()
-    for spec in platform.catalog.values():
-        load_suites(platform.settings.evals_dir, spec.evaluation.suites)
+    suites = dict.fromkeys(name for spec in platform.catalog.values() for name in spec.evaluation.suites)
+    load_suites(platform.settings.evals_dir, suites)
     check_managed(platform.catalog, platform.settings)
     users = platform.tenants
     typer.echo(

@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from llmops.config import names
+from llmops.config.catalog.known import not_known
 from llmops.config.schema import Problem, Strict
 from llmops.config.settings.router import Managed, ModelName
 
@@ -47,7 +48,6 @@ def routing_check(models: Collection[str]) -> Callable[[str, Routing], Iterator[
             if name == model:
                 yield ("routing", "fallbacks", index), "is the model itself"
             elif name not in models:
-                known = ", ".join(sorted(models))
-                yield ("routing", "fallbacks", index), f"is {name!r}, which is not in the catalog (allowed: {known})"
+                yield ("routing", "fallbacks", index), not_known(name, sorted(models))
 
     return check

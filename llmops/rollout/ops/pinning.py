@@ -36,7 +36,7 @@ def pin(
         BadRelease: Nothing of what there is may be taken.
         Unavailable: Hub or registry do not answer.
     """
-    spec = model if isinstance(model, ModelSpec) else platform.catalog[model]
+    spec = model if isinstance(model, ModelSpec) else platform.spec(model)
     settings = platform.settings
     # Without a secret no cluster is asked.
     token = hub_token(platform.cluster, spec) if spec.weights.token else None

@@ -8,9 +8,10 @@ from functools import partial
 from pathlib import Path
 
 from llmops.clients.registry import PinnedImage, RegistryClient
+from llmops.config.catalog.known import check_known
 from llmops.config.catalog.load import load_catalog, load_model
 from llmops.config.catalog.spec import ModelSpec
-from llmops.errors import BadInput, LlmopsError
+from llmops.errors import LlmopsError
 from llmops.preflight.checks import of_installation, of_model, preflight
 from llmops.preflight.checks.case import Case, ImageAnswer, Start, failed
 from llmops.preflight.finding import Finding, about
@@ -69,11 +70,7 @@ def _specs(folder: Path, models: frozenset[str]) -> tuple[list[ModelSpec], list[
     specs: list[ModelSpec] = []
     found: list[Finding] = []
     files = sorted(folder.glob("*.yaml"))
-    if unknown := sorted(models - {path.stem for path in files}):
-        raise BadInput(
-            f"{', '.join(unknown)}: there is no such model in {folder}",
-            remedy=f"There is {', '.join(path.stem for path in files) or 'none'}.",
-        )
+    check_known(models, [path.stem for path in files], folder)
     for path in files:
         if models and path.stem not in models:
             continue

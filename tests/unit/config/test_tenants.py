@@ -43,7 +43,13 @@ def test_no_folder_is_no_tenants(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "line", "field", "words"),
     [
-        ("[tiny]", "[tiny, tidy]", 2, "models[1]", "is 'tidy', which is not in the catalog (allowed: large, tiny)"),
+        (
+            "[tiny]",
+            "[tiny, tidy]",
+            2,
+            "models[1]",
+            "not in the catalog; did you mean tiny? Allowed: large, tiny",
+        ),
         ("[tiny]", "[]", 2, "models", "at least 1 item"),
         ("requests_per_minute: 60", "requests_per_minute: 0", 4, "requests_per_minute", "found 0"),
         ("requests_per_minute", "request_per_minute", 4, "request_per_minute", "did you mean requests_per_minute?"),

@@ -175,7 +175,7 @@ def write(folder: Path, name: str, **routing: Any) -> None:
         ({"aliases": ["shared"]}, "b.yaml:1: routing.aliases[0]: is 'shared', which is an alias of model a"),
         ({"aliases": ["x", "x"]}, "routing.aliases[1]: is 'x', which is an alias of model a"),
         ({"fallbacks": ["a"]}, "routing.fallbacks[0]: is the model itself"),
-        ({"fallbacks": ["c"]}, "routing.fallbacks[0]: is 'c', which is not in the catalog (allowed: a, b)"),
+        ({"fallbacks": ["c"]}, "routing.fallbacks[0]: is 'c', which is not in the catalog; Allowed: a, b"),
     ],
 )
 def test_a_name_that_would_lead_to_two_models_or_to_none_is_refused(
