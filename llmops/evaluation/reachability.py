@@ -14,7 +14,7 @@ AGAIN_SECONDS = 0.25
 LONGEST_ANSWER = 1 << 20
 
 
-def out_of_reach(endpoint: Endpoint, weights: str, *, patience: float) -> str | None:
+def why_unreachable(endpoint: Endpoint, weights: str, *, patience: float) -> str | None:
     """Why the engine cannot be reached from here; None if it can.
 
     The engine has to say itself that it serves these weights under this name. Less would be no sign: the cluster's

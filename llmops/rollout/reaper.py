@@ -22,13 +22,13 @@ import dagster as dg
 from llmops.alerts.outbox import Alert, alert_id
 from llmops.clients.kubernetes.client import Cluster
 from llmops.clients.kubernetes.lease import HANDOVER_SECONDS, LeaseHeld, run_out
+from llmops.clients.kubernetes.progress import has_condition
 from llmops.config import names
 from llmops.errors import LlmopsError
 from llmops.manifests.evaluation import COMPONENT as EVALUATION
 from llmops.releases.records import Record, State
 from llmops.rollout.ending import end_trial, leave_event, put_alert, tell_verdict
 from llmops.rollout.ops.cleanup import lent_by, recover, release_of, remove_canary, settle
-from llmops.rollout.ops.jobs import condition
 from llmops.rollout.outcomes import EvaluationOutcome
 from llmops.rollout.platform import Platform
 
@@ -186,7 +186,7 @@ def _is_temporary(found: Mapping[str, Any]) -> bool:
     if found["kind"] != "Job":
         return True
     measures = _labels(found).get("app.kubernetes.io/component") == EVALUATION
-    return measures and not (condition(found, "Complete") or condition(found, "Failed"))
+    return measures and not (has_condition(found, "Complete") or has_condition(found, "Failed"))
 
 
 def _labels(found: Mapping[str, Any]) -> dict[str, str]:

@@ -30,9 +30,14 @@ class Progress:
     text: str
 
 
-def conditions_of(item: Object) -> dict[str, Mapping[str, Any]]:
+def conditions_of(item: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """The conditions in an object's status, by type."""
     return {str(found["type"]): found for found in (item.get("status") or {}).get("conditions") or ()}
+
+
+def has_condition(item: Mapping[str, Any], kind: str) -> bool:
+    """Whether an object has a condition, such as Complete or Failed."""
+    return conditions_of(item).get(kind, {}).get("status") == "True"
 
 
 def owned_by(item: Object, uid: str) -> bool:

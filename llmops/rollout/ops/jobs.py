@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from llmops.clients.kubernetes.problems import AlreadyExists
+from llmops.clients.kubernetes.progress import has_condition
 from llmops.clients.kubernetes.wait import JobOutcome, wait_for_job
 from llmops.errors import BadRelease, ClusterCannot, LlmopsError, Unavailable
 from llmops.rollout.trial import Trial
@@ -54,7 +55,7 @@ def finish_job(current: Trial, job: dict[str, Any]) -> JobRun:
     cluster = current.cluster
     found = cluster.get("Job", name)
     going = found is not None and "deletionTimestamp" in found["metadata"]
-    if found is not None and (going or condition(found, "Failed")):
+    if found is not None and (going or has_condition(found, "Failed")):
         why = "is still being removed" if going else "failed in an earlier run"
         current.log(f"Job {name} {why}; it is replaced")
         cluster.delete("Job", name, propagation="Foreground", wait=60)
@@ -67,7 +68,7 @@ def finish_job(current: Trial, job: dict[str, Any]) -> JobRun:
             current.log(f"Job {name} was created by another run; it is adopted")
     else:
         current.log(f"Job {name} is there from an earlier run; it is adopted")
-    completed_before = found is not None and condition(found, "Complete")
+    completed_before = found is not None and has_condition(found, "Complete")
     started = time.monotonic()
     timeout: float = job["spec"]["activeDeadlineSeconds"] + 60
     lines = JobLines(current.log)
@@ -124,9 +125,3 @@ class JobLines:
                 self._log(prefix + (event.get("message") or event.get("kind") or "done"))
             case _:
                 self._log(prefix + str(event.get("message") or text))
-
-
-def condition(job: Mapping[str, Any], kind: str) -> bool:
-    """Whether the Job has a condition, such as Complete or Failed."""
-    conditions: list[dict[str, Any]] = (job.get("status") or {}).get("conditions") or []
-    return any(each["type"] == kind and each["status"] == "True" for each in conditions)

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from llmops.config.catalog.spec import Evaluation, Gate
+from llmops.evaluation.backends.base import Suites, Target
 from llmops.evaluation.gates.offline import decide, show
 from llmops.evaluation.gates.verdict import GateResult, Value, Verdict
 from llmops.evaluation.measurements import Measurements
-from llmops.evaluation.suites import AnySuite, LoadProfile, load_suites
+from llmops.evaluation.suites import LoadProfile, load_suites
 from llmops.releases.release import Release
 from llmops.releases.validations import CheckResult, Finding
-from llmops.rollout.ops.measuring import Target, measuring_of
+from llmops.rollout.ops.measuring import backend_of
 from llmops.rollout.outcomes import EvaluationOutcome
 from llmops.rollout.trial import Trial
 
-Suites = Sequence[AnySuite]
 # Means of the same scores summed in another order may differ in the last digit.
 ROUNDING = 1e-12
 
@@ -41,12 +41,12 @@ def check_figures(current: Trial, release: Release) -> CheckResult:
     reference = before.canary if before else None
     spec, left_out = judged_by(release.evaluation, suites, reference)
     target = Target(release, "stable")
-    measuring = measuring_of(current, target)
-    measured = measuring.measure(target, suites, spec)
+    backend = backend_of(current, target)
+    measured = backend.measure(target, suites, spec)
     verdict = judge(spec, measured, reference)
     if verdict.value == "Failed":
         current.log(f"{verdict.reason}; measured once more, to be sure")
-        measured = measuring.measure(target, suites, spec)
+        measured = backend.measure(target, suites, spec)
         again = judge(spec, measured, reference)
         if again.value != "Failed":
             line = f"failed once and not again: {verdict.reason}; then {again.value}: {again.reason}"

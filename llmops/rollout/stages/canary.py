@@ -9,6 +9,7 @@ import dagster as dg
 from llmops.clients.kubernetes.wait import ALLOW_PENDING_SECONDS, wait_for_rollout
 from llmops.config import names
 from llmops.errors import ClusterCannot
+from llmops.evaluation.backends.base import Target
 from llmops.manifests.engine import grace_seconds, objects, progress_seconds
 from llmops.preflight.snapshot import take_snapshot
 from llmops.preflight.strategy import choose_strategy
@@ -16,7 +17,7 @@ from llmops.releases.release import Release
 from llmops.rollout.ops.cleanup import lend_replica, release_of, remove_canary
 from llmops.rollout.ops.companions import protect
 from llmops.rollout.ops.measured import as_released
-from llmops.rollout.ops.measuring import Target, measuring_of
+from llmops.rollout.ops.measuring import backend_of
 from llmops.rollout.outcomes import CanaryOutcome, ChecksumOutcome, EvaluationOutcome, TrafficOutcome
 from llmops.rollout.platform import Platform
 from llmops.rollout.trial import GONE_SECONDS, Trial, trial
@@ -74,7 +75,7 @@ def _deploy(current: Trial, release: Release) -> CanaryOutcome:
             # A GPU that stable lends is free when the requests on it have ended.
             allow_pending_seconds=ALLOW_PENDING_SECONDS + (0 if surge else grace_seconds(release)),
         )
-        text = measuring_of(current, target).prove(target, timeout=PROOF_SECONDS)
+        text = backend_of(current, target).prove(target, timeout=PROOF_SECONDS)
     seconds = round(time.monotonic() - started, 2)
     current.log(f"{name} answered after {seconds} s: {text[:80]!r}")
     url = current.cluster.endpoint(name, names.ENGINE_PORT)

@@ -6,6 +6,7 @@ import dagster as dg
 
 from llmops.costs.prices import load_prices
 from llmops.errors import MeasurementFailed
+from llmops.evaluation.backends.base import Suites, Target
 from llmops.evaluation.gates.offline import decide
 from llmops.evaluation.measurements import Measurements
 from llmops.evaluation.report import markdown as report
@@ -15,7 +16,7 @@ from llmops.evaluation.suites import load_suites
 from llmops.releases.release import Release
 from llmops.rollout.ops.crashes import check_alive, restarts_of, wait_for_crash
 from llmops.rollout.ops.measured import as_released
-from llmops.rollout.ops.measuring import Suites, Target, measuring_of
+from llmops.rollout.ops.measuring import backend_of
 from llmops.rollout.ops.pricing import judges_cost, priced, profile_of, replica_price
 from llmops.rollout.ops.reporting import report_link
 from llmops.rollout.outcomes import CanaryOutcome, EvaluationOutcome
@@ -90,11 +91,11 @@ def _measure(
     spec, target = release.evaluation, Target(release, "canary")
     # Before the measurement, which takes long: a price that is missing is told of now.
     with_cost = _with_cost(current, suites, release, against)
-    measuring = measuring_of(current, target)
+    backend = backend_of(current, target)
     if against is None:
-        return with_cost(measuring.measure(target, suites, spec), release), None
+        return with_cost(backend.measure(target, suites, spec), release), None
     current.log(f"compared with stable {against.id} on the same cases, and in turns under load")
-    measured, stable = measuring.compare(target, Target(against, "stable"), suites, spec)
+    measured, stable = backend.compare(target, Target(against, "stable"), suites, spec)
     return with_cost(measured, release), with_cost(stable, against)
 
 

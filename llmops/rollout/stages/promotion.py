@@ -9,6 +9,7 @@ import dagster as dg
 
 from llmops.clients.kubernetes.wait import ALLOW_PENDING_SECONDS, wait_for_rollout
 from llmops.config import names
+from llmops.evaluation.backends.base import Target
 from llmops.manifests.companions.autoscaling import most_replicas
 from llmops.manifests.engine import grace_seconds, progress_seconds
 from llmops.preflight.capacity import replica, slots
@@ -19,7 +20,7 @@ from llmops.rollout.ops.companions import surround
 from llmops.rollout.ops.crashes import check_alive
 from llmops.rollout.ops.gc import collect_configurations, collect_weights
 from llmops.rollout.ops.measured import as_released
-from llmops.rollout.ops.measuring import Target, measuring_of
+from llmops.rollout.ops.measuring import backend_of
 from llmops.rollout.ops.reporting import report_link
 from llmops.rollout.ops.scaling import apply_stable
 from llmops.rollout.outcomes import CanaryOutcome, EvaluationOutcome, PromotionOutcome, TrafficOutcome
@@ -88,7 +89,7 @@ def promote(current: Trial, release: Release, *, surge: bool) -> PromotionOutcom
         surround(current.platform, current.spec, release, current.log)
         if beside is not None:
             # Whom the canary served goes over to the same release: nobody ever got the older one again.
-            measuring_of(current, target).prove(target, timeout=PROOF_SECONDS)
+            backend_of(current, target).prove(target, timeout=PROOF_SECONDS)
             remove_canary(current.platform, model, give_back=False, log=current.log)
         _watch(current, target)
     current.records.update_state(model, stable=release.id, previous=replaced)
@@ -140,4 +141,4 @@ def _watch(current: Trial, target: Target) -> None:
     """Prove the rolled out release with completions through the Service, and go on for the stabilization window."""
     release = target.release
     check = partial(check_alive, current.cluster, release, "stable", "during the stabilization window", before={})
-    measuring_of(current, target).watch(target, seconds=release.rollout.stabilization_seconds, check=check)
+    backend_of(current, target).watch(target, seconds=release.rollout.stabilization_seconds, check=check)

@@ -12,6 +12,7 @@ from llmops.clients.prometheus import Prometheus
 from llmops.config import names
 from llmops.config.catalog.traffic import TrafficStep, canary_replicas
 from llmops.errors import ClusterCannot, MeasurementFailed, Unavailable
+from llmops.evaluation.backends.base import Target
 from llmops.evaluation.gates.live.judge import decide, figures_of, judge
 from llmops.evaluation.gates.live.queries import Subject, queries
 from llmops.evaluation.gates.live.samples import Observed, read
@@ -25,7 +26,6 @@ from llmops.preflight.snapshot import take_snapshot
 from llmops.releases.release import Release
 from llmops.rollout.ops.crashes import Restarts, check_alive, restarts_of
 from llmops.rollout.ops.measured import as_released
-from llmops.rollout.ops.measuring import Target
 from llmops.rollout.ops.traffic_split import Way, replicas_ready, shift, way_of
 from llmops.rollout.outcomes import CanaryOutcome, EvaluationOutcome, TrafficOutcome
 from llmops.rollout.platform import Platform

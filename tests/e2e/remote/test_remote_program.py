@@ -18,7 +18,7 @@ from aiohttp import web
 from llmops.config.catalog.spec import Evaluation
 from llmops.evaluation.endpoint import Endpoint
 from llmops.evaluation.evaluate import measure
-from llmops.evaluation.reachability import out_of_reach, serves
+from llmops.evaluation.reachability import serves, why_unreachable
 from llmops.evaluation.remote.answer import Answer, read_answer
 from llmops.evaluation.remote.ending import Ending
 from llmops.evaluation.remote.order import Engine as Where
@@ -182,6 +182,6 @@ def test_a_sure_sign_of_an_engine_is_name_and_weights(content: Any, says: bool) 
 def test_an_engine_is_reached_only_if_it_says_what_it_serves(tmp_path: Path) -> None:
     with serving(Engine()) as endpoint:
         # Something answers there, and is no engine that serves this model.
-        why = out_of_reach(endpoint, "weights/tiny/key", patience=0)
+        why = why_unreachable(endpoint, "weights/tiny/key", patience=0)
     assert why is not None
     assert "not as an engine that serves tiny does" in why

@@ -12,7 +12,6 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,14 +21,13 @@ from llmops_sandbox.sandbox import Sandbox
 from ruamel.yaml import YAML
 
 from llmops.cli.exits import Exit
-from llmops.clients.kubernetes.client import Cluster
 from llmops.config import names
 from llmops.config.catalog.spec import Evaluation
-from llmops.config.settings import Settings, load_settings
+from llmops.config.settings import load_settings
+from llmops.evaluation.backends.base import Session, Target
+from llmops.evaluation.backends.job import JobBackend
 from llmops.evaluation.suites import load_suites
 from llmops.manifests.evaluation import COMPONENT
-from llmops.rollout.ops.measuring import Target
-from llmops.rollout.ops.measuring_job import InCluster
 from tests.e2e.remote.apart import command, passage
 from tests.support.dying import Point, Run
 from tests.support.world import Model, new_model
@@ -270,41 +268,29 @@ def test_where_only_the_api_server_is_reached_jobs_measure(sandbox: Sandbox, tmp
         assert record.figures["sums/score"] == 0.95
 
 
-@dataclass
-class Stage:
-    """A stage of a run, as far as measuring knows it."""
-
-    cluster: Cluster
-    settings: Settings
-    run: str
-    told: list[str]
-
-    def log(self, message: str) -> None:
-        self.told.append(message)
-
-
 @pytest.mark.long
 def test_a_run_that_goes_on_takes_what_was_measured_for_it(served: Model) -> None:
     """After its process was killed, Dagster may resume the same run. What is asked for twice is measured twice."""
     release = served.records.release(served.name, str(served.records.state(served.name).stable))
     target, spec = Target(release, "stable"), Evaluation(suites=("sums",))
     suites = load_suites(served.evals, spec.suites)
-    stage = Stage(served.cluster, load_settings(served.settings_file), secrets.token_hex(4), [])
-    first, resumed = (InCluster(stage, stage.settings.evaluation_image) for _ in range(2))
+    lines: list[str] = []
+    session = Session(served.cluster, load_settings(served.settings_file), secrets.token_hex(4), lines.append)
+    first, resumed = (JobBackend(session, session.settings.evaluation_image) for _ in range(2))
 
     def names_of_jobs() -> set[str]:
         found = [each["metadata"] for each in jobs_of(served)]
-        return {meta["name"] for meta in found if meta["labels"][names.RUN_LABEL] == stage.run}
+        return {meta["name"] for meta in found if meta["labels"][names.RUN_LABEL] == session.run}
 
     measured = first.measure(target, suites, spec)
     [job] = names_of_jobs()
     assert resumed.measure(target, suites, spec) == measured
     assert names_of_jobs() == {job}
-    assert any("is adopted" in line for line in stage.told)
+    assert any("is adopted" in line for line in lines)
     again = resumed.measure(target, suites, spec)
     assert again.scores == measured.scores
     assert len(names_of_jobs()) == 2
     # An engine that answered before may be dead by now.
     for _ in range(2):
-        assert InCluster(stage, stage.settings.evaluation_image).prove(target, timeout=10)
-    assert sum("-prove-" in line and "created" in line for line in stage.told) == 2
+        assert JobBackend(session, session.settings.evaluation_image).prove(target, timeout=10)
+    assert sum("-prove-" in line and "created" in line for line in lines) == 2

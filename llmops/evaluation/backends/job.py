@@ -14,19 +14,18 @@ from typing import Any
 from pydantic import ValidationError
 
 from llmops.clients.kubernetes.problems import AlreadyExists
-from llmops.clients.kubernetes.progress import JOB_NAME, owned_by
+from llmops.clients.kubernetes.progress import JOB_NAME, has_condition, owned_by
 from llmops.clients.kubernetes.wait import JobOutcome, wait_for_job
 from llmops.clients.kubernetes.watch import uid_of
 from llmops.config import names
 from llmops.config.catalog.spec import Evaluation, SecretKey
 from llmops.errors import BadRelease, ClusterCannot, LlmopsError, MeasurementFailed
+from llmops.evaluation.backends.base import Session, Suites, Target
 from llmops.evaluation.measurements import Measurements
 from llmops.evaluation.remote.answer import LONGEST_LOG, Answer, Seal, read_answer
 from llmops.evaluation.remote.ending import Ending
 from llmops.evaluation.remote.order import KEY_VARIABLES, Engine, Order, pack
 from llmops.manifests.evaluation import COMPONENT, LIFETIME, evaluation_job, order_config_maps, ownership
-from llmops.rollout.ops.jobs import condition
-from llmops.rollout.ops.measuring import Current, Suites, Target
 
 GONE_SECONDS = 60.0
 SLACK_SECONDS = 60.0
@@ -36,26 +35,26 @@ READ_AGAIN_SECONDS = 1.0
 REUSED = ("measure", "compare")
 
 
-class InCluster:
+class JobBackend:
     """Asks engines from a pod beside them.
 
     A Job's name is that of its order in its run: a run that goes on after its process was killed adopts the Job that
     is there. Jobs of other runs would be load that nobody measures by, and are removed first.
     """
 
-    def __init__(self, current: Current, image: str) -> None:
-        self._current = current
+    def __init__(self, session: Session, image: str) -> None:
+        self._session = session
         self._image = image
-        self._cluster = current.cluster
+        self._cluster = session.cluster
         self._given = Counter[str]()
 
     def prove(self, target: Target, *, timeout: float) -> str:
-        """See `Measuring`."""
+        """See `Backend`."""
         order = Order(task="prove", engine=self._engine(target, 0), seconds=timeout)
         return self._run(order, target).text
 
     def watch(self, target: Target, *, seconds: float, check: Callable[[], None]) -> None:
-        """See `Measuring`; `check` is called as often as the Job tells of itself."""
+        """See `Backend`; `check` is called as often as the Job tells of itself."""
         order = Order(task="watch", engine=self._engine(target, 0), seconds=seconds)
         try:
             self._run(order, target, check=check)
@@ -66,7 +65,7 @@ class InCluster:
         check()
 
     def measure(self, target: Target, suites: Suites, spec: Evaluation) -> Measurements:
-        """See `Measuring`."""
+        """See `Backend`."""
         order = Order(task="measure", engine=self._engine(target, 0), suites=tuple(suites), evaluation=spec)
         (found,) = self._run(order, target).measurements
         return found
@@ -74,7 +73,7 @@ class InCluster:
     def compare(
         self, canary: Target, stable: Target, suites: Suites, spec: Evaluation
     ) -> tuple[Measurements, Measurements]:
-        """See `Measuring`."""
+        """See `Backend`."""
         order = Order(
             task="compare",
             engine=self._engine(canary, 0),
@@ -100,20 +99,20 @@ class InCluster:
         self._remove_others(job)
         self._ensure(job, parts, reuse=order.task in REUSED)
         with self._given_up(name):
-            lines = _Lines(self._current.log, check)
+            lines = _Lines(self._session.log, check)
             outcome = wait_for_job(
                 self._cluster, name, timeout=LIFETIME.total_seconds() + SLACK_SECONDS, on_line=lines.see
             )
             answer = self._answer(name, outcome)
         seconds = time.monotonic() - started
-        self._current.log(
+        self._session.log(
             f"Job {name} took {seconds:.1f} s, {seconds - answer.seconds:.1f} s of that to start and to hand over"
         )
         return answer
 
     def _manifest(self, order: Order, parts: list[tuple[str, bytes]], targets: tuple[Target, ...]) -> dict[str, Any]:
         release = targets[0].release
-        run = self._current.run
+        run = self._session.run
         content = order.model_dump_json()
         # A stage that gives an order again wants it measured again.
         self._given[content] += 1
@@ -129,7 +128,7 @@ class InCluster:
             len(parts),
             keys,
             self._image,
-            self._current.settings,
+            self._session.settings,
             datetime.datetime.now(datetime.UTC) + LIFETIME,
         )
 
@@ -140,7 +139,7 @@ class InCluster:
             for found in self._cluster.list(kind, labels=labels):
                 name, run = found["metadata"]["name"], found["metadata"]["labels"].get(names.RUN_LABEL)
                 if run != wanted[names.RUN_LABEL]:
-                    self._current.log(f"{kind} {name} is left from run {run}; it is removed")
+                    self._session.log(f"{kind} {name} is left from run {run}; it is removed")
                     self._cluster.delete(kind, name, propagation="Foreground", wait=GONE_SECONDS)
 
     def _ensure(self, job: dict[str, Any], parts: list[tuple[str, bytes]], *, reuse: bool) -> None:
@@ -157,9 +156,9 @@ class InCluster:
                 self._cluster.delete("ConfigMap", order["metadata"]["name"], wait=GONE_SECONDS)
                 self._create(order)
             found = self._create(job)
-            self._current.log(f"Job {name} created")
+            self._session.log(f"Job {name} created")
         else:
-            self._current.log(f"Job {name} is there from before this run was interrupted; it is adopted")
+            self._session.log(f"Job {name} is there from before this run was interrupted; it is adopted")
         for order in orders:
             self._cluster.patch("ConfigMap", order["metadata"]["name"], ownership(found))
 
@@ -174,9 +173,9 @@ class InCluster:
             return found
 
     def _is_usable(self, found: dict[str, Any], *, reuse: bool) -> bool:
-        if "deletionTimestamp" in found["metadata"] or condition(found, "Failed"):
+        if "deletionTimestamp" in found["metadata"] or has_condition(found, "Failed"):
             return False
-        if not condition(found, "Complete"):
+        if not has_condition(found, "Complete"):
             return True
         # Whoever reads it later finds an answer only as long as its pod is kept.
         return reuse and any(_seal(pod) for pod in self._pods(found))
@@ -190,7 +189,7 @@ class InCluster:
             try:
                 self._cluster.delete("Job", name)
             except LlmopsError as error:
-                self._current.log(f"Job {name} could not be removed, and ends by itself: {error}")
+                self._session.log(f"Job {name} could not be removed, and ends by itself: {error}")
             raise
 
     def _answer(self, name: str, outcome: JobOutcome) -> Answer:

@@ -1,38 +1,39 @@
-"""Measuring by suites of which each runs where its program is: tools in a Job of the image that has them."""
+"""Measuring suite by suite, each where its program is: tools in a Job of the image that has them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
 from llmops.config.catalog.spec import Evaluation
+from llmops.evaluation.backends.base import Backend, Session, Suites, Target
+from llmops.evaluation.backends.job import JobBackend
+from llmops.evaluation.backends.local import LocalBackend
 from llmops.evaluation.measurements import Measurements, together
 from llmops.evaluation.suites import AnySuite, ToolSuite
-from llmops.rollout.ops.measuring import Current, Here, Measuring, Suites, Target
-from llmops.rollout.ops.measuring_job import InCluster
 
 
-class ByImage:
+class RoutedBackend:
     """Runs suites of llmops' own where `first` measures, and tools in the cluster, in one Job for each image.
 
     Where suites stop early because the engine does not answer, no tool is run: the error rate decides.
     """
 
-    def __init__(self, current: Current, first: Measuring) -> None:
-        self._current = current
+    def __init__(self, session: Session, first: Backend) -> None:
+        self._session = session
         self._first = first
         # Kept, as each of them knows what it was asked before: what is asked for again is measured again.
-        self._jobs: dict[str, InCluster] = {}
+        self._jobs: dict[str, JobBackend] = {}
 
     def prove(self, target: Target, *, timeout: float) -> str:
-        """See `Measuring`."""
+        """See `Backend`."""
         return self._first.prove(target, timeout=timeout)
 
     def watch(self, target: Target, *, seconds: float, check: Callable[[], None]) -> None:
-        """See `Measuring`."""
+        """See `Backend`."""
         self._first.watch(target, seconds=seconds, check=check)
 
     def measure(self, target: Target, suites: Suites, spec: Evaluation) -> Measurements:
-        """See `Measuring`."""
+        """See `Backend`."""
         found: list[Measurements] = []
         for measuring, part in self._parts(suites):
             found.append(measuring.measure(target, part, spec))
@@ -43,7 +44,7 @@ class ByImage:
     def compare(
         self, canary: Target, stable: Target, suites: Suites, spec: Evaluation
     ) -> tuple[Measurements, Measurements]:
-        """See `Measuring`."""
+        """See `Backend`."""
         ours: list[Measurements] = []
         theirs: list[Measurements] = []
         for measuring, part in self._parts(suites):
@@ -54,22 +55,22 @@ class ByImage:
                 break
         return together(ours), together(theirs)
 
-    def _parts(self, suites: Suites) -> Iterator[tuple[Measuring, Suites]]:
+    def _parts(self, suites: Suites) -> Iterator[tuple[Backend, Suites]]:
         """Suites that run at one place, and what runs them there; those of llmops' own come first."""
-        default = self._current.settings.evaluation_image
+        default = self._session.settings.evaluation_image
         by_image: dict[str | None, list[AnySuite]] = {None: []}
         for suite in suites:
             image = suite.image or default if isinstance(suite, ToolSuite) else None
             # A Job measures by the default image already: its tools run in it, too.
-            place = None if image == default and not isinstance(self._first, Here) else image
+            place = None if image == default and not isinstance(self._first, LocalBackend) else image
             by_image.setdefault(place, []).append(suite)
         for image, part in by_image.items():
             if part or len(by_image) == 1:
                 yield (self._first if image is None else self._job(image)), part
 
-    def _job(self, image: str) -> InCluster:
+    def _job(self, image: str) -> JobBackend:
         if image not in self._jobs:
-            self._jobs[image] = InCluster(self._current, image)
+            self._jobs[image] = JobBackend(self._session, image)
         return self._jobs[image]
 
 

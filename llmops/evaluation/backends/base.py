@@ -1,0 +1,77 @@
+"""What the backends share: the engines that they measure, the run that asks, and the protocol that stages go by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from llmops.clients.kubernetes.client import Cluster
+from llmops.config import names
+from llmops.config.catalog.spec import Evaluation
+from llmops.config.settings import Settings
+from llmops.evaluation.measurements import Measurements
+from llmops.evaluation.suites import AnySuite
+from llmops.releases.release import Release
+
+Suites = Sequence[AnySuite]
+
+
+@dataclass(frozen=True)
+class Target:
+    """The engines of a release, behind the Service of a track."""
+
+    release: Release
+    track: names.Track
+
+    @property
+    def service(self) -> str:
+        """Name of the Service."""
+        return names.engine_name(self.release.model, self.track)
+
+
+@dataclass(frozen=True)
+class Session:
+    """The run that measures, as far as a backend needs it.
+
+    Args:
+        cluster: Where the engines are.
+        settings: Of the installation.
+        run: Id of the run: it owns the Jobs that measure for it.
+        log: Gets a line on how far the measurement is.
+    """
+
+    cluster: Cluster
+    settings: Settings
+    run: str
+    log: Callable[[str], None]
+
+
+class Backend(Protocol):
+    """Measures and proves engines. Every method raises `MeasurementFailed` where that could not be done."""
+
+    def prove(self, target: Target, *, timeout: float) -> str:
+        """Wait until an engine answers a real completion, and return its text; see `proving.prove`.
+
+        Raises:
+            BadRelease: It was reached, and gave none.
+        """
+        ...
+
+    def watch(self, target: Target, *, seconds: float, check: Callable[[], None]) -> None:
+        """Ask for completions for a while; see `proving.watch`. What `check` raises ends it.
+
+        Raises:
+            BadRelease: Completions failed.
+        """
+        ...
+
+    def measure(self, target: Target, suites: Suites, spec: Evaluation) -> Measurements:
+        """Run suites; see `evaluate.measure`."""
+        ...
+
+    def compare(
+        self, canary: Target, stable: Target, suites: Suites, spec: Evaluation
+    ) -> tuple[Measurements, Measurements]:
+        """Run suites on two; see `evaluate.compare`."""
+        ...

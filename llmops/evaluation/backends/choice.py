@@ -1,0 +1,55 @@
+"""Which backend a run measures by."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from llmops.config import names
+from llmops.evaluation.backends.base import Backend, Session, Target
+from llmops.evaluation.backends.job import JobBackend
+from llmops.evaluation.backends.local import LocalBackend, endpoint_of
+from llmops.evaluation.backends.routed import RoutedBackend
+from llmops.evaluation.reachability import why_unreachable
+from llmops.manifests.weights import folder
+
+REACHABILITY_SECONDS = 5.0
+"""How long routes to a pod that has just become ready are waited for, before the engine counts as unreachable."""
+
+# Once in a run, so that all of its figures are taken from one place. A process has few runs.
+_decided: dict[str, Literal["here", "cluster"]] = {}
+
+
+def choose(session: Session, target: Target) -> Backend:
+    """The backend that the settings name; `auto` asks whether this process reaches the target.
+
+    Tools run in the cluster, in an image that has them, unless everything is to be measured from here.
+
+    Args:
+        session: The run that measures.
+        target: Engines that are ready now.
+    """
+    setting = session.settings.evaluate_from
+    if setting == "here":
+        return LocalBackend(session)
+    if setting == "auto":
+        if session.run not in _decided:
+            _decided[session.run] = "here" if _reaches(session, target) else "cluster"
+        local = _decided[session.run] == "here"
+    else:
+        local = False
+    default = LocalBackend(session) if local else JobBackend(session, session.settings.evaluation_image)
+    return RoutedBackend(session, default)
+
+
+def _reaches(session: Session, target: Target) -> bool:
+    weights = folder(target.release).removeprefix(names.VOLUME_MOUNT).lstrip("/")
+    why = why_unreachable(endpoint_of(session.cluster, target), weights, patience=REACHABILITY_SECONDS)
+    if why is None:
+        return True
+    if session.cluster.is_around:
+        # Pods reach Services. An engine that does not say what it serves is not judged by that here.
+        return True
+    session.log(
+        f"the engine's Service can't be reached from here ({why}): evaluation and proofs run as Jobs in the cluster"
+    )
+    return False

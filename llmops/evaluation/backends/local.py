@@ -1,0 +1,54 @@
+"""Measuring from this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from llmops.clients.kubernetes.client import Cluster
+from llmops.config import names
+from llmops.config.catalog.spec import Evaluation
+from llmops.evaluation import evaluate, proving
+from llmops.evaluation.backends.base import Session, Suites, Target
+from llmops.evaluation.endpoint import Endpoint
+from llmops.evaluation.measurements import Measurements
+from llmops.evaluation.progress import quarters
+
+
+class LocalBackend:
+    """Asks engines from this process, by their Services' cluster addresses."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def prove(self, target: Target, *, timeout: float) -> str:
+        """See `Backend`."""
+        return proving.prove(self._endpoint(target), timeout=timeout)
+
+    def watch(self, target: Target, *, seconds: float, check: Callable[[], None]) -> None:
+        """See `Backend`."""
+        proving.watch(self._endpoint(target), seconds=seconds, check=check, say=self._session.log)
+
+    def measure(self, target: Target, suites: Suites, spec: Evaluation) -> Measurements:
+        """See `Backend`."""
+        progress = quarters(self._session.log)
+        return evaluate.measure(self._endpoint(target), suites, spec.concurrency, progress, rules=spec)
+
+    def compare(
+        self, canary: Target, stable: Target, suites: Suites, spec: Evaluation
+    ) -> tuple[Measurements, Measurements]:
+        """See `Backend`."""
+        ours, theirs = self._endpoint(canary), self._endpoint(stable)
+        return evaluate.compare(ours, theirs, suites, spec.concurrency, quarters(self._session.log), rules=spec)
+
+    def _endpoint(self, target: Target) -> Endpoint:
+        return endpoint_of(self._session.cluster, target)
+
+
+def endpoint_of(cluster: Cluster, target: Target) -> Endpoint:
+    """The Service of a track, with the API key that its engines ask for."""
+    key = target.release.access.api_key
+    return Endpoint(
+        base_url=cluster.endpoint(target.service, names.ENGINE_PORT),
+        model=target.release.model,
+        api_key=cluster.secret_value(key.name, key.key) if key else None,
+    )
