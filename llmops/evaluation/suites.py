@@ -17,7 +17,7 @@ from pydantic import AfterValidator, Field, JsonValue, ValidationError, model_va
 from llmops.config.loading import Mistake, bad_input, dotted, explain, read_source
 from llmops.config.schema import Problem, Strict
 from llmops.errors import BadInput
-from llmops.evaluation.formats.tools import TOOLS, ToolName
+from llmops.evaluation.formats import TOOLS, ToolName
 from llmops.evaluation.scorers import ScorerName, build
 
 TOOL_BYTES = 4 << 20

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from llmops.errors import ClusterCannot
-from llmops.evaluation.formats.tools import OFFLINE
+from llmops.evaluation.formats.tool import OFFLINE
 from llmops_sandbox.binaries import cache_folder
 
 PROJECT = Path(__file__).parents[2]

@@ -1,8 +1,42 @@
-"""Evaluation tools that users have: run one as a suite, and read the results file that it writes.
+"""Evaluation tools that users have: a suite names one, and its results file has the figures.
 
-One module per tool reads its files (`lm_eval`, `inspect_ai`, `promptfoo`, `vllm_bench`, `guidellm`); `reading` is what
-they have in common, `tools` says how each tool is started and where it writes, and `running` does it.
+One module per tool says how the tool is started, and reads its files; `tool` and `reading` are what they have in
+common. `TOOLS` is all of them: a new tool is a new module and its line there.
 
 A file that is missing, cut off, of another tool or version, inconsistent, or of a run that did not finish is a
 `MeasurementFailed`: never a score of 0, and never half of the figures.
 """
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import AfterValidator
+from pydantic_core import PydanticCustomError
+
+from llmops.evaluation.formats import guidellm, inspect_ai, lm_eval, promptfoo, vllm_bench
+from llmops.evaluation.formats.tool import Tool
+
+TOOLS: Mapping[str, Tool] = {
+    tool.name: tool
+    for tool in (
+        lm_eval.TOOL,
+        inspect_ai.TOOL,
+        promptfoo.TOOL,
+        vllm_bench.TOOL,
+        guidellm.TOOL,
+    )
+}
+
+
+def _known(name: str) -> str:
+    if name not in TOOLS:
+        *others, last = (repr(known) for known in TOOLS)
+        raise PydanticCustomError(
+            "unknown_tool", "Input should be {known}", {"known": f"{', '.join(others)} or {last}"}
+        )
+    return name
+
+
+ToolName = Annotated[str, AfterValidator(_known)]

@@ -37,8 +37,9 @@ from llmops.evaluation.formats.reading import (
     split_errors,
     tally,
 )
+from llmops.evaluation.formats.tool import RESULTS_PLACE, Tool
 
-TOOL = "guidellm"
+NAME = "guidellm"
 RESULTS = "guidellm.json"
 MILLISECONDS = 1000.0
 
@@ -111,7 +112,7 @@ def parse(files: Files) -> Reading:
     """
     name, content = only(files, RESULTS)
     file = read(_File, name, content, "results file of guidellm")
-    check_version(name, TOOL, file.metadata.guidellm_version, "0.8.")
+    check_version(name, NAME, file.metadata.guidellm_version, "0.8.")
     found, *others = file.benchmarks
     if others:
         refuse(name, f"has {len(file.benchmarks)} benchmarks", "Measure one load per suite: no sweep, one rate.")
@@ -144,7 +145,7 @@ def parse(files: Files) -> Reading:
     for figure, value in latencies(samples).items():
         put(figures, name, figure, value)
     return Reading(
-        tool=f"{TOOL} {file.metadata.guidellm_version}",
+        tool=f"{NAME} {file.metadata.guidellm_version}",
         figures=figures,
         samples={kind: values for kind, values in samples.items() if values},
         errors=tally(engines),
@@ -165,3 +166,13 @@ def _check(name: str, metrics: _Metrics, samples: dict[Latency, tuple[float, ...
     ):
         if not same(said, computed):
             refuse(name, f"{what} is {said} on average, and {computed} over its requests")
+
+
+TOOL = Tool(
+    name=NAME,
+    program=("guidellm", "run"),
+    saving=("--output", f"kind=json,path={RESULTS_PLACE}/{RESULTS}", "--disable-console"),
+    reserved=("--output", "--disable-console"),
+    patterns=(RESULTS,),
+    parse=parse,
+)

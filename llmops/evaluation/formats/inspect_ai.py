@@ -25,8 +25,9 @@ from llmops.evaluation.formats.reading import (
     refuse,
     same,
 )
+from llmops.evaluation.formats.tool import RESULTS_PLACE, Tool
 
-TOOL = "inspect-ai"
+NAME = "inspect-ai"
 RESULTS = "*.eval"
 MEANS = ("accuracy", "mean")
 """Metrics that are the mean of the scores of a scorer's cases."""
@@ -102,7 +103,7 @@ def parse(files: Files) -> Reading:
     name, content = only(files, RESULTS)
     log = _unpack(name, content) if content.startswith(b"PK") else read(_Log, name, content, _WHAT)
     version = log.eval.packages.inspect_ai
-    check_version(name, TOOL, version, "0.3.")
+    check_version(name, NAME, version, "0.3.")
     results = _results(name, log)
     cases = {reduction.scorer: _values(name, reduction) for reduction in log.reductions or ()}
     figures: dict[str, float] = {}
@@ -123,7 +124,7 @@ def parse(files: Files) -> Reading:
     answers = {str(case.id): case.answer or "" for reduction in log.reductions or () for case in reduction.samples}
     ids = {case for by_case in cases.values() for case in by_case}
     return Reading(
-        tool=f"{TOOL} {version}",
+        tool=f"{NAME} {version}",
         figures=figures,
         scores=scores,
         answers=answers,
@@ -217,3 +218,13 @@ def _decompress(name: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> b
 
 _LOCAL_HEADER = 30
 """Bytes of the fixed part of a zip's local file header; the lengths of name and extra field are its last four."""
+
+
+TOOL = Tool(
+    name=NAME,
+    program=("inspect", "eval"),
+    saving=("--log-dir", RESULTS_PLACE, "--log-format", "eval", "--display", "plain"),
+    reserved=("--log-dir", "--log-format", "--display"),
+    patterns=(RESULTS,),
+    parse=parse,
+)

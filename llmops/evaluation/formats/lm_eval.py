@@ -25,8 +25,9 @@ from llmops.evaluation.formats.reading import (
     refuse,
     same,
 )
+from llmops.evaluation.formats.tool import RESULTS_PLACE, Tool
 
-TOOL = "lm-eval"
+NAME = "lm-eval"
 RESULTS = "results_*.json"
 SAMPLES = "samples_*.jsonl"
 DATE = r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(?:\.\d+)?"
@@ -82,7 +83,7 @@ def parse(files: Files) -> Reading:
         refuse(RESULTS, f"is to be one file, and there are {len(results)} among: {', '.join(sorted(files)) or 'none'}")
     (name,) = results
     found = read(_Results, name, files[name], "results file of lm-evaluation-harness")
-    check_version(name, TOOL, found.lm_eval_version, "0.4.")
+    check_version(name, NAME, found.lm_eval_version, "0.4.")
     return _Reader(name, found, files).reading()
 
 
@@ -105,7 +106,7 @@ class _Reader:
         cases = sum(self._found.samples[task].effective for task in tasks)
         put(self._figures, self._name, "error_rate", 0.0)
         return Reading(
-            tool=f"{TOOL} {self._found.lm_eval_version}",
+            tool=f"{NAME} {self._found.lm_eval_version}",
             figures=self._figures,
             scores=scores,
             answers=self._answers,
@@ -199,3 +200,13 @@ def _text(responses: Any) -> str:
     """What was answered; of a multiple choice, its log-probabilities."""
     first: Any = responses[0] if isinstance(responses, list) and responses else responses
     return first if isinstance(first, str) else str(responses)
+
+
+TOOL = Tool(
+    name=NAME,
+    program=("lm-eval", "run"),
+    saving=("--output_path", RESULTS_PLACE, "--log_samples"),
+    reserved=("--output_path", "-o", "--log_samples", "-s", "--config", "-C", "--hf_hub_log_args", "--wandb_args"),
+    patterns=(RESULTS, SAMPLES),
+    parse=parse,
+)

@@ -25,8 +25,9 @@ from llmops.evaluation.formats.reading import (
     split_errors,
     tally,
 )
+from llmops.evaluation.formats.tool import RESULTS_PLACE, Tool
 
-TOOL = "promptfoo"
+NAME = "promptfoo"
 RESULTS = "promptfoo.json"
 ERROR = 2
 """Of `failureReason`: the case could not be decided. 0 is none, 1 an assertion that does not hold."""
@@ -84,7 +85,7 @@ def parse(files: Files) -> Reading:
     """
     name, content = only(files, RESULTS)
     file = read(_File, name, content, "results file of promptfoo")
-    check_version(name, TOOL, file.metadata.version, "0.1")
+    check_version(name, NAME, file.metadata.version, "0.1")
     found, stats = file.results, file.results.stats
     if len(providers := {prompt.provider for prompt in found.prompts}) > 1:
         refuse(name, f"has results of {len(providers)} providers", "Give one provider: the engine that is measured.")
@@ -106,7 +107,7 @@ def parse(files: Files) -> Reading:
         put(figures, name, "pass_rate", len(passed) / len(decided))
     put(figures, name, "error_rate", len(engines) / (len(decided) + len(engines)))
     return Reading(
-        tool=f"{TOOL} {file.metadata.version}",
+        tool=f"{NAME} {file.metadata.version}",
         figures=figures,
         scores={"score": {id_: case.score for id_, case in decided.items()}} if decided else {},
         answers={id_: _text(case) for id_, case in decided.items()},
@@ -118,3 +119,23 @@ def parse(files: Files) -> Reading:
 
 def _text(case: _Case) -> str:
     return str(case.response.output) if case.response else ""
+
+
+TOOL = Tool(
+    name=NAME,
+    program=("promptfoo", "eval"),
+    saving=(
+        *("--output", f"{RESULTS_PLACE}/{RESULTS}"),
+        *("--no-cache", "--no-progress-bar", "--no-table", "--no-share"),
+    ),
+    reserved=("--output", "-o", "--share", "--watch", "-w", "--repeat"),
+    patterns=(RESULTS,),
+    parse=parse,
+    environment={
+        "PROMPTFOO_DISABLE_TELEMETRY": "1",
+        "PROMPTFOO_DISABLE_UPDATE": "1",
+        "PROMPTFOO_DISABLE_REMOTE_GENERATION": "1",
+        # A case that fails is a result, and no failure of the run.
+        "PROMPTFOO_FAILED_TEST_EXIT_CODE": "0",
+    },
+)

@@ -24,8 +24,9 @@ from llmops.evaluation.formats.reading import (
     split_errors,
     tally,
 )
+from llmops.evaluation.formats.tool import RESULTS_PLACE, Tool
 
-TOOL = "vllm-bench"
+NAME = "vllm-bench"
 RESULTS = "vllm-bench.json"
 MILLISECONDS = 1000.0
 
@@ -125,3 +126,20 @@ def _check(name: str, found: _File, samples: dict[Latency, tuple[float, ...]]) -
     ):
         if not same(value, count / found.duration):
             refuse(name, f"{figure} is {value}, and {count} in {found.duration} s are {count / found.duration}")
+
+
+TOOL = Tool(
+    name=NAME,
+    program=("vllm", "bench", "serve"),
+    saving=(
+        *("--save-result", "--save-detailed", "--percentile-metrics", "ttft,tpot,itl,e2el"),
+        *("--result-dir", RESULTS_PLACE, "--result-filename", RESULTS),
+    ),
+    reserved=(
+        *("--save-result", "--save-detailed", "--append-result", "--result-dir", "--result-filename"),
+        "--percentile-metrics",
+    ),
+    patterns=(RESULTS,),
+    parse=parse,
+    environment={"VLLM_NO_USAGE_STATS": "1"},
+)

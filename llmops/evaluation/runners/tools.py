@@ -15,9 +15,10 @@ from pathlib import Path
 
 from llmops.errors import MeasurementFailed
 from llmops.evaluation.endpoint import Endpoint, Progress
+from llmops.evaluation.formats import TOOLS
 from llmops.evaluation.formats.reading import Files
 from llmops.evaluation.formats.result import ToolResult, take
-from llmops.evaluation.formats.tools import KEY_VARIABLE, OFFLINE, RESULTS_PLACE, TOOLS, Tool
+from llmops.evaluation.formats.tool import KEY_VARIABLE, OFFLINE, RESULTS_PLACE, Tool
 from llmops.evaluation.suites import ToolSuite
 
 LONGEST = 256 << 20

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from llmops.errors import MeasurementFailed
+from llmops.evaluation.formats import TOOLS, ToolName
 from llmops.evaluation.formats.reading import Files
-from llmops.evaluation.formats.tools import TOOLS, ToolName
 from tests.unit.formats.conftest import DATA
 
 FOLDERS: dict[str, ToolName] = {

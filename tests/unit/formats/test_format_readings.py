@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from llmops.errors import MeasurementFailed
+from llmops.evaluation.formats import TOOLS, ToolName
 from llmops.evaluation.formats.reading import Files, Reading, figure_name, split_errors
-from llmops.evaluation.formats.tools import TOOLS, ToolName
 
 Written = Callable[[str], Files]
 

@@ -13,9 +13,9 @@ from pydantic import TypeAdapter
 
 from llmops.config.catalog.spec import Evaluation
 from llmops.errors import BadInput
+from llmops.evaluation.formats import TOOLS
 from llmops.evaluation.formats.reading import Files
 from llmops.evaluation.formats.result import take
-from llmops.evaluation.formats.tools import TOOLS
 from llmops.evaluation.gates.offline import decide
 from llmops.evaluation.measurements import Measurements, collect, together
 from llmops.evaluation.suites import AnySuite, ToolSuite, available, load_suites
