@@ -1,8 +1,9 @@
-"""What an evaluation concludes, and from which gates."""
+"""What an evaluation concludes, and from which gates. Pure."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator
@@ -50,3 +51,38 @@ class Verdict(Strict):
     value: Value
     reason: str
     gates: tuple[GateResult, ...] = ()
+
+    def because(self, reason: str) -> Verdict:
+        """The same conclusion in other words."""
+        return self.model_copy(update={"reason": reason})
+
+
+def verdict_of(gates: Sequence[GateResult], *, held: str, unknown: str = "") -> Verdict:
+    """The verdict that gates come to. Failed wins over Inconclusive, Inconclusive over Passed; dry gates have no part.
+
+    Args:
+        gates: Each decided by itself.
+        held: The reason if nothing keeps the release from passing.
+        unknown: What keeps it from passing even if every gate holds; empty if nothing does.
+    """
+    notes: dict[Outcome, list[str]] = {"Failed": [], "Inconclusive": []}
+    for gate in gates:
+        if not gate.dry and gate.outcome in notes:
+            notes[gate.outcome].append(gate.note)
+    if notes["Failed"]:
+        value, reason = "Failed", "; ".join(notes["Failed"])
+    elif unknown or notes["Inconclusive"]:
+        value, reason = "Inconclusive", unknown or "; ".join(notes["Inconclusive"])
+    else:
+        value, reason = "Passed", held
+    return Verdict(value=value, reason=reason, gates=tuple(gates))
+
+
+def final_value(value: Value, on_inconclusive: Literal["reject", "hold"]) -> Value:
+    """How a trial ends by a verdict: what is not known rejects the release where its entry says so.
+
+    Args:
+        value: Of the verdict.
+        on_inconclusive: `rollout.on_inconclusive` of the release.
+    """
+    return "Failed" if value == "Inconclusive" and on_inconclusive == "reject" else value

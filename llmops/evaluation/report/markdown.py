@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from llmops.evaluation.gates.offline import show
+from llmops.evaluation.gates.metrics import show
 from llmops.evaluation.gates.verdict import Verdict
 from llmops.evaluation.measurements import Measurements
 

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from llmops.config.catalog.spec import Evaluation, Gate
 from llmops.evaluation.backends.base import Suites, Target
-from llmops.evaluation.gates.offline import decide, show
-from llmops.evaluation.gates.verdict import GateResult, Value, Verdict
+from llmops.evaluation.gates.metrics import show
+from llmops.evaluation.gates.offline import decide
+from llmops.evaluation.gates.verdict import GateResult, Verdict, verdict_of
 from llmops.evaluation.measurements import Measurements
 from llmops.evaluation.suites import LoadProfile, load_suites
 from llmops.releases.release import Release
@@ -89,11 +90,7 @@ def judge(spec: Evaluation, measured: Measurements, reference: Measurements | No
     """
     verdict = decide(spec, measured, reference)
     gates = tuple(map(_settled, verdict.gates))
-    outcomes = {gate.outcome for gate in gates if not gate.dry}
-    value: Value = "Failed" if "Failed" in outcomes else "Inconclusive" if "Inconclusive" in outcomes else "Passed"
-    notes = [gate.note for gate in gates if gate.outcome == value and not gate.dry]
-    reason = _held(gates, measured, reference) if value == "Passed" else "; ".join(notes)
-    return Verdict(value=value, reason=reason, gates=gates)
+    return verdict_of(gates, held=_held(gates, measured, reference))
 
 
 def _settled(gate: GateResult) -> GateResult:

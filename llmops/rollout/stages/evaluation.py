@@ -8,6 +8,7 @@ from llmops.costs.prices import load_prices
 from llmops.errors import MeasurementFailed
 from llmops.evaluation.backends.base import Suites, Target
 from llmops.evaluation.gates.offline import decide
+from llmops.evaluation.gates.verdict import final_value
 from llmops.evaluation.measurements import Measurements
 from llmops.evaluation.report import markdown as report
 from llmops.evaluation.report import plots
@@ -45,8 +46,7 @@ def evaluation(
         verdict = outcome.verdict
         current.log(f"{verdict.value}: {verdict.reason}")
         if verdict.value != "Passed":
-            rejects = verdict.value == "Failed" or release.rollout.on_inconclusive == "reject"
-            value = "Failed" if rejects else "Inconclusive"
+            value = final_value(verdict.value, release.rollout.on_inconclusive)
             ended = current.conclude(value, verdict.reason, figures=outcome.canary.figures)
     link = report_link(platform, outcome.model, outcome.release, outcome)
     yield dg.MaterializeResult(value=outcome, metadata=_metadata(outcome) | link)

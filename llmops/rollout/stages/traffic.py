@@ -15,9 +15,9 @@ from llmops.errors import ClusterCannot, MeasurementFailed, Unavailable
 from llmops.evaluation.backends.base import Target
 from llmops.evaluation.gates.live.judge import decide, figures_of, judge
 from llmops.evaluation.gates.live.queries import Subject, queries
-from llmops.evaluation.gates.live.samples import Observed, read
+from llmops.evaluation.gates.live.samples import Samples, read
 from llmops.evaluation.gates.live.steps import SHOWN, Point, StepOutcome, step_table, thinned
-from llmops.evaluation.gates.verdict import Verdict
+from llmops.evaluation.gates.verdict import Verdict, final_value, verdict_of
 from llmops.evaluation.report.plots import live_plot, markdown_image
 from llmops.manifests.engine import objects, progress_seconds
 from llmops.preflight.capacity import replica, slots
@@ -58,9 +58,9 @@ def traffic(
         outcome = _move(current, release, say)
         current.log(f"{outcome.verdict.value}: {outcome.verdict.reason}")
         if outcome.verdict.value != "Passed":
-            rejects = outcome.verdict.value == "Failed" or release.rollout.on_inconclusive == "reject"
+            value = final_value(outcome.verdict.value, release.rollout.on_inconclusive)
             figures = evaluation.canary.figures | outcome.figures
-            ended = current.conclude("Failed" if rejects else "Inconclusive", outcome.verdict.reason, figures=figures)
+            ended = current.conclude(value, outcome.verdict.reason, figures=figures)
     yield dg.MaterializeResult(value=outcome, metadata=_metadata(outcome))
     if ended is not None:
         raise failure(ended)
@@ -95,11 +95,11 @@ def _move(current: Trial, release: Release, say: Say) -> TrafficOutcome:
     if state.canary_percent:
         current.log(f"{release.model}: goes on from {state.canary_percent}%, where an earlier run was")
     _check_room(current, release, left, replicas)
-    return _Course(current, release, way, state.stable, replicas, say).take(left)
+    return _Steps(current, release, way, state.stable, replicas, say).take(left)
 
 
 def _passed(release: Release, reason: str) -> TrafficOutcome:
-    return TrafficOutcome(model=release.model, release=release.id, verdict=Verdict(value="Passed", reason=reason))
+    return TrafficOutcome(model=release.model, release=release.id, verdict=verdict_of((), held=reason))
 
 
 def _check_room(current: Trial, release: Release, steps: Sequence[TrafficStep], replicas: int) -> None:
@@ -123,7 +123,7 @@ def _check_room(current: Trial, release: Release, steps: Sequence[TrafficStep], 
         )
 
 
-class _Course:
+class _Steps:
     """The steps of one release, from the first to the last that it comes to."""
 
     def __init__(self, current: Trial, release: Release, way: Way, stable: str, replicas: int, say: Say) -> None:
@@ -134,7 +134,7 @@ class _Course:
         self._replicas = replicas
         self._say = say
         self._started = time.monotonic()
-        self._last_of_stable = Observed()
+        self._last_of_stable = Samples()
 
     def take(self, steps: Sequence[TrafficStep]) -> TrafficOutcome:
         """Take steps until one does not pass."""
@@ -152,13 +152,11 @@ class _Course:
         percents = ", ".join(f"{each.percent}%" for each in taken)
         last = taken[-1].verdict
         reason = f"users moved by {percents}; {last.reason}"
-        return self._outcome(taken, last.model_copy(update={"reason": reason}))
+        return self._outcome(taken, last.because(reason))
 
     def _outcome(self, taken: list[StepOutcome], verdict: Verdict) -> TrafficOutcome:
         if verdict.value != "Passed":
-            verdict = verdict.model_copy(
-                update={"reason": f"at {taken[-1].percent}% of users' requests: {verdict.reason}"}
-            )
+            verdict = verdict.because(f"at {taken[-1].percent}% of users' requests: {verdict.reason}")
         release = self._release
         return TrafficOutcome(
             model=release.model, release=release.id, verdict=verdict, way=self._way, steps=tuple(taken)
@@ -235,16 +233,16 @@ class _Course:
     ) -> tuple[Verdict, Point | None]:
         """Judge the step so far. What cannot be measured is inconclusive."""
         if asked is None:
-            return Verdict(value="Passed", reason="no gates are declared; its engines live"), None
+            return verdict_of((), held="no gates are declared; its engines live"), None
         try:
-            canary = self._observe(asked, "canary", self._release.id, seconds)
+            canary = self._samples(asked, "canary", self._release.id, seconds)
             if step.percent < 100:
-                self._last_of_stable = self._observe(asked, "stable", self._stable, seconds)
+                self._last_of_stable = self._samples(asked, "stable", self._stable, seconds)
             # With all users gone it is compared with what it did while it had some.
             stable = self._last_of_stable
             verdict = judge(self._release.traffic, canary, stable if compares else None, replicas)
         except (MeasurementFailed, Unavailable) as error:
-            return Verdict(value="Inconclusive", reason=str(error)), None
+            return verdict_of((), held="", unknown=str(error)), None
         point = Point(
             at=round(time.monotonic() - self._started, 1),
             percent=step.percent,
@@ -253,7 +251,7 @@ class _Course:
         )
         return verdict, point
 
-    def _observe(self, asked: Prometheus, track: names.Track, release: str, seconds: float) -> Observed:
+    def _samples(self, asked: Prometheus, track: names.Track, release: str, seconds: float) -> Samples:
         subject = Subject(self._current.settings.namespace, self._release.model, release, track)
         return read({what: asked.query(promql) for what, promql in queries(subject, seconds).items()})
 

@@ -18,7 +18,7 @@ from llmops_sandbox.prometheus import find_or_unpack
 from llmops.clients.prometheus import Prometheus
 from llmops.errors import MeasurementFailed
 from llmops.evaluation.gates.live.queries import Subject, queries
-from llmops.evaluation.gates.live.samples import Observed, read
+from llmops.evaluation.gates.live.samples import Samples, read
 
 pytestmark = pytest.mark.slow
 
@@ -51,7 +51,7 @@ class World:
     asked: Prometheus
     page: Page
 
-    def seen(self, seconds: float, release: str = "new") -> Observed:
+    def seen(self, seconds: float, release: str = "new") -> Samples:
         subject = Subject("llm", "tiny", release, "canary")
         return read({what: self.asked.query(promql) for what, promql in queries(subject, seconds).items()})
 
@@ -130,7 +130,7 @@ def test_counts_are_of_this_release_alone_and_since_the_step_began(world: World)
     # Reckoned to the ends of the window, it may be some more.
     assert 38 <= found.together.requests <= 60
     assert found.together.errors == 0
-    assert world.seen(time.monotonic() - began, release="unknown") == Observed()
+    assert world.seen(time.monotonic() - began, release="unknown") == Samples()
 
 
 def test_the_first_errors_of_all_count_though_their_series_begins_with_them(world: World) -> None:

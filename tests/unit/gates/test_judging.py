@@ -14,7 +14,7 @@ from llmops.config.catalog.traffic import LiveGate, Traffic, TrafficStep
 from llmops.errors import MeasurementFailed
 from llmops.evaluation.gates.live.judge import decide, figures_of, judge
 from llmops.evaluation.gates.live.queries import Subject, What, queries
-from llmops.evaluation.gates.live.samples import Figures, Histogram, Observed, read
+from llmops.evaluation.gates.live.samples import Figures, Histogram, Samples, read
 from llmops.evaluation.gates.verdict import Verdict
 
 BOUNDS = (0.1, 0.25, 0.5, 1.0, 2.5, math.inf)
@@ -31,9 +31,9 @@ def figures(requests: float = 400, errors: float = 0, aborts: float = 0, seconds
     return Figures(requests, errors, aborts, histogram(seconds, requests), histogram(seconds * 4, requests))
 
 
-def observed(*replicas: Figures) -> Observed:
+def samples(*replicas: Figures) -> Samples:
     named = {f"pod-{index}": each for index, each in enumerate(replicas)}
-    return Observed(named, frozenset(named))
+    return Samples(named, frozenset(named))
 
 
 def gated(*gates: LiveGate, **changes: Any) -> Traffic:
@@ -41,7 +41,7 @@ def gated(*gates: LiveGate, **changes: Any) -> Traffic:
 
 
 def test_an_equal_release_passes_with_what_was_seen_in_the_reason() -> None:
-    verdict = judge(TRAFFIC, observed(figures()), observed(figures()), 1)
+    verdict = judge(TRAFFIC, samples(figures()), samples(figures()), 1)
     assert (verdict.value, verdict.reason) == ("Passed", "3 gates held on 400 requests")
     assert [each.outcome for each in verdict.gates] == ["Passed"] * 3
 
@@ -55,23 +55,23 @@ FAILING = {
 @pytest.mark.parametrize("name", FAILING)
 def test_what_is_clearly_worse_than_stable_fails(name: str) -> None:
     canary, said = FAILING[name]
-    verdict = judge(TRAFFIC, observed(canary), observed(figures()), 1)
+    verdict = judge(TRAFFIC, samples(canary), samples(figures()), 1)
     assert verdict.value == "Failed"
     assert verdict.reason.startswith(said)
 
 
 NOT_KNOWN = {
-    "no data at all": (Observed(), observed(figures()), "no data"),
-    "no request": (observed(figures(0)), observed(figures()), "no request to the canary"),
-    "few requests": (observed(figures(40)), observed(figures()), "40 requests to the canary since the step began, 100"),
-    "no stable": (observed(figures()), Observed(), "no request to the stable"),
-    "few of stable": (observed(figures()), observed(figures(30)), "30 requests to the stable"),
+    "no data at all": (Samples(), samples(figures()), "no data"),
+    "no request": (samples(figures(0)), samples(figures()), "no request to the canary"),
+    "few requests": (samples(figures(40)), samples(figures()), "40 requests to the canary since the step began, 100"),
+    "no stable": (samples(figures()), Samples(), "no request to the stable"),
+    "few of stable": (samples(figures()), samples(figures(30)), "30 requests to the stable"),
     "not a number": (
-        observed(Figures(200, 0, 0, Histogram(), Histogram())),
-        observed(figures()),
+        samples(Figures(200, 0, 0, Histogram(), Histogram())),
+        samples(figures()),
         "no data",
     ),
-    "not scraped": (Observed({"pod-0": figures()}, frozenset()), observed(figures()), "0 of the canary's 1 replicas"),
+    "not scraped": (Samples({"pod-0": figures()}, frozenset()), samples(figures()), "0 of the canary's 1 replicas"),
 }
 
 
@@ -84,19 +84,19 @@ def test_no_data_and_too_little_are_inconclusive_and_never_a_pass(name: str) -> 
 
 
 def test_three_slow_requests_say_nothing_and_three_failed_ones_of_three_do_not_either() -> None:
-    assert judge(TRAFFIC, observed(figures(3, seconds=2)), observed(figures()), 1).value == "Inconclusive"
-    one = observed(figures(3, errors=1))
-    assert judge(gated(LiveGate(metric="error_rate", max=0.01)), one, observed(figures()), 1).value == "Inconclusive"
+    assert judge(TRAFFIC, samples(figures(3, seconds=2)), samples(figures()), 1).value == "Inconclusive"
+    one = samples(figures(3, errors=1))
+    assert judge(gated(LiveGate(metric="error_rate", max=0.01)), one, samples(figures()), 1).value == "Inconclusive"
 
 
 def test_ten_failed_requests_of_ten_need_no_further_ones() -> None:
     traffic = gated(LiveGate(metric="error_rate", max=0.05))
-    assert judge(traffic, observed(figures(10, errors=10)), None, 1).value == "Failed"
+    assert judge(traffic, samples(figures(10, errors=10)), None, 1).value == "Failed"
 
 
 def test_one_bad_replica_of_three_fails_the_release_by_its_name() -> None:
-    bad = observed(figures(3000), figures(3000), figures(120, errors=30))
-    verdict = judge(gated(LiveGate(metric="error_rate", max_rise=0.02)), bad, observed(figures(3000)), 3)
+    bad = samples(figures(3000), figures(3000), figures(120, errors=30))
+    verdict = judge(gated(LiveGate(metric="error_rate", max_rise=0.02)), bad, samples(figures(3000)), 3)
     assert verdict.value == "Failed"
     assert "replica pod-2 of the canary" in verdict.reason
     together = bad.together
@@ -105,23 +105,23 @@ def test_one_bad_replica_of_three_fails_the_release_by_its_name() -> None:
 
 def test_a_figure_beyond_its_limit_that_may_be_chance_is_waited_for() -> None:
     traffic = gated(LiveGate(metric="error_rate", max=0.01))
-    verdict = judge(traffic, observed(figures(150, errors=3)), None, 1)
+    verdict = judge(traffic, samples(figures(150, errors=3)), None, 1)
     assert verdict.value == "Inconclusive"
     assert "chance" in verdict.reason
-    assert judge(traffic, observed(figures(15000, errors=300)), None, 1).value == "Failed"
+    assert judge(traffic, samples(figures(15000, errors=300)), None, 1).value == "Failed"
 
 
 def test_without_a_stable_that_serves_only_absolute_gates_count() -> None:
-    verdict = judge(TRAFFIC, observed(figures()), None, 1)
+    verdict = judge(TRAFFIC, samples(figures()), None, 1)
     assert verdict.value == "Passed"
     assert {each.outcome for each in verdict.gates} == {"Skipped"}
     absolute = gated(LiveGate(metric="error_rate", max=0.01), LiveGate(metric="p95_ttft_ms", max_ratio=1.5))
-    assert judge(absolute, observed(figures(errors=40)), None, 1).value == "Failed"
+    assert judge(absolute, samples(figures(errors=40)), None, 1).value == "Failed"
 
 
 def test_a_dry_gate_decides_nothing() -> None:
     traffic = gated(LiveGate(metric="error_rate", max=0.01, dry=True))
-    verdict = judge(traffic, observed(figures(errors=200)), None, 1)
+    verdict = judge(traffic, samples(figures(errors=200)), None, 1)
     assert (verdict.value, verdict.gates[0].outcome) == ("Passed", "Failed")
 
 
@@ -182,7 +182,7 @@ def test_a_quantile_is_where_prometheus_puts_it() -> None:
 
 
 def verdict(value: Any, *outcomes: Any) -> Verdict:
-    [gate] = judge(gated(LiveGate(metric="error_rate", max=0.01)), observed(figures()), None, 1).gates
+    [gate] = judge(gated(LiveGate(metric="error_rate", max=0.01)), samples(figures()), None, 1).gates
     gates = tuple(gate.model_copy(update={"outcome": outcome, "note": f"note {outcome}"}) for outcome in outcomes)
     return Verdict(value=value, reason=f"it is {value}", gates=gates)
 
@@ -227,15 +227,15 @@ def test_nothing_passes_on_too_little_and_more_errors_never_help(
     requests: int, errors: int, stable: int, slow: float
 ) -> None:
     errors = min(errors, requests)
-    base = observed(figures(stable))
-    found = judge(TRAFFIC, observed(figures(requests, errors, seconds=slow)), base, 1)
+    base = samples(figures(stable))
+    found = judge(TRAFFIC, samples(figures(requests, errors, seconds=slow)), base, 1)
     if found.value == "Passed":
         assert requests >= TRAFFIC.min_requests <= stable
         assert errors / requests <= 0.01
     order = ("Passed", "Inconclusive", "Failed")
     rate = gated(LiveGate(metric="error_rate", max_rise=0.01))
     some, more = (
-        judge(rate, observed(figures(requests, count, seconds=slow)), base, 1).value
+        judge(rate, samples(figures(requests, count, seconds=slow)), base, 1).value
         for count in (errors, min(requests, errors + 1))
     )
     assert order.index(more) >= order.index(some)

@@ -14,9 +14,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from llmops.config.catalog.traffic import RATES, LiveGate, LiveMetric, Traffic, TrafficStep
-from llmops.evaluation.gates.live.samples import Figures, Histogram, Observed
-from llmops.evaluation.gates.offline import show
-from llmops.evaluation.gates.verdict import GateResult, Outcome, Rule, Verdict
+from llmops.evaluation.gates.live.samples import Figures, Histogram, Samples
+from llmops.evaluation.gates.metrics import show
+from llmops.evaluation.gates.verdict import GateResult, Outcome, Rule, Verdict, verdict_of
 
 CHANCE = 0.005
 """How likely one look at one figure may be wrong in failing a release."""
@@ -34,7 +34,7 @@ def figures_of(found: Figures) -> dict[str, float]:
     return {"requests": found.requests} | {name: value for name, value in known.items() if math.isfinite(value)}
 
 
-def judge(traffic: Traffic, canary: Observed, stable: Observed | None, replicas: int) -> Verdict:
+def judge(traffic: Traffic, canary: Samples, stable: Samples | None, replicas: int) -> Verdict:
     """One measurement of a step.
 
     Args:
@@ -44,19 +44,19 @@ def judge(traffic: Traffic, canary: Observed, stable: Observed | None, replicas:
         replicas: Of the canary: of each there have to be series.
     """
     results = tuple(_gate(gate, traffic, canary, stable) for gate in traffic.gates)
-    binding = [result for result in results if not result.dry]
-    if failed := [result.note for result in binding if result.outcome == "Failed"]:
-        return Verdict(value="Failed", reason="; ".join(failed), gates=results)
+    unknown = ""
     if results and len(canary.scraped) < replicas:
-        reason = f"no data: Prometheus has series of {len(canary.scraped)} of the canary's {replicas} replicas"
-        return Verdict(value="Inconclusive", reason=reason, gates=results)
-    if open_ones := [result.note for result in binding if result.outcome == "Inconclusive"]:
-        return Verdict(value="Inconclusive", reason="; ".join(open_ones), gates=results)
+        unknown = f"no data: Prometheus has series of {len(canary.scraped)} of the canary's {replicas} replicas"
+    return verdict_of(results, held=_held(results, canary), unknown=unknown)
+
+
+def _held(results: Sequence[GateResult], canary: Samples) -> str:
+    binding = [result for result in results if not result.dry]
     held = sum(result.outcome == "Passed" for result in binding)
     reason = f"{held} gate{'' if held == 1 else 's'} held on {canary.together.requests:.0f} requests"
     if any(result.outcome == "Skipped" for result in binding):
         reason += ", not compared as stable serves nobody"
-    return Verdict(value="Passed", reason=reason, gates=results)
+    return reason
 
 
 def decide(traffic: Traffic, step: TrafficStep, measured: Sequence[Verdict], seconds: float) -> Verdict | None:
@@ -96,7 +96,7 @@ class _Look:
     missing: str = ""
 
 
-def _gate(gate: LiveGate, traffic: Traffic, canary: Observed, stable: Observed | None) -> GateResult:
+def _gate(gate: LiveGate, traffic: Traffic, canary: Samples, stable: Samples | None) -> GateResult:
     if gate.relative and stable is None:
         return _result(gate, "Skipped", f"{gate.metric}: nothing to compare with, as stable serves nobody", None)
     theirs = stable.together if stable is not None else Figures()

@@ -81,7 +81,7 @@ class Figures:
 
 
 @dataclass(frozen=True)
-class Observed:
+class Samples:
     """What Prometheus knows of a release since a step began.
 
     Args:
@@ -98,7 +98,7 @@ class Observed:
         return reduce(lambda one, other: one + other, self.replicas.values(), Figures())
 
 
-def read(answers: Mapping[What, Sequence[Sample]]) -> Observed:
+def read(answers: Mapping[What, Sequence[Sample]]) -> Samples:
     """Put answers together by pod.
 
     Raises:
@@ -109,7 +109,7 @@ def read(answers: Mapping[What, Sequence[Sample]]) -> Observed:
     }
     times = {what: _histograms(answers[what]) for what in ("ttft", "e2el")}
     pods = {pod for found in (*counts.values(), *times.values()) for pod in found}
-    return Observed(
+    return Samples(
         {
             pod: Figures(
                 counts["requests"].get(pod, 0.0),

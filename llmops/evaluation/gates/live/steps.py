@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from llmops.config.catalog.spec import Strict
-from llmops.evaluation.gates.offline import show
+from llmops.evaluation.gates.metrics import show
 from llmops.evaluation.gates.verdict import Verdict
 
 SHOWN = ("error_rate", "p95_ttft_ms", "p95_e2el_ms")

@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
-from llmops.evaluation.gates.offline import show
+from llmops.evaluation.gates.metrics import show
 from llmops.evaluation.gates.verdict import GateResult, Verdict
 from llmops.evaluation.measurements import Measurements
 from llmops.evaluation.report.failing import FailingCase

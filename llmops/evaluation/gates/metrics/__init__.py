@@ -1,0 +1,36 @@
+"""The kinds of metric that a gate can name: how each is shown and judged, one file per kind. Pure.
+
+A new kind is a new file and its line in `KINDS`.
+"""
+
+from __future__ import annotations
+
+from llmops.evaluation.gates.metrics import cost, latency, rates, score, throughput
+from llmops.evaluation.gates.metrics.metric import Metric, Question
+from llmops.evaluation.gates.verdict import GateResult
+
+KINDS: tuple[type[Metric], ...] = (
+    score.Score,
+    rates.ErrorRate,
+    rates.Share,
+    latency.Latency,
+    throughput.TokenThroughput,
+    throughput.RequestThroughput,
+    cost.Cost,
+    Metric,
+)
+"""The first that covers a figure is its kind; the last covers every figure."""
+
+
+def show(figure: str, value: float) -> str:
+    """A figure with its unit: rates and scores in percent, `_ms` in milliseconds, throughput per second."""
+    return _kind(figure).show(value)
+
+
+def judge(question: Question) -> GateResult:
+    """Whether a gate holds, judged as its kind of metric is."""
+    return _kind(question.metric.partition("/")[2])(question).judge()
+
+
+def _kind(figure: str) -> type[Metric]:
+    return next(kind for kind in KINDS if kind.covers(figure))

@@ -1,0 +1,218 @@
+"""How a gate judges a figure of which nothing more is known than its values. Other kinds of metric begin from here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from llmops.config.catalog.spec import Gate
+from llmops.evaluation.gates.turns import LEAST_TURNS, Change, change_of
+from llmops.evaluation.gates.verdict import GateResult, Outcome, Rule, finite
+from llmops.evaluation.measurements import Measurements
+
+
+@dataclass(frozen=True)
+class Levels:
+    """How likely one relative gate may be wrong: in passing, and in failing."""
+
+    accept: float
+    reject: float
+
+
+@dataclass(frozen=True)
+class Question:
+    """A gate with what it judges.
+
+    Args:
+        gate: The gate.
+        once: Levels of a comparison that is made once.
+        looks: Levels of one look at a comparison by turns, of which there may be several.
+        canary: Measurements of the release under trial.
+        stable: Measurements of what serves now; None for a first release.
+    """
+
+    gate: Gate
+    once: Levels
+    looks: Levels
+    canary: Measurements
+    stable: Measurements | None
+
+    @property
+    def metric(self) -> str:
+        """The metric as SUITE/FIGURE."""
+        return full_name(self.gate)
+
+
+class Metric:
+    """A figure without a kind of its own: shown as a number, compared as measured, or by turns where there are any."""
+
+    def __init__(self, question: Question) -> None:
+        self._gate, self._canary, self._stable = question.gate, question.canary, question.stable
+        self._once, self._looks = question.once, question.looks
+        self._metric = question.metric
+        self._suite, _, self._figure = self._metric.partition("/")
+        self._ours = _number(self._canary, self._metric)
+        self._theirs = _number(self._stable, self._metric) if self._stable is not None else None
+        self._rule: Rule
+        self._rule, self._limit = _rule(self._gate)
+
+    @classmethod
+    def covers(cls, figure: str) -> bool:
+        """Whether a figure of this name is of this kind."""
+        return True
+
+    @classmethod
+    def show(cls, value: float) -> str:
+        """The figure with its unit."""
+        return f"{value:,.4g}"
+
+    def judge(self) -> GateResult:
+        """Whether the gate holds."""
+        if (missing := self._missing()) is not None:
+            return missing
+        assert self._ours is not None
+        judges: dict[Rule, Callable[[float], GateResult]] = {
+            "min": self._floor,
+            "max": self._ceiling,
+            "max_drop": self._drop,
+            "max_ratio": self._ratio,
+        }
+        return judges[self._rule](self._ours)
+
+    def _missing(self) -> GateResult | None:
+        """What comes before any comparison: nothing to compare, or not enough of it."""
+        if self._gate.relative and self._stable is None:
+            return self._say("Skipped", f"{self._metric}: no stable release to compare with")
+        for who, measured, value in (("", self._canary, self._ours), ("stable's ", self._stable, self._theirs)):
+            if measured is None or (who and not self._gate.relative):
+                continue
+            if why := self._unknown(measured, value):
+                return self._say("Inconclusive", f"{who}{self._metric} {why}{self._first_error(measured)}")
+        return None
+
+    def _unknown(self, measured: Measurements, value: float | None) -> str:
+        """Why the figure cannot be judged; empty if it can."""
+        return "was not measured" if value is None else ""
+
+    def _floor(self, ours: float) -> GateResult:
+        floor = self.show(self._limit)
+        if ours < self._limit:
+            return self._say("Failed", f"{self._now(ours)} is below its floor of {floor}{self._cause()}")
+        return self._say("Passed", f"{self._now(ours)} is at or above its floor of {floor}")
+
+    def _ceiling(self, ours: float) -> GateResult:
+        ceiling = self.show(self._limit)
+        if ours <= self._limit:
+            return self._say("Passed", f"{self._now(ours)} is at or below its ceiling of {ceiling}")
+        return self._say("Failed", f"{self._now(ours)} is above its ceiling of {ceiling}{self._cause()}")
+
+    def _drop(self, ours: float) -> GateResult:
+        assert self._theirs is not None
+        return self._compare(ours, self._theirs, ratio=False)
+
+    def _ratio(self, ours: float) -> GateResult:
+        assert self._theirs is not None
+        if self._theirs <= 0:
+            outcome: Outcome = "Passed" if ours <= 0 else "Inconclusive"
+            return self._say(outcome, f"{self._both(ours)}; a ratio needs a stable figure above 0 (use max)")
+        return self._compare(ours, self._theirs, ratio=True)
+
+    def _compare(self, ours: float, theirs: float, *, ratio: bool) -> GateResult:
+        """By turns where both engines took them, else by what is known of one measurement of each."""
+        assert self._stable is not None
+        value = ours / theirs if ratio else theirs - ours
+        now = self._both(ours)
+        took_turns = self._suite in self._canary.turns and self._suite in self._stable.turns
+        if not (took_turns and self._figure in self._canary.turns[self._suite]):
+            return self._compare_once(value, f"{now}, {self._against(value, ratio)}", ratio=ratio)
+        turns = self._canary.paired_turns(self._stable, self._metric)
+        change = change_of(turns, ratio=ratio)
+        if change is None:
+            note = f"{now}; too few turns in which both have it ({len(turns)}): at least {LEAST_TURNS} would do"
+            return self._say("Inconclusive", note, value)
+        against = self._against(change.value, ratio, f" over {change.turns} turns")
+        return self._compare_turns(change, f"{now}, {against}")
+
+    def _compare_once(self, value: float, words: str, *, ratio: bool) -> GateResult:
+        # Nothing is known of how it varies: a limit that is wide enough has to allow for that.
+        return self._say("Passed" if value <= self._limit else "Failed", words, value)
+
+    def _compare_turns(self, change: Change, words: str) -> GateResult:
+        low, high = change.bounds(self._looks.accept, self._looks.reject)
+        bounds = (change.value, low, high)
+        if high <= self._limit:
+            return self._say("Passed", words, *bounds)
+        if low > self._limit:
+            return self._say("Failed", f"{words}, at least {_size(low, change)} with confidence", *bounds)
+        more = change.turns_to_decide(self._limit, self._looks.accept, self._looks.reject)
+        what = "no number of turns would do" if more is None else f"about {more} more turns would do"
+        span = f"{_size(low, change)} to {_size(high, change)} with confidence"
+        return self._say("Inconclusive", f"{words}; {span}: {what}", *bounds)
+
+    def _now(self, ours: float) -> str:
+        return f"{self._metric} {self.show(ours)}"
+
+    def _both(self, ours: float) -> str:
+        assert self._theirs is not None
+        return f"{self._now(ours)}, stable {self.show(self._theirs)}"
+
+    def _against(self, value: float, ratio: bool, over: str = "") -> str:
+        """The change beside its limit."""
+        if ratio:
+            return f"{value:.2f}x{over}, limit {self._limit:g}x"
+        return f"a drop of {value:.4g}{over}, margin {self._limit:g}"
+
+    def _cause(self) -> str:
+        """What made an absolute gate fail, in brackets; empty where the figure does not tell."""
+        return ""
+
+    def _first_error(self, measured: Measurements) -> str:
+        errors = measured.errors.get(self._suite, {})
+        return f" ({next(iter(errors))})" if errors else ""
+
+    def _say(
+        self,
+        outcome: Outcome,
+        note: str,
+        change: float | None = None,
+        low: float | None = None,
+        high: float | None = None,
+        p_value: float | None = None,
+    ) -> GateResult:
+        return GateResult(
+            metric=self._metric,
+            rule=self._rule,
+            limit=self._limit,
+            canary=self._ours,
+            stable=self._theirs,
+            change=change,
+            low=low,
+            high=high,
+            p_value=p_value,
+            dry=self._gate.dry,
+            outcome=outcome,
+            note=note,
+        )
+
+
+def full_name(gate: Gate) -> str:
+    """A gate's metric as SUITE/FIGURE: a suite alone is its score."""
+    return gate.metric if "/" in gate.metric else f"{gate.metric}/score"
+
+
+def _rule(gate: Gate) -> tuple[Rule, float]:
+    limits: dict[Rule, float | None] = {
+        "min": gate.min,
+        "max": gate.max,
+        "max_drop": gate.max_drop,
+        "max_ratio": gate.max_ratio,
+    }
+    return next((rule, limit) for rule, limit in limits.items() if limit is not None)
+
+
+def _number(measured: Measurements, metric: str) -> float | None:
+    return finite(measured.figures.get(metric))
+
+
+def _size(bound: float, change: Change) -> str:
+    return f"{bound:.2f}x" if change.ratio else f"{bound:.4g}"
