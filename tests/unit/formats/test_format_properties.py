@@ -110,7 +110,8 @@ def test_a_file_in_which_something_is_missing_gives_no_other_figure(folder: str,
 @given(data=st.data())
 @QUICK
 def test_a_file_in_which_something_is_of_another_kind_gives_no_other_figure(folder: str, data: st.DataObject) -> None:
-    place = data.draw(st.sampled_from([each for each in places_of(folder) if not is_number(folder, each)]))
+    damaged = [place for place in places_of(folder) if not is_number(folder, place) and not names_a_figure(place)]
+    place = data.draw(st.sampled_from(damaged))
     junk = data.draw(JUNK)
 
     def replace(node: Any, key: str | int) -> None:
@@ -125,6 +126,11 @@ def is_number(folder: str, place: tuple[str | int, ...]) -> bool:
     for key in place:
         node = node[key]
     return isinstance(node, int | float) and not isinstance(node, bool)
+
+
+def names_a_figure(place: tuple[str | int, ...]) -> bool:
+    """A score of inspect-ai that has another name is another figure."""
+    return place[:2] == ("results", "scores") and place[-1] == "name"
 
 
 @cache
