@@ -50,5 +50,5 @@ def _loop() -> Generator[asyncio.AbstractEventLoop]:
 
 
 def _first(group: BaseExceptionGroup[LlmopsError]) -> LlmopsError:
-    found = group.exceptions[0]
-    return found if isinstance(found, LlmopsError) else _first(found)
+    error = group.exceptions[0]
+    return error if isinstance(error, LlmopsError) else _first(error)

@@ -109,7 +109,7 @@ class Measurements(Strict):
         suite, _, figure = metric.partition("/")
         if self.suites.get(suite) != other.suites.get(suite):
             return []
-        ours, theirs = (each.turns.get(suite, {}).get(figure, ()) for each in (self, other))
+        ours, theirs = (measured.turns.get(suite, {}).get(figure, ()) for measured in (self, other))
         return [
             (mine, yours) for mine, yours in zip(ours, theirs, strict=False) if mine is not None and yours is not None
         ]
@@ -138,7 +138,7 @@ def collect(results: Iterable[Result], beside: Measurements | None = None) -> Me
     every: list[float] = []
     for result in results:
         if isinstance(result, QualityResult):
-            name, found, taken = result.suite.name, result.figures(), {"e2el": result.latencies}
+            name, measured, taken = result.suite.name, result.figures(), {"e2el": result.latencies}
             suites[name], cases[name], scores[name] = result.suite.sha256, len(result.suite.cases), result.scores
             theirs = beside.wrong.get(name, {}) if beside else {}
             failed = [answer for answer in result.answers if answer.score is not None and answer.score < 1]
@@ -146,18 +146,18 @@ def collect(results: Iterable[Result], beside: Measurements | None = None) -> Me
             wrong[name] = {answer.case: answer.text[:WRONG_LENGTH] for answer in shown if answer.score is not None}
             every += result.scores.values()
         elif isinstance(result, ToolResult):
-            name, found, taken = result.suite.name, result.figures, result.reading.samples
+            name, measured, taken = result.suite.name, result.figures, result.reading.samples
             suites[name] = result.suite.sha256
             if result.reading.cases:
                 cases[name], scores[name] = result.reading.cases, result.scores
             wrong[name] = {case: text[:WRONG_LENGTH] for case, text in list(result.wrong.items())[:WRONG_SHOWN]}
             every += result.scores.values()
         else:
-            name, found, taken = result.profile.name, result.figures(), result.samples
+            name, measured, taken = result.profile.name, result.figures(), result.samples
             suites[name] = result.profile.sha256
             if result.turns:
                 turns[name] = by_figure(result.turns)
-        figures |= {f"{name}/{figure}": value for figure, value in found.items()}
+        figures |= {f"{name}/{figure}": value for figure, value in measured.items()}
         samples[name] = {kind: sketch(values, SAMPLES) for kind, values in taken.items() if values}
         if counted := result.errors + result.unmeasured:
             errors[name] = dict(Counter(counted).most_common(ERRORS_SHOWN))
@@ -178,12 +178,12 @@ def collect(results: Iterable[Result], beside: Measurements | None = None) -> Me
 def together(parts: Sequence[Measurements]) -> Measurements:
     """Measurements of one engine by different suites, as if they had been taken at once."""
     known = [part.model_dump() for part in parts]
-    found = Measurements.model_validate({
+    merged = Measurements.model_validate({
         name: {key: value for part in known for key, value in part[name].items()} for name in Measurements.model_fields
     })  # fmt: skip
-    every = [score for scores in found.scores.values() for score in scores.values()]
-    return found.model_copy(
-        update={"figures": found.figures | ({"all/score": summary(every)["mean"]} if every else {})}
+    every = [score for scores in merged.scores.values() for score in scores.values()]
+    return merged.model_copy(
+        update={"figures": merged.figures | ({"all/score": summary(every)["mean"]} if every else {})}
     )
 
 

@@ -64,7 +64,7 @@ def build(name: ScorerName, expected: JsonValue) -> Scorer:
 
 def numbers(text: str) -> list[float]:
     """The numbers in a text in their order: signs, thousands separators, decimals and exponents understood."""
-    return [float(re.sub("[,$€£]", "", found).replace("\u2212", "-")) for found in _NUMBER.findall(text)]
+    return [float(re.sub("[,$€£]", "", number).replace("\u2212", "-")) for number in _NUMBER.findall(text)]
 
 
 def find_json(text: str) -> Any:
@@ -109,8 +109,8 @@ def _take(adapter: TypeAdapter[Any], expected: object, takes: str) -> Any:
 
 
 def _texts(expected: JsonValue) -> list[str]:
-    found = _take(_TEXTS, expected, "a text or a list of texts")
-    texts = [found] if isinstance(found, str) else list(found)
+    accepted = _take(_TEXTS, expected, "a text or a list of texts")
+    texts = [accepted] if isinstance(accepted, str) else list(accepted)
     if not all(text.strip() for text in texts):
         raise ValueError("takes texts that are not empty")
     return texts
@@ -143,10 +143,10 @@ def _number(expected: JsonValue) -> Callable[[str], bool]:
     wanted: NumberExpected = _take(_NUMBERS, given, "a number or {value, tolerance, which}")
 
     def right(text: str) -> bool:
-        found = numbers(text)
-        if not found or (wanted.which == "only" and len(found) != 1):
+        written = numbers(text)
+        if not written or (wanted.which == "only" and len(written) != 1):
             return False
-        number = found[0] if wanted.which == "first" else found[-1]
+        number = written[0] if wanted.which == "first" else written[-1]
         # 3.15 is within 0.01 of 3.14, though not in binary fractions.
         return abs(number - wanted.value) <= wanted.tolerance * (1 + 1e-9)
 

@@ -67,8 +67,8 @@ class JobBackend:
     def measure(self, target: Target, suites: Suites, spec: Evaluation) -> Measurements:
         """See `Backend`."""
         order = Order(task="measure", engine=self._engine(target, 0), suites=tuple(suites), evaluation=spec)
-        (found,) = self._run(order, target).measurements
-        return found
+        (measured,) = self._run(order, target).measurements
+        return measured
 
     def compare(
         self, canary: Target, stable: Target, suites: Suites, spec: Evaluation
@@ -136,8 +136,8 @@ class JobBackend:
         wanted: dict[str, str] = job["metadata"]["labels"]
         labels = {key: wanted[key] for key in (names.MODEL_LABEL, names.COMPONENT_LABEL)}
         for kind in ("Job", "ConfigMap"):
-            for found in self._cluster.list(kind, labels=labels):
-                name, run = found["metadata"]["name"], found["metadata"]["labels"].get(names.RUN_LABEL)
+            for left in self._cluster.list(kind, labels=labels):
+                name, run = left["metadata"]["name"], left["metadata"]["labels"].get(names.RUN_LABEL)
                 if run != wanted[names.RUN_LABEL]:
                     self._session.log(f"{kind} {name} is left from run {run}; it is removed")
                     self._cluster.delete(kind, name, propagation="Foreground", wait=GONE_SECONDS)
@@ -146,21 +146,21 @@ class JobBackend:
         """See to it that the Job is there, has its order, and runs or has run."""
         name: str = job["metadata"]["name"]
         orders = order_config_maps(job, parts)
-        found = self._cluster.get("Job", name)
-        if found is not None and not self._is_usable(found, reuse=reuse):
+        existing = self._cluster.get("Job", name)
+        if existing is not None and not self._is_usable(existing, reuse=reuse):
             self._cluster.delete("Job", name, propagation="Foreground", wait=GONE_SECONDS)
-            found = None
-        if found is None:
+            existing = None
+        if existing is None:
             for order in orders:
                 # One that is there belonged to a Job that is gone, and is about to go after it.
                 self._cluster.delete("ConfigMap", order["metadata"]["name"], wait=GONE_SECONDS)
                 self._create(order)
-            found = self._create(job)
+            existing = self._create(job)
             self._session.log(f"Job {name} created")
         else:
             self._session.log(f"Job {name} is there from before this run was interrupted; it is adopted")
         for order in orders:
-            self._cluster.patch("ConfigMap", order["metadata"]["name"], ownership(found))
+            self._cluster.patch("ConfigMap", order["metadata"]["name"], ownership(existing))
 
     def _create(self, wanted: dict[str, Any]) -> dict[str, Any]:
         try:
@@ -168,17 +168,17 @@ class JobBackend:
         except AlreadyExists:
             # By this very call, whose first answer got lost.
             kind, name = wanted["kind"], wanted["metadata"]["name"]
-            if (found := self._cluster.get(kind, name)) is None:
+            if (existing := self._cluster.get(kind, name)) is None:
                 raise ClusterCannot(f"{kind} {name} was removed as soon as it was created") from None
-            return found
+            return existing
 
-    def _is_usable(self, found: dict[str, Any], *, reuse: bool) -> bool:
-        if "deletionTimestamp" in found["metadata"] or has_condition(found, "Failed"):
+    def _is_usable(self, job: dict[str, Any], *, reuse: bool) -> bool:
+        if "deletionTimestamp" in job["metadata"] or has_condition(job, "Failed"):
             return False
-        if not has_condition(found, "Complete"):
+        if not has_condition(job, "Complete"):
             return True
         # Whoever reads it later finds an answer only as long as its pod is kept.
-        return reuse and any(_seal(pod) for pod in self._pods(found))
+        return reuse and any(_seal(pod) for pod in self._pods(job))
 
     @contextmanager
     def _given_up(self, name: str) -> Generator[None]:
@@ -200,10 +200,10 @@ class JobBackend:
         outcome.raise_for_failure()
         job = self._cluster.get("Job", name)
         pods = [] if job is None else self._pods(job)
-        found = next(((pod["metadata"]["name"], seal) for pod in pods if (seal := _seal(pod)) is not None), None)
-        if found is None:
+        answered = next(((pod["metadata"]["name"], seal) for pod in pods if (seal := _seal(pod)) is not None), None)
+        if answered is None:
             raise MeasurementFailed(f"Job {name} is complete, but the pod with its answer is gone")
-        pod, seal = found
+        pod, seal = answered
         for attempt in range(READS):
             log = self._cluster.logs(pod, container=names.EVALUATION_CONTAINER, limit=2 * LONGEST_LOG)
             try:
@@ -215,8 +215,8 @@ class JobBackend:
         raise AssertionError("the last read returns or raises")
 
     def _pods(self, job: dict[str, Any]) -> list[dict[str, Any]]:
-        found = self._cluster.list("Pod", labels={JOB_NAME: job["metadata"]["name"]})
-        return [pod for pod in found if owned_by(pod, uid_of(job))]
+        pods = self._cluster.list("Pod", labels={JOB_NAME: job["metadata"]["name"]})
+        return [pod for pod in pods if owned_by(pod, uid_of(job))]
 
 
 class _Lines:
@@ -246,9 +246,9 @@ def _seal(pod: dict[str, Any]) -> Seal | None:
         return None
     for container in pod["status"].get("containerStatuses") or ():
         ended: dict[str, Any] = (container.get("state") or {}).get("terminated") or {}
-        found = _parsed(str(ended.get("message")))
-        if found is not None and found.seal is not None:
-            return found.seal
+        ending = _parsed(str(ended.get("message")))
+        if ending is not None and ending.seal is not None:
+            return ending.seal
     return None
 
 

@@ -34,12 +34,12 @@ class RoutedBackend:
 
     def measure(self, target: Target, suites: Suites, spec: Evaluation) -> Measurements:
         """See `Backend`."""
-        found: list[Measurements] = []
+        measured: list[Measurements] = []
         for measuring, part in self._parts(suites):
-            found.append(measuring.measure(target, part, spec))
-            if _stopped(found[-1], part):
+            measured.append(measuring.measure(target, part, spec))
+            if _stopped(measured[-1], part):
                 break
-        return together(found)
+        return together(measured)
 
     def compare(
         self, canary: Target, stable: Target, suites: Suites, spec: Evaluation

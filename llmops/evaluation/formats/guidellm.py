@@ -113,10 +113,10 @@ def parse(files: Files) -> Reading:
     name, content = only(files, RESULTS)
     file = read(_File, name, content, "results file of guidellm")
     check_version(name, NAME, file.metadata.guidellm_version, "0.8.")
-    found, *others = file.benchmarks
+    benchmark, *others = file.benchmarks
     if others:
         refuse(name, f"has {len(file.benchmarks)} benchmarks", "Measure one load per suite: no sweep, one rate.")
-    metrics, totals, requests = found.metrics, found.metrics.request_totals, found.requests
+    metrics, totals, requests = benchmark.metrics, benchmark.metrics.request_totals, benchmark.requests
     if (len(requests.successful), len(requests.errored)) != (totals.successful, totals.errored):
         refuse(
             name,

@@ -111,12 +111,12 @@ def parse(files: Files) -> Reading:
     for score in results.scores:
         if score.unscored_samples:
             refuse(name, f"scorer {score.name} left {score.unscored_samples} samples without a score")
-        for metric, found in score.metrics.items():
+        for metric, measured in score.metrics.items():
             if metric in DISPERSION:
                 continue
             figure = figure_name(score.name, metric)
-            put(figures, name, figure, found.value)
-            if by_case := _scores(name, metric, found.value, cases.get(score.name, {})):
+            put(figures, name, figure, measured.value)
+            if by_case := _scores(name, metric, measured.value, cases.get(score.name, {})):
                 scores[figure] = by_case
     if not figures:
         refuse(name, "has no metric")
@@ -151,11 +151,11 @@ def _results(name: str, log: _Log) -> _Results:
 
 def _values(name: str, reduction: _Reduction) -> dict[str, float]:
     """Case -> score over its epochs, of a scorer whose scores are numbers; else nothing."""
-    found = {str(case.id): case.value for case in reduction.samples}
-    if len(found) != len(reduction.samples):
+    scores = {str(case.id): case.value for case in reduction.samples}
+    if len(scores) != len(reduction.samples):
         refuse(name, f"scorer {reduction.scorer} scored a sample twice")
-    numbers = {case: float(value) for case, value in found.items() if isinstance(value, int | float)}
-    return numbers if len(numbers) == len(found) else {}
+    numbers = {case: float(value) for case, value in scores.items() if isinstance(value, int | float)}
+    return numbers if len(numbers) == len(scores) else {}
 
 
 def _scores(name: str, metric: str, value: float, by_case: dict[str, float]) -> dict[str, float]:

@@ -78,35 +78,35 @@ def parse(files: Files) -> Reading:
     Raises:
         MeasurementFailed: They are not whole, or not the harness's.
     """
-    results = [name for name in files if re.fullmatch(rf"results_{DATE}\.json", name)]
-    if len(results) != 1:
-        refuse(RESULTS, f"is to be one file, and there are {len(results)} among: {', '.join(sorted(files)) or 'none'}")
-    (name,) = results
-    found = read(_Results, name, files[name], "results file of lm-evaluation-harness")
-    check_version(name, NAME, found.lm_eval_version, "0.4.")
-    return _Reader(name, found, files).reading()
+    names = [name for name in files if re.fullmatch(rf"results_{DATE}\.json", name)]
+    if len(names) != 1:
+        refuse(RESULTS, f"is to be one file, and there are {len(names)} among: {', '.join(sorted(files)) or 'none'}")
+    (name,) = names
+    results = read(_Results, name, files[name], "results file of lm-evaluation-harness")
+    check_version(name, NAME, results.lm_eval_version, "0.4.")
+    return _Reader(name, results, files).reading()
 
 
 class _Reader:
-    def __init__(self, name: str, found: _Results, files: Files) -> None:
-        self._name, self._found, self._files = name, found, files
+    def __init__(self, name: str, results: _Results, files: Files) -> None:
+        self._name, self._results, self._files = name, results, files
         self._figures: dict[str, float] = {}
         self._scores: dict[str, dict[str, dict[str, float]]] = defaultdict(dict)
         self._answers: dict[str, str] = {}
 
     def reading(self) -> Reading:
-        tasks = sorted(self._found.samples)
+        tasks = sorted(self._results.samples)
         for task in tasks:
             self._task(task, single=len(tasks) == 1)
-        for group in sorted(self._found.results.keys() - set(tasks)):
-            self._group(group, self._found.results[group])
-        for group in sorted(self._found.groups.keys() - self._found.results.keys()):
-            self._group(group, self._found.groups[group])
+        for group in sorted(self._results.results.keys() - set(tasks)):
+            self._group(group, self._results.results[group])
+        for group in sorted(self._results.groups.keys() - self._results.results.keys()):
+            self._group(group, self._results.groups[group])
         scores = self._over_all(tasks)
-        cases = sum(self._found.samples[task].effective for task in tasks)
+        cases = sum(self._results.samples[task].effective for task in tasks)
         put(self._figures, self._name, "error_rate", 0.0)
         return Reading(
-            tool=f"{NAME} {self._found.lm_eval_version}",
+            tool=f"{NAME} {self._results.lm_eval_version}",
             figures=self._figures,
             scores=scores,
             answers=self._answers,
@@ -114,15 +114,15 @@ class _Reader:
         )
 
     def _task(self, task: str, *, single: bool) -> None:
-        count = self._found.samples[task]
+        count = self._results.samples[task]
         if count.effective == 0:
             refuse(self._name, f"task {task} asked no case")
-        if count.effective != count.original and self._found.config.limit is None:
+        if count.effective != count.original and self._results.config.limit is None:
             refuse(self._name, f"task {task} asked {count.effective} of {count.original} cases only")
-        if task not in self._found.results:
+        if task not in self._results.results:
             refuse(self._name, f"task {task} has no results")
         samples = self._read_samples(task, count.effective)
-        values = _metrics(self._name, task, self._found.results[task])
+        values = _metrics(self._name, task, self._results.results[task])
         if not values:
             refuse(self._name, f"task {task} has no metric")
         for (metric, filter_name), value in values.items():
@@ -135,7 +135,7 @@ class _Reader:
 
     def _case_scores(self, task: str, metric: str, value: float, samples: list[_Sample]) -> dict[str, float]:
         """Case -> score, of a metric that is a mean of shares of which more is better; else none."""
-        if self._found.higher_is_better.get(task, {}).get(metric) is not True:
+        if self._results.higher_is_better.get(task, {}).get(metric) is not True:
             return {}
         by_case = {str(sample.doc_id): sample.value(self._name, metric) for sample in samples}
         scores = {case: score for case, score in by_case.items() if score is not None and 0 <= score <= 1}
@@ -170,30 +170,30 @@ class _Reader:
         if len(names) != 1:
             refuse(f"samples_{task}_*.jsonl", f"is to be one file, and there are {len(names)}")
         (name,) = names
-        found: dict[str, list[_Sample]] = defaultdict(list)
+        by_filter: dict[str, list[_Sample]] = defaultdict(list)
         for number, line in enumerate(self._files[name].splitlines(), start=1):
             sample = read(_Sample, f"{name}:{number}", line, "sample of lm-evaluation-harness")
-            found[sample.filter].append(sample)
+            by_filter[sample.filter].append(sample)
             self._answers.setdefault(f"{task}/{sample.doc_id}", _text(sample.filtered_resps))
-        if not found:
+        if not by_filter:
             refuse(name, "is empty")
-        for filter_name, samples in found.items():
+        for filter_name, samples in by_filter.items():
             if len({sample.doc_id for sample in samples}) != cases or len(samples) != cases:
                 refuse(name, f"has {len(samples)} samples of filter {filter_name}, and {cases} cases were asked")
-        return found
+        return by_filter
 
 
 def _metrics(name: str, task: str, results: dict[str, Any]) -> dict[tuple[str, str], float]:
     """Metric and filter -> value; without standard errors, which gates compute of the cases themselves."""
-    found: dict[tuple[str, str], float] = {}
+    values: dict[tuple[str, str], float] = {}
     for key, value in results.items():
         metric, comma, filter_name = key.partition(",")
         if not comma or metric.endswith("_stderr"):
             continue
         if isinstance(value, bool) or not isinstance(value, int | float):
             refuse(name, f"{key} of {task} is no number: {value!r}")
-        found[metric, filter_name] = float(value)
-    return found
+        values[metric, filter_name] = float(value)
+    return values
 
 
 def _text(responses: Any) -> str:

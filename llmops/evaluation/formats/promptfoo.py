@@ -86,14 +86,14 @@ def parse(files: Files) -> Reading:
     name, content = only(files, RESULTS)
     file = read(_File, name, content, "results file of promptfoo")
     check_version(name, NAME, file.metadata.version, "0.1")
-    found, stats = file.results, file.results.stats
-    if len(providers := {prompt.provider for prompt in found.prompts}) > 1:
+    results, stats = file.results, file.results.stats
+    if len(providers := {prompt.provider for prompt in results.prompts}) > 1:
         refuse(name, f"has results of {len(providers)} providers", "Give one provider: the engine that is measured.")
-    cases = {case.id: case for case in found.results}
-    if len(cases) != len(found.results):
+    cases = {case.id: case for case in results.results}
+    if len(cases) != len(results.results):
         refuse(name, "has results of the same test and prompt twice", "Leave out --repeat.")
-    errors = [case for case in found.results if case.reason == ERROR]
-    decided = {case.id: case for case in found.results if case.reason != ERROR}
+    errors = [case for case in results.results if case.reason == ERROR]
+    decided = {case.id: case for case in results.results if case.reason != ERROR}
     passed = [case for case in decided.values() if case.success]
     counted = (len(passed), len(decided) - len(passed), len(errors))
     if counted != (stats.successes, stats.failures, stats.errors):

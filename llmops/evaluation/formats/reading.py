@@ -88,9 +88,9 @@ def read(kind: type[PartType], name: str, content: bytes, what: str) -> PartType
     try:
         return kind.model_validate_json(content)
     except ValidationError as error:
-        found = [f"{'.'.join(map(str, item['loc'])) or 'the file'}: {item['msg']}" for item in error.errors()]
-        more = f" and {len(found) - ERRORS_SHOWN} more" if len(found) > ERRORS_SHOWN else ""
-        refuse(name, f"is no {what}: {'; '.join(found[:ERRORS_SHOWN])}{more}")
+        problems = [f"{'.'.join(map(str, item['loc'])) or 'the file'}: {item['msg']}" for item in error.errors()]
+        more = f" and {len(problems) - ERRORS_SHOWN} more" if len(problems) > ERRORS_SHOWN else ""
+        refuse(name, f"is no {what}: {'; '.join(problems[:ERRORS_SHOWN])}{more}")
 
 
 def only(files: Files, what: str) -> tuple[str, bytes]:
@@ -106,21 +106,21 @@ def only(files: Files, what: str) -> tuple[str, bytes]:
     return next(iter(files.items()))
 
 
-def check_version(name: str, tool: str, found: str, *known: str) -> None:
+def check_version(name: str, tool: str, version: str, *known: str) -> None:
     """Refuse files of a version whose format is not known.
 
     Args:
         name: The file's name.
         tool: The tool's name.
-        found: Its version, as the file says.
+        version: Its version, as the file says.
         known: Starts of the versions that can be read, such as `0.4.`.
 
     Raises:
         MeasurementFailed: It is none of them.
     """
-    if not found.startswith(known):
+    if not version.startswith(known):
         readable = " and ".join(f"{start}x" for start in known)
-        refuse(name, f"is of {tool} {found}; {readable} can be read", f"Use {tool} {readable}.")
+        refuse(name, f"is of {tool} {version}; {readable} can be read", f"Use {tool} {readable}.")
 
 
 def figure_name(*parts: str) -> str:
@@ -171,8 +171,8 @@ def split_errors(errors: Iterable[str]) -> tuple[list[str], list[str]]:
 
     A release is rejected for what its engine did alone, so that the engine has to have been reached.
     """
-    found = [(error, _is_engines(error)) for error in errors]
-    return [error for error, is_ in found if is_], [error for error, is_ in found if not is_]
+    judged = [(error, _is_engines(error)) for error in errors]
+    return [error for error, is_ in judged if is_], [error for error, is_ in judged if not is_]
 
 
 def _is_engines(error: str) -> bool:

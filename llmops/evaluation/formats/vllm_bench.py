@@ -61,26 +61,26 @@ def parse(files: Files) -> Reading:
         MeasurementFailed: They are not whole, not of `vllm bench serve`, or of a run that nothing answered.
     """
     name, content = only(files, RESULTS)
-    found = read(_File, name, content, "results file of vllm bench serve with details (--save-detailed)")
-    lists = (found.output_lens, found.ttfts, found.itls, found.latencies, found.errors)
-    if any(len(each) != found.num_prompts for each in lists):
-        refuse(name, f"has details of {len(found.errors)} requests, and {found.num_prompts} were to be sent")
-    good = [index for index, error in enumerate(found.errors) if not error]
-    if len(good) != found.completed or found.failed != found.num_prompts - found.completed:
-        refuse(name, f"says that {found.completed} were completed and {found.failed} failed; details say {len(good)}")
-    engines, unmeasured = split_errors(error for error in found.errors if error)
+    run = read(_File, name, content, "results file of vllm bench serve with details (--save-detailed)")
+    details = (run.output_lens, run.ttfts, run.itls, run.latencies, run.errors)
+    if any(len(values) != run.num_prompts for values in details):
+        refuse(name, f"has details of {len(run.errors)} requests, and {run.num_prompts} were to be sent")
+    good = [index for index, error in enumerate(run.errors) if not error]
+    if len(good) != run.completed or run.failed != run.num_prompts - run.completed:
+        refuse(name, f"says that {run.completed} were completed and {run.failed} failed; details say {len(good)}")
+    engines, unmeasured = split_errors(error for error in run.errors if error)
     if not good and not engines:
         refuse(name, f"no request was measured: {unmeasured[0] if unmeasured else 'none was sent'}")
-    samples = _samples(found, good)
+    samples = _samples(run, good)
     figures: dict[str, float] = {}
     for figure, count in (("completed", len(good)), ("failed", len(engines)), ("unmeasured", len(unmeasured))):
         put(figures, name, figure, float(count))
     put(figures, name, "error_rate", len(engines) / (len(good) + len(engines)))
     if good:
-        put(figures, name, "request_throughput", found.request_throughput)
-        put(figures, name, "output_throughput", found.output_throughput)
-        put(figures, name, "total_token_throughput", found.total_token_throughput)
-        _check(name, found, samples)
+        put(figures, name, "request_throughput", run.request_throughput)
+        put(figures, name, "output_throughput", run.output_throughput)
+        put(figures, name, "total_token_throughput", run.total_token_throughput)
+        _check(name, run, samples)
     for figure, value in latencies(samples).items():
         put(figures, name, figure, value)
     return Reading(
@@ -92,40 +92,40 @@ def parse(files: Files) -> Reading:
     )
 
 
-def _samples(found: _File, good: list[int]) -> dict[Latency, tuple[float, ...]]:
+def _samples(run: _File, good: list[int]) -> dict[Latency, tuple[float, ...]]:
     """Times of the requests that were answered, in milliseconds."""
     return {
-        "ttft": tuple(found.ttfts[index] * MILLISECONDS for index in good),
+        "ttft": tuple(run.ttfts[index] * MILLISECONDS for index in good),
         "tpot": tuple(
-            (found.latencies[index] - found.ttfts[index]) * MILLISECONDS / (found.output_lens[index] - 1)
+            (run.latencies[index] - run.ttfts[index]) * MILLISECONDS / (run.output_lens[index] - 1)
             for index in good
-            if found.output_lens[index] > 1
+            if run.output_lens[index] > 1
         ),
-        "itl": tuple(gap * MILLISECONDS for index in good for gap in found.itls[index]),
-        "e2el": tuple(found.latencies[index] * MILLISECONDS for index in good),
+        "itl": tuple(gap * MILLISECONDS for index in good for gap in run.itls[index]),
+        "e2el": tuple(run.latencies[index] * MILLISECONDS for index in good),
     }
 
 
-def _check(name: str, found: _File, samples: dict[Latency, tuple[float, ...]]) -> None:
+def _check(name: str, run: _File, samples: dict[Latency, tuple[float, ...]]) -> None:
     """Means are those of the requests, and throughputs are counts over the duration."""
-    means = (found.mean_ttft_ms, found.mean_tpot_ms, found.mean_itl_ms, found.mean_e2el_ms)
+    means = (run.mean_ttft_ms, run.mean_tpot_ms, run.mean_itl_ms, run.mean_e2el_ms)
     for kind, said in zip(("ttft", "tpot", "itl", "e2el"), means, strict=True):
         # Where there is none, the file says 0.
         computed = mean(samples[kind]) if samples[kind] else 0.0
         if not same(said, computed):
             refuse(name, f"mean_{kind}_ms is {said}, and {computed} over its requests")
-    if not found.duration:
+    if not run.duration:
         refuse(name, "took no time")
-    if sum(found.output_lens) != found.total_output_tokens:
-        refuse(name, f"has {sum(found.output_lens)} output tokens in its requests, of {found.total_output_tokens}")
-    tokens = found.total_input_tokens + found.total_output_tokens
+    if sum(run.output_lens) != run.total_output_tokens:
+        refuse(name, f"has {sum(run.output_lens)} output tokens in its requests, of {run.total_output_tokens}")
+    tokens = run.total_input_tokens + run.total_output_tokens
     for figure, value, count in (
-        ("request_throughput", found.request_throughput, found.completed),
-        ("output_throughput", found.output_throughput, found.total_output_tokens),
-        ("total_token_throughput", found.total_token_throughput, tokens),
+        ("request_throughput", run.request_throughput, run.completed),
+        ("output_throughput", run.output_throughput, run.total_output_tokens),
+        ("total_token_throughput", run.total_token_throughput, tokens),
     ):
-        if not same(value, count / found.duration):
-            refuse(name, f"{figure} is {value}, and {count} in {found.duration} s are {count / found.duration}")
+        if not same(value, count / run.duration):
+            refuse(name, f"{figure} is {value}, and {count} in {run.duration} s are {count / run.duration}")
 
 
 TOOL = Tool(

@@ -115,8 +115,8 @@ def upper_bound(values: tuple[tuple[float, float], ...], confidence: float) -> f
     def lacking(mean: float) -> float:
         return _below(weighted, mean) - confidence
 
-    found: Any = optimize.brentq(lacking, lowest, 1.0, xtol=1e-7)
-    return float(found)
+    bound: Any = optimize.brentq(lacking, lowest, 1.0, xtol=1e-7)
+    return float(bound)
 
 
 def _within(margin: float, values: Sequence[tuple[float, float]], confidence: float) -> bool:
@@ -163,7 +163,7 @@ def _p_value(changes: tuple[tuple[float, int], ...]) -> float:
         changed = sum(count for drop, count in changes if drop)
         return float(stats.binomtest(worse, changed, 0.5, alternative="greater").pvalue)
     # scipy enumerates every flip where there are no more than the resamples, and draws them otherwise.
-    found = stats.permutation_test(
+    test = stats.permutation_test(
         (np.repeat([drop for drop, _ in changes if drop], [count for drop, count in changes if drop]),),
         np.sum,
         permutation_type="samples",
@@ -172,7 +172,7 @@ def _p_value(changes: tuple[tuple[float, int], ...]) -> float:
         alternative="greater",
         rng=np.random.default_rng(SEED),
     )
-    return float(found.pvalue)
+    return float(test.pvalue)
 
 
 def cases_to_pass(drop: Drop, margin: float, confidence: float) -> int | None:

@@ -18,8 +18,8 @@ def summary(values: Sequence[float]) -> dict[str, float]:
     if not values:
         return {}
     array = np.asarray(values, dtype=float)
-    found = {"mean": float(array.mean()), "median": float(np.median(array)), "std": float(array.std())}
-    return found | {f"p{level}": float(np.percentile(array, level)) for level in PERCENTILES}
+    figures = {"mean": float(array.mean()), "median": float(np.median(array)), "std": float(array.std())}
+    return figures | {f"p{level}": float(np.percentile(array, level)) for level in PERCENTILES}
 
 
 def sketch(values: Sequence[float], size: int) -> tuple[float, ...]:
@@ -82,9 +82,9 @@ def bootstrap_ratio(canary: Sequence[float], stable: Sequence[float], name: str,
 
 
 def _resampled(values: NDArray[np.float64], name: str, rng: np.random.Generator) -> NDArray[np.float64]:
-    found = np.empty(RESAMPLES)
+    statistics = np.empty(RESAMPLES)
     block = max(1, 2_000_000 // len(values))  # bounds the memory that one draw takes
     for start in range(0, RESAMPLES, block):
         rows = min(block, RESAMPLES - start)
-        found[start : start + rows] = statistic(values[rng.integers(0, len(values), (rows, len(values)))], name)
-    return found
+        statistics[start : start + rows] = statistic(values[rng.integers(0, len(values), (rows, len(values)))], name)
+    return statistics

@@ -85,19 +85,19 @@ def change_of(turns: Sequence[tuple[float, float]], *, ratio: bool) -> Change | 
         return None
     if ratio and min(min(turn) for turn in turns) <= 0:
         return None
-    found = [math.log(ours / theirs) if ratio else theirs - ours for ours, theirs in turns]
-    centre = fmean(found)
-    together = _correlation(found)
-    spread = stdev(found) * math.sqrt((1 + together) / (1 - together))
-    return Change(math.exp(centre) if ratio else centre, spread, len(found), ratio)
+    changes = [math.log(ours / theirs) if ratio else theirs - ours for ours, theirs in turns]
+    centre = fmean(changes)
+    together = _correlation(changes)
+    spread = stdev(changes) * math.sqrt((1 + together) / (1 - together))
+    return Change(math.exp(centre) if ratio else centre, spread, len(changes), ratio)
 
 
-def _correlation(found: Sequence[float]) -> float:
+def _correlation(changes: Sequence[float]) -> float:
     """How much each turn is like the one before, 0 to 0.8; an estimate from few turns is low by one in their number."""
-    centre = fmean(found)
-    away = [one - centre for one in found]
+    centre = fmean(changes)
+    away = [one - centre for one in changes]
     square = math.fsum(one * one for one in away)
     if square == 0:
         return 0.0
     lagged = math.fsum(one * following for one, following in pairwise(away)) / square
-    return min(MOST_CORRELATION, max(0.0, lagged + 1 / len(found)))
+    return min(MOST_CORRELATION, max(0.0, lagged + 1 / len(changes)))

@@ -39,8 +39,8 @@ def _run(folder: Path) -> Ending:
     try:
         order = unpack((path.name, path.read_bytes()) for path in folder.glob(f"{PART}*"))
         started = time.monotonic()
-        found = _carry_out(order)
-        lines, seal = write_answer(found.model_copy(update={"seconds": round(time.monotonic() - started, 3)}))
+        answer = _carry_out(order)
+        lines, seal = write_answer(answer.model_copy(update={"seconds": round(time.monotonic() - started, 3)}))
     except LlmopsError as error:
         return Ending.of(error)
     except Exception as error:  # noqa: BLE001 - the last frame: what it was has to reach the termination log
@@ -55,8 +55,8 @@ def _carry_out(order: Order) -> Answer:
     engine, rules = order.engine.endpoint(), order.evaluation
     match order.task:
         case "measure":
-            found = measure(engine, order.suites, rules.concurrency, quarters(_tell), rules=rules)
-            return Answer(measurements=(found,))
+            measured = measure(engine, order.suites, rules.concurrency, quarters(_tell), rules=rules)
+            return Answer(measurements=(measured,))
         case "compare":
             assert order.other is not None
             other = order.other.endpoint()

@@ -101,11 +101,11 @@ def read_answer(log: str, seal: Seal) -> Answer:
 
 def _parts(log: str) -> dict[int, str]:
     """The data of the answer's lines, by their numbers; everything else in the log is passed over."""
-    found: dict[int, str] = {}
+    data: dict[int, str] = {}
     for line in log.splitlines():
         try:
             part = _Line.model_validate_json(line)
         except ValidationError:
             continue
-        found[part.line] = part.data
-    return found
+        data[part.line] = part.data
+    return data

@@ -44,13 +44,13 @@ class FailingCase(Strict):
 def failing_cases(suites: Iterable[AnySuite], canary: Measurements, stable: Measurements | None) -> list[FailingCase]:
     """The cases that the canary did not pass, those that stable passes first; at most some tens."""
     known = {suite.name: {case.id: case for case in suite.cases} for suite in suites if isinstance(suite, Suite)}
-    found: list[FailingCase] = []
+    failing: list[FailingCase] = []
     for suite, scores in canary.scores.items():
         for case, score in scores.items():
             if score >= 1:
                 continue
             asked = known.get(suite, {}).get(case)
-            found.append(
+            failing.append(
                 FailingCase(
                     suite=suite,
                     case=case,
@@ -62,8 +62,8 @@ def failing_cases(suites: Iterable[AnySuite], canary: Measurements, stable: Meas
                 )
             )
     # Those of which the answer was kept before those of which it was not.
-    found.sort(key=lambda each: (not each.lost, each.canary is None, each.suite, each.case))
-    return found[:SHOWN]
+    failing.sort(key=lambda case: (not case.lost, case.canary is None, case.suite, case.case))
+    return failing[:SHOWN]
 
 
 def _prompt(case: Case) -> str:

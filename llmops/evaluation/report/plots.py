@@ -85,16 +85,18 @@ def live_plot(points: Sequence[Point], figure: str) -> bytes:
     canvas, axes = _figure(2.6)
     scale = 100 if figure.endswith("_rate") else 1
     for name, colour in (("stable", STABLE), ("canary", CANARY)):
-        known = [(each.at, getattr(each, name)[figure] * scale) for each in points if figure in getattr(each, name)]
+        known = [(point.at, getattr(point, name)[figure] * scale) for point in points if figure in getattr(point, name)]
         if known:
             axes.plot(*zip(*known, strict=True), color=colour, linewidth=1.8, marker="o", markersize=3, label=name)
     axes.set_ylim(bottom=0)
     before = 0
-    for each in points:
-        if each.percent != before:
-            axes.axvline(each.at, color=INK, linewidth=0.6, linestyle=":")
-            axes.annotate(f"{each.percent}%", (each.at, 1.0), xycoords=("data", "axes fraction"), fontsize=8, color=INK)
-            before = each.percent
+    for point in points:
+        if point.percent != before:
+            axes.axvline(point.at, color=INK, linewidth=0.6, linestyle=":")
+            axes.annotate(
+                f"{point.percent}%", (point.at, 1.0), xycoords=("data", "axes fraction"), fontsize=8, color=INK
+            )
+            before = point.percent
     axes.set_xlabel("seconds since the first step", fontsize=8, color=INK)
     axes.set_ylabel("%" if scale == 100 else "milliseconds", fontsize=8, color=INK)
     return _png(canvas, axes, figure.removesuffix("_ms").replace("_", " "))

@@ -33,7 +33,7 @@ KINDS = ("ttft", "tpot", "itl", "e2el")
 IN_A_ROW = 10
 TURNS = 8
 TURN_FIGURES = frozenset(
-    [f"{found}_{kind}_ms" for found in ("mean", "median", "p50", "p90", "p95", "p99") for kind in KINDS]
+    [f"{statistic}_{kind}_ms" for statistic in ("mean", "median", "p50", "p90", "p95", "p99") for kind in KINDS]
     + ["request_throughput", "output_throughput", "total_token_throughput"]
 )
 COMPLETE = ("stop", "length", "tool_calls")
@@ -77,23 +77,23 @@ class LoadResult:
     def figures(self) -> dict[str, float]:
         """The figures by name; one that was not measured is not there."""
         answered = self.completed + self.failed
-        found = {
+        figures = {
             "completed": float(self.completed),
             "failed": float(self.failed),
             "truncated": float(self.truncated),
             "unmeasured": float(self.unmeasured.total()),
         }
         if self.seconds > 0:
-            found["client_cpu_share"] = self.cpu_seconds / self.seconds
+            figures["client_cpu_share"] = self.cpu_seconds / self.seconds
         if answered:
-            found["error_rate"] = self.failed / answered
+            figures["error_rate"] = self.failed / answered
         if self.completed and self.seconds > 0:
-            found["request_throughput"] = self.completed / self.seconds
-            found["output_throughput"] = self.output_tokens / self.seconds
-            found["total_token_throughput"] = (self.input_tokens + self.output_tokens) / self.seconds
+            figures["request_throughput"] = self.completed / self.seconds
+            figures["output_throughput"] = self.output_tokens / self.seconds
+            figures["total_token_throughput"] = (self.input_tokens + self.output_tokens) / self.seconds
         for name, values in self.samples.items():
-            found |= {f"{statistic}_{name}_ms": value for statistic, value in summary(values).items()}
-        return found
+            figures |= {f"{statistic}_{name}_ms": value for statistic, value in summary(values).items()}
+        return figures
 
 
 Again = Callable[[LoadResult, LoadResult], bool]

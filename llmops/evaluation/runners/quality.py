@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
 
+from llmops.clients.retries import parse_retry_after
 from llmops.errors import MeasurementFailed
 from llmops.evaluation import loop
 from llmops.evaluation.endpoint import Endpoint, Progress
@@ -92,17 +93,17 @@ class QualityResult:
     def figures(self) -> dict[str, float]:
         """The figures by name; one that was not measured is not there."""
         scores, failed = self.scores, self.errors.total()
-        found = {
+        figures = {
             "cases": float(len(self.suite.cases)),
             "answered": float(len(scores)),
             "unmeasured": float(self.unmeasured.total()),
             "retries": float(self.retries),
         }
         if scores:
-            found["score"] = summary(list(scores.values()))["mean"]
+            figures["score"] = summary(list(scores.values()))["mean"]
         if scores or failed:
-            found["error_rate"] = failed / (len(scores) + failed)
-        return found | {f"{statistic}_e2el_ms": value for statistic, value in summary(self.latencies).items()}
+            figures["error_rate"] = failed / (len(scores) + failed)
+        return figures | {f"{statistic}_e2el_ms": value for statistic, value in summary(self.latencies).items()}
 
 
 class _NoAnswer(Exception):
@@ -155,15 +156,15 @@ class _Run:
         )
 
     async def _answer(self, case: Case) -> CaseAnswer:
-        found: list[CaseAnswer] = []
+        answers: list[CaseAnswer] = []
         for repeat in range(self._repeats):
             answer = await self._once(case, self._suite.sampling.seed + repeat)
             if answer.fault is not None:
                 return answer
-            found.append(answer)
-        worst = min(found, key=lambda answer: answer.score or 0.0)
-        score = fmean(answer.score or 0.0 for answer in found)
-        return CaseAnswer(case.id, worst.text, score, fmean(answer.seconds or 0.0 for answer in found))
+            answers.append(answer)
+        worst = min(answers, key=lambda answer: answer.score or 0.0)
+        score = fmean(answer.score or 0.0 for answer in answers)
+        return CaseAnswer(case.id, worst.text, score, fmean(answer.seconds or 0.0 for answer in answers))
 
     async def _once(self, case: Case, seed: int) -> CaseAnswer:
         try:
@@ -221,8 +222,7 @@ def _status(status: int, retry_after: str | None, message: str) -> Exception:
         )
     why = f"HTTP {status}: {message[:120]}"
     if status == 429:
-        after = float(retry_after) if retry_after and retry_after.isdigit() else 0.0
-        return _NoAnswer("measurement", why, again=True, after=after)
+        return _NoAnswer("measurement", why, again=True, after=parse_retry_after(retry_after) or 0.0)
     return _NoAnswer("engine", why, again=status >= 500)
 
 

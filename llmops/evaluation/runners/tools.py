@@ -122,10 +122,10 @@ def _collect(suite: ToolSuite, tool: Tool, results: Path, log: Path) -> Files:
         raise MeasurementFailed(f"{suite.name}: {suite.tool} ended well, and wrote no {expected}{_tail(log)}")
     if (size := sum(path.stat().st_size for path in paths)) > LONGEST:
         raise MeasurementFailed(f"{suite.name}: results of {suite.tool} are {size:,} bytes, of at most {LONGEST:,}")
-    found = {path.name: path.read_bytes() for path in paths}
-    if len(found) < len(paths):
+    files = {path.name: path.read_bytes() for path in paths}
+    if len(files) < len(paths):
         raise MeasurementFailed(f"{suite.name}: {suite.tool} wrote several files called {paths[0].name}")
-    return found
+    return files
 
 
 def _tail(log: Path) -> str:

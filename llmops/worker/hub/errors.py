@@ -67,7 +67,10 @@ def told_apart(error: BaseException, pins: Pins, file: FilePin, *, with_token: b
 
 
 def retry_after(error: BaseException) -> float | None:
-    """Seconds after which the hub said to come back, if it said so."""
+    """Seconds after which the hub said to come back, if it said so.
+
+    Retry-After is read here once more, and in seconds alone: `llmops.clients.retries` is not for the worker to import.
+    """
     if not isinstance(error, HfHubHTTPError):
         return None
     headers = error.response.headers

@@ -121,9 +121,10 @@ def test_errors_that_are_not_in_a_row_do_not_stop_the_suite(engine: Engine, endp
     assert result.errors.total() == len(result.scores) == 20
 
 
-def test_too_many_requests_waits_as_told_and_goes_on(engine: Engine, endpoint: Endpoint) -> None:
+@pytest.mark.parametrize("asked", ["1", "1.0"])
+def test_too_many_requests_waits_as_told_and_goes_on(engine: Engine, endpoint: Endpoint, asked: str) -> None:
     engine.answers = solve
-    engine.reply = failing(429, lambda number: number == 1, **{"Retry-After": "1"})
+    engine.reply = failing(429, lambda number: number == 1, **{"Retry-After": asked})
     started = time.monotonic()
     result = run_quality(endpoint, suite(2), 1)
     assert time.monotonic() - started >= 1

@@ -28,10 +28,10 @@ SHARE = 0.95
 ALL = "the canary"
 
 
-def figures_of(found: Figures) -> dict[str, float]:
+def figures_of(figures: Figures) -> dict[str, float]:
     """What is known of a release, by the names of metrics; and `requests`."""
-    known = {metric: _value(found, metric) for metric in (*RATES, "p95_ttft_ms", "p95_e2el_ms")}
-    return {"requests": found.requests} | {name: value for name, value in known.items() if math.isfinite(value)}
+    known = {metric: _value(figures, metric) for metric in (*RATES, "p95_ttft_ms", "p95_e2el_ms")}
+    return {"requests": figures.requests} | {name: value for name, value in known.items() if math.isfinite(value)}
 
 
 def judge(traffic: Traffic, canary: Samples, stable: Samples | None, replicas: int) -> Verdict:
@@ -71,8 +71,9 @@ def decide(traffic: Traffic, step: TrafficStep, measured: Sequence[Verdict], sec
     if not measured:
         return None
     last = measured[-1]
+    known = [verdict.gates for verdict in measured if verdict.gates]
     for index, gate in enumerate(traffic.gates):
-        failures = [each.gates[index] for each in measured if each.gates and each.gates[index].outcome == "Failed"]
+        failures = [gates[index] for gates in known if gates[index].outcome == "Failed"]
         if not gate.dry and len(failures) > gate.failure_limit:
             return last.model_copy(update={"value": "Failed", "reason": failures[-1].note})
     if seconds < step.bake_seconds:
@@ -176,12 +177,12 @@ def _bounds(events: float, requests: float) -> tuple[float, float]:
     return low, high
 
 
-def _quantiles(found: Histogram) -> tuple[float, float, float]:
+def _quantiles(latencies: Histogram) -> tuple[float, float, float]:
     """The 95th percentile in milliseconds between its bounds: the ranks that it may be at, of as many requests."""
-    if not found.total > 0:
+    if not latencies.total > 0:
         return -math.inf, math.nan, math.inf
-    spread = Z * math.sqrt(SHARE * (1 - SHARE) / found.total)
-    low, value, high = (found.quantile(share) * 1000 for share in (SHARE - spread, SHARE, SHARE + spread))
+    spread = Z * math.sqrt(SHARE * (1 - SHARE) / latencies.total)
+    low, value, high = (latencies.quantile(share) * 1000 for share in (SHARE - spread, SHARE, SHARE + spread))
     return low, value, high
 
 
@@ -189,22 +190,22 @@ def _or_less(bound: float) -> float:
     return bound if math.isfinite(bound) else -math.inf
 
 
-def _events(found: Figures, metric: LiveMetric) -> float:
-    return found.errors if metric == "error_rate" else found.aborts
+def _events(figures: Figures, metric: LiveMetric) -> float:
+    return figures.errors if metric == "error_rate" else figures.aborts
 
 
-def _times(found: Figures, metric: LiveMetric) -> Histogram:
-    return found.ttft if metric == "p95_ttft_ms" else found.e2el
+def _times(figures: Figures, metric: LiveMetric) -> Histogram:
+    return figures.ttft if metric == "p95_ttft_ms" else figures.e2el
 
 
-def _value(found: Figures, metric: str) -> float:
-    figures: dict[str, Callable[[], float]] = {
-        "error_rate": lambda: min(1.0, found.errors / found.requests) if found.requests > 0 else math.nan,
-        "abort_rate": lambda: min(1.0, found.aborts / found.requests) if found.requests > 0 else math.nan,
-        "p95_ttft_ms": lambda: found.ttft.quantile(SHARE) * 1000,
-        "p95_e2el_ms": lambda: found.e2el.quantile(SHARE) * 1000,
+def _value(figures: Figures, metric: str) -> float:
+    values: dict[str, Callable[[], float]] = {
+        "error_rate": lambda: min(1.0, figures.errors / figures.requests) if figures.requests > 0 else math.nan,
+        "abort_rate": lambda: min(1.0, figures.aborts / figures.requests) if figures.requests > 0 else math.nan,
+        "p95_ttft_ms": lambda: figures.ttft.quantile(SHARE) * 1000,
+        "p95_e2el_ms": lambda: figures.e2el.quantile(SHARE) * 1000,
     }
-    return figures[metric]()
+    return values[metric]()
 
 
 def _limit(gate: LiveGate) -> tuple[Rule, float]:

@@ -51,12 +51,12 @@ def queries(subject: Subject, seconds: float) -> dict[What, str]:
         seconds: How far back counts go. Prometheus needs two scrapes in that time.
     """
     window = f"[{max(1, int(seconds))}s]"
-    found: dict[What, str] = {"scraped": f"count by (pod) ({_select('vllm:num_requests_running', subject)})"}
+    asked: dict[What, str] = {"scraped": f"count by (pod) ({_select('vllm:num_requests_running', subject)})"}
     for what, (name, chosen) in _COUNTERS.items():
-        found[what] = _increase(_select(name, subject, chosen), window, "pod")
+        asked[what] = _increase(_select(name, subject, chosen), window, "pod")
     for what, name in _HISTOGRAMS.items():
-        found[what] = f"sum by (pod, le) (increase({_select(name, subject)}{window}))"
-    return found
+        asked[what] = f"sum by (pod, le) (increase({_select(name, subject)}{window}))"
+    return asked
 
 
 def _increase(series: str, window: str, by: str) -> str:

@@ -108,7 +108,7 @@ def read(answers: Mapping[What, Sequence[Sample]]) -> Samples:
         what: _by_pod(answers[what]) for what in ("requests", "http_errors", "engine_errors", "aborts")
     }
     times = {what: _histograms(answers[what]) for what in ("ttft", "e2el")}
-    pods = {pod for found in (*counts.values(), *times.values()) for pod in found}
+    pods = {pod for by_pod in (*counts.values(), *times.values()) for pod in by_pod}
     return Samples(
         {
             pod: Figures(
@@ -143,7 +143,7 @@ def _histograms(samples: Iterable[Sample]) -> dict[str, Histogram]:
             except (KeyError, ValueError) as error:
                 raise MeasurementFailed(f"a bucket without a bound: {dict(sample.labels)}") from error
             buckets.setdefault(_pod(sample), {})[bound] = sample.value
-    return {pod: _histogram(found) for pod, found in buckets.items()}
+    return {pod: _histogram(counts) for pod, counts in buckets.items()}
 
 
 def _histogram(buckets: Mapping[float, float]) -> Histogram:

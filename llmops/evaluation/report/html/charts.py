@@ -31,7 +31,7 @@ def ecdf(series: Sequence[Series], unit: str) -> Markup:
         series: Samples of each.
         unit: Of the values, for the axis.
     """
-    samples = [(each.name, sorted(value for value in each.values if value is not None)) for each in series]
+    samples = [(one.name, sorted(value for value in one.values if value is not None)) for one in series]
     samples = [(name, values) for name, values in samples if values]
     if not samples:
         return Markup()
@@ -78,13 +78,13 @@ def bars(labels: Sequence[str], series: Sequence[Series], texts: Sequence[Sequen
     for index, label in enumerate(labels):
         top = GAP + index * group
         parts.append(_text(LABEL_WIDTH - 8, top + BAR * len(series) / 2 + 4, label, "end"))
-        for row, each in enumerate(series):
-            value = each.values[index]
+        for row, one in enumerate(series):
+            value = one.values[index]
             y = top + row * BAR
             width = across * max(0.0, min(1.0, value or 0.0))
             parts.append(
                 Markup('<rect class="bar {}" x="{}" y="{}" width="{:.1f}" height="{}"/>').format(
-                    each.name, LABEL_WIDTH, y, width, BAR - 1
+                    one.name, LABEL_WIDTH, y, width, BAR - 1
                 )
             )
             parts.append(_text(LABEL_WIDTH + width + 6, y + BAR - 2, texts[row][index], "start"))

@@ -112,14 +112,14 @@ def _outcome(page: Page) -> tuple[str, str]:
 
 def _facts(page: Page) -> list[tuple[str, str]]:
     record, engine = page.record, page.release.engine
-    found = [
+    facts = [
         ("Engine", f"{engine.image}:{engine.tag}"),
         ("Weights", f"{page.release.weights.repo} at {page.release.weights.commit[:12]}"),
         ("Served then", page.stable_id or "nothing"),
     ]
     if record is not None:
-        found += [("Decided at", record.stage), ("Finished", f"{record.finished:%Y-%m-%d %H:%M:%S} UTC")]
-    return [*found, ("Asked for by", page.requested_by), ("Run", page.run)]
+        facts += [("Decided at", record.stage), ("Finished", f"{record.finished:%Y-%m-%d %H:%M:%S} UTC")]
+    return [*facts, ("Asked for by", page.requested_by), ("Run", page.run)]
 
 
 def _tiles(page: Page) -> list[tuple[str, str, str]]:
@@ -179,8 +179,8 @@ def _scores(page: Page) -> dict[str, Any] | None:
         return None
     names = [*names, "all"] if len(names) > 1 else names
     tracks = [("canary", canary)] + ([("stable", stable)] if stable else [])
-    series = [Series(track, [found.figures.get(f"{name}/score") for name in names]) for track, found in tracks]
-    texts = [[_show("score", value) or "none" for value in each.values] for each in series]
+    series = [Series(track, [measured.figures.get(f"{name}/score") for name in names]) for track, measured in tracks]
+    texts = [[_show("score", value) or "none" for value in track.values] for track in series]
     rows: list[tuple[str, ...]] = []
     for index, name in enumerate(names):
         answered, total = canary.answered(name)
@@ -196,7 +196,7 @@ def _loads(page: Page) -> list[dict[str, Any]]:
     canary, stable = page.canary, page.stable
     if canary is None:
         return []
-    found: list[dict[str, Any]] = []
+    sections: list[dict[str, Any]] = []
     # Suites that were asked for speed; how long answers to a quality suite took says little.
     for name in sorted(canary.samples.keys() - canary.cases.keys()):
         charts: list[tuple[str, Markup]] = []
@@ -220,8 +220,8 @@ def _loads(page: Page) -> list[dict[str, Any]]:
             for figure in THROUGHPUT
             if f"{name}/{figure}" in canary.figures
         ]
-        found.append({"name": name, "charts": charts, "rows": rows, "figures": figures})
-    return found
+        sections.append({"name": name, "charts": charts, "rows": rows, "figures": figures})
+    return sections
 
 
 def _errors(page: Page) -> list[tuple[str, str, str, int]]:
