@@ -13,8 +13,9 @@ from llmops.errors import BadRelease, MeasurementFailed
 from llmops.evaluation.endpoint import Endpoint, Progress
 from llmops.evaluation.gates.offline import undecided
 from llmops.evaluation.loop import run
-from llmops.evaluation.measurements import Measurements, Result, collect
+from llmops.evaluation.measurements import Measurements
 from llmops.evaluation.runners.client import CHAT, Client, Cut, Response, Unreachable
+from llmops.evaluation.runners.collect import Result, collect
 from llmops.evaluation.runners.load import LoadResult, run_load, run_load_in_turns
 from llmops.evaluation.runners.quality import run_quality
 from llmops.evaluation.runners.tools import run_tool

@@ -6,10 +6,10 @@ from typing import Literal
 
 from llmops.config.catalog.spec import Strict
 from llmops.evaluation.gates.live.steps import StepOutcome
-from llmops.evaluation.gates.statistics import sketch
 from llmops.evaluation.gates.verdict import Verdict
 from llmops.evaluation.measurements import Measurements
 from llmops.evaluation.report.failing import SHOWN, FailingCase
+from llmops.evaluation.statistics import sketch
 
 OUTCOME_BYTES = 600_000
 """An outcome is kept in a ConfigMap, which holds 1 MiB with all outcomes and the record of a release."""

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from llmops.config.catalog.spec import Strict
 from llmops.errors import MeasurementFailed
-from llmops.evaluation.gates.statistics import summary
+from llmops.evaluation.statistics import summary
 
 Latency = Literal["ttft", "tpot", "itl", "e2el"]
 Files = Mapping[str, bytes]

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator
 
 from llmops.config.schema import Strict
+from llmops.evaluation.statistics import finite
 
 Value = Literal["Passed", "Failed", "Inconclusive"]
 Outcome = Literal["Passed", "Failed", "Inconclusive", "Skipped"]
 Rule = Literal["min", "max", "max_drop", "max_rise", "max_ratio"]
-
-
-def finite(value: Any) -> Any:
-    """The value, or None in place of NaN and infinities: of such a figure nothing is known."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 Known = Annotated[float | None, BeforeValidator(finite)]

@@ -23,10 +23,10 @@ from itertools import islice, pairwise
 
 from llmops.errors import MeasurementFailed
 from llmops.evaluation.endpoint import Endpoint, Progress
-from llmops.evaluation.gates.statistics import summary
 from llmops.evaluation.loop import run
 from llmops.evaluation.runners.client import CHAT, Client, Cut, Unreachable
 from llmops.evaluation.runners.wire import WireError
+from llmops.evaluation.statistics import summary
 from llmops.evaluation.suites import LoadProfile
 
 KINDS = ("ttft", "tpot", "itl", "e2el")

@@ -31,7 +31,7 @@ from llmops.clients.retries import parse_retry_after
 from llmops.errors import MeasurementFailed
 from llmops.evaluation import loop
 from llmops.evaluation.endpoint import Endpoint, Progress
-from llmops.evaluation.gates.statistics import summary
+from llmops.evaluation.statistics import summary
 from llmops.evaluation.suites import Case, Suite, check_repeats
 
 if TYPE_CHECKING:

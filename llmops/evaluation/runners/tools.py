@@ -17,8 +17,8 @@ from llmops.errors import MeasurementFailed
 from llmops.evaluation.endpoint import Endpoint, Progress
 from llmops.evaluation.formats import TOOLS
 from llmops.evaluation.formats.reading import Files
-from llmops.evaluation.formats.result import ToolResult, take
 from llmops.evaluation.formats.tool import KEY_VARIABLE, OFFLINE, RESULTS_PLACE, Tool
+from llmops.evaluation.runners.tool_result import ToolResult, take
 from llmops.evaluation.suites import ToolSuite
 
 LONGEST = 256 << 20

@@ -15,8 +15,8 @@ from pydantic import ValidationError
 
 from llmops.config.catalog.spec import Evaluation, Gate
 from llmops.evaluation.gates.offline import decide, undecided
-from llmops.evaluation.gates.statistics import summary
 from llmops.evaluation.measurements import Measurements
+from llmops.evaluation.statistics import summary
 
 RANK = {"Failed": 0, "Inconclusive": 1, "Passed": 2}
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmops.evaluation.gates.statistics import bootstrap_ratio, sketch, statistic, summary
+from llmops.evaluation.statistics import bootstrap_ratio, sketch, statistic, summary
 
 TIMES = st.lists(st.floats(0.1, 1e5), min_size=2, max_size=80)
 

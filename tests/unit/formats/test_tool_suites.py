@@ -15,9 +15,10 @@ from llmops.config.catalog.spec import Evaluation
 from llmops.errors import BadInput
 from llmops.evaluation.formats import TOOLS
 from llmops.evaluation.formats.reading import Files
-from llmops.evaluation.formats.result import take
 from llmops.evaluation.gates.offline import decide
-from llmops.evaluation.measurements import Measurements, collect, together
+from llmops.evaluation.measurements import Measurements, together
+from llmops.evaluation.runners.collect import collect
+from llmops.evaluation.runners.tool_result import take
 from llmops.evaluation.suites import AnySuite, ToolSuite, available, load_suites
 
 ROOT = Path(__file__).parents[3]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from llmops.evaluation.gates.verdict import GateResult, Verdict
-from llmops.evaluation.measurements import SAMPLES, WRONG_LENGTH, WRONG_SHOWN, Measurements
+from llmops.evaluation.measurements import Measurements
 from llmops.evaluation.report.failing import EXPECTED_LENGTH, PROMPT_LENGTH, SHOWN, FailingCase
+from llmops.evaluation.runners.collect import SAMPLES, WRONG_LENGTH, WRONG_SHOWN
 from llmops.rollout.outcomes import OUTCOME_BYTES, EvaluationOutcome
 
 # What takes most as JSON: two escapes of six characters for one of these.

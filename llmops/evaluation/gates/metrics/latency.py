@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from llmops.evaluation.gates.metrics.metric import Metric
-from llmops.evaluation.gates.statistics import bootstrap_ratio
 from llmops.evaluation.gates.verdict import GateResult
+from llmops.evaluation.statistics import bootstrap_ratio
 
 LEAST_SAMPLES = 10
 LATENCIES = ("ttft", "tpot", "itl", "e2el")

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from llmops.config.catalog.spec import Gate
 from llmops.evaluation.gates.turns import LEAST_TURNS, Change, change_of
-from llmops.evaluation.gates.verdict import GateResult, Outcome, Rule, finite
+from llmops.evaluation.gates.verdict import GateResult, Outcome, Rule
 from llmops.evaluation.measurements import Measurements
+from llmops.evaluation.statistics import finite
 
 
 @dataclass(frozen=True)

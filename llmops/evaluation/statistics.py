@@ -1,9 +1,11 @@
-"""The mathematics of gates: pure, deterministic, and independent of the order of cases and samples."""
+"""The mathematics of gates and figures: pure, deterministic, and independent of the order of cases and samples."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +13,11 @@ from numpy.typing import NDArray
 PERCENTILES = (50, 90, 95, 99)
 RESAMPLES = 2000
 SEED = 20261125
+
+
+def finite(value: Any) -> Any:
+    """The value, or None in place of NaN and infinities: of such a figure nothing is known."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def summary(values: Sequence[float]) -> dict[str, float]:
