@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from llmops.config import names
 from llmops.evaluation.backends.base import Backend, Session, Target
 from llmops.evaluation.backends.job import JobBackend
@@ -15,8 +13,8 @@ from llmops.manifests.weights import folder
 REACHABILITY_SECONDS = 5.0
 """How long routes to a pod that has just become ready are waited for, before the engine counts as unreachable."""
 
-# Once in a run, so that all of its figures are taken from one place. A process has few runs.
-_decided: dict[str, Literal["here", "cluster"]] = {}
+# Asked once in a run, so that all of its figures are taken from one place. A process has few runs.
+_reached: dict[str, bool] = {}
 
 
 def choose(session: Session, target: Target) -> Backend:
@@ -28,17 +26,14 @@ def choose(session: Session, target: Target) -> Backend:
         session: The run that measures.
         target: Engines that are ready now.
     """
-    setting = session.settings.evaluate_from
-    if setting == "here":
+    where = session.settings.evaluate_from
+    if where == "here":
         return LocalBackend(session)
-    if setting == "auto":
-        if session.run not in _decided:
-            _decided[session.run] = "here" if _reaches(session, target) else "cluster"
-        local = _decided[session.run] == "here"
-    else:
-        local = False
-    default = LocalBackend(session) if local else JobBackend(session, session.settings.evaluation_image)
-    return RoutedBackend(session, default)
+    if where == "auto" and session.run not in _reached:
+        _reached[session.run] = _reaches(session, target)
+    local = where == "auto" and _reached[session.run]
+    first = LocalBackend(session) if local else JobBackend(session, session.settings.evaluation_image)
+    return RoutedBackend(session, first)
 
 
 def _reaches(session: Session, target: Target) -> bool:

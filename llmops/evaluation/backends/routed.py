@@ -35,8 +35,8 @@ class RoutedBackend:
     def measure(self, target: Target, suites: Suites, spec: Evaluation) -> Measurements:
         """See `Backend`."""
         measured: list[Measurements] = []
-        for measuring, part in self._parts(suites):
-            measured.append(measuring.measure(target, part, spec))
+        for backend, part in self._parts(suites):
+            measured.append(backend.measure(target, part, spec))
             if _stopped(measured[-1], part):
                 break
         return together(measured)
@@ -47,8 +47,8 @@ class RoutedBackend:
         """See `Backend`."""
         ours: list[Measurements] = []
         theirs: list[Measurements] = []
-        for measuring, part in self._parts(suites):
-            one, other = measuring.compare(canary, stable, part, spec)
+        for backend, part in self._parts(suites):
+            one, other = backend.compare(canary, stable, part, spec)
             ours.append(one)
             theirs.append(other)
             if _stopped(one, part) or _stopped(other, part):
