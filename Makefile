@@ -41,7 +41,7 @@ test-fast: kubernetes ## The tests that take no more than a few seconds each
 
 # What takes minutes of compiling needs nothing that pip installs, so that the two go on at once.
 control-plane:
-	@$(PYTHON) -m llmops_sandbox.binaries
+	@PYTHONPATH=.:sandbox $(PYTHON) -m llmops_sandbox.binaries
 
 kubernetes: $(READY) ## Build the sandbox's Kubernetes and kubectl, unless they are built or supplied
 	$(BIN)/llmops sandbox build
