@@ -103,7 +103,7 @@ def make_specs(models: int) -> dict[str, ModelSpec]:
     return {spec.name: spec for spec in map(ModelSpec.model_validate, content)}
 
 
-def write_standings(cluster: Cluster, specs: Mapping[str, ModelSpec], digests: Mapping[str, str], commit: str) -> None:
+def write_ledgers(cluster: Cluster, specs: Mapping[str, ModelSpec], digests: Mapping[str, str], commit: str) -> None:
     """Have every model serve `SERVING`, with a history of trials."""
 
     def write(spec: ModelSpec) -> None:
@@ -202,5 +202,5 @@ def run_on(kubeconfig: Path, folder: Path, models: int = MODELS, tags: int = TAG
         namespace: dict[str, Any] = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": settings.namespace}}
         cluster.apply(namespace)
         specs = make_specs(models)
-        write_standings(cluster, specs, digests, commit)
+        write_ledgers(cluster, specs, digests, commit)
         return measure(Fleet(registry, hub, instance, make_sensors(settings, specs), {}))

@@ -1,4 +1,4 @@
-"""Where a model stands, in little: what serves, what has been tried of which pins, and how that ended.
+"""The ledger of a model's trials: what serves, what has been tried of which pins, and how that ended.
 
 It is kept in the ConfigMap of the model's state, beside the full records, so that one list tells it of all models:
 sensors that look after a thousand of them can't read every record.
@@ -91,7 +91,7 @@ class Decided(Strict):
     cause: Cause = "judged"
 
 
-class Standing(Strict):
+class Ledger(Strict):
     """What is known of a model's trials.
 
     Args:
@@ -205,17 +205,17 @@ def forgetting(release: str) -> dict[str, str | None]:
     return {TRIED_PREFIX + release: None, VERDICT_PREFIX + release: None}
 
 
-def standings(cluster: Cluster) -> dict[str, Standing]:
-    """Where every model of the installation stands, by its name, in one list."""
+def ledgers(cluster: Cluster) -> dict[str, Ledger]:
+    """The ledger of every model of the installation, by its name, in one list."""
     return {
-        str(each["metadata"]["labels"][names.MODEL_LABEL]): read_standing(each.get("data") or {})
+        str(each["metadata"]["labels"][names.MODEL_LABEL]): read_ledger(each.get("data") or {})
         for each in cluster.list("ConfigMap", labels=STATE_LABELS)
     }
 
 
-def read_standing(data: Mapping[str, str]) -> Standing:
+def read_ledger(data: Mapping[str, str]) -> Ledger:
     """Read the data of a state's ConfigMap; what another version of llmops wrote and this one can't read, it leaves."""
-    return Standing(
+    return Ledger(
         state=State.read(data),
         declared=data.get(DECLARED_KEY),
         tried=_parsed(data, TRIED_PREFIX, Tried),

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from llmops.clients.registry import PinnedImage, Tag, allowed
 from llmops.config.catalog.spec import Engine, ModelSpec
-from llmops.releases.ledger import Standing, Tried
+from llmops.releases.ledger import Ledger, Tried
 
 MOST_TAGS = 3
 """Tags that are tried where there is none that is good: nothing serves, or nothing that the spec still allows. After
@@ -53,25 +53,25 @@ def offers(engine: Engine, tags: Sequence[Tag]) -> list[Tag]:
 
 
 def wished_image(
-    spec: ModelSpec, standing: Standing, terms: str, tags: Sequence[Tag], digest: Callable[[str], str | None]
+    spec: ModelSpec, ledger: Ledger, terms: str, tags: Sequence[Tag], digest: Callable[[str], str | None]
 ) -> Wish | None:
     """The newest tag that is newer than what serves, and was not rejected; or what serves, pushed again.
 
     Args:
         spec: The model.
-        standing: What serves, and what was tried.
+        ledger: What serves, and what was tried.
         terms: Of the spec as it is now.
         tags: Those that the policy allows, newest first; see `offers`.
         digest: Looks up which digest a tag is at; None if there is no such tag any more.
     """
-    base = standing.serving or standing.last
+    base = ledger.serving or ledger.last
     if base is None:
         # Its first rollout takes all from the catalog.
         return None
-    serving = standing.serving if standing.serving and standing.serving.image == spec.engine.image else None
+    serving = ledger.serving if ledger.serving and ledger.serving.image == spec.engine.image else None
     commit = _commit(spec, base)
     tried_with = {"image": spec.engine.image, "terms": terms} | ({"commit": commit} if commit else {})
-    if standing.serving is None and not _is_image_at_fault(standing, tried_with):
+    if ledger.serving is None and not _is_image_at_fault(ledger, tried_with):
         return None
     current = Tag.parse(serving.tag) if serving else None
     floor = current.rank if current and offers(spec.engine, [current]) else None
@@ -84,7 +84,7 @@ def wished_image(
             continue
         if serving and found == serving.digest:
             return None
-        if standing.rejections(digest=found, **tried_with):
+        if ledger.rejections(digest=found, **tried_with):
             rejected += 1
             if floor is None and rejected >= MOST_TAGS:
                 return None
@@ -92,30 +92,30 @@ def wished_image(
         pinned = PinnedImage(tag.name, found)
         return Wish(
             key=_key(str(pinned), commit, terms),
-            what=f"{spec.engine.image} {tag.name}{_pushed_again(standing, spec, pinned)}",
+            what=f"{spec.engine.image} {tag.name}{_pushed_again(ledger, spec, pinned)}",
             image=str(pinned),
             revision=commit if follows_revision(spec) else None,
         )
     return None
 
 
-def wished_revision(spec: ModelSpec, standing: Standing, terms: str, commit: str) -> Wish | None:
+def wished_revision(spec: ModelSpec, ledger: Ledger, terms: str, commit: str) -> Wish | None:
     """The commit that the model's branch or tag is at, if it neither serves nor was rejected.
 
     Args:
         spec: The model.
-        standing: What serves, and what was tried.
+        ledger: What serves, and what was tried.
         terms: Of the spec as it is now.
         commit: Where the branch or tag is now.
     """
-    base = standing.serving or standing.last
+    base = ledger.serving or ledger.last
     if base is None or base.repo != spec.weights.repo or base.commit == commit:
         return None
-    if standing.serving is None and not standing.is_decided(terms=terms):
+    if ledger.serving is None and not ledger.is_decided(terms=terms):
         return None
-    image = _kept_image(spec, standing)
+    image = _kept_image(spec, ledger)
     tried_with = {"image": spec.engine.image, "digest": image.digest} if image else {}
-    if standing.rejections(repo=spec.weights.repo, commit=commit, terms=terms, **tried_with):
+    if ledger.rejections(repo=spec.weights.repo, commit=commit, terms=terms, **tried_with):
         return None
     return Wish(
         key=_key(str(image), commit, terms),
@@ -125,21 +125,21 @@ def wished_revision(spec: ModelSpec, standing: Standing, terms: str, commit: str
     )
 
 
-def wished_declaration(spec: ModelSpec, standing: Standing, terms: str, declared: str) -> Wish | None:
+def wished_declaration(spec: ModelSpec, ledger: Ledger, terms: str, declared: str) -> Wish | None:
     """The entry in the catalog, if it is not the one that was last rolled out or rejected.
 
     Args:
         spec: The model.
-        standing: What serves, and what was tried.
+        ledger: What serves, and what was tried.
         terms: Of the spec as it is now.
         declared: Hash of the spec as it is now.
     """
-    if standing.declared == declared and standing.is_decided(terms=terms):
+    if ledger.declared == declared and ledger.is_decided(terms=terms):
         return None
-    serving = standing.serving
-    image = _kept_image(spec, standing)
+    serving = ledger.serving
+    image = _kept_image(spec, ledger)
     commit = _commit(spec, serving) if serving and follows_revision(spec) else None
-    first = standing.declared is None and serving is None
+    first = ledger.declared is None and serving is None
     return Wish(
         key=declared,
         what=f"models/{spec.name}.yaml {'is new' if first else 'has changed'}",
@@ -155,9 +155,9 @@ def _commit(spec: ModelSpec, base: Tried) -> str | None:
     return base.commit if base.repo == spec.weights.repo else None
 
 
-def _kept_image(spec: ModelSpec, standing: Standing) -> PinnedImage | None:
+def _kept_image(spec: ModelSpec, ledger: Ledger) -> PinnedImage | None:
     """The image that serves, if the spec still allows it."""
-    serving = standing.serving
+    serving = ledger.serving
     if serving is None or serving.image != spec.engine.image or not _is_allowed(spec, serving):
         return None
     return PinnedImage(serving.tag, serving.digest)
@@ -168,17 +168,17 @@ def _is_allowed(spec: ModelSpec, tried: Tried) -> bool:
     return tag is not None and bool(offers(spec.engine, [tag]))
 
 
-def _is_image_at_fault(standing: Standing, tried_with: dict[str, str]) -> bool:
+def _is_image_at_fault(ledger: Ledger, tried_with: dict[str, str]) -> bool:
     """Whether trials of a model that never served were decided, and none of them by its weights."""
-    if not standing.is_decided(**tried_with):
+    if not ledger.is_decided(**tried_with):
         return False
-    return not any(end.stage in _BEFORE_THE_ENGINE for end in standing.rejections(**tried_with))
+    return not any(end.stage in _BEFORE_THE_ENGINE for end in ledger.rejections(**tried_with))
 
 
-def _pushed_again(standing: Standing, spec: ModelSpec, pinned: PinnedImage) -> str:
+def _pushed_again(ledger: Ledger, spec: ModelSpec, pinned: PinnedImage) -> str:
     earlier = {
         tried.digest
-        for tried in standing.tried.values()
+        for tried in ledger.tried.values()
         if (tried.image, tried.tag) == (spec.engine.image, pinned.tag) and tried.digest != pinned.digest
     }
     return f", re-pushed: now {_short(pinned.digest)}, was {', '.join(map(_short, sorted(earlier)))}" if earlier else ""

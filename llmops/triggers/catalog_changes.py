@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError
 
 from llmops.config.catalog.spec import ModelSpec, Strict
 from llmops.errors import LlmopsError
-from llmops.releases.ledger import Standing
+from llmops.releases.ledger import Ledger
 from llmops.triggers.candidates import Wish, wished_declaration
 from llmops.triggers.installation import Installation
 from llmops.triggers.requests import Ask, Asking, Asks, sensor_result
@@ -68,8 +68,8 @@ def _tick(context: dg.SensorEvaluationContext, installation: Installation) -> dg
             notes.append(f"{spec.name}: {error}")
     fresh = [model for model, entry in entries.items() if cursor.entries.get(model) != entry]
 
-    def decide(spec: ModelSpec, standing: Standing) -> Wish | None:
-        return wished_declaration(spec, standing, installation.terms(spec), installation.declaration(spec))
+    def decide(spec: ModelSpec, ledger: Ledger) -> Wish | None:
+        return wished_declaration(spec, ledger, installation.terms(spec), installation.declaration(spec))
 
     found = Asking(NAME, installation, context.instance, now).ask(cursor.asks, fresh, decide)
     return sensor_result(context, found, notes, Cursor(entries=entries, asks=found.asks))

@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError
 from llmops.clients.registry import ImageName, RegistryClient
 from llmops.config.catalog.spec import ModelSpec, Strict
 from llmops.errors import BadInput, LlmopsError
-from llmops.releases.ledger import Standing
+from llmops.releases.ledger import Ledger
 from llmops.triggers.candidates import Wish, wished_image
 from llmops.triggers.installation import Installation
 from llmops.triggers.repositories import Look, Lookup, Repository, look
@@ -89,9 +89,9 @@ def _tick(context: dg.SensorEvaluationContext, installation: Installation, regis
         considered = now
     lookups = {image: Lookup(registry, image, each.known) for image, each in looks.items()}
 
-    def decide(spec: ModelSpec, standing: Standing) -> Wish | None:
+    def decide(spec: ModelSpec, ledger: Ledger) -> Wish | None:
         lookup = lookups[ImageName.parse(spec.engine.image)]
-        return wished_image(spec, standing, installation.terms(spec), lookup.offers(spec.engine), lookup.digest)
+        return wished_image(spec, ledger, installation.terms(spec), lookup.offers(spec.engine), lookup.digest)
 
     found = Asking(NAME, installation, context.instance, now).ask(cursor.asks, fresh, decide)
     repositories: dict[str, Repository] = {}

@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError
 from llmops.clients.hub import resolve
 from llmops.config.catalog.spec import ModelSpec, Strict
 from llmops.errors import LlmopsError, Unavailable
-from llmops.releases.ledger import Standing
+from llmops.releases.ledger import Ledger
 from llmops.triggers.candidates import Wish, follows_revision, wished_revision
 from llmops.triggers.health import Health
 from llmops.triggers.installation import ONCE, SERVICE_SECONDS, Installation
@@ -116,9 +116,9 @@ def _tick(context: dg.SensorEvaluationContext, installation: Installation) -> dg
         fresh = {spec.name for name, specs in groups.items() if commits.get(name) for spec in specs}
         considered = now
 
-    def decide(spec: ModelSpec, standing: Standing) -> Wish | None:
+    def decide(spec: ModelSpec, ledger: Ledger) -> Wish | None:
         commit = commits.get(revision_name(spec))
-        return wished_revision(spec, standing, installation.terms(spec), commit) if commit else None
+        return wished_revision(spec, ledger, installation.terms(spec), commit) if commit else None
 
     found = Asking(NAME, installation, context.instance, now).ask(cursor.asks, fresh, decide)
     health = installation.tell(health, NAME, f"the hub at {installation.settings.hub_endpoint}", now)

@@ -21,7 +21,7 @@ from llmops.config import names
 from llmops.config.catalog.spec import ModelSpec, Strict
 from llmops.defs.rollout.assets import JOB
 from llmops.errors import LlmopsError
-from llmops.releases.ledger import Standing, standings
+from llmops.releases.ledger import Ledger, ledgers
 from llmops.rollout.trial import REQUESTED_BY_TAG
 from llmops.triggers.candidates import Wish
 from llmops.triggers.installation import Installation
@@ -37,7 +37,7 @@ MOST_ASKED = 25
 """Rollouts that one tick asks for; the rest follow with the next ones."""
 NOTES_SHOWN = 20
 
-Decide = Callable[[ModelSpec, Standing], Wish | None]
+Decide = Callable[[ModelSpec, Ledger], Wish | None]
 
 
 class Ask(Strict):
@@ -116,14 +116,14 @@ class Asking:
         if not due:
             return found
         try:
-            known = standings(self.installation.cluster)
+            known = ledgers(self.installation.cluster)
         except LlmopsError as error:
             found.notes.append(f"the cluster does not say where models stand: {error}")
             return found
         wishes: dict[str, Wish] = {}
         for model in due:
             try:
-                if wish := self._wish(found, followed[model], known.get(model, Standing()), decide):
+                if wish := self._wish(found, followed[model], known.get(model, Ledger()), decide):
                     wishes[model] = wish
             except LlmopsError as error:
                 found.notes.append(f"{model}: {error}")
@@ -151,9 +151,9 @@ class Asking:
         found.notes.append(f"{spec.name}: waits for its maintenance window, which {when}")
         return False
 
-    def _wish(self, found: Round, spec: ModelSpec, standing: Standing, decide: Decide) -> Wish | None:
+    def _wish(self, found: Round, spec: ModelSpec, ledger: Ledger, decide: Decide) -> Wish | None:
         """What is to be asked for a model now, if anything; what is to be asked later is kept."""
-        model, wish = spec.name, decide(spec, standing)
+        model, wish = spec.name, decide(spec, ledger)
         found.settled.add(model)
         if wish is None:
             del found.asks[model]
@@ -162,13 +162,13 @@ class Asking:
         if ask.wish != wish.key:
             ask = found.asks[model] = Ask(wish=wish.key, since=self.now)
         if ask.under_way:
-            found.asks[model] = self._without_verdict(found, ask, wish, spec, standing)
+            found.asks[model] = self._without_verdict(found, ask, wish, spec, ledger)
             return None
         if ask.left or self.now < ask.not_before or not self._is_open(found, spec):
             return None
         return wish
 
-    def _without_verdict(self, found: Round, ask: Ask, wish: Wish, spec: ModelSpec, standing: Standing) -> Ask:
+    def _without_verdict(self, found: Round, ask: Ask, wish: Wish, spec: ModelSpec, ledger: Ledger) -> Ask:
         """After a run that ended and decided nothing: a pause, or an end of asking."""
         status = self._status(run_key(self.sensor, spec, wish, ask))
         if status is dg.DagsterRunStatus.CANCELED:
@@ -177,7 +177,7 @@ class Asking:
             return ask.model_copy(update={"under_way": False, "left": True})
         if ask.asked <= len(PAUSES_SECONDS):
             # A run that was killed says nothing of what would come of it, the first time.
-            killed = ask.asked == 1 and status is dg.DagsterRunStatus.FAILURE and _is_open(standing)
+            killed = ask.asked == 1 and status is dg.DagsterRunStatus.FAILURE and _is_open(ledger)
             pause = 0.0 if killed else PAUSES_SECONDS[ask.asked - 1]
             how = "died" if killed else "came to no verdict"
             found.notes.append(f"{spec.name}: {wish.what} {how} and is asked for again in {pause:.0f} s")
@@ -194,7 +194,7 @@ class Asking:
                 severity="error",
                 model=spec.name,
                 line=line,
-                serving=standing.state.stable,
+                serving=ledger.state.stable,
                 at=datetime.datetime.fromtimestamp(self.now, datetime.UTC),
             )
         )
@@ -228,9 +228,9 @@ def run_key(sensor: str, spec: ModelSpec, wish: Wish, ask: Ask) -> str:
     return f"{sensor} {spec.name} {wish.key} {ask.since:.0f} {ask.asked}"
 
 
-def _is_open(standing: Standing) -> bool:
+def _is_open(ledger: Ledger) -> bool:
     """Whether the last trial has no end yet, or had one because its run was gone."""
-    end = standing.decided.get(standing.state.candidate or "")
+    end = ledger.decided.get(ledger.state.candidate or "")
     return end is None or end.cause == "died"
 
 

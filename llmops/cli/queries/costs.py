@@ -13,7 +13,7 @@ from llmops.cli import show
 from llmops.cli.common import platform_for
 from llmops.defs.costs import assets as stage
 from llmops.errors import BadInput, MeasurementFailed
-from llmops.releases.ledger import standings
+from llmops.releases.ledger import ledgers
 
 
 def costs(
@@ -42,7 +42,7 @@ def costs(
         }
     else:
         now = datetime.datetime.now(datetime.UTC)
-        serving = [name for name, each in standings(platform.cluster).items() if each.state.stable and name in catalog]
+        serving = [name for name, each in ledgers(platform.cluster).items() if each.state.stable and name in catalog]
         for name in [model] if model else sorted(serving):
             found = stage.measure(platform, name, now, datetime.timedelta(days=days))
             if found is None:

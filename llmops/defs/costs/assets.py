@@ -24,7 +24,7 @@ from llmops.costs.stack import Stack
 from llmops.costs.usage import usage
 from llmops.errors import BadInput, LlmopsError, kind_of
 from llmops.evaluation.report import plots
-from llmops.releases.ledger import standings
+from llmops.releases.ledger import ledgers
 from llmops.rollout.platform import Platform
 
 JOB = "cost_review"
@@ -116,7 +116,7 @@ def measure(platform: Platform, model: str, end: datetime.datetime, over: dateti
     """
     settings, start = platform.settings, end - over
     prices = load_prices(settings.prices)
-    standing = standings(platform.cluster)
+    known = ledgers(platform.cluster)
     stable = platform.records.state(model).stable
     if stable is None:
         return None
@@ -130,7 +130,7 @@ def measure(platform: Platform, model: str, end: datetime.datetime, over: dateti
         gpus=gpu.count,
         product=gpu.product,
         storage_gb=_storage_gb(settings),
-        shared_by=sum(each.state.stable is not None for each in standing.values()),
+        shared_by=sum(each.state.stable is not None for each in known.values()),
     )
     record = platform.records.record(model, stable)
     one = _throughput(record.figures) if record else None

@@ -7,7 +7,7 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 
 from llmops.config.catalog.load import Catalog
 from llmops.defs.costs.assets import costs_key
-from llmops.releases.ledger import standings
+from llmops.releases.ledger import ledgers
 from llmops.rollout.platform import Platform
 from llmops.rollout.trial import REQUESTED_BY_TAG
 
@@ -27,8 +27,8 @@ def cost_schedule(catalog: Catalog, job: UnresolvedAssetJobDefinition) -> dg.Sch
         if platform.settings.monitoring.prometheus_url is None:
             yield dg.SkipReason("monitoring.prometheus_url is not set: there is nobody to ask for the tokens")
             return
-        standing = standings(platform.cluster)
-        serving = [name for name in sorted(catalog) if name in standing and standing[name].state.stable is not None]
+        known = ledgers(platform.cluster)
+        serving = [name for name in sorted(catalog) if name in known and known[name].state.stable is not None]
         if not serving:
             yield dg.SkipReason("nothing serves yet")
             return

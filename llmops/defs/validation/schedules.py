@@ -8,7 +8,7 @@ from dagster._core.definitions.unresolved_asset_job_definition import Unresolved
 from llmops.config.catalog.load import Catalog
 from llmops.defs.validation.assets import validation_key
 from llmops.errors import LlmopsError
-from llmops.releases.ledger import Standing, standings
+from llmops.releases.ledger import Ledger, ledgers
 from llmops.rollout.platform import Platform
 from llmops.rollout.trial import REQUESTED_BY_TAG
 
@@ -42,18 +42,18 @@ def schedule_name(cron: str, zone: str) -> str:
 
 
 def requests(
-    models: list[str], standing: Mapping[str, Standing] | None, schedule: str, tick: str
+    models: list[str], known: Mapping[str, Ledger] | None, schedule: str, tick: str
 ) -> Iterator[dg.RunRequest]:
     """A run for each model that serves; for all of them where it is not known which do.
 
     Args:
         models: Names.
-        standing: Where models stand; None if the cluster did not say.
+        known: Ledgers by model; None if the cluster did not answer.
         schedule: Name of the schedule.
         tick: Time of the tick: a second request for the same tick makes no second run.
     """
     for model in models:
-        if standing is None or (model in standing and standing[model].state.stable is not None):
+        if known is None or (model in known and known[model].state.stable is not None):
             yield dg.RunRequest(
                 run_key=f"{schedule}:{model}:{tick}",
                 asset_selection=[validation_key(model)],
@@ -66,12 +66,12 @@ def _schedule(cron: str, zone: str, models: list[str], job: UnresolvedAssetJobDe
 
     def tick(context: dg.ScheduleEvaluationContext, platform: Platform) -> Iterator[dg.RunRequest | dg.SkipReason]:
         try:
-            standing = standings(platform.cluster)
+            known = ledgers(platform.cluster)
         except LlmopsError as error:
             # The next tick may be a day away. A run finds out by itself whether there is something to validate.
             context.log.warning(f"which models serve is not known ({error}): all of them are validated")
-            standing = None
-        asked = list(requests(models, standing, name, context.scheduled_execution_time.isoformat()))
+            known = None
+        asked = list(requests(models, known, name, context.scheduled_execution_time.isoformat()))
         if len(asked) < len(models):
             named = {key.path[-1] for each in asked for key in each.asset_selection or ()}
             idle = [model for model in models if model not in named]

@@ -17,7 +17,7 @@ from llmops.manifests.engine import PULL_SECONDS
 from llmops.manifests.pods import Manifest
 from llmops.manifests.router import LABELS, STARTUP_SECONDS, configured, grace_seconds, objects
 from llmops.manifests.router.plan import Serving, plan
-from llmops.releases.ledger import standings
+from llmops.releases.ledger import ledgers
 from llmops.rollout.ops.companions import leftovers
 from llmops.rollout.outcomes import PromotionOutcome, RouterOutcome
 from llmops.rollout.platform import Platform
@@ -217,7 +217,7 @@ def _prune(platform: Platform, current: str) -> None:
 def _serving(platform: Platform) -> dict[str, Serving]:
     """What answers the users of each model that has ever been promoted."""
     found: dict[str, Serving] = {}
-    states = {model: standing.state for model, standing in standings(platform.cluster).items()}
+    states = {model: ledger.state for model, ledger in ledgers(platform.cluster).items()}
     for main in platform.cluster.list("Deployment", labels={names.TRACK_LABEL: "stable"}):
         model = main["metadata"]["labels"][names.MODEL_LABEL]
         if model not in states or states[model].stable is None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from llmops.clients.registry import PinnedImage, Tag
 from llmops.config.catalog.spec import ModelSpec
-from llmops.releases.ledger import Decided, Standing, State, Tried, VerdictValue
+from llmops.releases.ledger import Decided, Ledger, State, Tried, VerdictValue
 from llmops.triggers.candidates import MOST_TAGS, Wish, offers, wished_image
 
 SPEC = ModelSpec.model_validate({"name": "tiny", "weights": {"repo": "acme/tiny"}, "engine": {"version": ">=0.1"}})
@@ -24,14 +24,14 @@ def digest_of(tag: str) -> str:
     return f"sha256:{hashlib.sha256(tag.encode()).hexdigest()}"
 
 
-def after(standing: Standing, tag: str, digest: str, verdict: VerdictValue) -> Standing:
-    """The standing after one more trial."""
+def after(ledger: Ledger, tag: str, digest: str, verdict: VerdictValue) -> Ledger:
+    """The ledger after one more trial."""
     release = hashlib.sha256(f"{tag}{digest}".encode()).hexdigest()[:12]
     tried = Tried(image=SPEC.engine.image, tag=tag, digest=digest, repo=SPEC.weights.repo, commit=COMMIT, terms=TERMS)
-    return Standing(
-        state=State(stable=release if verdict == "Passed" else standing.state.stable, candidate=release),
-        tried={**standing.tried, release: tried},
-        decided={**standing.decided, release: Decided(verdict=verdict, stage="evaluation")},
+    return Ledger(
+        state=State(stable=release if verdict == "Passed" else ledger.state.stable, candidate=release),
+        tried={**ledger.tried, release: tried},
+        decided={**ledger.decided, release: Decided(verdict=verdict, stage="evaluation")},
     )
 
 
@@ -43,8 +43,8 @@ def allowed_of(names: set[str]) -> list[str]:
     return [tag.name for tag in offers(SPEC.engine, parsed(names))]
 
 
-def wish(standing: Standing, tags: set[str]) -> Wish | None:
-    return wished_image(SPEC, standing, TERMS, offers(SPEC.engine, parsed(tags)), digest_of)
+def wish(ledger: Ledger, tags: set[str]) -> Wish | None:
+    return wished_image(SPEC, ledger, TERMS, offers(SPEC.engine, parsed(tags)), digest_of)
 
 
 @given(TAG_SETS, st.data())
@@ -54,16 +54,16 @@ def test_it_ends_at_the_newest_good_tag_and_tries_none_twice(tags: set[str], dat
         return
     start = data.draw(st.sampled_from(allowed))
     good = data.draw(st.sets(st.sampled_from(allowed)))
-    standing = after(Standing(), start, digest_of(start), "Passed")
+    ledger = after(Ledger(), start, digest_of(start), "Passed")
     tried: list[str] = []
-    while found := wish(standing, tags):
+    while found := wish(ledger, tags):
         pinned = PinnedImage.parse(str(found.image))
         tried.append(pinned.tag)
-        standing = after(standing, pinned.tag, pinned.digest, "Passed" if pinned.tag in good else "Failed")
+        ledger = after(ledger, pinned.tag, pinned.digest, "Passed" if pinned.tag in good else "Failed")
     newer = allowed[: allowed.index(start)]
     best = next((tag for tag in newer if tag in good), start)
-    assert standing.serving is not None
-    assert standing.serving.tag == best
+    assert ledger.serving is not None
+    assert ledger.serving.tag == best
     # From the newest down to the first that is good, each once.
     assert tried == (newer if best == start else newer[: newer.index(best) + 1])
 
@@ -73,24 +73,24 @@ def test_where_nothing_serves_a_few_tags_are_tried(tags: set[str]) -> None:
     allowed = allowed_of(tags)
     if not allowed:
         return
-    standing = after(Standing(), allowed[0], digest_of(allowed[0]), "Failed")
+    ledger = after(Ledger(), allowed[0], digest_of(allowed[0]), "Failed")
     count = 1
-    while found := wish(standing, tags):
+    while found := wish(ledger, tags):
         pinned = PinnedImage.parse(str(found.image))
-        standing = after(standing, pinned.tag, pinned.digest, "Failed")
+        ledger = after(ledger, pinned.tag, pinned.digest, "Failed")
         count += 1
     assert count == min(MOST_TAGS, len(allowed))
 
 
 def test_the_same_digest_under_another_tag_is_the_same_image() -> None:
-    standing = after(Standing(), "v0.2.0", digest_of("v0.2.0"), "Passed")
+    ledger = after(Ledger(), "v0.2.0", digest_of("v0.2.0"), "Passed")
     tags = parsed(("v0.2.1", "v0.2.0"))
-    assert wished_image(SPEC, standing, TERMS, tags, lambda tag: digest_of("v0.2.0")) is None
+    assert wished_image(SPEC, ledger, TERMS, tags, lambda tag: digest_of("v0.2.0")) is None
 
 
 def test_a_tag_that_is_gone_is_passed_over() -> None:
-    standing = after(Standing(), "v0.2.0", digest_of("v0.2.0"), "Passed")
+    ledger = after(Ledger(), "v0.2.0", digest_of("v0.2.0"), "Passed")
     tags = parsed(("v0.2.2", "v0.2.1", "v0.2.0"))
-    found = wished_image(SPEC, standing, TERMS, tags, lambda tag: None if tag == "v0.2.2" else digest_of(tag))
+    found = wished_image(SPEC, ledger, TERMS, tags, lambda tag: None if tag == "v0.2.2" else digest_of(tag))
     assert found is not None
     assert PinnedImage.parse(str(found.image)).tag == "v0.2.1"

@@ -17,7 +17,7 @@ from llmops.defs.validation.assets import results, revalidation_job, validation_
 from llmops.defs.validation.schedules import grouped, requests, revalidation_schedules, schedule_name
 from llmops.evaluation.measurements import Measurements
 from llmops.evaluation.suites import AnySuite, load_suites
-from llmops.releases.ledger import Standing, State
+from llmops.releases.ledger import Ledger, State
 from llmops.releases.validations import CHECKS, CheckName, CheckResult, Finding, Validation
 from llmops.rollout.revalidation.figures import judge, judged_by, result
 from llmops.rollout.revalidation.validate import alert, must_go_back, since
@@ -260,8 +260,8 @@ def test_two_times_never_share_a_name(cron: str) -> None:
 
 
 def test_models_that_nothing_serves_are_not_asked_for_but_where_it_is_not_known() -> None:
-    standing = {"a": Standing(state=State(stable="r1")), "b": Standing()}
-    asked = list(requests(["a", "b", "c"], standing, "nightly", "2026-11-25T03:00:00"))
+    known = {"a": Ledger(state=State(stable="r1")), "b": Ledger()}
+    asked = list(requests(["a", "b", "c"], known, "nightly", "2026-11-25T03:00:00"))
     assert [each.asset_selection for each in asked] == [[validation_key("a")]]
     assert asked[0].run_key == "nightly:a:2026-11-25T03:00:00"
     assert asked[0].tags["llmops.dev/requested-by"] == "schedule nightly"
