@@ -28,10 +28,11 @@ from llmops.clients.kubernetes.client import Cluster
 from llmops.config import names
 from llmops.config.catalog.spec import ModelSpec
 from llmops.config.settings import Settings
-from llmops.defs.rollout.assets import rollout_job, stage_assets
+from llmops.defs.rollout.assets import JOB
 from llmops.defs.triggers.sensors import trigger_sensors
 from llmops.releases.ledger import STATE_LABELS, Decided, ending, opening
 from llmops.releases.release import EnginePin, Release, WeightsPin
+from llmops.triggers.installation import Installation
 
 MODELS = 1000
 HISTORY = 20
@@ -139,8 +140,7 @@ def _release(spec: ModelSpec, engine: EnginePin, commit: str) -> Release:
 
 def make_sensors(settings: Settings, specs: Mapping[str, ModelSpec]) -> dict[str, dg.SensorDefinition]:
     """The triggers over these models."""
-    job = rollout_job(stage_assets(dg.StaticPartitionsDefinition(sorted(specs))))
-    return {sensor.name: sensor for sensor in trigger_sensors(settings, specs, job)}
+    return {sensor.name: sensor for sensor in trigger_sensors(Installation(settings, specs), job_name=JOB)}
 
 
 def measure(fleet: Fleet) -> dict[str, float]:

@@ -6,21 +6,22 @@ import dagster as dg
 
 from llmops.config.catalog.load import load_catalog
 from llmops.config.settings import load_settings
-from llmops.defs.alerts.runs import run_watch
-from llmops.defs.alerts.sensors import alerts_sensor
-from llmops.defs.alerts.ticks import tick_watch
+from llmops.defs.alerts.sensors import alerts_sensor, run_watch, tick_watch
 from llmops.defs.console import console_logger
-from llmops.defs.costs.assets import cost_assets, cost_job
+from llmops.defs.costs.assets import cost_assets
+from llmops.defs.costs.jobs import cost_job
 from llmops.defs.costs.schedules import cost_schedule
 from llmops.defs.io_manager import RecordsIOManager
 from llmops.defs.rollout.assets import rollout_job, stage_assets
+from llmops.defs.rollout.sensors import reaper
 from llmops.defs.triggers.sensors import trigger_sensors
-from llmops.defs.validation.assets import revalidation_job, validation_assets
+from llmops.defs.validation.assets import validation_assets
+from llmops.defs.validation.jobs import revalidation_job
 from llmops.defs.validation.schedules import revalidation_schedules
 from llmops.rollout.ops.tenants import tenants_asset
 from llmops.rollout.platform import Platform
-from llmops.rollout.reaper import reaper
 from llmops.rollout.rollback import rollback_job
+from llmops.triggers.installation import Installation
 
 
 @dg.definitions
@@ -35,11 +36,15 @@ def defs() -> dg.Definitions:
     revalidation = revalidation_job(validations)
     review = cost_job(costs)
     platform = Platform()
+    installation = Installation(settings, catalog)
     return dg.Definitions(
         assets=[*assets, validations, costs, tenants_asset()],
         jobs=[rollout, rollback_job, revalidation, review],
-        schedules=[*revalidation_schedules(catalog, revalidation), cost_schedule(catalog, review)],
-        sensors=[*trigger_sensors(settings, catalog, rollout), reaper, alerts_sensor, run_watch, tick_watch],
+        schedules=[
+            *revalidation_schedules(catalog, job_name=revalidation.name),
+            cost_schedule(catalog, job_name=review.name),
+        ],
+        sensors=[*trigger_sensors(installation, job_name=rollout.name), reaper, alerts_sensor, run_watch, tick_watch],
         resources={"platform": platform, "io_manager": RecordsIOManager(platform=platform)},
         # Of what is materialized in the UI without naming a job, too.
         executor=dg.in_process_executor,

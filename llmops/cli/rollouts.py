@@ -125,7 +125,8 @@ def run_revalidation(records: Records, model: str, *, repair: bool, restore: boo
         repair: Fetch wrong files again.
         restore: Put the release's objects back where somebody changed them.
     """
-    from llmops.defs.validation.assets import JOB, OP, validation_key
+    from llmops.defs.validation.assets import OP, validation_key
+    from llmops.defs.validation.jobs import JOB
 
     config = {"ops": {OP: {"config": {"repair": repair, "restore": restore}}}}
     run = _run(JOB, config, None, assets=[validation_key(model)])

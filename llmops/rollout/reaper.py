@@ -11,13 +11,10 @@ from __future__ import annotations
 
 import datetime as dt
 import secrets
-import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
-
-import dagster as dg
 
 from llmops.alerts.outbox import Alert, alert_id
 from llmops.clients.kubernetes.client import Cluster
@@ -35,8 +32,6 @@ from llmops.rollout.platform import Platform
 GRACE = dt.timedelta(minutes=5)
 """How long after its lease has run out a run may still be resumed: Dagster looks at its runs every two minutes."""
 HOLDER = "reaper"
-TICK_SECONDS = 25.0
-"""Dagster gives a sensor's tick 60 s."""
 
 Act = Literal["leave", "wait", "reap"]
 Log = Callable[[str], None]
@@ -330,37 +325,3 @@ def reap_all(
             yield found
     if failed:
         raise failed[0]
-
-
-def known_to_have_ended(instance: dg.DagsterInstance, run: str) -> bool:
-    """Whether this Dagster knows the run, and that it is over. One that it does not know may be another Dagster's."""
-    found = instance.get_run_by_id(run)
-    return found is not None and found.is_finished
-
-
-def note_death(instance: dg.DagsterInstance, reaped: Reaped) -> None:
-    """Tell Dagster of a run that it takes for alive: it would count it as in progress for ever."""
-    found = instance.get_run_by_id(reaped.holder) if reaped.holder else None
-    if found is not None and not found.is_finished:
-        instance.report_run_failed(found, f"The run died. {reaped.line}")
-
-
-@dg.sensor(
-    name="reaper",
-    minimum_interval_seconds=60,
-    default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Clears away what runs that are gone left behind: canaries, lent replicas, promotions half done.",
-)
-def reaper(context: dg.SensorEvaluationContext, platform: Platform) -> dg.SkipReason:
-    """Look once a minute; what takes longer than half of a tick's time is left to the next."""
-    latest = time.monotonic() + TICK_SECONDS
-    lines: list[str] = []
-    for each in reap_all(
-        platform,
-        context.log.info,
-        ended=lambda run: known_to_have_ended(context.instance, run),
-        enough=lambda: time.monotonic() > latest,
-    ):
-        note_death(context.instance, each)
-        lines.append(each.line)
-    return dg.SkipReason("\n".join(lines) or "no run that is gone has left anything behind")

@@ -1,4 +1,4 @@
-"""What a model should be rolled out to, given where it stands. Pure, but for looking up digests.
+"""The candidate for a model's next rollout, given its ledger. Pure, but for looking up digests.
 
 Each trigger changes one thing at a time, and leaves the rest as it serves: a new tag is tried with the commit that
 serves, a new commit with the image that serves, a changed entry of the catalog with both. So a bad one of a kind never
@@ -26,12 +26,12 @@ _BEFORE_THE_ENGINE = ("release", "weights", "checksum")
 
 
 @dataclass(frozen=True)
-class Wish:
-    """A rollout that should be asked for.
+class Candidate:
+    """What a model should be rolled out to.
 
     Args:
-        key: Names it: the same wish has the same key, and another one another.
-        what: What it is about, for people.
+        key: Identifies it: the same candidate has the same key, and another one another.
+        what: What is new about it, for people.
         image: Exact image, TAG@DIGEST; None leaves it to the model's policy.
         revision: Commit of the weights; None leaves it to the spec.
     """
@@ -52,9 +52,9 @@ def offers(engine: Engine, tags: Sequence[Tag]) -> list[Tag]:
     return allowed(tags, engine.version, engine.variant, engine.prereleases)
 
 
-def wished_image(
+def image_candidate(
     spec: ModelSpec, ledger: Ledger, terms: str, tags: Sequence[Tag], digest: Callable[[str], str | None]
-) -> Wish | None:
+) -> Candidate | None:
     """The newest tag that is newer than what serves, and was not rejected; or what serves, pushed again.
 
     Args:
@@ -79,18 +79,18 @@ def wished_image(
     for tag in tags:
         if floor and tag.rank < floor:
             return None
-        found = digest(tag.name)
-        if found is None:
+        pushed = digest(tag.name)
+        if pushed is None:
             continue
-        if serving and found == serving.digest:
+        if serving and pushed == serving.digest:
             return None
-        if ledger.rejections(digest=found, **tried_with):
+        if ledger.rejections(digest=pushed, **tried_with):
             rejected += 1
             if floor is None and rejected >= MOST_TAGS:
                 return None
             continue
-        pinned = PinnedImage(tag.name, found)
-        return Wish(
+        pinned = PinnedImage(tag.name, pushed)
+        return Candidate(
             key=_key(str(pinned), commit, terms),
             what=f"{spec.engine.image} {tag.name}{_pushed_again(ledger, spec, pinned)}",
             image=str(pinned),
@@ -99,7 +99,7 @@ def wished_image(
     return None
 
 
-def wished_revision(spec: ModelSpec, ledger: Ledger, terms: str, commit: str) -> Wish | None:
+def revision_candidate(spec: ModelSpec, ledger: Ledger, terms: str, commit: str) -> Candidate | None:
     """The commit that the model's branch or tag is at, if it neither serves nor was rejected.
 
     Args:
@@ -117,7 +117,7 @@ def wished_revision(spec: ModelSpec, ledger: Ledger, terms: str, commit: str) ->
     tried_with = {"image": spec.engine.image, "digest": image.digest} if image else {}
     if ledger.rejections(repo=spec.weights.repo, commit=commit, terms=terms, **tried_with):
         return None
-    return Wish(
+    return Candidate(
         key=_key(str(image), commit, terms),
         what=f"{spec.weights.repo}@{spec.weights.revision} is at {commit[:12]}",
         image=str(image) if image else None,
@@ -125,7 +125,7 @@ def wished_revision(spec: ModelSpec, ledger: Ledger, terms: str, commit: str) ->
     )
 
 
-def wished_declaration(spec: ModelSpec, ledger: Ledger, terms: str, declared: str) -> Wish | None:
+def declaration_candidate(spec: ModelSpec, ledger: Ledger, terms: str, declared: str) -> Candidate | None:
     """The entry in the catalog, if it is not the one that was last rolled out or rejected.
 
     Args:
@@ -140,7 +140,7 @@ def wished_declaration(spec: ModelSpec, ledger: Ledger, terms: str, declared: st
     image = _kept_image(spec, ledger)
     commit = _commit(spec, serving) if serving and follows_revision(spec) else None
     first = ledger.declared is None and serving is None
-    return Wish(
+    return Candidate(
         key=declared,
         what=f"models/{spec.name}.yaml {'is new' if first else 'has changed'}",
         image=str(image) if image else None,

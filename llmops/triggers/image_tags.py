@@ -1,4 +1,4 @@
-"""The sensor for new image tags, and for tags that were pushed again.
+"""The trigger for new image tags, and for tags that were pushed again.
 
 Models are grouped by image repository, and each repository is asked one small question a tick; see `repositories`.
 """
@@ -9,98 +9,82 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
-import dagster as dg
-from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from llmops.clients.registry import ImageName, RegistryClient
-from llmops.config.catalog.spec import ModelSpec, Strict
+from llmops.config.catalog.spec import ModelSpec
 from llmops.errors import BadInput, LlmopsError
 from llmops.releases.ledger import Ledger
-from llmops.triggers.candidates import Wish, wished_image
+from llmops.triggers import requests
+from llmops.triggers.candidates import Candidate, image_candidate
 from llmops.triggers.installation import Installation
 from llmops.triggers.repositories import Look, Lookup, Repository, look
-from llmops.triggers.requests import Ask, Asking, Asks, sensor_result
+from llmops.triggers.requests import RequestQueue, Runs
+from llmops.triggers.trigger import Tick, Trigger
 
 NAME = "image_tags"
 RECONSIDER_SECONDS = 3600.0
-"""Where models stand is looked at as often as that, though no registry has anything new: people roll out, too."""
+"""All ledgers are looked at as often as that, though no registry has anything new: people roll out, too."""
 REPOSITORIES_AT_ONCE = 8
 
 Groups = Mapping[ImageName, list[ModelSpec]]
 
 
-class Cursor(Strict):
-    """What the sensor remembers from tick to tick; losing it costs one full look at everything.
+class Cursor(requests.Cursor):
+    """What the trigger remembers from tick to tick; losing it costs one full look at everything.
 
     Args:
         repositories: By full name, such as docker.io/vllm/vllm-openai.
-        asks: What is still to be asked.
         considered: When all models were last looked at, Unix seconds.
         catalog: Hash of the catalog that they were looked at by.
     """
 
     repositories: dict[str, Repository] = Field(default_factory=dict[str, Repository])
-    asks: Asks = Field(default_factory=dict[str, Ask])
     considered: float = 0
     catalog: str = ""
 
-    @classmethod
-    def read(cls, text: str | None) -> Cursor:
-        """Read a cursor; one of another version is as good as none."""
-        try:
-            return cls.model_validate_json(text) if text else cls()
-        except ValidationError:
-            return cls()
 
-
-def image_tags_sensor(installation: Installation, job: UnresolvedAssetJobDefinition) -> dg.SensorDefinition:
-    """The sensor over all models of the catalog."""
-
-    @dg.sensor(
-        name=NAME,
-        job=job,
-        description="Asks for a rollout when an image repository has a newer tag that a model's policy allows, or a "
-        "tag that a model follows was pushed again.",
-        minimum_interval_seconds=installation.settings.registry_poll_seconds,
-        default_status=dg.DefaultSensorStatus.RUNNING,
-    )
-    def image_tags(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-        try:
-            registry = installation.registry
-        except LlmopsError as error:
-            # Without its credentials a registry would only refuse, and some lock out who asks in vain.
-            return dg.SkipReason(f"registries are not asked: {error}")
-        return _tick(context, installation, registry)
-
-    return image_tags
-
-
-def _tick(context: dg.SensorEvaluationContext, installation: Installation, registry: RegistryClient) -> dg.SensorResult:
-    cursor, now = Cursor.read(context.cursor), installation.clock()
+def tick(installation: Installation, runs: Runs, cursor: Cursor) -> Tick[Cursor]:
+    """Ask each repository one question."""
+    try:
+        registry = installation.registry
+    except LlmopsError as error:
+        # Without its credentials a registry would only refuse, and some lock out who asks in vain.
+        return Tick([], [f"registries are not asked: {error}"], cursor)
+    now = installation.clock()
     groups, notes = _by_repository(installation.followed)
     looks = _look_at_all(registry, groups, cursor.repositories, now)
-    notes += [each.note for each in looks.values() if each.note]
-    fresh = {spec.name for image, each in looks.items() if each.new for spec in groups[image]}
+    notes += [seen.note for seen in looks.values() if seen.note]
+    fresh = {spec.name for image, seen in looks.items() if seen.new for spec in groups[image]}
     considered = cursor.considered
     catalog = installation.catalog_hash
     if now - considered >= RECONSIDER_SECONDS or catalog != cursor.catalog:
-        fresh = {spec.name for image, each in looks.items() if each.known.pages for spec in groups[image]}
+        fresh = {spec.name for image, seen in looks.items() if seen.known.pages for spec in groups[image]}
         considered = now
-    lookups = {image: Lookup(registry, image, each.known) for image, each in looks.items()}
+    lookups = {image: Lookup(registry, image, seen.known) for image, seen in looks.items()}
 
-    def decide(spec: ModelSpec, ledger: Ledger) -> Wish | None:
+    def decide(spec: ModelSpec, ledger: Ledger) -> Candidate | None:
         lookup = lookups[ImageName.parse(spec.engine.image)]
-        return wished_image(spec, ledger, installation.terms(spec), lookup.offers(spec.engine), lookup.digest)
+        return image_candidate(spec, ledger, installation.terms(spec), lookup.offers(spec.engine), lookup.digest)
 
-    found = Asking(NAME, installation, context.instance, now).ask(cursor.asks, fresh, decide)
+    result = RequestQueue(NAME, installation, runs, now).advance(cursor.pending, fresh, decide)
     repositories: dict[str, Repository] = {}
     for image, lookup in lookups.items():
-        known = lookup.learned(whole={spec.name for spec in groups[image]} <= found.settled)
+        known = lookup.learned(whole={spec.name for spec in groups[image]} <= result.settled)
         health = installation.tell(known.health, NAME, str(image), now)
         repositories[str(image)] = known.model_copy(update={"health": health})
-    after = Cursor(repositories=repositories, asks=found.asks, considered=considered, catalog=catalog)
-    return sensor_result(context, found, notes, after)
+    after = Cursor(repositories=repositories, pending=result.pending, considered=considered, catalog=catalog)
+    return Tick(result.requests, notes + result.notes, after)
+
+
+TRIGGER = Trigger(
+    name=NAME,
+    description="Asks for a rollout when an image repository has a newer tag that a model's policy allows, or a "
+    "tag that a model follows was pushed again.",
+    seconds=lambda settings: settings.registry_poll_seconds,
+    cursor=Cursor,
+    tick=tick,
+)
 
 
 def _by_repository(specs: Iterable[ModelSpec]) -> tuple[Groups, list[str]]:

@@ -1,7 +1,8 @@
 """What the triggers work on, kept from tick to tick: connections, credentials, and hashes of the catalog's entries.
 
-Dagster evaluates sensors in one process that lives until the code location is loaded again. What costs a request or a
-second is therefore asked once here, and not in every tick.
+The orchestrator evaluates sensors in one process that lives until the code location is loaded again. What costs a
+request or a second is therefore asked once here, and not in every tick. This is the triggers' one way to the cluster
+and to the hub.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from collections.abc import Callable, Hashable, Mapping
 from functools import cached_property
 from typing import TypeVar
 
-from llmops.alerts.outbox import Outbox
+from llmops.alerts.outbox import Alert, Outbox
+from llmops.clients.hub import resolve
 from llmops.clients.kubernetes.client import Cluster
+from llmops.clients.kubernetes.lease import holders
 from llmops.clients.registry import Credentials, RegistryClient
 from llmops.clients.retries import Patience
 from llmops.config.catalog.load import Catalog
@@ -22,7 +25,7 @@ from llmops.config.catalog.spec import ModelSpec
 from llmops.config.settings import Settings
 from llmops.errors import BadInput, LlmopsError
 from llmops.evaluation.suites import load_suites
-from llmops.releases.ledger import declaration, terms
+from llmops.releases.ledger import Ledger, declaration, ledgers, terms
 from llmops.rollout.ops.pinning import hub_token, registry_credentials
 from llmops.triggers.health import Health
 
@@ -84,15 +87,45 @@ class Installation:
             self._registry = (credentials, client)
         return self._registry[1]
 
-    def hub_token(self, spec: ModelSpec) -> str | None:
-        """The hub token of a model.
+    def ledgers(self) -> dict[str, Ledger]:
+        """See `llmops.releases.ledger.ledgers`.
 
         Raises:
-            BadInput, ClusterCannot, Unavailable: It cannot be read.
+            BadInput, ClusterCannot, Unavailable: The cluster does not say.
         """
-        if (secret := spec.weights.token) is None:
-            return None
-        return self._kept((secret.name, secret.key), lambda: hub_token(self.cluster, spec))
+        return ledgers(self.cluster)
+
+    def holders(self) -> dict[str, str]:
+        """See `llmops.clients.kubernetes.lease.holders`.
+
+        Raises:
+            BadInput, ClusterCannot, Unavailable: The cluster does not say.
+        """
+        return holders(self.cluster)
+
+    def put(self, alert: Alert) -> None:
+        """Have an alert sent.
+
+        Raises:
+            BadInput, ClusterCannot, Unavailable: The cluster does not take it.
+        """
+        Outbox(self.cluster).put(alert)
+
+    def commit(self, spec: ModelSpec) -> str:
+        """The commit that a model's revision is at on the hub, asked once and not for long.
+
+        Raises:
+            BadInput: The hub refuses to say, or the Secret with the token cannot be read.
+            ClusterCannot, Unavailable: Hub or cluster do not answer.
+        """
+        return resolve(
+            spec.weights.repo,
+            spec.weights.revision,
+            endpoint=self.settings.hub_endpoint,
+            token=self._hub_token(spec),
+            patience=ONCE,
+            timeout=SERVICE_SECONDS,
+        )
 
     def terms(self, spec: ModelSpec) -> str:
         """See `llmops.releases.ledger.terms`.
@@ -120,24 +153,29 @@ class Installation:
 
         An entry whose suites cannot be read counts as it stands without them.
         """
-        found: list[tuple[str, str]] = []
+        entries: list[tuple[str, str]] = []
         for spec in self.followed:
             try:
-                found.append((spec.name, self.declaration(spec)))
+                entries.append((spec.name, self.declaration(spec)))
             except BadInput:
-                found.append((spec.name, spec.model_dump_json()))
-        return hashlib.sha256(json.dumps(found).encode()).hexdigest()[:16]
+                entries.append((spec.name, spec.model_dump_json()))
+        return hashlib.sha256(json.dumps(entries).encode()).hexdigest()[:16]
 
     def tell(self, health: Health, sensor: str, service: str, now: float) -> Health:
         """Tell people, once, of a service that has not answered for long; the service's health after that."""
         if (alert := health.alert(now, sensor, service)) is None:
             return health
         try:
-            Outbox(self.cluster).put(alert)
+            self.put(alert)
         except LlmopsError:
             # The cluster is away, too: it is told with a later tick, as nothing says that it was.
             return health
         return health.model_copy(update={"told": True})
+
+    def _hub_token(self, spec: ModelSpec) -> str | None:
+        if (secret := spec.weights.token) is None:
+            return None
+        return self._kept((secret.name, secret.key), lambda: hub_token(self.cluster, spec))
 
     def _suites_of(self, spec: ModelSpec) -> dict[str, str]:
         names = spec.evaluation.suites

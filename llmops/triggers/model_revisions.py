@@ -1,4 +1,4 @@
-"""The sensor for new commits of the branches and tags that models follow on the hub."""
+"""The trigger for new commits of the branches and tags that models follow on the hub."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-import dagster as dg
-from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from llmops.clients.hub import resolve
-from llmops.config.catalog.spec import ModelSpec, Strict
+from llmops.config.catalog.spec import ModelSpec
 from llmops.errors import LlmopsError, Unavailable
 from llmops.releases.ledger import Ledger
-from llmops.triggers.candidates import Wish, follows_revision, wished_revision
+from llmops.triggers import requests
+from llmops.triggers.candidates import Candidate, follows_revision, revision_candidate
 from llmops.triggers.health import Health
-from llmops.triggers.installation import ONCE, SERVICE_SECONDS, Installation
-from llmops.triggers.requests import Ask, Asking, Asks, sensor_result
+from llmops.triggers.installation import Installation
+from llmops.triggers.requests import RequestQueue, Runs
+from llmops.triggers.trigger import Tick, Trigger
 
 NAME = "model_revisions"
 MOST_REQUESTS = 50
@@ -27,19 +26,18 @@ MOST_REQUESTS = 50
 minutes to whoever has no token."""
 REQUESTS_AT_ONCE = 8
 RECONSIDER_SECONDS = 3600.0
-"""Where models stand is looked at as often as that, though the hub has nothing new: people roll out, too."""
+"""All ledgers are looked at as often as that, though the hub has nothing new: people roll out, too."""
 
 Groups = Mapping[str, list[ModelSpec]]
 
 
-class Cursor(Strict):
-    """What the sensor remembers from tick to tick; losing it costs one full round of questions.
+class Cursor(requests.Cursor):
+    """What the trigger remembers from tick to tick; losing it costs one full round of questions.
 
     Args:
         commits: Where each revision was last seen, by its name; empty where the hub refused to say.
         position: Name of the revision that was asked for last.
         health: When the hub may be asked again.
-        asks: What is still to be asked.
         considered: When all models were last looked at, Unix seconds.
         catalog: Hash of the catalog that they were looked at by.
     """
@@ -47,17 +45,8 @@ class Cursor(Strict):
     commits: dict[str, str] = Field(default_factory=dict[str, str])
     position: str = ""
     health: Health = Health()
-    asks: Asks = Field(default_factory=dict[str, Ask])
     considered: float = 0
     catalog: str = ""
-
-    @classmethod
-    def read(cls, text: str | None) -> Cursor:
-        """Read a cursor; one of another version is as good as none."""
-        try:
-            return cls.model_validate_json(text) if text else cls()
-        except ValidationError:
-            return cls()
 
 
 @dataclass
@@ -75,24 +64,9 @@ class Answers:
     notes: list[str] = field(default_factory=list[str])
 
 
-def model_revisions_sensor(installation: Installation, job: UnresolvedAssetJobDefinition) -> dg.SensorDefinition:
-    """The sensor over all models whose weights follow a branch or a tag."""
-
-    @dg.sensor(
-        name=NAME,
-        job=job,
-        description="Asks for a rollout when the branch or tag that a model follows on the hub is at another commit.",
-        minimum_interval_seconds=installation.settings.hub_poll_seconds,
-        default_status=dg.DefaultSensorStatus.RUNNING,
-    )
-    def model_revisions(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        return _tick(context, installation)
-
-    return model_revisions
-
-
-def _tick(context: dg.SensorEvaluationContext, installation: Installation) -> dg.SensorResult:
-    cursor, now = Cursor.read(context.cursor), installation.clock()
+def tick(installation: Installation, runs: Runs, cursor: Cursor) -> Tick[Cursor]:
+    """Ask the hub where the next revisions are."""
+    now = installation.clock()
     groups = _by_revision(installation.followed)
     commits = {name: commit for name, commit in cursor.commits.items() if name in groups}
     health, position, considered = cursor.health, cursor.position, cursor.considered
@@ -116,16 +90,30 @@ def _tick(context: dg.SensorEvaluationContext, installation: Installation) -> dg
         fresh = {spec.name for name, specs in groups.items() if commits.get(name) for spec in specs}
         considered = now
 
-    def decide(spec: ModelSpec, ledger: Ledger) -> Wish | None:
+    def decide(spec: ModelSpec, ledger: Ledger) -> Candidate | None:
         commit = commits.get(revision_name(spec))
-        return wished_revision(spec, ledger, installation.terms(spec), commit) if commit else None
+        return revision_candidate(spec, ledger, installation.terms(spec), commit) if commit else None
 
-    found = Asking(NAME, installation, context.instance, now).ask(cursor.asks, fresh, decide)
+    result = RequestQueue(NAME, installation, runs, now).advance(cursor.pending, fresh, decide)
     health = installation.tell(health, NAME, f"the hub at {installation.settings.hub_endpoint}", now)
     after = Cursor(
-        commits=commits, position=position, health=health, asks=found.asks, considered=considered, catalog=catalog
+        commits=commits,
+        position=position,
+        health=health,
+        pending=result.pending,
+        considered=considered,
+        catalog=catalog,
     )
-    return sensor_result(context, found, notes, after)
+    return Tick(result.requests, notes + result.notes, after)
+
+
+TRIGGER = Trigger(
+    name=NAME,
+    description="Asks for a rollout when the branch or tag that a model follows on the hub is at another commit.",
+    seconds=lambda settings: settings.hub_poll_seconds,
+    cursor=Cursor,
+    tick=tick,
+)
 
 
 def revision_name(spec: ModelSpec) -> str:
@@ -155,16 +143,8 @@ def _ask_hub(installation: Installation, revisions: Mapping[str, ModelSpec]) -> 
     def ask(name: str) -> None:
         if answers.away is not None:
             return
-        spec = revisions[name]
         try:
-            commit = resolve(
-                spec.weights.repo,
-                spec.weights.revision,
-                endpoint=installation.settings.hub_endpoint,
-                token=installation.hub_token(spec),
-                patience=ONCE,
-                timeout=SERVICE_SECONDS,
-            )
+            commit = installation.commit(revisions[name])
         except Unavailable as error:
             with lock:
                 answers.away = error

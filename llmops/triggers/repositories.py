@@ -64,7 +64,7 @@ class Repository(Strict):
 
 @dataclass(frozen=True)
 class Look:
-    """What a look at a repository found.
+    """The result of a look at a repository.
 
     Args:
         known: What is known of it now.
@@ -110,15 +110,15 @@ class Lookup:
             BadInput, Unavailable: The registry does not say. It is not asked again for other models.
         """
         if tag not in self._used:
-            if (found := self.known.digests.get(tag)) is None:
+            if (digest := self.known.digests.get(tag)) is None:
                 if self._error is not None:
                     raise self._error
                 try:
-                    found = self.registry.find(self.image, tag)
+                    digest = self.registry.find(self.image, tag)
                 except LlmopsError as error:
                     self._error = error
                     raise
-            self._used[tag] = found
+            self._used[tag] = digest
         return self._used[tag]
 
     def learned(self, *, whole: bool) -> Repository:
@@ -145,11 +145,11 @@ def look(registry: RegistryClient, image: ImageName, known: Repository, engines:
         why = f": {known.health.why}" if known.health.why else " by its rate limit"
         return Look(known, note=f"{image} is not asked for another {known.health.not_before - now:.0f} s{why}")
     try:
-        found, new = _ask(registry, image, known, engines)
+        seen, new = _ask(registry, image, known, engines)
     except LlmopsError as error:
         return Look(known.model_copy(update={"health": known.health.failed(now, error)}), note=str(error))
     health = known.health.answered(now, registry.take_pause(image))
-    return Look(found.model_copy(update={"health": health, "turn": known.turn + 1}), new)
+    return Look(seen.model_copy(update={"health": health, "turn": known.turn + 1}), new)
 
 
 def _ask(
@@ -165,10 +165,10 @@ def _ask(
     if page is None:
         return known, False
     if _content(page) == question.content:
-        renewed = [each if each is not question else _page(page, question.hot) for each in known.pages]
+        renewed = [_page(page, question.hot) if old is question else old for old in known.pages]
         return known.model_copy(update={"pages": tuple(renewed)}), False
-    found = _read_all(registry, image, known, engines, policies)
-    return found, found.tags != known.tags
+    read = _read_all(registry, image, known, engines, policies)
+    return read, read.tags != known.tags
 
 
 def next_question(known: Repository) -> Page | str:

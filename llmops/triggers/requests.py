@@ -1,8 +1,8 @@
-"""Where sensors ask for rollouts: one job, tags that say who asked and why, and no more often than makes sense.
+"""The queue between a trigger and the rollouts it requests: one job, reasons for people, and no more than makes sense.
 
-What is wished is decided anew from the cluster's records each time before it is asked for, so that a lost cursor, or a
-lost database, repeats nothing that was decided. A cursor holds what is still to be asked: because a rollout of the
-model is under way, its window is closed, or the run that was asked for came to no verdict.
+The candidate of each model is decided anew from the cluster's records before every request, so that a lost cursor, or a
+lost database, repeats nothing that was decided. A cursor keeps what is still pending: a rollout of the model is under
+way, its window is closed, or the run that was requested came to no verdict.
 """
 
 from __future__ import annotations
@@ -10,49 +10,46 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Literal, Protocol
 
-import dagster as dg
-from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
-from dagster._core.storage.tags import PARTITION_NAME_TAG, RUN_KEY_TAG
+from pydantic import ConfigDict, Field
 
-from llmops.alerts.outbox import Alert, Outbox, alert_id
-from llmops.clients.kubernetes.lease import holders
-from llmops.config import names
+from llmops.alerts.outbox import Alert, alert_id
 from llmops.config.catalog.spec import ModelSpec, Strict
-from llmops.defs.rollout.assets import JOB
 from llmops.errors import LlmopsError
-from llmops.releases.ledger import Ledger, ledgers
-from llmops.rollout.trial import REQUESTED_BY_TAG
-from llmops.triggers.candidates import Wish
+from llmops.releases.ledger import Ledger
+from llmops.triggers.candidates import Candidate
 from llmops.triggers.installation import Installation
 from llmops.triggers.windows import is_open, next_opening
 
-GPU_POOL_TAG = f"{names.DOMAIN}/gpu-pool"
-"""Kind of GPU that a rollout takes, so that Dagster can limit how many are under way at once for each."""
 ANY_GPU = "any"
-
 PAUSES_SECONDS = (300.0, 900.0, 2700.0)
-"""Pauses before a rollout that came to no verdict is asked for again; after the last it is left, with an alert."""
-MOST_ASKED = 25
-"""Rollouts that one tick asks for; the rest follow with the next ones."""
-NOTES_SHOWN = 20
+"""Pauses before a rollout without a verdict is requested again; after the last the queue gives it up, with an alert."""
+MOST_REQUESTED = 25
+"""Rollouts that one tick requests; the rest follow with the next ticks."""
 
-Decide = Callable[[ModelSpec, Ledger], Wish | None]
+Decide = Callable[[ModelSpec, Ledger], Candidate | None]
 
 
-class Ask(Strict):
-    """What is still to be asked for a model, or was asked and has not ended. Times are Unix seconds.
+class Stored(Strict):
+    """What a cursor keeps. Some keys differ from the fields' names: cursors of older versions have them, too."""
+
+    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True, serialize_by_alias=True)
+
+
+class PendingRequest(Stored):
+    """What is still to be requested for a model, or was requested and has not ended. Times are Unix seconds.
 
     Args:
-        wish: Key of the wish; empty while it could not be decided yet.
-        since: When it was first wished.
-        asked: How often it was asked for.
-        under_way: It was asked for, and how that ended has not been looked at.
-        not_before: It is not asked for again before.
-        left: It was asked for often enough.
+        candidate: Key of the candidate; empty while none could be decided.
+        since: When the candidate first came up.
+        asked: Requests so far.
+        under_way: A run was requested, and how it ended has not been looked at.
+        not_before: Earliest time of the next request.
+        left: The queue gave it up.
     """
 
-    wish: str = ""
+    candidate: str = Field(default="", validation_alias="wish", serialization_alias="wish")
     since: float = 0
     asked: int = 0
     under_way: bool = False
@@ -60,136 +57,180 @@ class Ask(Strict):
     left: bool = False
 
 
-Asks = dict[str, Ask]
+Pending = dict[str, PendingRequest]
+"""By model."""
+
+
+class Cursor(Stored):
+    """What every trigger's cursor keeps.
+
+    Args:
+        pending: What is still to be requested, by model.
+    """
+
+    pending: Pending = Field(
+        default_factory=dict[str, PendingRequest], validation_alias="asks", serialization_alias="asks"
+    )
+
+
+@dataclass(frozen=True)
+class RolloutRequest:
+    """A rollout to start now.
+
+    Args:
+        key: Names the run; another tag, digest, commit or attempt has another key.
+        model: Name of the model.
+        requested_by: Which sensor requests it, and why.
+        image: Exact image, TAG@DIGEST; None leaves it to the model's policy.
+        revision: Commit of the weights; None leaves it to the spec.
+        gpu_pool: Kind of GPU that the rollout takes; None if it takes none.
+    """
+
+    key: str
+    model: str
+    requested_by: str
+    image: str | None
+    revision: str | None
+    gpu_pool: str | None
+
+
+class Runs(Protocol):
+    """The rollout job's runs, as the orchestrator knows them."""
+
+    def unfinished(self) -> set[str]:
+        """Models with a run that is queued or under way."""
+        ...
+
+    def failure(self, key: str) -> Literal["failed", "cancelled"] | None:
+        """How the run that was requested by a key failed; None if it did not, or the orchestrator has no such run."""
+        ...
 
 
 @dataclass
 class Round:
-    """What came of one tick.
+    """The outcome of one pass over the queue.
 
     Args:
-        asks: What is still to be asked, by model.
-        requests: Runs that are asked for now.
-        notes: Lines on what is not, and why.
-        settled: Models for which it was looked at where they stand.
+        pending: What is still to be requested, by model.
+        requests: Rollouts to start now.
+        notes: Lines on what does not start, and why.
+        settled: Models that a candidate, or none, was decided for.
     """
 
-    asks: Asks
-    requests: list[dg.RunRequest] = field(default_factory=list[dg.RunRequest])
+    pending: Pending
+    requests: list[RolloutRequest] = field(default_factory=list[RolloutRequest])
     notes: list[str] = field(default_factory=list[str])
     settled: set[str] = field(default_factory=set[str])
 
 
 @dataclass(frozen=True)
-class Asking:
-    """One sensor's way of asking.
+class RequestQueue:
+    """The requests of one sensor.
 
     Args:
-        sensor: Its name.
+        sensor: Name of the sensor.
         installation: What it works on.
-        instance: Dagster's runs.
+        runs: Runs of the rollout job.
         now: Unix seconds.
     """
 
     sensor: str
     installation: Installation
-    instance: dg.DagsterInstance
+    runs: Runs
     now: float
 
-    def ask(self, asks: Mapping[str, Ask], fresh: Iterable[str], decide: Decide) -> Round:
-        """Ask for what is wished, as far as it may start now.
+    def advance(self, pending: Mapping[str, PendingRequest], fresh: Iterable[str], decide: Decide) -> Round:
+        """Request what may start now.
 
-        Nothing is asked of the cluster if there is nothing fresh, and what is outstanding has to wait anyway.
+        The cluster is left alone if nothing is fresh, and everything pending has to wait anyway.
 
         Args:
-            asks: What was still to be asked after the tick before.
+            pending: What the tick before left.
             fresh: Models of which something is new.
-            decide: What is wished for a model, given where it stands; it may raise, and the model is asked about again.
+            decide: The candidate for a model, given its ledger; it may raise, and the model's turn comes again.
         """
         followed = {spec.name: spec for spec in self.installation.followed}
-        asks = {model: each for model, each in asks.items() if model in followed}
+        pending = {model: request for model, request in pending.items() if model in followed}
         fresh = set(fresh)
-        found = Round(dict.fromkeys(sorted(fresh - asks.keys()), Ask()) | asks)
-        waiting = [model for model, each in found.asks.items() if model in fresh or not each.left]
-        busy = self._unfinished() if waiting else set[str]()
-        due = [model for model in waiting if model not in busy and self._may_look(found, followed[model], fresh)]
+        result = Round(dict.fromkeys(sorted(fresh - pending.keys()), PendingRequest()) | pending)
+        waiting = [model for model, request in result.pending.items() if model in fresh or not request.left]
+        busy = self.runs.unfinished() if waiting else set[str]()
+        due = [model for model in waiting if model not in busy and self._may_look(result, followed[model], fresh)]
         if not due:
-            return found
+            return result
         try:
-            known = ledgers(self.installation.cluster)
+            ledgers = self.installation.ledgers()
         except LlmopsError as error:
-            found.notes.append(f"the cluster does not say where models stand: {error}")
-            return found
-        wishes: dict[str, Wish] = {}
+            result.notes.append(f"the cluster does not say where models stand: {error}")
+            return result
+        candidates: dict[str, Candidate] = {}
         for model in due:
             try:
-                if wish := self._wish(found, followed[model], known.get(model, Ledger()), decide):
-                    wishes[model] = wish
+                if candidate := self._candidate(result, followed[model], ledgers.get(model, Ledger()), decide):
+                    candidates[model] = candidate
             except LlmopsError as error:
-                found.notes.append(f"{model}: {error}")
-        if wishes:
-            self._request(found, followed, wishes)
-        return found
+                result.notes.append(f"{model}: {error}")
+        if candidates:
+            self._request(result, followed, candidates)
+        return result
 
-    def _unfinished(self) -> set[str]:
-        """Models with a rollout that this Dagster has queued or under way."""
-        runs = self.instance.get_runs(dg.RunsFilter(job_name=JOB, statuses=NOT_FINISHED_STATUSES))
-        return {model for run in runs if (model := run.tags.get(PARTITION_NAME_TAG))}
-
-    def _may_look(self, found: Round, spec: ModelSpec, fresh: set[str]) -> bool:
-        ask = found.asks[spec.name]
-        if spec.name in fresh or ask.under_way or not ask.wish:
+    def _may_look(self, result: Round, spec: ModelSpec, fresh: set[str]) -> bool:
+        request = result.pending[spec.name]
+        if spec.name in fresh or request.under_way or not request.candidate:
             return True
-        return self.now >= ask.not_before and self._is_open(found, spec)
+        return self.now >= request.not_before and self._is_open(result, spec)
 
-    def _is_open(self, found: Round, spec: ModelSpec) -> bool:
+    def _is_open(self, result: Round, spec: ModelSpec) -> bool:
         rules, now = spec.automation, datetime.datetime.fromtimestamp(self.now, datetime.UTC)
         if is_open(rules.windows, rules.timezone, now):
             return True
         opening = next_opening(rules.windows, rules.timezone, now)
         when = f"opens {opening:%a %Y-%m-%d %H:%M %Z}" if opening else "does not open within a week"
-        found.notes.append(f"{spec.name}: waits for its maintenance window, which {when}")
+        result.notes.append(f"{spec.name}: waits for its maintenance window, which {when}")
         return False
 
-    def _wish(self, found: Round, spec: ModelSpec, ledger: Ledger, decide: Decide) -> Wish | None:
-        """What is to be asked for a model now, if anything; what is to be asked later is kept."""
-        model, wish = spec.name, decide(spec, ledger)
-        found.settled.add(model)
-        if wish is None:
-            del found.asks[model]
+    def _candidate(self, result: Round, spec: ModelSpec, ledger: Ledger, decide: Decide) -> Candidate | None:
+        """The candidate to request now, if any; one for later stays pending."""
+        model, candidate = spec.name, decide(spec, ledger)
+        result.settled.add(model)
+        if candidate is None:
+            del result.pending[model]
             return None
-        ask = found.asks[model]
-        if ask.wish != wish.key:
-            ask = found.asks[model] = Ask(wish=wish.key, since=self.now)
-        if ask.under_way:
-            found.asks[model] = self._without_verdict(found, ask, wish, spec, ledger)
+        request = result.pending[model]
+        if request.candidate != candidate.key:
+            request = result.pending[model] = PendingRequest(candidate=candidate.key, since=self.now)
+        if request.under_way:
+            result.pending[model] = self._without_verdict(result, request, candidate, spec, ledger)
             return None
-        if ask.left or self.now < ask.not_before or not self._is_open(found, spec):
+        if request.left or self.now < request.not_before or not self._is_open(result, spec):
             return None
-        return wish
+        return candidate
 
-    def _without_verdict(self, found: Round, ask: Ask, wish: Wish, spec: ModelSpec, ledger: Ledger) -> Ask:
-        """After a run that ended and decided nothing: a pause, or an end of asking."""
-        status = self._status(run_key(self.sensor, spec, wish, ask))
-        if status is dg.DagsterRunStatus.CANCELED:
+    def _without_verdict(
+        self, result: Round, request: PendingRequest, candidate: Candidate, spec: ModelSpec, ledger: Ledger
+    ) -> PendingRequest:
+        """After a run that ended and decided nothing: a pause, or the end of requests."""
+        failure = self.runs.failure(run_key(self.sensor, spec, candidate, request))
+        if failure == "cancelled":
             # Somebody's decision. They were told so when they made it.
-            found.notes.append(f"{spec.name}: {wish.what} was cancelled; to ask again: llmops rollout {spec.name}")
-            return ask.model_copy(update={"under_way": False, "left": True})
-        if ask.asked <= len(PAUSES_SECONDS):
+            line = f"{spec.name}: {candidate.what} was cancelled; to ask again: llmops rollout {spec.name}"
+            result.notes.append(line)
+            return request.model_copy(update={"under_way": False, "left": True})
+        if request.asked <= len(PAUSES_SECONDS):
             # A run that was killed says nothing of what would come of it, the first time.
-            killed = ask.asked == 1 and status is dg.DagsterRunStatus.FAILURE and _is_open(ledger)
-            pause = 0.0 if killed else PAUSES_SECONDS[ask.asked - 1]
+            killed = request.asked == 1 and failure == "failed" and _is_undecided(ledger)
+            pause = 0.0 if killed else PAUSES_SECONDS[request.asked - 1]
             how = "died" if killed else "came to no verdict"
-            found.notes.append(f"{spec.name}: {wish.what} {how} and is asked for again in {pause:.0f} s")
-            return ask.model_copy(update={"under_way": False, "not_before": self.now + pause})
+            result.notes.append(f"{spec.name}: {candidate.what} {how} and is asked for again in {pause:.0f} s")
+            return request.model_copy(update={"under_way": False, "not_before": self.now + pause})
         line = (
-            f"{spec.name}: {wish.what} was asked for {ask.asked} times by sensor {self.sensor} and came to no verdict; "
-            f"it is not asked for again by itself. See the last run, then: llmops rollout {spec.name}"
+            f"{spec.name}: {candidate.what} was asked for {request.asked} times by sensor {self.sensor} and came to no "
+            f"verdict; it is not asked for again by itself. See the last run, then: llmops rollout {spec.name}"
         )
-        found.notes.append(line)
-        Outbox(self.installation.cluster).put(
+        result.notes.append(line)
+        self.installation.put(
             Alert(
-                id=alert_id("inconclusive", self.sensor, spec.name, wish.key, f"{ask.since:.0f}"),
+                id=alert_id("inconclusive", self.sensor, spec.name, candidate.key, f"{request.since:.0f}"),
                 kind="inconclusive",
                 severity="error",
                 model=spec.name,
@@ -198,70 +239,45 @@ class Asking:
                 at=datetime.datetime.fromtimestamp(self.now, datetime.UTC),
             )
         )
-        return ask.model_copy(update={"under_way": False, "left": True})
+        return request.model_copy(update={"under_way": False, "left": True})
 
-    def _status(self, key: str) -> dg.DagsterRunStatus | None:
-        """How the run that was asked for by a key stands; None if this Dagster does not know it."""
-        runs = self.instance.get_runs(dg.RunsFilter(job_name=JOB, tags={RUN_KEY_TAG: key}), limit=1)
-        return runs[0].status if runs else None
-
-    def _request(self, found: Round, specs: Mapping[str, ModelSpec], wishes: Mapping[str, Wish]) -> None:
+    def _request(self, result: Round, specs: Mapping[str, ModelSpec], candidates: Mapping[str, Candidate]) -> None:
         try:
-            # Whoever rolls a model out without this Dagster has its lease.
-            held = holders(self.installation.cluster)
+            # Rollouts that this orchestrator does not know hold their model's lease.
+            holders = self.installation.holders()
         except LlmopsError as error:
-            found.notes.append(f"the cluster does not say which rollouts are under way: {error}")
+            result.notes.append(f"the cluster does not say which rollouts are under way: {error}")
             return
-        for model, wish in wishes.items():
-            if model in held:
-                found.notes.append(f"{model}: waits for the rollout by {held[model]}")
-            elif len(found.requests) < MOST_ASKED:
-                ask = found.asks[model]
-                ask = found.asks[model] = ask.model_copy(update={"asked": ask.asked + 1, "under_way": True})
-                found.requests.append(run_request(self.sensor, specs[model], wish, ask))
+        for model, candidate in candidates.items():
+            if model in holders:
+                result.notes.append(f"{model}: waits for the rollout by {holders[model]}")
+            elif len(result.requests) < MOST_REQUESTED:
+                request = result.pending[model]
+                request = request.model_copy(update={"asked": request.asked + 1, "under_way": True})
+                result.pending[model] = request
+                result.requests.append(rollout_request(self.sensor, specs[model], candidate, request))
             else:
-                found.notes.append(f"{model}: follows with the next tick")
+                result.notes.append(f"{model}: follows with the next tick")
 
 
-def run_key(sensor: str, spec: ModelSpec, wish: Wish, ask: Ask) -> str:
-    """The key of the run that was asked for: another one for each attempt."""
-    return f"{sensor} {spec.name} {wish.key} {ask.since:.0f} {ask.asked}"
+def run_key(sensor: str, spec: ModelSpec, candidate: Candidate, request: PendingRequest) -> str:
+    """The key of the run that is requested: another one for each attempt."""
+    return f"{sensor} {spec.name} {candidate.key} {request.since:.0f} {request.asked}"
 
 
-def _is_open(ledger: Ledger) -> bool:
+def rollout_request(sensor: str, spec: ModelSpec, candidate: Candidate, request: PendingRequest) -> RolloutRequest:
+    """The rollout that brings a candidate."""
+    return RolloutRequest(
+        key=run_key(sensor, spec, candidate, request),
+        model=spec.name,
+        requested_by=f"sensor {sensor}: {candidate.what}",
+        image=candidate.image,
+        revision=candidate.revision,
+        gpu_pool=(spec.gpu.product or ANY_GPU) if spec.gpu.count else None,
+    )
+
+
+def _is_undecided(ledger: Ledger) -> bool:
     """Whether the last trial has no end yet, or had one because its run was gone."""
     end = ledger.decided.get(ledger.state.candidate or "")
     return end is None or end.cause == "died"
-
-
-def run_request(sensor: str, spec: ModelSpec, wish: Wish, ask: Ask) -> dg.RunRequest:
-    """The run of the rollout job that a wish asks for.
-
-    Dagster makes one run for each key: a tag at another digest, another commit and another attempt are other keys.
-    """
-    config = {key: value for key, value in (("image", wish.image), ("revision", wish.revision)) if value is not None}
-    tags = {REQUESTED_BY_TAG: f"sensor {sensor}: {wish.what}"}
-    if spec.gpu.count:
-        tags[GPU_POOL_TAG] = spec.gpu.product or ANY_GPU
-    return dg.RunRequest(
-        run_key=run_key(sensor, spec, wish, ask),
-        partition_key=spec.name,
-        run_config={"ops": {"release": {"config": config}}},
-        tags=tags,
-    )
-
-
-def sensor_result(
-    context: dg.SensorEvaluationContext, found: Round, notes: list[str], cursor: Strict
-) -> dg.SensorResult:
-    """What Dagster is told of a tick."""
-    for request in found.requests:
-        context.log.info(f"{request.partition_key}: asked for by {request.tags[REQUESTED_BY_TAG]}")
-    lines = notes + found.notes
-    more = [f"and {len(lines) - NOTES_SHOWN} more"] if len(lines) > NOTES_SHOWN else []
-    reason = "; ".join([*lines[:NOTES_SHOWN], *more]) or "nothing new"
-    return dg.SensorResult(
-        run_requests=found.requests,
-        skip_reason=None if found.requests else dg.SkipReason(reason),
-        cursor=cursor.model_dump_json(exclude_defaults=True),
-    )

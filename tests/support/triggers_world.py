@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import dagster as dg
-from dagster._core.storage.tags import PARTITION_NAME_TAG, RUN_KEY_TAG
 from dagster._core.test_utils import create_run_for_test
 from llmops_sandbox.hub import HubServer, HubStore
 from llmops_sandbox.images import ImageStore
@@ -20,23 +19,17 @@ from llmops.clients.kubernetes.client import Cluster
 from llmops.clients.registry import PinnedImage, RegistryClient
 from llmops.config.catalog.spec import ModelSpec
 from llmops.config.settings import Settings
-from llmops.defs.rollout.assets import JOB, rollout_job, stage_assets
+from llmops.defs.compat import PARTITION_NAME_TAG, RUN_KEY_TAG
+from llmops.defs.rollout.assets import JOB
+from llmops.defs.triggers.sensors import trigger_sensors
 from llmops.evaluation.suites import load_suites
 from llmops.releases.ledger import opening
 from llmops.releases.records import Record, Records, VerdictValue
 from llmops.releases.release import Release
 from llmops.releases.resolve import Hub, resolve
 from llmops.rollout.trial import REQUESTED_BY_TAG
-from llmops.triggers.catalog_changes import catalog_changes_sensor
-from llmops.triggers.image_tags import image_tags_sensor
 from llmops.triggers.installation import Installation
-from llmops.triggers.model_revisions import model_revisions_sensor
 
-SENSORS = {
-    "image_tags": image_tags_sensor,
-    "model_revisions": model_revisions_sensor,
-    "catalog_changes": catalog_changes_sensor,
-}
 IMAGE = "vllm/vllm-openai"
 REPO = "acme/tiny"
 
@@ -104,8 +97,7 @@ class World:
         """Load the code location again, with other settings if some are given."""
         self.settings = self.settings.model_copy(update=settings)
         installation = Installation(self.settings, dict(self.specs), lambda: self.now)
-        job = rollout_job(stage_assets(dg.StaticPartitionsDefinition(sorted(self.specs))))
-        self.sensors = {name: make(installation, job) for name, make in SENSORS.items()}
+        self.sensors = {sensor.name: sensor for sensor in trigger_sensors(installation, job_name=JOB)}
 
     def push(self, tag: str, content: str = "", image: str = IMAGE) -> str:
         """Push an image; the same tag with other content is at another digest then."""
@@ -189,8 +181,6 @@ class World:
         started = time.perf_counter()
         result = self.sensors[sensor](context)
         seconds = time.perf_counter() - started
-        if isinstance(result, dg.SkipReason):
-            return Tick({}, result.skip_message or "", seconds)
         assert isinstance(result, dg.SensorResult)
         self.cursors[sensor] = result.cursor
         asked: dict[str, dg.RunRequest] = {}

@@ -9,7 +9,8 @@ import typer
 from llmops.cli import show
 from llmops.cli.common import platform_for
 from llmops.cli.rollouts import instance
-from llmops.rollout import reaper
+from llmops.defs.rollout.sensors import known_to_have_ended, note_death
+from llmops.rollout.reaper import decisions, reap_all
 
 
 def reap(
@@ -23,10 +24,10 @@ def reap(
 
     with instance() as known:
         if dry_run:
-            for remains, decision in reaper.decisions(platform, lambda run: reaper.known_to_have_ended(known, run)):
+            for remains, decision in decisions(platform, lambda run: known_to_have_ended(known, run)):
                 if decision.act != "leave":
                     show.say(f"{remains.model}: {decision.act}: {decision.why} ({', '.join(remains.unfinished)})")
             return
-        for each in reaper.reap_all(platform, say, ended=lambda run: reaper.known_to_have_ended(known, run)):
-            reaper.note_death(known, each)
-            show.say(each.line)
+        for reaped in reap_all(platform, say, ended=lambda run: known_to_have_ended(known, run)):
+            note_death(known, reaped)
+            show.say(reaped.line)

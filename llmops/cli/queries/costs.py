@@ -11,7 +11,7 @@ import typer
 
 from llmops.cli import show
 from llmops.cli.common import platform_for
-from llmops.defs.costs import assets as stage
+from llmops.costs import review
 from llmops.errors import BadInput, MeasurementFailed
 from llmops.releases.ledger import ledgers
 
@@ -37,23 +37,24 @@ def costs(
     if utilization is not None:
         names = [model] if model else sorted(catalog)
         reports = {
-            name: stage.plan(platform.settings, catalog[name], utilization, output_share, len(catalog))
+            name: review.plan(platform.settings, catalog[name], utilization, output_share, len(catalog))
             for name in names
         }
     else:
         now = datetime.datetime.now(datetime.UTC)
-        serving = [name for name, each in ledgers(platform.cluster).items() if each.state.stable and name in catalog]
+        by_model = ledgers(platform.cluster)
+        serving = [name for name, ledger in by_model.items() if ledger.state.stable and name in catalog]
         for name in [model] if model else sorted(serving):
-            found = stage.measure(platform, name, now, datetime.timedelta(days=days))
-            if found is None:
+            measured = review.measure(platform.records, platform.settings, name, now, datetime.timedelta(days=days))
+            if measured is None:
                 raise MeasurementFailed(
                     f"{name}: there is no data of it in the last {days:g} days",
                     remedy="See whether it serves and Prometheus scrapes it, or plan with --utilization.",
                 )
-            reports[name] = found.report
-            notes[name] = f"measured, data of {found.covered:.0%} of {days:g} days"
+            reports[name] = measured.report
+            notes[name] = f"measured, data of {measured.covered:.0%} of {days:g} days"
     if as_json:
         typer.echo(json.dumps({name: each.model_dump(mode="json") for name, each in reports.items()}, indent=2))
         return
     for name, report in reports.items():
-        show.table((name, notes.get(name, "planned")), stage.table(report))
+        show.table((name, notes.get(name, "planned")), review.table(report))

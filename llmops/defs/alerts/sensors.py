@@ -1,26 +1,47 @@
-"""The sensor that delivers alerts: it runs beside the pipeline, which never waits for it."""
+"""Sensors beside the pipeline: one delivers alerts, two look for runs and ticks that nobody else tells of."""
 
 from __future__ import annotations
+
+import datetime
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any, cast
 
 import dagster as dg
 
 from llmops.alerts.delivery import deliver
-from llmops.alerts.outbox import Outbox
+from llmops.alerts.outbox import KEPT, Alert, Outbox
+from llmops.alerts.runs import Run, tell_of_ended, tell_of_stuck
+from llmops.alerts.ticks import FAILURES, Series, tell_of_failing
+from llmops.config import names
+from llmops.defs.compat import PARTITION_NAME_TAG, InstigatorState, InstigatorTick, TickStatus
+from llmops.defs.cursors import read_cursor
 from llmops.errors import Unavailable
+from llmops.releases.records import Records
 from llmops.rollout.platform import Platform
 
-SECONDS = 15
+DELIVERY_SECONDS = 15
+RUNS_SECONDS = 30
+TICKS_SECONDS = 60
 CLUSTER_SECONDS = 10.0
-"""A tick has a minute in all; what waits is sent by the next one."""
+"""A tick has a minute in all; what it leaves, the next one does."""
+LOOK_BACK = datetime.timedelta(hours=1)
+"""How far a sensor looks back that has never looked before."""
+OVERLAP = datetime.timedelta(minutes=2)
+"""Of what one tick looks at with the tick before: times of different machines differ."""
+RUNS = 200
+"""Runs of one tick."""
+ENDED = (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
+UNDER_WAY = (dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING)
+GOOD = (TickStatus.SUCCESS, TickStatus.SKIPPED)
 
 
 @dg.sensor(
     name="alerts",
     description="Sends alerts to the targets of the settings.",
-    minimum_interval_seconds=SECONDS,
+    minimum_interval_seconds=DELIVERY_SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
 )
-def alerts_sensor(context: dg.SensorEvaluationContext, platform: Platform) -> dg.SkipReason:
+def alerts_sensor(context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]) -> dg.SkipReason:
     """Deliver what waits in the outbox; a tick starts no run."""
     try:
         done = deliver(Outbox(platform.cluster.patient(CLUSTER_SECONDS)), platform.settings)
@@ -30,3 +51,181 @@ def alerts_sensor(context: dg.SensorEvaluationContext, platform: Platform) -> dg
     for line in done.lines:
         context.log.warning(line)
     return dg.SkipReason(f"{done.sent} sent" + "".join(f"; {line}" for line in done.lines))
+
+
+@dg.sensor(
+    name="run_watch",
+    description="Tells of runs that failed or were cancelled without a verdict, and of runs that do not end.",
+    minimum_interval_seconds=RUNS_SECONDS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+)
+def run_watch(context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]) -> dg.SkipReason:
+    """Look at the runs that changed since the last look; a tick starts no run.
+
+    Not a run status sensor: that begins at the newest run when its cursor is lost with the database, and passes a run
+    over whose alert could not be put. Here a run is left behind only when it has been told of; that it is looked at
+    twice does no harm, as its alert has the same id.
+    """
+    now = datetime.datetime.now(datetime.UTC)
+    since, notes = read_cursor(context.cursor, datetime.datetime.fromisoformat, now - LOOK_BACK)
+    for note in notes:
+        context.log.warning(note)
+    try:
+        put, reached = watch_runs(
+            context.instance,
+            Records(platform.cluster.patient(CLUSTER_SECONDS)),
+            since=since,
+            stuck_after=datetime.timedelta(hours=platform.settings.stuck_after_hours),
+            jobs=context.repository_def.job_names if context.repository_def else None,
+        )
+    except Unavailable as error:
+        return dg.SkipReason(f"nothing can be told now: {error}")
+    context.update_cursor(reached.isoformat())
+    return dg.SkipReason("\n".join(alert.line for alert in put) or "every run has been told of, and none is stuck")
+
+
+@dg.sensor(
+    name="tick_watch",
+    description="Tells of sensors and schedules that fail again and again.",
+    minimum_interval_seconds=TICKS_SECONDS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+)
+def tick_watch(context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]) -> dg.SkipReason:
+    """Look at the last ticks of all sensors and schedules; a tick starts no run."""
+    try:
+        put = list(watch_ticks(context.instance, Outbox(platform.cluster.patient(CLUSTER_SECONDS))))
+    except Unavailable as error:
+        return dg.SkipReason(f"nothing can be told now: {error}")
+    return dg.SkipReason("\n".join(alert.line for alert in put) or "no sensor and no schedule fails again and again")
+
+
+def watch_runs(
+    instance: dg.DagsterInstance,
+    records: Records,
+    *,
+    since: datetime.datetime,
+    stuck_after: datetime.timedelta,
+    jobs: Collection[str] | None = None,
+) -> tuple[list[Alert], datetime.datetime]:
+    """Put alerts about runs that nobody has told of.
+
+    Args:
+        instance: Which runs there are.
+        records: What is known of trials, and the cluster with the outbox.
+        since: Runs that changed since then are looked at.
+        stuck_after: For how long a run may go on.
+        jobs: Only runs of these; None is all.
+
+    Returns:
+        The alerts that are new, and the time from which on the next look has to look.
+
+    Raises:
+        Unavailable: The cluster does not answer; nothing is left behind.
+    """
+    now = datetime.datetime.now(datetime.UTC)
+    ended = (_run(record, instance) for record in _records(instance, ENDED, jobs, updated_after=since - OVERLAP))
+    put, reached = tell_of_ended(ended, records, since)
+    under_way = map(_run, _records(instance, UNDER_WAY, jobs, created_before=now - stuck_after))
+    return put + tell_of_stuck(under_way, records, stuck_after), reached
+
+
+def watch_ticks(instance: dg.DagsterInstance, outbox: Outbox) -> Iterator[Alert]:
+    """Put alerts about sensors and schedules that fail, and that work again; see `tell_of_failing`."""
+    states = (state for state in instance.all_instigator_state() if state.is_running)
+    return tell_of_failing((series for state in states if (series := last_series(instance, state))), outbox)
+
+
+def _records(
+    instance: dg.DagsterInstance,
+    statuses: Iterable[dg.DagsterRunStatus],
+    jobs: Collection[str] | None,
+    *,
+    updated_after: datetime.datetime | None = None,
+    created_before: datetime.datetime | None = None,
+) -> list[dg.RunRecord]:
+    chosen = dg.RunsFilter(statuses=list(statuses), updated_after=updated_after, created_before=created_before)
+    records = instance.get_run_records(chosen, limit=RUNS, order_by="update_timestamp", ascending=True)
+    return [record for record in records if jobs is None or record.dagster_run.job_name in jobs]
+
+
+def _run(record: dg.RunRecord, instance: dg.DagsterInstance | None = None) -> Run:
+    """What is known of a run; with `instance`, also what it failed of."""
+    run = record.dagster_run
+    moment = record.end_time if run.is_finished else record.start_time
+    updated = _aware(record.update_timestamp)
+    noted = updated if run.is_finished else _aware(record.create_timestamp)
+    return Run(
+        id=run.run_id,
+        job=run.job_name,
+        model=model_of(run),
+        status=run.status.value.lower(),
+        at=datetime.datetime.fromtimestamp(moment, datetime.UTC) if moment else noted,
+        updated=updated,
+        why=_why(instance, run.run_id) if instance is not None else "",
+    )
+
+
+def _aware(moment: datetime.datetime) -> datetime.datetime:
+    return moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)
+
+
+def model_of(run: dg.DagsterRun) -> str:
+    """The model that a run is about: its partition, its label, or what its op was configured for; empty if none."""
+    for tag in (PARTITION_NAME_TAG, names.MODEL_LABEL):
+        if tag in run.tags:
+            return run.tags[tag]
+    ops = cast("Mapping[str, Any]", run.run_config.get("ops") or {})
+    configs: list[Mapping[str, Any]] = [(op or {}).get("config") or {} for op in ops.values()]
+    return next((str(config["model"]) for config in configs if "model" in config), "")
+
+
+def _why(instance: dg.DagsterInstance, run: str) -> str:
+    """The first line of what the run failed of: a stage's own words, or the error, or Dagster's words."""
+    failures = {dg.DagsterEventType.STEP_FAILURE, dg.DagsterEventType.RUN_FAILURE}
+    for record in instance.get_records_for_run(run_id=run, of_type=failures).records:
+        event = record.event_log_entry.dagster_event
+        if event is None:
+            continue
+        if event.event_type != dg.DagsterEventType.STEP_FAILURE:
+            return _first_line(event.message or "")
+        failure = event.step_failure_data
+        if failure.user_failure_data is not None and failure.user_failure_data.description:
+            return _first_line(failure.user_failure_data.description)
+        if failure.error is not None:
+            return _first_line((failure.error.cause or failure.error).message)
+    return ""
+
+
+def _first_line(text: str) -> str:
+    return text.strip().partition("\n")[0]
+
+
+def last_series(instance: dg.DagsterInstance, state: InstigatorState) -> Series | None:
+    """The last failures in a row of a sensor or schedule; None if it has not failed lately."""
+
+    def ticks(count: int, *statuses: TickStatus, **bounds: float) -> list[InstigatorTick]:
+        place = (state.instigator_origin_id, state.selector_id)
+        return list(instance.get_ticks(*place, limit=count, statuses=list(statuses), **bounds))
+
+    recent = (datetime.datetime.now(datetime.UTC) - KEPT).timestamp()
+    if not (failed := ticks(1, TickStatus.FAILURE, after=recent)):
+        return None
+    last = failed[0]
+    before = ticks(1, *GOOD, before=last.timestamp)
+    after = ticks(1, *GOOD, after=last.timestamp)
+    began_after = before[0].timestamp if before else 0.0
+    return Series(
+        name=state.instigator_name,
+        kind=state.instigator_type.value.lower(),
+        began_after=began_after,
+        failures=len(ticks(FAILURES, TickStatus.FAILURE, after=began_after)),
+        last=last.timestamp,
+        error=_tick_error(last),
+        over=after[0].timestamp if after else None,
+    )
+
+
+def _tick_error(tick: InstigatorTick) -> str:
+    if tick.error is None:
+        return "it is not known why"
+    return _first_line((tick.error.cause or tick.error).message)

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 
 import dagster as dg
-from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from llmops.config.catalog.load import Catalog
 from llmops.defs.costs.assets import costs_key
@@ -15,32 +14,34 @@ NAME = "costs_weekly"
 CRON = "0 6 * * 1"
 
 
-def cost_schedule(catalog: Catalog, job: UnresolvedAssetJobDefinition) -> dg.ScheduleDefinition:
+def cost_schedule(catalog: Catalog, *, job_name: str) -> dg.ScheduleDefinition:
     """Mondays at 6:00 UTC: one run for all models that serve.
 
     Args:
         catalog: All models.
-        job: The job `cost_review`.
+        job_name: The cost review.
     """
 
-    def tick(context: dg.ScheduleEvaluationContext, platform: Platform) -> Iterator[dg.RunRequest | dg.SkipReason]:
+    def tick(
+        context: dg.ScheduleEvaluationContext, platform: dg.ResourceParam[Platform]
+    ) -> Iterator[dg.RunRequest | dg.SkipReason]:
         if platform.settings.monitoring.prometheus_url is None:
             yield dg.SkipReason("monitoring.prometheus_url is not set: there is nobody to ask for the tokens")
             return
-        known = ledgers(platform.cluster)
-        serving = [name for name in sorted(catalog) if name in known and known[name].state.stable is not None]
+        by_model = ledgers(platform.cluster)
+        serving = [model for model in sorted(catalog) if model in by_model and by_model[model].state.stable is not None]
         if not serving:
             yield dg.SkipReason("nothing serves yet")
             return
         yield dg.RunRequest(
             run_key=f"{NAME}:{context.scheduled_execution_time.isoformat()}",
-            asset_selection=[costs_key(name) for name in serving],
+            asset_selection=[costs_key(model) for model in serving],
             tags={REQUESTED_BY_TAG: f"schedule {NAME}"},
         )
 
     return dg.schedule(
         name=NAME,
-        job=job,
+        job_name=job_name,
         cron_schedule=CRON,
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING,

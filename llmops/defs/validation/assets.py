@@ -1,4 +1,4 @@
-"""Re-validation as Dagster assets: one for each model, with its checks and a freshness policy, and the job.
+"""Re-validation as Dagster assets: one for each model, with its checks and a freshness policy.
 
 Not partitions of one asset: Dagster keeps one latest state of a check and of a freshness policy for each asset, and
 with partitions it would be that of whichever model was validated last.
@@ -9,7 +9,6 @@ from collections.abc import Generator, Iterable
 from typing import Any
 
 import dagster as dg
-from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from llmops.clients.kubernetes.lease import LeaseHeld
 from llmops.config.catalog.load import Catalog
@@ -20,7 +19,6 @@ from llmops.rollout.revalidation.validate import must_go_back, tell, validate
 from llmops.rollout.rollback import go_back
 from llmops.rollout.trial import Trial, trial
 
-JOB = "revalidation"
 # Not the name of the job: Dagster takes the two for one definition, and refuses to load them.
 OP = "validate_serving"
 GROUP = "validation"
@@ -71,16 +69,6 @@ def validation_assets(catalog: Catalog) -> dg.AssetsDefinition:
         ],
         can_subset=True,
     )(revalidation)
-
-
-def revalidation_job(assets: dg.AssetsDefinition) -> UnresolvedAssetJobDefinition:
-    """The job that schedules, UI and command line lead to; a run of it names the models."""
-    return dg.define_asset_job(
-        JOB,
-        selection=[assets],
-        description="Validates what serves of a model: weights, figures and drift.",
-        executor_def=dg.in_process_executor,
-    )
 
 
 def revalidation(

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping
 
 import dagster as dg
-from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
 from llmops.config.catalog.load import Catalog
 from llmops.defs.validation.assets import validation_key
@@ -17,23 +16,23 @@ _CRON = str.maketrans({" ": "_", "/": "_per_", "*": "x", ",": "_and_", "-": "_to
 _ZONE = str.maketrans({"/": "_", "-": "_minus_", "+": "_plus_"})
 
 
-def revalidation_schedules(catalog: Catalog, job: UnresolvedAssetJobDefinition) -> list[dg.ScheduleDefinition]:
+def revalidation_schedules(catalog: Catalog, *, job_name: str) -> list[dg.ScheduleDefinition]:
     """A schedule for each cron expression and time zone, with the models that ask for it.
 
     Args:
         catalog: All models.
-        job: The job `revalidation`.
+        job_name: The re-validation.
     """
-    return [_schedule(cron, zone, models, job) for (cron, zone), models in grouped(catalog).items()]
+    return [_schedule(cron, zone, models, job_name) for (cron, zone), models in grouped(catalog).items()]
 
 
 def grouped(catalog: Catalog) -> dict[tuple[str, str], list[str]]:
     """Models by cron expression and time zone; those that are never validated by themselves are in none."""
-    found: dict[tuple[str, str], list[str]] = {}
+    by_time: dict[tuple[str, str], list[str]] = {}
     for name, spec in sorted(catalog.items()):
         if spec.automation.revalidate is not None:
-            found.setdefault((spec.automation.revalidate, spec.automation.timezone), []).append(name)
-    return found
+            by_time.setdefault((spec.automation.revalidate, spec.automation.timezone), []).append(name)
+    return by_time
 
 
 def schedule_name(cron: str, zone: str) -> str:
@@ -42,18 +41,18 @@ def schedule_name(cron: str, zone: str) -> str:
 
 
 def requests(
-    models: list[str], known: Mapping[str, Ledger] | None, schedule: str, tick: str
+    models: list[str], by_model: Mapping[str, Ledger] | None, schedule: str, tick: str
 ) -> Iterator[dg.RunRequest]:
     """A run for each model that serves; for all of them where it is not known which do.
 
     Args:
         models: Names.
-        known: Ledgers by model; None if the cluster did not answer.
+        by_model: Ledgers; None if the cluster did not answer.
         schedule: Name of the schedule.
         tick: Time of the tick: a second request for the same tick makes no second run.
     """
     for model in models:
-        if known is None or (model in known and known[model].state.stable is not None):
+        if by_model is None or (model in by_model and by_model[model].state.stable is not None):
             yield dg.RunRequest(
                 run_key=f"{schedule}:{model}:{tick}",
                 asset_selection=[validation_key(model)],
@@ -61,19 +60,21 @@ def requests(
             )
 
 
-def _schedule(cron: str, zone: str, models: list[str], job: UnresolvedAssetJobDefinition) -> dg.ScheduleDefinition:
+def _schedule(cron: str, zone: str, models: list[str], job_name: str) -> dg.ScheduleDefinition:
     name = schedule_name(cron, zone)
 
-    def tick(context: dg.ScheduleEvaluationContext, platform: Platform) -> Iterator[dg.RunRequest | dg.SkipReason]:
+    def tick(
+        context: dg.ScheduleEvaluationContext, platform: dg.ResourceParam[Platform]
+    ) -> Iterator[dg.RunRequest | dg.SkipReason]:
         try:
-            known = ledgers(platform.cluster)
+            by_model = ledgers(platform.cluster)
         except LlmopsError as error:
             # The next tick may be a day away. A run finds out by itself whether there is something to validate.
             context.log.warning(f"which models serve is not known ({error}): all of them are validated")
-            known = None
-        asked = list(requests(models, known, name, context.scheduled_execution_time.isoformat()))
+            by_model = None
+        asked = list(requests(models, by_model, name, context.scheduled_execution_time.isoformat()))
         if len(asked) < len(models):
-            named = {key.path[-1] for each in asked for key in each.asset_selection or ()}
+            named = {key.path[-1] for request in asked for key in request.asset_selection or ()}
             idle = [model for model in models if model not in named]
             reason = f"nothing serves yet of {', '.join(idle)}"
             context.log.info(reason)
@@ -83,7 +84,7 @@ def _schedule(cron: str, zone: str, models: list[str], job: UnresolvedAssetJobDe
 
     return dg.schedule(
         name=name,
-        job=job,
+        job_name=job_name,
         cron_schedule=cron,
         execution_timezone=zone,
         default_status=dg.DefaultScheduleStatus.RUNNING,

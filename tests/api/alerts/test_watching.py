@@ -14,21 +14,15 @@ from dagster._core.remote_origin import (
     RemoteInstigatorOrigin,
     RemoteRepositoryOrigin,
 )
-from dagster._core.scheduler.instigation import (
-    InstigatorState,
-    InstigatorStatus,
-    InstigatorType,
-    SensorInstigatorData,
-    TickData,
-    TickStatus,
-)
+from dagster._core.scheduler.instigation import InstigatorStatus, InstigatorType, SensorInstigatorData, TickData
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster_shared.error import SerializableErrorInfo
 
 from llmops.alerts.outbox import Alert, Outbox
 from llmops.clients.kubernetes.client import Cluster
 from llmops.config import names
-from llmops.defs.alerts import runs, ticks
+from llmops.defs.alerts.sensors import model_of, watch_runs, watch_ticks
+from llmops.defs.compat import InstigatorState, TickStatus
 from llmops.releases.records import OpenTrial, Records
 from tests.api.alerts.conftest import make_alert
 
@@ -79,7 +73,7 @@ def look(
     jobs: list[str] | None = None,
 ) -> list[Alert]:
     since = datetime.datetime.now(datetime.UTC) - datetime.timedelta(minutes=1)
-    return runs.look(instance, records, since=since, stuck_after=stuck_after, jobs=jobs)[0]
+    return watch_runs(instance, records, since=since, stuck_after=stuck_after, jobs=jobs)[0]
 
 
 def test_a_run_that_failed_without_a_word_is_told_of_once(instance: dg.DagsterInstance, records: Records) -> None:
@@ -126,12 +120,12 @@ def test_a_run_that_left_its_trial_open_is_left_to_the_reaper_for_a_time(
     records.open_trial("chat", "abcdef012345", trial)
     records.update_state("chat", candidate="abcdef012345")
     before = now - datetime.timedelta(seconds=30)
-    put, reached = runs.look(instance, records, since=before, stuck_after=DAY)
+    put, reached = watch_runs(instance, records, since=before, stuck_after=DAY)
     assert put == []
     found = instance.get_run_records(dg.RunsFilter(run_ids=[cancelled.run_id]))[0]
     assert reached <= found.update_timestamp, "it is looked at again"
     records.open_trial("chat", "abcdef012345", trial.model_copy(update={"run": "another"}))
-    assert [alert.run for alert in runs.look(instance, records, since=reached, stuck_after=DAY)[0]] == [
+    assert [alert.run for alert in watch_runs(instance, records, since=reached, stuck_after=DAY)[0]] == [
         cancelled.run_id
     ]
 
@@ -160,8 +154,8 @@ def test_only_runs_of_our_jobs_are_told_of(instance: dg.DagsterInstance, records
 
 def test_the_model_of_a_rollback_is_in_its_configuration() -> None:
     config = {"ops": {"roll_back": {"config": {"model": "chat"}}, "other": {}}}
-    assert runs.model_of(dg.DagsterRun(job_name="rollback", run_config=config)) == "chat"
-    assert runs.model_of(dg.DagsterRun(job_name="rollback")) == ""
+    assert model_of(dg.DagsterRun(job_name="rollback", run_config=config)) == "chat"
+    assert model_of(dg.DagsterRun(job_name="rollback")) == ""
 
 
 class Sensor:
@@ -208,7 +202,7 @@ def test_a_sensor_that_fails_again_and_again_is_told_of_once_and_once_when_it_wo
     sensor: Sensor, outbox: Outbox
 ) -> None:
     def told() -> list[tuple[str, str]]:
-        return [(alert.severity, alert.line) for alert in ticks.look(sensor.instance, outbox)]
+        return [(alert.severity, alert.line) for alert in watch_ticks(sensor.instance, outbox)]
 
     sensor.tick(TickStatus.SKIPPED)
     sensor.fail(2)
@@ -232,14 +226,14 @@ def test_a_sensor_that_failed_twice_and_works_again_is_not_told_of(sensor: Senso
     sensor.tick(TickStatus.SUCCESS)
     sensor.fail(2)
     sensor.tick(TickStatus.SUCCESS)
-    assert list(ticks.look(sensor.instance, outbox)) == []
+    assert list(watch_ticks(sensor.instance, outbox)) == []
 
 
 def test_a_series_that_nobody_was_told_of_is_not_told_to_be_over(sensor: Sensor, outbox: Outbox) -> None:
     sensor.tick(TickStatus.SUCCESS)
     sensor.fail(4)
     sensor.tick(TickStatus.SUCCESS)
-    assert list(ticks.look(sensor.instance, outbox)) == []
+    assert list(watch_ticks(sensor.instance, outbox)) == []
 
 
 def test_failures_between_good_ticks_are_no_series(sensor: Sensor, outbox: Outbox) -> None:
@@ -247,26 +241,26 @@ def test_failures_between_good_ticks_are_no_series(sensor: Sensor, outbox: Outbo
         sensor.fail(1)
         sensor.tick(TickStatus.SKIPPED)
     sensor.fail(1)
-    assert list(ticks.look(sensor.instance, outbox)) == []
+    assert list(watch_ticks(sensor.instance, outbox)) == []
 
 
 def test_a_sensor_that_never_worked_is_told_of(sensor: Sensor, outbox: Outbox) -> None:
     sensor.fail(3)
-    assert len(list(ticks.look(sensor.instance, outbox))) == 1
+    assert len(list(watch_ticks(sensor.instance, outbox))) == 1
     sensor.fail(3)
-    assert list(ticks.look(sensor.instance, outbox)) == []
+    assert list(watch_ticks(sensor.instance, outbox)) == []
 
 
 def test_a_sensor_that_was_stopped_is_not_told_of(sensor: Sensor, outbox: Outbox) -> None:
     sensor.fail(3)
     sensor.instance.update_instigator_state(sensor.state.with_status(InstigatorStatus.STOPPED))
-    assert list(ticks.look(sensor.instance, outbox)) == []
+    assert list(watch_ticks(sensor.instance, outbox)) == []
 
 
 def test_each_sensor_is_told_of_by_itself(sensor: Sensor, outbox: Outbox) -> None:
     other = Sensor(sensor.instance, "model_revisions")
     sensor.fail(3)
     other.fail(2)
-    assert [alert.line.split()[1] for alert in ticks.look(sensor.instance, outbox)] == ["image_tags"]
+    assert [alert.line.split()[1] for alert in watch_ticks(sensor.instance, outbox)] == ["image_tags"]
     other.fail(1)
-    assert [alert.line.split()[1] for alert in ticks.look(sensor.instance, outbox)] == ["model_revisions"]
+    assert [alert.line.split()[1] for alert in watch_ticks(sensor.instance, outbox)] == ["model_revisions"]

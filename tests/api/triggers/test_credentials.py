@@ -124,7 +124,7 @@ def test_the_sensor_reads_a_private_repository(private: World, entry: dict[str, 
     private.cursors.clear()
     give_secret(private, entry)
     assert private.tick().reason == "nothing new"
-    cursor = Cursor.read(private.cursors["image_tags"])
+    cursor = Cursor.model_validate_json(private.cursors["image_tags"] or "")
     assert cursor.repositories[PRIVATE].tags == ("v0.32.0",)
 
 

@@ -28,7 +28,8 @@ from llmops.config.settings import Settings, load_settings
 from llmops.config.settings.monitoring import MonitoringSettings
 from llmops.costs.history import KEPT, KEY, CostHistory
 from llmops.costs.usage import usage
-from llmops.defs.costs.assets import CHECK, cost_assets, cost_job, costs_key
+from llmops.defs.costs.assets import CHECK, cost_assets, costs_key
+from llmops.defs.costs.jobs import JOB
 from llmops.defs.costs.schedules import NAME, cost_schedule
 from llmops.errors import Unavailable
 from llmops.manifests.records import pins_config_map
@@ -311,8 +312,7 @@ def test_the_command_line_shows_the_same(world: World) -> None:
 def test_the_schedule_asks_for_those_that_serve(world: World) -> None:
     """Slow: see above."""
     catalog = load_catalog(world.settings.models_dir)
-    job = cost_job(cost_assets(catalog))
-    schedule = cost_schedule(catalog, job)
+    schedule = cost_schedule(catalog, job_name=JOB)
     assert (schedule.cron_schedule, schedule.default_status) == ("0 6 * * 1", dg.DefaultScheduleStatus.RUNNING)
     with dg.build_schedule_context(
         scheduled_execution_time=world.end, resources={"platform": world.platform}

@@ -28,7 +28,8 @@ from llmops.cli.exits import Exit
 from llmops.config import names
 from llmops.config.settings import SETTINGS_VARIABLE
 from llmops.definitions import defs
-from llmops.rollout.reaper import known_to_have_ended, reap_all
+from llmops.defs.rollout.sensors import known_to_have_ended
+from llmops.rollout.reaper import reap_all
 from tests.support.dying import Point, Run, Users, every_object, few_cases, log_names
 from tests.support.world import Model, new_model
 

@@ -18,7 +18,8 @@ from llmops_sandbox.sandbox import Sandbox
 from llmops.alerts.outbox import Outbox
 from llmops.cli.exits import Exit
 from llmops.config import names
-from llmops.rollout.reaper import GRACE, Reaped, reap_all, reaper
+from llmops.defs.rollout.sensors import reaper
+from llmops.rollout.reaper import GRACE, Reaped, reap_all
 from tests.support.dying import Point, Run, Users, few_cases, log_names
 from tests.support.world import PAIR_OF_GPUS, Model, new_model
 

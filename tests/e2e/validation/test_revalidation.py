@@ -23,7 +23,8 @@ from llmops.clients.kubernetes.lease import RolloutLease
 from llmops.clients.kubernetes.wait import wait_for_rollout
 from llmops.config import names
 from llmops.definitions import defs
-from llmops.defs.validation.assets import JOB, revalidation_job, validation_assets, validation_key
+from llmops.defs.validation.assets import validation_key
+from llmops.defs.validation.jobs import JOB
 from llmops.defs.validation.schedules import revalidation_schedules
 from llmops.releases.validations import CHECKS, CheckName, CheckResult, Validations
 from llmops.rollout.status import model_status
@@ -173,7 +174,7 @@ def test_an_autoscaler_sets_the_replicas_and_a_rollout_keeps_a_validation_off(mo
 def tick(model: Model) -> ScheduleExecutionData:
     """A tick of the only schedule of the model's catalog, as Dagster's daemon makes it."""
     catalog = model.platform.catalog
-    (schedule,) = revalidation_schedules(catalog, revalidation_job(validation_assets(catalog)))
+    (schedule,) = revalidation_schedules(catalog, job_name=JOB)
     at = datetime.datetime(2026, 11, 25, 3, tzinfo=datetime.UTC)
     with (
         dg.instance_for_test() as instance,

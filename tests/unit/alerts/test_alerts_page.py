@@ -19,7 +19,7 @@ from llmops.alerts.sending import ANSWER_SECONDS
 from llmops.alerts.signing import parse_key, signed_headers
 from llmops.config.alerting import ALERT_KINDS, SEVERITIES
 from llmops.config.settings import Settings
-from llmops.defs.alerts.sensors import SECONDS
+from llmops.defs.alerts.sensors import DELIVERY_SECONDS
 from llmops.service.figures import Figures
 from llmops.service.metrics import FiguresCollector
 from tests.api.alerts.conftest import KEY
@@ -76,7 +76,7 @@ def test_every_kind_and_every_metric_stands_in_a_table() -> None:
 
 
 def test_the_numbers_are_those_of_the_code() -> None:
-    assert f"every {SECONDS} seconds" in PAGE
+    assert f"every {DELIVERY_SECONDS} seconds" in PAGE
     assert f"within {ANSWER_SECONDS:g} seconds" in PAGE
     assert f"at most {LINE_LENGTH} characters" in PAGE
     assert (GIVEN_UP_AFTER.days, KEPT.days, KEPT_ALERTS) == (1, 7, 1000)

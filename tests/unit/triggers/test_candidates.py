@@ -1,4 +1,4 @@
-"""What is wished for, decided without any network: by what serves, what was rejected, and on which terms."""
+"""The candidates, decided without any network: by what serves, what was rejected, and on which terms."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from llmops.clients.registry import PinnedImage, Tag
 from llmops.config.catalog.spec import ModelSpec
 from llmops.releases.ledger import Decided, Ledger, State, Tried, VerdictValue
-from llmops.triggers.candidates import MOST_TAGS, Wish, offers, wished_image
+from llmops.triggers.candidates import MOST_TAGS, Candidate, image_candidate, offers
 
 SPEC = ModelSpec.model_validate({"name": "tiny", "weights": {"repo": "acme/tiny"}, "engine": {"version": ">=0.1"}})
 COMMIT = "a" * 40
@@ -43,8 +43,8 @@ def allowed_of(names: set[str]) -> list[str]:
     return [tag.name for tag in offers(SPEC.engine, parsed(names))]
 
 
-def wish(ledger: Ledger, tags: set[str]) -> Wish | None:
-    return wished_image(SPEC, ledger, TERMS, offers(SPEC.engine, parsed(tags)), digest_of)
+def candidate(ledger: Ledger, tags: set[str]) -> Candidate | None:
+    return image_candidate(SPEC, ledger, TERMS, offers(SPEC.engine, parsed(tags)), digest_of)
 
 
 @given(TAG_SETS, st.data())
@@ -56,7 +56,7 @@ def test_it_ends_at_the_newest_good_tag_and_tries_none_twice(tags: set[str], dat
     good = data.draw(st.sets(st.sampled_from(allowed)))
     ledger = after(Ledger(), start, digest_of(start), "Passed")
     tried: list[str] = []
-    while found := wish(ledger, tags):
+    while found := candidate(ledger, tags):
         pinned = PinnedImage.parse(str(found.image))
         tried.append(pinned.tag)
         ledger = after(ledger, pinned.tag, pinned.digest, "Passed" if pinned.tag in good else "Failed")
@@ -75,7 +75,7 @@ def test_where_nothing_serves_a_few_tags_are_tried(tags: set[str]) -> None:
         return
     ledger = after(Ledger(), allowed[0], digest_of(allowed[0]), "Failed")
     count = 1
-    while found := wish(ledger, tags):
+    while found := candidate(ledger, tags):
         pinned = PinnedImage.parse(str(found.image))
         ledger = after(ledger, pinned.tag, pinned.digest, "Failed")
         count += 1
@@ -85,12 +85,12 @@ def test_where_nothing_serves_a_few_tags_are_tried(tags: set[str]) -> None:
 def test_the_same_digest_under_another_tag_is_the_same_image() -> None:
     ledger = after(Ledger(), "v0.2.0", digest_of("v0.2.0"), "Passed")
     tags = parsed(("v0.2.1", "v0.2.0"))
-    assert wished_image(SPEC, ledger, TERMS, tags, lambda tag: digest_of("v0.2.0")) is None
+    assert image_candidate(SPEC, ledger, TERMS, tags, lambda tag: digest_of("v0.2.0")) is None
 
 
 def test_a_tag_that_is_gone_is_passed_over() -> None:
     ledger = after(Ledger(), "v0.2.0", digest_of("v0.2.0"), "Passed")
     tags = parsed(("v0.2.2", "v0.2.1", "v0.2.0"))
-    found = wished_image(SPEC, ledger, TERMS, tags, lambda tag: None if tag == "v0.2.2" else digest_of(tag))
+    found = image_candidate(SPEC, ledger, TERMS, tags, lambda tag: None if tag == "v0.2.2" else digest_of(tag))
     assert found is not None
     assert PinnedImage.parse(str(found.image)).tag == "v0.2.1"

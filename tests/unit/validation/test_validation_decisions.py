@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from llmops.config.catalog.load import Catalog
 from llmops.config.catalog.spec import Evaluation, Gate, ModelSpec
-from llmops.defs.validation.assets import results, revalidation_job, validation_assets, validation_key
+from llmops.defs.validation.assets import results, validation_assets, validation_key
+from llmops.defs.validation.jobs import JOB
 from llmops.defs.validation.schedules import grouped, requests, revalidation_schedules, schedule_name
 from llmops.evaluation.measurements import Measurements
 from llmops.evaluation.suites import AnySuite, load_suites
@@ -240,8 +241,7 @@ def test_models_share_a_schedule_by_time_and_zone_and_none_is_none() -> None:
         ("0 3 * * *", "Europe/Berlin"): ["b"],
         ("*/5 1-2 * * *", "UTC"): ["e"],
     }
-    assets = validation_assets(models)
-    schedules = revalidation_schedules(models, revalidation_job(assets))
+    schedules = revalidation_schedules(models, job_name=JOB)
     assert [(each.name, each.execution_timezone, each.default_status) for each in schedules] == [
         ("revalidation_0_3_x_x_x_UTC", "UTC", dg.DefaultScheduleStatus.RUNNING),
         ("revalidation_0_3_x_x_x_Europe_Berlin", "Europe/Berlin", dg.DefaultScheduleStatus.RUNNING),
