@@ -21,7 +21,8 @@ from bench.rollout import REPO, declare
 from llmops.clients.kubernetes.client import Cluster
 from llmops.config.settings import SETTINGS_VARIABLE, load_settings
 from llmops.manifests.volume import claim
-from llmops.releases.records import STAGES, Records
+from llmops.releases.records import Records
+from llmops.releases.stages import STAGES
 
 ROUNDS = 3
 SMALL: dict[str, Any] = {"rounds": 1}

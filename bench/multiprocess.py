@@ -7,15 +7,16 @@ import dagster as dg
 from llmops.config.catalog.load import load_catalog
 from llmops.config.settings import load_settings
 from llmops.defs.io_manager import RecordsIOManager
-from llmops.defs.rollout.assets import rollout_job, stage_assets
-from llmops.rollout.platform import Platform
+from llmops.defs.resources import PlatformResource
+from llmops.defs.rollout.assets import stage_assets
+from llmops.defs.rollout.jobs import rollout_job
 
 
 @dg.definitions
 def defs() -> dg.Definitions:
     """What `llmops.definitions` has of the rollout."""
     assets = stage_assets(dg.StaticPartitionsDefinition(sorted(load_catalog(load_settings().models_dir))))
-    platform = Platform()
+    platform = PlatformResource()
     return dg.Definitions(
         assets=assets,
         jobs=[rollout_job(assets, dg.multiprocess_executor)],

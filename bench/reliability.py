@@ -39,7 +39,8 @@ from llmops.config.settings import load_settings
 from llmops.errors import LlmopsError
 from llmops.evaluation.endpoint import Endpoint
 from llmops.evaluation.proving import probe
-from llmops.releases.records import STAGES, Records
+from llmops.releases.records import Records
+from llmops.releases.stages import STAGES
 
 MODEL, BAD_TAG = "smollm2-135m", "v0.32.9"
 PAGE, FOUND = Path("docs/reliability.md"), Path("build/reliability.json")

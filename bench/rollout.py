@@ -27,8 +27,9 @@ from llmops.manifests.engine import objects
 from llmops.manifests.jobs import checksum_job, download_job
 from llmops.manifests.records import pins_config_map
 from llmops.manifests.volume import claim
-from llmops.releases.records import STAGES, Records
+from llmops.releases.records import Records
 from llmops.releases.release import Release
+from llmops.releases.stages import STAGES
 from llmops.rollout.ops.pinning import pin
 from llmops.rollout.platform import Platform
 

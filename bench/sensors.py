@@ -28,7 +28,7 @@ from llmops.clients.kubernetes.client import Cluster
 from llmops.config import names
 from llmops.config.catalog.spec import ModelSpec
 from llmops.config.settings import Settings
-from llmops.defs.rollout.assets import JOB
+from llmops.defs.rollout.jobs import ROLLOUT
 from llmops.defs.triggers.sensors import trigger_sensors
 from llmops.releases.ledger import STATE_LABELS, Decided, ending, opening
 from llmops.releases.release import EnginePin, Release, WeightsPin
@@ -140,7 +140,7 @@ def _release(spec: ModelSpec, engine: EnginePin, commit: str) -> Release:
 
 def make_sensors(settings: Settings, specs: Mapping[str, ModelSpec]) -> dict[str, dg.SensorDefinition]:
     """The triggers over these models."""
-    return {sensor.name: sensor for sensor in trigger_sensors(Installation(settings, specs), job_name=JOB)}
+    return {sensor.name: sensor for sensor in trigger_sensors(Installation(settings, specs), job_name=ROLLOUT)}
 
 
 def measure(fleet: Fleet) -> dict[str, float]:

@@ -24,7 +24,8 @@ from llmops.clients.kubernetes.client import Cluster
 from llmops.config import names
 from llmops.config.settings import load_settings
 from llmops.errors import LlmopsError
-from llmops.releases.records import STAGES, Records
+from llmops.releases.records import Records
+from llmops.releases.stages import STAGES
 
 MODEL = "smollm2-135m"
 

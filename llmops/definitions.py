@@ -1,4 +1,4 @@
-"""What Dagster loads: the catalog's models as partitions of the seven stages."""
+"""What Dagster loads: the catalog's models as partitions of the stages."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from llmops.defs.costs.assets import cost_assets
 from llmops.defs.costs.jobs import cost_job
 from llmops.defs.costs.schedules import cost_schedule
 from llmops.defs.io_manager import RecordsIOManager
-from llmops.defs.rollout.assets import rollout_job, stage_assets
+from llmops.defs.resources import PlatformResource
+from llmops.defs.rollout.assets import stage_assets
+from llmops.defs.rollout.jobs import rollback_job, rollout_job
 from llmops.defs.rollout.sensors import reaper
+from llmops.defs.tenants.assets import tenants
 from llmops.defs.triggers.sensors import trigger_sensors
 from llmops.defs.validation.assets import validation_assets
 from llmops.defs.validation.jobs import revalidation_job
 from llmops.defs.validation.schedules import revalidation_schedules
-from llmops.rollout.ops.tenants import tenants_asset
-from llmops.rollout.platform import Platform
-from llmops.rollout.rollback import rollback_job
 from llmops.triggers.installation import Installation
 
 
@@ -35,10 +35,10 @@ def defs() -> dg.Definitions:
     rollout = rollout_job(assets)
     revalidation = revalidation_job(validations)
     review = cost_job(costs)
-    platform = Platform()
+    platform = PlatformResource()
     installation = Installation(settings, catalog)
     return dg.Definitions(
-        assets=[*assets, validations, costs, tenants_asset()],
+        assets=[*assets, validations, costs, tenants],
         jobs=[rollout, rollback_job, revalidation, review],
         schedules=[
             *revalidation_schedules(catalog, job_name=revalidation.name),

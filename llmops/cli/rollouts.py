@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import dagster as dg
-from dagster._core.execution.plan.objects import ErrorSource
 
 from llmops.cli.exits import BY_VERDICT, Exit, by_name
+from llmops.defs.compat import ErrorSource
 from llmops.releases.records import Record, Records
 from llmops.releases.validations import Validation, Validations
 from llmops.rollout.trial import REQUESTED_BY_TAG
@@ -54,11 +54,11 @@ def run_rollout(
         revision: Weights revision to take instead of the spec's.
         retry: Try a rejected release again.
     """
-    from llmops.defs.rollout.assets import JOB
+    from llmops.defs.rollout.jobs import ROLLOUT
 
     asked = {"engine_version": engine_version, "revision": revision, "retry": retry}
     config = {"ops": {"release": {"config": {key: value for key, value in asked.items() if value is not None}}}}
-    run = _run(JOB, config, model)
+    run = _run(ROLLOUT, config, model)
     candidate = records.state(model).candidate
     record = records.record(model, candidate) if candidate else None
     if run.kind == CANCELLED:
@@ -82,11 +82,11 @@ def run_rollback(records: Records, model: str, to: str | None, reason: str = "")
         to: Release to go back to; None is the one before.
         reason: Why; kept with the release that is left.
     """
-    from llmops.rollout.rollback import JOB
+    from llmops.defs.rollout.jobs import ROLLBACK
 
     asked = {"model": model, "reason": reason} | ({"to": to} if to else {})
     config = {"ops": {"roll_back": {"config": asked}}}
-    run = _run(JOB, config, None)
+    run = _run(ROLLBACK, config, None)
     if run.success:
         return Ended(Exit.DONE, f"{model} {records.state(model).stable} serves", None, run.run_id)
     if run.kind == CANCELLED:

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition as AssetJob
+from dagster._core.execution.plan.objects import ErrorSource
 from dagster._core.scheduler.instigation import InstigatorState, InstigatorTick, TickStatus
 from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 from dagster._core.storage.tags import PARTITION_NAME_TAG, RUN_KEY_TAG
+from dagster._utils.interrupts import capture_interrupts
 
 __all__ = [
     "NOT_FINISHED_STATUSES",
     "PARTITION_NAME_TAG",
     "RUN_KEY_TAG",
     "AssetJob",
+    "ErrorSource",
     "InstigatorState",
     "InstigatorTick",
     "TickStatus",
+    "capture_interrupts",
+    "steps_in_this_process",
 ]
+
+
+def steps_in_this_process(context: dg.OpExecutionContext | dg.AssetExecutionContext) -> int:
+    """How many steps of its run the process of this step runs: one, where each has a process of its own."""
+    return len(context.get_step_execution_context().execution_plan.step_keys_to_execute)

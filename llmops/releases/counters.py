@@ -17,7 +17,8 @@ from llmops.clients.kubernetes.client import Cluster
 from llmops.clients.kubernetes.problems import AlreadyExists, Conflict, NotFound
 from llmops.config import names
 from llmops.config.catalog.spec import Strict
-from llmops.releases.records import STAGES, Record
+from llmops.releases.records import Record
+from llmops.releases.stages import STAGES
 
 KIND = "counters"
 KEY = "counters.json"

@@ -21,10 +21,10 @@ from llmops.errors import BadInput, ClusterCannot
 from llmops.releases.ledger import Cause, Decided, State, VerdictValue, ending, forgetting, reopening
 from llmops.releases.recovery import Evidence, what_served
 from llmops.releases.release import Release
+from llmops.releases.stages import STAGES
 
 OutcomeT = TypeVar("OutcomeT", bound=BaseModel)
 
-STAGES = ("release", "weights", "checksum", "canary", "evaluation", "traffic", "promotion")
 VERDICT_KEY = "verdict.json"
 REJECTION_KEY = "rejection.json"
 OPEN_KEY = "open.json"

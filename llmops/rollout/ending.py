@@ -14,8 +14,9 @@ from llmops.config import names
 from llmops.config.alerting import AlertKind, Severity
 from llmops.errors import LlmopsError
 from llmops.releases.counters import Counters
-from llmops.releases.records import Cause, OpenTrial, Record, VerdictValue
+from llmops.releases.records import OpenTrial, Record
 from llmops.releases.release import Release
+from llmops.rollout.decision import Decision
 from llmops.rollout.platform import Platform
 
 DETAILS_LENGTH = 8000
@@ -25,10 +26,9 @@ def end_trial(
     platform: Platform,
     release: Release,
     trial: OpenTrial,
-    verdict: VerdictValue,
+    decision: Decision,
     reason: str,
     *,
-    cause: Cause = "judged",
     figures: dict[str, float] | None = None,
 ) -> Record:
     """Keep what became of a release's trial.
@@ -37,16 +37,15 @@ def end_trial(
         platform: The installation.
         release: Under trial.
         trial: Whose trial it was, and how far it got.
-        verdict: What was decided.
+        decision: What was decided, or that nothing was.
         reason: Why: a first line for the changelog, and what lines follow (events, log tails) as details.
-        cause: Whether something was decided on the release, or its run was cancelled or died.
         figures: What was measured.
     """
     line, _, details = reason.partition("\n")
     record = Record(
         model=release.model,
         release=release.id,
-        verdict=verdict,
+        verdict=decision.verdict,
         reason=line,
         details=details[-DETAILS_LENGTH:],
         stage=trial.stage,
@@ -57,7 +56,7 @@ def end_trial(
         run=trial.run,
         requested_by=trial.requested_by,
         finished=datetime.datetime.now(datetime.UTC),
-        cause=cause,
+        cause=decision.cause,
     )
     platform.records.save_record(record)
     return record

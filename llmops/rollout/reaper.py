@@ -24,6 +24,7 @@ from llmops.config import names
 from llmops.errors import LlmopsError
 from llmops.manifests.evaluation import COMPONENT as EVALUATION
 from llmops.releases.records import Record, State
+from llmops.rollout.decision import DECISIONS
 from llmops.rollout.ending import end_trial, leave_event, put_alert, tell_verdict
 from llmops.rollout.ops.cleanup import lent_by, recover, release_of, remove_canary, settle
 from llmops.rollout.outcomes import EvaluationOutcome
@@ -248,12 +249,12 @@ def reap(platform: Platform, remains: Remains, why: str, log: Log, *, ended: boo
 @contextmanager
 def _held(platform: Platform, model: str, ended: str | None) -> Generator[None]:
     """Hold the model's lease; free it in the end."""
-    lease = platform.lease(model, f"{HOLDER}-{secrets.token_hex(4)}", ended=ended)
+    lease = platform.leases.of(model, f"{HOLDER}-{secrets.token_hex(4)}", ended=ended)
     try:
         lease.acquire()
         yield
     finally:
-        platform.free_lease(model)
+        platform.leases.free(model)
 
 
 def _end_trial(platform: Platform, remains: Remains, why: str) -> Record | None:
@@ -264,12 +265,12 @@ def _end_trial(platform: Platform, remains: Remains, why: str) -> Record | None:
         return None
     release = records.release(model, candidate)
     if remains.stable != candidate:
-        return end_trial(platform, release, trial, "Inconclusive", f"the run died: {why}", cause="died")
+        return end_trial(platform, release, trial, DECISIONS["died"], f"the run died: {why}")
     # Promoted, proven and watched: its run died just before it could say so.
     reason, figures = "its run died when it had been promoted", None
     if (found := records.outcome(model, candidate, "evaluation", EvaluationOutcome)) is not None:
         reason, figures = f"{found.verdict.reason}; {reason}", found.canary.figures
-    return end_trial(platform, release, trial, "Passed", reason, figures=figures)
+    return end_trial(platform, release, trial, DECISIONS["died promoted"], reason, figures=figures)
 
 
 def decisions(platform: Platform, ended: Callable[[str], bool]) -> list[tuple[Remains, Decision]]:

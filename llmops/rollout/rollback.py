@@ -2,31 +2,16 @@
 
 import datetime
 
-import dagster as dg
-
 from llmops.alerts.outbox import Alert, alert_id
 from llmops.errors import BadInput
 from llmops.preflight.snapshot import take_snapshot
 from llmops.preflight.strategy import choose_strategy
 from llmops.releases.records import OpenTrial, Record, Records
+from llmops.rollout.decision import decide
 from llmops.rollout.ending import end_trial, put_alert
 from llmops.rollout.ops.router import apply_router
-from llmops.rollout.platform import Platform
 from llmops.rollout.stages.promotion import promote
-from llmops.rollout.trial import Trial, trial
-
-JOB = "rollback"
-
-
-class RollbackConfig(dg.Config):
-    """Which model goes back, and where to."""
-
-    model: str
-    """Name of the model."""
-    to: str | None = None
-    """Id of the release; None is the good one that served before."""
-    reason: str = ""
-    """Why; kept with the release that is left."""
+from llmops.rollout.trial import Trial
 
 
 def choose_target(records: Records, model: str, to: str | None) -> str:
@@ -139,22 +124,8 @@ def _remember(current: Trial, left: str, target: str, reason: str) -> Record | N
         current.platform,
         records.release(current.model, left),
         OpenTrial(run=current.run, requested_by=asked, stage="promotion", since=now),
-        "Failed",
+        decide("rolled back"),
         f"rolled back to {target} by {current.requested_by}: {reason or 'no reason was given'}",
         figures=before.figures if before else None,
     )
     return before
-
-
-@dg.op(description="Moves the main Deployment back to a release that served before.")
-def roll_back(context: dg.OpExecutionContext, platform: Platform, config: RollbackConfig) -> None:
-    """Promote a release that has passed its trial before."""
-    with trial(context, platform, "promotion", model=config.model, judged=False) as current:
-        go_back(current, to=config.to, reason=config.reason)
-        current.end()
-
-
-@dg.job(name=JOB, executor_def=dg.in_process_executor)
-def rollback_job() -> None:
-    """Takes a model back to a release that served before."""
-    roll_back()

@@ -10,23 +10,25 @@ import datetime
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
+from functools import partial
 
-import dagster as dg
-from dagster._utils.interrupts import capture_interrupts
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
-from llmops.clients.kubernetes.lease import LeaseHeld, RolloutLease
+from llmops.clients.kubernetes.lease import LeaseHeld
 from llmops.config import names
 from llmops.config.catalog.spec import ModelSpec
-from llmops.errors import BadRelease, LlmopsError, MeasurementFailed, kind_of
-from llmops.releases.records import STAGES, Cause, OpenTrial, Record, Records, VerdictValue
+from llmops.errors import LlmopsError
+from llmops.releases.records import OpenTrial, Record, Records
 from llmops.releases.release import Release
+from llmops.releases.stages import STAGES
+from llmops.rollout.decision import Decision, End, decide, end_of
 from llmops.rollout.ending import end_trial, leave_event, tell_verdict
 from llmops.rollout.ops.cleanup import recover, remove_canary, settle
 from llmops.rollout.ops.traffic_split import StillNeeded
+from llmops.rollout.orchestrator import Orchestrator
 from llmops.rollout.platform import Platform
+from llmops.rollout.shown import Shown
 
-Context = dg.AssetExecutionContext | dg.OpExecutionContext
 # A lease runs out 15 s after its holder died.
 LEASE_SECONDS = 25.0
 GONE_SECONDS = 300.0
@@ -35,20 +37,56 @@ WITH_CANARY = ("canary", "evaluation", "traffic")
 # Reasons of Events that tell of what was asked for.
 WANTED = ("Passed", "RolledBack")
 REQUESTED_BY_TAG = f"{names.DOMAIN}/requested-by"
+CANCELLED = "the run was cancelled"
+CANCELLED_BETWEEN = "the run was cancelled, or failed, before the next stage began"
+
+
+class TrialEnded(Exception):
+    """The trial did not pass, and nothing of it is left to do.
+
+    Args:
+        record: What is kept of it.
+    """
+
+    def __init__(self, record: Record) -> None:
+        super().__init__(record)
+        self.record = record
+
+    def __str__(self) -> str:
+        record = self.record
+        return f"{record.verdict} at {record.stage}: {record.reason}\n{record.details}".strip()
+
+
+class Refused(TrialEnded):
+    """A release that was rejected before is asked for again, and not tried.
+
+    Args:
+        record: Of the rejection.
+    """
+
+    def __str__(self) -> str:
+        record = self.record
+        return (
+            f"{record.model} {record.release} ({record.image.partition('@')[0]}) was rejected on "
+            f"{record.finished:%Y-%m-%d %H:%M} UTC at {record.stage}: {record.reason} --engine-version takes another "
+            "version; this one is tried again when a pin or a gate changes, or with --retry."
+        )
 
 
 class Trial:
     """A release under trial, as one stage sees it.
 
     Args:
-        context: Of the Dagster asset, or of the rollback's op.
+        orchestrator: Who runs the stage.
         platform: The installation.
         stage: Name of the stage.
         model: Name of the model.
         judged: Whether its end is a verdict on the release.
     """
 
-    def __init__(self, context: Context, platform: Platform, stage: str, model: str, *, judged: bool) -> None:
+    def __init__(
+        self, orchestrator: Orchestrator, platform: Platform, stage: str, model: str, *, judged: bool = True
+    ) -> None:
         self.platform = platform
         self.cluster = platform.cluster
         self.records: Records = platform.records
@@ -56,13 +94,15 @@ class Trial:
         self.stage = stage
         self.model = model
         self.judged = judged
-        self.run: str = context.run.run_id
-        self.requested_by: str = context.run.tags.get(REQUESTED_BY_TAG, "Dagster UI")
+        self.run = orchestrator.run
+        self.requested_by = orchestrator.requested_by
         self.release: Release | None = None
+        self.record: Record | None = None
+        """What is kept of the trial, once it has ended."""
         self.ended = False
-        self.concluded = False
         self._started = time.monotonic()
-        self._context = context
+        self._orchestrator = orchestrator
+        self._lease = platform.leases.of(model, self.run)
 
     @property
     def spec(self) -> ModelSpec:
@@ -71,24 +111,39 @@ class Trial:
 
     def log(self, message: str) -> None:
         """One line in the run's log."""
-        self._context.log.info(message)
+        self._orchestrator.log.info(message)
 
-    def acquire(self, lease: RolloutLease) -> None:
-        """Take the model's lease; one that a dead run left runs out within seconds, and is waited for."""
-        for attempt in Retrying(
-            retry=retry_if_exception_type(LeaseHeld),
-            wait=wait_fixed(1),
-            stop=stop_after_delay(LEASE_SECONDS),
-            reraise=True,
-        ):
-            with attempt:
-                if attempt.retry_state.attempt_number == 2:
-                    self.log(f"another run holds the lease of {self.model}: waiting until it ends or runs out")
-                lease.acquire()
+    def observe(self, line: str, shown: Shown) -> None:
+        """One line in the run's log, kept with figures for who looks at the model."""
+        self.log(line)
+        self._orchestrator.observe(line, shown)
 
-    def end(self) -> None:
-        """Nothing follows: the model's lease is given up when this stage ends."""
-        self.ended = True
+    def announce(self, reason: str, line: str) -> None:
+        """Write one line as a Kubernetes Event on the model's state, and into the run's log."""
+        log, wanted = self._orchestrator.log, reason in WANTED
+        (log.info if wanted else log.error)(line)
+        leave_event(self.platform, self.model, reason, line, "Normal" if wanted else "Warning")
+
+    def acquire(self) -> None:
+        """Take the model's lease; one that a dead run left runs out within seconds, and is waited for.
+
+        Raises:
+            LeaseHeld: Another run has it, and lives.
+        """
+        try:
+            for attempt in Retrying(
+                retry=retry_if_exception_type(LeaseHeld),
+                wait=wait_fixed(1),
+                stop=stop_after_delay(LEASE_SECONDS),
+                reraise=True,
+            ):
+                with attempt:
+                    if attempt.retry_state.attempt_number == 2:
+                        self.log(f"another run holds the lease of {self.model}: waiting until it ends or runs out")
+                    self._lease.acquire()
+        except Exception:
+            self.platform.leases.free(self.model)
+            raise
 
     def load(self, release: str) -> Release:
         """Take up the release that the stage before handed over."""
@@ -112,22 +167,19 @@ class Trial:
         now = datetime.datetime.now(datetime.UTC)
         return OpenTrial(run=self.run, requested_by=self.requested_by, stage=self.stage, since=now)
 
+    def decide(self, end: End) -> Decision:
+        """What an end of this trial says of its release, by the release's own rules."""
+        return decide(end, self.release.rollout.on_inconclusive if self.release else "hold")
+
     def conclude(
-        self,
-        verdict: VerdictValue,
-        reason: str,
-        *,
-        figures: dict[str, float] | None = None,
-        cause: Cause = "judged",
-        wait: bool = True,
+        self, decision: Decision, reason: str, *, figures: dict[str, float] | None = None, wait: bool = True
     ) -> Record:
         """End the trial: canary away, record kept, Event and log line written.
 
         Args:
-            verdict: What was decided.
+            decision: What was decided.
             reason: Why: a first line for the changelog, and what lines follow (events, log tails) as details.
             figures: What was measured.
-            cause: Whether it was decided, or cancelled.
             wait: Whether a GPU that was on trial is waited for. Who cancels is not kept waiting.
 
         Returns:
@@ -136,22 +188,15 @@ class Trial:
         assert self.release is not None
         self.end()
         # The record is to say of the stage that decided, too, how long it took.
-        self.clock(self._started)
-        if verdict != "Passed":
+        self.clock()
+        passed = decision.verdict == "Passed"
+        if not passed:
             self._remove_canary(wait=None)
-        record = end_trial(
-            self.platform,
-            self.release,
-            self._opened(),
-            verdict,
-            reason,
-            cause=cause,
-            figures=figures,
-        )
-        self.concluded = True
-        log = self._context.log
-        tell_verdict(self.platform, record, log.info if verdict == "Passed" else log.error)
-        if verdict != "Passed" and wait:
+        record = end_trial(self.platform, self.release, self._opened(), decision, reason, figures=figures)
+        self.record = record
+        log = self._orchestrator.log
+        tell_verdict(self.platform, record, log.info if passed else log.error)
+        if not passed and wait:
             # A verdict ends with the GPU free.
             self._remove_canary(wait=GONE_SECONDS)
         return record
@@ -163,10 +208,10 @@ class Trial:
         except StillNeeded as error:
             self.log(f"the canary is left for the reaper: {error}")
 
-    def clock(self, started: float) -> None:
-        """Keep how long the stage took, since the monotonic time `started`."""
+    def clock(self) -> None:
+        """Keep how long the stage has taken."""
         if self.release is not None:
-            self.records.save_seconds(self.model, self.release.id, self.stage, time.monotonic() - started)
+            self.records.save_seconds(self.model, self.release.id, self.stage, time.monotonic() - self._started)
 
     def settle(self, *, wait: bool) -> None:
         """Undo a promotion that did not hold. A failure to do so is told, and does not hide why it had to be undone."""
@@ -177,153 +222,114 @@ class Trial:
         except LlmopsError as error:
             self.log(f"going back did not succeed: {error}")
 
-    def cancel(self) -> None:
-        """End the trial after its stage, as no other stage takes it up."""
-        with capture_interrupts():
-            self.settle(wait=False)
-            why = "the run was cancelled, or failed, before the next stage began"
-            self.conclude("Inconclusive", why, cause="cancelled", wait=False)
+    def end(self) -> None:
+        """Nothing follows: the model's lease is given up when this stage ends."""
+        self.ended = True
 
     def leave(self) -> None:
         """Leave the trial to the run's next stage, in this process or in one of its own; end it if there is none."""
+        self.clock()
         if self.ended:
             return
         if not self.judged or self.release is None or not self._stages_left():
             self.end()
             if self.judged and self.release is not None and self.stage in WITH_CANARY:
                 why = f"the run went no further than {self.stage}: the stages after it were not asked for"
-                self.conclude("Inconclusive", why, cause="cancelled")
-        elif len(self._context.get_step_execution_context().execution_plan.step_keys_to_execute) > 1:
-            self.platform.left_open(self.model, self.cancel)
+                self.conclude(self.decide("stopped"), why)
+        elif self._orchestrator.shares_process:
+            self.platform.leases.leave_open(self.model, partial(self.on_cancel, CANCELLED_BETWEEN))
         else:
-            self.platform.hand_over(self.model)
+            self.platform.leases.hand_over(self.model)
 
     def _stages_left(self) -> bool:
         """Whether the run has stages after this one."""
-        run = self._context.run
-        assets = [key.to_user_string() for key in run.asset_selection or ()]
-        asked = run.step_keys_to_execute or assets or STAGES
-        return self.stage in STAGES and any(stage in asked for stage in STAGES[STAGES.index(self.stage) + 1 :])
+        later = STAGES[STAGES.index(self.stage) + 1 :] if self.stage in STAGES else ()
+        return any(stage in self._orchestrator.stages for stage in later)
 
-    def announce(self, reason: str, line: str) -> None:
-        """Write one line as a Kubernetes Event on the model's state, and into the run's log."""
-        log, wanted = self._context.log, reason in WANTED
-        (log.info if wanted else log.error)(line)
-        leave_event(self.platform, self.model, reason, line, "Normal" if wanted else "Warning")
+    def on_error(self, error: Exception) -> Record | None:
+        """Undo what did not hold, and end the trial by what its error says of the release.
+
+        Returns:
+            The record; None where there is none to keep: no release was taken up, or its end is no verdict.
+        """
+        self.end()
+        decision = self.decide(end_of(error))
+        reason = str(error) if isinstance(error, LlmopsError) else f"an error of llmops itself: {error!r}"
+        try:
+            return self._undo(decision, reason, wait=True)
+        except Exception:
+            raise
+        except BaseException:
+            with self._orchestrator.shield():
+                self._undo(decision, reason, wait=False)
+            raise
+
+    def on_cancel(self, why: str = CANCELLED) -> None:
+        """Undo what did not hold, and end the trial undecided. Interrupts that follow leave nothing half done."""
+        self.end()
+        with self._orchestrator.shield():
+            self._undo(self.decide("interrupt"), why, wait=False)
+
+    def on_lease_lost(self) -> None:
+        """Change nothing: who has the lease by now has the objects, too."""
+        self.log(f"the lease of {self.model} is lost: the run that has it, or the reaper, sees to what this one leaves")
+
+    def _undo(self, decision: Decision, reason: str, *, wait: bool) -> Record | None:
+        """Undo what did not hold, and keep the verdict; None if there is none to keep."""
+        if self._lease.lost():
+            self.on_lease_lost()
+            return None
+        self.clock()
+        self.settle(wait=wait)
+        if self.release is None or not self.judged or self.record is not None:
+            return None
+        if self._lease.lost():
+            self.on_lease_lost()
+            return None
+        return self.conclude(decision, reason, wait=wait)
 
 
 @contextmanager
 def trial(
-    context: Context, platform: Platform, stage: str, *, model: str | None = None, judged: bool = True
+    orchestrator: Orchestrator, platform: Platform, stage: str, model: str, *, judged: bool = True
 ) -> Generator[Trial]:
     """Run a stage under the model's lease, and end its trial by what it raises.
 
     A bad release is rejected and that is remembered. Where the cluster can't, an outside service is away or a
-    measurement failed, the release stays untried: Inconclusive. An interrupt or a fault of ours ends it so, too.
+    measurement failed, the release stays untried: Inconclusive. An interrupt or a fault of ours ends it so, too. See
+    `decision` for all of it.
 
     Args:
-        context: Of the Dagster asset, or of the rollback's op.
+        orchestrator: Who runs the stage.
         platform: The installation.
         stage: Name of the stage.
-        model: Name of the model; None takes the asset's partition.
+        model: Name of the model.
         judged: Whether the end is a verdict on the release. A rollback that fails says nothing against its target.
 
     Raises:
-        dagster.Failure: The trial ended here; the description says why.
-        LeaseHeld: Another run is at the model, and this one has not begun yet: only from the first stage.
+        TrialEnded: The trial ended here, and has a record; the message says why.
+        LeaseHeld: Another run is at the model.
+        LlmopsError: The stage failed, and there was no trial to end.
     """
-    current = Trial(context, platform, stage, model or context.partition_key, judged=judged)
-    started = time.monotonic()
-    lease = platform.lease(current.model, current.run)
+    current = Trial(orchestrator, platform, stage, model, judged=judged)
+    current.acquire()
     try:
-        current.acquire(lease)
-        platform.taken_up(current.model)
-        recover(platform, current.model, current.log)
+        platform.leases.take_up(model)
+        recover(platform, model, current.log)
         yield current
-        current.clock(started)
         current.leave()
-    except dg.Failure:
+    except TrialEnded:
         current.end()
         raise
-    except LlmopsError as error:
-        current.end()
-        if isinstance(error, LeaseHeld) and stage == STAGES[0]:
-            raise
-        verdict = _verdict(current, error)
-        try:
-            record = _undo(current, lease, started, verdict, str(error), wait=True)
-        except Exception:
-            raise
-        except BaseException:
-            with capture_interrupts():
-                _undo(current, lease, started, verdict, str(error), wait=False)
-            raise
-        if record is not None:
-            raise failure(record) from error
-        raise dg.Failure(
-            f"{current.model}: {error}", metadata={"error": kind_of(error)}, allow_retries=False
-        ) from error
     except Exception as error:
-        current.end()
-        _undo(current, lease, started, "Inconclusive", f"an error of llmops itself: {error!r}", wait=True)
+        record = current.on_error(error)
+        if record is not None and isinstance(error, LlmopsError):
+            raise TrialEnded(record) from error
         raise
     except BaseException:
-        current.end()
-        # Whoever is impatient and interrupts once more would leave half of it undone.
-        with capture_interrupts():
-            _undo(current, lease, started, "Inconclusive", "the run was cancelled", cause="cancelled", wait=False)
+        current.on_cancel()
         raise
     finally:
         # Between two stages the lease stays with the run: nobody may put another release under trial meanwhile.
         if current.ended:
-            platform.free_lease(current.model)
-
-
-def _verdict(current: Trial, error: LlmopsError) -> VerdictValue:
-    """What an error of a stage says of the release."""
-    if isinstance(error, MeasurementFailed) and current.release and current.release.rollout.on_inconclusive == "reject":
-        return "Failed"
-    return "Failed" if isinstance(error, BadRelease) else "Inconclusive"
-
-
-def _undo(
-    current: Trial,
-    lease: RolloutLease,
-    started: float,
-    verdict: VerdictValue,
-    reason: str,
-    *,
-    cause: Cause = "judged",
-    wait: bool,
-) -> Record | None:
-    """Undo what did not hold, and keep the verdict; None if there is none to keep.
-
-    Whoever has the lease by now has the objects, too: nothing of theirs may be changed.
-    """
-    if lease.lost():
-        return None
-    current.clock(started)
-    current.settle(wait=wait)
-    if current.release is None or not current.judged or current.concluded or lease.lost():
-        return None
-    return current.conclude(verdict, reason, cause=cause, wait=wait)
-
-
-def failure(record: Record) -> dg.Failure:
-    """What the Dagster UI shows of a trial that did not pass."""
-    return dg.Failure(
-        description=f"{record.verdict} at {record.stage}: {record.reason}\n{record.details}".strip(),
-        metadata={"release": record.release, "verdict": record.verdict, "reason": record.reason},
-        allow_retries=False,
-    )
-
-
-def refusal(record: Record) -> dg.Failure:
-    """What is said of a release that was rejected before and is asked for again."""
-    return dg.Failure(
-        description=f"{record.model} {record.release} ({record.image.partition('@')[0]}) was rejected on "
-        f"{record.finished:%Y-%m-%d %H:%M} UTC at {record.stage}: {record.reason} --engine-version takes another "
-        "version; this one is tried again when a pin or a gate changes, or with --retry.",
-        metadata={"release": record.release, "verdict": record.verdict, "reason": record.reason},
-        allow_retries=False,
-    )
+            platform.leases.free(model)

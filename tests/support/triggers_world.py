@@ -20,7 +20,7 @@ from llmops.clients.registry import PinnedImage, RegistryClient
 from llmops.config.catalog.spec import ModelSpec
 from llmops.config.settings import Settings
 from llmops.defs.compat import PARTITION_NAME_TAG, RUN_KEY_TAG
-from llmops.defs.rollout.assets import JOB
+from llmops.defs.rollout.jobs import ROLLOUT
 from llmops.defs.triggers.sensors import trigger_sensors
 from llmops.evaluation.suites import load_suites
 from llmops.releases.ledger import opening
@@ -97,7 +97,7 @@ class World:
         """Load the code location again, with other settings if some are given."""
         self.settings = self.settings.model_copy(update=settings)
         installation = Installation(self.settings, dict(self.specs), lambda: self.now)
-        self.sensors = {sensor.name: sensor for sensor in trigger_sensors(installation, job_name=JOB)}
+        self.sensors = {sensor.name: sensor for sensor in trigger_sensors(installation, job_name=ROLLOUT)}
 
     def push(self, tag: str, content: str = "", image: str = IMAGE) -> str:
         """Push an image; the same tag with other content is at another digest then."""
@@ -164,7 +164,7 @@ class World:
         for run in self.instance.get_runs():
             if run.tags[PARTITION_NAME_TAG] == name and not run.is_finished:
                 self.instance.delete_run(run.run_id)
-                create_run_for_test(self.instance, job_name=JOB, status=status, tags=run.tags)
+                create_run_for_test(self.instance, job_name=ROLLOUT, status=status, tags=run.tags)
 
     def carry_out(self, tick: Tick, verdict: VerdictValue | None = "Passed", *, stage: str = "evaluation") -> None:
         """Let the runs that a tick asked for take place, with this end."""
@@ -192,7 +192,7 @@ class World:
             self.run_keys.add(request.run_key)
             asked[request.partition_key] = request
             tags = {**request.tags, PARTITION_NAME_TAG: request.partition_key, RUN_KEY_TAG: request.run_key}
-            create_run_for_test(self.instance, job_name=JOB, status=dg.DagsterRunStatus.STARTED, tags=tags)
+            create_run_for_test(self.instance, job_name=ROLLOUT, status=dg.DagsterRunStatus.STARTED, tags=tags)
         return Tick(asked, result.skip_reason.skip_message or "" if result.skip_reason else "", seconds)
 
     def registry_requests(self) -> list[str]:

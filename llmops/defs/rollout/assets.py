@@ -1,35 +1,150 @@
-"""The stages as Dagster assets, one partition per model, and the job that runs them."""
+"""The stages as Dagster assets, one partition per model; after the last, the router follows."""
 
-from __future__ import annotations
+from collections.abc import Callable, Generator
 
 import dagster as dg
-from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 
-from llmops.rollout.ops.router import router
-from llmops.rollout.stages.canary import canary
-from llmops.rollout.stages.checksum import checksum
-from llmops.rollout.stages.evaluation import evaluation
-from llmops.rollout.stages.promotion import promotion
-from llmops.rollout.stages.release import release
-from llmops.rollout.stages.traffic import traffic
-from llmops.rollout.stages.weights import weights
+from llmops.clients.kubernetes.lease import LeaseHeld
+from llmops.defs.running import as_failure, ended_at, metadata, orchestrator_of
+from llmops.errors import kind_of
+from llmops.releases.release import Release
+from llmops.releases.stages import STAGES
+from llmops.rollout.ops.router import follow
+from llmops.rollout.outcomes import (
+    CanaryOutcome,
+    ChecksumOutcome,
+    EvaluationOutcome,
+    PromotionOutcome,
+    RouterOutcome,
+    TrafficOutcome,
+    WeightsOutcome,
+)
+from llmops.rollout.platform import Platform
+from llmops.rollout.shown import Done, OutcomeT
+from llmops.rollout.stages import canary as canary_stage
+from llmops.rollout.stages import checksum as checksum_stage
+from llmops.rollout.stages import evaluation as evaluation_stage
+from llmops.rollout.stages import promotion as promotion_stage
+from llmops.rollout.stages import release as release_stage
+from llmops.rollout.stages import traffic as traffic_stage
+from llmops.rollout.stages import weights as weights_stage
+from llmops.rollout.trial import Trial, TrialEnded, trial
 
-JOB = "rollout"
 GROUP = "rollout"
+ASSETS = (*STAGES, "router")
+"""Keys of the assets, in the order in which they run."""
 KINDS = {
     "release": {"yaml"},
     "weights": {"huggingface", "kubernetes"},
-    "checksum": {"kubernetes"},
-    "canary": {"kubernetes"},
     "evaluation": {"openai"},
     "traffic": {"prometheus", "kubernetes"},
-    "promotion": {"kubernetes"},
-    "router": {"kubernetes"},
 }
+"""Those that touch something else than the cluster alone."""
+
+
+class RolloutConfig(dg.Config):
+    """What may be asked of one rollout, beyond what the catalog says."""
+
+    engine_version: str | None = None
+    """Engine version to take instead of the newest that the policy allows."""
+    image: str | None = None
+    """Exact image to take, TAG@DIGEST, as a sensor saw it in the registry; neither is looked up again."""
+    revision: str | None = None
+    """Weights revision (commit, branch or tag) to take instead of the spec's."""
+    retry: bool = False
+    """Try again a release that was rejected."""
+
+
+def release(
+    context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform], config: RolloutConfig
+) -> Generator[dg.MaterializeResult[Release]]:
+    """The spec with everything pinned. Where there is nothing to do the run ends here, as a success.
+
+    So it does for a release that serves already, and for a model that another run, of this Dagster or of another one on
+    the cluster, is rolling out now.
+    """
+    orchestrator, model = orchestrator_of(context), context.partition_key
+    wishes = release_stage.Wishes(**config.model_dump())
+    with as_failure(model):
+        try:
+            with trial(orchestrator, platform, "release", model) as current:
+                done = release_stage.run(current, wishes)
+        except LeaseHeld as held:
+            line = f"skipped: {held}"
+            context.log.info(line)
+            orchestrator.observe(line, {"error": kind_of(held)})
+            return
+    if done is not None:
+        yield dg.MaterializeResult(value=done.outcome, metadata=metadata(done.shown))
+
+
+def weights(
+    context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform], release: Release
+) -> Generator[dg.MaterializeResult[WeightsOutcome]]:
+    """Weights of the release on the shared volume, downloaded by an in-cluster Job; or where its strategy has them."""
+    yield from _stage(context, platform, lambda current: weights_stage.run(current, release))
+
+
+def checksum(
+    context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform], weights: WeightsOutcome
+) -> Generator[dg.MaterializeResult[ChecksumOutcome]]:
+    """Proof that the volume, or the image, holds exactly the pinned bytes; nothing mounts weights without it."""
+    yield from _stage(context, platform, lambda current: checksum_stage.run(current, weights))
+
+
+def canary(
+    context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform], checksum: ChecksumOutcome
+) -> Generator[dg.MaterializeResult[CanaryOutcome]]:
+    """A Deployment of the release beside stable, ready when it has answered a real completion."""
+    yield from _stage(context, platform, lambda current: canary_stage.run(current, checksum))
+
+
+def evaluation(
+    context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform], canary: CanaryOutcome
+) -> Generator[dg.MaterializeResult[EvaluationOutcome]]:
+    """Suites and load profiles on the canary, the same on stable where a gate compares, and the verdict."""
+    yield from _stage(context, platform, lambda current: evaluation_stage.run(current, canary))
+
+
+def traffic(
+    context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform], evaluation: EvaluationOutcome
+) -> Generator[dg.MaterializeResult[TrafficOutcome]]:
+    """Users' requests move to the release in steps; each is judged against stable. Nothing where there are no steps."""
+    yield from _stage(context, platform, lambda current: traffic_stage.run(current, evaluation))
+
+
+def promotion(
+    context: dg.AssetExecutionContext,
+    platform: dg.ResourceParam[Platform],
+    evaluation: EvaluationOutcome,
+    traffic: TrafficOutcome,
+) -> Generator[dg.MaterializeResult[PromotionOutcome]]:
+    """The release serves users: rolled out, proven, watched; or rolled back by itself."""
+    yield from _stage(context, platform, lambda current: promotion_stage.run(current, evaluation, traffic))
+
+
+def router(
+    context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform], promotion: PromotionOutcome
+) -> Generator[dg.MaterializeResult[RouterOutcome]]:
+    """The router in front of all models leads this one's name and aliases to what serves. Nothing without a router."""
+    done = follow(platform, promotion, context.log.info)
+    yield dg.MaterializeResult(value=done.outcome, metadata=metadata(done.shown))
+
+
+def _stage(
+    context: dg.AssetExecutionContext, platform: Platform, run: Callable[[Trial], Done[OutcomeT]]
+) -> Generator[dg.MaterializeResult[OutcomeT]]:
+    """Run a stage; what it found is kept, also where it ended the trial."""
+    model, stage = context.partition_key, context.asset_key.path[-1]
+    with as_failure(model), trial(orchestrator_of(context), platform, stage, model) as current:
+        done = run(current)
+    yield dg.MaterializeResult(value=done.outcome, metadata=metadata(done.shown))
+    if current.record is not None and current.record.verdict != "Passed":
+        raise ended_at(TrialEnded(current.record))
 
 
 def stage_assets(partitions: dg.PartitionsDefinition[str]) -> list[dg.AssetsDefinition]:
-    """The stages over the models of the catalog.
+    """The stages, and the router, over the models of the catalog.
 
     No stage has a retry policy: Dagster would run a cancelled stage again. What may be tried again (a call, a
     download, a measurement) is tried again inside, with bounds.
@@ -40,25 +155,9 @@ def stage_assets(partitions: dg.PartitionsDefinition[str]) -> list[dg.AssetsDefi
             description=stage.__doc__,
             partitions_def=partitions,
             group_name=GROUP,
-            kinds=KINDS[stage.__name__],
+            kinds=KINDS.get(stage.__name__, {"kubernetes"}),
             # A release that serves already yields nothing, and the stages after it are skipped.
             output_required=stage is not release,
         )(stage)
         for stage in (release, weights, checksum, canary, evaluation, traffic, promotion, router)
     ]
-
-
-def rollout_job(
-    assets: list[dg.AssetsDefinition], executor: dg.ExecutorDefinition = dg.in_process_executor
-) -> UnresolvedAssetJobDefinition:
-    """The job that UI, command line, sensors and schedules all lead to.
-
-    The stages wait for the cluster one after the other, so they share a process: one for each costs seconds, and gains
-    nothing. They keep what they promise under any executor.
-    """
-    return dg.define_asset_job(
-        JOB,
-        selection=assets,
-        description=f"Takes a model through {', '.join(KINDS)}.",
-        executor_def=executor,
-    )

@@ -12,6 +12,7 @@ import dagster as dg
 
 from llmops.clients.kubernetes.lease import LeaseHeld
 from llmops.config.catalog.load import Catalog
+from llmops.defs.running import failure, orchestrator_of
 from llmops.errors import LlmopsError, kind_of
 from llmops.releases.validations import CHECKS, CheckName, CheckResult, Validation
 from llmops.rollout.platform import Platform
@@ -72,7 +73,7 @@ def validation_assets(catalog: Catalog) -> dg.AssetsDefinition:
 
 
 def revalidation(
-    context: dg.AssetExecutionContext, platform: Platform, config: RevalidationConfig
+    context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform], config: RevalidationConfig
 ) -> Generator[Yielded]:
     """Validate what serves of the models asked for. One that can't be validated keeps none of the others from it."""
     asked: dict[str, set[CheckName]] = {key.path[-1]: set() for key in context.selected_asset_keys}
@@ -138,28 +139,28 @@ def _validate_model(
     config: RevalidationConfig,
 ) -> Validation | None:
     """Validate a model under its lease; None where there is nothing to validate now, which an observation explains."""
-    current = Trial(context, platform, STAGE, model, judged=False)
-    lease = platform.lease(model, current.run)
+    current = Trial(orchestrator_of(context), platform, STAGE, model, judged=False)
     repair = current.spec.automation.repair
     try:
-        current.acquire(lease)
-        stable = current.records.proven_state(model).stable
-        if stable is None:
-            _skip(context, model, f"{model}: nothing serves yet, so there is nothing to validate", "")
-            return None
-        release = current.records.release(model, stable)
-        current.log(f"{model} {stable} is validated: {', '.join(name for name in CHECKS if name in set(checks))}")
-        found = validate(
-            current, release, set(checks), repair=config.repair or "weights" in repair, restore=config.restore
-        )
-        tell(current, found)
+        current.acquire()
+        try:
+            stable = current.records.proven_state(model).stable
+            if stable is None:
+                _skip(context, model, f"{model}: nothing serves yet, so there is nothing to validate", "")
+                return None
+            release = current.records.release(model, stable)
+            current.log(f"{model} {stable} is validated: {', '.join(name for name in CHECKS if name in set(checks))}")
+            found = validate(
+                current, release, set(checks), repair=config.repair or "weights" in repair, restore=config.restore
+            )
+            tell(current, found)
+        finally:
+            platform.leases.free(model)
     except LeaseHeld as held:
         _skip(context, model, f"skipped: {held}", kind_of(held))
         return None
     except LlmopsError as error:
-        raise dg.Failure(f"{model}: {error}", metadata={"error": kind_of(error)}, allow_retries=False) from error
-    finally:
-        platform.free_lease(model)
+        raise failure(model, error) from error
     why = must_go_back(found)
     if why is not None and "rollback" in repair:
         _roll_back(context, platform, found, why)
@@ -168,14 +169,14 @@ def _validate_model(
 
 def _roll_back(context: dg.AssetExecutionContext, platform: Platform, found: Validation, why: str) -> None:
     """Take the model back to the good release before; where there is none, say so. The finding stands either way."""
+    model = found.model
     try:
-        with trial(context, platform, "promotion", model=found.model, judged=False) as current:
-            if current.records.state(found.model).stable == found.release:
+        with trial(orchestrator_of(context), platform, "promotion", model, judged=False) as current:
+            if current.records.state(model).stable == found.release:
                 go_back(current, to=None, reason=f"it no longer meets its gates: {why}")
-            current.end()
-    except dg.Failure as failure:
+    except LlmopsError as error:
         # Not an error of ours with a traceback to show.
-        context.log.error(f"{found.model} {found.release} is not rolled back: {failure.description}")  # noqa: TRY400
+        context.log.error(f"{model} {found.release} is not rolled back: {model}: {error}")  # noqa: TRY400
 
 
 def _skip(context: dg.AssetExecutionContext, model: str, line: str, kind: str) -> None:

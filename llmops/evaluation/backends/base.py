@@ -14,6 +14,8 @@ from llmops.evaluation.measurements import Measurements
 from llmops.evaluation.suites import AnySuite
 from llmops.releases.release import Release
 
+PROOF_SECONDS = 30.0
+"""How long an engine that is ready may take to answer its first completion."""
 Suites = Sequence[AnySuite]
 
 

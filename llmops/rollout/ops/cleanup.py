@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -18,6 +19,9 @@ from llmops.rollout.ops.companions import clear_surroundings, surround
 from llmops.rollout.ops.scaling import apply_stable, lent_by
 from llmops.rollout.ops.traffic_split import bring_home
 from llmops.rollout.platform import Platform
+
+CANARY_LIFETIME = datetime.timedelta(hours=6)
+"""How long a canary may outlive the run that made it before it is taken for forgotten."""
 
 _log = logging.getLogger(__name__)
 

@@ -7,11 +7,11 @@ from llmops.config import names
 from llmops.manifests import configuration
 from llmops.manifests.jobs import collect_job
 from llmops.releases.records import State
+from llmops.rollout.current import CurrentModel
 from llmops.rollout.ops.jobs import run_job
-from llmops.rollout.trial import Trial
 
 
-def collect_weights(current: Trial) -> None:
+def collect_weights(current: CurrentModel) -> None:
     """Remove the model's weights but stable's, the previous release's, those in use, and the N kept besides."""
     model, records = current.model, current.records
     if (state := _state(current)) is None:
@@ -34,7 +34,7 @@ def collect_weights(current: Trial) -> None:
     current.log(f"{model}: weights of older releases removed: {', '.join(gone)}")
 
 
-def collect_configurations(current: Trial) -> None:
+def collect_configurations(current: CurrentModel) -> None:
     """Remove the files of options that neither stable, the previous release, the candidate nor a pod has."""
     model, cluster, records = current.model, current.cluster, current.records
     if (state := _state(current)) is None:
@@ -49,7 +49,7 @@ def collect_configurations(current: Trial) -> None:
             current.log(f"ConfigMap {name} removed: no release of {model} needs it")
 
 
-def _state(current: Trial) -> State | None:
+def _state(current: CurrentModel) -> State | None:
     """The state of the model; None if its record is lost. Recovered, it may not name all that is needed."""
     state = current.records.state(current.model)
     if not state.recovered:
@@ -61,7 +61,7 @@ def _state(current: Trial) -> State | None:
     return None
 
 
-def weights_in_use(current: Trial) -> set[str]:
+def weights_in_use(current: CurrentModel) -> set[str]:
     """Keys of the weights that pods of the model's engines have mounted now."""
     used: set[str] = set()
     for pod in current.cluster.list("Pod", labels={names.MODEL_LABEL: current.model}):
@@ -71,7 +71,7 @@ def weights_in_use(current: Trial) -> set[str]:
     return used
 
 
-def forget_weights(current: Trial, key: str) -> None:
+def forget_weights(current: CurrentModel, key: str) -> None:
     """Forget the proof of weights that are about to be removed, and the Jobs that a later run would adopt."""
     current.records.forget_weights(current.model, key)
     for stage in ("download", "checksum"):

@@ -12,7 +12,7 @@ from llmops.clients.kubernetes.problems import AlreadyExists
 from llmops.clients.kubernetes.progress import has_condition
 from llmops.clients.kubernetes.wait import JobOutcome, wait_for_job
 from llmops.errors import BadRelease, ClusterCannot, LlmopsError, Unavailable
-from llmops.rollout.trial import Trial
+from llmops.rollout.current import Current
 
 # The worker's exit codes, see llmops.worker.report.
 WORKER_ERRORS: dict[int, type[LlmopsError]] = {3: BadRelease, 4: Unavailable, 5: ClusterCannot}
@@ -33,7 +33,7 @@ class JobRun:
     seconds: float
 
 
-def run_job(current: Trial, job: dict[str, Any]) -> JobRun:
+def run_job(current: Current, job: dict[str, Any]) -> JobRun:
     """Create the Job or adopt the one of the same name, wait for it, and pass its log lines on.
 
     Raises:
@@ -46,7 +46,7 @@ def run_job(current: Trial, job: dict[str, Any]) -> JobRun:
     return found
 
 
-def finish_job(current: Trial, job: dict[str, Any]) -> JobRun:
+def finish_job(current: Current, job: dict[str, Any]) -> JobRun:
     """Create the Job or adopt the one of the same name, and wait for its end, good or bad.
 
     A Job that failed earlier is replaced; one that runs or has completed is taken as it is.

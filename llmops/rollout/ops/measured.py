@@ -16,6 +16,7 @@ from llmops.config import names
 from llmops.errors import BadRelease, ClusterCannot, MeasurementFailed
 from llmops.evaluation.backends.base import Target
 from llmops.manifests.engine import deployment, service
+from llmops.rollout.current import Current
 from llmops.rollout.revalidation.drift import (
     POD,
     SELECTOR,
@@ -27,7 +28,6 @@ from llmops.rollout.revalidation.drift import (
     same_image,
     stray_pods,
 )
-from llmops.rollout.trial import Trial
 
 CONTAINERS = tuple(
     (*POD, field, f'k:{{"name":"{name}"}}')
@@ -54,7 +54,7 @@ class _Before:
 
 
 @contextmanager
-def as_released(current: Trial, *targets: Target, rolling: bool = False) -> Generator[Callable[[], None]]:
+def as_released(current: Current, *targets: Target, rolling: bool = False) -> Generator[Callable[[], None]]:
     """See to it that what is measured inside the block is the release, from before it until after it.
 
     Also where the block ends by an engine's fault: a crash of another image is no crash of the release.
@@ -87,14 +87,14 @@ def as_released(current: Trial, *targets: Target, rolling: bool = False) -> Gene
     check()
 
 
-def _before(current: Trial, target: Target, *, rolling: bool) -> _Before:
+def _before(current: Current, target: Target, *, rolling: bool) -> _Before:
     revisions = {uid_of(each): _revision(each) for each in _sets(current.cluster, target)}
     kept = rolling and target.track == "stable"
     main = current.cluster.get("Deployment", target.service) if kept else None
     return _Before(revisions, _changed(current, target, main) if main is not None else ())
 
 
-def _check(current: Trial, target: Target, before: _Before, *, pods: bool) -> None:
+def _check(current: Current, target: Target, before: _Before, *, pods: bool) -> None:
     cluster, release = current.cluster, target.release
     # Before their Deployment, which tells who changed it: what changes in between is seen there.
     sets = _sets(cluster, target)
@@ -116,7 +116,7 @@ def _check(current: Trial, target: Target, before: _Before, *, pods: bool) -> No
     )
 
 
-def _changed(current: Trial, target: Target, main: Object) -> list[str]:
+def _changed(current: Current, target: Target, main: Object) -> list[str]:
     """What somebody changed of a Deployment and its Service: what it is now, what it should be, who and when."""
     cluster, settings, release = current.cluster, current.settings, target.release
     found: list[str] = []

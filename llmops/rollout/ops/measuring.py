@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from llmops.evaluation.backends.base import Backend, Session, Target
 from llmops.evaluation.backends.choice import choose
-from llmops.rollout.trial import Trial
+from llmops.rollout.current import Current
 
 
-def backend_of(current: Trial, target: Target) -> Backend:
+def backend_of(current: Current, target: Target) -> Backend:
     """What measures and proves engines for a stage.
 
     Args:

@@ -6,8 +6,6 @@ import datetime
 import os
 from pathlib import Path
 
-import dagster as dg
-
 from llmops.errors import BadInput, LlmopsError
 from llmops.evaluation.report.html import Page, render
 from llmops.releases.difference import diff
@@ -15,6 +13,7 @@ from llmops.releases.records import Records
 from llmops.releases.release import Release
 from llmops.rollout.outcomes import EvaluationOutcome
 from llmops.rollout.platform import Platform
+from llmops.rollout.shown import File, Link, Value
 
 FOLDER = "reports"
 
@@ -75,7 +74,7 @@ def _changes(records: Records, pins: Release, against: str | None) -> list[str] 
 
 def report_link(
     platform: Platform, model: str, release: str, outcome: EvaluationOutcome | None = None
-) -> dict[str, dg.MetadataValue]:
+) -> dict[str, Value]:
     """Where the report is: with the service, which makes it when it is asked; else in a file of Dagster's own storage.
 
     A report that can't be written is no reason for a release not to be judged.
@@ -87,15 +86,15 @@ def report_link(
         outcome: Of its evaluation, if that is not kept yet.
     """
     if (service := platform.settings.service_url) is not None:
-        return {"report_page": dg.MetadataValue.url(f"{service.rstrip('/')}/{FOLDER}/{model}/{release}")}
+        return {"report_page": Link(f"{service.rstrip('/')}/{FOLDER}/{model}/{release}")}
     if (home := os.environ.get("DAGSTER_HOME")) is None:
         return {}
     path = Path(home) / "storage" / FOLDER / model / f"{release}.html"
     try:
         write_report(path, _html(report_page(platform.records, model, release, outcome)))
     except (LlmopsError, OSError) as error:
-        return {"report_page": dg.MetadataValue.text(f"could not be written to {path}: {error}")}
-    return {"report_page": dg.MetadataValue.path(path)}
+        return {"report_page": f"could not be written to {path}: {error}"}
+    return {"report_page": File(path)}
 
 
 def write_report(path: Path, text: str) -> None:

@@ -2,11 +2,10 @@
 
 import datetime
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import dagster as dg
 import httpx2
 
 from llmops.clients.kubernetes.problems import Conflict
@@ -21,6 +20,7 @@ from llmops.releases.ledger import ledgers
 from llmops.rollout.ops.companions import leftovers
 from llmops.rollout.outcomes import PromotionOutcome, RouterOutcome
 from llmops.rollout.platform import Platform
+from llmops.rollout.shown import Done
 
 KEPT = 10
 """Configurations that are kept besides the one of now: somebody else may be about to apply one that is new."""
@@ -32,17 +32,15 @@ ASK_SECONDS = 20.0
 Log = Callable[[str], None]
 
 
-def router(
-    context: dg.AssetExecutionContext, platform: Platform, promotion: PromotionOutcome
-) -> Generator[dg.MaterializeResult[RouterOutcome]]:
-    """The router in front of all models leads this one's name and aliases to what serves. Nothing without a router."""
+def follow(platform: Platform, promotion: PromotionOutcome, log: Log) -> Done[RouterOutcome]:
+    """Have the router lead a model's name and aliases to what was promoted. Nothing without a router."""
     began = time.monotonic()
-    changed = apply_router(platform, context.log.info)
+    changed = apply_router(platform, log)
     seconds = round(time.monotonic() - began, 2)
     found = platform.cluster.get("Deployment", names.ROUTER) if platform.settings.router.enabled else None
     config = (configured(found) if found else None) or ""
     outcome = RouterOutcome(model=promotion.model, release=promotion.release, config=config, seconds=seconds)
-    yield dg.MaterializeResult(value=outcome, metadata={"config": config, "changed": changed, "seconds": seconds})
+    return Done(outcome, {"config": config, "changed": changed, "seconds": seconds})
 
 
 @dataclass(frozen=True)

@@ -3,22 +3,18 @@
 No stage of a model: tenants change when their files do, and no namespace is ever deleted here.
 """
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
-
-import dagster as dg
 
 from llmops.clients.kubernetes.client import Cluster
 from llmops.clients.kubernetes.problems import NotEntitled
 from llmops.config import names
 from llmops.config.tenants import Tenant, Tenants
-from llmops.errors import ClusterCannot, LlmopsError, kind_of
+from llmops.errors import ClusterCannot
 from llmops.manifests.pods import Manifest
 from llmops.manifests.tenants import objects
 from llmops.rollout.platform import Platform
 
-ASSET = "tenants"
 Log = Callable[[str], None]
 
 
@@ -78,27 +74,6 @@ def apply_tenants(platform: Platform, log: Log) -> tuple[Left, ...]:
     for each in left:
         log(str(each))
     return left
-
-
-def tenants(context: dg.AssetExecutionContext, platform: Platform) -> Generator[dg.MaterializeResult[Any]]:
-    """Namespaces of the tenants, with quotas, defaults and network policies, as `tenants/` declares them."""
-    try:
-        left = apply_tenants(platform, context.log.info)
-        known = platform.tenants
-    except LlmopsError as error:
-        raise dg.Failure(str(error), metadata={"error": kind_of(error)}, allow_retries=False) from error
-    rows = "\n".join(f"| {each.name} | {each.home} | {', '.join(each.models)} |" for each in known.values())
-    yield dg.MaterializeResult(
-        metadata={
-            "tenants": dg.MetadataValue.md(f"| tenant | namespace | models |\n|---|---|---|\n{rows}"),
-            "left": dg.MetadataValue.md("\n".join(f"- {each}" for each in left) or "none"),
-        }
-    )
-
-
-def tenants_asset() -> dg.AssetsDefinition:
-    """The asset that stands for all tenants: to be materialized when a tenant's file has changed."""
-    return dg.asset(name=ASSET, group_name=ASSET, kinds={"kubernetes"})(tenants)
 
 
 def _require_own(cluster: Cluster, tenant: Tenant) -> None:

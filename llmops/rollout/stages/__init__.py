@@ -1,1 +1,1 @@
-"""The seven stages, one file each, as Dagster assets: they order the work, and leave it to the parts below."""
+"""The stages, one file each: they order the work, and leave it to the parts below."""

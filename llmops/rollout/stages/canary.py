@@ -2,39 +2,28 @@
 
 import datetime
 import time
-from collections.abc import Generator
-
-import dagster as dg
 
 from llmops.clients.kubernetes.wait import ALLOW_PENDING_SECONDS, wait_for_rollout
 from llmops.config import names
 from llmops.errors import ClusterCannot
-from llmops.evaluation.backends.base import Target
+from llmops.evaluation.backends.base import PROOF_SECONDS, Target
 from llmops.manifests.engine import grace_seconds, objects, progress_seconds
 from llmops.preflight.snapshot import take_snapshot
 from llmops.preflight.strategy import choose_strategy
 from llmops.releases.release import Release
-from llmops.rollout.ops.cleanup import lend_replica, release_of, remove_canary
+from llmops.rollout.ops.cleanup import CANARY_LIFETIME, lend_replica, release_of, remove_canary
 from llmops.rollout.ops.companions import protect
 from llmops.rollout.ops.measured import as_released
 from llmops.rollout.ops.measuring import backend_of
 from llmops.rollout.outcomes import CanaryOutcome, ChecksumOutcome, EvaluationOutcome, TrafficOutcome
-from llmops.rollout.platform import Platform
-from llmops.rollout.trial import GONE_SECONDS, Trial, trial
-
-# How long a canary may outlive the run that made it before it is taken for forgotten.
-LIFETIME = datetime.timedelta(hours=6)
-PROOF_SECONDS = 30.0
+from llmops.rollout.shown import Done
+from llmops.rollout.trial import GONE_SECONDS, Trial
 
 
-def canary(
-    context: dg.AssetExecutionContext, platform: Platform, checksum: ChecksumOutcome
-) -> Generator[dg.MaterializeResult[CanaryOutcome]]:
-    """A Deployment of the release beside stable, ready when it has answered a real completion."""
-    with trial(context, platform, "canary") as current:
-        outcome = _deploy(current, current.load(checksum.release))
-    metadata = {"url": outcome.url, "ready_seconds": outcome.ready_seconds, "surge": outcome.surge}
-    yield dg.MaterializeResult(value=outcome, metadata=metadata)
+def run(current: Trial, checksum: ChecksumOutcome) -> Done[CanaryOutcome]:
+    """Put the release up beside stable."""
+    outcome = _deploy(current, current.load(checksum.release))
+    return Done(outcome, {"url": outcome.url, "ready_seconds": outcome.ready_seconds, "surge": outcome.surge})
 
 
 def _deploy(current: Trial, release: Release) -> CanaryOutcome:
@@ -58,7 +47,7 @@ def _deploy(current: Trial, release: Release) -> CanaryOutcome:
     serves = found is not None and current.records.state(release.model).canary_percent > 0
     replicas = int(found["spec"]["replicas"]) if found is not None and serves else 1
     surge = _place(current, release)
-    expires = datetime.datetime.now(datetime.UTC) + LIFETIME
+    expires = datetime.datetime.now(datetime.UTC) + CANARY_LIFETIME
     protect(current.platform, current.spec, release)
     target = Target(release, "canary")
     with as_released(current, target, rolling=True):

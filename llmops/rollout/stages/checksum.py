@@ -1,9 +1,6 @@
 """Stage 3: every byte of the weights is read back from the volume and compared with the pins."""
 
 import datetime
-from collections.abc import Generator
-
-import dagster as dg
 
 from llmops.errors import BadRelease
 from llmops.manifests.jobs import checksum_job, collect_job, image_checksum_job
@@ -13,21 +10,17 @@ from llmops.releases.release import Release
 from llmops.rollout.ops.gc import forget_weights, weights_in_use
 from llmops.rollout.ops.jobs import run_job
 from llmops.rollout.outcomes import ChecksumOutcome, WeightsOutcome
-from llmops.rollout.platform import Platform
-from llmops.rollout.trial import Trial, trial
+from llmops.rollout.shown import Done, Value, speed
+from llmops.rollout.trial import Trial
 
 # A shard is worth a pod from about this size on.
 SHARD_BYTES = 20 * 10**9
 MOST_SHARDS = 8
 
 
-def checksum(
-    context: dg.AssetExecutionContext, platform: Platform, weights: WeightsOutcome
-) -> Generator[dg.MaterializeResult[ChecksumOutcome]]:
-    """Proof that the volume, or the image, holds exactly the pinned bytes; nothing mounts weights without it."""
-    with trial(context, platform, "checksum") as current:
-        outcome, metadata = _verify(current, current.load(weights.release))
-    yield dg.MaterializeResult(value=outcome, metadata=metadata)
+def run(current: Trial, weights: WeightsOutcome) -> Done[ChecksumOutcome]:
+    """Prove the bytes where engines have them."""
+    return _verify(current, current.load(weights.release))
 
 
 def shards(size: int) -> int:
@@ -35,7 +28,7 @@ def shards(size: int) -> int:
     return max(1, min(MOST_SHARDS, size // SHARD_BYTES))
 
 
-def _verify(current: Trial, release: Release) -> tuple[ChecksumOutcome, dict[str, dg.MetadataValue]]:
+def _verify(current: Trial, release: Release) -> Done[ChecksumOutcome]:
     pins = release.weights
     path = place(release)
     outcome = ChecksumOutcome(
@@ -46,19 +39,15 @@ def _verify(current: Trial, release: Release) -> tuple[ChecksumOutcome, dict[str
         bytes=pins.size,
         already_verified=True,
     )
-    metadata: dict[str, dg.MetadataValue] = {
-        "path": dg.MetadataValue.text(path),
-        "files": dg.MetadataValue.int(len(pins.files)),
-        "bytes": dg.MetadataValue.int(pins.size),
-    }
+    shown: dict[str, Value] = {"path": path, "files": len(pins.files), "bytes": pins.size}
     if pins.strategy == "init":
         current.log(f"{path}: each pod compares every byte before its engine starts, the canary's first")
-        return outcome.model_copy(update={"already_verified": False}), metadata
+        return Done(outcome.model_copy(update={"already_verified": False}), shown)
     if pins.strategy == "volume":
-        metadata["manifest"] = dg.MetadataValue.text(f"{path}.sha256")
+        shown["manifest"] = f"{path}.sha256"
     if verified := current.records.verified_weights(release.model, pins.key):
         current.log(f"{path}: every byte was compared on {verified.verified:%Y-%m-%d %H:%M} UTC")
-        return outcome, metadata
+        return Done(outcome, shown)
     job = (
         image_checksum_job(release, pins.image, current.settings, current.run)
         if pins.image
@@ -74,9 +63,8 @@ def _verify(current: Trial, release: Release) -> tuple[ChecksumOutcome, dict[str
         path=path, files=len(pins.files), bytes=pins.size, verified=now, on_volume=pins.strategy == "volume"
     )
     current.records.save_verified_weights(release.model, pins.key, proof)
-    metadata["seconds"] = dg.MetadataValue.float(round(result.seconds, 2))
-    metadata["mb_per_second"] = dg.MetadataValue.float(round(pins.size / 1e6 / max(result.seconds, 1e-3), 1))
-    return outcome.model_copy(update={"already_verified": False}), metadata
+    shown |= {"seconds": round(result.seconds, 2), "mb_per_second": speed(pins.size, result.seconds)}
+    return Done(outcome.model_copy(update={"already_verified": False}), shown)
 
 
 def _discard(current: Trial, release: Release, damage: BadRelease) -> None:

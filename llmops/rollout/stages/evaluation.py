@@ -1,14 +1,11 @@
 """Stage 5: the suites are run against the canary, and the gates decide."""
 
-from collections.abc import Callable, Generator
-
-import dagster as dg
+from collections.abc import Callable
 
 from llmops.costs.prices import load_prices
 from llmops.errors import MeasurementFailed
 from llmops.evaluation.backends.base import Suites, Target
 from llmops.evaluation.gates.offline import decide
-from llmops.evaluation.gates.verdict import final_value
 from llmops.evaluation.measurements import Measurements
 from llmops.evaluation.report import markdown as report
 from llmops.evaluation.report import plots
@@ -21,8 +18,8 @@ from llmops.rollout.ops.measuring import backend_of
 from llmops.rollout.ops.pricing import judges_cost, priced, profile_of, replica_price
 from llmops.rollout.ops.reporting import report_link
 from llmops.rollout.outcomes import CanaryOutcome, EvaluationOutcome
-from llmops.rollout.platform import Platform
-from llmops.rollout.trial import Trial, failure, trial
+from llmops.rollout.shown import Done, Markdown, Value, numbers
+from llmops.rollout.trial import Trial
 
 # Figures that the UI plots over releases; the others are in the tables.
 PLOTTED = (
@@ -35,23 +32,17 @@ PLOTTED = (
 )
 
 
-def evaluation(
-    context: dg.AssetExecutionContext, platform: Platform, canary: CanaryOutcome
-) -> Generator[dg.MaterializeResult[EvaluationOutcome]]:
-    """Suites and load profiles on the canary, the same on stable where a gate compares, and the verdict."""
-    ended = None
-    with trial(context, platform, "evaluation") as current:
-        release = current.load(canary.release)
-        outcome = _evaluate(current, release)
-        verdict = outcome.verdict
-        current.log(f"{verdict.value}: {verdict.reason}")
-        if verdict.value != "Passed":
-            value = final_value(verdict.value, release.rollout.on_inconclusive)
-            ended = current.conclude(value, verdict.reason, figures=outcome.canary.figures)
-    link = report_link(platform, outcome.model, outcome.release, outcome)
-    yield dg.MaterializeResult(value=outcome, metadata=_metadata(outcome) | link)
-    if ended is not None:
-        raise failure(ended)
+def run(current: Trial, canary: CanaryOutcome) -> Done[EvaluationOutcome]:
+    """Measure the canary, and stable where a gate compares; a release that does not pass ends its trial here."""
+    outcome = _evaluate(current, current.load(canary.release))
+    verdict = outcome.verdict
+    current.log(f"{verdict.value}: {verdict.reason}")
+    if verdict.value != "Passed":
+        current.conclude(current.decide(verdict.value), verdict.reason, figures=outcome.canary.figures)
+    # The report tells it.
+    current.clock()
+    link = report_link(current.platform, outcome.model, outcome.release, outcome)
+    return Done(outcome, _shown(outcome) | link)
 
 
 def _evaluate(current: Trial, release: Release) -> EvaluationOutcome:
@@ -114,24 +105,22 @@ def _with_cost(
     return lambda measured, of: priced(measured, profile, each[of.id])
 
 
-def _metadata(outcome: EvaluationOutcome) -> dict[str, dg.MetadataValue]:
-    """Figures as numbers, so that the UI plots them over time; tables and plots for this one."""
+def _shown(outcome: EvaluationOutcome) -> dict[str, Value]:
+    """Figures as numbers, to be plotted over time; tables and plots for this one."""
     images = {"scores": plots.score_plot(outcome.canary, outcome.stable)}
     images |= {
         f"ttft_{suite.replace('-', '_')}": plots.latency_plot(outcome.canary, outcome.stable, suite)
         for suite, samples in outcome.canary.samples.items()
         if "ttft" in samples
     }
-    found: dict[str, dg.MetadataValue] = {
-        "verdict": dg.MetadataValue.text(outcome.verdict.value),
-        "reason": dg.MetadataValue.text(outcome.verdict.reason),
-        "gates": dg.MetadataValue.md(report.gate_table(outcome.verdict)),
-        "report": dg.MetadataValue.md(report.report(outcome.verdict, outcome.canary, outcome.stable)),
+    plotted = {
+        name: value for name, value in sorted(outcome.canary.figures.items()) if name.rpartition("/")[2] in PLOTTED
     }
-    found |= {name: dg.MetadataValue.md(plots.markdown_image(png)) for name, png in images.items()}
-    found |= {
-        name.replace("/", "_"): dg.MetadataValue.float(round(value, 4))
-        for name, value in sorted(outcome.canary.figures.items())
-        if name.rpartition("/")[2] in PLOTTED
+    return {
+        "verdict": outcome.verdict.value,
+        "reason": outcome.verdict.reason,
+        "gates": Markdown(report.gate_table(outcome.verdict)),
+        "report": Markdown(report.report(outcome.verdict, outcome.canary, outcome.stable)),
+        **{name: Markdown(plots.markdown_image(png)) for name, png in images.items()},
+        **numbers(plotted),
     }
-    return found

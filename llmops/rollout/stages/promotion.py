@@ -1,15 +1,12 @@
 """Stage 7: the main Deployment moves to the release, or stays where it was."""
 
 import time
-from collections.abc import Generator
 from functools import partial
 from typing import Literal
 
-import dagster as dg
-
 from llmops.clients.kubernetes.wait import ALLOW_PENDING_SECONDS, wait_for_rollout
 from llmops.config import names
-from llmops.evaluation.backends.base import Target
+from llmops.evaluation.backends.base import PROOF_SECONDS, Target
 from llmops.manifests.companions.autoscaling import most_replicas
 from llmops.manifests.engine import grace_seconds, progress_seconds
 from llmops.preflight.capacity import replica, slots
@@ -24,30 +21,26 @@ from llmops.rollout.ops.measuring import backend_of
 from llmops.rollout.ops.reporting import report_link
 from llmops.rollout.ops.scaling import apply_stable
 from llmops.rollout.outcomes import CanaryOutcome, EvaluationOutcome, PromotionOutcome, TrafficOutcome
-from llmops.rollout.platform import Platform
-from llmops.rollout.stages.canary import PROOF_SECONDS
-from llmops.rollout.trial import GONE_SECONDS, Trial, trial
+from llmops.rollout.shown import Done
+from llmops.rollout.trial import GONE_SECONDS, Trial
 
 
-def promotion(
-    context: dg.AssetExecutionContext, platform: Platform, evaluation: EvaluationOutcome, traffic: TrafficOutcome
-) -> Generator[dg.MaterializeResult[PromotionOutcome]]:
-    """The release serves users: rolled out, proven, watched; or rolled back by itself."""
-    with trial(context, platform, "promotion") as current:
-        release = current.load(evaluation.release)
-        canary = current.records.outcome(release.model, release.id, "canary", CanaryOutcome)
-        outcome = promote(current, release, surge=canary is None or canary.surge)
-        replaced = f"replaces {outcome.replaced}" if outcome.replaced else "first release"
-        reason = f"{evaluation.verdict.reason}; {replaced}, {outcome.replicas} replicas"
-        if traffic.steps:
-            reason = f"{reason}; {traffic.verdict.reason}"
-        current.conclude("Passed", reason, figures=evaluation.canary.figures | traffic.figures)
-        collect_weights(current)
-        collect_configurations(current)
-        current.records.prune(release.model, current.settings.history_limit)
-    metadata = {"replicas": outcome.replicas, "replaced": outcome.replaced or "", "seconds": outcome.rollout_seconds}
+def run(current: Trial, evaluation: EvaluationOutcome, traffic: TrafficOutcome) -> Done[PromotionOutcome]:
+    """Have the release serve all users, end its trial well, and remove what is old."""
+    release = current.load(evaluation.release)
+    canary = current.records.outcome(release.model, release.id, "canary", CanaryOutcome)
+    outcome = promote(current, release, surge=canary is None or canary.surge)
+    replaced = f"replaces {outcome.replaced}" if outcome.replaced else "first release"
+    reason = f"{evaluation.verdict.reason}; {replaced}, {outcome.replicas} replicas"
+    if traffic.steps:
+        reason = f"{reason}; {traffic.verdict.reason}"
+    current.conclude(current.decide("Passed"), reason, figures=evaluation.canary.figures | traffic.figures)
+    collect_weights(current)
+    collect_configurations(current)
+    current.records.prune(release.model, current.settings.history_limit)
+    shown = {"replicas": outcome.replicas, "replaced": outcome.replaced or "", "seconds": outcome.rollout_seconds}
     # The report again, now that it can tell how the trial ended.
-    yield dg.MaterializeResult(value=outcome, metadata=metadata | report_link(platform, outcome.model, outcome.release))
+    return Done(outcome, shown | report_link(current.platform, outcome.model, outcome.release))
 
 
 def promote(current: Trial, release: Release, *, surge: bool) -> PromotionOutcome:

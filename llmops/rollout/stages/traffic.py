@@ -2,10 +2,8 @@
 
 import datetime
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-
-import dagster as dg
 
 from llmops.clients.kubernetes.wait import wait_for_rollout
 from llmops.clients.prometheus import Prometheus
@@ -17,56 +15,39 @@ from llmops.evaluation.gates.live.judge import decide, figures_of, judge
 from llmops.evaluation.gates.live.queries import Subject, queries
 from llmops.evaluation.gates.live.samples import Samples, read
 from llmops.evaluation.gates.live.steps import SHOWN, Point, StepOutcome, step_table, thinned
-from llmops.evaluation.gates.verdict import Verdict, final_value, verdict_of
+from llmops.evaluation.gates.verdict import Verdict, verdict_of
 from llmops.evaluation.report.plots import live_plot, markdown_image
 from llmops.manifests.engine import objects, progress_seconds
 from llmops.preflight.capacity import replica, slots
 from llmops.preflight.growth import growth
 from llmops.preflight.snapshot import take_snapshot
 from llmops.releases.release import Release
+from llmops.rollout.ops.cleanup import CANARY_LIFETIME
 from llmops.rollout.ops.crashes import Restarts, check_alive, restarts_of
 from llmops.rollout.ops.measured import as_released
 from llmops.rollout.ops.traffic_split import Way, replicas_ready, shift, way_of
 from llmops.rollout.outcomes import CanaryOutcome, EvaluationOutcome, TrafficOutcome
-from llmops.rollout.platform import Platform
-from llmops.rollout.stages.canary import LIFETIME
-from llmops.rollout.trial import Trial, failure, trial
+from llmops.rollout.shown import Done, Markdown, Value, numbers
+from llmops.rollout.trial import Trial
 
 WHEN = "while it served users"
 # Between two looks at the canary's pods: one that died is not given users for an interval longer.
 LOOK_SECONDS = 1.0
 
-Say = Callable[[str, dict[str, str | float]], None]
+
+def run(current: Trial, evaluation: EvaluationOutcome) -> Done[TrafficOutcome]:
+    """Move users in steps, each judged against stable; a release that does not pass one ends its trial here."""
+    release = current.load(evaluation.release)
+    outcome = _move(current, release)
+    verdict = outcome.verdict
+    current.log(f"{verdict.value}: {verdict.reason}")
+    if verdict.value != "Passed":
+        figures = evaluation.canary.figures | outcome.figures
+        current.conclude(current.decide(verdict.value), verdict.reason, figures=figures)
+    return Done(outcome, _shown(outcome))
 
 
-def traffic(
-    context: dg.AssetExecutionContext, platform: Platform, evaluation: EvaluationOutcome
-) -> Generator[dg.MaterializeResult[TrafficOutcome]]:
-    """Users' requests move to the release in steps; each is judged against stable. Nothing where there are no steps."""
-
-    def say(line: str, metadata: dict[str, str | float]) -> None:
-        context.log.info(line)
-        context.log_event(
-            dg.AssetObservation(
-                asset_key=context.asset_key, partition=context.partition_key, description=line, metadata=metadata
-            )
-        )
-
-    ended = None
-    with trial(context, platform, "traffic") as current:
-        release = current.load(evaluation.release)
-        outcome = _move(current, release, say)
-        current.log(f"{outcome.verdict.value}: {outcome.verdict.reason}")
-        if outcome.verdict.value != "Passed":
-            value = final_value(outcome.verdict.value, release.rollout.on_inconclusive)
-            figures = evaluation.canary.figures | outcome.figures
-            ended = current.conclude(value, outcome.verdict.reason, figures=figures)
-    yield dg.MaterializeResult(value=outcome, metadata=_metadata(outcome))
-    if ended is not None:
-        raise failure(ended)
-
-
-def _move(current: Trial, release: Release, say: Say) -> TrafficOutcome:
+def _move(current: Trial, release: Release) -> TrafficOutcome:
     before = current.records.outcome(release.model, release.id, "traffic", TrafficOutcome)
     if before and before.verdict.value == "Passed":
         current.log(f"{release.model} {release.id} has taken its steps already: {before.verdict.reason}")
@@ -95,7 +76,7 @@ def _move(current: Trial, release: Release, say: Say) -> TrafficOutcome:
     if state.canary_percent:
         current.log(f"{release.model}: goes on from {state.canary_percent}%, where an earlier run was")
     _check_room(current, release, left, replicas)
-    return _Steps(current, release, way, state.stable, replicas, say).take(left)
+    return _Steps(current, release, way, state.stable, replicas).take(left)
 
 
 def _passed(release: Release, reason: str) -> TrafficOutcome:
@@ -126,13 +107,12 @@ def _check_room(current: Trial, release: Release, steps: Sequence[TrafficStep], 
 class _Steps:
     """The steps of one release, from the first to the last that it comes to."""
 
-    def __init__(self, current: Trial, release: Release, way: Way, stable: str, replicas: int, say: Say) -> None:
+    def __init__(self, current: Trial, release: Release, way: Way, stable: str, replicas: int) -> None:
         self._current = current
         self._release = release
         self._way: Way = way
         self._stable = stable
         self._replicas = replicas
-        self._say = say
         self._started = time.monotonic()
         self._last_of_stable = Samples()
 
@@ -169,7 +149,7 @@ class _Steps:
         compares = replicas_ready(current.cluster, release.model)[0] > 0
         shift(current.platform, release.model, step.percent, current.log)
         line = f"{release.model}: {step.percent}% of users' requests to {release.id}, {replicas} replicas"
-        self._say(line, {"percent": step.percent, "replicas": replicas})
+        current.observe(line, {"percent": step.percent, "replicas": replicas})
         began = time.monotonic()
         measured: list[Verdict] = []
         points: list[Point] = []
@@ -207,7 +187,7 @@ class _Steps:
             "canary",
             replicas,
             run=current.run,
-            expires_at=datetime.datetime.now(datetime.UTC) + LIFETIME + lasts,
+            expires_at=datetime.datetime.now(datetime.UTC) + CANARY_LIFETIME + lasts,
             surge=outcome is None or outcome.surge,
         ):
             current.cluster.apply(wanted)
@@ -259,23 +239,14 @@ class _Steps:
         line = f"{self._release.model}: {step.percent}% {step.verdict.value} after {step.seconds:.0f} s: "
         figures = {f"canary_{name}": value for name, value in (step.last.canary if step.last else {}).items()}
         figures |= {f"stable_{name}": value for name, value in (step.last.stable if step.last else {}).items()}
-        self._say(line + step.verdict.reason, {"percent": step.percent, "verdict": step.verdict.value, **figures})
+        shown = {"percent": step.percent, "verdict": step.verdict.value, **figures}
+        self._current.observe(line + step.verdict.reason, shown)
 
 
-def _metadata(outcome: TrafficOutcome) -> dict[str, dg.MetadataValue]:
-    found: dict[str, dg.MetadataValue] = {
-        "verdict": dg.MetadataValue.text(outcome.verdict.value),
-        "reason": dg.MetadataValue.text(outcome.verdict.reason),
-    }
+def _shown(outcome: TrafficOutcome) -> dict[str, Value]:
+    shown: dict[str, Value] = {"verdict": outcome.verdict.value, "reason": outcome.verdict.reason}
     if outcome.steps:
-        found |= {
-            "by": dg.MetadataValue.text(outcome.way or ""),
-            "steps": dg.MetadataValue.md(step_table(outcome.steps)),
-        }
-        points = [point for step in outcome.steps for point in step.points]
-        if points:
-            found |= {name: dg.MetadataValue.md(markdown_image(live_plot(points, name))) for name in SHOWN}
-    found |= {
-        name.replace("/", "_"): dg.MetadataValue.float(round(value, 4)) for name, value in outcome.figures.items()
-    }
-    return found
+        shown |= {"by": outcome.way or "", "steps": Markdown(step_table(outcome.steps))}
+    if points := [point for step in outcome.steps for point in step.points]:
+        shown |= {name: Markdown(markdown_image(live_plot(points, name))) for name in SHOWN}
+    return shown | numbers(outcome.figures)

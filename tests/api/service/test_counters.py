@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from llmops.clients.kubernetes.client import Cluster
 from llmops.releases.counters import KEPT_KEYS, Counted, Counters, gpu_seconds, with_rollout
-from llmops.releases.records import STAGES, Record, Records
+from llmops.releases.records import Record, Records
+from llmops.releases.stages import STAGES
 
 NOW = datetime.datetime(2026, 11, 25, 12, tzinfo=datetime.UTC)
 

@@ -7,7 +7,7 @@ import pytest
 
 from llmops.config.settings import SETTINGS_VARIABLE
 from llmops.definitions import defs
-from llmops.defs.rollout.assets import JOB
+from llmops.defs.rollout.jobs import ROLLOUT
 from llmops.defs.triggers.sensors import trigger_sensors
 from llmops.triggers.installation import Installation
 from tests.support.triggers_world import World
@@ -34,7 +34,7 @@ def test_the_triggers_run_from_the_start_and_lead_to_the_rollout(loaded: dg.Defi
         sensor = repository.get_sensor_def(name)
         assert sensor.default_status == dg.DefaultSensorStatus.RUNNING
         assert sensor.minimum_interval_seconds == seconds
-        assert sensor.job_name == JOB
+        assert sensor.job_name == ROLLOUT
 
 
 def test_dagster_takes_what_a_trigger_asks_for(loaded: dg.Definitions, world: World) -> None:
@@ -45,7 +45,7 @@ def test_dagster_takes_what_a_trigger_asks_for(loaded: dg.Definitions, world: Wo
     (request,) = data.run_requests
     assert (request.partition_key, request.tags["dagster/partition"]) == ("tiny", "tiny")
     assert request.tags["llmops.dev/requested-by"] == "sensor catalog_changes: models/tiny.yaml is new"
-    job = loaded.resolve_job_def(JOB)
+    job = loaded.resolve_job_def(ROLLOUT)
     dg.validate_run_config(job, request.run_config)
     exact = {"image": f"v0.32.0@sha256:{'0' * 64}", "revision": "a" * 40}
     dg.validate_run_config(job, {"ops": {"release": {"config": exact}}})
@@ -54,6 +54,6 @@ def test_dagster_takes_what_a_trigger_asks_for(loaded: dg.Definitions, world: Wo
 def test_loading_asks_nobody(world: World) -> None:
     world.declare()
     away = world.settings.model_copy(update={"kubeconfig": "/nowhere", "registry_secret": "gone"})
-    sensors = trigger_sensors(Installation(away, world.specs), job_name=JOB)
+    sensors = trigger_sensors(Installation(away, world.specs), job_name=ROLLOUT)
     assert [sensor.name for sensor in sensors] == list(TRIGGERS)
     assert world.registry.seen() == []

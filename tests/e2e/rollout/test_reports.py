@@ -16,6 +16,7 @@ from llmops.cli.exits import Exit
 from llmops.config import names
 from llmops.rollout.ops.reporting import report_link
 from llmops.rollout.platform import Platform
+from llmops.rollout.shown import Link
 from tests.support.dying import few_cases
 from tests.support.world import Model
 
@@ -62,7 +63,7 @@ def test_a_report_tells_why_a_release_was_rejected(
     assert "Passed" in capsys.readouterr().out
 
     served = Platform(settings_file=str(with_service(model)))
-    assert report_link(served, model.name, ended.record.release)["report_page"] == dg.MetadataValue.url(
+    assert report_link(served, model.name, ended.record.release)["report_page"] == Link(
         f"http://127.0.0.1:9/reports/{model.name}/{ended.record.release}"
     )
     assert_reap_is_dry(model, capsys)

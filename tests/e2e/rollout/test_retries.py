@@ -18,7 +18,7 @@ from llmops_sandbox.sandbox import ENGINE_PROGRAM, Sandbox
 from llmops_sandbox.standin import in_thread
 
 from llmops.cli.exits import Exit
-from llmops.releases.ledger import read_standing, standings
+from llmops.releases.ledger import ledgers, read_ledger
 from llmops.releases.records import Record
 from llmops.rollout.plan import make_plan
 from tests.e2e.rollout.test_cancel import until
@@ -60,7 +60,7 @@ def assert_refused(model: Model, rejected: Record) -> None:
     assert rejected.reason in refused.line
     planned = make_plan(model.platform, model.name, engine_version=None, revision=None)
     assert rejected.reason in planned.standing
-    standing = standings(model.cluster)[model.name]
+    standing = ledgers(model.cluster)[model.name]
     assert standing.decided[rejected.release].verdict == "Failed"
     assert standing.rejections(tag=BAD)
     assert model.records.rejection(model.name, rejected.release) == rejected
@@ -122,7 +122,7 @@ def test_a_rejection_is_known_although_the_state_is_lost(served: Model, rejected
     assert_refused(served, rejected)
     found = served.cluster.get("ConfigMap", name)
     assert found is not None
-    assert read_standing(found["data"]).state.stable == served.serving()
+    assert read_ledger(found["data"]).state.stable == served.serving()
 
 
 def test_a_retry_that_passes_replaces_the_rejection(sandbox: Sandbox, tmp_path: Path) -> None:

@@ -20,9 +20,11 @@ from llmops.clients.kubernetes.problems import Forbidden
 from llmops.config.schema import SecretKey
 from llmops.config.settings import Settings
 from llmops.config.tenants import Tenant
+from llmops.defs.resources import PlatformResource
+from llmops.defs.tenants.assets import tenants
 from llmops.errors import ClusterCannot
 from llmops.manifests.tenants import objects
-from llmops.rollout.ops.tenants import apply_tenants, tenants_asset
+from llmops.rollout.ops.tenants import apply_tenants
 from llmops.rollout.platform import Platform
 from tests.e2e.installation.rights import account_kubeconfig
 from tests.support.world import Model, new_model
@@ -146,10 +148,10 @@ def test_a_namespace_that_is_somebody_elses_is_left_alone(world: Model, capsys: 
             apply_tenants(world.platform, print)
         assert "llmops.dev/tenant=gamma" in caught.value.remedy
         assert world.cluster.get("Namespace", "tenant-beta") is None
-        failed = dg.materialize([tenants_asset()], resources={"platform": world.platform}, raise_on_error=False)
+        failed = dg.materialize([tenants], resources={"platform": world.platform}, raise_on_error=False)
         assert not failed.success
         second.unlink()
-        done = dg.materialize([tenants_asset()], resources={"platform": world.platform})
+        done = dg.materialize([tenants], resources={"platform": world.platform})
         (event,) = done.asset_materializations_for_node("tenants")
         assert "| beta | tenant-beta |" in str(event.metadata["tenants"].value)
         assert output("tenants").count("kind: ") == len(
@@ -225,8 +227,8 @@ def test_the_component_has_the_rights_that_tenants_need_and_no_other(world: Mode
     admin.apply({**role, "rules": []})
     for told in ("k8s/tenants", "llmops tenants --apply", '"namespaces"', "system:serviceaccount:llmops:llmops"):
         settled(told)
-    platform = Platform(settings_file=str(limited))
-    failed = dg.materialize([tenants_asset()], resources={"platform": platform}, raise_on_error=False)
+    platform = PlatformResource(settings_file=str(limited))
+    failed = dg.materialize([tenants], resources={"platform": platform}, raise_on_error=False)
     (failure,) = failed.get_step_failure_events()
     assert "k8s/tenants" in str(failure.step_failure_data.user_failure_data)
     for rule in role["rules"]:

@@ -18,15 +18,20 @@ ENTRY = "name: {name}\nweights: {{repo: acme/{name}}}\nengine: {{version: 0.32.0
 
 
 @pytest.fixture
-def platform(tmp_path: Path) -> Platform:
-    """Of two models, and no cluster."""
+def settings_file(tmp_path: Path) -> Path:
+    """Of an installation with two models, and no cluster."""
     models = tmp_path / "models"
     models.mkdir()
     for name in ("large", "tiny"):
         (models / f"{name}.yaml").write_text(ENTRY.format(name=name))
     file = tmp_path / "settings.yaml"
     file.write_text(json.dumps({"models_dir": str(models)}))
-    return Platform(settings_file=str(file))
+    return file
+
+
+@pytest.fixture
+def platform(settings_file: Path) -> Platform:
+    return Platform(str(settings_file))
 
 
 def test_a_model_that_is_there_is_found(platform: Platform) -> None:
@@ -57,9 +62,9 @@ def test_a_catalog_of_nothing_has_no_such_model() -> None:
     "command", ["plan", "render", "rollout", "status", "history", "rollback", "costs", "doctor", "report"]
 )
 def test_every_command_says_the_same_and_ends_with_2(
-    platform: Platform, command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    settings_file: Path, command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(SETTINGS_VARIABLE, platform.settings_file)
+    monkeypatch.setenv(SETTINGS_VARIABLE, str(settings_file))
     with pytest.raises(SystemExit) as ended:
         main([command, "tidy"])
     assert ended.value.code == 2

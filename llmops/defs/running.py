@@ -1,0 +1,97 @@
+"""What a trial needs of Dagster, and what Dagster needs of a trial."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+
+import dagster as dg
+
+from llmops.defs.compat import capture_interrupts, steps_in_this_process
+from llmops.errors import LlmopsError, kind_of
+from llmops.releases.records import Record
+from llmops.releases.stages import STAGES
+from llmops.rollout.orchestrator import Orchestrator
+from llmops.rollout.shown import File, Json, Link, Markdown, Shown
+from llmops.rollout.trial import REQUESTED_BY_TAG, TrialEnded
+
+
+def orchestrator_of(context: dg.AssetExecutionContext | dg.OpExecutionContext) -> Orchestrator:
+    """The run that an asset or an op is executed in."""
+    run = context.run
+    assets = [key.to_user_string() for key in run.asset_selection or ()]
+
+    def observe(line: str, shown: Shown) -> None:
+        context.log_event(
+            dg.AssetObservation(
+                asset_key=context.asset_key,
+                partition=context.partition_key,
+                description=line,
+                metadata=metadata(shown),
+            )
+        )
+
+    return Orchestrator(
+        run=run.run_id,
+        requested_by=run.tags.get(REQUESTED_BY_TAG, "Dagster UI"),
+        log=context.log,
+        stages=run.step_keys_to_execute or assets or STAGES,
+        shares_process=steps_in_this_process(context) > 1,
+        observe=observe,
+        shield=capture_interrupts,
+    )
+
+
+def metadata(shown: Shown) -> Mapping[str, dg.MetadataValue]:
+    """What people are shown, as Dagster keeps it."""
+    return {name: _value(value) for name, value in shown.items()}
+
+
+def _value(value: object) -> dg.MetadataValue:
+    match value:
+        case Markdown(text):
+            return dg.MetadataValue.md(text)
+        case Link(url):
+            return dg.MetadataValue.url(url)
+        case File(path):
+            return dg.MetadataValue.path(path)
+        case Json(content):
+            return dg.MetadataValue.json(content)
+        case bool():
+            return dg.MetadataValue.bool(value)
+        case int():
+            return dg.MetadataValue.int(value)
+        case float():
+            return dg.MetadataValue.float(value)
+        case _:
+            return dg.MetadataValue.text(str(value))
+
+
+@contextmanager
+def as_failure(model: str) -> Generator[None]:
+    """Fail a step by what a trial raises inside the block: the UI shows a sentence instead of a traceback.
+
+    Args:
+        model: Name of the model.
+
+    Raises:
+        dagster.Failure: The trial ended, or the stage failed; the description says why. It is not retried.
+    """
+    try:
+        yield
+    except TrialEnded as ended:
+        raise ended_at(ended) from ended.__cause__
+    except LlmopsError as error:
+        raise failure(model, error) from error
+
+
+def failure(model: str, error: LlmopsError) -> dg.Failure:
+    """What the UI shows of an error that is no verdict on a release."""
+    return dg.Failure(f"{model}: {error}", metadata={"error": kind_of(error)}, allow_retries=False)
+
+
+def ended_at(ended: TrialEnded) -> dg.Failure:
+    """What the UI shows of a trial that did not pass, or was refused."""
+    record: Record = ended.record
+    shown = {"release": record.release, "verdict": record.verdict, "reason": record.reason}
+    return dg.Failure(str(ended), metadata=shown, allow_retries=False)

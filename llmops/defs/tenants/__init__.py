@@ -1,0 +1,1 @@
+"""Those who use the models, and the namespaces that they have."""

@@ -1,0 +1,33 @@
+"""The stage at work, as far as the operations below it need it; a `Trial` is one."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from llmops.clients.kubernetes.client import Cluster
+from llmops.config.catalog.spec import ModelSpec
+from llmops.config.settings import Settings
+from llmops.releases.records import Records
+
+
+class Current(Protocol):
+    """Who works on the cluster now."""
+
+    @property
+    def cluster(self) -> Cluster: ...  # noqa: D102
+    @property
+    def settings(self) -> Settings: ...  # noqa: D102
+    @property
+    def run(self) -> str: ...  # noqa: D102
+    def log(self, message: str) -> None: ...  # noqa: D102
+
+
+class CurrentModel(Current, Protocol):
+    """Who works on a model now, holding its lease."""
+
+    @property
+    def model(self) -> str: ...  # noqa: D102
+    @property
+    def spec(self) -> ModelSpec: ...  # noqa: D102
+    @property
+    def records(self) -> Records: ...  # noqa: D102
