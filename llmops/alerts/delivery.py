@@ -13,7 +13,8 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
 from llmops.alerts.outbox import Alert, Mark, Outbox, Waiting, unsettled
-from llmops.alerts.sending import LONGEST_SECONDS, send
+from llmops.alerts.posting import LONGEST_SECONDS
+from llmops.alerts.sending import send
 from llmops.config.alerting import AlertTarget
 from llmops.config.settings import Settings
 from llmops.errors import LlmopsError, Unavailable
@@ -66,9 +67,9 @@ def failed_mark(mark: Mark, error: LlmopsError, now: datetime.datetime) -> Mark:
 def due(waiting: Sequence[Waiting], target: AlertTarget, now: datetime.datetime) -> list[Alert]:
     """What the target is to get now, oldest first."""
     return [
-        each.alert
-        for each in waiting
-        if unsettled(each, (target,)) and next_mark(each.marks.get(target.name), now) is not None
+        item.alert
+        for item in waiting
+        if unsettled(item, (target,)) and next_mark(item.marks.get(target.name), now) is not None
     ]
 
 
@@ -84,9 +85,9 @@ def deliver(outbox: Outbox, settings: Settings, *, seconds: float = SEND_SECONDS
         Unavailable: The cluster does not answer.
     """
     waiting = outbox.pending()
-    for each in waiting:
-        if not unsettled(each, settings.alerts):
-            outbox.settle(each.alert)
+    for item in waiting:
+        if not unsettled(item, settings.alerts):
+            outbox.settle(item.alert)
     outbox.prune()
     now = datetime.datetime.now(datetime.UTC)
     rounds = [(target, alerts) for target in settings.alerts if (alerts := due(waiting, target, now))]

@@ -127,8 +127,8 @@ class Outbox:
 
     def pending(self) -> list[Waiting]:
         """Alerts that some target may still have to get, oldest first."""
-        found = self.cluster.list("ConfigMap", labels={names.RECORD_LABEL: "alert", names.ALERT_LABEL: "pending"})
-        return sorted(map(_waiting, found), key=lambda each: (each.alert.at, each.alert.id))
+        objects = self.cluster.list("ConfigMap", labels={names.RECORD_LABEL: "alert", names.ALERT_LABEL: "pending"})
+        return sorted(map(_waiting, objects), key=lambda waiting: (waiting.alert.at, waiting.alert.id))
 
     def alerts(self, *, run: str | None = None) -> list[Alert]:
         """All alerts that are remembered, newest first.
@@ -137,8 +137,8 @@ class Outbox:
             run: Only those about this Dagster run.
         """
         labels = {names.RECORD_LABEL: "alert"} | ({names.RUN_LABEL: run} if run else {})
-        found = [_waiting(each).alert for each in self.cluster.list("ConfigMap", labels=labels)]
-        return sorted(found, key=lambda alert: (alert.at, alert.id), reverse=True)
+        alerts = [_waiting(item).alert for item in self.cluster.list("ConfigMap", labels=labels)]
+        return sorted(alerts, key=lambda alert: (alert.at, alert.id), reverse=True)
 
     def known(self, alert: str) -> bool:
         """Whether an alert of this id was put, and is remembered."""
@@ -157,11 +157,11 @@ class Outbox:
             The new mark; None if nothing was to be done, or the alert is gone.
         """
         name = names.alert_name(alert.id)
-        while (found := self.cluster.get("ConfigMap", name)) is not None:
-            if (mark := decide(_waiting(found).marks.get(target))) is None:
+        while (config_map := self.cluster.get("ConfigMap", name)) is not None:
+            if (mark := decide(_waiting(config_map).marks.get(target))) is None:
                 return None
             try:
-                self._mark(alert, target, mark, version=str(found["metadata"]["resourceVersion"]))
+                self._mark(alert, target, mark, version=str(config_map["metadata"]["resourceVersion"]))
             except Conflict:
                 # Another target was marked, or this one by somebody else: look again.
                 continue
@@ -186,9 +186,9 @@ class Outbox:
 
     def note(self, alert: Alert, reason: str, line: str) -> None:
         """Leave a warning about an alert as an Event on its object."""
-        found = self.cluster.get("ConfigMap", names.alert_name(alert.id))
-        if found is not None:
-            self.cluster.event(found, reason, line, type="Warning")
+        config_map = self.cluster.get("ConfigMap", names.alert_name(alert.id))
+        if config_map is not None:
+            self.cluster.event(config_map, reason, line, type="Warning")
 
     def prune(self, *, limit: int = KEPT_ALERTS, kept: datetime.timedelta = KEPT) -> list[str]:
         """Forget settled alerts that are older than `kept`, and the oldest above `limit`; never a pending one.
@@ -196,12 +196,12 @@ class Outbox:
         Returns:
             Ids of what was forgotten.
         """
-        found = self.cluster.list("ConfigMap", labels={names.RECORD_LABEL: "alert", names.ALERT_LABEL: "settled"})
-        settled = sorted((_waiting(each).alert for each in found), key=lambda alert: alert.at, reverse=True)
+        objects = self.cluster.list("ConfigMap", labels={names.RECORD_LABEL: "alert", names.ALERT_LABEL: "settled"})
+        settled = sorted((_waiting(item).alert for item in objects), key=lambda alert: alert.at, reverse=True)
         limit_age = datetime.datetime.now(datetime.UTC) - kept
         old = [alert.id for index, alert in enumerate(settled) if index >= limit or alert.at < limit_age]
-        for each in old:
-            self.cluster.delete("ConfigMap", names.alert_name(each))
+        for forgotten in old:
+            self.cluster.delete("ConfigMap", names.alert_name(forgotten))
         return old
 
     def _mark(self, alert: Alert, target: str, mark: Mark, *, version: str | None = None) -> dict[str, Any]:
@@ -229,8 +229,8 @@ def _delivered(before: Mark | None) -> Mark:
     return mark.model_copy(update={"state": "delivered", "error": ""})
 
 
-def _waiting(found: dict[str, Any]) -> Waiting:
-    data: dict[str, str] = found["data"]
+def _waiting(config_map: dict[str, Any]) -> Waiting:
+    data: dict[str, str] = config_map["data"]
     return Waiting(
         alert=Alert.model_validate_json(data[ALERT_KEY]),
         marks={

@@ -1,14 +1,9 @@
-"""What a person reads of an alert, and what a program gets."""
+"""What a person reads of an alert, wherever it is sent."""
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 from llmops.alerts.outbox import Alert
 from llmops.config.settings import Settings
-
-MARKS = {"info": "\N{INFORMATION SOURCE}", "warning": "\N{WARNING SIGN}", "error": "\N{NO ENTRY}"}
 
 
 def run_url(alert: Alert, settings: Settings) -> str | None:
@@ -36,22 +31,3 @@ def plain(alert: Alert, settings: Settings) -> str:
     """The line, and the link to the run below it."""
     url = run_url(alert, settings)
     return sentence(alert) + (f"\n{url}" if url else "")
-
-
-def slack(alert: Alert, settings: Settings) -> dict[str, Any]:
-    """The message for an incoming webhook of Slack, or of what speaks like it (Mattermost, Rocket.Chat)."""
-    line = sentence(alert).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    links = {"run": run_url(alert, settings), "report": report_url(alert, settings)}
-    shown = " · ".join(f"<{url}|{name}>" for name, url in links.items() if url)
-    return {"text": f"{MARKS[alert.severity]} {line}" + (f"\n{shown}" if shown else "")}
-
-
-def webhook(alert: Alert, settings: Settings) -> bytes:
-    """The body of a webhook: see docs/alerts.md."""
-    data = alert.model_dump(mode="json") | {
-        "text": sentence(alert),
-        "run_url": run_url(alert, settings),
-        "report_url": report_url(alert, settings),
-    }
-    content = {"type": f"llmops.{alert.kind}", "timestamp": data.pop("at"), "data": data}
-    return json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode()

@@ -21,6 +21,7 @@ AlertKind = Literal[
     "promoted",
 ]
 Severity = Literal["info", "warning", "error"]
+TargetKind = Literal["slack", "webhook", "apprise"]
 
 ALERT_KINDS: tuple[AlertKind, ...] = get_args(AlertKind)
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)
@@ -33,7 +34,7 @@ class AlertTarget(Strict):
     name: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,38}[a-z0-9])?$")] = Field(
         description="Name for logs and for the marks of what was delivered; a target with a new name is a new one."
     )
-    kind: Literal["slack", "webhook", "apprise"] = Field(
+    kind: TargetKind = Field(
         description="slack: an incoming webhook of Slack, or of what speaks like it; webhook: signed JSON after the "
         "Standard Webhooks specification; apprise: any service that apprise knows, by its URL."
     )

@@ -33,7 +33,7 @@ from llmops.alerts.delivery import (
     pause,
 )
 from llmops.alerts.outbox import Mark, Outbox, Waiting
-from llmops.alerts.sending import ANSWER_SECONDS, LONGEST_SECONDS
+from llmops.alerts.posting import ANSWER_SECONDS, LONGEST_SECONDS
 from llmops.alerts.signing import parse_key, signed_headers
 from llmops.clients.kubernetes.client import Cluster
 from llmops.config.settings import Settings

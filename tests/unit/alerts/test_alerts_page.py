@@ -7,17 +7,17 @@ import json
 import re
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from ruamel.yaml import YAML
 
-from llmops.alerts import text
 from llmops.alerts.delivery import GIVEN_UP_AFTER
 from llmops.alerts.outbox import KEPT, KEPT_ALERTS, LINE_LENGTH, Alert
-from llmops.alerts.sending import ANSWER_SECONDS
+from llmops.alerts.posting import ANSWER_SECONDS
 from llmops.alerts.signing import parse_key, signed_headers
-from llmops.config.alerting import ALERT_KINDS, SEVERITIES
+from llmops.alerts.targets import TARGETS, webhook
+from llmops.config.alerting import ALERT_KINDS, SEVERITIES, TargetKind
 from llmops.config.settings import Settings
 from llmops.defs.alerts.sensors import DELIVERY_SECONDS
 from llmops.service.figures import Figures
@@ -46,7 +46,7 @@ def test_the_example_of_a_receiver_verifies() -> None:
 
 def test_the_example_of_a_key_makes_one(capsys: pytest.CaptureFixture[str]) -> None:
     exec(blocks("python")[0], {})
-    assert len(parse_key(capsys.readouterr().out)) == 32
+    assert len(parse_key(capsys.readouterr().out.strip())) == 32
 
 
 def test_the_examples_settings_are_settings() -> None:
@@ -54,12 +54,16 @@ def test_the_examples_settings_are_settings() -> None:
     assert [target.kind for target in settings.alerts] == ["slack", "webhook", "apprise"]
 
 
+def test_settings_name_the_kinds_of_targets_that_there_are() -> None:
+    assert set(TARGETS) == set(get_args(TargetKind))
+
+
 def test_the_example_of_a_body_is_one() -> None:
     shown = json.loads(blocks("json")[0])
     settings = Settings.model_validate(YAML(typ="safe").load(blocks("yaml")[0]))
     data = {key: value for key, value in shown["data"].items() if key not in ("text", "run_url", "report_url")}
     alert = Alert.model_validate(data | {"at": datetime.datetime.fromisoformat(shown["timestamp"])})
-    assert json.loads(text.webhook(alert, settings)) == shown
+    assert json.loads(webhook.content(alert, settings)) == shown
 
 
 def test_every_kind_and_every_metric_stands_in_a_table() -> None:
