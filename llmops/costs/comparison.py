@@ -65,23 +65,23 @@ def report(stack: Stack, prices: Prices, volume: Volume, capacity: Range | None)
     Raises:
         BadInput: The stack's GPU has no price.
     """
-    found = bill(stack, prices, volume.output)
+    costs = bill(stack, prices, volume.output)
     operations = prices.operations.monthly
     return Report(
-        bill=found,
+        bill=costs,
         volume=volume,
         capacity=capacity,
         utilization=_utilization(volume, capacity),
-        usd_per_million=found.total * (MILLION / volume.total) if volume.total else None,
+        usd_per_million=costs.total * (MILLION / volume.total) if volume.total else None,
         operations=operations,
         against=tuple(
             Against(
                 api=name,
                 usd_per_million=(blended := price.blended(volume.output_share)),
                 usd_per_month=(elsewhere := blended * (volume.total / MILLION)),
-                cheaper=cheaper(found.total, elsewhere),
-                break_even=break_even(found.total, capacity, blended) if capacity else None,
-                cheaper_with_operations=cheaper(found.total + operations, elsewhere),
+                cheaper=cheaper(costs.total, elsewhere),
+                break_even=break_even(costs.total, capacity, blended) if capacity else None,
+                cheaper_with_operations=cheaper(costs.total + operations, elsewhere),
             )
             for name, price in prices.apis.items()
         ),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import datetime
 import json
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -42,8 +43,7 @@ class CostHistory:
 
     def read(self, model: str) -> tuple[Measured, ...]:
         """The model's history, oldest first."""
-        found = self.cluster.get("ConfigMap", names.costs_name(model))
-        return _read(found["data"][KEY]) if found else ()
+        return _read(self.cluster.get("ConfigMap", names.costs_name(model)))
 
     def add(self, model: str, measured: Measured) -> tuple[Measured, ...]:
         """Keep one more; the same time measured again takes the place of what was kept of it.
@@ -53,22 +53,23 @@ class CostHistory:
         """
         name = names.costs_name(model)
         while True:
-            found = self.cluster.get("ConfigMap", name)
-            others = [each for each in (_read(found["data"][KEY]) if found else ()) if each.end != measured.end]
-            kept = sorted([*others, measured], key=lambda each: each.end)[-KEPT:]
-            data = {KEY: json.dumps([each.model_dump(mode="json") for each in kept], separators=(",", ":"))}
+            config_map = self.cluster.get("ConfigMap", name)
+            others = [week for week in _read(config_map) if week.end != measured.end]
+            kept = sorted([*others, measured], key=lambda week: week.end)[-KEPT:]
+            data = {KEY: json.dumps([week.model_dump(mode="json") for week in kept], separators=(",", ":"))}
             try:
-                if found is None:
+                if config_map is None:
                     labels = names.labels(model, "", "record") | {names.RECORD_LABEL: RECORD}
                     metadata = {"name": name, "labels": labels}
                     self.cluster.create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data})
                 else:
-                    version = {"resourceVersion": found["metadata"]["resourceVersion"]}
+                    version = {"resourceVersion": config_map["metadata"]["resourceVersion"]}
                     self.cluster.patch("ConfigMap", name, {"metadata": version, "data": data})
             except (AlreadyExists, Conflict, NotFound):
                 continue
             return tuple(kept)
 
 
-def _read(text: str) -> tuple[Measured, ...]:
-    return tuple(Measured.model_validate(each) for each in json.loads(text))
+def _read(config_map: Mapping[str, Any] | None) -> tuple[Measured, ...]:
+    weeks = json.loads(config_map["data"][KEY]) if config_map else ()
+    return tuple(map(Measured.model_validate, weeks))

@@ -45,7 +45,7 @@ class Bill(Strict):
     @property
     def unpriced(self) -> list[str]:
         """What the total leaves out."""
-        return [each.name for each in self.items if each.usd_per_month is None]
+        return [item.name for item in self.items if item.usd_per_month is None]
 
 
 def bill(stack: Stack, prices: Prices, output_tokens: float | None = None) -> Bill:
@@ -78,5 +78,5 @@ def bill(stack: Stack, prices: Prices, output_tokens: float | None = None) -> Bi
         Item(name=f"load balancer{of_all}", usd_per_month=prices.load_balancer * share),
         Item(name="egress", usd_per_month=egress),
     )
-    known = [each.usd_per_month for each in items if each.usd_per_month is not None]
+    known = [item.usd_per_month for item in items if item.usd_per_month is not None]
     return Bill(items=items, total=sum(known, Range(low=0, high=0)))

@@ -69,7 +69,7 @@ def usage(
     asked = [f"sum(increase(vllm:{kind}_tokens_total{where}[{math.ceil(step)}s]))" for kind in ("prompt", "generation")]
     # An engine has a series for each of its data-parallel ranks.
     asked.append(f"count(count by (pod) (vllm:num_requests_running{where}))")
-    answers = [prometheus.query_range(each, start + step, end, step) for each in asked]
+    answers = [prometheus.query_range(query, start + step, end, step) for query in asked]
     return add_up(answers, step, end - start)
 
 

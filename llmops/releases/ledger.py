@@ -59,8 +59,8 @@ class State(Strict):
 
     def kept(self) -> dict[str, str | None]:
         """What the state's ConfigMap gets to say all of it."""
-        found = {key: getattr(self, key) for key in _KEPT if key in self.model_fields_set}
-        return {key: str(value) for key, value in found.items() if value is not None}
+        values = {key: getattr(self, key) for key in _KEPT if key in self.model_fields_set}
+        return {key: str(value) for key, value in values.items() if value is not None}
 
 
 class Tried(Strict):
@@ -208,8 +208,8 @@ def forgetting(release: str) -> dict[str, str | None]:
 def ledgers(cluster: Cluster) -> dict[str, Ledger]:
     """The ledger of every model of the installation, by its name, in one list."""
     return {
-        str(each["metadata"]["labels"][names.MODEL_LABEL]): read_ledger(each.get("data") or {})
-        for each in cluster.list("ConfigMap", labels=STATE_LABELS)
+        str(state["metadata"]["labels"][names.MODEL_LABEL]): read_ledger(state.get("data") or {})
+        for state in cluster.list("ConfigMap", labels=STATE_LABELS)
     }
 
 
@@ -224,14 +224,14 @@ def read_ledger(data: Mapping[str, str]) -> Ledger:
 
 
 def _parsed(data: Mapping[str, str], prefix: str, kind: type[ModelT]) -> dict[str, ModelT]:
-    found: dict[str, ModelT] = {}
+    by_release: dict[str, ModelT] = {}
     for key, text in data.items():
         if key.startswith(prefix):
             try:
-                found[key.removeprefix(prefix)] = kind.model_validate_json(text)
+                by_release[key.removeprefix(prefix)] = kind.model_validate_json(text)
             except ValidationError:
                 continue
-    return found
+    return by_release
 
 
 def _has(tried: Tried, pins: Mapping[str, str]) -> bool:
