@@ -16,6 +16,8 @@ HEAD = """# Fields of a model
 
 One YAML file per model, `models/NAME.yaml`. Unknown fields are refused; `llmops check` names every mistake by file,
 line and field. Quantities are Kubernetes' (`48Gi`, `500m`).
+Plain words are read as YAML 1.2 reads them, here and in settings, suites, tenants and prices: `no` is a text; a text
+such as `true` or `1e3` needs quotes, and `llmops check` says so.
 
 Not part of a release, so that a change starts no trial: `replicas`, `description`, `automation`,
 `exposure`, `traffic`, `autoscaling`, `objectives`, `routing`.
