@@ -63,7 +63,7 @@ reliability: kubernetes ## Break the installed system in the middle of each stag
 	$(BIN)/python -m bench.reliability
 
 dev: $(READY) ## The Dagster UI on the sandbox (what `make demo` did is in it), until Ctrl-C
-	$(BIN)/python -m llmops.dev
+	$(BIN)/python -m demos.dev
 
 e2e-vllm: $(READY) ## Check the simulated engine against the real vLLM on CPU (installs it first: 6 GB)
 	$(BIN)/python -m llmops_sandbox.vllm

@@ -14,7 +14,7 @@ MODEL = "smollm2-135m"
 
 
 def main() -> None:
-    """Bring the sandbox up and become `dagster dev` on it."""
+    """Bring the sandbox up and become `dg dev` on it."""
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--dir", type=Path, default=default_folder("demo"), help="folder of the sandbox")
     arguments.add_argument("--host", default="127.0.0.1")
@@ -25,10 +25,9 @@ def main() -> None:
     if not (sandbox.hub_store.root / "repos").exists():
         seed(sandbox, MODEL, "simulated")
     os.environ.update(sandbox.environment())
-    dagster = Path(sys.executable).with_name("dagster")
+    dg = Path(sys.executable).with_name("dg")
     os.execv(  # noqa: S606 - an argument list, no shell
-        dagster,
-        [str(dagster), "dev", "--workspace", "workspace.yaml", "--host", given.host, "--port", str(given.port)],
+        dg, [str(dg), "dev", "--use-active-venv", "--host", given.host, "--port", str(given.port)]
     )
 
 

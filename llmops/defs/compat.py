@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition as AssetJob
 from dagster._core.execution.plan.objects import ErrorSource
@@ -11,6 +13,7 @@ from dagster._core.storage.tags import PARTITION_NAME_TAG, RUN_KEY_TAG
 from dagster._utils.interrupts import capture_interrupts
 
 __all__ = [
+    "NOT_EXECUTED",
     "NOT_FINISHED_STATUSES",
     "PARTITION_NAME_TAG",
     "RUN_KEY_TAG",
@@ -22,6 +25,9 @@ __all__ = [
     "capture_interrupts",
     "steps_in_this_process",
 ]
+
+NOT_EXECUTED = re.compile(r"Dependencies for step \S+ .*\. Not executing\.")
+"""What Dagster logs as an error of each step after one that failed."""
 
 
 def steps_in_this_process(context: dg.OpExecutionContext | dg.AssetExecutionContext) -> int:

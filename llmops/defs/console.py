@@ -10,6 +10,7 @@ import time
 import dagster as dg
 
 from llmops.config.redaction import printable
+from llmops.defs.compat import NOT_EXECUTED
 
 PROGRESS = re.compile(r"(\d+)% of ")
 BAR_LENGTH = 30
@@ -31,6 +32,8 @@ class _Lines(logging.Handler):
             return
         step = (meta.get("step_key") or "").split("[")[0]
         text = printable(str(meta.get("orig_message") or record.getMessage()))
+        if NOT_EXECUTED.fullmatch(text):
+            return
         mark = "" if record.levelno < logging.WARNING else f"{record.levelname}: "
         line = f"{time.monotonic() - self._started:7.1f}s  {step:<11} {mark}"
         share = PROGRESS.search(text) if sys.stderr.isatty() else None

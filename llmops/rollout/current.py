@@ -8,6 +8,7 @@ from llmops.clients.kubernetes.client import Cluster
 from llmops.config.catalog.spec import ModelSpec
 from llmops.config.settings import Settings
 from llmops.releases.records import Records
+from llmops.rollout.platform import Platform
 
 
 class Current(Protocol):
@@ -25,6 +26,8 @@ class Current(Protocol):
 class CurrentModel(Current, Protocol):
     """Who works on a model now, holding its lease."""
 
+    @property
+    def platform(self) -> Platform: ...  # noqa: D102
     @property
     def model(self) -> str: ...  # noqa: D102
     @property

@@ -17,6 +17,16 @@ from llmops.rollout.current import Current
 # The worker's exit codes, see llmops.worker.report.
 WORKER_ERRORS: dict[int, type[LlmopsError]] = {3: BadRelease, 4: Unavailable, 5: ClusterCannot}
 
+# What it says beside its progress and its result, in words.
+SENTENCES = {
+    "file": "{path} is complete, {bytes:,} bytes",
+    "mismatch": "{path} came as {found} and is pinned as {expected}: it is fetched again",
+    "retry": "{path} did not come, attempt {attempt}: {reason}",
+    "waiting": "waiting {seconds:.0f} s, as the hub asks: {reason}",
+    "wrong": "{path} is {kind}",
+    "deleted": "weights {key} are removed",
+}
+
 
 @dataclass(frozen=True)
 class JobRun:
@@ -93,7 +103,7 @@ def worker_error(messages: Iterable[str]) -> LlmopsError | None:
 
 
 class JobLines:
-    """Makes log lines of what a worker writes: its progress now and then, its other lines as they are.
+    """Makes log lines of what a worker writes: its progress now and then, its other events as sentences.
 
     Args:
         log: Gets the lines.
@@ -123,5 +133,7 @@ class JobLines:
                     )
             case "result":
                 self._log(prefix + (event.get("message") or event.get("kind") or "done"))
+            case str(kind) if kind in SENTENCES and "message" not in event:
+                self._log(prefix + SENTENCES[kind].format_map(event))
             case _:
                 self._log(prefix + str(event.get("message") or text))

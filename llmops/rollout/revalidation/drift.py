@@ -15,9 +15,9 @@ from llmops.manifests.companions.autoscaling import scale
 from llmops.manifests.engine import objects
 from llmops.releases.release import Release
 from llmops.releases.validations import CheckResult, Finding
+from llmops.rollout.current import CurrentModel
 from llmops.rollout.ops.cleanup import release_of
 from llmops.rollout.ops.companions import surroundings
-from llmops.rollout.trial import Trial
 
 REPLICAS: Path = ("f:spec", "f:replicas")
 POD: Path = ("f:spec", "f:template", "f:spec")
@@ -52,7 +52,7 @@ class Difference:
         return self.wanted is ABSENT
 
 
-def check_drift(current: Trial, release: Release) -> CheckResult:
+def check_drift(current: CurrentModel, release: Release) -> CheckResult:
     """Compare Deployment, Service and disruption budget, the pods behind them and what stands around them.
 
     What it has to be is what the release and the model's entry say.
@@ -234,7 +234,7 @@ def _engine(spec: Object) -> dict[str, Any]:
     return next((each for each in containers if each["name"] == names.ENGINE_CONTAINER), {})
 
 
-def _autoscaler(current: Trial, model: str) -> str | None:
+def _autoscaler(current: CurrentModel, model: str) -> str | None:
     """Name of the autoscaler that sets the replicas of the main Deployment, if there is one."""
     target = ("Deployment", names.engine_name(model, "stable"))
     for each in current.cluster.list("HorizontalPodAutoscaler"):
@@ -244,7 +244,7 @@ def _autoscaler(current: Trial, model: str) -> str | None:
     return None
 
 
-def _live(current: Trial, kind: str, name: str) -> dict[str, Any] | None:
+def _live(current: CurrentModel, kind: str, name: str) -> dict[str, Any] | None:
     try:
         return current.cluster.get(kind, name)
     except NotFound:

@@ -131,3 +131,17 @@ def test_an_api_server_that_is_away_is_told_as_such(serving: Model) -> None:
     assert answer.returncode == 5, answer.stderr
     assert "127.0.0.1:1" in answer.stderr
     assert "Traceback" not in answer.stderr
+
+
+@pytest.mark.slow
+def test_a_rejection_is_told_in_sentences(model: Model) -> None:
+    """Slow: a rollout up to its canary. A terminal gets what its stages say, no JSON, nothing of Dagster's own."""
+    model.push("v0.99.0", crash_on_load="no such kernel")
+    answer = llmops(model, "rollout", model.name)
+    assert answer.returncode == 3, answer.stderr
+    assert " rejected at canary: " in answer.stderr
+    assert "RuntimeError: no such kernel (nothing serves)" in answer.stderr
+    assert "model.safetensors is complete, " in answer.stderr
+    assert '{"event"' not in answer.stderr
+    assert "Not executing" not in answer.stderr
+    assert answer.stdout.startswith("Failed: ")

@@ -1,0 +1,190 @@
+"""How a trial ends, by what its stage raises: any program may run it, and here none but the test does."""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+from llmops_sandbox.binaries import find_or_build
+from llmops_sandbox.controlplane import ControlPlane
+
+from llmops.clients.kubernetes.lease import HANDOVER_SECONDS
+from llmops.config import names
+from llmops.config.settings import load_settings
+from llmops.errors import BadRelease, ClusterCannot, MeasurementFailed
+from llmops.manifests.records import pins_config_map
+from llmops.manifests.volume import namespace
+from llmops.releases.ledger import Cause, VerdictValue
+from llmops.releases.release import Release
+from llmops.releases.stages import STAGES
+from llmops.rollout.orchestrator import Orchestrator
+from llmops.rollout.platform import Platform
+from llmops.rollout.trial import Refused, Trial, TrialEnded, trial
+from tests.api.rollout.test_surroundings import release
+
+pytestmark = pytest.mark.slow
+"""One control plane for all of them."""
+
+
+@pytest.fixture(scope="module")
+def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    found = ControlPlane(tmp_path_factory.mktemp("plane"), find_or_build())
+    try:
+        found.up()
+        yield found
+    finally:
+        found.down()
+
+
+@pytest.fixture
+def platform(plane: ControlPlane, tmp_path: Path) -> Platform:
+    """An installation in a namespace of the test's own, with one release under trial."""
+    (tmp_path / "models").mkdir()
+    file = tmp_path / "settings.yaml"
+    where = {"namespace": f"trial-{secrets.token_hex(3)}", "models_dir": str(tmp_path / "models")}
+    file.write_text(json.dumps({"kubeconfig": str(plane.kubeconfig), **where}))
+    found = Platform(settings_file=str(file))
+    found.cluster.apply(namespace(load_settings(file)))
+    put(found, release())
+    return found
+
+
+def put(platform: Platform, candidate: Release) -> None:
+    platform.records.save_release(pins_config_map(candidate))
+    platform.records.update_state("tiny", candidate=candidate.id)
+
+
+def orchestrator(*, stages: Collection[str] = STAGES, shares_process: bool = False) -> Orchestrator:
+    return Orchestrator(
+        run="run-a",
+        requested_by="a test",
+        log=logging.getLogger("trial"),
+        stages=stages,
+        shares_process=shares_process,
+        observe=lambda line, shown: None,
+        shield=nullcontext,
+    )
+
+
+def work(platform: Platform, act: Callable[[Trial], None], candidate: Release | None = None) -> None:
+    with trial(orchestrator(), platform, "canary", "tiny") as current:
+        current.load((candidate or release()).id)
+        act(current)
+
+
+def fails(error: BaseException) -> Callable[[Trial], None]:
+    def act(_: Trial) -> None:
+        raise error
+
+    return act
+
+
+def lease(platform: Platform) -> dict[str, str]:
+    found = platform.cluster.get("Lease", names.lease_name("tiny"))
+    assert found is not None
+    return found["spec"]
+
+
+CASES: tuple[tuple[BaseException, VerdictValue, Cause, str, type[BaseException]], ...] = (
+    (BadRelease("it crashes.\nlast line"), "Failed", "judged", "it crashes.", TrialEnded),
+    (ClusterCannot("no GPU.", remedy="Add one."), "Inconclusive", "judged", "no GPU. Remedy: Add one.", TrialEnded),
+    (MeasurementFailed("no answer."), "Inconclusive", "judged", "no answer.", TrialEnded),
+    (ZeroDivisionError("1/0"), "Inconclusive", "judged", "an error of llmops itself: ", ZeroDivisionError),
+    (KeyboardInterrupt(), "Inconclusive", "cancelled", "the run was cancelled", KeyboardInterrupt),
+)
+
+
+@pytest.mark.parametrize(
+    ("error", "verdict", "cause", "reason", "raised"), CASES, ids=[type(case[0]).__name__ for case in CASES]
+)
+def test_what_a_stage_raises_ends_the_trial(
+    platform: Platform, error: BaseException, verdict: str, cause: str, reason: str, raised: type[BaseException]
+) -> None:
+    with pytest.raises(raised) as caught:
+        work(platform, fails(error))
+    record = platform.records.record("tiny", release().id)
+    assert record is not None
+    assert (record.verdict, record.cause, record.stage) == (verdict, cause, "canary")
+    assert record.reason.startswith(reason)
+    assert not lease(platform).get("holderIdentity")
+    if isinstance(caught.value, TrialEnded):
+        assert caught.value.record == record
+        assert caught.value.__cause__ is error
+        assert str(caught.value).startswith(f"{verdict} at canary: {reason}")
+
+
+def test_the_releases_own_rules_say_what_follows_of_no_measurement(platform: Platform) -> None:
+    rules = release().rollout.model_copy(update={"on_inconclusive": "reject"})
+    strict = release().model_copy(update={"rollout": rules})
+    put(platform, strict)
+    with pytest.raises(TrialEnded):
+        work(platform, fails(MeasurementFailed("no answer.")), strict)
+    record = platform.records.record("tiny", strict.id)
+    assert record is not None
+    assert record.verdict == "Failed"
+
+
+def test_a_release_that_is_refused_keeps_the_record_that_it_has(platform: Platform) -> None:
+    with pytest.raises(TrialEnded) as before:
+        work(platform, fails(BadRelease("it crashes.")))
+    with (
+        pytest.raises(Refused, match=r"was rejected on .* at canary: it crashes") as caught,
+        trial(orchestrator(), platform, "release", "tiny"),
+    ):
+        raise Refused(before.value.record)
+    assert platform.records.record("tiny", release().id) == caught.value.record
+    assert not lease(platform).get("holderIdentity")
+
+
+def test_who_has_lost_the_lease_changes_nothing(platform: Platform) -> None:
+    def lose(current: Trial) -> None:
+        other = {"holderIdentity": "run-b", "renewTime": "2100-01-01T00:00:00.000000Z"}
+        platform.cluster.patch("Lease", names.lease_name("tiny"), {"spec": other})
+        deadline = time.monotonic() + 20
+        while not platform.leases.of("tiny", "run-a").lost():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        raise BadRelease("it crashes.")
+
+    with pytest.raises(BadRelease):
+        work(platform, lose)
+    assert platform.records.record("tiny", release().id) is None
+    assert platform.records.opened("tiny", release().id) is not None
+    assert lease(platform)["holderIdentity"] == "run-b"
+
+
+def test_a_trial_between_two_stages_of_a_process_is_ended_with_the_process(platform: Platform) -> None:
+    with trial(orchestrator(shares_process=True), platform, "canary", "tiny") as current:
+        current.load(release().id)
+    assert lease(platform)["holderIdentity"] == "run-a"
+    assert platform.records.record("tiny", release().id) is None
+    platform.leases.close()
+    record = platform.records.record("tiny", release().id)
+    assert record is not None
+    assert (record.verdict, record.cause) == ("Inconclusive", "cancelled")
+    assert "before the next stage began" in record.reason
+    assert not lease(platform).get("holderIdentity")
+
+
+def test_a_trial_between_two_processes_keeps_its_lease(platform: Platform) -> None:
+    with trial(orchestrator(), platform, "canary", "tiny") as current:
+        current.load(release().id)
+    platform.leases.close()
+    assert platform.records.record("tiny", release().id) is None
+    assert (lease(platform)["holderIdentity"], lease(platform)["leaseDurationSeconds"]) == ("run-a", HANDOVER_SECONDS)
+
+
+def test_a_run_that_is_asked_for_no_more_stages_ends_its_trial(platform: Platform) -> None:
+    with trial(orchestrator(stages=("weights", "canary")), platform, "canary", "tiny") as current:
+        current.load(release().id)
+    record = platform.records.record("tiny", release().id)
+    assert record is not None
+    assert (record.verdict, record.cause) == ("Inconclusive", "cancelled")
+    assert "went no further than canary" in record.reason
+    assert not lease(platform).get("holderIdentity")

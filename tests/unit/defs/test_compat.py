@@ -1,0 +1,140 @@
+"""Names that Dagster does not promise to keep: each is where it was, and does what we take it for."""
+
+import logging
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+import llmops
+from llmops.defs import compat
+
+PACKAGE = Path(llmops.__file__).parent
+# Modules that are about to ask `compat`, too.
+LATER = {
+    "defs/alerts/runs.py",
+    "defs/alerts/ticks.py",
+    "defs/costs/assets.py",
+    "defs/costs/schedules.py",
+    "defs/triggers/sensors.py",
+    "defs/validation/assets.py",
+    "defs/validation/schedules.py",
+    "triggers/catalog_changes.py",
+    "triggers/image_tags.py",
+    "triggers/model_revisions.py",
+    "triggers/requests.py",
+}
+
+
+def _asset_job() -> None:
+    assert type(dg.define_asset_job("some")) is compat.AssetJob
+
+
+def _error_source() -> None:
+    """What a step that is interrupted says, as Ctrl-C does it."""
+
+    @dg.op
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    @dg.job(executor_def=dg.in_process_executor)
+    def some() -> None:
+        interrupted()
+
+    result = some.execute_in_process(raise_on_error=False)
+    (failed,) = (event for event in result.all_events if event.event_type_value == "STEP_FAILURE")
+    assert failed.step_failure_data.error_source == compat.ErrorSource.INTERRUPT
+
+
+def _interrupts() -> None:
+    """The block goes on to its end."""
+    done = 0
+    with compat.capture_interrupts():
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGINT):
+            os.kill(os.getpid(), number)
+            done += 1
+    assert done == 3
+
+
+def _steps() -> None:
+    seen: list[int] = []
+
+    @dg.op(out=dg.Out(dg.Nothing))
+    def first(context: dg.OpExecutionContext) -> None:
+        seen.append(compat.steps_in_this_process(context))
+
+    @dg.op(ins={"after": dg.In(dg.Nothing)})
+    def second(context: dg.OpExecutionContext) -> None:
+        seen.append(compat.steps_in_this_process(context))
+
+    @dg.job(executor_def=dg.in_process_executor)
+    def some() -> None:
+        second(first())
+
+    some.execute_in_process()
+    assert seen == [2, 2]
+
+
+def _not_executed() -> None:
+    """What a logger gets of the steps after one that failed, besides events."""
+    lines: list[str] = []
+
+    class Lines(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            meta = getattr(record, "dagster_meta", {})
+            if meta.get("dagster_event") is None:
+                lines.append(str(meta.get("orig_message")))
+
+    def logger(_: dg.InitLoggerContext) -> logging.Logger:
+        found = logging.Logger("some")
+        found.addHandler(Lines())
+        return found
+
+    @dg.op
+    def first() -> int:
+        raise dg.Failure("no")
+
+    @dg.op
+    def second(first: int) -> int:
+        return first
+
+    @dg.op
+    def third(second: int) -> None:
+        pass
+
+    @dg.job(executor_def=dg.in_process_executor, logger_defs={"some": dg.LoggerDefinition(logger)})
+    def some() -> None:
+        third(second(first()))
+
+    some.execute_in_process(raise_on_error=False, run_config={"loggers": {"some": {}}})
+    assert len(lines) == 2
+    assert all(compat.NOT_EXECUTED.fullmatch(line) for line in lines), lines
+
+
+CONTRACT: dict[str, Callable[[], None]] = {
+    "AssetJob": _asset_job,
+    "NOT_EXECUTED": _not_executed,
+    "ErrorSource": _error_source,
+    "capture_interrupts": _interrupts,
+    "steps_in_this_process": _steps,
+}
+
+
+def test_every_name_is_held() -> None:
+    assert set(CONTRACT) == set(compat.__all__), "a name of llmops.defs.compat has no contract here"
+
+
+@pytest.mark.parametrize("name", CONTRACT)
+def test_dagster_still_has_it(name: str) -> None:
+    try:
+        CONTRACT[name]()
+    except Exception as error:  # noqa: BLE001 - whatever it is, a person is to read whose name broke
+        pytest.fail(f"Dagster {dg.__version__} has changed what llmops.defs.compat.{name} stands for: {error!r}")
+
+
+def test_nobody_else_asks_for_what_dagster_keeps_to_itself() -> None:
+    asking = {str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py") if "dagster._" in path.read_text()}
+    assert asking - LATER == {"defs/compat.py"}
