@@ -14,19 +14,20 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
 from llmops.clients.kubernetes.client import Cluster
-from llmops.clients.kubernetes.problems import AlreadyExists, Conflict, NotFound
 from llmops.config import names
 from llmops.config.alerting import AlertKind, AlertTarget, Severity
 from llmops.config.catalog.spec import Strict
+from llmops.releases.store import Changes, Data, Store, config_map
 
 LINE_LENGTH = 600
+RECORD = "alert"
 ALERT_KEY = "alert.json"
 MARK_PREFIX = "target."
 KEPT = datetime.timedelta(days=7)
@@ -100,6 +101,7 @@ class Outbox:
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
+        self._store = Store(cluster)
 
     def put(self, alert: Alert) -> bool:
         """Have an alert sent. One that was put before stays as it was; one too old to be remembered is left out.
@@ -110,25 +112,13 @@ class Outbox:
         if alert.at < datetime.datetime.now(datetime.UTC) - KEPT:
             return False
         labels = names.labels(alert.model, alert.release, "alert", run=alert.run)
-        body = {
-            "apiVersion": "v1",
-            "kind": "ConfigMap",
-            "metadata": {
-                "name": names.alert_name(alert.id),
-                "labels": labels | {names.RECORD_LABEL: "alert", names.ALERT_LABEL: "pending"},
-            },
-            "data": {ALERT_KEY: alert.model_dump_json()},
-        }
-        try:
-            self.cluster.create(body)
-        except AlreadyExists:
-            return False
-        return True
+        labels |= {names.RECORD_LABEL: RECORD, names.ALERT_LABEL: "pending"}
+        return self._store.create(config_map(names.alert_name(alert.id), labels, {ALERT_KEY: alert.model_dump_json()}))
 
     def pending(self) -> list[Waiting]:
         """Alerts that some target may still have to get, oldest first."""
-        objects = self.cluster.list("ConfigMap", labels={names.RECORD_LABEL: "alert", names.ALERT_LABEL: "pending"})
-        return sorted(map(_waiting, objects), key=lambda waiting: (waiting.alert.at, waiting.alert.id))
+        pending = self._list({names.ALERT_LABEL: "pending"})
+        return sorted(pending, key=lambda waiting: (waiting.alert.at, waiting.alert.id))
 
     def alerts(self, *, run: str | None = None) -> list[Alert]:
         """All alerts that are remembered, newest first.
@@ -136,13 +126,12 @@ class Outbox:
         Args:
             run: Only those about this Dagster run.
         """
-        labels = {names.RECORD_LABEL: "alert"} | ({names.RUN_LABEL: run} if run else {})
-        alerts = [_waiting(item).alert for item in self.cluster.list("ConfigMap", labels=labels)]
+        alerts = (remembered.alert for remembered in self._list({names.RUN_LABEL: run} if run else {}))
         return sorted(alerts, key=lambda alert: (alert.at, alert.id), reverse=True)
 
     def known(self, alert: str) -> bool:
         """Whether an alert of this id was put, and is remembered."""
-        return self.cluster.get("ConfigMap", names.alert_name(alert)) is not None
+        return self._store.get(names.alert_name(alert)) is not None
 
     def claim(self, alert: Alert, target: str, decide: Callable[[Mark | None], Mark | None]) -> Mark | None:
         """Write down that delivery to a target is tried now, before it is.
@@ -156,23 +145,17 @@ class Outbox:
         Returns:
             The new mark; None if nothing was to be done, or the alert is gone.
         """
-        name = names.alert_name(alert.id)
-        while (config_map := self.cluster.get("ConfigMap", name)) is not None:
-            if (mark := decide(_waiting(config_map).marks.get(target))) is None:
-                return None
-            try:
-                self._mark(alert, target, mark, version=str(config_map["metadata"]["resourceVersion"]))
-            except Conflict:
-                # Another target was marked, or this one by somebody else: look again.
-                continue
-            except NotFound:
-                return None
-            return mark
-        return None
+
+        def claiming(data: Data) -> Changes | None:
+            mark = decide(_waiting(data).marks.get(target)) if data else None
+            return None if mark is None else {f"{MARK_PREFIX}{target}": mark.model_dump_json()}
+
+        claimed = self._store.update(names.alert_name(alert.id), {}, claiming)
+        return None if claimed is None else _waiting(claimed.data).marks[target]
 
     def mark(self, alert: Alert, target: str, mark: Mark) -> None:
         """Keep how an attempt ended."""
-        self._mark(alert, target, mark)
+        self.claim(alert, target, lambda _: mark)
 
     def delivered(self, alert: Alert, target: str) -> None:
         """Keep that the target has the alert."""
@@ -180,15 +163,14 @@ class Outbox:
 
     def settle(self, alert: Alert) -> None:
         """Keep that there is nobody left to send the alert to."""
-        self.cluster.patch(
-            "ConfigMap", names.alert_name(alert.id), {"metadata": {"labels": {names.ALERT_LABEL: "settled"}}}
-        )
+        settled = {names.ALERT_LABEL: "settled"}
+        self._store.update(names.alert_name(alert.id), settled, lambda data: {} if data else None)
 
     def note(self, alert: Alert, reason: str, line: str) -> None:
         """Leave a warning about an alert as an Event on its object."""
-        config_map = self.cluster.get("ConfigMap", names.alert_name(alert.id))
-        if config_map is not None:
-            self.cluster.event(config_map, reason, line, type="Warning")
+        stored = self._store.get(names.alert_name(alert.id))
+        if stored is not None:
+            self.cluster.event(stored.manifest, reason, line, type="Warning")
 
     def prune(self, *, limit: int = KEPT_ALERTS, kept: datetime.timedelta = KEPT) -> list[str]:
         """Forget settled alerts that are older than `kept`, and the oldest above `limit`; never a pending one.
@@ -196,20 +178,16 @@ class Outbox:
         Returns:
             Ids of what was forgotten.
         """
-        objects = self.cluster.list("ConfigMap", labels={names.RECORD_LABEL: "alert", names.ALERT_LABEL: "settled"})
-        settled = sorted((_waiting(item).alert for item in objects), key=lambda alert: alert.at, reverse=True)
-        limit_age = datetime.datetime.now(datetime.UTC) - kept
-        old = [alert.id for index, alert in enumerate(settled) if index >= limit or alert.at < limit_age]
-        for forgotten in old:
-            self.cluster.delete("ConfigMap", names.alert_name(forgotten))
+        alerts = (settled.alert for settled in self._list({names.ALERT_LABEL: "settled"}))
+        newest_first = sorted(alerts, key=lambda alert: alert.at, reverse=True)
+        oldest_kept = datetime.datetime.now(datetime.UTC) - kept
+        old = [alert.id for index, alert in enumerate(newest_first) if index >= limit or alert.at < oldest_kept]
+        for alert in old:
+            self._store.delete(names.alert_name(alert))
         return old
 
-    def _mark(self, alert: Alert, target: str, mark: Mark, *, version: str | None = None) -> dict[str, Any]:
-        """Set one target's mark, so that those of others are not disturbed."""
-        change: dict[str, Any] = {"data": {f"{MARK_PREFIX}{target}": mark.model_dump_json()}}
-        if version is not None:
-            change["metadata"] = {"resourceVersion": version}
-        return self.cluster.patch("ConfigMap", names.alert_name(alert.id), change)
+    def _list(self, labels: Mapping[str, str]) -> list[Waiting]:
+        return [_waiting(stored.data) for stored in self._store.list({names.RECORD_LABEL: RECORD, **labels})]
 
 
 def unsettled(waiting: Waiting, targets: Iterable[AlertTarget]) -> list[AlertTarget]:
@@ -229,8 +207,7 @@ def _delivered(before: Mark | None) -> Mark:
     return mark.model_copy(update={"state": "delivered", "error": ""})
 
 
-def _waiting(config_map: dict[str, Any]) -> Waiting:
-    data: dict[str, str] = config_map["data"]
+def _waiting(data: Data) -> Waiting:
     return Waiting(
         alert=Alert.model_validate_json(data[ALERT_KEY]),
         marks={

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field
 
 from llmops.clients.kubernetes.client import Cluster
-from llmops.clients.kubernetes.problems import AlreadyExists, Conflict, NotFound
 from llmops.config import names
 from llmops.config.schema import Strict
 from llmops.costs.comparison import Report
+from llmops.releases.store import Changes, Data, Store, record_labels
 
 RECORD = "costs"
 KEY = "history.json"
@@ -39,11 +38,11 @@ class CostHistory:
     """
 
     def __init__(self, cluster: Cluster) -> None:
-        self.cluster = cluster
+        self._store = Store(cluster)
 
     def read(self, model: str) -> tuple[Measured, ...]:
         """The model's history, oldest first."""
-        return _read(self.cluster.get("ConfigMap", names.costs_name(model)))
+        return _read(self._store.data(names.costs_name(model)))
 
     def add(self, model: str, measured: Measured) -> tuple[Measured, ...]:
         """Keep one more; the same time measured again takes the place of what was kept of it.
@@ -51,25 +50,15 @@ class CostHistory:
         Returns:
             The history as it is kept.
         """
-        name = names.costs_name(model)
-        while True:
-            config_map = self.cluster.get("ConfigMap", name)
-            others = [week for week in _read(config_map) if week.end != measured.end]
+
+        def with_one_more(data: Data) -> Changes:
+            others = [earlier for earlier in _read(data) if earlier.end != measured.end]
             kept = sorted([*others, measured], key=lambda week: week.end)[-KEPT:]
-            data = {KEY: json.dumps([week.model_dump(mode="json") for week in kept], separators=(",", ":"))}
-            try:
-                if config_map is None:
-                    labels = names.labels(model, "", "record") | {names.RECORD_LABEL: RECORD}
-                    metadata = {"name": name, "labels": labels}
-                    self.cluster.create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data})
-                else:
-                    version = {"resourceVersion": config_map["metadata"]["resourceVersion"]}
-                    self.cluster.patch("ConfigMap", name, {"metadata": version, "data": data})
-            except (AlreadyExists, Conflict, NotFound):
-                continue
-            return tuple(kept)
+            return {KEY: json.dumps([week.model_dump(mode="json") for week in kept], separators=(",", ":"))}
+
+        self._store.update(names.costs_name(model), record_labels(RECORD, model), with_one_more)
+        return self.read(model)
 
 
-def _read(config_map: Mapping[str, Any] | None) -> tuple[Measured, ...]:
-    weeks = json.loads(config_map["data"][KEY]) if config_map else ()
-    return tuple(map(Measured.model_validate, weeks))
+def _read(data: Data) -> tuple[Measured, ...]:
+    return tuple(Measured.model_validate(week) for week in json.loads(data.get(KEY, "[]")))

@@ -14,11 +14,11 @@ from typing import Any
 from pydantic import Field
 
 from llmops.clients.kubernetes.client import Cluster
-from llmops.clients.kubernetes.problems import AlreadyExists, Conflict, NotFound
 from llmops.config import names
 from llmops.config.catalog.spec import Strict
 from llmops.releases.records import Record
 from llmops.releases.stages import STAGES
+from llmops.releases.store import Changes, Data, Store, record_labels
 
 KIND = "counters"
 KEY = "counters.json"
@@ -84,7 +84,7 @@ class Counters:
     """
 
     def __init__(self, cluster: Cluster) -> None:
-        self.cluster = cluster
+        self._store = Store(cluster)
 
     def count_rollout(self, record: Record) -> None:
         """Count a verdict and how long its stages took: once for each run."""
@@ -102,30 +102,18 @@ class Counters:
 
     def all(self) -> dict[str, Counted]:
         """What was counted of each model, by its name."""
-        found = self.cluster.list("ConfigMap", labels={names.RECORD_LABEL: KIND})
-        return {each["metadata"]["labels"][names.MODEL_LABEL]: _read(each) for each in found}
+        stored = self._store.list({names.RECORD_LABEL: KIND})
+        return {counters.labels[names.MODEL_LABEL]: _read(counters.data) for counters in stored}
 
     def _count(self, model: str, key: str, change: Callable[[Counted], Counted]) -> None:
-        """Change the counters, unless this key was counted; anew if somebody else counted meanwhile."""
-        name = names.counters_name(model)
-        while True:
-            found = self.cluster.get("ConfigMap", name)
-            counted = _read(found) if found is not None else Counted()
-            if key in counted.keys:
-                return
-            data = {KEY: change(counted).with_key(key).model_dump_json()}
-            try:
-                if found is None:
-                    labels = names.labels(model, "", "record") | {names.RECORD_LABEL: KIND}
-                    metadata = {"name": name, "labels": labels}
-                    self.cluster.create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data})
-                else:
-                    version = {"resourceVersion": found["metadata"]["resourceVersion"]}
-                    self.cluster.patch("ConfigMap", name, {"metadata": version, "data": data})
-            except (AlreadyExists, Conflict, NotFound):
-                continue
-            return
+        """Change the counters, unless this key was counted."""
+
+        def counting(data: Data) -> Changes | None:
+            counted = _read(data)
+            return None if key in counted.keys else {KEY: change(counted).with_key(key).model_dump_json()}
+
+        self._store.update(names.counters_name(model), record_labels(KIND, model), counting)
 
 
-def _read(found: Mapping[str, Any]) -> Counted:
-    return Counted.model_validate_json(found["data"][KEY])
+def _read(data: Data) -> Counted:
+    return Counted.model_validate_json(data[KEY]) if KEY in data else Counted()

@@ -6,7 +6,6 @@ of the model (which release is stable, which is under trial). Losing Dagster's d
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -14,7 +13,6 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, Field
 
 from llmops.clients.kubernetes.client import Cluster
-from llmops.clients.kubernetes.problems import AlreadyExists, NotFound
 from llmops.config import names
 from llmops.config.catalog.spec import Strict
 from llmops.errors import BadInput, ClusterCannot
@@ -22,12 +20,14 @@ from llmops.releases.ledger import Cause, Decided, State, VerdictValue, ending, 
 from llmops.releases.recovery import Evidence, what_served
 from llmops.releases.release import Release
 from llmops.releases.stages import STAGES
+from llmops.releases.store import Changes, Data, Store, Stored, record_labels
 
 OutcomeT = TypeVar("OutcomeT", bound=BaseModel)
 
 VERDICT_KEY = "verdict.json"
 REJECTION_KEY = "rejection.json"
 OPEN_KEY = "open.json"
+PROOF_KEY = "verified.json"
 LIVE_KEYS = ("stable", "previous", "candidate")
 
 
@@ -95,13 +95,11 @@ class Records:
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
+        self._store = Store(cluster)
 
     def save_release(self, pins: dict[str, Any]) -> None:
         """Keep the pins of a release; those that are there already are the same, as the name has their hash."""
-        try:
-            self.cluster.create(pins)
-        except AlreadyExists:
-            return
+        self._store.create(pins)
 
     def release(self, model: str, release: str) -> Release:
         """The pins of a release.
@@ -109,21 +107,21 @@ class Records:
         Raises:
             BadInput: There is no such release of this model.
         """
-        found = self.cluster.get("ConfigMap", names.pins_name(model, release))
-        if found is None:
+        pins = self._store.data(names.pins_name(model, release)).get(names.RELEASE_FILE)
+        if pins is None:
             raise BadInput(
                 f"{model}: there is no release {release}", remedy=f"`llmops history {model}` lists those there are."
             )
-        return Release.model_validate_json(found["data"][names.RELEASE_FILE])
+        return Release.model_validate_json(pins)
 
     def state(self, model: str) -> State:
         """Which releases of the model are stable, previous and under trial.
 
         What its ConfigMap does not say is recovered from the main Deployment and the records of trials.
         """
-        found = self.cluster.get("ConfigMap", names.state_name(model))
-        kept = State.read((found or {}).get("data") or {})
-        return kept if kept.stable else self._recovered(model, kept, found)
+        stored = self._store.get(names.state_name(model))
+        kept = State.read({} if stored is None else stored.data)
+        return kept if kept.stable else self._recovered(model, kept, stored)
 
     def proven_state(self, model: str) -> State:
         """The same, for who acts on what serves.
@@ -147,7 +145,7 @@ class Records:
             self.update_state(model, **state.kept())
         return state
 
-    def _recovered(self, model: str, kept: State, found: Mapping[str, Any] | None) -> State:
+    def _recovered(self, model: str, kept: State, stored: Stored | None) -> State:
         main = self.cluster.get("Deployment", names.engine_name(model, "stable"))
         deployed = _label(main, names.RELEASE_LABEL) if main is not None else None
         trials = self._trials(model)
@@ -164,19 +162,19 @@ class Records:
                 passed=passed,
                 refused={record.release for record in ended if record.verdict != "Passed"},
                 opened={release: trial.served for release, trial in opened.items()},
-                unpromoted=main is not None and found is not None and _created(found) < _created(main),
+                unpromoted=main is not None and stored is not None and _created(stored.manifest) < _created(main),
             )
         )
         candidate = kept.candidate or max(opened, key=lambda release: opened[release].since, default=None)
         known: dict[str, Any] = {"candidate": candidate}
         if served != "":
             known |= {"recovered": True, "stable": served, "unproven": deployed if served is None else None}
-            known["previous"] = kept.previous or next((each for each in passed if each != served), None)
+            known["previous"] = kept.previous or next((release for release in passed if release != served), None)
             if candidate in opened and "canary_percent" not in kept.model_fields_set:
                 known |= self._share(model, candidate, opened[candidate], trials[candidate])
         return kept.model_copy(update=known)
 
-    def _share(self, model: str, release: str, trial: OpenTrial, data: Mapping[str, str]) -> dict[str, int]:
+    def _share(self, model: str, release: str, trial: OpenTrial, data: Data) -> dict[str, int]:
         """What share of the users a canary may have, as far as its trial has come; empty if none was led to it."""
         if trial.stage not in ("traffic", "promotion"):
             return {}
@@ -187,38 +185,38 @@ class Records:
 
     def update_state(self, model: str, **changes: str | None) -> State:
         """Change some of the state; None removes."""
-        self._write(names.state_name(model), model, "", dict(changes))
+        self._store.merge(names.state_name(model), record_labels("state", model), changes)
         return self.state(model)
 
     def outcome(self, model: str, release: str, stage: str, kind: type[OutcomeT]) -> OutcomeT | None:
         """What a stage left for this release; None if it did not get there."""
-        text = self._data(names.record_name(model, release)).get(f"{stage}.json")
+        text = self._trial(model, release).get(f"{stage}.json")
         return kind.model_validate_json(text) if text else None
 
     def save_outcome(self, model: str, release: str, stage: str, outcome: BaseModel | None) -> None:
         """Keep what a stage made of this release; None forgets it."""
         text = outcome.model_dump_json() if outcome is not None else None
-        self._write(names.record_name(model, release), model, release, {f"{stage}.json": text})
+        self._write_trial(model, release, {f"{stage}.json": text})
 
     def save_seconds(self, model: str, release: str, stage: str, seconds: float) -> None:
         """Keep how long a stage took, whatever became of it."""
-        self._write(names.record_name(model, release), model, release, {f"{stage}.seconds": f"{seconds:.3f}"})
+        self._write_trial(model, release, {f"{stage}.seconds": f"{seconds:.3f}"})
 
     def seconds(self, model: str, release: str) -> dict[str, float]:
         """How long each stage of this release took; a stage that was not reached took 0."""
-        data = self._data(names.record_name(model, release))
+        data = self._trial(model, release)
         return {stage: float(data.get(f"{stage}.seconds", 0)) for stage in STAGES}
 
     def record(self, model: str, release: str) -> Record | None:
         """The record of the release's last trial; None if none has ended, or another one is open."""
-        return _record(self._data(names.record_name(model, release)), VERDICT_KEY)
+        return _record(self._trial(model, release), VERDICT_KEY)
 
     def rejection(self, model: str, release: str) -> Record | None:
         """The record of the trial that rejected the release; None if none did, or a later one passed.
 
         Trials since then that decided nothing change nothing about it.
         """
-        return _rejection(self._data(names.record_name(model, release)))
+        return _rejection(self._trial(model, release))
 
     def save_record(self, record: Record) -> None:
         """Keep a verdict; the trial is open no longer. One that decides nothing leaves a rejection in force."""
@@ -239,17 +237,17 @@ class Records:
         }
         if not outcomes:
             data |= {f"{stage}.{kind}": None for stage in STAGES[1:] for kind in ("json", "seconds")}
-        self._write(names.record_name(model, release), model, release, data)
+        self._write_trial(model, release, data)
         end = rejection or record
         self.update_state(model, **(ending(release, end.decided) if end else reopening(release)))
 
     def open_trial(self, model: str, release: str, trial: OpenTrial) -> None:
         """Note that a stage of a run has taken the release's trial up."""
-        self._write(names.record_name(model, release), model, release, {OPEN_KEY: trial.model_dump_json()})
+        self._write_trial(model, release, {OPEN_KEY: trial.model_dump_json()})
 
     def opened(self, model: str, release: str) -> OpenTrial | None:
         """The release's trial that has no verdict yet; None if there is none."""
-        text = self._data(names.record_name(model, release)).get(OPEN_KEY)
+        text = self._trial(model, release).get(OPEN_KEY)
         return OpenTrial.model_validate_json(text) if text else None
 
     def forget_trial(self, model: str, release: str) -> None:
@@ -265,12 +263,12 @@ class Records:
 
     def _trials(self, model: str) -> dict[str, dict[str, str]]:
         """What is kept of all trials, by release."""
-        found = self.cluster.list("ConfigMap", labels={names.MODEL_LABEL: model, names.RECORD_LABEL: "trial"})
-        return {each["metadata"]["labels"][names.RELEASE_LABEL]: each.get("data") or {} for each in found}
+        trials = self._store.list({names.MODEL_LABEL: model, names.RECORD_LABEL: "trial"})
+        return {trial.labels[names.RELEASE_LABEL]: trial.data for trial in trials}
 
     def verified_weights(self, model: str, key: str) -> VerifiedWeights | None:
         """Proof that these weights are where they are to be; None if they were never verified, or are collected."""
-        text = self._data(_weights_name(model, key)).get("verified.json")
+        text = self._store.data(_weights_name(model, key)).get(PROOF_KEY)
         return VerifiedWeights.model_validate_json(text) if text else None
 
     def has_weights(self, release: Release) -> bool:
@@ -280,21 +278,21 @@ class Records:
 
     def save_verified_weights(self, model: str, key: str, verified: VerifiedWeights) -> None:
         """Keep the proof."""
-        self._write(_weights_name(model, key), model, "", {"verified.json": verified.model_dump_json()}, kind="weights")
+        proof = {PROOF_KEY: verified.model_dump_json()}
+        self._store.merge(_weights_name(model, key), record_labels("weights", model), proof)
 
     def verified_keys(self, model: str) -> list[str]:
         """Keys of all weights of the model that are proven, newest proof first."""
-        found = self.cluster.list("ConfigMap", labels={names.MODEL_LABEL: model, names.RECORD_LABEL: "weights"})
         proofs = [
-            (VerifiedWeights.model_validate_json(text), each["metadata"]["name"].removeprefix(_weights_name(model, "")))
-            for each in found
-            if (text := (each.get("data") or {}).get("verified.json"))
+            (VerifiedWeights.model_validate_json(text), proof.name.removeprefix(_weights_name(model, "")))
+            for proof in self._store.list({names.MODEL_LABEL: model, names.RECORD_LABEL: "weights"})
+            if (text := proof.data.get(PROOF_KEY))
         ]
         return [key for _, key in sorted(proofs, key=lambda proof: proof[0].verified, reverse=True)]
 
     def forget_weights(self, model: str, key: str) -> None:
         """Forget the proof: before the weights are removed, or when they were found altered."""
-        self.cluster.delete("ConfigMap", _weights_name(model, key))
+        self._store.delete(_weights_name(model, key))
 
     def prune(self, model: str, limit: int) -> list[str]:
         """Remove the oldest records above `limit`, never those of stable, previous or candidate.
@@ -310,45 +308,29 @@ class Records:
         releases = list(dict.fromkeys(record.release for record in self.history(model)))
         old = [release for release in releases[limit:] if release not in live]
         for release in old:
-            self.cluster.delete("ConfigMap", names.record_name(model, release))
-            self.cluster.delete("ConfigMap", names.pins_name(model, release))
+            self._store.delete(names.record_name(model, release))
+            self._store.delete(names.pins_name(model, release))
             self.update_state(model, **forgetting(release))
         return old
 
-    def _data(self, name: str) -> dict[str, str]:
-        return (self.cluster.get("ConfigMap", name) or {}).get("data") or {}
+    def _trial(self, model: str, release: str) -> dict[str, str]:
+        """What is kept of a release's trial; nothing if it was never tried."""
+        return self._store.data(names.record_name(model, release))
 
-    def _write(self, name: str, model: str, release: str, data: dict[str, str | None], kind: str | None = None) -> None:
-        """Set and remove single keys, so that writers of other keys are not disturbed."""
-        with contextlib.suppress(NotFound):
-            self.cluster.patch("ConfigMap", name, {"data": data})
-            return
-        kind = kind or ("trial" if release else "state")
-        body = {
-            "apiVersion": "v1",
-            "kind": "ConfigMap",
-            "metadata": {
-                "name": name,
-                "labels": names.labels(model, release, "record") | {names.RECORD_LABEL: kind},
-            },
-            "data": {key: value for key, value in data.items() if value is not None},
-        }
-        try:
-            self.cluster.create(body)
-        except AlreadyExists:
-            self.cluster.patch("ConfigMap", name, {"data": data})
+    def _write_trial(self, model: str, release: str, changes: Changes) -> None:
+        self._store.merge(names.record_name(model, release), record_labels("trial", model, release), changes)
 
 
-def _ended(trials: Mapping[str, Mapping[str, str]]) -> list[Record]:
+def _ended(trials: Mapping[str, Data]) -> list[Record]:
     kept = [_record(data, key) for data in trials.values() for key in (VERDICT_KEY, REJECTION_KEY)]
     return sorted((record for record in kept if record), key=lambda record: record.finished, reverse=True)
 
 
-def _record(data: Mapping[str, str], key: str) -> Record | None:
+def _record(data: Data, key: str) -> Record | None:
     return Record.model_validate_json(data[key]) if key in data else None
 
 
-def _rejection(data: Mapping[str, str]) -> Record | None:
+def _rejection(data: Data) -> Record | None:
     last = _record(data, VERDICT_KEY)
     return last if last and last.verdict == "Failed" else _record(data, REJECTION_KEY)
 
@@ -365,12 +347,12 @@ def in_doubt(model: str, deployed: str) -> ClusterCannot:
     )
 
 
-def _label(found: Mapping[str, Any], label: str) -> str | None:
-    return (found["metadata"].get("labels") or {}).get(label)
+def _label(manifest: Mapping[str, Any], label: str) -> str | None:
+    return (manifest["metadata"].get("labels") or {}).get(label)
 
 
-def _created(found: Mapping[str, Any]) -> str:
-    return str(found["metadata"]["creationTimestamp"])
+def _created(manifest: Mapping[str, Any]) -> str:
+    return str(manifest["metadata"]["creationTimestamp"])
 
 
 def _weights_name(model: str, key: str) -> str:

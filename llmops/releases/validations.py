@@ -8,9 +8,9 @@ from typing import Literal, get_args
 from pydantic import Field
 
 from llmops.clients.kubernetes.client import Cluster
-from llmops.clients.kubernetes.problems import AlreadyExists, NotFound
 from llmops.config import names
 from llmops.config.catalog.spec import Strict
+from llmops.releases.store import Data, Store, record_labels
 
 CheckName = Literal["weights", "figures", "drift"]
 CheckValue = Literal["Passed", "Failed", "Inconclusive"]
@@ -80,12 +80,14 @@ class Validation(Strict):
     @property
     def severity(self) -> Literal["ok", "warning", "error"]:
         """The worst of its checks."""
-        found = {check.severity for check in self.checks}
-        return "error" if "error" in found else "warning" if "warning" in found else "ok"
+        severities = {check.severity for check in self.checks}
+        return "error" if "error" in severities else "warning" if "warning" in severities else "ok"
 
     def summary(self) -> str:
         """How each check ended, in a few words."""
-        return ", ".join(f"{each.check} {each.value}{' (repaired)' if each.repaired else ''}" for each in self.checks)
+        return ", ".join(
+            f"{check.check} {check.value}{' (repaired)' if check.repaired else ''}" for check in self.checks
+        )
 
     def line(self) -> str:
         """How it ended, in a line."""
@@ -100,17 +102,16 @@ class Validations:
     """
 
     def __init__(self, cluster: Cluster) -> None:
-        self.cluster = cluster
+        self._store = Store(cluster)
 
     def last(self, model: str) -> Validation | None:
         """The model's last validation; None if there was none."""
-        found = self.cluster.get("ConfigMap", names.validation_name(model))
-        return _validation(found) if found is not None else None
+        return _read(self._store.data(names.validation_name(model)))
 
     def all(self) -> dict[str, Validation]:
         """The last validation of every model that has had one, by its name."""
-        found = map(_validation, self.cluster.list("ConfigMap", labels={names.RECORD_LABEL: RECORD}))
-        return {each.model: each for each in found}
+        validations = (_read(stored.data) for stored in self._store.list({names.RECORD_LABEL: RECORD}))
+        return {validation.model: validation for validation in validations if validation is not None}
 
     def save(self, validation: Validation) -> Validation:
         """Keep a validation as the model's last, with the time of the last one that was complete.
@@ -118,26 +119,14 @@ class Validations:
         Returns:
             What is kept.
         """
-        before = self.last(validation.model)
+        model = validation.model
+        before = self.last(model)
         completed = validation.finished if validation.complete else before.completed if before else None
         kept = validation.model_copy(update={"completed": completed})
-        labels = names.labels(kept.model, kept.release, "record") | {names.RECORD_LABEL: RECORD}
-        body = {
-            "apiVersion": "v1",
-            "kind": "ConfigMap",
-            "metadata": {"name": names.validation_name(kept.model), "labels": labels},
-            "data": {KEY: kept.model_dump_json()},
-        }
-        change = {"metadata": {"labels": labels}, "data": body["data"]}
-        try:
-            self.cluster.patch("ConfigMap", names.validation_name(kept.model), change)
-        except NotFound:
-            try:
-                self.cluster.create(body)
-            except AlreadyExists:
-                self.cluster.patch("ConfigMap", names.validation_name(kept.model), change)
+        labels = record_labels(RECORD, model, kept.release)
+        self._store.merge(names.validation_name(model), labels, {KEY: kept.model_dump_json()})
         return kept
 
 
-def _validation(found: dict[str, dict[str, str]]) -> Validation:
-    return Validation.model_validate_json(found["data"][KEY])
+def _read(data: Data) -> Validation | None:
+    return Validation.model_validate_json(data[KEY]) if KEY in data else None

@@ -1,0 +1,37 @@
+"""A control plane to keep records in, a namespace for each test, and writers that count their attempts."""
+
+from __future__ import annotations
+
+import pytest
+
+from llmops.clients.kubernetes.client import Cluster
+from llmops.releases.store import Store
+from tests.api.cluster.conftest import cluster, plane, settings
+
+__all__ = ["cluster", "plane", "settings"]
+
+
+class Attempts:
+    """Counts the attempts at a change that a connection makes.
+
+    Attributes:
+        cluster: The connection.
+        made: How many it has made.
+    """
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster.guarded(self._count)
+        self.made = 0
+
+    def _count(self) -> None:
+        self.made += 1
+
+
+@pytest.fixture
+def attempts(cluster: Cluster) -> Attempts:
+    return Attempts(cluster)
+
+
+@pytest.fixture
+def store(cluster: Cluster) -> Store:
+    return Store(cluster)
