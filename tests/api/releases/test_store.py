@@ -50,7 +50,7 @@ def test_a_conflict_with_a_second_writer_converges(store: Store, attempts: Attem
         if len(seen) <= 3:
             # The first time it creates the ConfigMap, which this writer does not know of yet.
             store.update("one", LABELS, one_more)
-        return one_more(data) | {"mine": "yes"}
+        return {**one_more(data), "mine": "yes"}
 
     stored = Store(attempts.cluster).update("one", LABELS, change)
     assert stored is not None
