@@ -40,6 +40,8 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
         SystemExit: Code 2, the command line is wrong.
     """
+    # A container starts with the default actions; a process inherits from its parent that a signal is ignored.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     environ = dict(os.environ)
     try:
         image = behaviours.from_environment(environ)

@@ -91,7 +91,6 @@ def test_a_pid_that_was_given_to_another_process_is_not_taken_for_the_daemon(tmp
             other.kill()
 
 
-@pytest.mark.slow
 def test_the_sandbox_comes_up_within_25_seconds_and_leaves_no_process(tmp_path: Path) -> None:
     """Slow: brings a whole sandbox up twice."""
     sandbox = Sandbox(tmp_path / "sandbox", project=Path.cwd())

@@ -53,9 +53,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         plane.down()
 
 
-@pytest.mark.slow
 def test_they_are_installed_once_and_judge_what_comes(cluster: Cluster) -> None:
-    """Slow: starts a control plane."""
     assert len(install_crds(cluster)) == len(definitions())
     before = [each["metadata"]["generation"] for each in cluster.list("CustomResourceDefinition")]
     install_crds(cluster)

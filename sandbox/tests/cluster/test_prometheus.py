@@ -95,7 +95,6 @@ def until(ask: Callable[[], list[Sample]], seconds: float = 20) -> list[Sample]:
     return found
 
 
-@pytest.mark.long
 def test_pods_are_scraped_and_a_changed_configuration_is_followed(sandbox: Sandbox) -> None:
     """A whole cluster comes up for it, and Prometheus scrapes a few times: 20 s."""
     cluster = Cluster.connect(load_settings(sandbox.settings_file))

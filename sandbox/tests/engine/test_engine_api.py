@@ -140,7 +140,6 @@ def test_a_start_costs_little(start: Start) -> None:
     assert cpu_seconds(engine.pid) < 1.5  # 0.4 on an idle machine
 
 
-@pytest.mark.slow
 async def test_32_streams_at_30_tokens_per_second_cost_little(start: Start, tmp_path: Path) -> None:
     """Takes three seconds, the time for which it measures."""
     model = make_model(tmp_path / "m", size_bytes=1 << 14, suites_dir=None, ttft_ms=20, tokens_per_second=30)

@@ -11,7 +11,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from llmops_sandbox.engine.process import EngineProcess
+from llmops_sandbox.engine.process import SIMULATED, EngineProcess
 from llmops_sandbox.weights import make_model
 
 Start = Callable[..., EngineProcess]
@@ -118,8 +118,22 @@ async def test_an_idle_engine_stops_at_once_whatever_its_timeout(start: Start) -
 
 async def test_a_loading_engine_stops_at_once(start: Start) -> None:
     engine = start(SIM_LOAD_SECONDS="30")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while "Starting to load model" not in engine.output:  # noqa: ASYNC110 -- another process's log, not an event of ours
             await asyncio.sleep(0.02)
     engine.signal(signal.SIGTERM)
     assert await ended(engine, 10) == -signal.SIGTERM
+
+
+def test_an_engine_whose_parent_ignores_sigterm_stops_at_once(plain_model: Path, tmp_path: Path) -> None:
+    ignoring = ("sh", "-c", 'trap "" TERM; exec "$@"', "sh", *SIMULATED)
+    engine = EngineProcess(plain_model, log=tmp_path / "log", program=ignoring, env={"SIM_HANG_ON_LOAD": "true"})
+    engine.start()
+    try:
+        deadline = time.monotonic() + 60
+        while "Starting to load model" not in engine.output and time.monotonic() < deadline:
+            time.sleep(0.02)
+        engine.signal(signal.SIGTERM)
+        assert engine.wait(10) == -signal.SIGTERM
+    finally:
+        engine.kill()
