@@ -8,7 +8,7 @@ PARALLEL ?= --numprocesses 3 --dist loadfile --no-loadscope-reorder
 READY := $(VENV)/.ready
 export DAGSTER_DISABLE_TELEMETRY := 1
 
-.PHONY: help demo demo-auto demo-stack test test-long test-fast control-plane kubernetes lint format bench reliability dev e2e-vllm e2e-tools e2e-stack constraints clean
+.PHONY: help demo demo-auto demo-stack test test-quick test-full control-plane kubernetes lint format bench reliability dev e2e-vllm e2e-tools e2e-stack constraints clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -30,14 +30,15 @@ demo-auto: kubernetes ## An unattended day in fast motion on the installed syste
 demo-stack: $(READY) ## Two models, router, Prometheus, autoscaler; writes build/demo-stack.json (ENGINE=vllm: real vLLM)
 	$(BIN)/python -m demos.stack --engine $(ENGINE)
 
-test: lint kubernetes ## All tests but those of test-long and of the e2e targets
-	$(BIN)/pytest $(PARALLEL) -m "not long"
+test: ## Lint, and the tests of a change: units, a real API server, each promise once on a sandbox; within six minutes
+	@$(MAKE) --no-print-directory --jobs=2 $(READY) control-plane
+	@$(MAKE) --no-print-directory --jobs=2 lint test-quick
 
-test-long: kubernetes ## Further cases that take minutes: every executor, every way that a measuring Job ends, every bench
-	$(BIN)/pytest $(PARALLEL) -m long
+test-quick: kubernetes
+	$(BIN)/pytest $(PARALLEL) -m "not full"
 
-test-fast: kubernetes ## The tests that take no more than a few seconds each
-	$(BIN)/pytest -m "not slow and not long"
+test-full: kubernetes ## All tests that `make test` leaves out: every case on a sandbox, the sandbox's own, every bench
+	$(BIN)/pytest $(PARALLEL) -m full
 
 # What takes minutes of compiling needs nothing that pip installs, so that the two go on at once.
 control-plane:

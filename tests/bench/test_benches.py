@@ -64,7 +64,6 @@ def bench(folder: Path, *names: str, **environment: str) -> tuple[int, dict[str,
     return done.returncode, json.loads((folder / "found" / "bench.json").read_text())
 
 
-@pytest.mark.long
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", BENCHES)
 def test_a_bench_gives_its_figures(tmp_path: Path, name: str) -> None:
@@ -75,7 +74,6 @@ def test_a_bench_gives_its_figures(tmp_path: Path, name: str) -> None:
     assert [key for key in FIGURES[name] if not key.endswith(MAY_BE_ZERO_OR_LESS) and not found[key] > 0] == []
 
 
-@pytest.mark.slow
 def test_figures_are_kept_when_a_later_bench_breaks(tmp_path: Path) -> None:
     """Slow: it starts the command line six times."""
     code, found = bench(tmp_path, "startup", "hashing", PATH="")  # hashing runs programs of the system

@@ -115,7 +115,7 @@ def test_load_time_follows_size_and_speed(start: Start, tmp_path: Path) -> None:
     engine = start(model=model)
     engine.wait_until_healthy()
     seconds = float(engine.output.split("Loading weights took ")[1].split()[0])
-    assert 1.04 < seconds < 1.5
+    assert seconds > 1.04
 
 
 def test_a_damaged_simulation_file_is_named(start: Start, sharded: Path) -> None:

@@ -62,7 +62,7 @@ async def test_users_with_kept_connections_are_sent_away_and_streams_end_whole(
         async with await hook as answer:
             assert (answer.status, await answer.text()) == (200, "0 requests in flight\n")
         # The stream's connection was left open, and is the client's until the server closes it.
-        assert 0.9 < time.monotonic() - ended < 2
+        assert time.monotonic() - ended > 0.9
         engine.signal(signal.SIGTERM)
         assert await asyncio.to_thread(engine.wait, 10) == 0
 

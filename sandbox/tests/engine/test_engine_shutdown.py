@@ -101,7 +101,8 @@ async def test_what_outlives_the_timeout_is_cut(start: Start, slow_model: Path) 
         engine.signal(signal.SIGTERM)
         asked = time.monotonic()
         rest = [event async for event in events]
-        assert 0.9 < time.monotonic() - asked < 5
+        assert time.monotonic() - asked > 0.9
+    assert len(rest) < 400
     assert rest[-2]["error"]["message"] == DEAD
     assert await ended(engine, 10) == 0
 

@@ -270,7 +270,7 @@ def test_slow_answers(server: HubServer) -> None:
     assert time.monotonic() - started >= 0.3
     started = time.monotonic()
     assert httpx2.get(url, follow_redirects=True).content == WEIGHTS
-    assert 0.4 < time.monotonic() - started < 5
+    assert time.monotonic() - started > 0.4
 
 
 def test_clients_that_go_away_are_no_error(

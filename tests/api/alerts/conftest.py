@@ -1,11 +1,10 @@
-"""A control plane to keep alerts in, and receivers that behave well or badly."""
+"""An outbox, and receivers of alerts that behave well or badly."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
 import datetime
-import secrets
 import socket
 import threading
 from collections.abc import Awaitable, Callable, Iterator
@@ -16,38 +15,13 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from llmops_sandbox.binaries import find_or_build
-from llmops_sandbox.controlplane import ControlPlane
 
 from llmops.alerts.outbox import Alert, Outbox, alert_id
 from llmops.clients.kubernetes.client import Cluster
 from llmops.config.alerting import AlertKind, AlertTarget
 from llmops.config.settings import Settings
-from tests.api.cluster.conftest import settings_for
 
 KEY = "whsec_" + base64.b64encode(bytes(range(32))).decode()
-
-
-@pytest.fixture(scope="session")
-def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
-    found = ControlPlane(tmp_path_factory.mktemp("plane"), find_or_build())
-    try:
-        found.up()
-        yield found
-    finally:
-        found.down()
-
-
-@pytest.fixture
-def settings(plane: ControlPlane) -> Settings:
-    return settings_for(plane.kubeconfig, f"a-{secrets.token_hex(4)}")
-
-
-@pytest.fixture
-def cluster(settings: Settings) -> Cluster:
-    found = Cluster.connect(settings)
-    found.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": settings.namespace}})
-    return found
 
 
 @pytest.fixture

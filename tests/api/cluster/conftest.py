@@ -1,12 +1,10 @@
-"""One real control plane for all tests of the cluster, a namespace for each, and a kubelet played by hand."""
+"""A kubelet played by hand, and a node that really runs pods."""
 
 from __future__ import annotations
 
 import json
 import os
-import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,31 +14,21 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from llmops_sandbox.binaries import find_or_build, find_or_build_kubectl
+from llmops_sandbox.binaries import find_or_build_kubectl
 from llmops_sandbox.controlplane import ControlPlane
 from llmops_sandbox.images import ImageStore
 from llmops_sandbox.processes import Daemon
 
 from llmops.clients.kubernetes.client import Cluster
 from llmops.clients.kubernetes.watch import Object
-from llmops.config.settings import Settings
+from tests.support.fixtures import settings_for
 
 T = TypeVar("T")
 
 NODE = "played-by-hand"
 
 
-@pytest.fixture(scope="session")
-def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
-    found = ControlPlane(tmp_path_factory.mktemp("plane"), find_or_build())
-    try:
-        found.up()
-        yield found
-    finally:
-        found.down()
-
-
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def agent(plane: ControlPlane) -> Iterator[None]:
     """A node that really runs pods, as processes: image `example.com/python:1` runs its first argument as a program."""
     nodes = {"back_off_seconds": 1, "back_off_limit_seconds": 1}
@@ -48,36 +36,26 @@ def agent(plane: ControlPlane) -> Iterator[None]:
     (plane.folder / "nodes.yaml").write_text(json.dumps({**nodes, "nodes": [{"name": "real", "capacity": capacity}]}))
     ImageStore(plane.folder / "images.json").add("example.com/python", "1", ("{python}", "-u", "-c"))
     daemon = Daemon("agent", plane.folder / "run")
+    administrator = Cluster.connect(settings_for(plane.kubeconfig))
     daemon.start([sys.executable, "-m", "llmops_sandbox.agent", "--dir", plane.folder])
     try:
-        administrator = Cluster.connect(settings_for(plane.kubeconfig))
         eventually(lambda: True if _is_ready(administrator.get("Node", "real")) else None, seconds=60)
         yield
     finally:
         daemon.stop(grace=30)
+        administrator.delete("Node", "real")
 
 
 @pytest.fixture
-def settings(plane: ControlPlane) -> Settings:
-    return settings_for(plane.kubeconfig, f"t-{secrets.token_hex(4)}")
-
-
-@pytest.fixture
-def cluster(settings: Settings) -> Cluster:
-    found = Cluster.connect(settings)
-    found.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": settings.namespace}})
-    eventually(lambda: found.get("ServiceAccount", "default"), seconds=60)
-    return found
+def cluster(cluster: Cluster) -> Cluster:
+    """The test's namespace, in which pods can be made."""
+    eventually(lambda: cluster.get("ServiceAccount", "default"), seconds=60)
+    return cluster
 
 
 @pytest.fixture
 def kubelet(cluster: Cluster) -> Kubelet:
     return Kubelet(cluster)
-
-
-def settings_for(kubeconfig: Path, namespace: str = "default", context: str | None = None) -> Settings:
-    """Settings of one cluster."""
-    return Settings.model_validate({"kubeconfig": str(kubeconfig), "namespace": namespace, "context": context})
 
 
 class Kubelet:
@@ -193,11 +171,3 @@ def write_kubeconfig(folder: Path, plane: ControlPlane, user: Object, *, authori
     path = folder / "other.kubeconfig"
     path.write_text(json.dumps(content))
     return path
-
-
-@pytest.fixture
-def free_port() -> int:
-    """A port that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

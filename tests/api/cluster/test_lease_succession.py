@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import threading
-import time
 
 import pytest
 
 from llmops.clients.kubernetes.client import Cluster
-from llmops.clients.kubernetes.lease import HANDOVER_SECONDS, LeaseHeld, RolloutLease
+from llmops.clients.kubernetes.lease import LeaseHeld, RolloutLease
 from llmops.config import names
 from llmops.errors import ClusterCannot
 
@@ -24,9 +23,8 @@ def test_a_lease_that_was_kept_for_a_stage_that_never_came_is_not_waited_for(clu
     kept.stop(give_up=False)
     with pytest.raises(LeaseHeld, match="run-a"):
         brief(cluster, "run-b", ended="run-c").acquire()
-    started = time.monotonic()
+    # It is kept for `HANDOVER_SECONDS`: longer than a test may take.
     with brief(cluster, "run-b", ended="run-a"):
-        assert time.monotonic() - started < HANDOVER_SECONDS / 4
         found = cluster.get("Lease", names.lease_name("m"))
         assert found is not None
         assert found["spec"]["holderIdentity"] == "run-b"

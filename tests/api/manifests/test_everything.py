@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,7 @@ import yaml
 from hypothesis import HealthCheck, Phase, assume, find, given
 from hypothesis import settings as examples
 from hypothesis.errors import NoSuchExample
-from llmops_sandbox.binaries import find_or_build
 from llmops_sandbox.controlplane import ControlPlane
-from llmops_sandbox.crds import install_crds
 
 from llmops.clients.kubernetes.client import Cluster
 from llmops.config.catalog.load import load_catalog
@@ -105,9 +103,9 @@ def test_what_stands_beside_models_fits_and_is_the_same_twice(
     assert {namespace for _, namespace, _ in identities if namespace} == homes | {settings.namespace}
 
 
-@pytest.mark.long
+@pytest.mark.full
 def test_every_field_of_an_entry_is_drawn() -> None:
-    """A field that no random entry has would be tested by none. Long: hundreds of entries."""
+    """A field that no random entry has would be tested by none. Full: hundreds of entries."""
     missing = set(fields(ModelSpec))
 
     def last(spec: ModelSpec) -> bool:
@@ -140,44 +138,34 @@ Judge = Callable[[list[dict[str, Any]]], None]
 
 
 @pytest.fixture(scope="module")
-def judge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Judge]:
+def judge(plane: ControlPlane) -> Judge:
     """Asks an API server for a dry run of each object that it was not asked of before."""
-    plane = ControlPlane(tmp_path_factory.mktemp("plane"), find_or_build())
-    try:
-        plane.up()
-        settings = Settings.model_validate({"kubeconfig": str(plane.kubeconfig)})
-        cluster = Cluster.connect(settings)
-        for manifest in [*base(settings), *yaml.safe_load_all((K8S / "base" / "namespaces.yaml").read_text())]:
-            cluster.apply(manifest, force=True)
-        install_crds(cluster)
-        known: set[str] = set()
+    settings = Settings.model_validate({"kubeconfig": str(plane.kubeconfig)})
+    cluster = Cluster.connect(settings)
+    for manifest in [*base(settings), *yaml.safe_load_all((K8S / "base" / "namespaces.yaml").read_text())]:
+        cluster.apply(manifest, force=True)
+    known: set[str] = set()
 
-        def judge(manifests: list[dict[str, Any]]) -> None:
-            for manifest in manifests:
-                text = json.dumps(manifest, sort_keys=True)
-                if manifest["kind"] not in UNPUBLISHED and text not in known:
-                    # A namespace has to be there for what is in it to be judged.
-                    cluster.apply(manifest, dry_run=manifest["kind"] != "Namespace")
-                    known.add(text)
+    def judge(manifests: list[dict[str, Any]]) -> None:
+        for manifest in manifests:
+            text = json.dumps(manifest, sort_keys=True)
+            if manifest["kind"] not in UNPUBLISHED and text not in known:
+                # A namespace has to be there for what is in it to be judged.
+                cluster.apply(manifest, dry_run=manifest["kind"] != "Namespace")
+                known.add(text)
 
-        yield judge
-    finally:
-        plane.down()
+    return judge
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("installation", INSTALLATIONS, ids=str)
 def test_an_api_server_takes_every_model_with_every_option(judge: Judge, installation: str) -> None:
-    """Slow: starts a control plane; thousands of dry runs."""
     settings = Settings.model_validate({"monitoring": PROMETHEUS} | INSTALLATIONS[installation])
     for model in MODELS.values():
         for entry in ENTRIES.values():
             judge(everything(changed(model, entry), settings))
 
 
-@pytest.mark.slow
 def test_an_api_server_takes_what_the_catalog_accepts(judge: Judge) -> None:
-    """Slow: starts a control plane."""
 
     @examples(ROOM, max_examples=10)
     @given(spec=specs(), owners=tenants(), settings=installations())
@@ -188,10 +176,9 @@ def test_an_api_server_takes_what_the_catalog_accepts(judge: Judge) -> None:
     look()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("path", ["tenants/rights.yaml", "monitoring/service.yaml"])
 def test_an_api_server_takes_what_is_applied_beside_an_overlay(judge: Judge, path: str) -> None:
-    """Slow: starts a control plane. Overlays themselves are applied by tests/e2e/installation/test_overlays.py."""
+    """Overlays themselves are applied by tests/e2e/installation/test_overlays.py."""
     found = list(yaml.safe_load_all((K8S / path).read_text()))
     for manifest in found:
         check_schema(manifest)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,8 @@ import yaml
 from hypothesis import given
 from hypothesis import settings as trials
 from hypothesis import strategies as st
-from llmops_sandbox.binaries import find_or_build
 from llmops_sandbox.controlplane import ControlPlane
-from llmops_sandbox.crds import definitions, install_crds, schema
+from llmops_sandbox.crds import definitions, schema
 from pydantic import ValidationError
 
 from llmops.clients.kubernetes.client import Cluster
@@ -327,23 +325,11 @@ def test_whatever_is_accepted_opens_the_api_alone_and_shares_all_of_it(
     assert set(paths) == {"/v1"}
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    plane = ControlPlane(tmp_path_factory.mktemp("plane"), find_or_build())
-    try:
-        plane.up()
-        found = Cluster.connect(Settings.model_validate({"kubeconfig": str(plane.kubeconfig), "namespace": "serving"}))
-        install_crds(found)
-        yield found
-    finally:
-        plane.down()
-
-
-@pytest.mark.slow
 def test_an_api_server_takes_every_way_in_and_a_second_apply_changes_nothing(
-    cluster: Cluster, release: Release, settings: Settings
+    plane: ControlPlane, release: Release, settings: Settings
 ) -> None:
-    """Slow: starts a control plane. GKE's own policies are not among the definitions that can be had."""
+    """GKE's own policies are not among the definitions that can be had."""
+    cluster = Cluster.connect(settings.model_copy(update={"kubeconfig": str(plane.kubeconfig)}))
     cluster.apply(namespace(settings))
     own = {"issuer": "ca", "gateway": {"class_name": "eg", "load_balancer": "aws-nlb"}}
     found = [

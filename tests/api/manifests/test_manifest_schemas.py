@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Generator
 from typing import Any, cast
 
 import kubernetes_validate
 import pytest
-from llmops_sandbox.binaries import find_or_build
 from llmops_sandbox.controlplane import ControlPlane
 
 from llmops.clients.kubernetes.client import Cluster
@@ -68,21 +66,9 @@ def test_the_schema_finds_a_field_that_is_not_one(release: Release, settings: Se
         kubernetes_validate.validate(wrong, "1.37", strict=True)
 
 
-@pytest.fixture(scope="module")
-def plane(tmp_path_factory: pytest.TempPathFactory) -> Generator[ControlPlane]:
-    found = ControlPlane(tmp_path_factory.mktemp("plane"), find_or_build())
-    try:
-        found.up()
-        yield found
-    finally:
-        found.down()
-
-
-@pytest.mark.slow
 def test_an_api_server_takes_every_object_and_a_second_apply_changes_nothing(
     plane: ControlPlane, release: Release, settings: Settings
 ) -> None:
-    """Slow: starts a control plane."""
     at = settings.model_copy(update={"kubeconfig": str(plane.kubeconfig), "namespace": "applied"})
     cluster = Cluster.connect(at)
     cluster.apply(namespace(at))
@@ -94,11 +80,9 @@ def test_an_api_server_takes_every_object_and_a_second_apply_changes_nothing(
         assert not dropped(sent, kept), f"{sent['kind']} {sent['metadata']['name']}"
 
 
-@pytest.mark.slow
 def test_every_pod_is_admitted_where_only_the_restricted_are(
     plane: ControlPlane, release: Release, settings: Settings
 ) -> None:
-    """Slow: starts a control plane."""
     at = settings.model_copy(update={"kubeconfig": str(plane.kubeconfig), "namespace": "restricted"})
     cluster = Cluster.connect(at)
     strict = namespace(at)

@@ -8,10 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-from llmops_sandbox.binaries import find_or_build
-from llmops_sandbox.controlplane import ControlPlane
-
 from llmops.clients.kubernetes.client import Cluster
 from llmops.config.catalog.spec import ModelSpec
 from llmops.config.settings import Settings
@@ -21,6 +17,7 @@ from llmops.preflight.checks.case import Case, HubAnswer, ImageAnswer
 from llmops.preflight.finding import Finding
 from llmops.preflight.snapshot import Snapshot, survey
 from llmops.releases.release import Release
+from tests.support.planes import control_plane
 
 Make = Callable[..., Any]
 
@@ -45,14 +42,11 @@ def join(cluster: Cluster, node: dict[str, Any]) -> None:
         time.sleep(0.1)
 
 
-@pytest.mark.slow
 def test_a_snapshot_of_a_real_cluster(
     tmp_path: Path, node: Make, pod: Make, spec: Make, release: Callable[[], Release]
 ) -> None:
-    """Slow: starts a control plane."""
-    plane = ControlPlane(tmp_path / "plane", find_or_build())
-    try:
-        plane.up()
+    """On a plane for this test alone: pods that wait in the shared one would take its nodes."""
+    with control_plane(tmp_path) as plane:
         settings = Settings.model_validate({"kubeconfig": str(plane.kubeconfig), "namespace": "serving"})
         cluster = Cluster.connect(settings)
         cluster.apply(namespace(settings))
@@ -92,5 +86,3 @@ def test_a_snapshot_of_a_real_cluster(
         cluster.create({"apiVersion": "v1", "kind": "Pod", **taking})
         full = findings(survey(cluster, settings, [model]), model, release())
         assert {each.subject for each in full if each.severity == "error"} == {"Secret key/k", "room"}
-    finally:
-        plane.down()

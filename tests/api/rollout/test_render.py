@@ -6,13 +6,11 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
-from llmops_sandbox.binaries import find_or_build, find_or_build_kubectl
+from llmops_sandbox.binaries import find_or_build_kubectl
 from llmops_sandbox.controlplane import ControlPlane
 
 from llmops.clients.kubernetes.client import Cluster
@@ -61,9 +59,7 @@ def render(settings: Path, *arguments: str) -> str:
     return done.stdout
 
 
-@pytest.mark.slow
 def test_without_a_cluster_the_same_pins_are_the_same_bytes_in_every_process(tmp_path: Path) -> None:
-    """Slow: starts three processes."""
     settings = write_installation(tmp_path)
     pins = f"--pins={tmp_path / 'pins.json'}"
     text = render(settings, pins)
@@ -75,19 +71,7 @@ def test_without_a_cluster_the_same_pins_are_the_same_bytes_in_every_process(tmp
     assert whole == ["Namespace", "PersistentVolumeClaim", *kinds]
 
 
-@pytest.fixture(scope="module")
-def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
-    found = ControlPlane(tmp_path_factory.mktemp("plane"), find_or_build())
-    try:
-        found.up()
-        yield found
-    finally:
-        found.down()
-
-
-@pytest.mark.slow
 def test_what_serves_is_rendered_and_no_difference_to_kubectl(plane: ControlPlane, tmp_path: Path) -> None:
-    """Slow: starts a control plane."""
     file = write_installation(tmp_path, kubeconfig=str(plane.kubeconfig))
     settings = load_settings(file)
     cluster = Cluster.connect(settings)

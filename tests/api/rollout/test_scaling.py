@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from llmops_sandbox.binaries import find_or_build
 from llmops_sandbox.controlplane import ControlPlane
-from llmops_sandbox.crds import install_crds
 
 from llmops.clients.kubernetes.client import Cluster
 from llmops.clients.kubernetes.ownership import owners
@@ -27,20 +25,7 @@ from llmops.rollout.platform import Platform
 from tests.api.cluster.conftest import eventually
 from tests.api.rollout.test_surroundings import release
 
-pytestmark = pytest.mark.slow
-"""One control plane for all of them; an HPA's controller looks every 2 s."""
-
 SCALED = {"replicas": 2, "autoscaling": {"max": 6}}
-
-
-@pytest.fixture(scope="module")
-def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
-    found = ControlPlane(tmp_path_factory.mktemp("plane"), find_or_build())
-    try:
-        found.up()
-        yield found
-    finally:
-        found.down()
 
 
 class World:
@@ -198,7 +183,6 @@ def test_a_model_at_zero_is_brought_back_and_one_that_is_scaled_by_hand_is_repor
 
 
 def test_from_the_adapter_s_to_keda_and_the_number_stays(world: World) -> None:
-    install_crds(world.cluster)
     world.declare(**SCALED)
     world.apply()
     world.autoscale_to(5)

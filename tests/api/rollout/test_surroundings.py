@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from llmops_sandbox.binaries import find_or_build, find_or_build_kubectl
+from llmops_sandbox.binaries import find_or_build_kubectl
 from llmops_sandbox.controlplane import ControlPlane
 from llmops_sandbox.crds import install_crds
 
@@ -26,9 +25,6 @@ from llmops.releases.ledger import declaration, terms
 from llmops.releases.release import Release
 from llmops.rollout.ops.companions import clear_surroundings, leftovers, protect, rehearse, surround
 from llmops.rollout.platform import Platform
-
-pytestmark = pytest.mark.slow
-"""One control plane for all of them."""
 
 OPEN = {"exposure": {"kind": "ingress", "host": "tiny.example.com"}, "access": {"api_key": {"name": "k", "key": "k"}}}
 ROUTED = OPEN | {"exposure": {"kind": "gateway", "host": "tiny.example.com"}}
@@ -51,16 +47,6 @@ def entry(**sections: Any) -> ModelSpec:
     return ModelSpec.model_validate(base | sections)
 
 
-@pytest.fixture(scope="module")
-def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
-    found = ControlPlane(tmp_path_factory.mktemp("plane"), find_or_build())
-    try:
-        found.up()
-        yield found
-    finally:
-        found.down()
-
-
 @pytest.fixture
 def platform(plane: ControlPlane, tmp_path: Path, request: pytest.FixtureRequest) -> Platform:
     """An installation in a namespace of the test's own."""
@@ -69,7 +55,6 @@ def platform(plane: ControlPlane, tmp_path: Path, request: pytest.FixtureRequest
     file.write_text(json.dumps({"kubeconfig": str(plane.kubeconfig), "namespace": where}))
     found = Platform(settings_file=str(file))
     found.cluster.apply(namespace(load_settings(file)))
-    install_crds(found.cluster)
     return found
 
 

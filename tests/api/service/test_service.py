@@ -202,7 +202,6 @@ def test_a_report_is_a_page_that_may_load_and_run_nothing(cluster: Cluster, sett
     assert "sums/score is &lt;b&gt;0.41" in answer.text
 
 
-@pytest.mark.slow
 def test_while_the_api_server_is_away_a_scrape_fails_and_the_process_stays(
     plane: ControlPlane, cluster: Cluster, settings: Settings, tmp_path: Path
 ) -> None:

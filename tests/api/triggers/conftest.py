@@ -1,16 +1,14 @@
-"""One control plane for all triggers' tests, and a world of its own for each test."""
+"""A world for each test of the triggers."""
 
 from __future__ import annotations
 
 import secrets
-import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
 import pytest
-from llmops_sandbox.binaries import find_or_build
 from llmops_sandbox.controlplane import ControlPlane
 from llmops_sandbox.hub import HubServer, HubStore
 from llmops_sandbox.images import ImageStore
@@ -22,18 +20,8 @@ from llmops.config.settings import Settings
 from tests.support.triggers_world import World
 
 
-@pytest.fixture(scope="session")
-def trigger_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
-    found = ControlPlane(tmp_path_factory.mktemp("trigger-plane"), find_or_build())
-    try:
-        found.up()
-        yield found
-    finally:
-        found.down()
-
-
 @pytest.fixture
-def world(trigger_plane: ControlPlane, tmp_path: Path) -> Iterator[World]:
+def world(plane: ControlPlane, tmp_path: Path) -> Iterator[World]:
     """Registry, hub, cluster and Dagster instance; no model yet."""
     images, store = ImageStore(tmp_path / "images.json"), HubStore(tmp_path / "hub")
     with (
@@ -42,7 +30,7 @@ def world(trigger_plane: ControlPlane, tmp_path: Path) -> Iterator[World]:
         dg.instance_for_test() as instance,
     ):
         settings = Settings.model_validate({
-            "kubeconfig": str(trigger_plane.kubeconfig),
+            "kubeconfig": str(plane.kubeconfig),
             "namespace": f"t-{secrets.token_hex(4)}",
             "hub_endpoint": hub.url,
             "registry_mirrors": {"docker.io": registry.url, "ghcr.io": registry.url, "quay.io": registry.url},
@@ -54,11 +42,3 @@ def world(trigger_plane: ControlPlane, tmp_path: Path) -> Iterator[World]:
         found = World(cluster, settings, images, registry, store, hub, instance, time.time())
         found.write_suite("sums")
         yield found
-
-
-@pytest.fixture
-def free_port() -> int:
-    """A port that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

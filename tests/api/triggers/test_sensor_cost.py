@@ -4,21 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
 from llmops_sandbox.controlplane import ControlPlane
 
 from bench.sensors import run_on
 
 
-@pytest.mark.slow
 def test_a_thousand_models_over_three_repositories(trigger_plane: ControlPlane, tmp_path: Path) -> None:
-    """Slow: a thousand models' records are written to a real API server first."""
+    """A thousand models' records are written to a real API server first."""
     found = run_on(trigger_plane.kubeconfig, tmp_path)
     # One question for each repository, whatever the number of models and tags.
     assert found["sensors.image_tags.idle_requests_most"] == 3
-    assert found["sensors.image_tags.idle_seconds_most"] < 1
     assert found["sensors.model_revisions.idle_requests_most"] == 1
-    assert found["sensors.model_revisions.idle_seconds_most"] < 1
     assert found["sensors.catalog_changes.idle_requests_most"] == 0
-    assert found["sensors.catalog_changes.idle_seconds_most"] < 1
     assert found["sensors.image_tags.cursor_bytes"] < 100_000

@@ -16,10 +16,7 @@ from llmops.config.settings import load_settings
 from llmops.defs.alerts.sensors import alerts_sensor
 from llmops.releases.counters import Counters
 from tests.api.alerts.conftest import Receiver, add_target
-from tests.e2e.rollout.conftest import model, sandbox
 from tests.support.world import Model
-
-__all__ = ["model", "sandbox"]
 
 
 @pytest.fixture
@@ -45,7 +42,6 @@ def tick(model: Model) -> str:
     return found.skip_message or ""
 
 
-@pytest.mark.slow
 def test_a_promotion_a_rejection_and_a_rollback_are_told_of_and_counted(
     sandbox: Sandbox, model: Model, told: Receiver, tmp_path: Path
 ) -> None:

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from llmops_sandbox.binaries import find_or_build
 from llmops_sandbox.controlplane import ControlPlane
 from llmops_sandbox.prometheus import find_or_unpack
 
@@ -37,8 +36,6 @@ from llmops.manifests.volume import namespace
 from llmops.releases.records import Record, Records
 from llmops.releases.release import EnginePin, FilePin, Release, WeightsPin
 from llmops.rollout.platform import Platform
-
-pytestmark = pytest.mark.slow
 
 HOUR = 3600
 WEEK = 7 * 24 * HOUR
@@ -103,7 +100,7 @@ def samples(end: float) -> str:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def world(plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("costs")
     end = datetime.datetime.now(datetime.UTC).replace(minute=0, second=0, microsecond=0)
     programs = find_or_unpack()
@@ -117,7 +114,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
-    plane = ControlPlane(folder / "plane", find_or_build())
     with (folder / "prometheus.log").open("wb") as log:
         server = subprocess.Popen(
             [
@@ -130,7 +126,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             stderr=log,
         )
     try:
-        plane.up()
         (folder / "models").mkdir()
         for name in ("tiny", "unseen"):
             (folder / "models" / f"{name}.yaml").write_text(ENTRY.format(name=name))
@@ -168,7 +163,6 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     finally:
         server.terminate()
         server.wait(20)
-        plane.down()
 
 
 def wait_until_ready(port: int) -> None:
@@ -199,7 +193,6 @@ def release(model: str) -> Release:
 
 
 def test_tokens_and_hours_are_those_of_the_counters_through_a_restart_and_a_gap(world: World) -> None:
-    """Slow: a control plane and a Prometheus start."""
     end = world.end.timestamp()
     url = world.settings.monitoring.prometheus_url
     assert url is not None
@@ -216,7 +209,6 @@ def test_tokens_and_hours_are_those_of_the_counters_through_a_restart_and_a_gap(
 
 
 def test_a_review_keeps_plots_and_warns_and_doing_it_again_changes_nothing(world: World) -> None:
-    """Slow: see above."""
     world.review("tiny")
     result = world.review("tiny")
     assert result.success
@@ -243,7 +235,6 @@ def test_a_review_keeps_plots_and_warns_and_doing_it_again_changes_nothing(world
 
 
 def test_no_data_is_said_and_costs_nothing_of_the_others(world: World) -> None:
-    """Slow: see above."""
     result = world.review("tiny", "unseen")
     assert result.success
     found = {each.asset_key.path[-1]: each for each in result.get_asset_check_evaluations()}
@@ -255,7 +246,6 @@ def test_no_data_is_said_and_costs_nothing_of_the_others(world: World) -> None:
 
 
 def test_a_missing_price_fails_one_model_with_its_remedy(world: World) -> None:
-    """Slow: see above."""
     text = (world.folder / "settings.yaml").read_text()
     prices = (Path(__file__).parents[3] / "llmops" / "costs" / "prices.yaml").read_text()
     (world.folder / "prices.yaml").write_text(prices.replace("NVIDIA-L40S", "NVIDIA-H100"))
@@ -274,7 +264,6 @@ def test_a_missing_price_fails_one_model_with_its_remedy(world: World) -> None:
 
 
 def test_history_is_capped_and_the_newest_stay(world: World) -> None:
-    """Slow: see above."""
     kept = CostHistory(world.cluster)
     world.review("tiny")
     one = kept.read("tiny")[-1]
@@ -287,7 +276,6 @@ def test_history_is_capped_and_the_newest_stay(world: World) -> None:
 
 
 def test_the_command_line_shows_the_same(world: World) -> None:
-    """Slow: see above."""
     done = subprocess.run(
         [
             sys.executable,
@@ -310,7 +298,6 @@ def test_the_command_line_shows_the_same(world: World) -> None:
 
 
 def test_the_schedule_asks_for_those_that_serve(world: World) -> None:
-    """Slow: see above."""
     catalog = load_catalog(world.settings.models_dir)
     schedule = cost_schedule(catalog, job_name=JOB)
     assert (schedule.cron_schedule, schedule.default_status) == ("0 6 * * 1", dg.DefaultScheduleStatus.RUNNING)

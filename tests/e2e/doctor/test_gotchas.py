@@ -25,7 +25,7 @@ BETWEEN = re.compile(r"(?<=<!-- gotchas -->\n).*(?=\n<!-- /gotchas -->)", re.DOT
 ENOUGH_SECONDS = 5.0
 """Of processor time, as other tests share the machine's clock."""
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
 
 
 def test_a_clean_sandbox_is_clean(seen: Seen) -> None:
-    """Long: starts a sandbox, makes everything in it that bites, and runs the command five times."""
+    """Starts a sandbox, makes everything in it that bites, and runs the command five times."""
     assert {each.severity for each in seen.clean.findings} == {"ok"}
     assert (seen.clean.code, seen.clean.severity) == (Exit.DONE, "ok")
     assert seen.clean.seconds < ENOUGH_SECONDS
@@ -82,12 +82,10 @@ def test_a_clean_sandbox_is_clean(seen: Seen) -> None:
 
 
 def test_the_installation_may_look_at_all_of_it(seen: Seen) -> None:
-    """Long: as above."""
     assert seen.installed.findings == seen.clean.findings
 
 
 def test_who_may_not_look_is_told_which_rights_are_missing(seen: Seen) -> None:
-    """Long: as above."""
     found = [each for each in seen.blind.findings if each.severity != "ok"]
     assert {each.severity for each in found} == {"unknown"}
     assert seen.blind.code == Exit.INCONCLUSIVE
@@ -97,7 +95,7 @@ def test_who_may_not_look_is_told_which_rights_are_missing(seen: Seen) -> None:
 
 @pytest.mark.parametrize("gotcha", [*BAD, *GROWN], ids=lambda gotcha: f"{gotcha.check}-{gotcha.model}")
 def test_it_is_found(seen: Seen, gotcha: Gotcha) -> None:
-    """Long: as above, once for all."""
+    """Once for all."""
     found = gotcha.find(seen.ran(gotcha))
     assert found.severity == gotcha.severity
     assert found.remedy
@@ -105,7 +103,7 @@ def test_it_is_found(seen: Seen, gotcha: Gotcha) -> None:
 
 
 def test_what_is_wrong_with_one_model_is_not_said_of_another(seen: Seen) -> None:
-    """Long: as above. Nor does an entry that cannot be read hide the cluster's problems."""
+    """Nor does an entry that cannot be read hide the cluster's problems."""
     assert not [each for each in seen.bad.findings if each.model == "good" and each.severity == "error"]
     assert (seen.bad.code, seen.bad.severity) == (Exit.FOUND, "error")
     expected = {gotcha.model for gotcha in BAD if gotcha.severity == "error"}
@@ -113,7 +111,6 @@ def test_what_is_wrong_with_one_model_is_not_said_of_another(seen: Seen) -> None
 
 
 def test_the_page_has_what_was_found(seen: Seen) -> None:
-    """Long: as above."""
     rows: list[tuple[Gotcha, Finding]] = [(gotcha, gotcha.find(seen.ran(gotcha))) for gotcha in (*BAD, *GROWN)]
     wanted = "\n".join(table(rows))
     if os.environ.get("WRITE_DOCTOR_TABLE"):

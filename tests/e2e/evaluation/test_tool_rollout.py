@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,35 +18,14 @@ from llmops_sandbox.sandbox import EVALUATION_PROGRAM, Sandbox
 from llmops.cli.exits import Exit
 from llmops.config import names
 from llmops.manifests.evaluation import COMPONENT
-from tests.support.world import NODES, Model, new_model
+from tests.support.world import Model
 from tests.unit.formats.conftest import DATA, STAND_IN
-
-pytestmark = pytest.mark.slow
 
 IMAGE = "ghcr.io/tests/tool"
 COPY = f"""
 place = Path(sys.argv[sys.argv.index("--output_path") + 1])
 shutil.copytree({str(DATA / "lm-eval-0.4.13" / "one-task")!r}, place / "tiny")
 """
-
-
-@pytest.fixture(scope="module")
-def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
-    folder = tmp_path_factory.mktemp("sandbox")
-    nodes = folder / "declared-nodes.yaml"
-    nodes.write_text(json.dumps(NODES))
-    found = Sandbox(folder / "state", project=folder, nodes=nodes)
-    found.up()
-    try:
-        yield found
-    finally:
-        found.down(erase=True)
-
-
-@pytest.fixture
-def model(sandbox: Sandbox, tmp_path: Path) -> Iterator[Model]:
-    with new_model(sandbox, tmp_path) as found:
-        yield found
 
 
 @pytest.fixture

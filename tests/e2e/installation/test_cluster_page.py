@@ -8,7 +8,6 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import pytest
 from llmops_sandbox.binaries import find_or_build, find_or_build_kubectl
 from llmops_sandbox.controlplane import ControlPlane
 
@@ -32,7 +31,6 @@ def test_every_setting_is_on_the_page() -> None:
     assert named == set(Settings.model_fields)
 
 
-@pytest.mark.slow
 def test_the_commands_of_the_page_work_one_after_the_other(tmp_path: Path) -> None:
     """Slow: a control plane starts. It has no nodes: nothing is pulled, and nothing runs."""
     plane = ControlPlane(tmp_path / "plane", find_or_build())

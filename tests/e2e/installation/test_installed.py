@@ -19,7 +19,7 @@ from llmops.clients.kubernetes.lease import holders
 from tests.e2e.installation.conftest import Installed
 from tests.e2e.installation.rights import entries, requests, rules
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.timeout(900)
 WAIT_SECONDS = 300.0
 T = TypeVar("T")
 

@@ -105,7 +105,6 @@ def test_no_account_may_write_namespaces_unless_the_component_for_tenants_is_add
     assert namespace_writers(render(added.parent)) == {"llmops-tenants"}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_the_api_server_takes_it_under_the_restricted_standard(
     overlay: str, tmp_path_factory: pytest.TempPathFactory

@@ -71,7 +71,7 @@ WAYS_TO_STAND_AROUND: tuple[tuple[dict[str, Any], dict[str, Any]], ...] = (
 )
 """Settings and entries by which, together, every kind stands around a model's engines."""
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.timeout(900)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from llmops_sandbox.sandbox import Sandbox
 
 from llmops.clients.kubernetes.client import Cluster
 from llmops.config.settings import load_settings
-from tests.support.world import NODES, Model, new_model
+from tests.support.planes import sandbox_at
+from tests.support.world import Model, new_model
 
 API_KEY = "a key of the test"
 KEY_SECRET = "engine-key"
@@ -22,15 +23,9 @@ KEY_SECRET = "engine-key"
 
 @pytest.fixture(scope="session")
 def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
-    folder = tmp_path_factory.mktemp("sandbox")
-    nodes = folder / "declared-nodes.yaml"
-    nodes.write_text(json.dumps(NODES))
-    found = Sandbox(folder / "state", project=folder, nodes=nodes)
-    found.up()
-    try:
+    """Apart from the one that is shared: Prometheus asks its engines each second."""
+    with sandbox_at(tmp_path_factory.mktemp("sandbox")) as found:
         yield found
-    finally:
-        found.down(erase=True)
 
 
 @pytest.fixture(scope="session")

@@ -27,7 +27,7 @@ from tests.e2e.validation.editing import edit
 from tests.support.dying import Point, Run
 from tests.support.world import PAIR_OF_GPUS, Model, second_actor
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 
 @contextmanager

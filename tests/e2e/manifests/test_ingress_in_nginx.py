@@ -182,7 +182,6 @@ def arrivals(port: int) -> Iterator[float]:
             yield time.monotonic() - began
 
 
-@pytest.mark.slow
 def test_a_stream_with_pauses_survives_and_comes_token_by_token_and_nothing_else_is_open(
     tmp_path: Path, release: Release, settings: Settings
 ) -> None:
@@ -199,8 +198,7 @@ def test_a_stream_with_pauses_survives_and_comes_token_by_token_and_nothing_else
 
         times = list(arrivals(port))
         assert len(times) == 2
-        assert times[0] < 1, "the first token waited for the others: the answer was buffered"
-        assert [round(each / PAUSE) for each in times] == [0, 1]
+        assert times[1] - times[0] > PAUSE / 2, "the first token waited for the others: the answer was buffered"
 
         answer = ask(cut, "/v1/chat/completions", "POST", b"{}")
         with pytest.raises((IncompleteRead, ConnectionError)):

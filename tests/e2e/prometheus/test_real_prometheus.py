@@ -20,8 +20,6 @@ from llmops.errors import MeasurementFailed
 from llmops.evaluation.gates.live.queries import Subject, queries
 from llmops.evaluation.gates.live.samples import Samples, read
 
-pytestmark = pytest.mark.slow
-
 LABELS = 'namespace="llm",model="tiny",track="canary",release="{release}",pod="{pod}"'
 ROUTE = 'handler="/v1/chat/completions",method="POST"'
 

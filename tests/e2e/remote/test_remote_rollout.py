@@ -32,8 +32,6 @@ from tests.e2e.remote.apart import command, passage
 from tests.support.dying import Point, Run
 from tests.support.world import Model, new_model
 
-pytestmark = pytest.mark.slow
-
 
 def set_up(model: Model, **settings: Any) -> None:
     """Change the installation's settings; what is not named stays."""
@@ -121,7 +119,6 @@ def begun(model: Model, log: Path) -> Run:
     return run
 
 
-@pytest.mark.long
 def test_a_job_that_loses_its_pod_measures_again(served: Model, tmp_path: Path) -> None:
     run = begun(served, tmp_path / "log")
     [pod] = [
@@ -148,7 +145,6 @@ def engines(model: Model) -> list[int]:
     return found
 
 
-@pytest.mark.long
 def test_an_engine_that_dies_while_it_is_measured_does_not_pass(served: Model, tmp_path: Path) -> None:
     good = served.serving()
     run = begun(served, tmp_path / "log")
@@ -178,7 +174,6 @@ def test_a_run_that_is_cancelled_takes_its_job_away(served: Model, tmp_path: Pat
     until(lambda: not left(), 30)
 
 
-@pytest.mark.long
 def test_a_job_of_a_run_that_was_killed_gives_way_to_the_next(served: Model, tmp_path: Path) -> None:
     """It would be load that nobody measures by."""
     served.push(f"v0.{40 + int(time.time()) % 100_000}.0")
@@ -223,7 +218,6 @@ def test_an_answer_that_gets_lost_on_its_way_is_no_figure(served: Model, tmp_pat
     assert served.canary_gone()
 
 
-@pytest.mark.long
 def test_an_image_that_is_not_there_says_nothing_against_the_release(served: Model) -> None:
     served.push(f"v0.{40 + int(time.time()) % 100_000}.0")
     set_up(served, evaluation_image="ghcr.io/tests/none:1")
@@ -268,7 +262,6 @@ def test_where_only_the_api_server_is_reached_jobs_measure(sandbox: Sandbox, tmp
         assert record.figures["sums/score"] == 0.95
 
 
-@pytest.mark.long
 def test_a_run_that_goes_on_takes_what_was_measured_for_it(served: Model) -> None:
     """After its process was killed, Dagster may resume the same run. What is asked for twice is measured twice."""
     release = served.records.release(served.name, str(served.records.state(served.name).stable))

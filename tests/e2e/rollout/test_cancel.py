@@ -26,8 +26,6 @@ from llmops.config.settings import SETTINGS_VARIABLE
 from tests.support.dying import Point, Run, Users, few_cases, log_names
 from tests.support.world import Model, new_model
 
-pytestmark = pytest.mark.slow
-
 TERM, INT = signal.SIGTERM, signal.SIGINT
 # A SIGTERM to a pod gives 30 s.
 CANCEL_SECONDS = 30.0

@@ -14,8 +14,6 @@ from llmops.config.catalog.spec import COST_METRIC
 from llmops.costs.comparison import usd_per_million
 from tests.support.world import Model
 
-pytestmark = pytest.mark.long
-
 
 def test_a_release_whose_tokens_cost_much_more_is_rejected(model: Model) -> None:
     gates = [{"metric": COST_METRIC, "max": 1e6}, {"metric": COST_METRIC, "max_ratio": 2.0}]

@@ -33,7 +33,7 @@ from llmops.rollout.reaper import reap_all
 from tests.support.dying import Point, Run, Users, every_object, few_cases, log_names
 from tests.support.world import Model, new_model
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.timeout(900)
 
 IN_PROCESS, MULTIPROCESS = "llmops.definitions", "bench.multiprocess"
 # Dagster's own: a process for the run, and one for each step, on a busy machine.
@@ -115,7 +115,6 @@ def canary_stage_has_ended(model: Model, run: str) -> bool:
     return opened is not None and opened.run == run and "canary.json" in ((record or {}).get("data") or {})
 
 
-@pytest.mark.long
 @pytest.mark.parametrize(
     ("module", "when", "stages"),
     [
@@ -151,7 +150,6 @@ def test_a_run_terminated_in_the_ui_leaves_nothing_behind(
     assert not users.failed[served.name]
 
 
-@pytest.mark.long
 def test_a_release_is_promoted_by_a_process_for_each_stage(served: Model, tmp_path: Path) -> None:
     good = served.serving()
     served.commit(seed=77)

@@ -8,15 +8,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-import pytest
-
 from llmops.cli.exits import Exit
 from llmops.cli.rollouts import Ended
 from llmops.config import names
 from tests.e2e.validation.editing import edit
 from tests.support.world import Model, second_actor
-
-pytestmark = pytest.mark.slow
 
 SETTER = "kubectl-set"
 # Absolute gates alone, and one that compares with stable.

@@ -6,15 +6,11 @@ import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 
-import pytest
-
 from llmops.cli.exits import Exit
 from llmops.config import names
 from llmops.rollout.outcomes import CanaryOutcome
 from tests.support.traffic import traffic
 from tests.support.world import PAIR_OF_GPUS, Model
-
-pytestmark = pytest.mark.slow
 
 
 @contextmanager

@@ -36,7 +36,7 @@ from tests.support.dying import (
 )
 from tests.support.world import Model, new_model, put_faults
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 # How long a dead run may keep the next one from starting: 15 s of its lease, and a period of watching whether it is
 # renewed after all; the rest is for a busy machine.

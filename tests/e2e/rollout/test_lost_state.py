@@ -23,7 +23,7 @@ from tests.e2e.rollout.test_reaper import reaped
 from tests.support.dying import Point, Run, Users, few_cases, log_names
 from tests.support.world import Model, new_model
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 # Long enough to lose the state in the middle of a promotion.
 ROLLOUT = {"stabilization_seconds": 8}

@@ -14,7 +14,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
 from llmops_sandbox.crds import install_crds
 from llmops_sandbox.monitoring import install_exporters, install_prometheus
 from llmops_sandbox.panels import chosen, draw, expressions
@@ -27,8 +26,6 @@ from llmops.config import names
 from llmops.evaluation.endpoint import Endpoint
 from llmops.manifests.companions.dashboard import dashboard
 from tests.support.world import Model
-
-pytestmark = pytest.mark.long
 
 OBJECTIVES = {
     "p95_e2e_seconds": 0.5,

@@ -5,13 +5,9 @@ from __future__ import annotations
 import time
 from typing import Any
 
-import pytest
-
 from llmops.cli.exits import Exit
 from tests.support.traffic import STREAM_SECONDS, TOKENS_PER_SECOND, traffic
 from tests.support.world import Model
-
-pytestmark = pytest.mark.slow
 
 
 def pod_events(model: Model) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ from llmops.rollout.reaper import GRACE, Reaped, reap_all
 from tests.support.dying import Point, Run, Users, few_cases, log_names
 from tests.support.world import PAIR_OF_GPUS, Model, new_model
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 LEASE_SECONDS = 40.0
 

@@ -6,7 +6,6 @@ Slow, all of it: each case is a rollout.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +22,6 @@ from llmops.cli.exits import Exit
 from llmops.config import names
 from tests.support.world import ONLY_GPU, Model, new_model, put_faults, watched
 
-pytestmark = pytest.mark.slow
-
-
 Asked = Mapping[str, Any]
 
 
@@ -33,13 +29,12 @@ Asked = Mapping[str, Any]
 class Case:
     """A bad release: how it is made (what the rollout is asked for), where it is caught, and what the reason says.
 
-    `seconds` is what may pass in all; most of it is start-up of the canary and measuring.
+    What cannot heal has its cause as the reason, and not a deadline: it was not waited for.
     """
 
     make: Callable[[Model], Asked]
     stage: str
     why: tuple[str, ...]
-    seconds: float = 75
 
 
 def engine(**behaviour: Any) -> Callable[[Model], Asked]:
@@ -83,7 +78,7 @@ CASES = {
     "5xx at a rate": Case(engine(error_rate=0.25), "evaluation", ("error_rate",)),
     # Sixty requests are what it answers first; it is started again, and answers the rest.
     "crash under load": Case(
-        engine(crash_after_requests=60), "evaluation", ("restarted during the evaluation", "exit code 1"), 100
+        engine(crash_after_requests=60), "evaluation", ("restarted during the evaluation", "exit code 1")
     ),
     "10 points lower": Case(weights(quality=0.85), "evaluation", ("sums/score dropped",)),
     "three times slower": Case(engine(ttft_factor=3), "evaluation", ("p95_ttft_ms", "stable")),
@@ -100,9 +95,7 @@ def test_a_bad_release_is_rejected_for_its_own_reason(serving: Model, name: str)
     asked = case.make(serving)
     try:
         with watched(serving) as seen:
-            started = time.monotonic()
             ended = serving.rollout(**asked)
-            seconds = time.monotonic() - started
     finally:
         serving.declare()
         serving.sandbox.images.remove(serving.image, "v0.99.0")
@@ -123,7 +116,6 @@ def test_a_bad_release_is_rejected_for_its_own_reason(serving: Model, name: str)
     assert seen == [good]
     assert serving.canary_gone()
     assert serving.records.state(serving.name).stable == good
-    assert seconds < case.seconds
 
 
 def test_an_image_that_the_nodes_cannot_pull_is_rejected_with_the_event(serving: Model, tmp_path: Path) -> None:
@@ -135,9 +127,7 @@ def test_an_image_that_the_nodes_cannot_pull_is_rejected_with_the_event(serving:
         settings = json.loads(serving.settings_file.read_text())
         serving.settings_file.write_text(json.dumps(settings | {"registry_mirrors": {"docker.io": registry.url}}))
         try:
-            started = time.monotonic()
             ended = serving.rollout(engine_version="0.99.0")
-            seconds = time.monotonic() - started
         finally:
             serving.settings_file.write_text(json.dumps(settings))
     assert ended.code == Exit.REJECTED, ended.line
@@ -146,7 +136,6 @@ def test_an_image_that_the_nodes_cannot_pull_is_rejected_with_the_event(serving:
     assert "ErrImagePull" in ended.record.reason
     assert serving.serving() == good
     assert serving.canary_gone()
-    assert seconds < 20
 
 
 def flipped(folder: Path) -> None:
@@ -178,7 +167,7 @@ def test_weights_damaged_on_the_volume_never_reach_a_canary(serving: Model, name
     """Downloaded and right, then damaged on the volume before they are read back."""
     damage, file, kind = DAMAGE[name]
     good = serving.serving()
-    commit = serving.commit(branch="bad", quality=0.94, seed=hash(name) % 1000)
+    commit = serving.commit(branch="bad", quality=0.94, seed=list(DAMAGE).index(name))
     serving.push("v0.99.0", crash_on_load="so that it gets no further than its verified weights")
     try:
         first = serving.rollout(revision=commit, engine_version="0.99.0")

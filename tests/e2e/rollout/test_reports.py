@@ -20,8 +20,6 @@ from llmops.rollout.shown import Link
 from tests.support.dying import few_cases
 from tests.support.world import Model
 
-pytestmark = pytest.mark.slow
-
 
 def test_a_report_tells_why_a_release_was_rejected(
     model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

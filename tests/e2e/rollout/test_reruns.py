@@ -5,7 +5,6 @@ Slow, all of it: each test begins with a rollout.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,8 +15,6 @@ from llmops.cli.exits import Exit
 from llmops.config import names
 from tests.support.dying import Run, Users, every_object, few_cases, log_names
 from tests.support.world import Model, new_model, watched
-
-pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -34,12 +31,9 @@ def test_a_release_that_serves_is_left_alone(served: Model) -> None:
     good = served.serving()
     main = served.deployment()
     with every_object(served) as seen:
-        started = time.monotonic()
         ended = served.rollout()
-        seconds = time.monotonic() - started
     assert ended.code == Exit.DONE
     assert ended.line == f"{served.name} {good} serves already: nothing to do"
-    assert seconds < 15
     assert served.deployment() == main
     assert not seen.names("Deployment", f"{served.name}-canary")
 

@@ -26,7 +26,7 @@ from tests.e2e.rollout.test_reaper import reaped
 from tests.support.dying import Point, Run, few_cases, log_names
 from tests.support.world import Model, new_model
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 BAD = "v0.40.0"
 CANARY = "Deployment {model}-canary applied"

@@ -21,8 +21,6 @@ from llmops.rollout.status import model_status
 from tests.support.traffic import traffic
 from tests.support.world import Model, new_model, watched
 
-pytestmark = pytest.mark.slow
-
 UNJUDGED = {"suites": [], "gates": []}
 
 

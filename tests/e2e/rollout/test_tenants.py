@@ -98,7 +98,6 @@ def admitted(world: Model, wanted: dict[str, Any]) -> dict[str, Any]:
                 raise
 
 
-@pytest.mark.slow
 def test_what_a_tenant_may_take_of_the_cluster_is_bounded(world: Model) -> None:
     """Slow: a sandbox. Its API server and its controllers count, and refuse what is over the quota by name."""
     path = declare(world, "acme", quota={"pods": 2, "cpu": "1", "memory": "1Gi"})
@@ -131,7 +130,6 @@ def test_what_a_tenant_may_take_of_the_cluster_is_bounded(world: Model) -> None:
     assert world.cluster.get("ResourceQuota", "llmops-tenant", namespace="tenant-acme") is not None
 
 
-@pytest.mark.slow
 def test_a_namespace_that_is_somebody_elses_is_left_alone(world: Model, capsys: pytest.CaptureFixture[str]) -> None:
     """Slow: a sandbox. It stops before anything is changed; the asset and the command do the same."""
 
@@ -175,7 +173,6 @@ def reduced(rules: list[dict[str, Any]], verb: str, resource: str) -> list[dict[
     ]
 
 
-@pytest.mark.slow
 def test_the_component_has_the_rights_that_tenants_need_and_no_other(world: Model, sandbox: Sandbox) -> None:
     """Slow: a sandbox. Each verb is taken away once, and that it lacks is then what the API server says.
 

@@ -22,7 +22,7 @@ from llmops.config import names
 from llmops.config.catalog.spec import DEFAULT_INCLUDE
 from tests.support.world import Model, put_faults
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.timeout(400)
 UNJUDGED: dict[str, Any] = {"suites": [], "gates": []}
 
 
@@ -99,7 +99,6 @@ def test_each_pod_fetches_and_proves_its_own_weights(model: Model) -> None:
     assert weights_check(model)[0] == "Passed"
 
 
-@pytest.mark.long
 def test_weights_of_an_image_are_proven_mounted_and_gone_back_to(model: Model, tmp_path: Path) -> None:
     pinned_files(model, tmp_path)
     reference = in_an_image(model, tmp_path)
@@ -122,7 +121,6 @@ def test_weights_of_an_image_are_proven_mounted_and_gone_back_to(model: Model, t
     assert "model.safetensors is altered" in line
 
 
-@pytest.mark.long
 def test_a_byte_flipped_in_the_image_never_reaches_a_canary(model: Model, tmp_path: Path) -> None:
     folder = pinned_files(model, tmp_path)
     flip_bit(folder / "model.safetensors", 8 * 500_000)
@@ -140,7 +138,6 @@ def test_a_byte_flipped_in_the_image_never_reaches_a_canary(model: Model, tmp_pa
     assert model.rollout().code == Exit.DONE
 
 
-@pytest.mark.long
 def test_weights_baked_into_the_engines_image_serve_by_pins_from_a_file(model: Model, tmp_path: Path) -> None:
     """As at a site without a hub: what is pinned comes from the manifest that another site has proven."""
     at_another_site = model.rollout()
@@ -163,7 +160,6 @@ def test_weights_baked_into_the_engines_image_serve_by_pins_from_a_file(model: M
     assert "persistentVolumeClaim" not in str(pod["spec"]["volumes"])
 
 
-@pytest.mark.long
 def test_a_hub_that_limits_the_rate_is_no_verdict_on_the_release(model: Model) -> None:
     model.declare(weights={"strategy": "init"}, evaluation=UNJUDGED)
     # Longer than a download waits for in all.

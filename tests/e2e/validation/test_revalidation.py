@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-import pytest
 from dagster._core.definitions.schedule_definition import ScheduleExecutionData
 from llmops_sandbox.images import normalise
 
@@ -32,8 +31,6 @@ from llmops.rollout.trial import REQUESTED_BY_TAG
 from tests.e2e.validation.editing import autoscale, edit, scale
 from tests.support.traffic import traffic
 from tests.support.world import Model
-
-pytestmark = pytest.mark.slow
 
 WEIGHTS = "model.safetensors"
 

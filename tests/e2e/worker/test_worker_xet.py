@@ -180,7 +180,6 @@ def test_other_bytes_from_xet_are_a_bad_release(
     assert not target.exists()
 
 
-@pytest.mark.slow
 def test_a_storage_that_refuses_is_temporary(fetch: Callable[[], dict[str, Any]], storage: Storage) -> None:
     """Slow: the waits between the attempts add up to 15 s."""
     storage.refuses = True

@@ -31,7 +31,7 @@ def test_an_interrupt_in_the_midst_of_callbacks_ends_the_work() -> None:
 
         loop.call_soon(busy)
         try:
-            await asyncio.sleep(10)
+            await asyncio.sleep(3600)
         except asyncio.CancelledError:
             cancelled.append(True)
             raise
@@ -41,13 +41,11 @@ def test_an_interrupt_in_the_midst_of_callbacks_ends_the_work() -> None:
 
     before = signal.signal(signal.SIGUSR1, interrupt)
     threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGUSR1)).start()
-    started = time.monotonic()
     try:
         with pytest.raises(Interrupt):
             run(work())
     finally:
         signal.signal(signal.SIGUSR1, before)
-    assert time.monotonic() - started < 5
     assert cancelled == [True]
 
 

@@ -6,7 +6,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -54,11 +53,9 @@ def test_nothing_listening_is_no_bad_release(nowhere: Endpoint) -> None:
 
 
 def test_hang_is_a_bad_release_in_time(engine: Engine, endpoint: Endpoint) -> None:
-    engine.first_seconds = 60
-    started = time.monotonic()
+    engine.first_seconds = 3600
     with pytest.raises(BadRelease, match=r"did not come within 0\.3 s"):
         probe(endpoint, 0.3)
-    assert time.monotonic() - started < 5
 
 
 @pytest.mark.parametrize(

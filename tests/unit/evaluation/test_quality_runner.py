@@ -91,9 +91,7 @@ def test_what_passes_is_retried_and_leaves_no_trace_in_the_score(engine: Engine,
 
 def test_engine_that_answers_500_to_all_has_an_error_rate_and_no_score(engine: Engine, endpoint: Endpoint) -> None:
     engine.reply = failing(500, lambda number: True)
-    started = time.monotonic()
     result = run_quality(endpoint, suite(60), 8)
-    assert time.monotonic() - started < 15
     assert result.stopped
     assert IN_A_ROW <= len(result.answers) < 20
     assert len(engine.asked) >= len(result.answers) * ATTEMPTS

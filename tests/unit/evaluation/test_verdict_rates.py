@@ -48,10 +48,10 @@ def test_a_thousand_cases_decide_nearly_always() -> None:
     assert quality(rules, Answers(0.6, 0.02, 1000, 0.05), ROLLOUTS)["Failed"] > 0.95
 
 
-@pytest.mark.slow
+@pytest.mark.full
 @pytest.mark.parametrize("noise", NOISES, ids=lambda noise: noise.name)
 def test_a_slower_release_does_not_pass_and_an_equal_one_is_not_rejected(noise: Noise) -> None:
-    """Slow: a thousand comparisons of up to four rounds each."""
+    """Full: a thousand comparisons of up to four rounds each."""
     assert latency(latency_rules(), noise, 1.0, ROLLOUTS)["Failed"] <= PROMISED
     assert latency(latency_rules(), noise, LIMIT, ROLLOUTS)["Passed"] <= PROMISED + LUCK
     assert latency(latency_rules(), noise, SLOWER, ROLLOUTS)["Passed"] <= PROMISED

@@ -123,15 +123,13 @@ def test_a_tool_that_hangs_is_ended_with_its_children(
         "lm-eval",
         f"""
 import subprocess
-child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"])
 Path({str(mark)!r}).write_text(str(child.pid))
 print("asking", flush=True)
-time.sleep(60)""",
+time.sleep(3600)""",
     )
-    started = time.monotonic()
     with pytest.raises(MeasurementFailed, match=r"did not end within 2 s:\nasking"):
         run_tool(engine_endpoint, suite(timeout_seconds=2))
-    assert time.monotonic() - started < 15
     child, deadline = int(mark.read_text()), time.monotonic() + 5
     while _lives(child):
         assert time.monotonic() < deadline, "the tool's child goes on"

@@ -30,7 +30,7 @@ def test_it_waits_as_long_as_the_service_says() -> None:
     service = Service(Unavailable("busy", retry_after=0.2), Unavailable("busy", retry_after=0.1))
     started = time.monotonic()
     assert Patience().call(service) == "answer"
-    assert 0.3 <= time.monotonic() - started < 2
+    assert time.monotonic() - started >= 0.3
     assert service.calls == 3
 
 

@@ -172,7 +172,6 @@ def test_promtool_finds_nothing_wrong(groups: list[dict[str, Any]], tmp_path: Pa
     assert f"{sum(len(group['rules']) for group in groups)} rules found" in done.stdout
 
 
-@pytest.mark.slow
 def test_each_alert_fires_when_its_cause_has_lasted_and_not_before(
     groups: list[dict[str, Any]], tmp_path: Path
 ) -> None:

@@ -1,0 +1,41 @@
+"""Each test belongs to `make test` or to `make test-full`, and to one of them alone."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.selection import PROMISES
+
+ROOT = Path(__file__).parents[3]
+
+
+def collected(*arguments: str) -> set[str]:
+    """Ids of the tests that pytest runs by these arguments."""
+    command = [sys.executable, "-m", "pytest", "--collect-only", "--quiet", "--quiet", "-p", "no:xdist", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return {line for line in done.stdout.splitlines() if "::" in line}
+
+
+def of_target(target: str) -> list[str]:
+    """What a target of the Makefile gives to pytest, but for how many processes there are."""
+    command = ["make", "--dry-run", "--always-make", target, "PARALLEL="]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    [line] = [line for line in done.stdout.splitlines() if "bin/pytest" in line]
+    return shlex.split(line.partition("bin/pytest")[2])
+
+
+@pytest.mark.full
+def test_each_test_belongs_to_one_of_the_two() -> None:
+    """Full: pytest collects all tests three times."""
+    every, quick, full = collected(), collected(*of_target("test")), collected(*of_target("test-full"))
+    assert quick | full == every
+    assert quick & full == set()
+    folders = {name: {each for each in quick if each.startswith(f"tests/{name}/")} for name in ("unit", "api", "e2e")}
+    assert sum(map(len, folders.values())) == len(quick)
+    assert folders["e2e"] == set(PROMISES.values())
+    assert len(folders["unit"] | folders["api"]) > 2000
