@@ -1,4 +1,4 @@
-"""A control plane to keep records in, a namespace for each test, and writers that count their attempts."""
+"""Writers that count their attempts."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ import pytest
 
 from llmops.clients.kubernetes.client import Cluster
 from llmops.releases.store import Store
-from tests.api.cluster.conftest import cluster, plane, settings
-
-__all__ = ["cluster", "plane", "settings"]
 
 
 class Attempts:

@@ -6,12 +6,11 @@ import json
 import logging
 import secrets
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
-from llmops_sandbox.binaries import find_or_build
 from llmops_sandbox.controlplane import ControlPlane
 
 from llmops.clients.kubernetes.lease import HANDOVER_SECONDS
@@ -27,19 +26,6 @@ from llmops.rollout.orchestrator import Orchestrator
 from llmops.rollout.platform import Platform
 from llmops.rollout.trial import Refused, Trial, TrialEnded, trial
 from tests.api.rollout.test_surroundings import release
-
-pytestmark = pytest.mark.slow
-"""One control plane for all of them."""
-
-
-@pytest.fixture(scope="module")
-def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
-    found = ControlPlane(tmp_path_factory.mktemp("plane"), find_or_build())
-    try:
-        found.up()
-        yield found
-    finally:
-        found.down()
 
 
 @pytest.fixture

@@ -133,7 +133,6 @@ def test_an_api_server_that_is_away_is_told_as_such(serving: Model) -> None:
     assert "Traceback" not in answer.stderr
 
 
-@pytest.mark.slow
 def test_a_rejection_is_told_in_sentences(model: Model) -> None:
     """Slow: a rollout up to its canary. A terminal gets what its stages say, no JSON, nothing of Dagster's own."""
     model.push("v0.99.0", crash_on_load="no such kernel")
