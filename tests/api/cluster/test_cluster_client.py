@@ -119,8 +119,8 @@ def test_what_is_not_there_says_what_it_is(cluster: Cluster) -> None:
     elsewhere["metadata"]["namespace"] = "nowhere"
     with pytest.raises(NotFound, match="Remedy: Create the namespace nowhere"):
         cluster.apply(elsewhere)
-    with pytest.raises(NotFound, match="does not serve the kind PodMonitor"):
-        cluster.get("PodMonitor", "none")
+    with pytest.raises(NotFound, match="does not serve the kind GCPBackendPolicy"):
+        cluster.get("GCPBackendPolicy", "none")
     with pytest.raises(BadInput, match="'Gadget' is not one of those"):
         cluster.get("Gadget", "none")
 

@@ -9,9 +9,9 @@ from llmops_sandbox.controlplane import ControlPlane
 from bench.sensors import run_on
 
 
-def test_a_thousand_models_over_three_repositories(trigger_plane: ControlPlane, tmp_path: Path) -> None:
+def test_a_thousand_models_over_three_repositories(plane: ControlPlane, tmp_path: Path) -> None:
     """A thousand models' records are written to a real API server first."""
-    found = run_on(trigger_plane.kubeconfig, tmp_path)
+    found = run_on(plane.kubeconfig, tmp_path)
     # One question for each repository, whatever the number of models and tags.
     assert found["sensors.image_tags.idle_requests_most"] == 3
     assert found["sensors.model_revisions.idle_requests_most"] == 1
