@@ -60,7 +60,7 @@ format: $(READY) ## Put the code into form
 bench: kubernetes ## Measure against the tools of the field; writes build/bench.json
 	$(BIN)/python -m bench
 
-reliability: kubernetes ## Break the installed system in the middle of each stage; writes docs/reliability.md
+reliability: kubernetes ## Break the installed system in the middle of each stage; writes docs/concepts/reliability.md
 	$(BIN)/python -m bench.reliability
 
 dev: $(READY) ## The Dagster UI on the sandbox (what `make demo` did is in it), until Ctrl-C

@@ -1,4 +1,4 @@
-"""Breaks the installed system while nobody looks: `make reliability` writes what came of it to docs/reliability.md.
+"""Breaks the installed system in the middle of each stage: `make reliability` writes docs/concepts/reliability.md.
 
 Each fault is made while a rollout that a sensor asked for is under way, with users asking all the while. What has to
 come of it is the same each time: the new release serves with a verdict, no canary is left, and no user has noticed.
@@ -43,7 +43,7 @@ from llmops.releases.records import Records
 from llmops.releases.stages import STAGES
 
 MODEL, BAD_TAG = "smollm2-135m", "v0.32.9"
-PAGE, FOUND = Path("docs/reliability.md"), Path("build/reliability.json")
+PAGE, FOUND = Path("docs/concepts/reliability.md"), Path("build/reliability.json")
 AWAY_SECONDS = 20.0
 CONVERGE_SECONDS = 420.0
 console = Console(stderr=True, highlight=False, soft_wrap=True)

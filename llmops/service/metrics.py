@@ -1,4 +1,4 @@
-"""The figures as metrics of Prometheus; see docs/alerts.md for what each means."""
+"""The figures as metrics of Prometheus; see docs/guides/alerts.md for what each means."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ def send(message: Message) -> None:
 
 
 def content(alert: Alert, settings: Settings) -> bytes:
-    """The body: see docs/alerts.md."""
+    """The body: see docs/guides/alerts.md."""
     data = alert.model_dump(mode="json") | {
         "text": sentence(alert),
         "run_url": run_url(alert, settings),

@@ -1,4 +1,4 @@
-"""Gates: from what was measured to a verdict. Pure. What is promised, with figures: docs/verdicts.md.
+"""Gates: from what was measured to a verdict. Pure. What is promised, with figures: docs/concepts/verdicts.md.
 
 **Absolute gates** (`min`, `max`) hold or don't hold for the figure as measured.
 

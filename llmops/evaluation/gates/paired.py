@@ -7,7 +7,7 @@ compatible with McNemar's exact test: the Clopper-Pearson bounds of how many ans
 for the worse, melded. For n same answers it is 1 - (1 - confidence)^(1/n), the rule of three.
 
 It holds for few cases, few changed answers and partial scores alike, where a bootstrap or a t interval has no width, or
-too little (see docs/verdicts.md for the figures), and for right and wrong no table was found for which it fails.
+too little (figures: docs/concepts/verdicts.md), and for right and wrong no table was found for which it fails.
 
 - N. Gaffke: Three test statistics for a nonparametric one-sided hypothesis on the mean of a nonnegative variable.
   Mathematical Methods of Statistics 14 (2005), 451-467.

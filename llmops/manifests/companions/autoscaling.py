@@ -59,7 +59,7 @@ def objects(spec: ModelSpec, release: Release, settings: Settings) -> list[Manif
 def adapter_rules() -> Manifest:
     """What the Prometheus Adapter is configured with, for an HPA to find the metrics: one rule for both.
 
-    It goes by the labels `namespace` and `pod` that the engines' series have; see docs/monitoring.md.
+    It goes by the labels `namespace` and `pod` that the engines' series have; see docs/guides/monitoring.md.
     """
     return {
         "rules": [

@@ -88,7 +88,7 @@ def _specs(folder: Path, models: frozenset[str]) -> tuple[list[ModelSpec], list[
 
 
 def _wrong_entry(model: str, error: LlmopsError) -> Finding:
-    remedy = error.remedy or "Correct the entry; docs/models.md has every field."
+    remedy = error.remedy or "Correct the entry; docs/reference/models.md has every field."
     return about("catalog.entry", model, Finding("error", "catalog", error.message, remedy))
 
 

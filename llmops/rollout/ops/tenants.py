@@ -68,7 +68,7 @@ def apply_tenants(platform: Platform, log: Log) -> tuple[Left, ...]:
         raise NotEntitled(
             f"{error.message}. The default installation gives the pipeline no right on tenants' namespaces",
             remedy="Run `llmops tenants --apply` as somebody who may make namespaces, or add the component k8s/tenants "
-            "to the overlay; docs/tenants.md says what it lets the pipeline do. What is missing now: "
+            "to the overlay; docs/guides/tenants.md says what it lets the pipeline do. What is missing now: "
             f"{error.remedy}",
         ) from error
     for each in left:

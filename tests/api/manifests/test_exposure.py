@@ -28,7 +28,7 @@ from llmops.manifests.companions.exposure import Backend, WayIn, load_balancer_a
 from llmops.manifests.volume import namespace
 from llmops.releases.release import Release
 
-PAGE = Path(__file__).parents[3] / "docs" / "access.md"
+PAGE = Path(__file__).parents[3] / "docs" / "guides" / "access.md"
 NGINX = "nginx.ingress.kubernetes.io/"
 ENTRY = """\
 name: tiny

@@ -285,7 +285,7 @@ GROWN: tuple[Gotcha, ...] = (
 
 
 def table(found: list[tuple[Gotcha, Finding]]) -> Iterator[str]:
-    """The table of docs/doctor.md."""
+    """The table of docs/start/doctor.md."""
     yield "| gotcha | made in the sandbox by | check | finding | remedy |"
     yield "|---|---|---|---|---|"
     for gotcha, each in found:

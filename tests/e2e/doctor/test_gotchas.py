@@ -1,6 +1,6 @@
 """Each thing that bites the first time, made in a sandbox, is found with its remedy; a clean sandbox has none.
 
-docs/doctor.md has the table of what was found: WRITE_DOCTOR_TABLE=1 writes it anew.
+docs/start/doctor.md has the table of what was found: WRITE_DOCTOR_TABLE=1 writes it anew.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tests.e2e.doctor.gotchas import BAD, BAD_SETTINGS, GROWN, Gotcha, table
 from tests.e2e.doctor.world import Ran, World
 from tests.e2e.installation.rights import BASE
 
-PAGE = Path(__file__).parents[3] / "docs" / "doctor.md"
+PAGE = Path(__file__).parents[3] / "docs" / "start" / "doctor.md"
 BETWEEN = re.compile(r"(?<=<!-- gotchas -->\n).*(?=\n<!-- /gotchas -->)", re.DOTALL)
 ENOUGH_SECONDS = 5.0
 """Of processor time, as other tests share the machine's clock."""

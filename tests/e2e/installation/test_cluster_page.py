@@ -1,4 +1,4 @@
-"""docs/cluster.md: its commands are run, and its table has every setting."""
+"""docs/start/cluster.md: its commands are run, and its table has every setting."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from llmops_sandbox.controlplane import ControlPlane
 from llmops.config.settings import Settings
 
 ROOT = Path(__file__).parents[3]
-PAGE = (ROOT / "docs" / "cluster.md").read_text()
+PAGE = (ROOT / "docs" / "start" / "cluster.md").read_text()
 MARKED = re.compile(r"# needs (Docker|the images)$")
 # What `llmops sandbox install` does is tests/e2e/installation/test_installed.py.
 ELSEWHERE = ("llmops sandbox",)

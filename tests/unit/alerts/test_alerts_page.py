@@ -1,4 +1,4 @@
-"""What docs/alerts.md says is what is sent, and its examples work."""
+"""What docs/guides/alerts.md says is what is sent, and its examples work."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from llmops.service.figures import Figures
 from llmops.service.metrics import FiguresCollector
 from tests.api.alerts.conftest import KEY
 
-PAGE = (Path(__file__).parents[3] / "docs" / "alerts.md").read_text()
+PAGE = (Path(__file__).parents[3] / "docs" / "guides" / "alerts.md").read_text()
 
 
 def blocks(kind: str) -> list[str]:

@@ -7,11 +7,13 @@ from pathlib import Path
 from llmops.config.catalog.reference import reference
 from llmops.config.catalog.spec import ModelSpec, Rollout
 
-PAGE = Path(__file__).parents[3] / "docs" / "models.md"
+PAGE = Path(__file__).parents[3] / "docs" / "reference" / "models.md"
 
 
 def test_the_page_is_what_the_code_says() -> None:
-    assert PAGE.read_text() == reference(), "run: .venv/bin/python -m llmops.config.catalog.reference > docs/models.md"
+    assert PAGE.read_text() == reference(), (
+        "run: .venv/bin/python -m llmops.config.catalog.reference > docs/reference/models.md"
+    )
 
 
 def test_every_field_is_told_with_its_meaning() -> None:

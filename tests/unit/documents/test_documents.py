@@ -13,7 +13,7 @@ from llmops.cli.app import LazyCommand, build
 from llmops.config.settings import Settings
 
 ROOT = Path(__file__).parents[3]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 PLACEHOLDERS = {"MODEL": "m", "RELEASE": "0123456789ab", "FILE": "f", "V": "0.1", "R": "main", "PORT": "8080", "N": "3"}
@@ -38,7 +38,9 @@ def test_every_link_leads_to_a_file(page: Path) -> None:
 
 
 def test_every_setting_is_told_with_its_default() -> None:
-    rows = (line for line in (ROOT / "docs" / "cluster.md").read_text().splitlines() if line.startswith("| `"))
+    rows = (
+        line for line in (ROOT / "docs" / "start" / "cluster.md").read_text().splitlines() if line.startswith("| `")
+    )
     assert set(Settings.model_fields) == {name for row in rows for name in re.findall(r"`(\w+)`", row.split("|")[1])}
 
 

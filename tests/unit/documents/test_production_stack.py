@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
-PAGE = ROOT / "docs" / "production-stack.md"
+PAGE = ROOT / "docs" / "reference" / "production-stack.md"
 REFERENCE = re.compile(r"`((?:sandbox/)?tests/[\w/]+\.py)::(\w+)`")
 
 

@@ -30,7 +30,7 @@ ROLLOUTS = 1000
 PROMISED = 0.05
 # Three standard deviations of a share of 5% in that many rollouts: a kept promise hardly ever shows more.
 LUCK = 3 * (PROMISED * (1 - PROMISED) / ROLLOUTS) ** 0.5
-PAGE = Path(__file__).parents[3] / "docs" / "verdicts.md"
+PAGE = Path(__file__).parents[3] / "docs" / "concepts" / "verdicts.md"
 
 
 @pytest.mark.parametrize("margin", [0.03, 0.05])

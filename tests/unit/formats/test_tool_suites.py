@@ -159,7 +159,7 @@ def test_measurements_of_several_places_are_one(measured: Callable[..., Measurem
 
 def test_every_suite_in_the_documentation_is_one(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "evals", tmp_path / "evals")
-    text = (ROOT / "docs" / "suites.md").read_text()
+    text = (ROOT / "docs" / "guides" / "suites.md").read_text()
     blocks = re.findall(r"^`evals/([\w./-]+)`:\n\n```\w+\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
     names = [Path(path).stem for path, _ in blocks if "/" not in path and path.endswith(".yaml")]
     assert len(names) == len(re.findall(r"^kind: \w+$", text, re.MULTILINE)) == 8
