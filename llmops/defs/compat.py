@@ -26,8 +26,10 @@ __all__ = [
     "steps_in_this_process",
 ]
 
-NOT_EXECUTED = re.compile(r"Dependencies for step \S+ .*\. Not executing\.")
-"""What Dagster logs as an error of each step after one that failed."""
+NOT_EXECUTED = re.compile(
+    r"Dependencies for step \S+ .*\. Not executing\.|Skipping step \S+ due to skipped dependencies: .*"
+)
+"""What Dagster logs of each step after one that failed, or that had nothing to hand on."""
 
 
 def steps_in_this_process(context: dg.OpExecutionContext | dg.AssetExecutionContext) -> int:

@@ -3,7 +3,7 @@
 import logging
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import dagster as dg
@@ -93,9 +93,11 @@ def _not_executed() -> None:
         found.addHandler(Lines())
         return found
 
-    @dg.op
-    def first() -> int:
-        raise dg.Failure("no")
+    @dg.op(out=dg.Out(int, is_required=False), config_schema={"fails": bool})
+    def first(context: dg.OpExecutionContext) -> Iterator[dg.Output[int]]:
+        if context.op_config["fails"]:
+            raise dg.Failure("no")
+        yield from ()
 
     @dg.op
     def second(first: int) -> int:
@@ -109,8 +111,10 @@ def _not_executed() -> None:
     def some() -> None:
         third(second(first()))
 
-    some.execute_in_process(raise_on_error=False, run_config={"loggers": {"some": {}}})
-    assert len(lines) == 2
+    for fails in (True, False):
+        ops = {"first": {"config": {"fails": fails}}}
+        some.execute_in_process(raise_on_error=False, run_config={"loggers": {"some": {}}, "ops": ops})
+    assert len(lines) == 4
     assert all(compat.NOT_EXECUTED.fullmatch(line) for line in lines), lines
 
 
