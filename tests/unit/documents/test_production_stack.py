@@ -19,7 +19,7 @@ def rows() -> list[list[str]]:
     return [row for row in cells if row[0] not in ("what", "---") and not set(row[0]) <= {"-", "|"}]
 
 
-def tests(path: Path) -> set[str]:
+def collected(path: Path) -> set[str]:
     """What pytest collects from a file."""
     return {
         node.name
@@ -38,7 +38,7 @@ def test_every_row_is_held_by_a_test(row: list[str]) -> None:
     assert found, f"no test: {row}"
     for path, name in found:
         assert Path(path).name.startswith("test_"), f"{row[0]}: pytest collects nothing from {path}"
-        assert name in tests(ROOT / path), f"{row[0]}: {path} has no {name}"
+        assert name in collected(ROOT / path), f"{row[0]}: {path} has no {name}"
     opt_in = {path.split("/")[2] for path, _ in found if path.startswith("tests/opt_in/")}
     said = re.search(r"run by `make e2e-(\w+)`", row[-1])
     assert opt_in == ({said[1]} if said else set()), f"{row[0]}: the row says which target runs its test"
