@@ -35,6 +35,9 @@ PROMISES = {
         "tests/e2e/validation/test_revalidation.py"
         "::test_a_flipped_bit_is_found_named_and_fetched_again_while_the_engine_goes_on"
     ),
+    "users are moved to a good release in steps": (
+        "tests/e2e/live/test_traffic_steps.py::test_a_good_release_takes_its_steps_and_no_user_notices"
+    ),
 }
 FULL = ("tests/e2e/", "tests/bench/", "sandbox/tests/")
 # What takes longest begins first, so that no process works on alone at the end.
