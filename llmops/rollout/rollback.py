@@ -9,7 +9,7 @@ from llmops.preflight.strategy import choose_strategy
 from llmops.releases.records import OpenTrial, Record, Records
 from llmops.rollout.decision import decide
 from llmops.rollout.ending import end_trial, put_alert
-from llmops.rollout.ops.router import apply_router
+from llmops.rollout.ops.routing.router import apply_router
 from llmops.rollout.stages.promotion import promote
 from llmops.rollout.trial import Trial
 

@@ -24,7 +24,7 @@ from llmops.releases.stages import STAGES
 from llmops.rollout.decision import Decision, End, decide, end_of
 from llmops.rollout.ending import end_trial, leave_event, tell_verdict
 from llmops.rollout.ops.cleanup import recover, remove_canary, settle
-from llmops.rollout.ops.traffic_split import StillNeeded
+from llmops.rollout.ops.routing.traffic_split import StillNeeded
 from llmops.rollout.orchestrator import Orchestrator
 from llmops.rollout.platform import Platform
 from llmops.rollout.shown import Shown

@@ -10,7 +10,7 @@ import typer
 
 from llmops.cli import show
 from llmops.cli.common import Json, platform_for
-from llmops.rollout.ops.router import apply_router, routes
+from llmops.rollout.ops.routing.router import apply_router, routes
 
 
 def router(

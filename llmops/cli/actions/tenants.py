@@ -10,7 +10,7 @@ from llmops.cli import show
 from llmops.cli.common import platform_for
 from llmops.manifests.tenants import objects
 from llmops.manifests.text import as_yaml
-from llmops.rollout.ops.tenants import apply_tenants
+from llmops.rollout.ops.routing.tenants import apply_tenants
 
 
 def tenants(

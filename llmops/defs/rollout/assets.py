@@ -9,7 +9,7 @@ from llmops.defs.running import as_failure, ended_at, metadata, orchestrator_of
 from llmops.errors import kind_of
 from llmops.releases.release import Release
 from llmops.releases.stages import STAGES
-from llmops.rollout.ops.router import follow
+from llmops.rollout.ops.routing.router import follow
 from llmops.rollout.outcomes import (
     CanaryOutcome,
     ChecksumOutcome,

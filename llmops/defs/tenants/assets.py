@@ -6,7 +6,7 @@ from typing import Any
 import dagster as dg
 
 from llmops.errors import LlmopsError, kind_of
-from llmops.rollout.ops.tenants import apply_tenants
+from llmops.rollout.ops.routing.tenants import apply_tenants
 from llmops.rollout.platform import Platform
 
 ASSET = "tenants"

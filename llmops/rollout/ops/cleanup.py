@@ -16,8 +16,8 @@ from llmops.releases.counters import Counters
 from llmops.releases.records import State, in_doubt
 from llmops.releases.release import Release
 from llmops.rollout.ops.companions import clear_surroundings, surround
+from llmops.rollout.ops.routing.traffic_split import bring_home
 from llmops.rollout.ops.scaling import apply_stable, lent_by
-from llmops.rollout.ops.traffic_split import bring_home
 from llmops.rollout.platform import Platform
 
 CANARY_LIFETIME = datetime.timedelta(hours=6)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from llmops.costs.prices import load_prices
+from llmops.costs.pricing import judges_cost, priced, profile_of, replica_price
 from llmops.errors import MeasurementFailed
 from llmops.evaluation.backends.base import Suites, Target
 from llmops.evaluation.gates.offline import decide
@@ -15,7 +16,6 @@ from llmops.releases.release import Release
 from llmops.rollout.ops.crashes import check_alive, restarts_of, wait_for_crash
 from llmops.rollout.ops.measured import as_released
 from llmops.rollout.ops.measuring import backend_of
-from llmops.rollout.ops.pricing import judges_cost, priced, profile_of, replica_price
 from llmops.rollout.ops.reporting import report_link
 from llmops.rollout.outcomes import CanaryOutcome, EvaluationOutcome
 from llmops.rollout.shown import Done, Markdown, Value, numbers

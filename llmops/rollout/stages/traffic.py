@@ -25,7 +25,7 @@ from llmops.releases.release import Release
 from llmops.rollout.ops.cleanup import CANARY_LIFETIME
 from llmops.rollout.ops.crashes import Restarts, check_alive, restarts_of
 from llmops.rollout.ops.measured import as_released
-from llmops.rollout.ops.traffic_split import Way, replicas_ready, shift, way_of
+from llmops.rollout.ops.routing.traffic_split import Way, replicas_ready, shift, way_of
 from llmops.rollout.outcomes import CanaryOutcome, EvaluationOutcome, TrafficOutcome
 from llmops.rollout.shown import Done, Markdown, Value, numbers
 from llmops.rollout.trial import Trial

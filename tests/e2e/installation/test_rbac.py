@@ -35,7 +35,7 @@ from llmops.errors import ClusterCannot
 from llmops.manifests.companions import objects as around
 from llmops.preflight.snapshot import survey
 from llmops.rollout.ops.companions import clear_surroundings, leftovers, surround
-from llmops.rollout.ops.router import apply_router
+from llmops.rollout.ops.routing.router import apply_router
 from llmops.rollout.reaper import reap_all
 from tests.e2e.installation.rights import (
     BASE,

@@ -16,7 +16,7 @@ from llmops_sandbox.sandbox import Sandbox
 from llmops.cli.exits import Exit
 from llmops.config import names
 from llmops.releases.records import OPEN_KEY
-from llmops.rollout.ops.router import router_objects
+from llmops.rollout.ops.routing.router import router_objects
 from llmops.rollout.reaper import reap_all
 from tests.e2e.rollout.test_cancel import until
 from tests.e2e.rollout.test_reaper import reaped

@@ -24,7 +24,7 @@ from llmops.defs.resources import PlatformResource
 from llmops.defs.tenants.assets import tenants
 from llmops.errors import ClusterCannot
 from llmops.manifests.tenants import objects
-from llmops.rollout.ops.tenants import apply_tenants
+from llmops.rollout.ops.routing.tenants import apply_tenants
 from llmops.rollout.platform import Platform
 from tests.e2e.installation.rights import account_kubeconfig
 from tests.support.world import Model, new_model

@@ -17,7 +17,7 @@ from llmops_sandbox.sandbox import Sandbox
 
 from llmops.cli.exits import Exit
 from llmops.config import names
-from llmops.rollout.ops.router import apply_router, routes
+from llmops.rollout.ops.routing.router import apply_router, routes
 from tests.opt_in.stack.proxy import MASTER, bearer
 from tests.opt_in.stack.reachable import router_url
 from tests.support.world import Model, new_model

@@ -9,12 +9,12 @@ from pydantic import ValidationError
 
 from llmops.config.catalog.spec import COST_METRIC, Evaluation, Gate, Gpu, ModelSpec
 from llmops.costs.prices import load_prices
+from llmops.costs.pricing import priced, profile_of, replica_price
 from llmops.errors import BadInput
 from llmops.evaluation.gates.offline import decide
 from llmops.evaluation.measurements import Measurements
 from llmops.evaluation.report.markdown import report
 from llmops.evaluation.suites import LoadProfile
-from llmops.rollout.ops.pricing import priced, profile_of, replica_price
 
 PRICES = load_prices()
 L40S = Gpu(product="NVIDIA-L40S", count=1)

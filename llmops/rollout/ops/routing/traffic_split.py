@@ -16,7 +16,7 @@ from llmops.config.settings import Settings
 from llmops.errors import ClusterCannot
 from llmops.releases.release import Release
 from llmops.rollout.ops.companions import surround
-from llmops.rollout.ops.router import apply_router
+from llmops.rollout.ops.routing.router import apply_router
 from llmops.rollout.platform import Platform
 
 Way = Literal["router", "exposure"]
