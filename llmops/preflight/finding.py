@@ -23,6 +23,7 @@ class Finding:
         remedy: What to do; empty if it is ok.
         check: Id of the check, the same for ever: `TOPIC.WHAT`.
         model: Which model it is about; empty for the whole installation.
+        heals: Whether time alone may heal it within seconds. Look again before you report it.
     """
 
     severity: Severity
@@ -31,6 +32,7 @@ class Finding:
     remedy: str = ""
     check: str = ""
     model: str = ""
+    heals: bool = False
 
 
 def worst(findings: Iterable[Finding]) -> Severity:

@@ -61,6 +61,8 @@ def _adapter(case: Case) -> Iterator[Finding]:
         "Prometheus Adapter",
         f"{there} {WAITING}, which autoscaling.kind queue scales by",
         "Install the Prometheus Adapter with the rule for vllm:num_requests_waiting, or take autoscaling.kind cpu.",
+        # It lists series now and then: a new engine's are there some seconds later.
+        heals=served is not None,
     )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,8 @@ STARTS = 3
 """Trials, newest first, whose start is looked at."""
 AT_ONCE = 4
 """Models that are examined at a time."""
+LOOKS, PAUSE_SECONDS = 10, 3.0
+"""How often `examine_all` looks while time alone may heal what it finds, and how long it pauses in between."""
 
 
 def examine(platform: Platform, spec: ModelSpec, release: Release) -> tuple[Finding, ...]:
@@ -47,6 +50,8 @@ def examine(platform: Platform, spec: ModelSpec, release: Release) -> tuple[Find
 def examine_all(platform: Platform, models: Iterable[str] = ()) -> tuple[Finding, ...]:
     """All findings on the installation, and on each model by itself. One problem never hides another.
 
+    While time alone may heal a finding, this looks again: at most LOOKS times.
+
     Args:
         platform: The installation.
         models: Names of models; none means all.
@@ -54,7 +59,28 @@ def examine_all(platform: Platform, models: Iterable[str] = ()) -> tuple[Finding
     Raises:
         BadInput: The catalog has no such model.
     """
-    specs, found = _specs(platform.settings.models_dir, frozenset(models))
+    asked = frozenset(models)
+    return settled(lambda: _examine_all(platform, asked))
+
+
+def settled(look: Callable[[], tuple[Finding, ...]], pause: float = PAUSE_SECONDS) -> tuple[Finding, ...]:
+    """The findings of the first look in which time heals nothing, or of the last look.
+
+    Args:
+        look: Makes all findings.
+        pause: Seconds between two looks.
+    """
+    findings = look()
+    for _ in range(LOOKS - 1):
+        if not any(finding.heals for finding in findings):
+            break
+        time.sleep(pause)
+        findings = look()
+    return findings
+
+
+def _examine_all(platform: Platform, models: frozenset[str]) -> tuple[Finding, ...]:
+    specs, found = _specs(platform.settings.models_dir, models)
     try:
         cluster = platform.cluster
     except LlmopsError as error:
