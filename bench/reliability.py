@@ -280,11 +280,12 @@ def try_webhook(world: World) -> dict[str, Any]:
 def page(rows: Sequence[dict[str, Any]]) -> str:
     """The table as Markdown."""
     lines = [
-        "# What breaks, and what comes of it",
+        "# What breaks, and how llmops recovers",
         "",
-        "Made by `make reliability`: llmops is installed on the sandbox, with Dagster's daemon, webserver, code",
-        "location and runs as pods and PostgreSQL beside them. A new commit of the model appears, a sensor asks for",
-        "the rollout, and in the middle of a stage something breaks, with users asking all the while. Each time the",
+        "`make reliability` writes this page. Read it to see whether llmops recovers from a failure that you expect",
+        "in your cluster. The command installs llmops on the sandbox: Dagster's daemon, webserver, code location",
+        "and runs are pods, beside PostgreSQL. For each row a new commit of the model appears, and a sensor asks",
+        "for the rollout. Then something breaks in the middle of a stage, while users ask the model. Each time the",
         "new release has to serve in the end, with a verdict and without a canary, and nobody touches anything.",
         "",
         "| what breaks | in the middle of | seconds until the release serves | users' requests | failed | load |",
@@ -293,7 +294,12 @@ def page(rows: Sequence[dict[str, Any]]) -> str:
     for row in rows:
         end = row.get("problem") or row["seconds"]
         lines.append(f"| {row['fault']} | {row['stage']} | {end} | {row['asked']} | {row['failed']} | {row['load']} |")
-    lines += ["", "Seconds count from the end of the fault, on 2 cores at the load average given.", ""]
+    lines += [
+        "",
+        "The seconds count from the end of the fault, on 2 cores at the load average in the last column. In the row",
+        "of the webhook the release is a bad one, and its seconds count until the alert arrives.",
+        "",
+    ]
     return "\n".join(lines)
 
 
