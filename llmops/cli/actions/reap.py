@@ -14,9 +14,9 @@ from llmops.rollout.reaper import decisions, reap_all
 
 
 def reap(
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be cleared away.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what reap would remove.")] = False,
 ) -> None:
-    """Clear away what runs that are gone left behind: canaries, lent replicas, promotions half done."""
+    """Remove what dead runs left behind: canaries, lent replicas, half-done promotions."""
     platform = platform_for()
 
     def say(line: str) -> None:

@@ -17,14 +17,14 @@ from llmops.releases.validations import Validation
 def revalidate(
     model: Model,
     repair: Annotated[
-        bool, typer.Option("--repair", help="Fetch files that rotted again, while engines go on.")
+        bool, typer.Option("--repair", help="Download files that rotted again; engines keep serving.")
     ] = False,
     restore: Annotated[
-        bool, typer.Option("--restore", help="Put the release's objects back where somebody changed them.")
+        bool, typer.Option("--restore", help="Apply the release's objects again where somebody changed them.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Check what serves: its weights on the volume, its figures by its own gates, its objects in the cluster."""
+    """Check what serves: its weights, its figures by its gates, its objects in the cluster."""
     ended = run_revalidation(platform_for(model).records, model, repair=repair, restore=restore)
     if as_json:
         typer.echo(ended.as_json())

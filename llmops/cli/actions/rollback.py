@@ -13,11 +13,11 @@ from llmops.cli.rollouts import run_rollback
 
 def rollback(
     model: Model,
-    to: Annotated[str | None, typer.Option(help="Release to go back to, instead of the one before.")] = None,
-    reason: Annotated[str, typer.Option(help="Why; kept with the release that is left.")] = "",
+    to: Annotated[str | None, typer.Option(help="Release to go back to. Default: the one before.")] = None,
+    reason: Annotated[str, typer.Option(help="Reason, kept in the record of the release that you leave.")] = "",
     as_json: Json = False,
 ) -> None:
-    """Move a model back to a release that served before; the one that is left counts as rejected."""
+    """Move a model back to a release that served before, and reject the one it leaves."""
     ended = run_rollback(platform_for(model).records, model, to, reason)
     if as_json:
         typer.echo(ended.as_json())

@@ -18,7 +18,7 @@ def rollout(
     retry: Annotated[bool, typer.Option("--retry", help="Try again a release that was rejected.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Take a model through release, weights, checksum, canary, evaluation and promotion."""
+    """Take a model through its stages, from release to promotion."""
     platform = platform_for(model)
     ended = run_rollout(platform.records, model, engine_version=engine_version, revision=revision, retry=retry)
     if as_json:

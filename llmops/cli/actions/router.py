@@ -14,10 +14,12 @@ from llmops.rollout.ops.routing.router import apply_router, routes
 
 
 def router(
-    apply: Annotated[bool, typer.Option("--apply", help="Have it go by the states of now first.")] = False,
+    apply: Annotated[
+        bool, typer.Option("--apply", help="First apply the router's configuration for what serves now.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """List what the router leads to: each name that users may ask for, and what answers it."""
+    """List the names that users may ask the router for, and what answers each."""
     platform = platform_for()
     if apply:
         apply_router(platform, lambda line: show.say(line, err=True))

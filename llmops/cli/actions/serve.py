@@ -16,7 +16,7 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 8080,
 ) -> None:
-    """Serve /metrics for Prometheus, /reports/MODEL/RELEASE and /healthz, until ended."""
+    """Serve /metrics for Prometheus, /reports/MODEL/RELEASE and /healthz."""
     settings = load_settings()
     asyncio.run(
         serve_until_ended(

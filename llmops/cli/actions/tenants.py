@@ -1,4 +1,4 @@
-"""`llmops tenants`: the namespaces of those who use the models."""
+"""`llmops tenants`."""
 
 from __future__ import annotations
 
@@ -14,11 +14,9 @@ from llmops.rollout.ops.routing.tenants import apply_tenants
 
 
 def tenants(
-    apply: Annotated[
-        bool, typer.Option("--apply", help="Make the cluster be so; namespaces are never deleted.")
-    ] = False,
+    apply: Annotated[bool, typer.Option("--apply", help="Apply them. llmops never deletes a namespace.")] = False,
 ) -> None:
-    """Write the objects of all tenants as YAML, in the order to apply them; with --apply, apply them."""
+    """Write the objects of all tenants as YAML, or apply them."""
     platform = platform_for()
     if apply:
         apply_tenants(platform, show.say)

@@ -10,7 +10,7 @@ from llmops.manifests.router.plan import check_managed
 
 
 def check() -> None:
-    """Check the catalog, the suites and the tenants; nothing is asked of a cluster."""
+    """Check the catalog, the suites and the tenants. Asks no cluster."""
     platform = platform_for()
     suites = dict.fromkeys(name for spec in platform.catalog.values() for name in spec.evaluation.suites)
     load_suites(platform.settings.evals_dir, suites)

@@ -17,15 +17,15 @@ from llmops.releases.ledger import ledgers
 
 
 def costs(
-    model: Annotated[str | None, typer.Argument(help="Name of the model; all that serve if not given.")] = None,
+    model: Annotated[str | None, typer.Argument(help="Name of the model. Default: every model that serves.")] = None,
     utilization: Annotated[
-        float | None, typer.Option(help="Plan for this share of the prices' throughput, 0 to 1; asks no cluster.")
+        float | None, typer.Option(help="Plan with this share of the prices' throughput, 0 to 1. Asks no cluster.")
     ] = None,
-    output_share: Annotated[float, typer.Option(help="Of a plan: share of output among the tokens, 0 to 1.")] = 0.25,
-    days: Annotated[float, typer.Option(help="Measure over so many days until now.")] = 7,
+    output_share: Annotated[float, typer.Option(help="Share of output tokens in a plan, 0 to 1.")] = 0.25,
+    days: Annotated[float, typer.Option(help="Measure the last so many days.")] = 7,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")] = False,
 ) -> None:
-    """Show what models cost, per month and per million tokens, and what an API would ask for the same."""
+    """Show what models cost per month and per million tokens, and what an API would cost."""
     platform = platform_for(model)
     catalog = platform.catalog
     for name, share in (("--utilization", utilization), ("--output-share", output_share)):

@@ -13,7 +13,11 @@ from llmops.manifests.companions import dashboard as grafana
 def dashboard(
     namespace: Annotated[
         str | None,
-        typer.Option("--config-map", metavar="NAMESPACE", help="As a ConfigMap there, for Grafana's sidecar."),
+        typer.Option(
+            "--config-map",
+            metavar="NAMESPACE",
+            help="Print a ConfigMap for this namespace, which Grafana's sidecar loads.",
+        ),
     ] = None,
 ) -> None:
     """Print the Grafana dashboard of all models as JSON."""

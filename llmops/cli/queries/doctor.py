@@ -18,7 +18,7 @@ from llmops.rollout.ops.preflight_run import examine_all
 def doctor(
     models: Annotated[list[str] | None, typer.Argument(help="Only these models.")] = None, as_json: Json = False
 ) -> None:
-    """Say what is wrong with the cluster and with what each model asks of it, and what to do about it."""
+    """Find what is wrong with the cluster and with what each model asks of it, with the remedy."""
     found = examine_all(platform_for(), models or ())
     if as_json:
         typer.echo(json.dumps({"severity": worst(found), "findings": [asdict(each) for each in found]}, indent=2))

@@ -13,7 +13,7 @@ from llmops.rollout.plan import make_plan
 
 
 def plan(model: Model, engine_version: EngineVersion = None, revision: Revision = None, as_json: Json = False) -> None:
-    """Show the release that a rollout would try: what changes, what would be applied, what the preflight finds."""
+    """Show the release that a rollout would try: changes, objects as a diff, preflight findings."""
     found = make_plan(platform_for(model), model, engine_version=engine_version, revision=revision)
     if as_json:
         typer.echo(json.dumps(found.as_json(), indent=2))

@@ -15,13 +15,13 @@ from llmops.rollout.render import render as render_objects
 
 def render(
     model: Model,
-    track: Annotated[Track, typer.Option(help="stable, with all that stands around it; or canary, alone.")] = "stable",
-    release: Annotated[str | None, typer.Option(help="Id of a release; what serves if not given.")] = None,
-    pins: Annotated[Path | None, typer.Option(help="File with a release, as `plan --json` has it under pins.")] = None,
-    resolve: Annotated[bool, typer.Option("--resolve", help="The release that a rollout would try.")] = False,
-    base: Annotated[bool, typer.Option("--base", help="Namespace and claim, too.")] = False,
+    track: Annotated[Track, typer.Option(help="stable with its companions, or the canary alone.")] = "stable",
+    release: Annotated[str | None, typer.Option(help="Id of a release. Default: the one that serves.")] = None,
+    pins: Annotated[Path | None, typer.Option(help="File with a release: the `pins` of `llmops plan --json`.")] = None,
+    resolve: Annotated[bool, typer.Option("--resolve", help="Render the release that a rollout would try.")] = False,
+    base: Annotated[bool, typer.Option("--base", help="Add the namespace and the claim.")] = False,
 ) -> None:
-    """Write every object of a release as YAML, in the order to apply them; nothing is changed."""
+    """Write every object of a release as YAML, in the order to apply them."""
     found = render_objects(
         platform_for(model), model, track=track, release=release, pins=pins, resolve=resolve, base=base
     )

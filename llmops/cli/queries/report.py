@@ -14,10 +14,12 @@ from llmops.rollout.ops.reporting import report_html, write_report
 
 def report(
     model: Model,
-    release: Annotated[str | None, typer.Argument(help="Id of the release; the one tried last if not given.")] = None,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="File; standard output if not given.")] = None,
+    release: Annotated[str | None, typer.Argument(help="Id of the release. Default: the one tried last.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="File to write. Default: standard output.")
+    ] = None,
 ) -> None:
-    """Write the evaluation report of a release as one HTML page, from what the cluster keeps of it."""
+    """Write the evaluation report of a release as one HTML page, from the cluster's records."""
     text = report_html(platform_for(model).records, model, release)
     if output is None:
         typer.echo(printable(text))

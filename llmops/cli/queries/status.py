@@ -13,7 +13,7 @@ from llmops.rollout.status import model_status
 
 
 def status(model: Annotated[str | None, typer.Argument(help="Only this model.")] = None, as_json: Json = False) -> None:
-    """Show what serves, what is under trial, and how the last trial and the last validation ended."""
+    """Show what serves, what is under trial, and how the last trial and validation ended."""
     platform = platform_for(model)
     found = [model_status(platform, name) for name in ([model] if model else sorted(platform.catalog))]
     if as_json:

@@ -18,8 +18,7 @@ def test_every_command_has_its_module_and_says_the_same_of_itself(name: str) -> 
     assert isinstance(lazy, LazyCommand)
     command = lazy.load()
     assert command.name == name
-    assert command.help
-    assert lazy.help == COMMANDS[name][1]
+    assert command.help == lazy.help == COMMANDS[name][1]
 
 
 def test_help_imports_nothing_that_a_command_needs() -> None:
