@@ -24,6 +24,7 @@ from llmops.costs.prices import DEFAULT, load_prices
 from llmops.errors import BadInput
 from llmops.evaluation.suites import load_suites
 from tests.support.generation import instances
+from tests.support.quoting import quoted_yaml
 
 Place = tuple[str | int, ...]
 NOT_FINITE = st.sampled_from([math.nan, math.inf, -math.inf])
@@ -66,17 +67,6 @@ def numbers(content: Any, place: Place = ()) -> Iterator[Place]:
         yield place
 
 
-class Quoting(yaml.SafeDumper):
-    """Quotes every text: some that YAML 1.1 writes plainly, such as 08, are refused by us."""
-
-
-def _quoted(dumper: Quoting, text: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"')
-
-
-Quoting.add_representer(str, _quoted)
-
-
 def with_number(content: Any, place: Place, number: float) -> Any:
     """A copy with another number there."""
     found = copy.deepcopy(content)
@@ -97,7 +87,7 @@ def test_no_file_with_a_number_that_is_not_finite_is_taken(kind: str, data: st.D
     place = data.draw(st.sampled_from(places))
     with TemporaryDirectory() as folder:
         path = Path(folder) / "it.yaml"
-        path.write_text(yaml.dump(with_number(content, place, number), Dumper=Quoting))
+        path.write_text(quoted_yaml(with_number(content, place, number)))
         path.with_suffix(".jsonl").write_text(json.dumps({"id": "a", "prompt": "?", "expected": "b", "answer": "b"}))
         with pytest.raises(BadInput) as refused:
             load(path)

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from llmops.config.catalog.load import load_catalog, load_model
 from llmops.config.catalog.spec import ModelSpec
 from llmops.errors import BadInput
+from tests.support.quoting import quoted_yaml
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -314,9 +314,9 @@ def test_what_is_accepted_comes_through_whole(
     content: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = tmp_path_factory.mktemp("catalog")
-    spec = load_model(write(folder, yaml.safe_dump(content)))
+    spec = load_model(write(folder, quoted_yaml(content)))
     assert spec == ModelSpec.model_validate(content)
-    dumped = yaml.safe_dump(spec.model_dump(mode="json"))
+    dumped = quoted_yaml(spec.model_dump(mode="json"))
     assert load_model(write(folder, dumped)) == spec
 
 
