@@ -138,9 +138,11 @@ def _stage(
     model, stage = context.partition_key, context.asset_key.path[-1]
     with as_failure(model), trial(orchestrator_of(context), platform, stage, model) as current:
         done = run(current)
+        # Read inside: a run that was asked for no more stages ends its trial after this one, and has not failed.
+        record = current.record
     yield dg.MaterializeResult(value=done.outcome, metadata=metadata(done.shown))
-    if current.record is not None and current.record.verdict != "Passed":
-        raise ended_at(TrialEnded(current.record))
+    if record is not None and record.verdict != "Passed":
+        raise ended_at(TrialEnded(record))
 
 
 def stage_assets(partitions: dg.PartitionsDefinition[str]) -> list[dg.AssetsDefinition]:

@@ -273,7 +273,7 @@ def test_a_run_of_some_stages_leaves_no_canary_and_no_lease(
         or record.reason == f"the run went no further than {stages[-1]}: the stages after it were not asked for"
     )
     until(served.canary_gone, ENDS_SECONDS)
-    assert served.serving() == good
+    until(lambda: served.serving() == good, ENDS_SECONDS)
     assert_free(served)
 
 
