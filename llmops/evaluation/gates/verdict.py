@@ -71,13 +71,3 @@ def verdict_of(gates: Sequence[GateResult], *, held: str, unknown: str = "") -> 
     else:
         value, reason = "Passed", held
     return Verdict(value=value, reason=reason, gates=tuple(gates))
-
-
-def final_value(value: Value, on_inconclusive: Literal["reject", "hold"]) -> Value:
-    """How a trial ends by a verdict: what is not known rejects the release where its entry says so.
-
-    Args:
-        value: Of the verdict.
-        on_inconclusive: `rollout.on_inconclusive` of the release.
-    """
-    return "Failed" if value == "Inconclusive" and on_inconclusive == "reject" else value

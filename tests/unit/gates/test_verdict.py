@@ -1,11 +1,11 @@
-"""From gate results to one verdict, what an entry makes of it, and how figures are shown."""
+"""From gate results to one verdict, and how figures are shown."""
 
 from __future__ import annotations
 
 import pytest
 
 from llmops.evaluation.gates.metrics import KINDS, show
-from llmops.evaluation.gates.verdict import GateResult, Outcome, Value, final_value, verdict_of
+from llmops.evaluation.gates.verdict import GateResult, Outcome, Value, verdict_of
 
 
 def gate(outcome: Outcome, *, dry: bool = False) -> GateResult:
@@ -29,12 +29,6 @@ def test_the_gravest_outcome_that_binds_is_the_verdict(
 ) -> None:
     verdict = verdict_of(gates, held="all held", unknown=unknown)
     assert (verdict.value, verdict.reason, verdict.gates) == (value, reason, gates)
-
-
-def test_only_what_is_not_known_is_rejected_by_policy() -> None:
-    values: tuple[Value, ...] = ("Passed", "Failed", "Inconclusive")
-    assert [final_value(value, "hold") for value in values] == list(values)
-    assert [final_value(value, "reject") for value in values] == ["Passed", "Failed", "Failed"]
 
 
 @pytest.mark.parametrize(
