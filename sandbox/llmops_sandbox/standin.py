@@ -104,16 +104,24 @@ class Faults:
         return NO_FAULT
 
 
-@dataclass(frozen=True)
+@dataclass
 class Seen:
-    """One request that a stand-in answered."""
+    """One request that a stand-in received. `status` is 0 until the answer begins."""
 
     method: str
     path: str
     query: str
-    status: int
     authorization: bool
     range: str
+    status: int = 0
+
+
+_SEEN = web.RequestKey("seen", Seen)
+
+
+async def _note_status(request: web.BaseRequest, response: web.StreamResponse) -> None:
+    if _SEEN in request:
+        request[_SEEN].status = response.status
 
 
 class StandIn(ABC):
@@ -168,6 +176,7 @@ class StandIn(ABC):
                 *routes,
             ]
         )
+        app.on_response_prepare.append(_note_status)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.25)
         await runner.setup()
         self._runners.append(runner)
@@ -178,26 +187,17 @@ class StandIn(ABC):
     async def _log(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
-        status = 500
-        try:
-            response = await handler(request)
-            status = response.status
-        except web.HTTPException as error:
-            status = error.status
-            raise
-        finally:
-            if not request.path.startswith(ADMIN_PREFIX):
-                self._seen.append(
-                    Seen(
-                        method=request.method,
-                        path=request.path,
-                        query=request.query_string,
-                        status=status,
-                        authorization="Authorization" in request.headers,
-                        range=request.headers.get("Range", ""),
-                    )
-                )
-        return response
+        # Before the answer: a client that has read the last byte finds its request in the log.
+        if not request.path.startswith(ADMIN_PREFIX):
+            request[_SEEN] = Seen(
+                method=request.method,
+                path=request.path,
+                query=request.query_string,
+                authorization="Authorization" in request.headers,
+                range=request.headers.get("Range", ""),
+            )
+            self._seen.append(request[_SEEN])
+        return await handler(request)
 
     @web.middleware
     async def _inject(
