@@ -1,6 +1,6 @@
-"""What can go wrong, told apart by what has to happen next.
+"""What can go wrong, sorted by what has to happen next.
 
-Each error carries one sentence of what failed, on which object and why, and, where there is one, the remedy.
+Each error says what failed, on which object and why, and, where llmops knows it, what to do next.
 """
 
 from __future__ import annotations
@@ -11,12 +11,17 @@ class LlmopsError(Exception):
 
     Args:
         message: What failed, on which object, and why (event, container state, log tail).
+        code: The reason in one CamelCase word, such as `ImageNotFound`. Messages may change, codes do not. The name
+            of the class by default.
+        about: The object, as `Kind name` or `file:line: field`; empty where the code says it all.
         remedy: What to do next, as a sentence; empty if the message says it all.
     """
 
-    def __init__(self, message: str, *, remedy: str = "") -> None:
+    def __init__(self, message: str, *, code: str = "", about: str = "", remedy: str = "") -> None:
         super().__init__(message)
         self.message = message
+        self.code = code or type(self).__name__
+        self.about = about
         self.remedy = remedy
 
     def __str__(self) -> str:
@@ -44,12 +49,16 @@ class Unavailable(LlmopsError):
 
     Args:
         message: Which service, what was asked, what it answered.
-        retry_after: Seconds after which the service said to come back, if it said so.
+        code: See `LlmopsError`.
+        about: See `LlmopsError`.
+        retry_after: Seconds after which the service asks to be called again, if it says so.
         remedy: What to do next.
     """
 
-    def __init__(self, message: str, *, retry_after: float | None = None, remedy: str = "") -> None:
-        super().__init__(message, remedy=remedy)
+    def __init__(
+        self, message: str, *, code: str = "", about: str = "", retry_after: float | None = None, remedy: str = ""
+    ) -> None:
+        super().__init__(message, code=code, about=about, remedy=remedy)
         self.retry_after = retry_after
 
 

@@ -30,8 +30,10 @@ class NotFound(ClusterCannot):
         remedy: What to do next.
     """
 
-    def __init__(self, message: str, *, object_absent: bool = False, remedy: str = "") -> None:
-        super().__init__(message, remedy=remedy)
+    def __init__(
+        self, message: str, *, code: str = "", about: str = "", object_absent: bool = False, remedy: str = ""
+    ) -> None:
+        super().__init__(message, code=code, about=about, remedy=remedy)
         self.object_absent = object_absent
 
 
@@ -46,9 +48,15 @@ class Conflict(ClusterCannot):
     """
 
     def __init__(
-        self, message: str, *, managers: tuple[str, ...] = (), fields: tuple[str, ...] = (), remedy: str = ""
+        self,
+        message: str,
+        *,
+        about: str = "",
+        managers: tuple[str, ...] = (),
+        fields: tuple[str, ...] = (),
+        remedy: str = "",
     ) -> None:
-        super().__init__(message, remedy=remedy)
+        super().__init__(message, about=about, remedy=remedy)
         self.managers = managers
         self.fields = fields
 
