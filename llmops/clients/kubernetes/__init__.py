@@ -1,1 +1,1 @@
-"""The only code that talks to Kubernetes: apply, watch, wait, diagnose, logs, endpoints, leases."""
+"""The only code that calls the Kubernetes API: apply, watch, wait, diagnose, logs, endpoints, leases."""

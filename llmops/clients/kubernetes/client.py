@@ -1,4 +1,4 @@
-"""The cluster, as the rest of llmops sees it: objects are plain dicts, errors are told apart."""
+"""The client of the Kubernetes API: objects are plain dicts, refusals are errors with codes."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ Propagation = Literal["Background", "Foreground", "Orphan"]
 class Cluster:
     """A connection to one namespace of one cluster; safe to use from several threads.
 
-    Every call has a time limit of its own and goes on for up to a minute against an API server that is away
-    for a moment. Calls raise `Unavailable` after that, and `ClusterCannot` or `BadInput`, or a subclass of
-    `llmops.clients.kubernetes.problems`, for what the API server refuses.
+    Each call has its own time limit, and retries for up to a minute while the API server does not answer. It then
+    raises `Unavailable`. A refusal is `ClusterCannot` or `BadInput`, mostly a subclass of
+    `llmops.clients.kubernetes.problems`.
     """
 
     def __init__(self, transport: Transport, namespace: str) -> None:
@@ -43,39 +43,39 @@ class Cluster:
 
     @classmethod
     def connect(cls, settings: Settings, *, patience: float = PATIENCE_SECONDS) -> Cluster:
-        """Find the cluster of the settings and make sure that it answers.
+        """Connect to the cluster of the settings, and check that it answers.
 
         Args:
-            settings: Which kubeconfig, context and namespace.
-            patience: Seconds that each call goes on against an API server that does not answer.
+            settings: Kubeconfig, context and namespace.
+            patience: Seconds for which each call retries while the API server does not answer.
 
         Raises:
-            BadInput: The kubeconfig or its context cannot be used.
+            BadInput: The kubeconfig or its context is not usable.
             Unavailable: The API server does not answer.
         """
         cluster = cls(Transport(settings, patience=patience), settings.namespace)
-        # A wrong address is told soon; what comes later bears with an API server that is away for longer.
+        # Shorter than the patience of later calls: a wrong address fails soon.
         cluster.patient(min(patience, CONNECT_SECONDS)).version()
         return cluster
 
     @property
     def settings(self) -> Settings:
-        """The settings that the cluster was found by."""
+        """Settings of the connection."""
         return self._transport.settings
 
     @property
     def is_around(self) -> bool:
-        """Whether this process runs in a pod of this very cluster, by whose account it talks to it."""
+        """Whether this process runs in a pod of the cluster, with the pod's service account."""
         return self.settings.kubeconfig is None and in_pod()
 
     def patient(self, seconds: float) -> Cluster:
-        """The same connection with calls that give up after `seconds` against an API server that is away."""
+        """The same connection with calls that retry for `seconds` only."""
         other = copy.copy(self._transport)
         other.patience = seconds
         return Cluster(other, self.namespace)
 
     def guarded(self, guard: Callable[[], None]) -> Cluster:
-        """The same connection, which asks before each attempt at a change; what `guard` raises keeps it from it."""
+        """The same connection, which calls `guard` before every write; if it raises, the write is not sent."""
         other = copy.copy(self._transport)
         other.guard = guard
         return Cluster(other, self.namespace)
@@ -86,21 +86,20 @@ class Cluster:
         return str(json.loads(answer)["gitVersion"])
 
     def resources(self, api: str) -> frozenset[str] | None:
-        """Plural names of what the cluster serves of an API, such as `monitoring.coreos.com/v1`; None if not at all.
+        """Plural names of the resources of an API, such as `monitoring.coreos.com/v1`; None if it is not served.
 
-        Everybody who is known to the cluster may ask this.
+        Every account of the cluster may ask this.
         """
         try:
             answer = self._transport.request("GET", f"/apis/{api}", call=Call("ask for", f"the API {api}"))
         except NotFound:
             return None
-        return frozenset(str(each["name"]) for each in json.loads(answer)["resources"])
+        return frozenset(str(resource["name"]) for resource in json.loads(answer)["resources"])
 
     def get(self, kind: str, name: str, *, namespace: str | None = None) -> Object | None:
-        """Read an object; None if it is not there."""
-        found = kind_of(kind)
+        """Read an object; None if it does not exist."""
         try:
-            return self._ask("GET", "get", found, name, namespace=namespace)
+            return self._ask("GET", "get", kind_of(kind), name, namespace=namespace)
         except NotFound as error:
             if error.object_absent:
                 return None
@@ -118,30 +117,30 @@ class Cluster:
 
         Args:
             kind: Kind of the objects.
-            labels: Labels they carry.
+            labels: Labels of the objects.
             fields: Field selectors, such as `{"involvedObject.name": "x"}`.
-            namespace: None means the cluster's own, empty means all.
+            namespace: None means the namespace of the connection, empty means all.
         """
         return self._list(kind_of(kind), _selectors(labels, fields), self._place(kind_of(kind), namespace))[0]
 
     def apply(self, obj: Object, *, force: bool = False, dry_run: bool = False, manager: str = FIELD_MANAGER) -> Object:
-        """Make an object be as given (server-side apply), and return it as the cluster has it now.
+        """Apply an object (server-side apply), and return the object that the cluster stores.
 
         Args:
-            obj: What is desired; fields that are left out are left alone, or removed if llmops had set them.
-            force: Take over fields that somebody else owns.
-            dry_run: Have everything checked and defaulted, and nothing stored.
-            manager: In whose name: what it had set before and `obj` leaves out is removed.
+            obj: Desired state. The API server removes fields that `manager` set before and `obj` leaves out.
+            force: Take over fields that another manager owns.
+            dry_run: Check and default the object, and store nothing.
+            manager: Field manager.
 
         Raises:
-            Conflict: Somebody else owns a field; says who and which.
-            Forbidden: The account lacks a right (the remedy says which), or an admission rule or quota refuses.
-            Invalid: The content is not accepted; the remedy names the fields.
+            Conflict: Another manager owns a field; the error names both.
+            Forbidden: The account lacks a right (the remedy names it), or an admission rule or quota refuses.
+            Invalid: The API server rejects the content; the remedy names the fields.
         """
         try:
             return self._apply(obj, force=force, dry_run=dry_run, manager=manager)
         except Conflict as conflict:
-            # To the API server our own `patch` (a scale, say) is another owner than our apply: no one else to ask.
+            # The API server takes our own `patch` (such as a scale) for another owner than our apply.
             if conflict.managers and set(conflict.managers) <= {FIELD_MANAGER, REPLICAS_MANAGER}:
                 return self._apply(obj, force=True, dry_run=dry_run, manager=manager)
             raise
@@ -164,7 +163,7 @@ class Cluster:
         """Create an object.
 
         Raises:
-            AlreadyExists: One of that name is there, perhaps from this very call when its answer got lost.
+            AlreadyExists: An object of that name exists, perhaps from this call if its first answer got lost.
         """
         kind, _, namespace = self._address(obj)
         query = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
@@ -173,11 +172,11 @@ class Cluster:
     def patch(self, kind: str, name: str, patch: Mapping[str, Any], *, subresource: str | None = None) -> Object:
         """Change fields of an object (JSON merge patch).
 
-        With `metadata.resourceVersion` in the patch it is done only if the object is still at that version.
+        With `metadata.resourceVersion` in the patch, the object changes only if it is still at that version.
 
         Raises:
-            Conflict: It is not.
-            NotFound: There is no such object.
+            Conflict: It is at another version.
+            NotFound: The object does not exist.
         """
         return self._ask(
             "PATCH",
@@ -199,34 +198,33 @@ class Cluster:
         wait: float | None = None,
         uid: str | None = None,
     ) -> bool:
-        """Delete an object, and what it owns.
+        """Delete an object and its dependents.
 
         Args:
             kind: Kind of the object.
-            name: Its name.
-            propagation: What becomes of what it owns: see the Kubernetes API.
-            wait: Seconds to wait until it is really gone; None does not wait.
-            uid: Delete only this very object, not a new one of the same name.
+            name: Name of the object.
+            propagation: How Kubernetes deletes the dependents.
+            wait: Seconds to wait until the object is gone; None does not wait.
+            uid: Delete only the object of this uid, not a successor of the same name.
 
         Returns:
-            Whether it was there.
+            Whether the object existed.
 
         Raises:
-            TimedOut: It was still there after `wait` seconds.
+            TimedOut: The object still exists after `wait` seconds.
         """
-        found = kind_of(kind)
         options: Object = {"propagationPolicy": propagation}
         if uid is not None:
             options["preconditions"] = {"uid": uid}
         before = self.get(kind, name) if wait is not None else None
         try:
-            self._ask("DELETE", "delete", found, name, body=options)
+            self._ask("DELETE", "delete", kind_of(kind), name, body=options)
         except NotFound as error:
             if error.object_absent:
                 return False
             raise
         except Conflict:
-            # A successor of the same name has another uid.
+            # The uid does not match: a successor of the same name exists.
             if uid is not None:
                 return False
             raise
@@ -242,7 +240,7 @@ class Cluster:
         labels: Mapping[str, str] | None = None,
         timeout: float,
     ) -> Iterator[Event]:
-        """Yield what is there as ADDED, then each change as it happens, for `timeout` seconds.
+        """Yield each existing object as ADDED, then each change as it happens, for `timeout` seconds.
 
         Survives expired versions, dropped connections and restarts of the API server.
         """
@@ -257,13 +255,13 @@ class Cluster:
         fields: Mapping[str, str] | None = None,
         timeout: float,
     ) -> Watch:
-        """Like `watch`, for waiting: can be closed from another thread, and tells when it is SYNCED."""
-        found = kind_of(kind)
-        place = self._place(found, None)
+        """Like `watch`, but another thread can close it, and it yields SYNCED after the existing objects."""
+        watched = kind_of(kind)
+        place = self._place(watched, None)
         query = _selectors(labels, {**(fields or {}), **({"metadata.name": name} if name else {})})
-        # The watch itself bears with an API server that is away; its calls are short, so that it can be closed.
+        # The watch itself retries while the API server is away. Short calls let another thread close it soon.
         brief = self.patient(min(LIST_SECONDS, self._transport.patience))
-        return Watch(self._transport, found, place, query, lambda: brief._list(found, query, place), timeout)
+        return Watch(self._transport, watched, place, query, lambda: brief._list(watched, query, place), timeout)
 
     def logs(
         self,
@@ -274,14 +272,14 @@ class Cluster:
         previous: bool = False,
         limit: int | None = None,
     ) -> str:
-        """Read what a container wrote.
+        """Read the log of a container.
 
         Args:
             pod: Name of the pod.
-            container: None means the pod's only one.
-            tail: Only so many last lines.
-            previous: Of the container's instance before this one.
-            limit: Only so many bytes.
+            container: Name of the container; None means the pod's only one.
+            tail: Number of last lines to read.
+            previous: Read the log of the container's previous instance.
+            limit: Number of bytes to read at most.
         """
         query = {
             "container": container,
@@ -298,19 +296,19 @@ class Cluster:
         return answer.decode("utf-8", "replace")
 
     def follow_logs(self, pod: str, *, container: str, stop: Callable[[], bool]) -> Iterator[str]:
-        """Yield the lines of a container as it writes them, until its pod has ended or `stop()`.
+        """Yield the lines of a container as it writes them, until its pod has ended or `stop()` is true.
 
-        Reconnects after a lost connection and goes on after the last line told, by the lines' timestamps.
+        Reconnects after a lost connection, and resumes after the last line by its timestamp.
         """
         call = Call("follow logs of", "Pod", self.namespace, pod)
         path = kind_of("Pod").path(self.namespace, pod, "log")
         return follow(self._transport, path, call, container, lambda: self.get("Pod", pod), stop)
 
     def secret_text(self, name: str, key: str) -> str | None:
-        """One value of a Secret without white space around it; None if the Secret or the key is not there.
+        """One value of a Secret without white space around it; None if the Secret or the key is missing.
 
         Raises:
-            BadInput: It is no text. The message does not show it.
+            BadInput: The value is not text. The message does not show the value.
         """
         secret = self.get("Secret", name)
         value = ((secret or {}).get("data") or {}).get(key)
@@ -318,14 +316,17 @@ class Cluster:
             return None if value is None else base64.b64decode(value).decode("utf-8").strip()
         except UnicodeDecodeError:
             raise BadInput(
-                f"{self._secret(name, key)} is no text in UTF-8", remedy="Put the secret alone there."
+                f"{self._secret(name, key)} is not text in UTF-8",
+                code="SecretNotText",
+                about=f"Secret {name}",
+                remedy="Store the secret alone under this key.",
             ) from None
 
     def secret_value(self, name: str, key: str) -> str | None:
-        """A token or key out of a Secret, as a header takes it; None if the Secret or the key is not there.
+        """A token or key from a Secret, fit for a header; None if the Secret or the key is missing.
 
         Raises:
-            BadInput: It is empty, or no header takes it. The message does not show it.
+            BadInput: The value is empty, or not fit for a header. The message does not show the value.
         """
         text = self.secret_text(name, key)
         return None if text is None else as_header(text, self._secret(name, key))
@@ -340,17 +341,17 @@ class Cluster:
         message: str,
         type: Literal["Normal", "Warning"] = "Normal",  # noqa: A002
     ) -> None:
-        """Leave an Event on an object, where `kubectl describe` shows it.
+        """Create an Event on an object; `kubectl describe` shows it.
 
         Args:
-            regarding: The object, as the cluster gave it.
+            regarding: The object, as the API server returned it.
             reason: One word in CamelCase.
             message: A sentence; cut at 1 kB.
             type: Normal or Warning.
         """
         meta: Mapping[str, Any] = regarding["metadata"]
         now = dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        about = {
+        reference = {
             "apiVersion": regarding["apiVersion"],
             "kind": regarding["kind"],
             "name": meta["name"],
@@ -361,9 +362,9 @@ class Cluster:
         event: Object = {
             "apiVersion": "v1",
             "kind": "Event",
-            # A name of its own, so that a repeated request does not make a second event.
+            # The name is made here, and not by the API server, so that a repeated request creates one Event.
             "metadata": {"name": f"{meta['name'][:200]}.{secrets.token_hex(8)}", "namespace": self.namespace},
-            "involvedObject": {key: value for key, value in about.items() if value},
+            "involvedObject": {key: value for key, value in reference.items() if value},
             "reason": reason,
             "message": message[:1024],
             "type": type,
@@ -378,20 +379,22 @@ class Cluster:
             return
 
     def endpoint(self, service_name: str, port: int) -> str:
-        """Base URL of a Service by its cluster address, which needs no DNS.
+        """Base URL of a Service by its cluster IP, which needs no DNS.
 
         Raises:
-            ClusterCannot: There is no such Service, or it has no address.
+            ClusterCannot: The Service does not exist, or has no cluster IP.
         """
         service = self.get("Service", service_name)
         address = ((service or {}).get("spec") or {}).get("clusterIP")
         if address in (None, "", "None"):
-            why = "is not there" if service is None else "has no cluster address"
-            raise ClusterCannot(f"Service {service_name} in namespace {self.namespace} {why}")
+            where = f"Service {service_name} in namespace {self.namespace}"
+            if service is None:
+                raise NotFound(f"{where} does not exist", about=f"Service {service_name}", object_absent=True)
+            raise ClusterCannot(f"{where} has no cluster IP", code="NoClusterIP", about=f"Service {service_name}")
         return f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
 
     def _place(self, kind: Kind, namespace: str | None) -> str | None:
-        """The namespace a call goes to; None for kinds that have none."""
+        """Namespace of a call; None for kinds without namespaces."""
         if not kind.namespaced:
             return None
         return self.namespace if namespace is None else namespace
@@ -401,7 +404,11 @@ class Cluster:
         meta: Mapping[str, Any] = obj.get("metadata") or {}
         name = str(meta.get("name") or meta.get("generateName") or "")
         if obj.get("apiVersion") != kind.api:
-            raise BadInput(f"{kind.name} {name}: apiVersion is {obj.get('apiVersion')!r}; expected {kind.api}")
+            raise BadInput(
+                f"{kind.name} {name}: apiVersion is {obj.get('apiVersion')!r}; expected {kind.api}",
+                code="WrongApiVersion",
+                about=f"{kind.name} {name}",
+            )
         return kind, name, meta.get("namespace")
 
     def _ask(
@@ -432,7 +439,7 @@ class Cluster:
         return cast("Object", json.loads(answer))
 
     def _list(self, kind: Kind, query: Mapping[str, str], place: str | None) -> tuple[Objects, str]:
-        """All pages of a list, and its version; begins anew if the list changes so long that its pages expire."""
+        """All pages of a list, and its version; lists anew if a page expires meanwhile."""
         while True:
             try:
                 return self._pages(kind, query, place)
@@ -450,7 +457,7 @@ class Cluster:
                 query={**query, "limit": str(PAGE), **({"continue": more} if more else {})},
             )
             page: Object = json.loads(answer)
-            # Items of a list come without their kind; whoever gets one should not have to know where from.
+            # The API server leaves out kind and apiVersion of the items of a list.
             items += [{"apiVersion": kind.api, "kind": kind.name, **item} for item in page.get("items") or ()]
             more = page["metadata"].get("continue") or ""
             if not more:
@@ -459,21 +466,22 @@ class Cluster:
     def _await_absence(self, kind: str, name: str, uid: str, seconds: float) -> None:
         deadline = time.monotonic() + seconds
         watch = self.open_watch(kind, name=name, timeout=seconds)
-        there: set[str] = set()
+        existing: set[str] = set()
         for event in watch:
             if event.type in ("ADDED", "MODIFIED"):
-                there.add(uid_of(event.object))
+                existing.add(uid_of(event.object))
             elif event.type == "DELETED":
-                there.discard(uid_of(event.object))
-            if event.type != "ADDED" and uid not in there:
+                existing.discard(uid_of(event.object))
+            if event.type != "ADDED" and uid not in existing:
                 return
         current = self.get(kind, name)
         if current is None or uid_of(current) != uid:
             return
-        held = ", ".join(current["metadata"].get("finalizers") or ()) or "none"
+        finalizers = ", ".join(current["metadata"].get("finalizers") or ()) or "none"
         raise TimedOut(
-            f"delete {kind} {name} in namespace {self.namespace}: still there after"
-            f" {seconds + time.monotonic() - deadline:.0f} s (finalizers: {held})"
+            f"delete {kind} {name} in namespace {self.namespace}: it still exists after"
+            f" {seconds + time.monotonic() - deadline:.0f} s (finalizers: {finalizers})",
+            about=f"{kind} {name}",
         )
 
 

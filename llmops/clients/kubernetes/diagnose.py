@@ -1,6 +1,6 @@
-"""What is wrong with a pod, whether it can heal, and whose fault it is: pure functions over what the cluster says.
+"""Diagnosis of a pod: what is wrong, whether it can heal, and whose fault it is. Pure.
 
-Decisions, and why:
+Rules, and why:
 
 - A missing image, an unusable name, a missing Secret or ConfigMap, a command that cannot start: fatal at once.
 - Exit codes 2 (arguments refused), 126 and 127 (no such program), and OOM kills: fatal at once, since the next
@@ -8,11 +8,11 @@ Decisions, and why:
 - Any other crash is fatal the second time: a rejection is remembered, so that one hiccup of a driver or a volume
   must not cost a release its chance; and the kubelet makes the first restart at once.
 - A container killed because its startup probe never passed: fatal, since the probe's budget is sized by the release.
-- An init container that fetches or proves weights says itself, in its termination message, whether they are bad
-  (fatal at once, and held against the release), somebody has to act (fatal), or it is tried again, five times in all
-  (a hub that is away or limits the rate).
-- Unschedulable, failing mounts, unreachable registries: may heal, so that the waiter allows them for a while;
-  an autoscaler that is adding a node, or a scheduling gate (a queue), is waited for to the deadline.
+- An init container that downloads or verifies weights reports in its termination message: the weights are bad (fatal
+  at once, the release is rejected), a person has to act (fatal), or a retry can help (a hub that is away or limits the
+  rate; fatal after five attempts).
+- Unschedulable, failing mounts, unreachable registries: may heal, so the waiter allows them for a while. It waits to
+  the deadline for an autoscaler that adds a node, and for a scheduling gate (a queue).
 """
 
 from __future__ import annotations
@@ -47,8 +47,12 @@ TAIL_LINES = 30
 MESSAGE_CHARACTERS = 1000
 CRASHES_ALLOWED = 1
 WEIGHTS_ATTEMPTS = 5
-"""Ends of a pod's own download after which it is given up: as many as a Job's."""
-_AT_ONCE = {2: "it refused its arguments", 126: "its command cannot be run", 127: "its command is not there"}
+"""Attempts at a download in an engine's pod: as many as a Job has."""
+_AT_ONCE = {
+    2: ("ArgumentsRefused", "it refused its arguments"),
+    126: ("CommandCannotRun", "its command cannot be run"),
+    127: ("CommandNotFound", "its command is not there"),
+}
 _STARTS_ANEW = ("Evicted", "Preempting", "NodeShutdown", "Terminated", "NodeLost", "NodeAffinity", "Shutdown")
 _PULL_MISSING = re.compile(
     r"not found|not exist|manifest unknown|unknown manifest|name unknown|invalid reference|no match for platform"
@@ -64,21 +68,24 @@ _MISSING_KEY = re.compile(r"couldn't find key (?P<key>\S+) in (?P<kind>Secret|Co
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What a pod suffers from.
+    """What is wrong with a pod, or with the Deployment or Job that makes pods.
 
     Attributes:
-        cause: What is wrong; `none` and `starting` mean nothing is.
-        heals: `never`, `maybe` (allowed for a while) or `expected` (something is being done: wait on).
+        cause: Group of the problem; `none` and `starting` mean that there is no problem.
+        code: The finding in one CamelCase word; the code of the error.
+        heals: `never`, `maybe` (allowed for a while) or `expected` (the cluster is at work: wait).
         message: One line: pod, container, what happened, why.
-        verdict: The error that it is when it does not heal: the release's fault or the cluster's.
-        remedy: What to do next, where that is known.
-        container: Name of the container it is about; empty for the pod as a whole.
-        exit_code: Of the container's last end.
+        verdict: Class of the error if the problem does not heal: the release is at fault or the cluster.
+        remedy: What to do next, if known.
+        container: Name of the container with the problem; empty for the whole pod.
+        exit_code: Exit code of that container's last run.
         events: Latest warnings about the pod, newest last.
-        log_tail: The container's last lines.
+        log_tail: Last lines of the container.
+        subject: The object with the problem, such as `Pod web-1`.
     """
 
     cause: Cause
+    code: str = ""
     heals: Heals = "expected"
     message: str = ""
     verdict: type[BadRelease] | type[ClusterCannot] | type[Unavailable] = ClusterCannot
@@ -87,91 +94,105 @@ class Diagnosis:
     exit_code: int | None = None
     events: tuple[str, ...] = ()
     log_tail: str = ""
+    subject: str = ""
+
+    @property
+    def about(self) -> str:
+        """The object with the problem, and its container if one is at fault: `Pod web-1, container engine`."""
+        return f"{self.subject}, container {self.container}" if self.container else self.subject
 
     @property
     def fatal(self) -> bool:
-        """Whether it cannot heal."""
+        """Whether the problem cannot heal."""
         return self.heals == "never"
 
     @property
     def healthy(self) -> bool:
-        """Whether nothing is wrong (which is not yet readiness)."""
+        """Whether there is no problem; the pod may not be ready yet."""
         return self.cause in ("none", "starting")
 
     def describe(self) -> str:
-        """The message, with the latest events and the log's tail on lines of their own."""
+        """The message, followed by lines with the latest events and the log's tail."""
         parts = [self.message]
         if self.events:
             parts.append("events:\n" + "\n".join(f"  {line}" for line in self.events))
         if self.log_tail:
             parts.append(
-                f"last lines of {self.container or 'its log'}:\n"
+                f"last lines of {self.container or 'the log'}:\n"
                 + "\n".join(f"  {line}" for line in self.log_tail.splitlines())
             )
         return "\n".join(parts)
 
     def error(self) -> LlmopsError:
-        """The error to raise when it is not waited for any longer."""
-        return self.verdict(self.describe(), remedy=self.remedy)
+        """The error that ends the wait."""
+        return self.verdict(self.describe(), code=self.code, about=self.about, remedy=self.remedy)
 
 
 def diagnose(
     pod: Mapping[str, Any], events: Sequence[Mapping[str, Any]] = (), log_tail: str = "", *, runs_once: bool = False
 ) -> Diagnosis:
-    """Say what is wrong with a pod.
-
-    Args:
-        pod: The pod as the cluster has it.
-        events: Events about it (core/v1), in any order.
-        log_tail: Last lines of the container in trouble, which are passed on.
-        runs_once: Whether its containers are to end by themselves (a Job): then exit code 0 is success, and
-            crashes are for the Job to count, hence never fatal here, except where no retry can help; and nothing
-            is held against the release.
+    """Find what is wrong with a pod.
 
     Never raises, whatever the pod looks like: a kubelet of another version must not break a rollout.
+
+    Args:
+        pod: The pod from the API server.
+        events: Events about the pod (core/v1), in any order.
+        log_tail: Last lines of the container with the problem; the diagnosis carries them.
+        runs_once: Whether the pod belongs to a Job. Then exit code 0 is success, the Job counts crashes (fatal here
+            only if no retry can help), and no problem is the release's fault.
     """
     ordered = sorted((event for event in events if _is_mapping(event)), key=_event_time)
-    found = _find(_Pod(pod, ordered, runs_once))
-    if runs_once and found.verdict is BadRelease:
-        # A Job's image is not the release's, and what its exit codes mean is known to whoever made the Job alone.
-        found = replace(found, verdict=ClusterCannot, remedy="")
+    reader = _Pod(pod, ordered, runs_once)
+    finding = _find(reader)
+    if runs_once and finding.verdict is BadRelease:
+        # A Job's image is not the release's, and only the creator of the Job knows what its exit codes mean.
+        finding = replace(finding, verdict=ClusterCannot, remedy="")
     warnings = [_event_line(event) for event in ordered if event.get("type") == "Warning"]
     return replace(
-        found,
-        # Reasons and messages come from everywhere; a line of a changelog is one line.
-        message=" ".join(found.message.split())[:MESSAGE_CHARACTERS],
-        events=() if found.healthy else tuple(dict.fromkeys(warnings))[-5:],
+        finding,
+        # Kubelets and schedulers write messages of several lines; the record has one line for the reason.
+        message=" ".join(finding.message.split())[:MESSAGE_CHARACTERS],
+        events=() if finding.healthy else tuple(dict.fromkeys(warnings))[-5:],
+        subject=f"Pod {reader.name}",
         log_tail="\n".join(log_tail.splitlines()[-TAIL_LINES:]),
     )
 
 
-def overdue(pod: Mapping[str, Any], found: Diagnosis) -> Diagnosis:
-    """What a pod suffers from once the time for its start is over.
+def overdue(pod: Mapping[str, Any], diagnosis: Diagnosis) -> Diagnosis:
+    """The diagnosis of a pod after the deadline of its start.
 
-    Running without ever getting ready is then a fault of the release; anything else stays what it is.
+    A container that runs and is not ready is then the release's fault; any other diagnosis stays.
     """
-    if found.cause != "starting":
-        return found
+    if diagnosis.cause != "starting":
+        return diagnosis
     running = [
         _text(item, "name")
         for item in _mappings(_mapping(pod, "status").get("containerStatuses"))
         if "running" in _mapping(item, "state") and item.get("ready") is not True
     ]
     if not running:
-        return found
-    message = f"{found.message}: it runs, but did not get ready in the time allowed"
-    return replace(found, cause="never-ready", message=message, verdict=BadRelease, container=running[0])
+        return diagnosis
+    return replace(
+        diagnosis,
+        cause="never-ready",
+        code="NeverReady",
+        message=f"{diagnosis.message}: it runs, but did not get ready in the time allowed",
+        verdict=BadRelease,
+        container=running[0],
+    )
 
 
 class _Pod:
-    """Read access to a pod that takes nothing for granted."""
+    """Reads a pod whose fields may be missing or of any type."""
 
     def __init__(self, pod: Mapping[str, Any], events: Sequence[Mapping[str, Any]], runs_once: bool) -> None:
         self.meta = _mapping(pod, "metadata")
         self.status = _mapping(pod, "status")
         self.events = events
         self.runs_once = runs_once
-        self.name = f"pod {_text(self.meta, 'name') or '?'}"
+        self.name = _text(self.meta, "name") or "?"
+        self.label = f"pod {self.name}"
 
     def conditions(self) -> dict[str, Mapping[str, Any]]:
         """Conditions by type."""
@@ -196,49 +217,53 @@ def _find(pod: _Pod) -> Diagnosis:
     if phase == "Succeeded" and pod.runs_once:
         return Diagnosis("none")
     conditions = pod.conditions()
-    if (found := _lost(pod, phase, conditions)) is not None:
-        return found
+    if (finding := _lost(pod, phase, conditions)) is not None:
+        return finding
     scheduled = conditions.get("PodScheduled", {})
     if _text(scheduled, "status") == "False":
         return _unschedulable(pod, scheduled)
     if _text(conditions.get("Ready", {}), "status") == "True":
         return Diagnosis("none")
     for container in pod.containers():
-        if (found := _container(pod, container)) is not None:
-            return found
+        if (finding := _container(pod, container)) is not None:
+            return finding
     if phase == "Failed":
         reason = _text(pod.status, "reason") or "Failed"
-        return Diagnosis("crash", "maybe", f"{pod.name} failed: {reason}: {_text(pod.status, 'message')}", BadRelease)
-    if (found := _mount(pod)) is not None:
-        return found
+        message = f"{pod.label} failed: {reason}: {_text(pod.status, 'message')}"
+        return Diagnosis("crash", "PodFailed", "maybe", message, BadRelease)
+    if (finding := _mount(pod)) is not None:
+        return finding
     return Diagnosis("starting", message=_starting(pod))
 
 
 def _starting(pod: _Pod) -> str:
     if not _text(pod.status, "startTime"):
-        return f"{pod.name} waits for a node"
+        return f"{pod.label} waits for a node"
     running = [_text(item, "name") for item in pod.containers() if "running" in _mapping(item, "state")]
     if running:
-        return f"{pod.name}: {', '.join(running)} running, not ready yet"
-    return f"{pod.name}: containers are being created"
+        return f"{pod.label}: {', '.join(running)} running, not ready yet"
+    return f"{pod.label}: containers are being created"
 
 
 def _lost(pod: _Pod, phase: str, conditions: Mapping[str, Mapping[str, Any]]) -> Diagnosis | None:
-    """A pod that the cluster ended: it gets a successor, unless that goes on for too long."""
+    """The cluster ended the pod, or is about to: its controller makes another one."""
     reason, message = _text(pod.status, "reason"), _text(pod.status, "message")
     disrupted = conditions.get("DisruptionTarget", {})
     if phase == "Failed" and (reason in _STARTS_ANEW or reason.startswith(("OutOf", "UnexpectedAdmission"))):
-        return Diagnosis("evicted", "maybe", f"{pod.name} was ended by its node: {reason}: {message}")
+        return Diagnosis("evicted", "Evicted", "maybe", f"{pod.label}: its node ended it: {reason}: {message}")
     if _text(disrupted, "status") == "True":
         why = _text(disrupted, "reason") or "DisruptionTarget"
-        return Diagnosis("evicted", "maybe", f"{pod.name} is being removed: {why}: {_text(disrupted, 'message')}")
+        message = f"{pod.label} is being removed: {why}: {_text(disrupted, 'message')}"
+        return Diagnosis("evicted", "Disrupted", "maybe", message)
     return None
 
 
 def _unschedulable(pod: _Pod, condition: Mapping[str, Any]) -> Diagnosis:
     reason, message = _text(condition, "reason"), _text(condition, "message")
     if reason == "SchedulingGated":
-        return Diagnosis("unschedulable", "expected", f"{pod.name} waits for a scheduling gate: {message}")
+        return Diagnosis(
+            "unschedulable", "SchedulingGated", "expected", f"{pod.label} waits for a scheduling gate: {message}"
+        )
     scaling = next(
         (
             event
@@ -248,96 +273,99 @@ def _unschedulable(pod: _Pod, condition: Mapping[str, Any]) -> Diagnosis:
         {},
     )
     if _text(scaling, "reason") in ("TriggeredScaleUp", "Nominated"):
-        return Diagnosis(
-            "unschedulable", "expected", f"{pod.name} waits for a node being added: {_text(scaling, 'message')}"
-        )
-    remedy = "Free or add capacity that the pod fits on, or ask for less."
+        message = f"{pod.label} waits for a node being added: {_text(scaling, 'message')}"
+        return Diagnosis("unschedulable", "NodeBeingAdded", "expected", message)
+    remedy = "Free or add capacity that fits the pod, or request less."
     if "nvidia.com/gpu" in message:
         remedy = "Free or add a GPU node that matches gpu.product, or use rollout.strategy in-place."
     elif "PersistentVolumeClaim" in message or "persistentvolumeclaim" in message:
         remedy = "Create the claim, or look at why it is not bound."
-    return Diagnosis(
-        "unschedulable", "maybe", f"{pod.name} fits on no node: {message or reason or 'no reason given'}", remedy=remedy
-    )
+    message = f"{pod.label} fits on no node: {message or reason or 'no reason given'}"
+    return Diagnosis("unschedulable", "Unschedulable", "maybe", message, remedy=remedy)
 
 
 def _container(pod: _Pod, status: Mapping[str, Any]) -> Diagnosis | None:
     name = _text(status, "name")
     state, last = _mapping(status, "state"), _mapping(status, "lastState")
-    if (waiting := _mapping(state, "waiting")) and (found := _waiting(pod, name, waiting)) is not None:
-        return found
+    if (waiting := _mapping(state, "waiting")) and (finding := _waiting(pod, name, waiting)) is not None:
+        return finding
     ended = _mapping(state, "terminated") or _mapping(last, "terminated")
     if not ended:
         return None
     code, reason = _int(ended, "exitCode"), _text(ended, "reason")
-    over = bool(_mapping(state, "terminated"))
+    terminated = bool(_mapping(state, "terminated"))
     initial = any(item is status for item in _mappings(pod.status.get("initContainerStatuses")))
     if code == 0 and (pod.runs_once or initial):
         return None
-    # In the back-off the end that led to it is not counted as a restart yet.
-    crashes = _int(status, "restartCount") + (1 if over or waiting else 0)
+    # During the back-off restartCount does not count the last crash yet.
+    crashes = _int(status, "restartCount") + (1 if terminated or waiting else 0)
     if name in names.WEIGHTS_CONTAINERS:
-        found = _weights(pod, name, ended, code, reason, crashes)
-        # What may heal is being tried again.
-        return None if "running" in state and not found.fatal else found
+        finding = _weights(pod, name, ended, code, reason, crashes)
+        # The container runs again: it retries what may heal.
+        return None if "running" in state and not finding.fatal else finding
     return _ended(pod, name, ended, code, reason, crashes)
 
 
-def _weights(pod: _Pod, name: str, ended: Mapping[str, Any], code: int, reason: str, ends: int) -> Diagnosis:
-    """What kept an engine's pod from its own copy of the weights, in the worker's words; what may heal, for a while."""
+def _weights(pod: _Pod, name: str, ended: Mapping[str, Any], code: int, reason: str, attempts: int) -> Diagnosis:
+    """Why the init container of an engine's pod has not brought the weights, by the worker's result."""
     try:
-        told: object = json.loads(_text(ended, "message"))
+        parsed: object = json.loads(_text(ended, "message"))
     except ValueError:
-        told = None
-    said = cast("Mapping[str, Any]", told) if isinstance(told, Mapping) else {}
-    message = f"{pod.name}: {name}: {_text(said, 'message') or f'ended with exit code {code} ({reason})'}"
-    kinds: dict[int, tuple[Heals, type[BadRelease] | type[ClusterCannot] | type[Unavailable]]] = {
-        3: ("never", BadRelease),
-        4: ("maybe", Unavailable),
-        5: ("never", ClusterCannot),
+        parsed = None
+    result = cast("Mapping[str, Any]", parsed) if isinstance(parsed, Mapping) else {}
+    message = f"{pod.label}: {name}: {_text(result, 'message') or f'ended with exit code {code} ({reason})'}"
+    by_exit_code: dict[int, tuple[str, Heals, type[BadRelease] | type[ClusterCannot] | type[Unavailable]]] = {
+        3: ("WeightsBad", "never", BadRelease),
+        4: ("WeightsUnavailable", "maybe", Unavailable),
+        5: ("WeightsBlocked", "never", ClusterCannot),
     }
-    # Killed, or a bug of ours: nothing that the release can help.
-    heals, verdict = kinds.get(_int(said, "exit_code"), ("maybe", ClusterCannot))
-    if ends >= WEIGHTS_ATTEMPTS:
-        heals, message = "never", f"{message}, {ends} times"
-    return Diagnosis("weights", heals, message, verdict, _text(said, "remedy"), name, code)
+    # Without a result the container was killed, or the worker has a bug: not the release's fault.
+    problem, heals, verdict = by_exit_code.get(
+        _int(result, "exit_code"), ("WeightsWorkerFailed", "maybe", ClusterCannot)
+    )
+    if attempts >= WEIGHTS_ATTEMPTS:
+        heals, message = "never", f"{message}, {attempts} times"
+    return Diagnosis("weights", problem, heals, message, verdict, _text(result, "remedy"), name, code)
 
 
 def _ended(pod: _Pod, name: str, ended: Mapping[str, Any], code: int, reason: str, crashes: int) -> Diagnosis:
     said = _root_cause(_text(ended, "message").strip().splitlines())
     why = f": {said[:300]}" if said else ""
-    base = f"{pod.name}: container {name}"
+    base = f"{pod.label}: container {name}"
     if reason == "OOMKilled":
         heals: Heals = "maybe" if pod.runs_once else "never"
         message = f"{base} was killed for using more memory than its limit{why}"
-        return Diagnosis("oom", heals, message, BadRelease, "Raise resources.memory.", name, code)
+        return Diagnosis("oom", "OutOfMemory", heals, message, BadRelease, "Raise resources.memory.", name, code)
     if reason in _CANNOT_START or code in _AT_ONCE:
         refused = code == 2
-        message = f"{base} ended with exit code {code} ({_AT_ONCE.get(code, reason)}){why}"
+        problem, how = _AT_ONCE.get(code, ("ContainerCannotStart", reason))
+        message = f"{base} ended with exit code {code} ({how}){why}"
         heals = "maybe" if pod.runs_once and refused else "never"
         remedy = "Correct engine.options or engine.args." if refused else ""
-        return Diagnosis("arguments" if refused else "config", heals, message, BadRelease, remedy, name, code)
+        return Diagnosis("arguments" if refused else "config", problem, heals, message, BadRelease, remedy, name, code)
     if _killed_by(pod, name, "startup"):
         probe = pod.event("Unhealthy") or "no event of the probe is left"
         message = f"{base} did not pass its startup probe in time and was killed: {probe}"
         remedy = "If it needs longer to load, raise rollout.startup_seconds."
-        return Diagnosis("never-ready", "never", message, BadRelease, remedy, name, code)
+        return Diagnosis("never-ready", "StartupProbeFailed", "never", message, BadRelease, remedy, name, code)
+    problem = "CrashLoop" if crashes > CRASHES_ALLOWED else "Crashed"
     heals = "never" if crashes > CRASHES_ALLOWED and not pod.runs_once else "maybe"
     how = f"ended with exit code {code}" + (f" ({reason})" if reason not in ("", "Error", "Completed") else "")
     if _killed_by(pod, name, "liveness"):
+        problem = "LivenessProbeFailed"
         how = f"was killed by its liveness probe: {pod.event('Unhealthy') or ''}"
     times = f", {crashes} times" if crashes > 1 else ""
-    return Diagnosis("crash", heals, f"{base} {how}{times}{why}", BadRelease, "", name, code)
+    return Diagnosis("crash", problem, heals, f"{base} {how}{times}{why}", BadRelease, "", name, code)
 
 
 def _root_cause(lines: Sequence[str]) -> str:
-    """The line that says why a program ended: its last, or the error above that the last one only points to.
+    """The line that says why a program ended: its last line, or the error that the last line refers to.
 
-    vLLM's server ends with "Engine core initialization failed. See root cause above"; the engine's error is above.
+    vLLM's server ends with "Engine core initialization failed. See root cause above"; the engine's error is above it.
     """
     if not lines or "root cause" not in lines[-1]:
         return lines[-1] if lines else ""
-    errors = [found[1] for line in lines if (found := _ERROR.search(line)) and "root cause" not in line]
+    errors = [match[1] for line in lines if (match := _ERROR.search(line)) and "root cause" not in line]
     return errors[-1] if errors else lines[-1]
 
 
@@ -349,59 +377,71 @@ def _killed_by(pod: _Pod, container: str, probe: str) -> bool:
 
 
 def _waiting(pod: _Pod, name: str, waiting: Mapping[str, Any]) -> Diagnosis | None:
-    """What keeps a container from starting; None if that is only its turn, or a back-off after a crash."""
+    """What keeps a container from starting; None if it waits for its turn, or backs off after a crash."""
     reason, message = _text(waiting, "reason"), _text(waiting, "message")
-    base = f"{pod.name}: container {name}"
+    base = f"{pod.label}: container {name}"
     if reason in ("InvalidImageName", "ErrImageNeverPull", "ErrImagePull", "ImagePullBackOff", "ImageInspectError"):
         return _image(pod, name, base, reason, message)
     if reason == "CreateContainerConfigError":
         return _config(name, base, message)
     if reason in _CANNOT_START:
-        return Diagnosis("config", "never", f"{base} cannot be started: {reason}: {message}", BadRelease, "", name)
+        what = f"{base} cannot be started: {reason}: {message}"
+        return Diagnosis("config", "ContainerCannotStart", "never", what, BadRelease, "", name)
     return None
 
 
 def _image(pod: _Pod, name: str, base: str, reason: str, message: str) -> Diagnosis:
-    # While it backs off, an older kubelet gives the real error in events alone.
+    # During the back-off, an older kubelet reports the registry's error in events alone.
     said = message if "rror" in message else (pod.event("Failed", "FailedToPull") or message)
     what = f"{base} has no image: {reason}: {said}"
-    # Registries say "denied, does not exist or may require authorization" of both: not held against the release.
+    # Registries answer "denied, does not exist or may require authorization" in both cases: do not blame the release.
     if _PULL_DENIED.search(said):
         remedy = "Check the image's name, and that the namespace has a pull secret for its registry."
-        return Diagnosis("image", "never", what, ClusterCannot, remedy, name)
+        return Diagnosis("image", "ImagePullDenied", "never", what, ClusterCannot, remedy, name)
     if reason in ("InvalidImageName", "ErrImageNeverPull") or _PULL_MISSING.search(said):
-        return Diagnosis("image", "never", what, BadRelease, "Correct engine.image or engine.version.", name)
-    return Diagnosis("image", "maybe", what, ClusterCannot, "Check the way from the nodes to the registry.", name)
+        problem = "InvalidImageName" if reason == "InvalidImageName" else "ImageNotFound"
+        return Diagnosis("image", problem, "never", what, BadRelease, "Correct engine.image or engine.version.", name)
+    remedy = "Check the network between the nodes and the registry."
+    return Diagnosis("image", "RegistryUnreachable", "maybe", what, ClusterCannot, remedy, name)
 
 
 def _config(name: str, base: str, message: str) -> Diagnosis:
     what = f"{base} cannot be configured: {message}"
     if "runAsNonRoot" in message or "run as root" in message:
-        return Diagnosis("config", "never", what, BadRelease, "Use an image that runs as a user, not as root.", name)
-    remedy = _missing(message)
-    return Diagnosis("config", "never" if remedy else "maybe", what, ClusterCannot, remedy, name)
+        remedy = "Use an image that runs as a user, not as root."
+        return Diagnosis("config", "ImageRunsAsRoot", "never", what, BadRelease, remedy, name)
+    if missing := _missing(message):
+        problem, remedy = missing
+        return Diagnosis("config", problem, "never", what, ClusterCannot, remedy, name)
+    return Diagnosis("config", "ContainerConfigError", "maybe", what, ClusterCannot, "", name)
 
 
 def _mount(pod: _Pod) -> Diagnosis | None:
-    """A pod that is on its node but whose volumes are not: told in events alone."""
+    """Why a volume of a scheduled pod is not mounted: only events say so."""
     started = any("running" in _mapping(item, "state") or _mapping(item, "lastState") for item in pod.containers())
     message = None if started else pod.event("FailedMount", "FailedAttachVolume")
     if not message:
         return None
-    remedy = _missing(message)
-    return Diagnosis(
-        "mount", "never" if remedy else "maybe", f"{pod.name}: a volume cannot be mounted: {message}", remedy=remedy
-    )
+    what = f"{pod.label}: a volume cannot be mounted: {message}"
+    if missing := _missing(message):
+        problem, remedy = missing
+        return Diagnosis("mount", problem, "never", what, remedy=remedy)
+    return Diagnosis("mount", "VolumeNotMounted", "maybe", what)
 
 
-def _missing(message: str) -> str:
-    """What to create, if a Secret or ConfigMap or a key of one is what is missing; else nothing."""
+def _missing(message: str) -> tuple[str, str] | None:
+    """Code and remedy if a Secret or ConfigMap, or a key of one, is missing; else None."""
     if match := _MISSING_KEY.search(message):
-        return f"Add the key {match['key']} to the {match['kind']} {match['name']}."
+        kind = _object_kind(match["kind"])
+        return f"{kind}KeyMissing", f"Add the key {match['key']} to the {kind} {match['name']}."
     if match := _MISSING_OBJECT.search(message):
-        kind = "Secret" if match["kind"].lower() == "secret" else "ConfigMap"
-        return f"Create the {kind} {match['name']}."
-    return ""
+        kind = _object_kind(match["kind"])
+        return f"{kind}Missing", f"Create the {kind} {match['name']}."
+    return None
+
+
+def _object_kind(word: str) -> str:
+    return "Secret" if word.lower() == "secret" else "ConfigMap"
 
 
 def _event_line(event: Mapping[str, Any]) -> str:

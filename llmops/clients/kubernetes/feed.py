@@ -1,4 +1,4 @@
-"""Several sources at once (watches, logs), as one stream that also tells when nothing happened."""
+"""Several sources (watches, logs) as one stream whose reads time out."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ T = TypeVar("T")
 
 
 class Source(Protocol[T_co]):
-    """An iterable that another thread can end."""
+    """An iterable that another thread can close."""
 
     def __iter__(self) -> Iterator[T_co]:
         """Yield items as they come."""
         ...
 
     def close(self) -> None:
-        """End the iteration soon, from another thread."""
+        """End the iteration soon; called from another thread."""
         ...
 
 
 class Feed(Generic[T]):
-    """Reads sources in threads of their own and hands out their items in the order in which they come.
+    """Reads each source in a thread, and hands out the items in the order in which they come.
 
-    Use it as a context manager: leaving it ends the sources and waits for their threads.
+    Use it as a context manager: leaving it closes the sources and waits for their threads.
     """
 
     def __init__(self) -> None:
         self._sources: dict[str, Source[T]] = {}
         self._threads: dict[str, threading.Thread] = {}
-        self._found: queue.SimpleQueue[tuple[str, T | None, BaseException | None]] = queue.SimpleQueue()
+        self._items: queue.SimpleQueue[tuple[str, T | None, BaseException | None]] = queue.SimpleQueue()
 
     def add(self, name: str, source: Source[T]) -> None:
-        """Begin to read a source; its name comes with each of its items."""
+        """Start to read a source; its name comes with each of its items."""
         thread = threading.Thread(target=self._read, args=(name, source), name=f"feed {name}", daemon=True)
         self._sources[name] = source
         self._threads[name] = thread
@@ -48,10 +48,10 @@ class Feed(Generic[T]):
         An item of None says that the source has ended.
 
         Raises:
-            Exception: What ended one of the sources, as it was raised there.
+            Exception: The error that ended a source, as the source raised it.
         """
         try:
-            name, item, error = self._found.get(timeout=max(0.0, seconds))
+            name, item, error = self._items.get(timeout=max(0.0, seconds))
         except queue.Empty:
             return None
         if error is not None:
@@ -66,17 +66,17 @@ class Feed(Generic[T]):
 
     @property
     def open(self) -> frozenset[str]:
-        """Names of the sources that may have more to tell."""
+        """Names of the sources that have not ended."""
         return frozenset(self._sources)
 
     def _read(self, name: str, source: Source[T]) -> None:
         error: BaseException | None = None
         try:
             for item in source:
-                self._found.put((name, item, None))
-        except BaseException as raised:  # noqa: BLE001 - raised again in the thread that waits, which would else hang
+                self._items.put((name, item, None))
+        except BaseException as raised:  # noqa: BLE001 - `next` raises it again, in the thread that would else hang
             error = raised
-        self._found.put((name, None, error))
+        self._items.put((name, None, error))
 
     def __enter__(self) -> Feed[T]:
         return self

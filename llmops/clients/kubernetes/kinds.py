@@ -1,4 +1,4 @@
-"""Where each kind of object lives in the Kubernetes API, so that no call needs discovery."""
+"""API path of each kind of object, so that no call needs discovery."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ class Kind:
     """One kind of object.
 
     Attributes:
-        name: Kind as objects carry it, such as `Deployment`.
-        api: apiVersion as objects carry it, such as `apps/v1`.
-        plural: Last part of its path.
-        namespaced: Whether its objects live in a namespace.
+        name: `kind` of the objects, such as `Deployment`.
+        api: `apiVersion` of the objects, such as `apps/v1`.
+        plural: Last part of the path.
+        namespaced: Whether the objects live in a namespace.
     """
 
     name: str
@@ -30,7 +30,7 @@ class Kind:
         return self.api.rpartition("/")[0]
 
     def path(self, namespace: str | None, name: str | None = None, subresource: str | None = None) -> str:
-        """URL path of an object, or without `name` of the collection; an empty namespace means all of them."""
+        """URL path of an object, or of the collection without `name`; an empty namespace means all namespaces."""
         parts = ["apis" if self.group else "api", self.api]
         if self.namespaced and namespace:
             parts += ["namespaces", quote(namespace, safe="")]
@@ -97,11 +97,13 @@ KINDS = {
 
 
 def kind_of(name: str) -> Kind:
-    """Look a kind up by its name.
+    """Look up a kind by its name.
 
     Raises:
-        BadInput: No such kind is used by llmops.
+        BadInput: llmops does not know the kind.
     """
     if (kind := KINDS.get(name)) is None:
-        raise BadInput(f"kind {name!r} is not one of those that llmops talks about: {', '.join(sorted(KINDS))}")
+        raise BadInput(
+            f"llmops does not know the kind {name!r}, only: {', '.join(sorted(KINDS))}", code="UnknownKind", about=name
+        )
     return kind

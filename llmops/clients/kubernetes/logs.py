@@ -1,4 +1,4 @@
-"""Following a container's log over lost connections, without losing or repeating lines where possible."""
+"""Follows a container's log across lost connections, and loses or repeats as few lines as possible."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from llmops.clients.kubernetes.transport import Passing, Transport
 from llmops.clients.kubernetes.watch import lines, wake
 
 LOOK_SECONDS = 0.25
-"""How often `stop` is asked while the container is quiet."""
+"""How often a reader calls `stop` while the container is quiet."""
 
 SILENCE_SECONDS = 300.0
 PAUSE_SECONDS = 0.5
@@ -28,12 +28,11 @@ _STAMP = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d+))?Z(?: |$)")
 
 
 class Bookmark:
-    """Where in a log a reader stands, by the timestamps that the kubelet gives to lines.
+    """Position of a reader in a log, by the timestamps that the kubelet gives to lines.
 
-    A log can only be asked for from a whole second on, so that a reader who comes back gets lines again, and has to
-    leave out as many as it has read of that time. Counting them, and not comparing times alone, keeps lines apart
-    that have the same time. It goes back one second more than it would have to, because lines that a program wrote
-    to two streams come a little out of order.
+    The API resumes a log at whole seconds only, so a reader that reconnects gets lines again. It skips as many lines
+    as it has read since that second: a count, because timestamps repeat. It resumes one second earlier than it has
+    to, because lines of stdout and stderr come a little out of order.
     """
 
     def __init__(self) -> None:
@@ -42,17 +41,17 @@ class Bookmark:
         self._again = 0
 
     def since(self) -> str | None:
-        """Value of `sinceTime` to go on from; None from the beginning."""
+        """Value of `sinceTime` to resume from; None for the beginning."""
         if not self._counts:
             return None
         return dt.datetime.fromtimestamp(self._newest[0] - MARGIN_SECONDS, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
     def resume(self) -> None:
-        """A new connection begins: what was read since that time will come again."""
+        """Start a new connection: lines since that second come again."""
         self._again = sum(self._counts.values())
 
     def take(self, line: str) -> str | None:
-        """The text of a line as it came with its timestamp, or None if it was read before."""
+        """The text of a line without its timestamp; None if the reader has read the line before."""
         match = _STAMP.match(line)
         if match is None:
             return line
@@ -61,7 +60,7 @@ class Bookmark:
         if self._again and stamp <= self._newest:
             self._again -= 1
             return None
-        # A line newer than all before: the log was rotated meanwhile, and nothing more of it comes again.
+        # A newer line although old ones should come again: the log was rotated, and no old line comes again.
         self._again = 0
         self._newest = max(self._newest, stamp)
         self._counts[second] = self._counts.get(second, 0) + 1
@@ -77,7 +76,7 @@ def follow(
     pod: Callable[[], dict[str, Any] | None],
     stop: Callable[[], bool],
 ) -> Iterator[str]:
-    """Yield the lines of a container until its pod has ended or `stop()`; see `Cluster.follow_logs`."""
+    """Yield the lines of a container until its pod has ended or `stop()` is true; see `Cluster.follow_logs`."""
     mark = Bookmark()
     while not stop():
         ended = has_ended(pod(), container)
@@ -88,43 +87,43 @@ def follow(
         except Passing:
             pass
         except (Invalid, NotFound):
-            # 400 until the container has started, 404 when the pod is gone: the pod tells.
+            # 400 until the container has started, 404 after the pod is gone: `has_ended` decides.
             pass
-        # Asked before the log was read to its end: then nothing can have come after it.
+        # The container had ended before this read of its log: the log is complete.
         if ended:
             return
         _rest(PAUSE_SECONDS, stop)
 
 
 def has_ended(pod: dict[str, Any] | None, container: str) -> bool:
-    """Whether a container will write no more: its pod is gone, or has ended, and is not to start it again."""
+    """Whether a container writes no more: its pod is gone or has ended, or does not restart it."""
     if pod is None:
         return True
     status: dict[str, Any] = pod.get("status") or {}
     if status.get("phase") in ("Succeeded", "Failed"):
         return True
     states = {item.get("name"): item.get("state") or {} for item in status.get("containerStatuses") or ()}
-    over = "terminated" in states.get(container, {})
-    return over and (pod.get("spec") or {}).get("restartPolicy") == "Never"
+    terminated = "terminated" in states.get(container, {})
+    return terminated and (pod.get("spec") or {}).get("restartPolicy") == "Never"
 
 
 def _connection(
     transport: Transport, path: str, call: Call, container: str, mark: Bookmark, stop: Callable[[], bool]
 ) -> Iterator[str]:
-    """Lines of one connection; read in a thread, so that `stop` is noticed while the container is quiet."""
+    """Lines of one connection. A thread reads them, so that this one can call `stop` while the container is quiet."""
     query = {"container": container, "follow": "true", "timestamps": "true"}
     if since := mark.since():
         query["sinceTime"] = since
     response = transport.stream(path, call=call, query=query, read_timeout=SILENCE_SECONDS)
     mark.resume()
-    found: queue.Queue[str | None] = queue.Queue(maxsize=1000)
+    queued: queue.Queue[str | None] = queue.Queue(maxsize=1000)
     over = threading.Event()
-    reader = threading.Thread(target=_read, args=(response, found, over), name=f"log of {path}", daemon=True)
+    reader = threading.Thread(target=_read, args=(response, queued, over), name=f"log of {path}", daemon=True)
     reader.start()
     try:
         while not stop():
             try:
-                line = found.get(timeout=LOOK_SECONDS)
+                line = queued.get(timeout=LOOK_SECONDS)
             except queue.Empty:
                 continue
             if line is None:
@@ -137,11 +136,11 @@ def _connection(
         response.close()
 
 
-def _read(response: urllib3.BaseHTTPResponse, found: queue.Queue[str | None], over: threading.Event) -> None:
+def _read(response: urllib3.BaseHTTPResponse, queued: queue.Queue[str | None], over: threading.Event) -> None:
     def put(line: str | None) -> None:
         while not over.is_set():
             try:
-                return found.put(line, timeout=LOOK_SECONDS)
+                return queued.put(line, timeout=LOOK_SECONDS)
             except queue.Full:
                 continue
         return None
@@ -152,7 +151,7 @@ def _read(response: urllib3.BaseHTTPResponse, found: queue.Queue[str | None], ov
             if over.is_set():
                 return
     except (HTTPError, OSError, ValueError):
-        # The connection is lost: whoever follows reconnects.
+        # The connection is lost: `follow` reconnects.
         return
     finally:
         put(None)

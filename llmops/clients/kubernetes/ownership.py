@@ -1,4 +1,4 @@
-"""Who set which field of an object, as server-side apply keeps it in `managedFields`. Pure.
+"""Which manager set which field of an object, by its `managedFields`. Pure.
 
 A path is a tuple of segments in the notation of the API server's `fieldsV1`: `f:NAME` is a field, `k:{...}` the item of
 a list with these keys, `v:VALUE` a value in a set, `i:N` an item by its place.
@@ -15,7 +15,7 @@ Path = tuple[str, ...]
 
 
 class _Absent:
-    """Told apart from a field that is null."""
+    """The value of a missing field, as opposed to null."""
 
     def __repr__(self) -> str:
         return "nothing"
@@ -47,13 +47,13 @@ class Owner:
         return f"{self.manager} ({how}) at {self.time}"
 
     def concerns(self, path: Path) -> bool:
-        """Whether it owns the field, something in it, or what it stands in."""
+        """Whether it owns the field, a part of the field, or a parent of the field."""
         return any(own[: len(path)] == path or path[: len(own)] == own for own in self.paths)
 
 
 def owners(obj: Mapping[str, Any]) -> list[Owner]:
-    """Who owns fields of an object, as the cluster gave it; the newest change first."""
-    found = [
+    """Owners of an object's fields, the newest change first."""
+    entries = [
         Owner(
             manager=str(entry.get("manager", "")),
             operation=str(entry.get("operation", "")),
@@ -63,7 +63,7 @@ def owners(obj: Mapping[str, Any]) -> list[Owner]:
         )
         for entry in obj["metadata"].get("managedFields") or []
     ]
-    return sorted(found, key=lambda owner: owner.time, reverse=True)
+    return sorted(entries, key=lambda owner: owner.time, reverse=True)
 
 
 def _leaves(fields: Mapping[str, Any]) -> Iterator[Path]:
@@ -112,7 +112,7 @@ def shown(path: Path) -> str:
     for segment in path:
         kind, _, rest = segment.partition(":")
         if kind == "f":
-            # A label's or an annotation's name has dots of its own.
+            # The names of labels and annotations have dots.
             text += f"[{rest}]" if "." in rest or "/" in rest else f".{rest}"
         elif kind == "k":
             keys: dict[str, Any] = json.loads(rest)

@@ -1,4 +1,4 @@
-"""The pods that something waits for: what is wrong with them, since when, and what they last wrote."""
+"""The pods of a wait: what is wrong with them, since when, and the end of their logs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from llmops.clients.kubernetes.watch import Event, Object, uid_of
 from llmops.errors import LlmopsError
 
 BLOCKED = ("image", "config", "unschedulable", "mount", "refused")
-"""Causes that keep a container from starting at all. Crashes are counted instead."""
+"""Causes that keep a container from starting, which `Pods` times. Crashes are counted instead."""
 
 LOG_PATIENCE_SECONDS = 5.0
 
@@ -21,9 +21,9 @@ class Pods:
     """The pods of a Job or a rollout, and the events about them.
 
     Args:
-        cluster: Where they are, for their logs.
-        runs_once: Whether they belong to a Job.
-        allow_pending: Seconds that a problem which may heal may last.
+        cluster: Connection, for the logs.
+        runs_once: Whether the pods belong to a Job.
+        allow_pending: Seconds for which a problem that may heal is allowed.
     """
 
     def __init__(self, cluster: Cluster, *, runs_once: bool, allow_pending: float) -> None:
@@ -36,7 +36,7 @@ class Pods:
         self.deleted: dict[str, Object] = {}
 
     def see_pod(self, event: Event) -> None:
-        """Take note of a change of a pod."""
+        """Record a change of a pod."""
         uid = uid_of(event.object)
         if event.type == "DELETED":
             self.live.pop(uid, None)
@@ -45,37 +45,37 @@ class Pods:
             self.live[uid] = event.object
 
     def see_event(self, event: Event) -> None:
-        """Take note of an Event of the namespace."""
-        about: Mapping[str, Any] = event.object.get("involvedObject") or {}
-        if event.type != "DELETED" and about.get("uid"):
-            self._events.setdefault(str(about["uid"]), {})[uid_of(event.object)] = event.object
+        """Record an Event of the namespace."""
+        regarding: Mapping[str, Any] = event.object.get("involvedObject") or {}
+        if event.type != "DELETED" and regarding.get("uid"):
+            self._events.setdefault(str(regarding["uid"]), {})[uid_of(event.object)] = event.object
 
     def find(self, pod: Object) -> Diagnosis:
         """What is wrong with a pod."""
-        return diagnose(pod, self._about(pod), runs_once=self._runs_once)
+        return diagnose(pod, self._events_of(pod), runs_once=self._runs_once)
 
     def explain(self, pod: Object) -> Diagnosis:
-        """What is wrong with a pod, with the last lines of the container in trouble."""
+        """What is wrong with a pod, with the last lines of the container at fault."""
         tail = self._tail(pod, self.find(pod).container)
-        return diagnose(pod, self._about(pod), tail, runs_once=self._runs_once)
+        return diagnose(pod, self._events_of(pod), tail, runs_once=self._runs_once)
 
     def beyond_hope(self, pods: Iterable[Object], other: Diagnosis | None = None) -> Diagnosis | None:
-        """What cannot heal, or has not for too long, with the log's tail; None while there is hope.
+        """The problem that ends the wait, with the log's tail: it cannot heal, or lasts too long. None to wait on.
 
         Args:
-            pods: The pods that matter.
-            other: A problem that is not one of a pod.
+            pods: The pods to judge.
+            other: A problem of the Deployment or Job itself.
         """
         now = time.monotonic()
         blocked: set[str] = set()
         worst: tuple[Object | None, Diagnosis] | None = None
-        for pod, found in [*((pod, self.find(pod)) for pod in pods), *([(None, other)] if other else [])]:
-            if found.fatal:
-                return found if pod is None else self.explain(pod)
-            if found.cause in BLOCKED and found.heals == "maybe":
-                blocked.add(found.cause)
-                if now - self._since.setdefault(found.cause, now) >= self._allow_pending:
-                    worst = worst or (pod, found)
+        for pod, finding in [*((pod, self.find(pod)) for pod in pods), *([(None, other)] if other else [])]:
+            if finding.fatal:
+                return finding if pod is None else self.explain(pod)
+            if finding.cause in BLOCKED and finding.heals == "maybe":
+                blocked.add(finding.cause)
+                if now - self._since.setdefault(finding.cause, now) >= self._allow_pending:
+                    worst = worst or (pod, finding)
         for cause in set(self._since) - blocked:
             del self._since[cause]
         if worst is None:
@@ -83,18 +83,18 @@ class Pods:
         return worst[1] if worst[0] is None else self.explain(worst[0])
 
     def next_deadline(self) -> float:
-        """Seconds until a problem that lasts will have lasted too long; infinite if there is none."""
+        """Seconds until the oldest problem that may heal lasts too long; infinite if there is none."""
         if not self._since:
             return float("inf")
         return max(0.0, min(self._since.values()) + self._allow_pending - time.monotonic())
 
-    def _about(self, pod: Object) -> list[Object]:
+    def _events_of(self, pod: Object) -> list[Object]:
         return list(self._events.get(uid_of(pod), {}).values())
 
     def _tail(self, pod: Object, container: str) -> str:
-        known: Mapping[str, Any] = pod.get("status") or {}
-        statuses: list[Mapping[str, Any]] = known.get("containerStatuses") or []
-        every = [*statuses, *(known.get("initContainerStatuses") or [])]
+        pod_status: Mapping[str, Any] = pod.get("status") or {}
+        statuses: list[Mapping[str, Any]] = pod_status.get("containerStatuses") or []
+        every = [*statuses, *(pod_status.get("initContainerStatuses") or [])]
         status: Mapping[str, Any] = next(
             (item for item in every if item.get("name") == container), statuses[0] if statuses else {}
         )
@@ -102,15 +102,15 @@ class Pods:
         last: Mapping[str, Any] = status.get("lastState") or {}
         if "running" not in state and "terminated" not in state and "terminated" not in last:
             return ""
-        # A container that has been started again, or waits to be, has said why in its instance before; and one that
-        # has just ended may have been started again by the time of the question, with nothing written yet.
-        again = "terminated" in last and "terminated" not in state
+        # The instance that failed wrote the reason: the previous one, if the container runs again or backs off.
+        restarted = "terminated" in last and "terminated" not in state
         brief = self._cluster.patient(LOG_PATIENCE_SECONDS)
-        where, name = str(pod["metadata"]["name"]), str(status["name"])
+        pod_name, name = str(pod["metadata"]["name"]), str(status["name"])
         try:
-            text = brief.logs(where, container=name, tail=TAIL_LINES, previous=again)
+            text = brief.logs(pod_name, container=name, tail=TAIL_LINES, previous=restarted)
+            # The kubelet may have restarted the container since the status was read: the new log is empty.
             if not text and "terminated" in state:
-                text = brief.logs(where, container=name, tail=TAIL_LINES, previous=True)
+                text = brief.logs(pod_name, container=name, tail=TAIL_LINES, previous=True)
         except LlmopsError as error:
-            return f"(its log cannot be read: {error.message})"
+            return f"(cannot read its log: {error.message})"
         return text

@@ -1,4 +1,4 @@
-"""What the API server refuses, as errors that say which object, why, and what to do next."""
+"""Refusals of the API server as errors: which object, why, and what to do next."""
 
 from __future__ import annotations
 
@@ -18,15 +18,17 @@ _MANAGER = re.compile(r'conflict with "([^"]*)"')
 
 
 class AlreadyExists(ClusterCannot):
-    """An object of that name is already there."""
+    """An object of that name exists."""
 
 
 class NotFound(ClusterCannot):
-    """What a call is about is not there.
+    """The object, its namespace, or the API of its kind does not exist.
 
     Args:
-        message: What was asked, and the answer.
-        object_absent: Whether it is the object itself; else it is its namespace, or the API of its kind.
+        message: The call, and the answer.
+        code: See `LlmopsError`.
+        about: See `LlmopsError`.
+        object_absent: Whether the object itself is missing, and not its namespace or the API of its kind.
         remedy: What to do next.
     """
 
@@ -38,11 +40,13 @@ class NotFound(ClusterCannot):
 
 
 class Conflict(ClusterCannot):
-    """Somebody else changed the object, or owns the fields that were to be set.
+    """Another client changed the object, or owns fields that the call sets.
 
     Args:
         message: What was refused, and why.
-        managers: Field managers that own the fields; empty if the object's version had moved on.
+        code: See `LlmopsError`.
+        about: See `LlmopsError`.
+        managers: Field managers that own the fields; empty if the object's version has changed.
         fields: Paths of those fields.
         remedy: What to do next.
     """
@@ -51,42 +55,43 @@ class Conflict(ClusterCannot):
         self,
         message: str,
         *,
+        code: str = "",
         about: str = "",
         managers: tuple[str, ...] = (),
         fields: tuple[str, ...] = (),
         remedy: str = "",
     ) -> None:
-        super().__init__(message, about=about, remedy=remedy)
+        super().__init__(message, code=code, about=about, remedy=remedy)
         self.managers = managers
         self.fields = fields
 
 
 class Forbidden(ClusterCannot):
-    """The account may not do this, or an admission rule or a quota refuses it."""
+    """The account lacks a right, or an admission rule or a quota refuses the call."""
 
 
 class NotEntitled(Forbidden):
-    """The account lacks a right; the remedy has the rule that gives it."""
+    """The account lacks a right; the remedy shows the rule that grants it."""
 
 
 class Expired(ClusterCannot):
-    """The version that a watch or a paged list goes on from is no longer kept: list anew."""
+    """The API server no longer keeps the version that a watch or a paged list resumes from: list anew."""
 
 
 class Invalid(BadInput):
-    """The API server does not accept the object's content."""
+    """The API server rejects the content of the object."""
 
 
 class TimedOut(ClusterCannot):
-    """What was waited for did not happen in the time allowed."""
+    """The deadline of a wait passed."""
 
 
 @dataclass(frozen=True)
 class Call:
-    """What is being asked of the API server, for error messages.
+    """One call to the API server, as error messages name it.
 
     Attributes:
-        verb: What is done: get, list, apply, create, patch, delete, watch, read logs of.
+        verb: get, list, apply, create, patch, delete, watch, read logs of.
         kind: Kind of the object.
         namespace: Its namespace; None for kinds that have none.
         name: Its name; None for a collection.
@@ -97,13 +102,18 @@ class Call:
     namespace: str | None = None
     name: str | None = None
 
+    @property
+    def about(self) -> str:
+        """The object, or the kind of a collection."""
+        return f"{self.kind} {self.name}" if self.name else self.kind
+
     def __str__(self) -> str:
         where = f" in namespace {self.namespace}" if self.namespace else ""
-        return f"{self.verb} {self.kind}{f' {self.name}' if self.name else ''}{where}"
+        return f"{self.verb} {self.about}{where}"
 
 
 def parse_status(body: bytes) -> dict[str, Any]:
-    """The API server's Status object; anything else (a proxy's page, plain text) becomes its message."""
+    """Parse the API server's Status object; another body (a proxy's page, plain text) becomes the message of one."""
     text = body.decode("utf-8", "replace")
     try:
         status: Any = json.loads(text)
@@ -117,14 +127,14 @@ def parse_status(body: bytes) -> dict[str, Any]:
 def refusal(
     code: int, http_reason: str, status: Mapping[str, Any], call: Call, *, retry_after: float | None = None
 ) -> LlmopsError:
-    """The error for an answer that is not a success.
+    """The error for an answer that is not a success; its `about` is the object of the call.
 
     Args:
         code: HTTP status.
-        http_reason: Its HTTP reason, used where the body has none.
-        status: Kubernetes Status object, or what `parse_status` made of the body.
-        call: What was asked.
-        retry_after: Seconds after which the server said to come back, if it said so.
+        http_reason: HTTP reason, used if `status` has no reason.
+        status: Kubernetes Status object from `parse_status`.
+        call: The call that was refused.
+        retry_after: Seconds of the Retry-After header, if the answer has one.
     """
     reason = str(status.get("reason") or http_reason or "")
     said = str(status.get("message") or "no message")
@@ -134,58 +144,93 @@ def refusal(
     if code == 409:
         return _conflict(reason, message, causes, call)
     if code == 403:
-        return _forbidden(message, said, causes)
+        return _forbidden(message, said, causes, call)
     if code == 401:
-        return ClusterCannot(message, remedy="Log in to the cluster again: its API does not accept these credentials.")
+        return ClusterCannot(
+            message,
+            code="CredentialsRefused",
+            about=call.about,
+            remedy="Log in to the cluster again: its API does not accept these credentials.",
+        )
     if code == 404:
         return _not_found(message, details, call)
     if code == 410 or reason == "Expired":
-        return Expired(message)
-    # Server-side apply answers 500 for fields of a wrong type or name, which never passes by itself.
+        return Expired(message, about=call.about)
+    # Server-side apply answers 500 for fields of a wrong type or name: no retry helps.
     if code in (400, 413, 415, 422) or "failed to create typed patch object" in said:
         fields = ", ".join(dict.fromkeys(str(cause["field"]) for cause in causes if cause.get("field")))
-        return Invalid(message, remedy=f"Correct {fields}." if fields else "")
-    return Unavailable(message, retry_after=retry_after)
+        return Invalid(message, about=call.about, remedy=f"Correct {fields}." if fields else "")
+    problem = "RateLimited" if code == 429 else "ApiServerFailed"
+    return Unavailable(message, code=problem, about=call.about, retry_after=retry_after)
 
 
 def _conflict(reason: str, message: str, causes: list[Mapping[str, Any]], call: Call) -> LlmopsError:
     if reason == "AlreadyExists":
-        return AlreadyExists(message)
+        return AlreadyExists(message, about=call.about)
     owned = [cause for cause in causes if cause.get("reason") == "FieldManagerConflict"]
     if not owned:
-        return Conflict(message)
-    found = {match[1] for cause in owned if (match := _MANAGER.search(str(cause.get("message", ""))))}
-    managers = tuple(sorted(found))
+        return Conflict(message, about=call.about)
+    managers = tuple(sorted({match[1] for cause in owned if (match := _MANAGER.search(str(cause.get("message", ""))))}))
     fields = tuple(str(cause.get("field", "?")) for cause in owned)
     who = ", ".join(repr(manager) for manager in managers) or "another field manager"
     return Conflict(
-        f"{call}: {who} owns {', '.join(fields)}, which llmops would set",
+        f"{call}: {who} owns {', '.join(fields)}, which llmops sets",
+        code="FieldsOwned",
+        about=call.about,
         managers=managers,
         fields=fields,
         remedy=f"Stop {who} from setting these fields, or take them over once with force.",
     )
 
 
-def _forbidden(message: str, said: str, causes: list[Mapping[str, Any]]) -> LlmopsError:
+def _forbidden(message: str, said: str, causes: list[Mapping[str, Any]], call: Call) -> LlmopsError:
     if match := _FORBIDDEN.search(said):
         resource, _, _ = match["resource"].partition("/")
         rule = f'apiGroups: ["{match["group"]}"], resources: ["{match["resource"]}"], verbs: ["{match["verb"]}"]'
         where = f"a Role in namespace {match['namespace']}" if match["namespace"] else "a ClusterRole"
         if match["user"] == "system:anonymous":
             return Forbidden(
-                message, remedy=f"The API server saw no credentials with the request for {resource}: log in again."
+                message,
+                code="CredentialsMissing",
+                about=call.about,
+                remedy=f"The request for {resource} reached the API server without credentials: log in again.",
             )
-        return NotEntitled(message, remedy=f"Give {match['user']} the rule {{{rule}}} through {where}.")
+        return NotEntitled(
+            message, about=call.about, remedy=f"Give {match['user']} the rule {{{rule}}} through {where}."
+        )
     if any(cause.get("reason") == "NamespaceTerminating" for cause in causes):
-        return Forbidden(message, remedy="Wait until the namespace is gone, then create it again.")
+        return Forbidden(
+            message,
+            code="NamespaceTerminating",
+            about=call.about,
+            remedy="Wait until the namespace is gone, then create it again.",
+        )
     if "exceeded quota" in said:
-        return Forbidden(message, remedy="Free or raise the quota of the namespace.")
-    return Forbidden(message, remedy="An admission rule of the cluster refuses it: change the object, or the rule.")
+        return Forbidden(
+            message, code="QuotaExceeded", about=call.about, remedy="Free or raise the quota of the namespace."
+        )
+    return Forbidden(
+        message,
+        code="AdmissionRefused",
+        about=call.about,
+        remedy="An admission rule of the cluster refuses the object: change the object or the rule.",
+    )
 
 
 def _not_found(message: str, details: Mapping[str, Any], call: Call) -> LlmopsError:
     if details.get("kind") == "namespaces" and call.kind != "Namespace":
-        return NotFound(message, remedy=f"Create the namespace {details.get('name')}.")
+        namespace = str(details.get("name"))
+        return NotFound(
+            message,
+            code="NamespaceNotFound",
+            about=f"Namespace {namespace}",
+            remedy=f"Create the namespace {namespace}.",
+        )
     if not details.get("name"):
-        return NotFound(message, remedy=f"The cluster does not serve the kind {call.kind}: install what brings it.")
-    return NotFound(message, object_absent=True)
+        return NotFound(
+            message,
+            code="KindNotServed",
+            about=call.kind,
+            remedy=f"The cluster does not serve the kind {call.kind}: install the component that provides it.",
+        )
+    return NotFound(message, about=call.about, object_absent=True)

@@ -1,4 +1,4 @@
-"""How far a Deployment or a Job is: pure functions over what the cluster says."""
+"""Progress of a Deployment or a Job. Pure."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ JOB_NAME = "batch.kubernetes.io/job-name"
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a rollout is.
+    """Progress of a rollout.
 
     Attributes:
-        done: Whether the new pods alone serve.
+        done: Whether only new pods serve.
         text: One line for people.
     """
 
@@ -32,21 +32,21 @@ class Progress:
 
 def conditions_of(item: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """The conditions in an object's status, by type."""
-    return {str(found["type"]): found for found in (item.get("status") or {}).get("conditions") or ()}
+    return {str(condition["type"]): condition for condition in (item.get("status") or {}).get("conditions") or ()}
 
 
 def has_condition(item: Mapping[str, Any], kind: str) -> bool:
-    """Whether an object has a condition, such as Complete or Failed."""
+    """Whether a condition of an object, such as Complete or Failed, is True."""
     return conditions_of(item).get(kind, {}).get("status") == "True"
 
 
 def owned_by(item: Object, uid: str) -> bool:
-    """Whether an object belongs to the one with this uid."""
+    """Whether the object with this uid owns the item."""
     return any(owner.get("uid") == uid for owner in item["metadata"].get("ownerReferences") or ())
 
 
 def is_observed(deployment: Object) -> bool:
-    """Whether its controller has seen the latest change of a Deployment."""
+    """Whether the controller has seen the latest change of a Deployment."""
     seen = (deployment.get("status") or {}).get("observedGeneration", 0)
     return int(seen) >= int(deployment["metadata"].get("generation", 0))
 
@@ -54,9 +54,9 @@ def is_observed(deployment: Object) -> bool:
 def new_pods(
     deployment: Object, replica_sets: Iterable[Object], pods: Iterable[Object]
 ) -> tuple[list[Object], list[Object]]:
-    """A Deployment's pods, parted into those of its current template and older ones.
+    """Split a Deployment's pods into those of its current template and older ones.
 
-    Before the controller has seen the latest change, none is new.
+    No pod is new before the controller has seen the latest change.
     """
     revision = (deployment["metadata"].get("annotations") or {}).get(REVISION)
     current = {
@@ -74,12 +74,12 @@ def new_pods(
 
 
 def rollout_progress(deployment: Object, old: list[Object], *, drained: bool) -> Progress:
-    """How far a rollout is.
+    """Progress of a rollout.
 
     Args:
         deployment: The Deployment.
-        old: Its pods of older templates, those that are terminating too.
-        drained: Whether it is done only once those are gone to the last.
+        old: Its pods of older templates, terminating ones too.
+        drained: Whether the rollout is done only when the last old pod is gone.
     """
     status: Mapping[str, Any] = deployment.get("status") or {}
     wanted = int(deployment["spec"].get("replicas", 1))
@@ -94,27 +94,29 @@ def rollout_progress(deployment: Object, old: list[Object], *, drained: bool) ->
 
 
 def rollout_problem(deployment: Object) -> Diagnosis | None:
-    """What the Deployment's controller itself complains of."""
+    """The problem that the Deployment's controller reports, if any."""
     if not is_observed(deployment):
         return None
-    name = f"Deployment {deployment['metadata']['name']}"
+    subject = f"Deployment {deployment['metadata']['name']}"
     if deployment["spec"].get("paused"):
-        return Diagnosis("refused", "never", f"{name} is paused", ClusterCannot, f"kubectl rollout resume {name}")
+        remedy = f"kubectl rollout resume {subject}"
+        return Diagnosis(
+            "refused", "DeploymentPaused", "never", f"{subject} is paused", ClusterCannot, remedy, subject=subject
+        )
     conditions = conditions_of(deployment)
     failure = conditions.get("ReplicaFailure", {})
     if failure.get("status") == "True":
         message = str(failure.get("message", ""))
+        code, remedy = "PodsRefused", "Change the admission rule that refuses these pods, or the pods."
         if "exceeded quota" in message:
-            return Diagnosis(
-                "refused", "maybe", f"{name} gets no pods: {message}", ClusterCannot, "Free or raise the quota."
-            )
-        return Diagnosis(
-            "refused", "maybe", f"{name} gets no pods: {message}", ClusterCannot, "Change what refuses these pods."
-        )
+            code, remedy = "QuotaExceeded", "Free or raise the quota."
+        what = f"{subject} gets no pods: {message}"
+        return Diagnosis("refused", code, "maybe", what, ClusterCannot, remedy, subject=subject)
     progressing = conditions.get("Progressing", {})
     if progressing.get("status") == "False" and progressing.get("reason") == "ProgressDeadlineExceeded":
         seconds = deployment["spec"].get("progressDeadlineSeconds", 600)
-        return Diagnosis("never-ready", "never", f"{name} made no progress for {seconds} s", BadRelease)
+        what = f"{subject} made no progress for {seconds} s"
+        return Diagnosis("never-ready", "ProgressDeadlineExceeded", "never", what, BadRelease, subject=subject)
     return None
 
 
@@ -123,10 +125,10 @@ class JobEnd:
     """How a Job ended.
 
     Attributes:
-        succeeded: Whether it is complete.
-        reason: Its condition's reason, such as `BackoffLimitExceeded`.
-        message: Its condition's message.
-        seconds: From its start to its end.
+        succeeded: Whether the Job is complete.
+        reason: Reason of the condition, such as `BackoffLimitExceeded`.
+        message: Message of the condition.
+        seconds: From start to end.
     """
 
     succeeded: bool
@@ -136,27 +138,28 @@ class JobEnd:
 
 
 def job_end(job: Object) -> JobEnd | None:
-    """How a Job ended, by its conditions; None while it goes on.
+    """How a Job ended, by its conditions; None while it runs.
 
-    `.status.failed` counts pods that were tried again, and says nothing about the Job.
+    Conditions, and not `.status.failed`, decide: that counts pods which the Job has retried.
     """
     conditions = conditions_of(job)
     for kind in ("Complete", "Failed"):
-        found = conditions.get(kind, {})
-        if found.get("status") == "True":
+        condition = conditions.get(kind, {})
+        if condition.get("status") == "True":
             start = (job.get("status") or {}).get("startTime")
-            end = (job.get("status") or {}).get("completionTime") or found.get("lastTransitionTime")
+            end = (job.get("status") or {}).get("completionTime") or condition.get("lastTransitionTime")
             seconds = (_time(end) - _time(start)).total_seconds() if start and end else 0.0
-            return JobEnd(kind == "Complete", str(found.get("reason", "")), str(found.get("message", "")), seconds)
+            reason, message = str(condition.get("reason", "")), str(condition.get("message", ""))
+            return JobEnd(kind == "Complete", reason, message, seconds)
     return None
 
 
 def messages(pods: Iterable[Object], phase: Literal["Succeeded", "Failed"]) -> dict[int, str]:
-    """What the pods of a Job that ended so left as termination messages, by completion index (0 if it has none).
+    """Termination messages of a Job's pods in this phase, by completion index (0 if the Job is not indexed).
 
-    Where an index has several such pods, the one that began last speaks; an index that succeeded has not failed.
+    The youngest pod of an index counts; an index that succeeded has not failed.
     """
-    found: dict[int, str] = {}
+    by_index: dict[int, str] = {}
     for pod in sorted(pods, key=lambda item: str(item["metadata"].get("creationTimestamp"))):
         if (pod.get("status") or {}).get("phase") not in ("Succeeded", phase):
             continue
@@ -164,10 +167,10 @@ def messages(pods: Iterable[Object], phase: Literal["Succeeded", "Failed"]) -> d
         for container in pod["status"].get("containerStatuses") or ():
             ended: Mapping[str, Any] = (container.get("state") or {}).get("terminated") or {}
             if pod["status"]["phase"] != phase:
-                found.pop(index, None)
+                by_index.pop(index, None)
             elif message := ended.get("message"):
-                found[index] = str(message)
-    return found
+                by_index[index] = str(message)
+    return by_index
 
 
 def _time(text: str) -> dt.datetime:

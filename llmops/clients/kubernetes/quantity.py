@@ -9,19 +9,21 @@ from kubernetes.utils.quantity import parse_quantity
 
 from llmops.errors import BadInput
 
-# The library also reads what the API server refuses: `1 Gi`, `1mi`, `1_000`, `NaN`.
+# The library also accepts what the API server refuses: `1 Gi`, `1mi`, `1_000`, `NaN`.
 _FORM = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+|[numkMGTPE]|[KMGTPE]i)?")
 
 
 def quantity(text: str | float) -> Decimal:
-    """The number that a quantity stands for: `500m` is 0.5, `1Gi` is 1073741824.
+    """Parse a quantity: `500m` is 0.5, `1Gi` is 1073741824.
 
     Raises:
-        BadInput: It is no quantity.
+        BadInput: The text is not a quantity.
     """
     if not _FORM.fullmatch(str(text)):
         raise BadInput(
             f"{text!r} is no Kubernetes quantity",
-            remedy="Write a number, with a suffix of Kubernetes where it is large or small: 500m, 2Gi.",
+            code="InvalidQuantity",
+            about=str(text),
+            remedy="Write a number, with a suffix of Kubernetes if it is large or small: 500m, 2Gi.",
         )
     return parse_quantity(str(text))

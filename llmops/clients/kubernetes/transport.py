@@ -1,4 +1,4 @@
-"""HTTP to the API server: configuration, credentials, time limits, and retries of what passes by itself."""
+"""HTTP to the API server: configuration, credentials, time limits, and retries of temporary failures."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ from llmops.config.settings import Settings
 from llmops.errors import BadInput, LlmopsError, Unavailable
 
 PATIENCE_SECONDS = 60.0
-"""How long a call goes on against an API server that does not answer: a restart takes 5 to 30 s."""
+"""How long a call retries while the API server does not answer: a restart takes 5 to 30 s."""
 
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 30.0
 LONGEST_PAUSE_SECONDS = 5.0
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
-# Behind an even number of backslashes, as an odd one would make text of the escape.
+# After an even number of backslashes: after an odd number it is text, not an escape.
 _SURROGATES = re.compile(r"((?<!\\)(?:\\\\)*)(\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2})")
 
 _log = logging.getLogger(__name__)
 
 
 class Passing(Exception):
-    """An answer, or the lack of one, that may be different a moment later."""
+    """A temporary failure: a retry a moment later may succeed."""
 
     def __init__(self, problem: LlmopsError) -> None:
         super().__init__(str(problem))
@@ -51,24 +51,24 @@ class Transport:
     """One connection pool to one API server. May be used from several threads.
 
     Args:
-        settings: Which kubeconfig and context.
-        patience: Seconds that a call goes on trying while the API server does not answer.
+        settings: Kubeconfig and context.
+        patience: Seconds for which a call retries while the API server does not answer.
 
     Raises:
-        BadInput: The kubeconfig or its context cannot be used.
+        BadInput: The kubeconfig or its context is not usable.
     """
 
     def __init__(self, settings: Settings, *, patience: float = PATIENCE_SECONDS) -> None:
         self.settings = settings
         self.patience = patience
         self.guard: Callable[[], None] | None = None
-        """Asked before each attempt at a change; what it raises keeps the change from being made."""
+        """Called before every write; if it raises, the write is not sent."""
         self._lock = threading.Lock()
         self._client = _load(settings)
 
     @property
     def where(self) -> str:
-        """The API server and how it was found, for messages."""
+        """Address of the API server and its source, for messages."""
         return f"{self._client.configuration.host} ({source(self.settings)})"
 
     def request(
@@ -81,19 +81,19 @@ class Transport:
         body: object = None,
         content_type: str = "application/json",
     ) -> bytes:
-        """Send a request and return the body of the answer, retrying what passes by itself.
+        """Send a request and return the body of the answer.
 
-        Connection errors, 429 (with its Retry-After) and 5xx are tried again for the transport's `patience`.
+        Retries connection errors, 429 (after its Retry-After) and 5xx for the transport's `patience`.
 
         Raises:
             ClusterCannot, BadInput: The API server refused; see `problems.refusal`.
-            Unavailable: It did not answer in time.
+            Unavailable: The API server did not answer in time.
         """
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(Passing),
             stop=tenacity.stop_before_delay(self.patience),
             wait=_pause,
-            before_sleep=_say,
+            before_sleep=_log_retry,
             reraise=True,
         )
         try:
@@ -104,16 +104,16 @@ class Transport:
     def stream(
         self, path: str, *, call: Call, query: Mapping[str, str], read_timeout: float
     ) -> urllib3.BaseHTTPResponse:
-        """Open a GET whose answer is read as it comes; tried once, for callers that reconnect by themselves.
+        """Open a GET whose answer the caller streams. Tries once: the caller reconnects.
 
         Args:
             path: URL path.
-            call: What is asked, for messages.
+            call: The call, for messages.
             query: Query parameters.
-            read_timeout: Seconds without a byte after which the connection is taken for dead.
+            read_timeout: Seconds without a byte after which the connection counts as dead.
 
         Raises:
-            Passing: It may work a moment later.
+            Passing: A retry a moment later may succeed.
             ClusterCannot, BadInput: The API server refused.
         """
         return self._send("GET", path, call, query, None, "application/json", stream=read_timeout)
@@ -138,7 +138,7 @@ class Transport:
     ) -> urllib3.BaseHTTPResponse:
         response = self._exchange(method, path, call, query, body, content_type, stream)
         if response.status == 401:
-            # Credentials of exec plugins and client certificates run out, and the client renews tokens alone.
+            # Credentials of exec plugins and client certificates expire, and the library renews only tokens.
             response.drain_conn()
             with self._lock:
                 self._client = _load(self.settings)
@@ -149,7 +149,7 @@ class Transport:
         retry_after = parse_retry_after(response.headers.get("Retry-After"))
         problem = refusal(response.status, response.reason or "", status, call, retry_after=retry_after)
         passing = isinstance(problem, Unavailable)
-        # Just after its start an API server does not know the roles yet, and says so in this way.
+        # A starting API server answers so until it has loaded the roles.
         starting = response.status == 403 and "RBAC: " in problem.message
         if passing or starting:
             raise Passing(problem)
@@ -189,20 +189,24 @@ class Transport:
             if _distrusts(error):
                 raise BadInput(
                     f"{call}: the certificate of {self.where} is not trusted: {error}",
+                    code="CertificateNotTrusted",
+                    about=client.configuration.host,
                     remedy="Correct certificate-authority in the kubeconfig.",
                 ) from error
             raise Passing(
                 Unavailable(
                     f"{call}: {self.where} does not answer: {error}",
+                    code="ApiServerUnreachable",
+                    about=client.configuration.host,
                     remedy="Check that the cluster is up and that this kubeconfig context is the right one.",
                 )
             ) from error
 
 
 def as_json(body: object) -> bytes:
-    """The JSON of a request's body, as a reader of YAML takes it, too: the API server reads what is applied as YAML.
+    """The body of a request as JSON that is also YAML, since the API server parses an applied object as YAML.
 
-    That knows no surrogates, by which JSON escapes characters beyond the 16 bits of most: those stand as they are.
+    YAML has no surrogate pairs, so characters beyond 16 bits are written as they are and not escaped.
     """
     return _SURROGATES.sub(_unescaped, json.dumps(body)).encode()
 
@@ -213,19 +217,19 @@ def _unescaped(pair: re.Match[str]) -> str:
 
 
 def source(settings: Settings) -> str:
-    """How the cluster was found: the kubeconfig and context, or the pod's own account."""
+    """Source of the cluster's address: a context of a kubeconfig, or the pod's service account."""
     if settings.kubeconfig is None and in_pod():
         return "the pod's service account"
     return f"context {settings.context or 'current'} of {settings.kubeconfig or 'the default kubeconfig'}"
 
 
 def in_pod() -> bool:
-    """Whether this process runs in a pod with an account of its own."""
+    """Whether this process runs in a pod with a service account."""
     return "KUBERNETES_SERVICE_HOST" in os.environ and (SERVICE_ACCOUNT / "token").is_file()
 
 
 def _load(settings: Settings) -> Any:
-    """Read the configuration and build the client; takes a second to import, hence here and not above."""
+    """Read the configuration and build the client. Imports here, because the import takes a second."""
     import yaml
     from kubernetes import client, config
     from kubernetes.config.config_exception import ConfigException
@@ -244,6 +248,8 @@ def _load(settings: Settings) -> Any:
     except (ConfigException, OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
         raise BadInput(
             f"{source(settings)} cannot be used: {error}",
+            code="KubeconfigUnusable",
+            about=source(settings),
             remedy="Name an existing kubeconfig and context in the settings.",
         ) from error
     configuration.retries = False
@@ -258,14 +264,14 @@ def _load(settings: Settings) -> Any:
 
 
 def _keepalive() -> list[tuple[int, int, int]]:
-    """Notice a peer that vanished without a word after 30 s; macOS names the first option differently."""
+    """TCP options that detect a silent peer after 30 s; macOS names the first option differently."""
     idle = getattr(socket, "TCP_KEEPIDLE", None) or getattr(socket, "TCP_KEEPALIVE", None)
     options = [(idle, 15), (getattr(socket, "TCP_KEEPINTVL", None), 5), (getattr(socket, "TCP_KEEPCNT", None), 3)]
     return [(socket.IPPROTO_TCP, option, value) for option, value in options if option is not None]
 
 
 def _is_loopback(url: str) -> bool:
-    """Whether a URL points to this machine, which no proxy can reach."""
+    """Whether a URL points to this machine, which a proxy cannot reach."""
     host = urlsplit(url).hostname or ""
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -274,7 +280,7 @@ def _is_loopback(url: str) -> bool:
 
 
 def _distrusts(error: BaseException | None) -> bool:
-    """Whether a failed certificate check is behind an error: that does not pass by itself."""
+    """Whether a failed certificate check is the cause of an error: no retry helps."""
     while error is not None:
         if isinstance(error, ssl.SSLCertVerificationError):
             return True
@@ -286,7 +292,7 @@ _backoff = tenacity.wait_exponential_jitter(multiplier=0.2, max=LONGEST_PAUSE_SE
 
 
 def _pause(state: tenacity.RetryCallState) -> float:
-    """What the server asked for, else exponential."""
+    """Seconds of the Retry-After header, or exponential backoff."""
     error = state.outcome.exception() if state.outcome else None
     problem = error.problem if isinstance(error, Passing) else None
     if isinstance(problem, Unavailable) and problem.retry_after is not None:
@@ -294,8 +300,8 @@ def _pause(state: tenacity.RetryCallState) -> float:
     return _backoff(state)
 
 
-def _say(state: tenacity.RetryCallState) -> None:
-    """Warn at the first retry, so that somebody at a terminal knows what is waited for."""
+def _log_retry(state: tenacity.RetryCallState) -> None:
+    """Log a warning at the first retry, so that a person at a terminal knows the reason for the wait."""
     error = state.outcome.exception() if state.outcome else None
     level = logging.WARNING if state.attempt_number == 1 else logging.DEBUG
-    _log.log(level, "Trying again: %s", error)
+    _log.log(level, "Retrying: %s", error)

@@ -1,4 +1,4 @@
-"""Waiting for what the cluster does, on watches: within a second of its happening, and with its cause if it can't."""
+"""Waits on watches: they end within a second of the change, and name the cause of a failure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from llmops.clients.kubernetes.client import Cluster
 from llmops.clients.kubernetes.diagnose import Diagnosis, overdue
 from llmops.clients.kubernetes.feed import Feed
 from llmops.clients.kubernetes.pods import Pods
-from llmops.clients.kubernetes.problems import TimedOut
+from llmops.clients.kubernetes.problems import NotFound, TimedOut
 from llmops.clients.kubernetes.progress import (
     INDEX,
     JOB_NAME,
@@ -30,10 +30,10 @@ from llmops.errors import ClusterCannot, LlmopsError
 T = TypeVar("T")
 
 ALLOW_PENDING_SECONDS = 120.0
-"""How long a problem that may heal by itself (no room, a volume, a registry) may last."""
+"""How long a problem that may heal (no capacity, a volume, a registry) may last."""
 
 LAST_LINES_SECONDS = 5.0
-"""How long the logs of a Job that has ended may take to come in."""
+"""How long a wait reads the logs of a Job that has ended."""
 
 
 def wait_until(
@@ -45,26 +45,29 @@ def wait_until(
     timeout: float,
     describe: str,
 ) -> T:
-    """Wait until `check` of an object gives something, and return that.
+    """Wait until `check` of an object returns a value, and return that value.
 
     Args:
-        cluster: Where.
+        cluster: Connection.
         kind: Kind of the object.
-        name: Its name.
-        check: Gets the object after each change, or None while it is not there; returns None to wait on.
+        name: Name of the object.
+        check: Gets the object after each change, or None while it does not exist; returns None to wait on.
         timeout: Seconds.
-        describe: What is waited for, for the error: `Service x has an address`.
+        describe: The awaited state, for the error: `Service x has an address`.
 
     Raises:
-        TimedOut: It did not happen.
+        TimedOut: `check` returned None until the deadline.
     """
-    watched = _One(None)
+    watched = _WatchedObject(None)
     for event in cluster.open_watch(kind, name=name, timeout=timeout):
         watched.see(event)
-        if watched.told and (found := check(watched.object)) is not None:
-            return found
-    there = "is not there" if watched.object is None else "is there"
-    raise TimedOut(f"{describe}: not within {timeout:.0f} s; {kind} {name} in namespace {cluster.namespace} {there}")
+        if watched.known and (value := check(watched.object)) is not None:
+            return value
+    exists = "does not exist" if watched.object is None else "exists"
+    raise TimedOut(
+        f"{describe}: not within {timeout:.0f} s; {kind} {name} in namespace {cluster.namespace} {exists}",
+        about=f"{kind} {name}",
+    )
 
 
 @dataclass(frozen=True)
@@ -73,13 +76,13 @@ class JobOutcome:
 
     Attributes:
         name: Name of the Job.
-        succeeded: Whether it is complete.
-        seconds: From its start to its end, as the cluster tells; 0 if it had no end.
-        reason: Why it ended: the condition's reason, such as `BackoffLimitExceeded`, or the cause of the diagnosis.
+        succeeded: Whether the Job is complete.
+        seconds: From start to end by the Job's status; 0 if it has no end.
+        reason: Reason of the Job's condition, such as `BackoffLimitExceeded`, or the code of the diagnosis.
         results: Termination messages of the pods that succeeded, by completion index (0 for a plain Job).
-        failures: Those of the pods that failed, by completion index.
-        diagnosis: What was wrong, for one that failed; `exit_code` is that of the container that ended last. Its
-            verdict is ClusterCannot, since only whoever made the Job knows what its exit codes say of a release.
+        failures: Termination messages of the pods that failed, by completion index.
+        diagnosis: What was wrong with a Job that failed; `exit_code` is that of the container that ended last. The
+            verdict is ClusterCannot: only the creator of the Job knows which exit codes reject a release.
     """
 
     name: str
@@ -91,7 +94,7 @@ class JobOutcome:
     diagnosis: Diagnosis | None = None
 
     def raise_for_failure(self) -> JobOutcome:
-        """Return itself, or raise what the diagnosis says, for Jobs whose exit codes mean nothing more."""
+        """Return the outcome, or raise the diagnosis as an error: for Jobs whose exit codes have no meaning."""
         if self.diagnosis is not None:
             raise self.diagnosis.error()
         return self
@@ -105,26 +108,26 @@ def wait_for_job(
     on_line: Callable[[str], None] | None = None,
     allow_pending_seconds: float = ALLOW_PENDING_SECONDS,
 ) -> JobOutcome:
-    """Wait until a Job is complete or has failed, or one of its pods is in a state that no retry can mend.
+    """Wait until a Job is complete or has failed, or no retry can help one of its pods.
 
     Args:
-        cluster: Where.
-        name: Name of the Job, which is there.
+        cluster: Connection.
+        name: Name of a Job that exists.
         timeout: Seconds.
         on_line: Gets each line that the Job's pods write (best effort), in this thread; lines of an Indexed Job
             begin with `[INDEX] `.
-        allow_pending_seconds: How long a pod may be kept from starting by what may heal.
+        allow_pending_seconds: How long a problem that may heal may keep a pod from starting.
 
     Raises:
-        TimedOut: It did not end in time; says what its pods were at.
-        ClusterCannot: It is not there, or was deleted or replaced meanwhile.
+        TimedOut: The Job did not end in time; the message has the state of its pods.
+        ClusterCannot: The Job does not exist, or was deleted or replaced during the wait.
     """
     deadline = time.monotonic() + timeout
     job = _present(cluster, "Job", name)
     pods = Pods(cluster, runs_once=True, allow_pending=allow_pending_seconds)
     if (end := job_end(job)) is not None:
         return _outcome(name, job, end, pods, _pods_of(cluster, job))
-    watched, synced = _One(job), set[str]()
+    watched, synced = _WatchedObject(job), set[str]()
     with Feed[Event | str]() as feed:
         feed.add("job", cluster.open_watch("Job", name=name, timeout=timeout))
         feed.add("pods", cluster.open_watch("Pod", labels={JOB_NAME: name}, timeout=timeout))
@@ -140,16 +143,17 @@ def wait_for_job(
             if on_line is not None:
                 _follow_new(feed, cluster, current, mine)
             if (end := job_end(current)) is not None:
-                # The Job's end may be told before that of its pods.
+                # The watch of the Job may be ahead of the watch of its pods.
                 latest = _pods_of(cluster, current)
                 if on_line is not None:
                     _follow_new(feed, cluster, current, latest)
                     _last_lines(feed, on_line)
                 return _outcome(name, current, end, pods, latest)
-            if "events" in synced and (found := pods.beyond_hope(mine)) is not None:
-                return JobOutcome(name, False, 0.0, found.cause, diagnosis=found)
+            if "events" in synced and (finding := pods.beyond_hope(mine)) is not None:
+                return JobOutcome(name, False, 0.0, finding.code, diagnosis=finding)
             if time.monotonic() >= deadline:
-                raise _too_late(f"Job {name} in namespace {cluster.namespace}", "did not end", timeout, pods, mine)
+                message = f"Job {name} in namespace {cluster.namespace} did not end within {timeout:.0f} s"
+                raise _too_late(message, f"Job {name}", pods, mine)
 
 
 def wait_for_rollout(
@@ -161,32 +165,32 @@ def wait_for_rollout(
     allow_pending_seconds: float = ALLOW_PENDING_SECONDS,
     drained: bool = False,
 ) -> Object:
-    """Wait until a Deployment's current template alone serves, with all its replicas available.
+    """Wait until only pods of a Deployment's current template serve, with all replicas available.
 
     Args:
-        cluster: Where.
-        deployment_name: Name of the Deployment, which is there.
+        cluster: Connection.
+        deployment_name: Name of a Deployment that exists.
         timeout: Seconds.
-        on_progress: Gets one line each time that something changes.
-        allow_pending_seconds: How long a new pod may be kept from starting by what may heal: no room, a volume,
-            a registry that does not answer. Nodes that an autoscaler adds are waited for to the deadline.
-        drained: Wait too until the last of the older pods has finished its work and is gone.
+        on_progress: Gets one line each time that the progress changes.
+        allow_pending_seconds: How long a problem that may heal (no capacity, a volume, a registry that does not
+            answer) may keep a new pod from starting. A node that an autoscaler adds has until the deadline.
+        drained: Also wait until the last old pod is gone.
 
     Returns:
         The Deployment.
 
     Raises:
-        BadRelease: A new pod can't heal, or did not get ready in time, through the release's own fault.
-        ClusterCannot: It can't through the cluster's, or the Deployment was deleted or replaced.
+        BadRelease: A new pod cannot heal, or did not get ready in time, and the release is at fault.
+        ClusterCannot: The same, and the cluster is at fault; or the Deployment was deleted or replaced.
     """
     deadline = time.monotonic() + timeout
     deployment = _present(cluster, "Deployment", deployment_name)
     labels: Mapping[str, str] = deployment["spec"]["selector"]["matchLabels"]
     pods = Pods(cluster, runs_once=False, allow_pending=allow_pending_seconds)
-    watched = _One(deployment)
+    watched = _WatchedObject(deployment)
     replica_sets: dict[str, Object] = {}
     synced = set[str]()
-    told = ""
+    reported = ""
     with Feed[Event | str]() as feed:
         feed.add("deployment", cluster.open_watch("Deployment", name=deployment_name, timeout=timeout))
         feed.add("sets", cluster.open_watch("ReplicaSet", labels=labels, timeout=timeout))
@@ -202,61 +206,71 @@ def wait_for_rollout(
             new = [pod for pod in new if _counts(pod)]
             progress = rollout_progress(current, old, drained=drained)
             if on_progress is not None and {"sets", "pods"} <= synced:
-                text = "; ".join([progress.text, *(found.message for pod in new if (found := pods.find(pod)).message)])
-                if text != told:
+                troubles = [message for pod in new if (message := pods.find(pod).message)]
+                text = "; ".join([progress.text, *troubles])
+                if text != reported:
                     on_progress(text)
-                    told = text
+                    reported = text
             if progress.done and "pods" in synced:
                 return current
             problem = rollout_problem(current)
             if problem is not None and problem.cause == "never-ready":
-                raise _too_late(problem.message, "", 0, pods, new)
-            if "events" in synced and (found := pods.beyond_hope(new, problem)) is not None:
-                raise found.error()
+                raise _too_late(problem.message, problem.subject, pods, new)
+            if "events" in synced and (finding := pods.beyond_hope(new, problem)) is not None:
+                raise finding.error()
             if time.monotonic() >= deadline:
-                where = f"Deployment {deployment_name} in namespace {cluster.namespace}"
-                raise _too_late(where, f"was not rolled out ({progress.text})", timeout, pods, new)
+                message = (
+                    f"Deployment {deployment_name} in namespace {cluster.namespace} was not rolled out"
+                    f" ({progress.text}) within {timeout:.0f} s"
+                )
+                raise _too_late(message, f"Deployment {deployment_name}", pods, new)
 
 
-class _One:
-    """The one object that a watch by name is about; another of the same name is not it."""
+class _WatchedObject:
+    """The object of a watch by name. A successor of the same name is another object."""
 
     def __init__(self, first: Object | None) -> None:
         self.object = first
-        self.told = False
+        self.known = False
         self._uid = None if first is None else uid_of(first)
-        self._found: set[str] = set()
+        self._seen: set[str] = set()
         self._gone = False
 
     def see(self, event: Event) -> None:
-        """Take note of a change."""
+        """Record a change."""
         if event.type == "SYNCED":
-            self.told = True
-            self._gone = self._uid is not None and self._uid not in self._found
+            self.known = True
+            self._gone = self._uid is not None and self._uid not in self._seen
             return
         uid = uid_of(event.object)
         if event.type == "DELETED":
-            # A successor of the same name may have been told already.
+            # The watch may have yielded a successor of the same name before.
             if self.object is not None and uid_of(self.object) == uid:
                 self.object = None
                 self._gone = self._uid is not None
         elif self._uid in (None, uid):
-            self._found.add(uid)
+            self._seen.add(uid)
             self.object = event.object
-            self.told = True
+            self.known = True
 
     def require(self, cluster: Cluster, kind: str, name: str) -> Object:
-        """The object, which has to be there."""
+        """The object, if it still exists.
+
+        Raises:
+            ClusterCannot: It was deleted, or replaced by another object of the same name.
+        """
         if self._gone or self.object is None:
             raise ClusterCannot(
-                f"{kind} {name} in namespace {cluster.namespace} was deleted or replaced while it was waited for",
+                f"{kind} {name} in namespace {cluster.namespace} was deleted or replaced during the wait",
+                code="ObjectReplaced",
+                about=f"{kind} {name}",
                 remedy="Find out who removed it, and run again.",
             )
         return self.object
 
 
 class _Log:
-    """The log of one pod of a Job, as a source of a feed: best effort, so that it never fails the wait."""
+    """The log of one pod of a Job as a source of a feed. An error becomes a line: it does not fail the wait."""
 
     def __init__(self, cluster: Cluster, pod: str, container: str, prefix: str) -> None:
         self._cluster, self._pod, self._container, self._prefix = cluster, pod, container, prefix
@@ -267,30 +281,36 @@ class _Log:
             for line in self._cluster.follow_logs(self._pod, container=self._container, stop=self._closed.is_set):
                 yield self._prefix + line
         except LlmopsError as error:
-            yield f"{self._prefix}(the log cannot be followed: {error.message})"
+            yield f"{self._prefix}(cannot follow the log: {error.message})"
 
     def close(self) -> None:
         self._closed.set()
 
 
 def _present(cluster: Cluster, kind: str, name: str) -> Object:
-    if (found := cluster.get(kind, name)) is None:
-        raise ClusterCannot(f"{kind} {name} in namespace {cluster.namespace} is not there to be waited for")
-    return found
+    if (existing := cluster.get(kind, name)) is None:
+        raise NotFound(
+            f"{kind} {name} in namespace {cluster.namespace} does not exist: nothing to wait for",
+            about=f"{kind} {name}",
+            object_absent=True,
+        )
+    return existing
 
 
 def _pod_events(cluster: Cluster, timeout: float) -> Any:
     return cluster.open_watch("Event", fields={"involvedObject.kind": "Pod"}, timeout=timeout)
 
 
-def _take(step: tuple[str, Event | str | None], main: str, watched: _One, pods: Pods, synced: set[str]) -> None:
+def _take(
+    step: tuple[str, Event | str | None], main: str, watched: _WatchedObject, pods: Pods, synced: set[str]
+) -> None:
     source, event = step
     if not isinstance(event, Event):
         return
     if source == main:
         watched.see(event)
     elif event.type == "SYNCED":
-        # What is fatal is judged only then: of two old events the one that explains the other may come second.
+        # Fatal problems are judged only from here on: of two old events, the second may explain the first.
         synced.add(source)
     elif source == "pods":
         pods.see_pod(event)
@@ -309,7 +329,7 @@ def _take_set(step: tuple[str, Event | str | None], replica_sets: dict[str, Obje
 
 
 def _counts(pod: Object) -> bool:
-    """Whether a pod of a Deployment still matters: one that ended or is being removed gets a successor."""
+    """Whether to judge a pod of a Deployment: a pod that ended or is being removed gets a successor."""
     phase = (pod.get("status") or {}).get("phase")
     return phase not in ("Failed", "Succeeded") and not pod["metadata"].get("deletionTimestamp")
 
@@ -327,7 +347,7 @@ def _follow_new(feed: Feed[Event | str], cluster: Cluster, job: Object, pods: li
 
 
 def _last_lines(feed: Feed[Event | str], on_line: Callable[[str], None]) -> None:
-    """Hand out what the logs of a Job that has ended still have to say."""
+    """Hand out the remaining lines of a Job that has ended."""
     deadline = time.monotonic() + LAST_LINES_SECONDS
     while any(name.startswith("log ") for name in feed.open) and (left := deadline - time.monotonic()) > 0:
         step = feed.next(left)
@@ -336,19 +356,23 @@ def _last_lines(feed: Feed[Event | str], on_line: Callable[[str], None]) -> None
 
 
 def _pods_of(cluster: Cluster, job: Object) -> list[Object]:
-    found = cluster.list("Pod", labels={JOB_NAME: str(job["metadata"]["name"])})
-    return [pod for pod in found if owned_by(pod, uid_of(job))]
+    namesakes = cluster.list("Pod", labels={JOB_NAME: str(job["metadata"]["name"])})
+    return [pod for pod in namesakes if owned_by(pod, uid_of(job))]
 
 
 def _outcome(name: str, job: Object, end: JobEnd, pods: Pods, latest: list[Object]) -> JobOutcome:
-    """How a Job ended, by its pods as they are now, and those seen before that are gone."""
-    known = pods.deleted | pods.live | {uid_of(pod): pod for pod in latest}
-    mine = [pod for pod in known.values() if owned_by(pod, uid_of(job))]
+    """How a Job ended, by its pods as they are now, and by pods that the wait saw before they were deleted."""
+    all_pods = pods.deleted | pods.live | {uid_of(pod): pod for pod in latest}
+    mine = [pod for pod in all_pods.values() if owned_by(pod, uid_of(job))]
     if end.succeeded:
         return JobOutcome(name, True, end.seconds, end.reason, messages(mine, "Succeeded"))
     failed = max((pod for pod in mine if not pods.find(pod).healthy), key=_ended_at, default=None)
     what = f"Job {name} failed: {end.reason}: {end.message}"
-    found = Diagnosis("crash", "never", what) if failed is None else pods.explain(failed)
+    if failed is None:
+        finding = Diagnosis("crash", end.reason, "never", what, subject=f"Job {name}")
+    else:
+        finding = pods.explain(failed)
+        finding = replace(finding, heals="never", message=f"{what}: {finding.message}")
     return JobOutcome(
         name,
         False,
@@ -356,12 +380,12 @@ def _outcome(name: str, job: Object, end: JobEnd, pods: Pods, latest: list[Objec
         end.reason,
         messages(mine, "Succeeded"),
         messages(mine, "Failed"),
-        replace(found, heals="never", message=what if failed is None else f"{what}: {found.message}"),
+        finding,
     )
 
 
 def _ended_at(pod: Object) -> str:
-    """When a pod's last container ended, as text that sorts; pods without an end come first."""
+    """When a pod's last container ended, RFC 3339; empty if none ended."""
     ends = [
         str(((item.get("state") or {}).get("terminated") or {}).get("finishedAt") or "")
         for item in (pod.get("status") or {}).get("containerStatuses") or ()
@@ -369,15 +393,14 @@ def _ended_at(pod: Object) -> str:
     return max(ends, default="")
 
 
-def _too_late(what: str, how: str, timeout: float, pods: Pods, relevant: list[Object]) -> LlmopsError:
-    """The error for a deadline that is over: a pod's own trouble, where one has any, says more than the clock."""
-    within = f" {how} within {timeout:.0f} s" if how else ""
+def _too_late(what: str, about: str, pods: Pods, relevant: list[Object]) -> LlmopsError:
+    """The error for a deadline that passed; the problem of a pod is the cause, if one has a problem."""
     for pod in relevant:
-        found = overdue(pod, pods.explain(pod))
-        if found.cause == "none":
+        finding = overdue(pod, pods.explain(pod))
+        if finding.cause == "none":
             continue
-        message = f"{what}{within}: {found.message}"
-        if issubclass(found.verdict, ClusterCannot):
-            return TimedOut(replace(found, message=message).describe(), remedy=found.remedy)
-        return replace(found, message=message).error()
-    return TimedOut(f"{what}{within}")
+        finding = replace(finding, message=f"{what}: {finding.message}")
+        if issubclass(finding.verdict, ClusterCannot):
+            return TimedOut(finding.describe(), code=finding.code, about=finding.about, remedy=finding.remedy)
+        return finding.error()
+    return TimedOut(what, about=about)

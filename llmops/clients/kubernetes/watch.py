@@ -1,4 +1,4 @@
-"""Watches that survive what happens to watches: expired versions, dropped connections, a restarted API server."""
+"""Watches that survive expired versions, dropped connections and restarts of the API server."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Object = dict[str, Any]
 EventType = Literal["ADDED", "MODIFIED", "DELETED", "SYNCED"]
 
 ROUND_SECONDS = 60
-"""How long one watch request lasts. Short, so that a connection that died in silence is soon replaced."""
+"""How long one watch request lasts. Short, to replace a connection that died silently."""
 
 SLACK_SECONDS = 10.0
 PAUSES = (0.1, 0.2, 0.5, 1.0)
@@ -35,9 +35,8 @@ class Event:
     """A change of an object.
 
     Attributes:
-        type: ADDED, MODIFIED or DELETED; SYNCED, which only `Watch` tells, says that what was there at the
-            start has been told.
-        object: The object after the change; for DELETED its last known state; empty for SYNCED.
+        type: ADDED, MODIFIED, DELETED; or SYNCED, which only `Watch` yields, once, after the existing objects.
+        object: The object after the change; its last known state for DELETED; empty for SYNCED.
     """
 
     type: EventType
@@ -45,16 +44,16 @@ class Event:
 
 
 class Watch:
-    """An iterator over the changes of a set of objects, beginning with what is there as ADDED.
+    """An iterator over the changes of a set of objects; it yields each existing object as ADDED first.
 
     It ends after `timeout` seconds, or at once when another thread calls `close`.
 
     Args:
         transport: Connection to the API server.
         kind: Kind of the objects.
-        namespace: Their namespace; empty means all.
-        query: Label and field selectors, as the API takes them.
-        list_all: Lists them: returns the objects and the version of the list.
+        namespace: Namespace of the objects; empty means all.
+        query: Label and field selectors as query parameters.
+        list_all: Lists the objects; returns them and the version of the list.
         timeout: Seconds.
     """
 
@@ -81,7 +80,7 @@ class Watch:
         self._lock = threading.Lock()
 
     def close(self) -> None:
-        """End the watch; a thread that waits for its next event is woken."""
+        """End the watch, and wake the thread that waits for its next event."""
         with self._lock:
             self._closed.set()
             if self._response is not None:
@@ -104,7 +103,7 @@ class Watch:
             except Expired:
                 self._version = ""
             except (Passing, Unavailable) as error:
-                _log.debug("Watch goes on after: %s", error)
+                _log.debug("Resuming the watch after: %s", error)
                 self._closed.wait(min(PAUSES[min(failures, len(PAUSES) - 1)], self._left))
                 failures += 1
 
@@ -117,12 +116,12 @@ class Watch:
         return self._closed.is_set() or self._left <= 0
 
     def _list(self) -> Iterator[Event]:
-        """Tell what changed while no watch ran, from the difference to what is known."""
+        """List the objects, and yield the changes since the last known state."""
         objects, version = self._list_all()
-        found = {uid_of(item): item for item in objects}
-        for uid in [uid for uid in self._known if uid not in found]:
+        current = {uid_of(item): item for item in objects}
+        for uid in [uid for uid in self._known if uid not in current]:
             yield Event("DELETED", self._known.pop(uid))
-        for uid, item in found.items():
+        for uid, item in current.items():
             before = self._known.get(uid)
             self._known[uid] = item
             if before is None:
@@ -163,8 +162,8 @@ class Watch:
                 self._response = None
                 response.close()
 
-    def _read(self, told: Object) -> Event | None:
-        kind, item = told["type"], cast("Object", told["object"])
+    def _read(self, line: Object) -> Event | None:
+        kind, item = line["type"], cast("Object", line["object"])
         if kind == "ERROR":
             code = int(item.get("code") or 500)
             problem = refusal(code, "", item, self._call)
@@ -176,12 +175,11 @@ class Watch:
             self._known.pop(uid_of(item), None)
         else:
             self._known[uid_of(item)] = item
-        # Items of a list carry no kind of their own; those of a watch do.
         return Event(kind, item)
 
 
 def uid_of(item: Object) -> str:
-    """The object's uid: a new object of the same name has another."""
+    """The object's uid; a successor of the same name has another."""
     return str(item["metadata"]["uid"])
 
 
@@ -191,16 +189,16 @@ def version_of(item: Object) -> str:
 
 
 def wake(response: urllib3.BaseHTTPResponse) -> None:
-    """Make a read of this response, in another thread, end now; the caller keeps it from being closed meanwhile."""
+    """End a read of this response in another thread. The caller must keep the response open meanwhile."""
     try:
         response.shutdown()
     except (ValueError, RuntimeError, OSError, NotImplementedError):
-        # It has just ended by itself: nobody waits.
+        # The response has just ended: no thread reads it.
         return
 
 
 def lines(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
-    """The lines of an answer as they come, without their ends; a last line without an end counts as one."""
+    """The lines of an answer as they come, without line breaks; the last line may lack one."""
     rest = b""
     for piece in response.stream(amt=None):
         *whole, rest = (rest + piece).split(b"\n")

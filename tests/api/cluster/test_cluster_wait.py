@@ -12,7 +12,7 @@ import pytest
 from llmops_sandbox.controlplane import ControlPlane
 
 from llmops.clients.kubernetes.client import Cluster
-from llmops.clients.kubernetes.problems import TimedOut
+from llmops.clients.kubernetes.problems import NotFound, TimedOut
 from llmops.clients.kubernetes.wait import JobOutcome, wait_for_job, wait_for_rollout, wait_until
 from llmops.clients.kubernetes.watch import Object
 from llmops.errors import BadRelease, ClusterCannot
@@ -43,9 +43,9 @@ class Waiter:
         return self._thread.is_alive()
 
     def result(self, within: float) -> Any:
-        """What it gives or raises, which has to come within so many seconds."""
+        """What the wait returns or raises; fails if it has not ended within so many seconds."""
         self._thread.join(within)
-        assert not self._thread.is_alive(), f"it still waits after {within} s"
+        assert not self._thread.is_alive(), f"the wait has not ended after {within} s"
         if self._error is not None:
             raise self._error
         return self._value
@@ -85,15 +85,15 @@ def finish(cluster: Cluster, timeout: float = 60, **options: Any) -> Waiter:
 
 def test_a_rollout_is_done_when_all_new_pods_are_available(cluster: Cluster, kubelet: Kubelet) -> None:
     cluster.apply(deployment(replicas=2))
-    told: list[str] = []
-    waiter = rollout(cluster, on_progress=told.append)
+    lines: list[str] = []
+    waiter = rollout(cluster, on_progress=lines.append)
     first, second = kubelet.pods(WEB, 2)
     kubelet.ready(first)
-    eventually(lambda: True if any("2 of 2 new pods, 1 available" in line for line in told) else None)
+    eventually(lambda: True if any("2 of 2 new pods, 1 available" in line for line in lines) else None)
     assert waiter.waits
     kubelet.ready(second)
     assert waiter.result(within=3)["status"]["availableReplicas"] == 2
-    assert all(line != following for line, following in pairwise(told))
+    assert all(line != following for line, following in pairwise(lines))
 
 
 def test_a_rollout_waits_for_the_new_template_and_not_for_the_old_pods(cluster: Cluster, kubelet: Kubelet) -> None:
@@ -132,8 +132,10 @@ def test_a_bad_flag_fails_within_seconds_with_the_pods_own_words(cluster: Cluste
     [pod] = kubelet.pods(WEB)
     end = {"exitCode": 2, "reason": "Error", "message": "vllm: error: unrecognized arguments: --nope"}
     kubelet.say(pod, state={"terminated": {**end, "startedAt": None, "finishedAt": None}})
-    with pytest.raises(BadRelease, match="unrecognized arguments: --nope"):
+    with pytest.raises(BadRelease, match="unrecognized arguments: --nope") as raised:
         waiter.result(within=8)
+    assert raised.value.code == "ArgumentsRefused"
+    assert raised.value.about == f"Pod {pod['metadata']['name']}, container main"
 
 
 def test_one_crash_is_forgiven_and_two_are_not(cluster: Cluster, kubelet: Kubelet) -> None:
@@ -146,20 +148,22 @@ def test_one_crash_is_forgiven_and_two_are_not(cluster: Cluster, kubelet: Kubele
     assert waiter.waits
     waiting = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off"}}
     kubelet.say(pod, "Running", state=waiting, lastState=ended, restartCount=1)
-    with pytest.raises(BadRelease, match="exit code 1, 2 times"):
+    with pytest.raises(BadRelease) as raised:
         waiter.result(within=8)
+    assert raised.value.code == "CrashLoop"
 
 
-def test_an_image_that_is_not_there_fails_within_seconds(cluster: Cluster, kubelet: Kubelet) -> None:
+def test_a_missing_image_fails_within_seconds(cluster: Cluster, kubelet: Kubelet) -> None:
     cluster.apply(deployment())
     waiter = rollout(cluster)
     [pod] = kubelet.pods(WEB)
     kubelet.say(pod, state={"waiting": {"reason": "ErrImagePull", "message": "example.com/x:1: not found"}})
-    with pytest.raises(BadRelease, match=r"has no image: ErrImagePull: example\.com/x:1: not found"):
+    with pytest.raises(BadRelease, match=r"example\.com/x:1: not found") as raised:
         waiter.result(within=3)
+    assert raised.value.code == "ImageNotFound"
 
 
-def test_a_startup_probe_that_never_passed_is_told_from_the_events(cluster: Cluster, kubelet: Kubelet) -> None:
+def test_a_startup_probe_that_never_passed_is_found_in_the_events(cluster: Cluster, kubelet: Kubelet) -> None:
     cluster.apply(deployment())
     waiter = rollout(cluster)
     [pod] = kubelet.pods(WEB)
@@ -167,19 +171,19 @@ def test_a_startup_probe_that_never_passed_is_told_from_the_events(cluster: Clus
     kubelet.event(pod, "Killing", "Container main failed startup probe, will be restarted")
     ended = {"terminated": {"exitCode": 137, "reason": "Error", "startedAt": None, "finishedAt": None}}
     kubelet.say(pod, "Running", state={"running": {}}, lastState=ended, restartCount=1)
-    with pytest.raises(
-        BadRelease, match=r"did not pass its startup probe in time and was killed: .*connection refused"
-    ):
+    with pytest.raises(BadRelease, match="connection refused") as raised:
         waiter.result(within=8)
+    assert raised.value.code == "StartupProbeFailed"
 
 
 @pytest.mark.usefixtures("agent")
 def test_no_room_is_the_clusters_fault_after_the_time_allowed(cluster: Cluster) -> None:
     cluster.apply(deployment(nodeName=None, containers=[GPU_CONTAINER]))
     started = time.monotonic()
-    with pytest.raises(ClusterCannot, match=r"fits on no node: .*nvidia\.com/gpu") as refused:
+    with pytest.raises(ClusterCannot, match=r"nvidia\.com/gpu") as refused:
         rollout(cluster, allow_pending_seconds=2).result(within=10)
     assert time.monotonic() - started >= 2
+    assert refused.value.code == "Unschedulable"
     assert not isinstance(refused.value, TimedOut)
 
 
@@ -189,8 +193,9 @@ def test_a_node_being_added_is_waited_for_to_the_deadline(cluster: Cluster, kube
     [pod] = kubelet.pods(WEB)
     kubelet.event(pod, "TriggeredScaleUp", "pod triggered scale-up")
     started = time.monotonic()
-    with pytest.raises(TimedOut, match=r"waits for a node being added: pod triggered scale-up"):
+    with pytest.raises(TimedOut, match="pod triggered scale-up") as raised:
         waiter.result(within=15)
+    assert raised.value.code == "NodeBeingAdded"
     assert time.monotonic() - started > 4
 
 
@@ -199,17 +204,20 @@ def test_a_pod_that_runs_but_never_gets_ready_is_the_releases_fault(cluster: Clu
     waiter = rollout(cluster, timeout=3)
     [pod] = kubelet.pods(WEB)
     kubelet.say(pod, "Running", state={"running": {}})
-    with pytest.raises(BadRelease, match=r"not rolled out .* within 3 s: .* did not get ready in the time allowed"):
+    with pytest.raises(BadRelease, match="within 3 s") as raised:
         waiter.result(within=15)
+    assert raised.value.code == "NeverReady"
+    assert raised.value.about == f"Pod {pod['metadata']['name']}, container main"
 
 
-def test_a_quota_that_refuses_the_pods_is_told(cluster: Cluster) -> None:
+def test_a_quota_that_refuses_the_pods_ends_the_rollout(cluster: Cluster) -> None:
     quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "none"}}
     cluster.apply({**quota, "spec": {"hard": {"pods": "0"}}})
     eventually(lambda: (cluster.get("ResourceQuota", "none") or {}).get("status", {}).get("hard"))
     cluster.apply(deployment())
-    with pytest.raises(ClusterCannot, match="exceeded quota: none"):
+    with pytest.raises(ClusterCannot, match="exceeded quota: none") as refused:
         rollout(cluster, allow_pending_seconds=1).result(within=10)
+    assert (refused.value.code, refused.value.about) == ("QuotaExceeded", "Deployment web")
 
 
 def test_a_deployment_that_is_deleted_ends_the_wait(cluster: Cluster, kubelet: Kubelet) -> None:
@@ -217,10 +225,12 @@ def test_a_deployment_that_is_deleted_ends_the_wait(cluster: Cluster, kubelet: K
     waiter = rollout(cluster)
     kubelet.pods(WEB)
     cluster.delete("Deployment", "web")
-    with pytest.raises(ClusterCannot, match="was deleted or replaced"):
+    with pytest.raises(ClusterCannot) as raised:
         waiter.result(within=3)
-    with pytest.raises(ClusterCannot, match="is not there"):
+    assert (raised.value.code, raised.value.about) == ("ObjectReplaced", "Deployment web")
+    with pytest.raises(NotFound) as raised:
         wait_for_rollout(cluster, "web", timeout=1)
+    assert raised.value.about == "Deployment web"
 
 
 def test_a_rollout_outlives_a_killed_api_server(cluster: Cluster, kubelet: Kubelet, plane: ControlPlane) -> None:
@@ -258,10 +268,10 @@ def test_a_failed_job_says_why_in_its_pods_words(cluster: Cluster, kubelet: Kube
     assert outcome.diagnosis is not None
     assert outcome.diagnosis.exit_code == 1
     assert outcome.failures == {0: "sha256 of model.safetensors is wrong"}
-    with pytest.raises(
-        ClusterCannot, match=r"Job job failed: BackoffLimitExceeded: .*sha256 of model\.safetensors is wrong"
-    ):
+    with pytest.raises(ClusterCannot, match=r"Job job .*BackoffLimitExceeded.*sha256 of model\.safetensors") as raised:
         outcome.raise_for_failure()
+    assert raised.value.code == "Crashed"
+    assert raised.value.about == f"Pod {pod['metadata']['name']}, container main"
 
 
 def test_a_job_that_retries_and_succeeds_has_not_failed(cluster: Cluster, kubelet: Kubelet) -> None:
@@ -286,15 +296,17 @@ def test_a_job_that_retries_and_succeeds_has_not_failed(cluster: Cluster, kubele
     assert (outcome.results, outcome.failures) == ({0: "done"}, {})
 
 
-def test_a_job_that_cannot_start_is_told_within_seconds(cluster: Cluster, kubelet: Kubelet) -> None:
+def test_a_job_that_cannot_start_fails_within_seconds(cluster: Cluster, kubelet: Kubelet) -> None:
     cluster.create(job(backoffLimit=6))
     waiter = finish(cluster)
     [pod] = kubelet.pods({"batch.kubernetes.io/job-name": "job"})
     missing = {"reason": "CreateContainerConfigError", "message": 'secret "hub" not found'}
     kubelet.say(pod, state={"waiting": missing})
     outcome: JobOutcome = waiter.result(within=3)
-    with pytest.raises(ClusterCannot, match="Remedy: Create the Secret hub"):
+    assert outcome.reason == "SecretMissing"
+    with pytest.raises(ClusterCannot, match="Secret hub") as raised:
         outcome.raise_for_failure()
+    assert raised.value.code == "SecretMissing"
 
 
 def test_a_job_past_its_own_deadline_is_explained_by_its_deleted_pod(cluster: Cluster, kubelet: Kubelet) -> None:
@@ -305,16 +317,18 @@ def test_a_job_past_its_own_deadline_is_explained_by_its_deleted_pod(cluster: Cl
     outcome: JobOutcome = waiter.result(within=15)
     assert outcome.reason == "DeadlineExceeded"
     assert outcome.diagnosis is not None
-    assert "i/o timeout" in outcome.diagnosis.message
+    assert outcome.diagnosis.code == "RegistryUnreachable"
 
 
-def test_a_job_that_does_not_end_says_what_it_was_at(cluster: Cluster, kubelet: Kubelet) -> None:
+def test_a_job_that_does_not_end_names_the_state_of_its_pods(cluster: Cluster, kubelet: Kubelet) -> None:
     cluster.create(job())
     waiter = finish(cluster, timeout=2)
     [pod] = kubelet.pods({"batch.kubernetes.io/job-name": "job"})
     kubelet.say(pod, state={"waiting": {"reason": "ContainerCreating"}})
-    with pytest.raises(TimedOut, match=r"Job job .* did not end within 2 s: .* containers are being created"):
+    with pytest.raises(TimedOut, match=r"Job job .* within 2 s: .* containers are being created") as raised:
         waiter.result(within=10)
+    assert raised.value.code == "TimedOut"
+    assert raised.value.about == f"Pod {pod['metadata']['name']}"
 
 
 def test_a_job_that_is_replaced_ends_the_wait(cluster: Cluster, kubelet: Kubelet) -> None:
@@ -323,10 +337,12 @@ def test_a_job_that_is_replaced_ends_the_wait(cluster: Cluster, kubelet: Kubelet
     kubelet.pods({"batch.kubernetes.io/job-name": "job"})
     cluster.delete("Job", "job", wait=20)
     cluster.create(job())
-    with pytest.raises(ClusterCannot, match="was deleted or replaced"):
+    with pytest.raises(ClusterCannot) as raised:
         waiter.result(within=3)
+    assert (raised.value.code, raised.value.about) == ("ObjectReplaced", "Job job")
 
 
-def test_waiting_in_vain_says_what_for(cluster: Cluster) -> None:
-    with pytest.raises(TimedOut, match=r"it is bound: not within 1 s; PersistentVolumeClaim w in .* is not there"):
+def test_a_timed_out_wait_names_the_awaited_state(cluster: Cluster) -> None:
+    with pytest.raises(TimedOut, match=r"^it is bound: ") as raised:
         wait_until(cluster, "PersistentVolumeClaim", "w", lambda _: None, timeout=1, describe="it is bound")
+    assert raised.value.about == "PersistentVolumeClaim w"

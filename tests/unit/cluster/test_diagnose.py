@@ -1,4 +1,4 @@
-"""What a pod suffers from: statuses and events as kubelets, schedulers and autoscalers write them."""
+"""Diagnosis of pods, by statuses and events as kubelets, schedulers and autoscalers write them."""
 
 from __future__ import annotations
 
@@ -47,9 +47,10 @@ def started_again(code: int, restarts: int = 1) -> Pod:
 
 
 def unscheduled(message: str, reason: str = "Unschedulable") -> Pod:
-    found = pod("Pending")
-    found["status"]["conditions"] = [{"type": "PodScheduled", "status": "False", "reason": reason, "message": message}]
-    return found
+    pending = pod("Pending")
+    condition = {"type": "PodScheduled", "status": "False", "reason": reason, "message": message}
+    pending["status"]["conditions"] = [condition]
+    return pending
 
 
 def failed(reason: str, message: str = "") -> Pod:
@@ -73,25 +74,30 @@ PROBED = [
 
 
 @pytest.mark.parametrize(
-    ("found", "cause", "heals", "verdict", "says"),
+    ("finding", "code", "cause", "heals", "verdict"),
     [
         pytest.param(
-            diagnose(waiting("ImagePullBackOff", NOT_FOUND)), "image", "never", BadRelease, "not found", id="no image"
-        ),
-        pytest.param(
-            diagnose(waiting("ErrImagePull", "manifest unknown")),
+            diagnose(waiting("ImagePullBackOff", NOT_FOUND)),
+            "ImageNotFound",
             "image",
             "never",
             BadRelease,
-            "manifest unknown",
+            id="no image",
+        ),
+        pytest.param(
+            diagnose(waiting("ErrImagePull", "manifest unknown")),
+            "ImageNotFound",
+            "image",
+            "never",
+            BadRelease,
             id="no tag",
         ),
         pytest.param(
             diagnose(waiting("InvalidImageName", "couldn't parse")),
+            "InvalidImageName",
             "image",
             "never",
             BadRelease,
-            "parse",
             id="bad name",
         ),
         pytest.param(
@@ -100,18 +106,18 @@ PROBED = [
                     "ErrImagePull", "pull access denied for a/b, repository does not exist or may require authorization"
                 )
             ),
+            "ImagePullDenied",
             "image",
             "never",
             ClusterCannot,
-            "pull access denied",
             id="denied",
         ),
         pytest.param(
             diagnose(waiting("ErrImagePull", TIMEOUT)),
+            "RegistryUnreachable",
             "image",
             "maybe",
             ClusterCannot,
-            "i/o timeout",
             id="registry away",
         ),
         pytest.param(
@@ -122,112 +128,112 @@ PROBED = [
                     event("Failed", 'Failed to pull image "a/b:1": not found', 1),
                 ],
             ),
+            "ImageNotFound",
             "image",
             "never",
             BadRelease,
-            "Failed to pull image",
             id="older kubelet: the error is in events alone",
         ),
         pytest.param(
             diagnose(waiting("CreateContainerConfigError", 'secret "hub" not found')),
+            "SecretMissing",
             "config",
             "never",
             ClusterCannot,
-            "Create the Secret hub.",
             id="no secret",
         ),
         pytest.param(
             diagnose(waiting("CreateContainerConfigError", "couldn't find key token in Secret ns/hub")),
+            "SecretKeyMissing",
             "config",
             "never",
             ClusterCannot,
-            "Add the key token to the Secret ns/hub.",
             id="no key",
         ),
         pytest.param(
             diagnose(waiting("CreateContainerConfigError", "container has runAsNonRoot and image will run as root")),
+            "ImageRunsAsRoot",
             "config",
             "never",
             BadRelease,
-            "not as root",
             id="root image",
         ),
         pytest.param(
             diagnose(waiting("CreateContainerConfigError", "failed to sync secret cache: timed out")),
+            "ContainerConfigError",
             "config",
             "maybe",
             ClusterCannot,
-            "timed out",
             id="kubelet's cache is late",
         ),
         pytest.param(
             diagnose(waiting("RunContainerError", 'exec: "vlm": executable file not found in $PATH')),
+            "ContainerCannotStart",
             "config",
             "never",
             BadRelease,
-            "executable file not found",
             id="no program",
         ),
         pytest.param(
             diagnose(ended(2, message="usage:\nerror: unrecognized arguments: --x")),
+            "ArgumentsRefused",
             "arguments",
             "never",
             BadRelease,
-            "unrecognized arguments: --x",
             id="bad flag",
         ),
         pytest.param(
-            diagnose(backing_off(2, 0)), "arguments", "never", BadRelease, "exit code 2", id="bad flag, seen late"
+            diagnose(backing_off(2, 0)), "ArgumentsRefused", "arguments", "never", BadRelease, id="bad flag, seen late"
         ),
-        pytest.param(diagnose(ended(127)), "config", "never", BadRelease, "not there", id="command not found"),
-        pytest.param(
-            diagnose(ended(137, reason="OOMKilled")), "oom", "never", BadRelease, "resources.memory", id="OOM"
-        ),
-        pytest.param(diagnose(ended(1)), "crash", "maybe", BadRelease, "exit code 1", id="first crash"),
-        pytest.param(diagnose(started_again(1)), "crash", "maybe", BadRelease, "exit code 1", id="second try"),
-        pytest.param(diagnose(ended(1, restarts=1)), "crash", "never", BadRelease, "2 times", id="second crash"),
-        pytest.param(diagnose(backing_off(1, 1)), "crash", "never", BadRelease, "2 times", id="crash loop"),
+        pytest.param(diagnose(ended(127)), "CommandNotFound", "config", "never", BadRelease, id="command not found"),
+        pytest.param(diagnose(ended(137, reason="OOMKilled")), "OutOfMemory", "oom", "never", BadRelease, id="OOM"),
+        pytest.param(diagnose(ended(1)), "Crashed", "crash", "maybe", BadRelease, id="first crash"),
+        pytest.param(diagnose(started_again(1)), "Crashed", "crash", "maybe", BadRelease, id="second try"),
+        pytest.param(diagnose(ended(1, restarts=1)), "CrashLoop", "crash", "never", BadRelease, id="second crash"),
+        pytest.param(diagnose(backing_off(1, 1)), "CrashLoop", "crash", "never", BadRelease, id="crash loop"),
         pytest.param(
             diagnose(ended(0, restarts=1, reason="Completed")),
+            "CrashLoop",
             "crash",
             "never",
             BadRelease,
-            "exit code 0",
             id="engine that ends",
         ),
         pytest.param(
             diagnose(started_again(137), PROBED),
+            "StartupProbeFailed",
             "never-ready",
             "never",
             BadRelease,
-            "connection refused",
             id="startup probe",
         ),
         pytest.param(
             diagnose(ended(1, restarts=5), runs_once=True),
+            "CrashLoop",
             "crash",
             "maybe",
             ClusterCannot,
-            "exit code 1",
             id="Job counts itself",
         ),
         pytest.param(
             diagnose(ended(137, reason="OOMKilled"), runs_once=True),
+            "OutOfMemory",
             "oom",
             "maybe",
             ClusterCannot,
-            "memory",
             id="Job's OOM",
         ),
-        pytest.param(diagnose(unscheduled(NO_GPU)), "unschedulable", "maybe", ClusterCannot, "GPU node", id="no GPU"),
+        pytest.param(
+            diagnose(unscheduled(NO_GPU)), "Unschedulable", "unschedulable", "maybe", ClusterCannot, id="no GPU"
+        ),
         pytest.param(
             diagnose(
                 unscheduled(NO_GPU), [event("TriggeredScaleUp", "pod triggered scale-up: [{g 1->2}]", kind="Normal")]
             ),
+            "NodeBeingAdded",
             "unschedulable",
             "expected",
             ClusterCannot,
-            "scale-up",
             id="autoscaler adds a node",
         ),
         pytest.param(
@@ -238,26 +244,26 @@ PROBED = [
                     event("TriggeredScaleUp", "pod triggered scale-up", 1),
                 ],
             ),
+            "Unschedulable",
             "unschedulable",
             "maybe",
             ClusterCannot,
-            "fits on no node",
             id="autoscaler gave up",
         ),
         pytest.param(
             diagnose(unscheduled("", "SchedulingGated")),
+            "SchedulingGated",
             "unschedulable",
             "expected",
             ClusterCannot,
-            "gate",
             id="queued",
         ),
         pytest.param(
             diagnose(unscheduled('persistentvolumeclaim "w" not found')),
+            "Unschedulable",
             "unschedulable",
             "maybe",
             ClusterCannot,
-            "Create the claim",
             id="no claim",
         ),
         pytest.param(
@@ -265,55 +271,85 @@ PROBED = [
                 waiting("ContainerCreating"),
                 [event("FailedMount", 'MountVolume.SetUp failed for volume "r" : configmap "pins" not found')],
             ),
+            "ConfigMapMissing",
             "mount",
             "never",
             ClusterCannot,
-            "Create the ConfigMap pins.",
             id="no config map",
         ),
         pytest.param(
             diagnose(waiting("ContainerCreating"), [event("FailedAttachVolume", "Multi-Attach error for volume")]),
+            "VolumeNotMounted",
             "mount",
             "maybe",
             ClusterCannot,
-            "Multi-Attach",
             id="volume elsewhere",
         ),
         pytest.param(
             diagnose(failed("Evicted", "low on memory")),
+            "Evicted",
             "evicted",
             "maybe",
             ClusterCannot,
-            "low on memory",
             id="evicted",
         ),
         pytest.param(
             diagnose(failed("OutOfnvidia.com/gpu")),
+            "Evicted",
             "evicted",
             "maybe",
             ClusterCannot,
-            "OutOf",
             id="GPU lost at admission",
         ),
         pytest.param(
             diagnose(pod("Running", {"DisruptionTarget": "True"})),
+            "Disrupted",
             "evicted",
             "maybe",
             ClusterCannot,
-            "removed",
             id="preempted",
         ),
     ],
 )
-def test_causes(found: Diagnosis, cause: str, heals: str, verdict: type[Exception], says: str) -> None:
-    assert (found.cause, found.heals, found.verdict) == (cause, heals, verdict)
-    assert "\n" not in found.message
-    assert says in str(found.error())
-    assert isinstance(found.error(), verdict)
+def test_findings(finding: Diagnosis, code: str, cause: str, heals: str, verdict: type[Exception]) -> None:
+    assert (finding.code, finding.cause, finding.heals, finding.verdict) == (code, cause, heals, verdict)
+    assert "\n" not in finding.message
+    error = finding.error()
+    assert isinstance(error, verdict)
+    assert error.code == code
 
 
 @pytest.mark.parametrize(
-    ("found", "cause"),
+    ("finding", "quoted"),
+    [
+        (diagnose(waiting("ImagePullBackOff", NOT_FOUND)), "ghcr.io/x/y@sha256:0: not found"),
+        (diagnose(waiting("ErrImagePull", TIMEOUT)), "i/o timeout"),
+        (diagnose(waiting("RunContainerError", 'exec: "vlm": not found in $PATH')), 'exec: "vlm": not found in $PATH'),
+        (diagnose(ended(2, message="usage:\nerror: unrecognized arguments: --x")), "unrecognized arguments: --x"),
+        (diagnose(ended(1, restarts=1)), "exit code 1, 2 times"),
+        (diagnose(started_again(137), PROBED), "connection refused"),
+        (diagnose(unscheduled(NO_GPU)), "3 Insufficient nvidia.com/gpu"),
+        (diagnose(failed("Evicted", "low on memory")), "Evicted: low on memory"),
+        (diagnose(waiting("CreateContainerConfigError", 'secret "hub" not found')), "Create the Secret hub."),
+        (
+            diagnose(waiting("CreateContainerConfigError", "couldn't find key token in Secret ns/hub")),
+            "Add the key token to the Secret ns/hub.",
+        ),
+    ],
+)
+def test_the_message_quotes_the_cluster_and_the_remedy_names_the_missing_object(
+    finding: Diagnosis, quoted: str
+) -> None:
+    assert quoted in str(finding.error())
+
+
+def test_an_error_is_about_the_pod_and_its_container() -> None:
+    assert diagnose(ended(2)).error().about == "Pod p, container engine"
+    assert diagnose(unscheduled(NO_GPU)).error().about == "Pod p"
+
+
+@pytest.mark.parametrize(
+    ("finding", "cause"),
     [
         pytest.param(diagnose(pod("Running", {"Ready": "True"}, state={"running": {}})), "none", id="ready"),
         pytest.param(
@@ -336,11 +372,11 @@ def test_causes(found: Diagnosis, cause: str, heals: str, verdict: type[Exceptio
         pytest.param(diagnose({}), "starting", id="empty"),
     ],
 )
-def test_what_is_no_trouble(found: Diagnosis, cause: str) -> None:
-    assert found.cause == cause
-    assert found.healthy
-    assert not found.fatal
-    assert found.events == ()
+def test_a_healthy_pod_has_no_problem(finding: Diagnosis, cause: str) -> None:
+    assert (finding.cause, finding.code) == (cause, "")
+    assert finding.healthy
+    assert not finding.fatal
+    assert finding.events == ()
 
 
 def test_an_init_container_that_succeeded_is_no_crash() -> None:
@@ -352,45 +388,48 @@ def test_an_init_container_that_succeeded_is_no_crash() -> None:
 
 
 def fetching(code: int, kind: str = "", restarts: int = 1, **state: Any) -> Pod:
-    """An engine's pod whose own download of weights has ended, and now is as `state` says."""
-    told = {
+    """An engine's pod whose download of weights has ended; the container is now in `state`."""
+    result = {
         "command": "download",
         "kind": kind,
         "exit_code": code,
         "message": f"{kind} of a.safetensors",
         "remedy": "r",
     }
-    end = {"exitCode": code, "reason": "Error", "message": json.dumps(told) if kind else "Killed"}
-    found = waiting("PodInitializing")
+    end = {"exitCode": code, "reason": "Error", "message": json.dumps(result) if kind else "Killed"}
+    initializing = waiting("PodInitializing")
     status: Pod = {"name": "weights-download", "state": state or {"terminated": end}, "restartCount": restarts}
-    found["status"]["initContainerStatuses"] = [status | ({"lastState": {"terminated": end}} if state else {})]
-    return found
+    initializing["status"]["initContainerStatuses"] = [status | ({"lastState": {"terminated": end}} if state else {})]
+    return initializing
 
 
 BACK_OFF: Pod = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s"}}
 
 
 @pytest.mark.parametrize(
-    ("pod", "heals", "verdict"),
+    ("pod", "code", "heals", "verdict"),
     [
-        (fetching(3, "mismatch"), "never", BadRelease),
-        (fetching(3, "mismatch", running={}), "never", BadRelease),
-        (fetching(3, "mismatch", **BACK_OFF), "never", BadRelease),
-        (fetching(4, "rate_limited", **BACK_OFF), "maybe", Unavailable),
-        (fetching(4, "rate_limited", 4, **BACK_OFF), "never", Unavailable),
-        (fetching(4, "rate_limited", 5, running={}), "never", Unavailable),
-        (fetching(5, "gated"), "never", ClusterCannot),
-        (fetching(137), "maybe", ClusterCannot),
-        (fetching(2), "maybe", ClusterCannot),
+        (fetching(3, "mismatch"), "WeightsBad", "never", BadRelease),
+        (fetching(3, "mismatch", running={}), "WeightsBad", "never", BadRelease),
+        (fetching(3, "mismatch", **BACK_OFF), "WeightsBad", "never", BadRelease),
+        (fetching(4, "rate_limited", **BACK_OFF), "WeightsUnavailable", "maybe", Unavailable),
+        (fetching(4, "rate_limited", 4, **BACK_OFF), "WeightsUnavailable", "never", Unavailable),
+        (fetching(4, "rate_limited", 5, running={}), "WeightsUnavailable", "never", Unavailable),
+        (fetching(5, "gated"), "WeightsBlocked", "never", ClusterCannot),
+        (fetching(137), "WeightsWorkerFailed", "maybe", ClusterCannot),
+        (fetching(2), "WeightsWorkerFailed", "maybe", ClusterCannot),
     ],
 )
-def test_a_pods_own_copy_of_the_weights_is_judged_by_what_the_worker_says(pod: Pod, heals: str, verdict: type) -> None:
+def test_the_download_in_an_engines_pod_is_judged_by_the_workers_result(
+    pod: Pod, code: str, heals: str, verdict: type
+) -> None:
     """And never as a crash loop, or as arguments that the engine refused."""
-    found = diagnose(pod)
-    assert (found.cause, found.heals, found.verdict, found.container) == ("weights", heals, verdict, "weights-download")
+    finding = diagnose(pod)
+    assert (finding.cause, finding.code, finding.heals, finding.verdict) == ("weights", code, heals, verdict)
+    assert finding.about == "Pod p, container weights-download"
 
 
-def test_a_download_that_is_tried_again_is_no_trouble() -> None:
+def test_a_retried_download_is_no_problem() -> None:
     assert diagnose(fetching(4, "rate_limited", 4, running={})).cause == "starting"
     assert diagnose(fetching(0, "ok")).cause == "starting"
 
@@ -398,18 +437,19 @@ def test_a_download_that_is_tried_again_is_no_trouble() -> None:
 def test_running_past_the_deadline_is_the_releases_fault_and_being_created_is_not() -> None:
     running, creating = pod(state={"running": {}}, ready=False), waiting("ContainerCreating")
     late = overdue(running, diagnose(running))
-    assert (late.cause, late.verdict, late.container) == ("never-ready", BadRelease, "engine")
+    assert (late.cause, late.code, late.verdict) == ("never-ready", "NeverReady", BadRelease)
+    assert late.about == "Pod p, container engine"
     assert overdue(creating, diagnose(creating)).cause == "starting"
     assert overdue(running, diagnose(ended(1))).cause == "crash"
 
 
 def test_the_description_has_the_latest_events_and_the_end_of_the_log() -> None:
     events = [event("BackOff", f"message {minute}", minute) for minute in (3, 1, 2)]
-    found = diagnose(ended(1, 1), [*events, event("Pulled", "fine", 9, "Normal")], "\n".join(map(str, range(100))))
-    assert found.events == ("BackOff: message 1", "BackOff: message 2", "BackOff: message 3")
-    assert found.log_tail.splitlines()[0] == "70"
-    assert found.describe().endswith("  99")
-    assert "last lines of engine:" in found.describe()
+    finding = diagnose(ended(1, 1), [*events, event("Pulled", "fine", 9, "Normal")], "\n".join(map(str, range(100))))
+    assert finding.events == ("BackOff: message 1", "BackOff: message 2", "BackOff: message 3")
+    assert finding.log_tail.splitlines()[0] == "70"
+    assert finding.describe().endswith("  99")
+    assert "last lines of engine:" in finding.describe()
 
 
 junk = st.recursive(
@@ -447,16 +487,16 @@ odd_pod = st.fixed_dictionaries(
 
 
 @given(odd_pod, st.lists(st.dictionaries(keys, odd) | odd, max_size=3), st.booleans())
-def test_no_status_however_odd_breaks_it(found: Any, events: list[Any], runs_once: bool) -> None:
-    said = diagnose(found, events, runs_once=runs_once)
-    assert "\n" not in said.message
-    assert str(overdue(found, said).error())
+def test_no_status_however_odd_breaks_it(pod: Any, events: list[Any], runs_once: bool) -> None:
+    finding = diagnose(pod, events, runs_once=runs_once)
+    assert "\n" not in finding.message
+    assert str(overdue(pod, finding).error())
 
 
-def test_the_reason_of_a_crash_is_the_engines_error_and_not_the_servers_word_that_there_is_one() -> None:
-    said = (
+def test_the_reason_of_a_crash_is_the_engines_error_and_not_the_servers_reference_to_it() -> None:
+    output = (
         "(EngineCore pid=7) ERROR 11-25 01:15:23 [core.py:900] RuntimeError: CUDA error: device-side assert triggered\n"
         "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}"
     )
-    message = diagnose(ended(1, restarts=1, message=said)).message
+    message = diagnose(ended(1, restarts=1, message=output)).message
     assert message.endswith(": RuntimeError: CUDA error: device-side assert triggered")
