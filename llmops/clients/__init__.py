@@ -1,1 +1,1 @@
-"""The only code that talks to other services: Kubernetes, the hub, image registries, Prometheus."""
+"""The only code that calls other services: Kubernetes, the hub, image registries, Prometheus."""

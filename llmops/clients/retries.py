@@ -1,4 +1,4 @@
-"""Trying again while an outside service is away, for a bounded time, and no sooner than it asked."""
+"""Bounded retries of an outside service, which honour its Retry-After."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ResultT = TypeVar("ResultT")
 
 
 def parse_retry_after(value: str | None) -> float | None:
-    """Seconds that a Retry-After header asks to wait, given as seconds or as a date; None if it says nothing."""
+    """Seconds of a Retry-After header, which holds seconds or a date; None if there is none, or it is neither."""
     if value is None:
         return None
     try:
@@ -32,22 +32,22 @@ def parse_retry_after(value: str | None) -> float | None:
 
 @dataclass(frozen=True)
 class Patience:
-    """How long to keep trying.
+    """How long to retry.
 
     Args:
         attempts: Calls in all.
-        longest_wait: Seconds between two calls, at most. A service that asks for more is not waited for: its
-            error goes to the caller at once, with the seconds it asked for.
+        longest_wait: Seconds between two calls, at most. If the service asks for more, its error goes to the caller at
+            once, with `retry_after`.
     """
 
     attempts: int = 4
     longest_wait: float = 20.0
 
     def call(self, attempt: Callable[[], ResultT]) -> ResultT:
-        """Call `attempt` until it does not raise `Unavailable`, or patience ends.
+        """Call `attempt` again while it raises `Unavailable` and patience lasts.
 
         Raises:
-            Unavailable: The last one.
+            Unavailable: The error of the last call.
         """
         return Retrying(
             retry=retry_if_exception(self._worth_waiting),
@@ -63,5 +63,5 @@ class Patience:
         error = state.outcome.exception() if state.outcome else None
         if isinstance(error, Unavailable) and error.retry_after is not None:
             return error.retry_after
-        # Jitter, because many models' runs meet the same outage at once.
+        # Jitter, because the runs of many models meet the same outage at once.
         return wait_random_exponential(multiplier=0.5, max=self.longest_wait)(state)

@@ -1,4 +1,4 @@
-"""The model hub: which commit a revision is, what files it has, and which of them a release takes."""
+"""The model hub: the commit of a revision, its files, and the files that a release takes."""
 
 from llmops.clients.hub.client import check_access, list_files, resolve, whoami
 from llmops.clients.hub.files import HubFile, select

@@ -1,6 +1,6 @@
-"""Questions to the hub, through `huggingface_hub`.
+"""Requests to the hub, through `huggingface_hub`.
 
-The library is imported on the first question: it takes a second that loading the definitions must not take.
+The first request imports the library, because the import takes a second, which loading the definitions must not take.
 """
 
 from __future__ import annotations
@@ -32,26 +32,30 @@ def resolve(
     patience: Patience = DEFAULT_PATIENCE,
     timeout: float = TIMEOUT_SECONDS,
 ) -> str:
-    """The commit, 40 hex digits, that a branch, tag or commit of a repository is at now.
+    """The commit, 40 hex digits, that a branch, tag or commit of a repository points to now.
 
     Args:
         repo: OWNER/NAME.
         revision: Branch, tag or commit.
         endpoint: Base URL of the hub.
-        token: Hub token; None asks as nobody.
-        patience: How long to try while the hub is away.
-        timeout: Seconds after which a request that is not answered is given up.
+        token: Hub token; None asks anonymously.
+        patience: How long to retry while the hub is away.
+        timeout: Seconds to wait for an answer.
 
     Raises:
-        BadInput: The repository or revision does not exist, or may not be read with this token.
-        Unavailable: The hub does not answer, or asks to come back later.
+        BadInput: The repository or revision does not exist, or the token has no access.
+        Unavailable: The hub does not answer, or limits the rate.
     """
 
     def question(api: HfApi) -> str:
-        # Without the list of files, which is all there is to most answers.
+        # `expand` leaves out the list of files, the largest part of the answer.
         sha = api.model_info(repo, revision=revision, timeout=timeout, expand=["sha"]).sha
         if not sha:
-            raise Unavailable(f"The hub at {endpoint} answered for {repo}@{revision} without a commit.")
+            raise Unavailable(
+                f"The hub at {endpoint} answered for {repo}@{revision} without a commit.",
+                code="MalformedAnswer",
+                about=repo,
+            )
         return sha
 
     return ask(question, f"{repo}@{revision}", endpoint, token, patience)
@@ -63,8 +67,8 @@ def list_files(
     """All files of a commit with size and hash, sorted by path.
 
     Raises:
-        BadInput: The repository or commit does not exist, or may not be read with this token.
-        Unavailable: The hub does not answer, or asks to come back later.
+        BadInput: The repository or commit does not exist, or the token has no access.
+        Unavailable: The hub does not answer, or limits the rate.
     """
 
     def question(api: HfApi) -> tuple[HubFile, ...]:
@@ -75,21 +79,21 @@ def list_files(
 
 
 def check_access(repo: str, *, endpoint: str, token: str | None = None, patience: Patience = DEFAULT_PATIENCE) -> None:
-    """Check that files may be downloaded: a gated repository lists its files to everyone, and serves them to few.
+    """Check that the token may download files: a gated repository lists its files to everyone, and serves them to few.
 
     Raises:
-        BadInput: The repository is gated, private or not there; the message says how to get access.
-        Unavailable: The hub does not answer, or asks to come back later.
+        BadInput: The repository is gated, private or missing; the remedy says how to get access.
+        Unavailable: The hub does not answer, or limits the rate.
     """
     ask(lambda api: api.auth_check(repo), repo, endpoint, token, patience)
 
 
 def whoami(*, endpoint: str, token: str, patience: Patience = DEFAULT_PATIENCE) -> str:
-    """Whose account a token is of.
+    """Name of the account of a token.
 
     Raises:
         BadInput: The hub does not know the token.
-        Unavailable: The hub does not answer, or asks to come back later.
+        Unavailable: The hub does not answer, or limits the rate.
     """
 
     def question(api: HfApi) -> str:
@@ -101,11 +105,18 @@ def whoami(*, endpoint: str, token: str, patience: Patience = DEFAULT_PATIENCE) 
 def ask(
     question: Callable[[HfApi], ResultT], target: str, endpoint: str, token: str | None, patience: Patience
 ) -> ResultT:
-    """Ask the hub, as long as patience lasts, and tell a refusal from a hub that is away.
+    """Ask the hub, and retry for the patience while it is away.
+
+    Args:
+        question: The request, through the library's client.
+        target: REPO or REPO@REVISION, for messages.
+        endpoint: Base URL of the hub.
+        token: Hub token; None asks anonymously.
+        patience: How long to retry.
 
     Raises:
-        BadInput: The hub refuses, or the token is none.
-        Unavailable: It does not answer, or asks to come back later.
+        BadInput: The hub refuses, or the token is not fit for a header.
+        Unavailable: The hub does not answer, or limits the rate.
     """
     import httpx2
     from huggingface_hub import HfApi
@@ -113,34 +124,46 @@ def ask(
 
     from llmops.clients.hub.failures import no_answer, refusal
 
-    # False, because None would take a token from the environment or the home folder of whoever runs this.
+    # False, because None takes a token from the environment or the home folder of this process's user.
     api = HfApi(endpoint=endpoint, token=as_header(token, "the hub token") if token else False)
-    told = without_password(endpoint)
+    shown = without_password(endpoint)
 
     def attempt() -> ResultT:
         try:
             return question(api)
         except HfHubHTTPError as error:
-            raise refusal(error, target, told, has_token=token is not None) from error
+            raise refusal(error, target, shown, has_token=token is not None) from error
         except OfflineModeIsEnabled as error:
             raise BadInput(
-                f"The hub cannot be asked about {target}: HF_HUB_OFFLINE is set in this process.",
+                f"Cannot ask the hub about {target}: HF_HUB_OFFLINE is set in this process.",
+                code="HubOffline",
+                about=target,
                 remedy="Unset HF_HUB_OFFLINE where the pipeline runs; engines set it for themselves.",
             ) from error
         except HFValidationError as error:
-            raise BadInput(f"{target} is no repository of the hub: {error}") from error
+            raise BadInput(
+                f"{target} is not a repository name of the hub: {error}", code="InvalidRepositoryName", about=target
+            ) from error
         except (httpx2.InvalidURL, httpx2.UnsupportedProtocol):
-            # Without their text, in which a part of a password may be.
-            raise BadInput(f"hub_endpoint {told!r} in the settings is no URL of http or https") from None
+            # The text of the error may have a part of a password.
+            raise BadInput(
+                f"hub_endpoint {shown!r} in the settings is not a URL of http or https",
+                code="InvalidUrl",
+                about="hub_endpoint",
+            ) from None
         except (httpx2.HTTPError, JSONDecodeError, UnicodeDecodeError, KeyError) as error:
-            raise no_answer(error, target, told) from error
+            raise no_answer(error, target, shown) from error
 
     return patience.call(attempt)
 
 
 def _hub_file(item: RepoSibling, target: str, endpoint: str) -> HubFile:
     if item.size is None or not (item.lfs or item.blob_id):
-        raise Unavailable(f"The hub at {endpoint} lists {item.rfilename} of {target} without size and hash.")
+        raise Unavailable(
+            f"The hub at {endpoint} lists {item.rfilename} of {target} without size and hash.",
+            code="MalformedAnswer",
+            about=target,
+        )
     if item.lfs:
         return HubFile(item.rfilename, item.lfs.size, sha256=item.lfs.sha256)
     return HubFile(item.rfilename, item.size, git_sha1=item.blob_id)

@@ -1,4 +1,4 @@
-"""What the hub's errors mean for a release, told apart. Imported with `huggingface_hub` only."""
+"""Errors of the hub as errors of llmops. Imports `huggingface_hub`, so import it on the first request."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ TOKEN_REMEDY = "name a Secret key that holds a hub token with access in weights.
 
 
 def refusal(error: HfHubHTTPError, target: str, endpoint: str, *, has_token: bool) -> LlmopsError:
-    """The hub's error answer as one of ours.
+    """The error for an answer of the hub that is not a success.
 
     Args:
-        error: What `huggingface_hub` raised.
-        target: What was asked for, REPO or REPO@REVISION.
+        error: Error of `huggingface_hub`.
+        target: REPO or REPO@REVISION of the request.
         endpoint: Base URL of the hub, without a password.
-        has_token: Whether a token was sent.
+        has_token: Whether the request had a token.
     """
     repo, _, revision = target.partition("@")
     status = error.response.status_code
@@ -38,30 +38,49 @@ def refusal(error: HfHubHTTPError, target: str, endpoint: str, *, has_token: boo
         if has_token:
             return BadInput(
                 f"{repo} is gated, and the account of the token in weights.token has no access ({said}).",
+                code="AccessNotGranted",
+                about=repo,
                 remedy=f"Ask for access at {page} with that account, or name another Secret key in weights.token.",
             )
         return BadInput(
             f"{repo} is gated, and no token was sent ({said}).",
+            code="RepositoryGated",
+            about=repo,
             remedy=f"Ask for access at {page}, then {TOKEN_REMEDY}.",
         )
     if isinstance(error, RevisionNotFoundError):
         return BadInput(
             f"{repo} has no revision {revision} ({said}).",
+            code="RevisionNotFound",
+            about=target,
             remedy="Correct weights.revision: a branch, a tag or a commit of 40 hex digits.",
         )
     if isinstance(error, RemoteEntryNotFoundError):
-        return BadRelease(f"A file of {target} is not there ({said}): {without_password(str(error.response.url))}.")
+        url = without_password(str(error.response.url))
+        return BadRelease(f"A file of {target} does not exist ({said}): {url}.", code="FileNotFound", about=target)
     if isinstance(error, DisabledRepoError):
-        return BadInput(f"{repo} has been disabled on the hub ({said}).", remedy="Correct weights.repo.")
+        return BadInput(
+            f"The hub has disabled {repo} ({said}).",
+            code="RepositoryDisabled",
+            about=repo,
+            remedy="Correct weights.repo.",
+        )
     if isinstance(error, RepositoryNotFoundError):
         if has_token:
             remedy = "Correct weights.repo, or name a Secret key whose token may read it in weights.token."
         else:
             remedy = f"Correct weights.repo; if it is private, {TOKEN_REMEDY}."
-        return BadInput(f"Repository {repo} does not exist, or is private ({said}).", remedy=remedy)
+        return BadInput(
+            f"Repository {repo} does not exist, or is private ({said}).",
+            code="RepositoryNotFound",
+            about=repo,
+            remedy=remedy,
+        )
     if status in (401, 403):
         return BadInput(
-            f"The hub token is not accepted for {target} ({said}: {error.server_message or 'no reason given'}).",
+            f"The hub refuses the token for {target} ({said}: {error.server_message or 'no reason given'}).",
+            code="CredentialsRefused",
+            about=repo,
             remedy="Put a valid token of https://huggingface.co/settings/tokens into the Secret of weights.token.",
         )
     if status == 429:
@@ -69,28 +88,37 @@ def refusal(error: HfHubHTTPError, target: str, endpoint: str, *, has_token: boo
         when = "later" if wait is None else f"in {wait:g} s"
         return RateLimited(
             f"Too many requests: {said} about {target} and asks to come back {when}.",
+            about=target,
             retry_after=wait,
             remedy="Wait, or set a hub token: limits are higher with one.",
         )
     if status >= 500 or status == 408:
         return Unavailable(
             f"{said[0].upper()}{said[1:]} about {target}: {error.server_message or 'no reason given'}.",
+            code="HubFailed",
+            about=target,
             retry_after=_retry_after(error),
         )
-    return BadInput(f"{said[0].upper()}{said[1:]} about {target}: {error.server_message or error}.")
+    return BadInput(
+        f"{said[0].upper()}{said[1:]} about {target}: {error.server_message or error}.",
+        code="HubRefused",
+        about=target,
+    )
 
 
 def no_answer(error: Exception, target: str, endpoint: str) -> Unavailable:
-    """A connection that failed, or an answer that is not the hub's."""
+    """The error for a failed connection, or an answer in another format than the hub's."""
     return Unavailable(
         f"The hub at {endpoint} gave no answer about {target}: {type(error).__name__}: {error}.",
-        remedy="Check hub_endpoint in the settings, and the network between here and there.",
+        code="HubUnreachable",
+        about=target,
+        remedy="Check hub_endpoint in the settings, and the network between the pipeline and the hub.",
     )
 
 
 def _retry_after(error: HfHubHTTPError) -> float | None:
     headers = error.response.headers
-    # The hub states its limits in RateLimit on every answer; they are the reason only where nothing remains.
+    # Every answer of the hub has a RateLimit header; it is the reason only if no request remains.
     limits = parse_ratelimit_headers(headers)
     if limits is not None and limits.remaining == 0:
         return float(limits.reset_in_seconds)

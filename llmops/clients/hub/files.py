@@ -1,4 +1,4 @@
-"""Which files of a commit a release takes. Pure."""
+"""Selects the files of a commit that a release takes. Pure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NAMES_SHOWN = 5
 class HubFile:
     """One file of a commit: size in bytes, and one hash.
 
-    `sha256` is of the content, where the hub keeps the file in LFS or Xet; else `git_sha1` is its git blob hash.
+    A file in LFS or Xet has `sha256`, the hash of its content. Any other file has `git_sha1`, its git blob hash.
     """
 
     path: str
@@ -37,12 +37,12 @@ def select(
 ) -> tuple[HubFile, ...]:
     """The files that a release takes, sorted by path.
 
-    Patterns mean what `allow_patterns` and `ignore_patterns` of `huggingface_hub` mean: `*` also matches `/`, a
-    pattern that ends in `/` means everything below, and case matters. Formats that can run code when they are
-    loaded are left out unless `allow_pickle` is set, whatever the patterns say.
+    Patterns work as `allow_patterns` and `ignore_patterns` of `huggingface_hub` do: `*` also matches `/`, a pattern
+    that ends in `/` selects everything below, and case matters. Whatever the patterns select, formats that can run
+    code when an engine loads them are left out unless `allow_pickle` is set.
 
     Raises:
-        BadRelease: No weights are left that may be loaded, or a sharded file is not complete.
+        BadRelease: No safe weights are selected, or a sharded file is incomplete.
     """
     present = sorted(files)
     matched = [file for file in present if _matches(file.path, include) and not _matches(file.path, exclude)]
@@ -53,18 +53,20 @@ def select(
         raise BadRelease(
             f"The selected weights are incomplete: {_names(missing)} of a sharded file "
             f"{_is(missing)} not among the selected files.",
+            code="ShardsMissing",
+            about=missing[0],
             remedy="Correct weights.include and weights.exclude, or choose a revision whose upload is complete.",
         )
     return taken
 
 
 def is_unsafe(path: str) -> bool:
-    """Whether the file's format can run code when it is loaded, or is one that no safe loader takes."""
+    """Whether the file's format can run code when an engine loads it, or has no safe loader."""
     return path.lower().endswith(UNSAFE_SUFFIXES)
 
 
 def missing_shards(paths: Iterable[str]) -> tuple[str, ...]:
-    """Shards that the names of the others promise: `model-00001-of-00003.safetensors` promises two more."""
+    """Shards that the names of the others imply: `model-00001-of-00003.safetensors` implies two more."""
     sets: defaultdict[tuple[str, str, str], set[int]] = defaultdict(set)
     for path in paths:
         if match := _SHARD.match(path):
@@ -97,23 +99,30 @@ def _no_weights(
     patterns = f"weights.include {list(include)} without weights.exclude {list(exclude)}"
     if safe:
         return BadRelease(
-            f"No safetensors file is selected by {patterns}; the repository has {_names(safe)}.",
+            f"{patterns} selects no safetensors file; the repository has {_names(safe)}.",
+            code="WeightsNotSelected",
+            about="weights.include",
             remedy="Correct weights.include and weights.exclude.",
         )
     if unsafe and allow_pickle:
         return BadRelease(
-            f"No weights are selected by {patterns}; the repository has {_names(unsafe)}.",
+            f"{patterns} selects no weights; the repository has {_names(unsafe)}.",
+            code="WeightsNotSelected",
+            about="weights.include",
             remedy="Add a pattern for them, such as '*.bin', to weights.include.",
         )
     if unsafe:
         return BadRelease(
             f"The repository has no safetensors, only formats that can run code when loaded: {_names(unsafe)}.",
-            remedy="Use a repository or a revision with safetensors; or, where you trust its authors, set "
+            code="OnlyUnsafeWeights",
+            about=unsafe[0],
+            remedy="Use a repository or a revision with safetensors; or, if you trust its authors, set "
             "weights.allow_pickle: true and add a pattern for these files to weights.include.",
         )
     names = [file.path for file in (matched or present)]
     return BadRelease(
         f"The repository has no weights at all: it has {_names(names) if names else 'no files'}.",
+        code="NoWeights",
         remedy="Correct weights.repo or weights.revision.",
     )
 

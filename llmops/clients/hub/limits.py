@@ -1,4 +1,4 @@
-"""The hub's limit of requests, an error of its own: it is there, and has had enough."""
+"""The error for the hub's limit of requests: the hub is up, and refuses more of them."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from llmops.errors import Unavailable
 
 
 class RateLimited(Unavailable):
-    """The hub takes no more requests of this token, or of this address, for a while (429)."""
+    """The hub refuses further requests of this token, or of this address, for a while (429)."""

@@ -1,4 +1,4 @@
-"""The configuration and the tensors of a model, read from the hub without its weights."""
+"""Reads the configuration and the tensor shapes of a model from the hub, without its weights."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def read_config(
     """Content of a commit's `config.json`.
 
     Raises:
-        BadRelease: There is none, or it is not JSON.
-        BadInput: It may not be read with this token.
-        Unavailable: The hub does not answer, or asks to come back later.
+        BadRelease: The file does not exist, or is not a JSON object.
+        BadInput: The token has no access.
+        Unavailable: The hub does not answer, or limits the rate.
     """
 
     def question(api: HfApi) -> bytes:
@@ -38,12 +38,12 @@ def read_config(
 
     text = ask(question, f"{repo}@{commit[:12]}", endpoint, token, patience)
     try:
-        found = json.loads(text)
+        content = json.loads(text)
     except ValueError as error:
-        raise BadRelease(f"config.json of {repo}@{commit[:12]} is not JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise BadRelease(f"config.json of {repo}@{commit[:12]} is not an object")
-    return found
+        raise _bad_file("config.json", repo, commit, f"is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise _bad_file("config.json", repo, commit, "is not an object")
+    return content
 
 
 def count_parameters(
@@ -55,15 +55,15 @@ def count_parameters(
     token: str | None = None,
     patience: Patience = DEFAULT_PATIENCE,
 ) -> Mapping[str, int]:
-    """Numbers in safetensors files by format (`BF16`, `F8_E4M3`, ...), from their headers: 100 kB of each is read.
+    """Parameters in safetensors files by format (`BF16`, `F8_E4M3`, ...). Reads the header, 100 kB, of each file.
 
     Raises:
-        BadRelease: A file has no header of the format.
+        BadRelease: A file has no safetensors header.
         BadInput, Unavailable: As in `read_config`.
     """
     from huggingface_hub.errors import SafetensorsParsingError
 
-    found: Counter[str] = Counter()
+    total: Counter[str] = Counter()
     for path in files:
 
         def question(api: HfApi, path: str = path) -> Mapping[str, int]:
@@ -71,7 +71,12 @@ def count_parameters(
             return {str(kind): count for kind, count in header.parameter_count.items()}
 
         try:
-            found.update(ask(question, f"{repo}@{commit[:12]}", endpoint, token, patience))
+            total.update(ask(question, f"{repo}@{commit[:12]}", endpoint, token, patience))
         except SafetensorsParsingError as error:
-            raise BadRelease(f"{path} of {repo}@{commit[:12]} is not a safetensors file: {error}") from error
-    return dict(found)
+            raise _bad_file(path, repo, commit, f"is not a safetensors file: {error}") from error
+    return dict(total)
+
+
+def _bad_file(path: str, repo: str, commit: str, problem: str) -> BadRelease:
+    where = f"{path} of {repo}@{commit[:12]}"
+    return BadRelease(f"{where} {problem}", code="FileMalformed", about=where)

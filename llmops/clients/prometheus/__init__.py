@@ -1,4 +1,4 @@
-"""The only code that talks to Prometheus, by its HTTP API."""
+"""The only code that calls Prometheus, by its HTTP API."""
 
 from llmops.clients.prometheus.client import Prometheus, Sample, Series
 

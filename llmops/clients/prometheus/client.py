@@ -1,6 +1,6 @@
-"""Questions to Prometheus, or to what speaks its HTTP API (Thanos, Mimir, VictoriaMetrics).
+"""Queries to Prometheus, or to a server with its HTTP API (Thanos, Mimir, VictoriaMetrics).
 
-An answer is whole or it is none: what Prometheus itself has doubts about is not measured by.
+An answer with warnings is an error: it may be partial, and no gate may measure by it.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class Sample:
     """One series at one time.
 
     Args:
-        labels: Of the series; its name is `__name__`, if it has one.
-        value: May be NaN (0 / 0: no requests) or infinite, which are no figures: ask `math.isfinite`.
-        time: Of the evaluation, in Unix seconds.
+        labels: Labels of the series; `__name__` is its name, if it has one.
+        value: May be NaN (0 / 0: no requests) or infinite, neither of which is a figure: check `math.isfinite`.
+        time: Time of the evaluation, in Unix seconds.
     """
 
     labels: Mapping[str, str]
@@ -50,16 +50,16 @@ class Series:
 
 
 class Prometheus:
-    """Asks one Prometheus. Safe between threads; close it, or use it in a `with`.
+    """Client of one Prometheus. Thread-safe; close it, or use it in a `with`.
 
     Args:
         url: Base URL, such as http://prometheus.monitoring:9090.
-        patience: How long to try while it is away.
-        timeout: Seconds after which a request that is not answered is given up.
+        patience: How long to retry while Prometheus is away.
+        timeout: Seconds to wait for an answer.
     """
 
     def __init__(self, url: str, patience: Patience = DEFAULT_PATIENCE, timeout: float = TIMEOUT_SECONDS) -> None:
-        # Imported here: it takes time that loading the definitions must not take.
+        # Imported here, because the import takes time that loading the definitions must not take.
         import httpx2
 
         self._base = url.rstrip("/")
@@ -71,15 +71,17 @@ class Prometheus:
 
     @classmethod
     def of(cls, settings: MonitoringSettings) -> Prometheus:
-        """The installation's.
+        """Client of the installation's Prometheus.
 
         Raises:
-            BadInput: The settings name none.
+            BadInput: The settings name no Prometheus.
         """
         if settings.prometheus_url is None:
             raise BadInput(
-                "monitoring.prometheus_url is not set, so there is no Prometheus to ask",
-                remedy="Set it to Prometheus' base URL as the pipeline reaches it.",
+                "monitoring.prometheus_url is not set: cannot query Prometheus",
+                code="PrometheusNotSet",
+                about="monitoring.prometheus_url",
+                remedy="Set it to the base URL at which the pipeline reaches Prometheus.",
             )
         return cls(settings.prometheus_url)
 
@@ -94,95 +96,117 @@ class Prometheus:
         self._http.close()
 
     def query(self, promql: str, at: float | None = None) -> list[Sample]:
-        """What an expression comes to at one time; empty where there is no data.
+        """Evaluate an expression at one time; the list is empty if there is no data.
 
         Args:
-            promql: The expression; of an instant vector or a scalar.
+            promql: The expression, an instant vector or a scalar.
             at: Unix seconds; None is now, by Prometheus' clock.
 
         Raises:
-            MeasurementFailed: It cannot be answered: not PromQL, too much of it, or only in part.
-            BadInput: What is at the URL is no Prometheus, or wants to know who asks.
-            Unavailable: It does not answer.
+            MeasurementFailed: Prometheus refuses the query, or answers only in part.
+            BadInput: The server at the URL is not Prometheus, or asks for credentials.
+            Unavailable: Prometheus does not answer.
         """
-        asked = {"query": promql} | ({} if at is None else {"time": repr(at)})
-        data = self._ask("query", promql, asked)
+        parameters = {"query": promql} | ({} if at is None else {"time": repr(at)})
+        data = self._ask("query", promql, parameters)
         match data["resultType"]:
             case "vector":
-                return [
-                    Sample(each["metric"], _number(each, "value", promql)[1], _number(each, "value", promql)[0])
-                    for each in data["result"]
-                ]
+                return [_sample(item, promql) for item in data["result"]]
             case "scalar":
                 time, value = data["result"]
                 return [Sample({}, float(value), float(time))]
             case other:
-                raise MeasurementFailed(f"Prometheus at {self.url} answered {promql!r} with a {other}, not a vector.")
+                raise MeasurementFailed(
+                    f"Prometheus at {self.url} answered {promql!r} with a {other}, not a vector.",
+                    code="NotAVector",
+                    about=promql,
+                )
 
     def query_range(self, promql: str, start: float, end: float, step: float) -> list[Series]:
-        """What an expression came to over a time.
+        """Evaluate an expression over a range of time.
 
         Args:
             promql: The expression.
             start: Unix seconds of the first point.
-            end: Of the last, at most.
-            step: Seconds between two.
+            end: Unix seconds of the last point, at most.
+            step: Seconds between two points.
 
         Raises:
             MeasurementFailed, BadInput, Unavailable: As `query` does.
         """
-        asked = {"query": promql, "start": repr(start), "end": repr(end), "step": repr(step)}
-        data = self._ask("query_range", promql, asked)
+        parameters = {"query": promql, "start": repr(start), "end": repr(end), "step": repr(step)}
+        data = self._ask("query_range", promql, parameters)
         return [
-            Series(each["metric"], tuple((float(time), float(value)) for time, value in _points(each, promql)))
-            for each in data["result"]
+            Series(item["metric"], tuple((float(time), float(value)) for time, value in _points(item, promql)))
+            for item in data["result"]
         ]
 
-    def _ask(self, what: str, promql: str, asked: Mapping[str, str]) -> Any:
-        # By POST: a query may be longer than what proxies take for a URL.
+    def _ask(self, path: str, promql: str, parameters: Mapping[str, str]) -> Any:
+        # By POST, because proxies limit the length of a URL.
         def attempt() -> Any:
             try:
-                answer = self._http.post(f"{self._base}/api/v1/{what}", data=dict(asked))
+                answer = self._http.post(f"{self._base}/api/v1/{path}", data=dict(parameters))
             except self._no_url:
-                # Without their text, in which a part of a password may be.
-                raise BadInput(f"monitoring.prometheus_url {self.url!r} is no URL of http or https") from None
+                # The text of the error may have a part of a password.
+                raise BadInput(
+                    f"monitoring.prometheus_url {self.url!r} is not a URL of http or https",
+                    code="InvalidUrl",
+                    about="monitoring.prometheus_url",
+                ) from None
             except self._no_answer as error:
                 raise Unavailable(
                     f"Prometheus at {self.url} does not answer {promql!r}: {type(error).__name__} {error}".strip(),
-                    remedy="See whether it runs, and whether the pipeline reaches it.",
+                    code="PrometheusUnreachable",
+                    about=promql,
+                    remedy="Check that Prometheus runs, and that the pipeline reaches it.",
                 ) from error
             return self._read(answer, promql)
 
         return self._patience.call(attempt)
 
     def _read(self, answer: httpx2.Response, promql: str) -> Any:
-        code, asked = answer.status_code, f"Prometheus at {self.url}, asked {promql!r}, answered"
+        status_code, answered = answer.status_code, f"Prometheus at {self.url} answered {promql!r} with"
         try:
             body = answer.json()
             status = body["status"]
         except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
             body, status = {}, None
         said = body.get("error") or answer.text[:_SHOWN]
-        if status == "success" and code == 200:
+        if status == "success" and status_code == 200:
             if warnings := body.get("warnings"):
-                raise MeasurementFailed(f"{asked} with doubts: {'; '.join(warnings)}")
+                message = f"{answered} warnings, so the answer may be partial: {'; '.join(warnings)}"
+                raise MeasurementFailed(message, code="PartialAnswer", about=promql)
             return body["data"]
-        if code in _NO_PROMETHEUS:
-            raise BadInput(f"{asked} {code}: {said}", remedy="Set monitoring.prometheus_url to Prometheus' base URL.")
-        if status is None or code in _AWAY:
+        if status_code in _NO_PROMETHEUS:
+            raise BadInput(
+                f"{answered} {status_code}: {said}",
+                code="NotPrometheus",
+                about="monitoring.prometheus_url",
+                remedy="Set monitoring.prometheus_url to Prometheus' base URL.",
+            )
+        if status is None or status_code in _AWAY:
             after = parse_retry_after(answer.headers.get("Retry-After"))
-            raise Unavailable(f"{asked} {code}: {said}", retry_after=after)
-        raise MeasurementFailed(f"{asked} {code} {body.get('errorType', '')}: {said}")
+            raise Unavailable(
+                f"{answered} {status_code}: {said}", code="PrometheusFailed", about=promql, retry_after=after
+            )
+        raise MeasurementFailed(
+            f"{answered} {status_code} {body.get('errorType', '')}: {said}", code="QueryRefused", about=promql
+        )
 
 
-def _number(each: Mapping[str, Any], key: str, promql: str) -> tuple[float, float]:
-    if key not in each:
-        raise MeasurementFailed(f"{promql!r} comes to native histograms, which are no number.")
-    time, value = each[key]
-    return float(time), float(value)
+def _sample(item: Mapping[str, Any], promql: str) -> Sample:
+    if "value" not in item:
+        raise _histogram(promql)
+    time, value = item["value"]
+    return Sample(item["metric"], float(value), float(time))
 
 
-def _points(each: Mapping[str, Any], promql: str) -> list[tuple[Any, Any]]:
-    if "values" not in each:
-        raise MeasurementFailed(f"{promql!r} comes to native histograms, which are no number.")
-    return each["values"]
+def _points(item: Mapping[str, Any], promql: str) -> list[tuple[Any, Any]]:
+    if "values" not in item:
+        raise _histogram(promql)
+    return item["values"]
+
+
+def _histogram(promql: str) -> MeasurementFailed:
+    message = f"{promql!r} evaluates to native histograms, not to numbers."
+    return MeasurementFailed(message, code="NativeHistogram", about=promql)

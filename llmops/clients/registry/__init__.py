@@ -1,4 +1,4 @@
-"""The container registry: which tag of an image a version policy means, and which digest that tag is now."""
+"""Container registries: the tag of an image that a version policy selects, and the digest of that tag."""
 
 from llmops.clients.registry.client import Credentials, RegistryClient, TagsPage
 from llmops.clients.registry.credentials import SECRET_KEY, parse_docker_config

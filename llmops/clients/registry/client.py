@@ -1,6 +1,6 @@
-"""Questions to a container registry, in the OCI distribution API.
+"""Client of container registries, by the OCI distribution API.
 
-A digest is asked for by HEAD, which registries do not count as a pull.
+It gets a digest by HEAD, which registries do not count as a pull.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ TIMEOUT_SECONDS = 20.0
 _PAGE = 1000
 _DOCKER_HUB_HOST = "registry-1.docker.io"
 _CLIENT_ID = "llmops"
+_ANOTHER_FORMAT = "another format than the registry API's"
 
 
 @dataclass(frozen=True)
@@ -38,10 +39,10 @@ class TagsPage:
     """One page of a repository's tags.
 
     Args:
-        path: Where it was read, below the registry's base URL; it may be asked again there.
+        path: Path of the page below the registry's base URL.
         tags: Names of tags.
-        etag: What the registry marks this state of the page with, if it does.
-        next: Path of the page after it.
+        etag: ETag of this state of the page, if the registry sends one.
+        next: Path of the next page.
     """
 
     path: str
@@ -51,13 +52,13 @@ class TagsPage:
 
 
 class RegistryClient:
-    """Asks registries about images. Safe between threads; close it, or use it in a `with`.
+    """Client of registries. Thread-safe; close it, or use it in a `with`.
 
     Args:
         mirrors: Registry host -> base URL to ask instead.
-        credentials: Registry host -> who asks. Without, tokens for anonymous users are asked for.
-        patience: How long to try while a registry is away.
-        timeout: Seconds after which a request that is not answered is given up.
+        credentials: Registry host -> credentials. The client asks other registries anonymously.
+        patience: How long to retry while a registry is away.
+        timeout: Seconds to wait for an answer.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class RegistryClient:
         patience: Patience = DEFAULT_PATIENCE,
         timeout: float = TIMEOUT_SECONDS,
     ) -> None:
-        # Imported here: it takes time that loading the definitions must not take.
+        # Imported here, because the import takes time that loading the definitions must not take.
         import httpx2
 
         self._mirrors = dict(mirrors)
@@ -93,9 +94,9 @@ class RegistryClient:
         """All tags of an image, in the registry's order (lexical, by the specification).
 
         Raises:
-            BadRelease: There is no such image.
-            BadInput: The registry wants other credentials.
-            Unavailable: It does not answer, or asks to come back later.
+            BadRelease: The image does not exist.
+            BadInput: The registry refuses the credentials.
+            Unavailable: The registry does not answer, or limits the rate.
         """
         return [tag for page in self.pages(image) for tag in page.tags]
 
@@ -105,28 +106,28 @@ class RegistryClient:
         Raises:
             BadRelease, BadInput, Unavailable: As `tags` does.
         """
-        found: list[TagsPage] = []
+        pages: list[TagsPage] = []
         path: str | None = f"/v2/{image.repository}/tags/list?n={_PAGE}"
         while path:
             page = self.page(image, path)
             if page is None:
-                raise Unavailable(f"{image.registry} says that {image} has not changed, without being asked that.")
-            found.append(page)
+                raise _malformed(image, f"answered 304 for the tags of {image} to a request without an ETag")
+            pages.append(page)
             path = page.next
-            if path in {each.path for each in found}:
-                raise Unavailable(f"{image.registry} lists the tags of {image} in pages that lead to {path}.")
-        return found
+            if path in {earlier.path for earlier in pages}:
+                raise _malformed(image, f"lists the tags of {image} in pages that lead in a circle to {path}")
+        return pages
 
     def page(self, image: ImageName, path: str, *, etag: str | None = None) -> TagsPage | None:
         """One page of an image's tags.
 
         Args:
             image: The image.
-            path: Of the page, from an earlier answer.
-            etag: Of the state that is known.
+            path: Path of the page, from an earlier answer.
+            etag: ETag of the known state.
 
         Returns:
-            The page; None if it is still as `etag` says.
+            The page; None if it has not changed since `etag`.
 
         Raises:
             BadRelease, BadInput, Unavailable: As `tags` does.
@@ -137,25 +138,25 @@ class RegistryClient:
         if response.status_code == 304:
             return None
         if response.status_code == 404:
-            raise _no_image(image)
+            raise _image_not_found(image, str(image))
         following = None
         if "next" in response.links:
             url = urljoin(f"{base}{path}", response.links["next"]["url"])
             if not url.startswith(f"{base}/"):
-                raise Unavailable(f"{image.registry} lists the tags of {image} in pages that lead to {url}.")
+                raise _malformed(image, f"lists the tags of {image} in pages that lead away to {url}")
             following = url.removeprefix(base)
         return TagsPage(path, tuple(self._tags_of(response, image)), response.headers.get("ETag"), following)
 
     def take_pause(self, image: ImageName) -> float | None:
-        """Seconds for which the registry asked, since this was last called, not to be asked about the image."""
+        """Seconds of pause that the registry has asked for in its answers since the last call; None if it did not."""
         return self._pauses.pop(str(image), None)
 
     def find(self, image: ImageName, tag: str) -> str | None:
-        """The digest that a tag is at now, `sha256:...`; None if the image or the tag is not there.
+        """The digest that a tag points to now, `sha256:...`; None if the image or the tag does not exist.
 
         Raises:
-            BadInput: The registry wants other credentials.
-            Unavailable: It does not answer, or asks to come back later.
+            BadInput: The registry refuses the credentials.
+            Unavailable: The registry does not answer, or limits the rate.
         """
         url = f"{self._base(image)}/v2/{image.repository}/manifests/{tag}"
         response = self._ask("HEAD", url, image, f"{image}:{tag}")
@@ -163,89 +164,80 @@ class RegistryClient:
             return None
         digest = response.headers.get("Docker-Content-Digest", "")
         if not digest.startswith("sha256:"):
-            raise Unavailable(
-                f"{image.registry} answered for {image}:{tag} without a digest.",
-                remedy="Check registry_mirrors in the settings: this seems to be no registry.",
-            )
+            raise _malformed(image, f"answered for {image}:{tag} without a digest")
         return digest
 
     def digest(self, image: ImageName, tag: str) -> str:
-        """The digest that a tag is at now, `sha256:...`.
+        """The digest that a tag points to now, `sha256:...`.
 
         Raises:
-            BadRelease: There is no such image or tag.
-            BadInput: The registry wants other credentials.
-            Unavailable: It does not answer, or asks to come back later.
+            BadRelease: The image or the tag does not exist.
+            BadInput: The registry refuses the credentials.
+            Unavailable: The registry does not answer, or limits the rate.
         """
-        found = self.find(image, tag)
-        if found is None:
-            raise BadRelease(
-                f"{image.registry} knows no image {image}:{tag}.",
-                remedy="Correct engine.image or engine.version.",
-            )
-        return found
+        digest = self.find(image, tag)
+        if digest is None:
+            raise _image_not_found(image, f"{image}:{tag}", "engine.image or engine.version")
+        return digest
 
     def architectures(self, image: ImageName, digest: str) -> frozenset[str]:
-        """What an image is there for, as OCI and Kubernetes name it: amd64, arm64.
+        """Architectures of an image, as OCI and Kubernetes name them: amd64, arm64.
 
         Raises:
-            BadRelease: There is no such image.
-            BadInput: The registry wants other credentials.
-            Unavailable: It does not answer, or not in its own format.
+            BadRelease: The image does not exist.
+            BadInput: The registry refuses the credentials.
+            Unavailable: The registry does not answer, or answers in another format.
         """
         manifest = self._json(image, f"manifests/{digest}")
         try:
             if "manifests" in manifest:
-                # Attestations stand in an index, too, for a platform that is called unknown.
-                named = {str(each["platform"]["architecture"]) for each in manifest["manifests"] if "platform" in each}
-                return frozenset(named - {"unknown"})
+                platforms = [item["platform"] for item in manifest["manifests"] if "platform" in item]
+                # An index also lists attestations, with the platform `unknown`.
+                return frozenset({str(platform["architecture"]) for platform in platforms} - {"unknown"})
             config = self._json(image, f"blobs/{manifest['config']['digest']}")
             return frozenset({str(config["architecture"])})
         except (KeyError, TypeError) as error:
-            raise _not_oci(image, digest) from error
+            raise _malformed(image, f"answered about {image}@{digest} in {_ANOTHER_FORMAT}") from error
 
     def _json(self, image: ImageName, path: str) -> dict[str, Any]:
         target, accept = f"{image}@{path.rpartition('/')[2]}", {"Accept": ", ".join(MANIFEST_TYPES)}
         headers = accept if path.startswith("manifests/") else None
         response = self._ask("GET", f"{self._base(image)}/v2/{image.repository}/{path}", image, target, headers)
         if response.status_code == 404:
-            raise BadRelease(f"{image.registry} knows no {target}.", remedy="Correct engine.image or engine.version.")
+            raise _image_not_found(image, target, "engine.image or engine.version")
         try:
             return response.json()
         except ValueError as error:
-            raise _not_oci(image, path.rpartition("/")[2]) from error
+            raise _malformed(image, f"answered about {target} in {_ANOTHER_FORMAT}") from error
 
     def _base(self, image: ImageName) -> str:
         if mirror := self._mirrors.get(image.registry):
             return mirror.rstrip("/")
         if image.registry == DOCKER_HUB:
             return f"https://{_DOCKER_HUB_HOST}"
-        # As container runtimes do: plain HTTP for a registry on this machine, TLS for every other.
+        # As container runtimes do: plain HTTP for a registry on this machine, TLS for all others.
         local = image.registry.partition(":")[0] in ("localhost", "127.0.0.1")
         return f"{'http' if local else 'https'}://{image.registry}"
 
     def _tags_of(self, response: httpx2.Response, image: ImageName) -> list[str]:
         try:
-            # A repository whose last tag was deleted has null here.
+            # A repository without tags has null here.
             return [str(tag) for tag in response.json()["tags"] or ()]
         except (ValueError, KeyError, TypeError) as error:
-            raise Unavailable(
-                f"{image.registry} answered about the tags of {image} in a form that is not the registry API's.",
-                remedy="Check registry_mirrors in the settings: this seems to be no registry.",
-            ) from error
+            raise _malformed(image, f"answered about the tags of {image} in {_ANOTHER_FORMAT}") from error
 
     def _ask(
         self, method: str, url: str, image: ImageName, target: str, headers: Mapping[str, str] | None = None
     ) -> httpx2.Response:
-        """A good answer, 304 or 404; everything else is raised."""
+        """A success, 304 or 404; raises an error for any other answer."""
         return self._patience.call(lambda: self._attempt(method, url, image, target, headers or {}))
 
     def _attempt(
         self, method: str, url: str, image: ImageName, target: str, further: Mapping[str, str]
     ) -> httpx2.Response:
         headers = {"Accept": ", ".join(MANIFEST_TYPES) if method == "HEAD" else "application/json", **further}
-        if known := self._tokens.get(image):
-            headers["Authorization"] = known
+        if header := self._tokens.get(image):
+            headers["Authorization"] = header
         response = self._send(method, url, target, headers)
         if response.status_code == 401:
             headers["Authorization"] = self._authorize(response, image, target)
@@ -265,20 +257,27 @@ class RegistryClient:
         params: Mapping[str, str] | None = None,
         form: Mapping[str, str] | None = None,
     ) -> httpx2.Response:
-        told = without_password(url)
+        shown = without_password(url)
         try:
             return self._http.request(method, url, headers=headers, params=params, data=form)
         except self._no_url:
-            # Without their text, in which a part of a password may be.
-            raise BadInput(f"{told!r}, where {target} is to be asked for, is no URL of http or https") from None
+            # The text of the error may have a part of a password.
+            raise BadInput(
+                f"Cannot ask for {target} at {shown!r}: not a URL of http or https",
+                code="InvalidUrl",
+                about=target,
+                remedy="Correct registry_mirrors in the settings.",
+            ) from None
         except self._no_answer as error:
             raise Unavailable(
-                f"The registry gave no answer about {target} at {told}: {type(error).__name__}: {error}.",
-                remedy="Check registry_mirrors in the settings, and the network between here and there.",
+                f"The registry gave no answer about {target} at {shown}: {type(error).__name__}: {error}.",
+                code="RegistryUnreachable",
+                about=target,
+                remedy="Check registry_mirrors in the settings, and the network between the pipeline and the registry.",
             ) from error
 
     def _authorize(self, response: httpx2.Response, image: ImageName, target: str) -> str:
-        """The Authorization header for an image, after the handshake that a 401 asks for."""
+        """Answer the challenge of a 401; returns the Authorization header for the image."""
         challenge = Challenge.parse(response.headers.get("WWW-Authenticate", ""))
         credentials = self._credentials.get(image.registry)
         if challenge.scheme == "basic" and credentials and not credentials.identity:
@@ -287,7 +286,10 @@ class RegistryClient:
             raise self._refusal(response, image, target)
         if credentials and challenge.exposes_password(str(response.url)):
             raise BadInput(
-                f"{image.registry} asks for the password in plain text, at {challenge.realm}; it was not sent."
+                f"{image.registry} asks for the password in plain text, at {challenge.realm}: it was not sent.",
+                code="PasswordExposed",
+                about=target,
+                remedy="Ask the operator of the registry for a token service with TLS.",
             )
         asked = {"service": challenge.service, "scope": challenge.scope or f"repository:{image.repository}:pull"}
         if credentials and credentials.identity:
@@ -306,7 +308,11 @@ class RegistryClient:
             token = as_header(content.get("token") or content["access_token"], "the token")
             seconds = float(content.get("expires_in") or DEFAULT_SECONDS)
         except (BadInput, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise Unavailable(f"The token service of {image.registry} answered without a token for {image}.") from error
+            raise Unavailable(
+                f"The token service of {image.registry} answered without a token for {image}.",
+                code="MalformedAnswer",
+                about=str(image),
+            ) from error
         header = f"Bearer {token}"
         self._tokens.put(image, header, seconds)
         return header
@@ -318,30 +324,40 @@ class RegistryClient:
             if image.registry in self._credentials:
                 return BadInput(
                     f"The credentials for {image.registry} are not accepted for {target}: {said}.",
+                    code="CredentialsRefused",
+                    about=target,
                     remedy="Correct the credentials, or give their account access to the image.",
                 )
             return BadInput(
                 f"{target} may not be read without credentials: it is private or does not exist; {said}.",
+                code="CredentialsMissing",
+                about=target,
                 remedy=f"Correct engine.image, or give credentials for {image.registry}.",
             )
         wait = pause_asked(response.headers)
         if status == 429:
             when = "later" if wait is None else f"in {wait:g} s"
-            return Unavailable(f"Too many requests about {target}: {said}, to come back {when}.", retry_after=wait)
+            message = f"Too many requests about {target}: {said}, to come back {when}."
+            return Unavailable(message, code="RateLimited", about=target, retry_after=wait)
         if status >= 500 or status == 408:
-            return Unavailable(f"The registry failed on {target}: {said}.", retry_after=wait)
-        return BadInput(f"The registry refuses to answer about {target}: {said}.")
+            message = f"The registry failed on {target}: {said}."
+            return Unavailable(message, code="RegistryFailed", about=target, retry_after=wait)
+        return BadInput(f"The registry refuses to answer about {target}: {said}.", code="RegistryRefused", about=target)
 
 
-def _not_oci(image: ImageName, digest: str) -> Unavailable:
+def _malformed(image: ImageName, what: str) -> Unavailable:
     return Unavailable(
-        f"{image.registry} answered about {image}@{digest} in a form that is not the registry API's.",
-        remedy="Check registry_mirrors in the settings: this seems to be no registry.",
+        f"{image.registry} {what}.",
+        code="MalformedAnswer",
+        about=str(image),
+        remedy="Check registry_mirrors in the settings: this server seems not to be a registry.",
     )
 
 
-def _no_image(image: ImageName) -> BadRelease:
-    return BadRelease(f"{image.registry} knows no image {image}.", remedy="Correct engine.image.")
+def _image_not_found(image: ImageName, target: str, fields: str = "engine.image") -> BadRelease:
+    return BadRelease(
+        f"{image.registry} knows no image {target}.", code="ImageNotFound", about=target, remedy=f"Correct {fields}."
+    )
 
 
 def _reason(response: httpx2.Response) -> str:

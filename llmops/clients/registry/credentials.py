@@ -1,4 +1,4 @@
-"""Who asks a registry, out of the file that `docker login` writes and a pull secret holds. Pure."""
+"""Reads credentials from the file that `docker login` writes and a pull secret holds. Pure."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ _DOCKER_HUB_SPELLINGS = ("index.docker.io", "registry-1.docker.io", "registry.hu
 
 
 def parse_docker_config(text: str, source: str) -> dict[str, Credentials]:
-    """Read a Docker configuration: registry host -> who asks.
+    """Parse a Docker configuration: registry host -> credentials.
 
-    An entry has `auth` (base64 of USER:PASSWORD), or `username` and `password`; `identitytoken`, where it is given,
-    takes the password's place. Docker Hub's entry goes by the URL of its index. An entry without any of them (its
-    credentials are in a helper of somebody's own machine) is left out.
+    An entry has `auth` (base64 of USER:PASSWORD), or `username` and `password`; an `identitytoken` replaces the
+    password. The entry of Docker Hub is named by the URL of its index. An entry without any of these is left out: a
+    credential helper on the author's machine has its credentials.
 
     Args:
         text: The JSON.
-        source: Where it is from, for messages.
+        source: Its source, for messages.
 
     Raises:
-        BadInput: It is no such configuration. The message has nothing of what it says.
+        BadInput: The text is not such a configuration. The message quotes nothing of it.
     """
     try:
         content: Any = json.loads(text)
@@ -36,14 +36,14 @@ def parse_docker_config(text: str, source: str) -> dict[str, Credentials]:
     auths: Any = cast("dict[str, Any]", content).get("auths") if isinstance(content, dict) else None
     if not isinstance(auths, dict):
         raise _malformed(source, "has no 'auths'")
-    found: dict[str, Credentials] = {}
+    by_host: dict[str, Credentials] = {}
     for address, entry in cast("dict[str, Any]", auths).items():
         if not isinstance(entry, dict):
-            raise _malformed(source, f"has an entry for {address} that is no object")
+            raise _malformed(source, f"has an entry for {address} that is not an object")
         credentials = _credentials(cast("dict[str, Any]", entry), address, source)
         if credentials is not None:
-            found[_host(address)] = credentials
-    return found
+            by_host[_host(address)] = credentials
+    return by_host
 
 
 def _credentials(entry: Mapping[str, Any], address: str, source: str) -> Credentials | None:
@@ -53,18 +53,18 @@ def _credentials(entry: Mapping[str, Any], address: str, source: str) -> Credent
             # Docker pads the text with NUL characters.
             decoded = base64.b64decode(str(encoded), validate=True).decode().rstrip("\0")
         except ValueError:
-            raise _malformed(source, f"has an 'auth' for {address} that is no base64") from None
+            raise _malformed(source, f"has an 'auth' for {address} that is not base64") from None
         username, colon, password = decoded.partition(":")
         if not colon:
             raise _malformed(source, f"has an 'auth' for {address} that is not USER:PASSWORD")
     token = str(entry.get("identitytoken") or "")
-    # What came out of a file ends with a line break, which belongs to no password.
+    # A password from a file ends with the line break of the file.
     secret = (token or password).rstrip("\r\n")
     return Credentials(username, secret, identity=bool(token)) if secret else None
 
 
 def _host(address: str) -> str:
-    """The registry's host, as images name it, out of `https://index.docker.io/v1/`, `ghcr.io` or `host:5000/path`."""
+    """The registry host of an address such as `https://index.docker.io/v1/`, `ghcr.io` or `host:5000/path`."""
     host = address.partition("://")[2] or address
     host = host.partition("/")[0]
     return DOCKER_HUB if host in _DOCKER_HUB_SPELLINGS else host
@@ -73,6 +73,8 @@ def _host(address: str) -> str:
 def _malformed(source: str, what: str) -> BadInput:
     return BadInput(
         f"{source} {what}.",
+        code="PullSecretMalformed",
+        about=source,
         remedy="Create it by: kubectl create secret docker-registry NAME --docker-server=HOST --docker-username=USER "
         "--docker-password=PASSWORD",
     )

@@ -1,4 +1,4 @@
-"""How long a registry asks to be left alone, out of the headers of its answers. Pure."""
+"""The pause that a registry asks for in the headers of its answers. Pure."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from llmops.clients.retries import parse_retry_after
 
 UNSTATED_SECONDS = 900.0
-"""Pause where a registry says that nothing remains, and not until when."""
+"""Pause if no requests remain and the registry does not say until when."""
 
-# Names that stand for a moment carry seconds since 1970 with some registries, and seconds from now with others.
+# Some registries send a reset as seconds since 1970, others as seconds from now.
 _EPOCH = 1_000_000_000
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
 _REMAINING = re.compile(r"\b(?:remaining|r)\s*=\s*(\d+)")
@@ -19,20 +19,20 @@ _RESET = re.compile(r"\b(?:reset|t)\s*=\s*(\d+)")
 
 
 def pause_asked(headers: Mapping[str, str]) -> float | None:
-    """Seconds to leave the registry alone: by Retry-After, or because no requests remain; None if it asks for none.
+    """Seconds of pause, by Retry-After or because no requests remain; None if the registry asks for no pause.
 
-    Read are `RateLimit-Remaining` and `RateLimit-Reset`, with or without `X-`, Docker Hub's `0;w=21600`, and the one
-    header `RateLimit` that later drafts have.
+    Reads `RateLimit-Remaining` and `RateLimit-Reset`, with or without `X-`, Docker Hub's `0;w=21600`, and the single
+    header `RateLimit` of later drafts.
 
     Args:
-        headers: Of the answer; looked up in any case.
+        headers: Headers of the answer, in any case.
     """
-    found = {name.lower(): value for name, value in headers.items()}
-    if (seconds := parse_retry_after(found.get("retry-after"))) is not None:
+    lower = {name.lower(): value for name, value in headers.items()}
+    if (seconds := parse_retry_after(lower.get("retry-after"))) is not None:
         return seconds
-    combined = found.get("ratelimit", "")
-    remaining = _number(found.get("ratelimit-remaining") or found.get("x-ratelimit-remaining"))
-    reset = _number(found.get("ratelimit-reset") or found.get("x-ratelimit-reset"))
+    combined = lower.get("ratelimit", "")
+    remaining = _number(lower.get("ratelimit-remaining") or lower.get("x-ratelimit-remaining"))
+    reset = _number(lower.get("ratelimit-reset") or lower.get("x-ratelimit-reset"))
     if remaining is None and (match := _REMAINING.search(combined)):
         remaining = float(match[1])
     if reset is None and (match := _RESET.search(combined)):

@@ -1,4 +1,4 @@
-"""Names of images, read as container runtimes read them."""
+"""Names of images, parsed as container runtimes parse them."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ _HOST = re.compile(r"^[a-zA-Z0-9](?:[a-zA-Z0-9.-]*[a-zA-Z0-9])?(?::\d+)?$")
 
 @dataclass(frozen=True)
 class ImageName:
-    """An image repository: the registry's host, and the repository in it. Neither tag nor digest."""
+    """An image repository: registry host and repository, without tag and digest."""
 
     registry: str
     repository: str
 
     @classmethod
     def parse(cls, text: str) -> ImageName:
-        """Read `vllm/vllm-openai`, `ghcr.io/x/y` or `localhost:5000/x`.
+        """Parse `vllm/vllm-openai`, `ghcr.io/x/y` or `localhost:5000/x`.
 
-        The first part is a host if it has a dot or a colon or is `localhost`; without one it is Docker Hub, where
-        a name of one part is in `library`.
+        The first part is a host if it has a dot or a colon or is `localhost`. Without a host the registry is Docker
+        Hub, where a name of one part is in `library`.
 
         Raises:
-            BadInput: It is no such name, or has a tag or a digest.
+            BadInput: The text is not such a name, or has a tag or a digest.
         """
         head, slash, rest = text.partition("/")
         if slash and ("." in head or ":" in head or head == "localhost"):
@@ -40,13 +40,17 @@ class ImageName:
             repository = f"library/{repository}"
         if "@" in repository or ":" in repository:
             raise BadInput(
-                f"Image {text!r} has a tag or a digest, and only the repository is expected.",
+                f"Image {text!r} has a tag or a digest: expected the repository alone.",
+                code="ImageHasVersion",
+                about=text,
                 remedy="Put the version into engine.version.",
             )
         if not _HOST.match(registry) or not all(map(_COMPONENT.match, repository.split("/"))):
             raise BadInput(
-                f"Image {text!r} is no image repository.",
-                remedy="Expected [HOST/]NAME, such as vllm/vllm-openai or ghcr.io/owner/name, in lower case.",
+                f"Image {text!r} is not an image repository.",
+                code="InvalidImageName",
+                about=text,
+                remedy="Write [HOST/]NAME, such as vllm/vllm-openai or ghcr.io/owner/name, in lower case.",
             )
         return cls(registry, repository)
 

@@ -1,4 +1,4 @@
-"""From an image and a version policy to one digest."""
+"""Resolves an image and a version policy to one digest."""
 
 from __future__ import annotations
 
@@ -16,20 +16,22 @@ _PINNED = re.compile(r"(?P<tag>\w[\w.-]{0,127})@(?P<digest>sha256:[0-9a-f]{64})"
 
 @dataclass(frozen=True)
 class PinnedImage:
-    """A tag, and the digest it was at when it was asked for."""
+    """A tag, and the digest that it pointed to when it was resolved."""
 
     tag: str
     digest: str
 
     @classmethod
     def parse(cls, text: str) -> PinnedImage:
-        """Read `TAG@sha256:...`.
+        """Parse `TAG@sha256:...`.
 
         Raises:
-            BadInput: It is not that.
+            BadInput: The text has another form.
         """
         if not (match := _PINNED.fullmatch(text)):
-            raise BadInput(f"{text!r} names no exact image: expected TAG@sha256:DIGEST.")
+            raise BadInput(
+                f"{text!r} names no exact image: expected TAG@sha256:DIGEST.", code="ImageNotPinned", about=text
+            )
         return cls(match["tag"], match["digest"])
 
     def __str__(self) -> str:
@@ -39,30 +41,32 @@ class PinnedImage:
 def resolve_image(
     client: RegistryClient, image: str, specifier: str, variant: str = "", prereleases: bool = False
 ) -> PinnedImage:
-    """The newest allowed version of an image. One that is pinned is asked for directly, without listing tags.
+    """The newest allowed version of an image. A pinned version needs no list of tags.
 
     Args:
-        client: Asks the registry.
+        client: Client of the registry.
         image: Image repository, without tag.
         specifier: PEP 440 versions allowed.
         variant: Tag suffix without its `-`; empty takes tags without any.
-        prereleases: Allow pre-releases. Those that the specifier names itself are always allowed.
+        prereleases: Allow pre-releases. Pre-releases in the specifier itself are always allowed.
 
     Raises:
-        BadInput: `image` is no image repository, or the registry wants other credentials.
-        BadRelease: No such image, or none of its versions is allowed.
-        Unavailable: The registry does not answer, or asks to come back later.
+        BadInput: `image` is not an image repository, or the registry refuses the credentials.
+        BadRelease: The image does not exist, or no version is allowed.
+        Unavailable: The registry does not answer, or limits the rate.
     """
     name = ImageName.parse(image)
     version = pinned(specifier)
     if version is None:
         return _newest(client, name, specifier, variant, prereleases)
-    tried = spellings(version, variant)
-    for tag in tried:
+    tags = spellings(version, variant)
+    for tag in tags:
         if digest := client.find(name, tag):
             return PinnedImage(tag, digest)
     raise BadRelease(
-        f"{name.registry} knows no image {name} with tag {' or '.join(tried)}.",
+        f"{name.registry} knows no image {name} with tag {' or '.join(tags)}.",
+        code="ImageNotFound",
+        about=f"{name}:{tags[0]}",
         remedy="Correct engine.image, engine.version or engine.variant.",
     )
 
@@ -74,6 +78,8 @@ def _newest(client: RegistryClient, name: ImageName, specifier: str, variant: st
         suffix = f" in variant {variant}" if variant else ""
         raise BadRelease(
             f"{name} has no version {specifier}{suffix}; its newest are {_newest_names(tags, variant)}.",
+            code="NoMatchingVersion",
+            about=str(name),
             remedy="Correct engine.version or engine.variant.",
         )
     return PinnedImage(chosen.name, client.digest(name, chosen.name))
@@ -81,7 +87,7 @@ def _newest(client: RegistryClient, name: ImageName, specifier: str, variant: st
 
 def _newest_names(tags: list[str], variant: str) -> str:
     parsed = [tag for name in tags if (tag := Tag.parse(name)) is not None]
-    # Tags of the variant are what the reader looks for; where it has none, every version helps.
+    # Without tags of the variant, versions of other variants still help the reader.
     shown = [tag for tag in parsed if tag.variant == variant] or parsed
     names = [tag.name for tag in sorted(shown, key=lambda tag: tag.version, reverse=True)]
     return ", ".join(names[:_TAGS_SHOWN]) or "none: no tag is a version"

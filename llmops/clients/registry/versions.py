@@ -1,4 +1,4 @@
-"""Which of a repository's tags a version policy means. Pure."""
+"""Selects the tags of a repository that a version policy allows. Pure."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class Tag:
 
     @classmethod
     def parse(cls, name: str) -> Tag | None:
-        """Read a tag; None where it is no version, as with `latest`, `nightly` and hashes of commits.
+        """Parse a tag; None if it is not a version, such as `latest`, `nightly` or the hash of a commit.
 
-        What follows the first `-` is the variant. A version has two numbers or more, so that a date or a
-        commit that happens to be all digits is not the newest version of all.
+        The variant follows the first `-`. A version has two numbers or more: otherwise a date, or a commit of digits
+        alone, would be the newest version.
         """
         text, _, variant = name.partition("-")
         try:
@@ -33,9 +33,9 @@ class Tag:
 
     @property
     def rank(self) -> tuple[Version, int, bool, str]:
-        """What tags of one variant are sorted by, oldest first.
+        """Sort key of the tags of one variant, oldest first.
 
-        Of two tags for one version the longer spelling is the newer (0.32.0 over 0.32, which moves), then the one
+        Of two tags for one version, the longer spelling is newer (0.32.0 over 0.32, which moves), then the spelling
         with a `v`.
         """
         return self.version, len(self.version.release), self.name.startswith("v"), self.name
@@ -44,30 +44,30 @@ class Tag:
 def allowed(
     tags: Iterable[Tag], specifier: SpecifierSet | str, variant: str = "", prereleases: bool = False
 ) -> list[Tag]:
-    """Those of `tags` that `specifier` allows, in exactly this variant; newest first, by their `rank`.
+    """The tags that `specifier` allows, in exactly this variant; newest first, by their `rank`.
 
     Args:
         tags: In any order.
         specifier: PEP 440 versions allowed.
         variant: Tag suffix without its `-`; empty takes tags without any.
-        prereleases: Allow pre-releases. Those that the specifier names itself are always allowed.
+        prereleases: Allow pre-releases. Pre-releases in the specifier itself are always allowed.
     """
     wanted = SpecifierSet(specifier) if isinstance(specifier, str) else specifier
     allow = prereleases or bool(wanted.prereleases)
-    found = [tag for tag in tags if tag.variant == variant and wanted.contains(tag.version, prereleases=allow)]
-    return sorted(found, key=lambda tag: tag.rank, reverse=True)
+    matching = [tag for tag in tags if tag.variant == variant and wanted.contains(tag.version, prereleases=allow)]
+    return sorted(matching, key=lambda tag: tag.rank, reverse=True)
 
 
 def newest(
     tags: Iterable[str], specifier: SpecifierSet | str, variant: str = "", prereleases: bool = False
 ) -> Tag | None:
-    """The newest version among the tags of these names that is `allowed`; None if there is none."""
+    """The newest allowed tag among these names; None if there is none."""
     parsed = (tag for name in tags if (tag := Tag.parse(name)) is not None)
     return next(iter(allowed(parsed, specifier, variant, prereleases)), None)
 
 
 def pinned(specifier: SpecifierSet | str) -> Version | None:
-    """The one version that `==0.32.0` names; None where the specifier leaves a choice."""
+    """The version of a specifier such as `==0.32.0`; None if the specifier allows more than one version."""
     wanted = SpecifierSet(specifier) if isinstance(specifier, str) else specifier
     only = next(iter(wanted)) if len(wanted) == 1 else None
     if only is None or only.operator not in ("==", "==="):
@@ -79,6 +79,6 @@ def pinned(specifier: SpecifierSet | str) -> Version | None:
 
 
 def spellings(version: Version, variant: str = "") -> tuple[str, str]:
-    """The tags under which a version may be published, the more usual one first."""
+    """The tags that a version may have, the more usual one first."""
     suffix = f"-{variant}" if variant else ""
     return f"v{version}{suffix}", f"{version}{suffix}"

@@ -13,7 +13,7 @@ from llmops.errors import BadInput, Unavailable
 
 
 class Service:
-    """Fails with these errors, one a call, then answers."""
+    """Fails with these errors, one per call, then answers."""
 
     def __init__(self, *errors: Exception) -> None:
         self.errors = list(errors)
@@ -35,9 +35,10 @@ def test_it_waits_as_long_as_the_service_says() -> None:
 
 
 def test_it_gives_up_with_the_last_error() -> None:
-    service = Service(*(Unavailable(f"number {number}") for number in range(9)))
-    with pytest.raises(Unavailable, match="number 2"):
+    service = Service(*(Unavailable("away", code=f"Number{number}") for number in range(9)))
+    with pytest.raises(Unavailable) as raised:
         Patience(attempts=3, longest_wait=0.01).call(service)
+    assert raised.value.code == "Number2"
     assert service.calls == 3
 
 
@@ -49,9 +50,9 @@ def test_a_wait_beyond_the_bound_is_the_callers() -> None:
     assert service.calls == 1
 
 
-def test_other_errors_are_not_tried_again() -> None:
+def test_other_errors_are_not_retried() -> None:
     service = Service(BadInput("wrong"))
-    with pytest.raises(BadInput, match="wrong"):
+    with pytest.raises(BadInput):
         Patience().call(service)
     assert service.calls == 1
 

@@ -1,4 +1,4 @@
-"""A server of HTTP that says what a test has it say, for answers that no healthy Prometheus gives."""
+"""An HTTP server with scripted answers, for answers that no healthy Prometheus gives."""
 
 from __future__ import annotations
 
@@ -14,26 +14,33 @@ import pytest
 
 
 @dataclass
-class Told:
-    """Answers in their order, the last of them for ever: status, body and headers; what was asked, as path and form."""
+class ScriptedServer:
+    """Gives its answers in order, and repeats the last one; records path and form of each request.
+
+    Attributes:
+        url: Base URL.
+        answers: Status, body and headers of each answer.
+        asked: Path and form of each request.
+    """
 
     url: str = ""
     answers: list[tuple[int, Any, dict[str, str]]] = field(default_factory=list[tuple[int, Any, dict[str, str]]])
     asked: list[tuple[str, dict[str, list[str]]]] = field(default_factory=list[tuple[str, dict[str, list[str]]]])
 
-    def say(self, status: int, body: Any, **headers: str) -> None:
+    def answer(self, status: int, body: Any, **headers: str) -> None:
+        """Append an answer."""
         self.answers.append((status, body, headers))
 
 
 @pytest.fixture
-def told() -> Iterator[Told]:
-    found = Told()
+def scripted() -> Iterator[ScriptedServer]:
+    script = ScriptedServer()
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             form = self.rfile.read(int(self.headers["Content-Length"])).decode()
-            found.asked.append((self.path, parse_qs(form)))
-            status, body, headers = found.answers.pop(0) if len(found.answers) > 1 else found.answers[0]
+            script.asked.append((self.path, parse_qs(form)))
+            status, body, headers = script.answers.pop(0) if len(script.answers) > 1 else script.answers[0]
             content = body.encode() if isinstance(body, str) else json.dumps(body).encode()
             self.send_response(status)
             for name, value in {**headers, "Content-Length": str(len(content))}.items():
@@ -47,9 +54,9 @@ def told() -> Iterator[Told]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
-    found.url = f"http://127.0.0.1:{server.server_port}"
+    script.url = f"http://127.0.0.1:{server.server_port}"
     try:
-        yield found
+        yield script
     finally:
         server.shutdown()
         server.server_close()

@@ -32,16 +32,18 @@ def test_names(text: str, registry: str, repository: str) -> None:
 
 @pytest.mark.parametrize("text", ["vllm/vllm-openai:v0.32.0", "busybox:1", f"a/b@sha256:{'0' * 64}"])
 def test_a_tag_or_digest_is_refused(text: str) -> None:
-    with pytest.raises(BadInput, match=r"has a tag or a digest.*engine\.version"):
+    with pytest.raises(BadInput) as refused:
         ImageName.parse(text)
+    assert (refused.value.code, refused.value.about) == ("ImageHasVersion", text)
 
 
 @pytest.mark.parametrize(
     "text", ["", "/", "a/", "/a", "Vllm/x", "a//b", "a b", "-a/b", "ghcr.io/", "ghcr.io/A", "a/../b"]
 )
-def test_what_is_no_name_is_refused(text: str) -> None:
-    with pytest.raises(BadInput):
+def test_an_invalid_name_is_refused(text: str) -> None:
+    with pytest.raises(BadInput) as refused:
         ImageName.parse(text)
+    assert (refused.value.code, refused.value.about) == ("InvalidImageName", text)
 
 
 PART = st.from_regex(r"[a-z0-9]{1,5}([._-][a-z0-9]{1,3})?", fullmatch=True)

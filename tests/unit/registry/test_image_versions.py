@@ -1,4 +1,4 @@
-"""Which tag a version policy means."""
+"""The tags that a version policy allows."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_tags_that_are_versions(name: str, version: str, variant: str) -> None:
         "gh-0.1",
     ],
 )
-def test_tags_that_are_none(name: str) -> None:
+def test_tags_that_are_not_versions(name: str) -> None:
     assert Tag.parse(name) is None
 
 
