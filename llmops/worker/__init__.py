@@ -1,4 +1,4 @@
-"""What runs inside the Jobs: downloads weights to the volume, proves them, collects old ones.
+"""The program of the Jobs: downloads weights to the volume, verifies them, collects old ones.
 
-Imports nothing of llmops outside this package, and starts fast; `huggingface_hub` is imported by `download` alone.
+It imports nothing of llmops outside this package, and starts fast: only `download` imports `huggingface_hub`.
 """

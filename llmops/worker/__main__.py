@@ -1,4 +1,4 @@
-"""`python -m llmops.worker COMMAND`: the one program of all Jobs."""
+"""`python -m llmops.worker COMMAND`: the program of all Jobs."""
 
 from __future__ import annotations
 
@@ -24,8 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         result = Result(options.command, error.kind, error.message, error.remedy, error.problems)
     except OSError as error:
         result = _os_error(options.command, error)
-    except Exception as error:  # noqa: BLE001 - the last frame: see below
-        # Whatever it was has to reach the termination log before the process ends.
+    except Exception as error:  # noqa: BLE001 - the last frame: every error has to reach the termination log
         traceback.print_exc()
         result = Result(options.command, "crash", f"bug in {options.command}: {type(error).__name__}: {error}")
     return finish(result, options.termination_log)
@@ -34,9 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _os_error(command: str, error: OSError) -> Result:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return Result(command, "no_space", f"the volume is full: {error}", "Enlarge the volume or collect old weights.")
-    return Result(
-        command, "io_error", f"input or output failed: {error}", "Look at the volume and its node, then retry."
-    )
+    return Result(command, "io_error", f"input or output failed: {error}", "Check the volume and its node, then retry.")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -48,37 +45,41 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
 
     def command(name: str, run: Callable[[argparse.Namespace], Result], text: str) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=text, description=text)
-        added.set_defaults(run=run)
-        added.add_argument("--root", type=Path, required=True, help="where the volume is mounted")
-        added.add_argument("--termination-log", type=Path, help="file for the result, at most 4,096 bytes")
-        return added
+        subparser = commands.add_parser(name, help=text, description=text)
+        subparser.set_defaults(run=run)
+        subparser.add_argument("--root", type=Path, required=True, help="where the volume is mounted")
+        subparser.add_argument("--termination-log", type=Path, help="file for the result, at most 4,096 bytes")
+        return subparser
 
     download = command("download", _download, "Fetch a release's weights to the volume.")
     download.add_argument("--staging", required=True, help="folder to write to, relative to the root")
 
-    checksum = command("checksum", _checksum, "Prove the weights on the volume against their pins.")
-    checksum.add_argument("--shards", type=int, default=1, help="number of processes that share the work")
-    checksum.add_argument("--index", type=int, help="which of them this is; default: JOB_COMPLETION_INDEX, or 0")
-    checksum.add_argument("--run", dest="run_id", default="", help="name of the Job: only its own parts are merged")
+    checksum = command("checksum", _checksum, "Compare the weights on the volume with their pins.")
+    checksum.add_argument("--shards", type=int, default=1, help="number of processes that share the files")
+    checksum.add_argument("--index", type=int, help="shard of this process; default: JOB_COMPLETION_INDEX, or 0")
+    checksum.add_argument("--run", dest="run_id", default="", help="name of the Job: only parts of this Job are merged")
     checksum.add_argument("--verify-only", action="store_true", help="compare, and write nothing to the volume")
 
-    rehash = command("rehash", _rehash, "Check verified weights against their manifest's BLAKE3.")
-    rehash.add_argument("--release", type=Path, help="the release, JSON: what the manifest finds is held against it")
-    rehash.add_argument("--run", dest="run_id", default="", help="who asks, for what is kept")
-    collect = command("collect", _collect, "Delete weights of a model that are not kept.")
+    rehash = command("rehash", _rehash, "Compare verified weights with the BLAKE3 of their manifest.")
+    rehash.add_argument(
+        "--release", type=Path, help="the release, JSON: files that differ from the manifest are compared with it"
+    )
+    rehash.add_argument("--run", dest="run_id", default="", help="name of the run, for the parts on the volume")
+    collect = command("collect", _collect, "Delete the weights of a model, except those to keep.")
     collect.add_argument("--model", required=True, help="name of the model")
     collect.add_argument("--keep", nargs="*", default=[], metavar="KEY", help="folders to keep")
     collect.add_argument("--all", action="store_true", help="keep none")
 
-    for one in (download, checksum):
-        one.add_argument("--release", type=Path, required=True, help="the release, JSON")
-    for one in (download, checksum, rehash):
-        one.add_argument("--target", required=True, help="folder of the weights, relative to the root")
-    for one in (download, checksum, rehash):
-        one.add_argument("--max-mb-per-s", type=float, help="bound of the speed of reading the volume, MB/s")
-    for one in (checksum, rehash):
-        one.add_argument("--from-volume", action="store_true", help="drop this node's page cache of the files first")
+    for subparser in (download, checksum):
+        subparser.add_argument("--release", type=Path, required=True, help="the release, JSON")
+    for subparser in (download, checksum, rehash):
+        subparser.add_argument("--target", required=True, help="folder of the weights, relative to the root")
+    for subparser in (download, checksum, rehash):
+        subparser.add_argument("--max-mb-per-s", type=float, help="limit on the speed of reading the volume, MB/s")
+    for subparser in (checksum, rehash):
+        subparser.add_argument(
+            "--from-volume", action="store_true", help="drop this node's page cache of the files first"
+        )
     return parser
 
 
@@ -106,7 +107,7 @@ def _checksum(options: argparse.Namespace) -> Result:
 
     index = options.index if options.index is not None else int(os.environ.get("JOB_COMPLETION_INDEX", "0"))
     if not 0 <= index < options.shards:
-        raise WorkerError("usage", f"--index is {index}, which is not below --shards {options.shards}")
+        raise WorkerError("usage", f"--index {index} is not below --shards {options.shards}")
     return checksum(
         # An image may have the weights in its root.
         options.root if options.target == "." else inside(options.root, options.target),
@@ -135,7 +136,7 @@ def _collect(options: argparse.Namespace) -> Result:
 
 
 def _terminated(*_: object) -> None:
-    # Process 1 of a container has no default action for SIGTERM. Nothing needs tidying: every step converges.
+    # Process 1 of a container has no default action for SIGTERM. No cleanup: the next run converges from any state.
     os._exit(128 + signal.SIGTERM)
 
 

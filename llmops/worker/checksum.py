@@ -1,4 +1,4 @@
-"""Proves that the volume holds the release's files, byte for byte, and keeps the proof beside them."""
+"""Verifies that the volume holds the release's files, byte for byte, and keeps the manifest beside them."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from llmops.worker.report import Pace, Problem, Progress, Result, WorkerError, e
 
 @dataclass(frozen=True)
 class Reading:
-    """How files are read.
+    """How to read files.
 
     Args:
-        mb_per_s: Bound of the speed in MB/s; None means none.
+        mb_per_s: Limit on the speed in MB/s; None means no limit.
         from_volume: Drop each file from this node's page cache first, so that its bytes come from the volume.
     """
 
@@ -33,7 +33,7 @@ class Reading:
 
 @dataclass(frozen=True)
 class Shard:
-    """Which part of the work this process does, and of which run its result is a part."""
+    """The shard of this process, and the run that its part belongs to."""
 
     index: int = 0
     of: int = 1
@@ -45,28 +45,28 @@ def checksum(target: Path, pins: Pins, shard: Shard, reading: Reading, *, record
 
     Args:
         target: The weights folder.
-        pins: The files that have to be there, and no others.
-        shard: Which of the files are this process's.
-        reading: How to read them.
-        record: Keep the result on the volume (with a BLAKE3 of each file); if not, nothing is written.
+        pins: The files that the folder must have, and no others.
+        shard: Shard of this process.
+        reading: How to read the files.
+        record: Write the result to the volume, with a BLAKE3 of each file.
 
     Returns:
-        The result: kind `ok`, or `mismatch` with each wrong file by name.
+        The result: kind `ok`, or `mismatch` with each wrong file.
 
     Raises:
         OSError: The volume cannot be read or written.
     """
     files = shards(pins.files, shard.of)[shard.index]
 
-    def prove(file: FilePin, on_bytes: Callable[[int], None]) -> tuple[dict[str, Any] | None, Problem | None]:
+    def compare(file: FilePin, on_bytes: Callable[[int], None]) -> tuple[dict[str, Any] | None, Problem | None]:
         names = ["sha256", *(["git_sha1"] if file.git_sha1 else []), *(["blake3"] if record else [])]
-        found = hash_file(target / file.path, names, on_bytes=on_bytes)
+        digests = hash_file(target / file.path, names, on_bytes=on_bytes)
         pinned = "sha256" if file.sha256 else "git_sha1"
-        if found.size == file.size and found[pinned] == (file.sha256 or file.git_sha1):
-            return {"size": found.size, **found.by_name}, None
-        return None, Problem(file.path, "altered", file.digest, f"{pinned.replace('_', '-')}:{found[pinned]}")
+        if digests.size == file.size and digests[pinned] == (file.sha256 or file.git_sha1):
+            return {"size": digests.size, **digests.by_name}, None
+        return None, Problem(file.path, "altered", file.digest, f"{pinned.replace('_', '-')}:{digests[pinned]}")
 
-    entries, problems, figures = _check(target, files, prove, reading)
+    entries, problems, figures = _check(target, files, compare, reading)
     if shard.index == 0:
         problems += extras(target, (file.path for file in pins.files))
     verified = False
@@ -80,63 +80,62 @@ def checksum(target: Path, pins: Pins, shard: Shard, reading: Reading, *, record
 
 
 def revalidate(target: Path, pins: Pins, reading: Reading, *, run: str) -> Result:
-    """Compare the files with the manifest (`rehash`), and with the pins where that has nothing good to say.
+    """Compare the files with the manifest (`rehash`), and with the pins if that finds a mismatch.
 
-    What the manifest says is wrong is read once more and compared with its pin: a manifest can rot, too, and what
-    people are woken up for, and what is fetched again, was seen twice. A manifest that is missing, or that is not
-    these pins', is written anew where all files are right.
+    The manifest itself can rot. So `mismatch` means that two reads found it: the run alerts people and downloads files
+    again. If the manifest is missing or has other pins, and all files match, it is written anew.
 
     Args:
         target: The weights folder.
-        pins: The files that have to be there, and no others.
-        reading: How to read them.
-        run: Who asks, for the parts that are kept.
+        pins: The files that the folder must have, and no others.
+        reading: How to read the files.
+        run: Name of the run, for the parts on the volume.
 
     Raises:
         OSError: The volume cannot be read or written.
     """
-    kept = manifest.read_manifest(target)
-    if kept is not None and kept.get("pins") == pins.hash:
+    stored = manifest.read_manifest(target)
+    if stored is not None and stored.get("pins") == pins.hash:
         result = rehash(target, reading)
         if result.kind == "ok":
             return result
-        emit("mismatch", message=f"{result.message}; what is wrong is compared with its pin")
+        emit("mismatch", message=f"{result.message}; comparing with the pins")
     return checksum(target, pins, Shard(run=run), reading)
 
 
 def rehash(target: Path, reading: Reading) -> Result:
-    """Compare the files with the BLAKE3 that the manifest keeps: faster than SHA-256, and as strict.
+    """Compare the files with the BLAKE3 hashes of the manifest: faster than SHA-256, and as strict.
 
-    A folder that is found wrong loses its manifest.
+    A mismatch removes the manifest.
 
     Raises:
-        WorkerError: There is no manifest (kind `no_manifest`).
+        WorkerError: The folder has no manifest (kind `no_manifest`).
         OSError: The volume cannot be read or written.
     """
-    kept = manifest.read_manifest(target)
-    if kept is None:
+    stored = manifest.read_manifest(target)
+    if stored is None:
         raise WorkerError(
             "no_manifest",
-            f"{target} has no manifest: its files were never proven, or were found wrong",
+            f"{target} has no manifest: its files were never verified, or were found wrong",
             remedy="Run checksum first.",
         )
-    files = [FilePin(path, entry["size"], entry["sha256"], None) for path, entry in kept["files"].items()]
-    # Few files: several threads on each; many: one thread each.
+    files = [FilePin(path, entry["size"], entry["sha256"], None) for path, entry in stored["files"].items()]
+    # Few files: several threads per file; many files: one thread per file.
     threads = 1 if len(files) >= cores() else -1
 
     def compare(file: FilePin, on_bytes: Callable[[int], None]) -> tuple[dict[str, Any] | None, Problem | None]:
-        expected = kept["files"][file.path]["blake3"]
-        found = hash_file(target / file.path, ["blake3"], on_bytes=on_bytes, threads=threads)["blake3"]
-        return None, None if found == expected else Problem(
-            file.path, "altered", f"blake3:{expected}", f"blake3:{found}"
-        )
+        expected = stored["files"][file.path]["blake3"]
+        actual = hash_file(target / file.path, ["blake3"], on_bytes=on_bytes, threads=threads)["blake3"]
+        if actual == expected:
+            return None, None
+        return None, Problem(file.path, "altered", f"blake3:{expected}", f"blake3:{actual}")
 
     _, problems, figures = _check(target, files, compare, reading)
-    problems += extras(target, kept["files"])
+    problems += extras(target, stored["files"])
     if problems:
-        manifest.write_part(target, manifest.Part("rehash", kept["pins"], 0, 1, {}, tuple(problems)))
+        manifest.write_part(target, manifest.Part("rehash", stored["pins"], 0, 1, {}, tuple(problems)))
     return _judged(
-        "rehash", target, problems, figures | {"files": len(files)}, f"{len(files)} files are as when they were proven"
+        "rehash", target, problems, figures | {"files": len(files)}, f"{len(files)} files are as in the manifest"
     )
 
 
@@ -157,30 +156,30 @@ def _check(
 
         def on_bytes(count: int) -> None:
             if stopped.is_set():
-                raise InterruptedError("stopped, since another file could not be read")
+                raise InterruptedError("stopped, because another file could not be read")
             progress.add(count)
             pace.take(count)
 
-        def one(file: FilePin) -> Outcome:
+        def check(file: FilePin) -> Outcome:
             if problem := inspect(target, file.path, file.size):
                 return None, problem
             if reading.from_volume:
                 evict(target / file.path)
             return compare(file, on_bytes)
 
-        outcomes = _collected(threads, one, sorted(files, key=lambda item: -item.size), stopped)
+        outcomes = _run_all(threads, check, sorted(files, key=lambda item: -item.size), stopped)
     entries = {file.path: entry for file, (entry, _) in outcomes if entry is not None}
     problems = sorted((problem for _, (_, problem) in outcomes if problem), key=lambda item: item.path)
     return entries, problems, progress.figures()
 
 
-def _collected(
+def _run_all(
     threads: ThreadPoolExecutor,
-    one: Callable[[FilePin], Outcome],
+    check: Callable[[FilePin], Outcome],
     files: Sequence[FilePin],
     stopped: threading.Event,
 ) -> list[tuple[FilePin, Outcome]]:
-    futures = [threads.submit(one, file) for file in files]
+    futures = [threads.submit(check, file) for file in files]
     try:
         return [(file, future.result()) for file, future in zip(files, futures, strict=True)]
     except BaseException:
@@ -194,8 +193,8 @@ def _judged(command: str, target: Path, problems: Sequence[Problem], details: di
     return Result(
         command,
         "mismatch",
-        f"{target} does not hold what is pinned: {manifest.describe(problems)}",
-        remedy="Do not serve it. Run the download again: it keeps the right files and fetches the others.",
+        f"{target} differs from its pins: {manifest.describe(problems)}",
+        remedy="Do not serve it. Run the download again: it keeps the right files and downloads the others.",
         problems=tuple(problems),
         details=details,
     )

@@ -1,4 +1,4 @@
-"""Deletes weights that no release needs any more."""
+"""Deletes weights that no release needs."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from llmops.worker.report import Result, WorkerError, emit
 def collect(root: Path, model: str, keep: Iterable[str], *, everything: bool = False) -> Result:
     """Delete each folder of weights and staging of a model whose key is not in `keep`, with its manifest.
 
-    A folder's manifest goes first and its name goes at once, so that nothing mounts half of a folder. What a
-    download is writing to is left alone, and what an earlier, killed collection left is finished.
+    The manifest of a folder goes first, and its name goes at once, so that no pod mounts half of a folder. A folder
+    that a download writes to stays. The remains of an earlier, killed collection are deleted too.
 
     Args:
         root: Where the volume is mounted.
@@ -31,7 +31,7 @@ def collect(root: Path, model: str, keep: Iterable[str], *, everything: bool = F
     kept = set(keep)
     if not kept and not everything:
         raise WorkerError(
-            "usage", f"no key to keep of {model}: that would delete all of its weights", remedy="Give --keep or --all."
+            "usage", f"no key of {model} to keep: this would delete all its weights", remedy="Give --keep or --all."
         )
     if len(Path(model).parts) != 1:
         raise WorkerError("usage", f"{model!r} is not the name of a model")
@@ -60,12 +60,12 @@ def collect(root: Path, model: str, keep: Iterable[str], *, everything: bool = F
             shutil.rmtree(trash)
     message = f"{model}: {len(deleted)} folders deleted, {freed} bytes freed"
     if busy:
-        message += f"; {', '.join(busy)} left, since a download writes to it"
+        message += f"; kept {', '.join(busy)}: a download writes there"
     return Result("collect", "ok", message, details={"freed_bytes": freed, "deleted": deleted, "busy": busy})
 
 
 def _keys(folder: Path) -> set[str]:
-    """Keys of which anything is there: the folder, or what stands beside it."""
+    """Keys of which a folder, or a file beside it, exists."""
     if not folder.is_dir():
         return set()
     names = {entry.name for entry in folder.iterdir() if not entry.name.startswith(".")}
@@ -74,5 +74,5 @@ def _keys(folder: Path) -> set[str]:
 
 
 def _size(folder: Path) -> int:
-    """Bytes of the files below a folder; 0 if it is not there."""
+    """Bytes of the files below a folder; 0 if the folder does not exist."""
     return sum((Path(parent) / name).lstat().st_size for parent, _, names in os.walk(folder) for name in names)

@@ -1,9 +1,9 @@
-"""Brings a release's files to the volume: resumed after any kill, proven while they arrive, in place only when whole.
+"""Downloads a release's files to the volume: resumes after any kill, hashes on arrival, publishes a complete folder.
 
-What lies in the staging folder under its own name has been hashed and was right. What is on its way lies in
-`.cache` below it. So a second run trusts the names, continues the parts, and fetches the rest.
+A file in the staging folder under its final name has the right hash. A partial file is in `.cache` below it. So a
+second run trusts the names, resumes the parts, and downloads the rest.
 
-A folder that is in place already and was found wrong is set right where it is: engines may be serving from it.
+A published folder with wrong files is repaired in place, because engines may serve from it.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from llmops.worker.pins import FilePin, Pins
 from llmops.worker.repair import set_aside
 from llmops.worker.report import Progress, Result, WorkerError
 
-LOCK_WAIT_SECONDS = 60.0  # A pod that is being deleted has at most this long to let go.
-MARGIN = 0.01  # Of the missing bytes, for the file system's own needs.
+LOCK_WAIT_SECONDS = 60.0  # A terminating pod releases the lock within this time.
+MARGIN = 0.01  # Share of the missing bytes, for the file system's metadata.
 MARGIN_BYTES = 16 << 20
 WORK_FOLDER = ".cache"  # Below staging; no pinned file may lie in it (see pins.unsafe_path).
 
@@ -38,23 +38,23 @@ def download(
 
     Args:
         pins: The files.
-        root: Where the volume is mounted; named in messages about space.
+        root: Mount path of the volume, for messages about space.
         staging: Folder to write to, on the same volume as `target`.
-        target: Folder of the weights; appears when it is complete.
-        token_file: File with the hub token, if one is needed.
-        reading: How files are read that are in place, to tell which of them are wrong.
+        target: Folder of the weights; it appears when it is complete.
+        token_file: File with the hub token, if there is one.
+        reading: How to read a published folder, to find its wrong files.
 
     Raises:
-        WorkerError: With the kind that says what has to happen next.
+        WorkerError: Its kind says what to do next.
         OSError: The volume cannot be read or written.
     """
     if _complete(target, pins):
         return Result("download", "ok", f"{target.name}: already there", details={"bytes": 0, "total": pins.size})
     with locked(staging.with_name(f"{staging.name}.lock"), wait=LOCK_WAIT_SECONDS):
         if _complete(target, pins):
-            return Result("download", "ok", f"{target.name}: another pod fetched it", details={"total": pins.size})
-        # The library reads its settings when it is imported, and keeps its caches under the home directory, which
-        # a Job's pod may not write to. Its telemetry would tell the hub about the machine.
+            return Result("download", "ok", f"{target.name}: another pod downloaded it", details={"total": pins.size})
+        # Before the import, when the library reads its settings. A Job's pod may not write to the home directory,
+        # where the library has its caches. Telemetry would tell the hub about the machine.
         os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         os.environ.setdefault("HF_HOME", str(staging / WORK_FOLDER / "home"))
@@ -72,7 +72,7 @@ def download(
         if in_place:
             shutil.rmtree(staging)
             manifest.forget(target)
-            message = f"{target.name}: {len(missing)} of {len(pins.files)} files were wrong and are fetched again"
+            message = f"{target.name}: {len(missing)} of {len(pins.files)} files were wrong and are downloaded again"
         else:
             _publish(staging, target)
             message = f"{target.name}: {len(pins.files)} files"
@@ -80,7 +80,7 @@ def download(
 
 
 def _complete(target: Path, pins: Pins) -> bool:
-    """Whether every file is there with its size, and no check has found one of them wrong."""
+    """Whether every file exists with its size, and no check has found a wrong file."""
     return not _missing(pins, target) and not manifest.known_problems(target)
 
 
@@ -95,14 +95,14 @@ def _need_space(root: Path, missing: int) -> None:
     if free < needed:
         raise WorkerError(
             "no_space",
-            f"the volume at {root} has {free} bytes free and needs {needed} "
-            f"({missing} still missing, the rest is margin)",
+            f"the volume at {root} has {free} bytes free, and the download needs {needed} "
+            f"({missing} missing, the rest is margin)",
             remedy=f"Enlarge the volume by {needed - free} bytes or collect old weights.",
         )
 
 
 def _publish(staging: Path, target: Path) -> None:
-    """Move the complete folder to its name."""
+    """Move the complete folder to its final name."""
     shutil.rmtree(staging / WORK_FOLDER)
     for parent, _, _ in os.walk(staging):
         sync_folder(Path(parent))

@@ -1,4 +1,4 @@
-"""Files that are complete or not there: atomic writes, locks, durable renames."""
+"""Atomic writes, locks and durable renames."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from llmops.worker.report import WorkerError
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that readers see all of it or none of it, also after a power cut."""
+    """Write a file so that readers see all of it or none, even after a power cut."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         with temporary.open("wb") as file:
@@ -36,7 +36,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames and new names in a folder durable."""
+    """Make renames and new files in a folder durable."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -45,12 +45,12 @@ def sync_folder(folder: Path) -> None:
 
 
 def size_of(path: Path) -> int | None:
-    """Bytes of a regular file; None if there is none, or a link in its place."""
+    """Bytes of a regular file; None if it does not exist, or is a link."""
     return path.lstat().st_size if path.is_file() and not path.is_symlink() else None
 
 
 def remove_folder(folder: Path) -> None:
-    """Delete a folder so that its name is gone at once: renamed first, under a name that nothing looks for."""
+    """Delete a folder so that its name is gone at once: rename it first."""
     trash = folder.with_name(f"{TRASH_PREFIX}{folder.name}.{secrets.token_hex(4)}")
     try:
         folder.rename(trash)
@@ -76,14 +76,14 @@ def inside(root: Path, relative: str) -> Path:
 
 @contextmanager
 def locked(path: Path, *, wait: float) -> Generator[None]:
-    """Hold an exclusive lock on a file, so that two pods of one Job never write the same folder.
+    """Hold an exclusive lock on a file, so that two pods of a Job never write to the same folder.
 
     Args:
-        path: The lock file; created if it is not there.
+        path: The lock file; created if it does not exist.
         wait: Seconds to wait for another holder.
 
     Raises:
-        WorkerError: Another process still holds it (kind `busy`).
+        WorkerError: Another process holds the lock (kind `busy`).
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + wait
@@ -91,7 +91,7 @@ def locked(path: Path, *, wait: float) -> Generator[None]:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # The holder before us may have deleted the file: then this lock is on a name that no one else finds.
+            # The previous holder may have deleted the file: then other processes lock a new file of this name.
             if path.exists() and os.fstat(descriptor).st_ino == path.stat().st_ino:
                 break
         except BlockingIOError:
@@ -103,7 +103,7 @@ def locked(path: Path, *, wait: float) -> Generator[None]:
         if time.monotonic() >= deadline:
             raise WorkerError(
                 "busy",
-                f"another process still writes to what {path} locks, after {wait:g} s",
+                f"another process holds the lock {path} after {wait:g} s",
                 remedy="Let the other pod end, or delete it, then retry.",
             )
         time.sleep(0.2)

@@ -1,9 +1,8 @@
-"""Reads files as fast as the machine can and hashes them.
+"""Reads and hashes files as fast as the machine can.
 
-SHA-256 is bound by the cores (SHA-NI in OpenSSL, about 1.5 GB/s each), so what is left to win is everything
-around it: a mapping instead of a copy through `read`, pages mapped a window at a time (`MADV_POPULATE_READ`: no
-fault per page), the next window read ahead while this one is hashed, and one thread per core, since OpenSSL,
-BLAKE3 and the system calls here all run without Python's lock.
+The cores limit SHA-256 (SHA-NI in OpenSSL, about 1.5 GB/s each), so the code saves on everything around it: it maps
+files instead of copying through `read`, maps a window at a time (`MADV_POPULATE_READ`: no fault per page), reads the
+next window ahead, and uses one thread per core, since OpenSSL, BLAKE3 and the system calls here release Python's lock.
 """
 
 from __future__ import annotations
@@ -21,20 +20,20 @@ from llmops.worker.kernel import mapping
 
 WINDOW = 16 << 20  # Bytes.
 SIDE_BY_SIDE = 1 << 20  # Bytes; below this a thread costs more than it saves.
-# File systems whose mapped pages come from a local disk or memory. On others (NFS, FUSE, object stores) a mapping
-# may read in small pieces, and a server's error would be a SIGBUS instead of an OSError.
+# File systems on a local disk or in memory. On others (NFS, FUSE, object stores) a mapping may read in small pieces,
+# and an error of the server is a SIGBUS instead of an OSError.
 MAPPED_FILE_SYSTEMS = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "tmpfs", "overlay", "zfs", "bcachefs"})
 
 
 class Hash(Protocol):
-    """What hashlib and blake3 objects have in common."""
+    """Common protocol of hashlib and blake3 objects."""
 
     def update(self, data: Any, /) -> object:
-        """Take in bytes."""
+        """Add bytes to the hash."""
         ...
 
     def hexdigest(self) -> str:
-        """The hash of what was taken in."""
+        """The hash of the bytes so far."""
         ...
 
 
@@ -61,10 +60,10 @@ def hasher(name: str, size: int, threads: int = 1) -> Hash:
         case "sha256":
             return hashlib.sha256()
         case "git_sha1":
-            # Not a choice of ours: the hub names small files by their git blob id.
+            # The hub identifies small files by their git blob id.
             return hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
         case "blake3":
-            from blake3 import blake3  # Native code that most commands do not need.
+            from blake3 import blake3  # Native code, which most commands do not need.
 
             return blake3(max_threads=threads)
         case _:
@@ -80,25 +79,25 @@ def hash_file(
     threads: int = 1,
     mapped: bool | None = None,
 ) -> Digests:
-    """Hash a file, each byte read once for all hashes.
+    """Hash a file; reads each byte once for all hashes.
 
     Args:
         path: The file.
         names: Hashes to compute: sha256, git_sha1, blake3.
-        on_bytes: Called with the number of bytes after each window, from this thread.
+        on_bytes: Gets the number of bytes after each window, in this thread.
         window: Bytes mapped or read at a time; a multiple of the page size.
-        threads: Threads of BLAKE3; the others are sequential by nature.
-        mapped: Whether to map the file or to read it; None asks its file system.
+        threads: Threads of BLAKE3; the other hashes are sequential.
+        mapped: Whether to map the file or to read it; None decides by its file system.
 
     Raises:
-        OSError: The file cannot be read, or is shorter than it was when it was opened.
+        OSError: The file cannot be read, or has become shorter.
     """
     size = path.stat().st_size
     hashes = {name: hasher(name, size, threads) for name in names}
     done = feed(path, hashes.values(), on_bytes=on_bytes, window=window, mapped=mapped)
     if done != size:
         raise OSError(f"{path} changed while it was read: it had {size} bytes, then {done}")
-    return Digests(size, {name: one.hexdigest() for name, one in hashes.items()})
+    return Digests(size, {name: hash_.hexdigest() for name, hash_ in hashes.items()})
 
 
 def feed(
@@ -109,7 +108,7 @@ def feed(
     window: int = WINDOW,
     mapped: bool | None = None,
 ) -> int:
-    """Give a file's bytes to hashes; arguments as of `hash_file`. Returns the number of bytes.
+    """Feed a file's bytes to hashes; arguments as in `hash_file`. Returns the number of bytes.
 
     Raises:
         OSError: The file cannot be read.
@@ -128,39 +127,39 @@ def feed(
 
 @contextmanager
 def _side_by_side(hashes: Collection[Hash]) -> Generator[Callable[[Any], None]]:
-    """A function that gives a window to all hashes, each in its thread: a file takes as long as its slowest hash."""
+    """A function that feeds a window to all hashes, each in a thread: a file takes as long as its slowest hash."""
     first, *others = hashes
     with ThreadPoolExecutor(max(1, len(others)), thread_name_prefix="side") as threads:
 
         def update(data: Any) -> None:
             if len(data) < SIDE_BY_SIDE:
-                for one in hashes:
-                    one.update(data)
+                for hash_ in hashes:
+                    hash_.update(data)
                 return
-            waiting = [threads.submit(one.update, data) for one in others]
+            futures = [threads.submit(hash_.update, data) for hash_ in others]
             try:
                 first.update(data)
             finally:
-                wait(waiting)  # They read the window, which goes after this.
-            for one in waiting:
-                one.result()
+                wait(futures)  # The threads read the window, which is unmapped after this.
+            for future in futures:
+                future.result()
 
         yield update
 
 
 def evict(path: Path) -> None:
-    """Ask the kernel to forget the file's clean pages, so that the next read comes from the volume."""
+    """Drop the file's clean pages from the page cache, so that the next read comes from the volume."""
     with path.open("rb") as file:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _windows(descriptor: int, size: int, window: int, mapped: bool) -> Iterator[Any]:
-    """Buffers over the file, in order; each is valid until the next is asked for."""
+    """Buffers over the file, in order; each is valid until the next one."""
     buffer: bytearray | None = None
     os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
     for offset in range(0, size, window):
         length = min(window, size - offset)
-        # Read ahead: the kernel fetches the next window while this one is hashed.
+        # The kernel reads the next window ahead while the caller hashes this one.
         os.posix_fadvise(descriptor, offset + length, window, os.POSIX_FADV_WILLNEED)
         if mapped:
             with mapping(descriptor, offset, length) as data:
@@ -182,19 +181,17 @@ def _windows(descriptor: int, size: int, window: int, mapped: bool) -> Iterator[
 
 
 def file_system(path: Path) -> str:
-    """Name of the file system that holds `path`, such as ext4 or nfs4; empty if the kernel does not say."""
-    device = path.stat().st_dev
-    wanted = f"{os.major(device)}:{os.minor(device)}"
-    best, found = -1, ""
+    """Name of the file system of `path`, such as ext4 or nfs4; empty if unknown."""
+    longest, name = -1, ""
     resolved = str(path.resolve())
     for line in _mounts():
         fields = line.split()
         mount, kind = fields[4], fields[fields.index("-") + 1]
         below = resolved == mount or resolved.startswith(mount.rstrip("/") + "/")
-        # btrfs and overlay give files another device than the mount's, so the longest mount point decides.
-        if (fields[2] == wanted or below) and below and len(mount) >= best:
-            best, found = len(mount), kind
-    return found
+        # The longest mount point decides, not the device: files on btrfs and overlay have another one than their mount.
+        if below and len(mount) >= longest:
+            longest, name = len(mount), kind
+    return name
 
 
 def _mounts() -> list[str]:
@@ -205,7 +202,7 @@ def _mounts() -> list[str]:
 
 
 def cores() -> int:
-    """Cores that this process may use: its affinity, or the container's CPU limit where that is less."""
+    """Cores that this process may use: by its affinity, or by the container's CPU limit if that is lower."""
     available = len(os.sched_getaffinity(0))
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
@@ -215,5 +212,5 @@ def cores() -> int:
 
 
 def pool(tasks: int, limit: int | None = None) -> AbstractContextManager[ThreadPoolExecutor]:
-    """Threads for hashing `tasks` files: one per core, and no more than files."""
+    """Threads for hashing `tasks` files: one per core, and at most one per file."""
     return ThreadPoolExecutor(max(1, min(tasks, limit or cores())), thread_name_prefix="hash")

@@ -1,4 +1,4 @@
-"""What can be told of a file without hashing it: there or not, its size, and whether it is safe to load."""
+"""Checks of a file without hashing it: existence, size, and whether it is safe to load."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 
 from llmops.worker.report import Problem
 
-# Formats that run code when they are loaded.
+# Formats that run code when an engine loads them.
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
-HEADER_LIMIT = 100_000_000  # Bytes; what the safetensors library accepts.
+HEADER_LIMIT = 100_000_000  # Bytes; the limit of the safetensors library.
 
 
 def inspect(folder: Path, path: str, size: int) -> Problem | None:
-    """The problem of a file that has to be at `path` below `folder` with `size` bytes, or None."""
+    """The problem of the file at `path` below `folder`, which must have `size` bytes; None if it has none."""
     full = folder / path
     try:
         status = full.stat()
@@ -35,7 +35,7 @@ def inspect(folder: Path, path: str, size: int) -> Problem | None:
 
 
 def extras(folder: Path, pinned: Iterable[str]) -> Iterator[Problem]:
-    """Files below `folder` that no pin names: an engine may load them all the same."""
+    """Files below `folder` that are not pinned: an engine may load them."""
     known = set(pinned)
     for path in sorted(_walk(folder)):
         if path in known:
@@ -57,7 +57,7 @@ def _walk(folder: Path) -> Iterator[str]:
 
 
 def _not_safetensors(path: Path, size: int) -> str | None:
-    """Why a file is not what its name says: the header has to be JSON whose tensors end where the file ends."""
+    """Why a file is not safetensors: its header must be JSON whose tensors end where the file ends."""
     with path.open("rb") as file:
         start = file.read(8)
         if start[:1] == b"\x80" or start[:2] == b"PK":

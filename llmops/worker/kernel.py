@@ -1,4 +1,4 @@
-"""System calls that Python's library lacks, or makes while it holds the interpreter's lock."""
+"""System calls that Python's library lacks, or runs with the interpreter's lock held."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _MAP_FAILED = ctypes.c_void_p(-1).value
 
 @contextmanager
 def mapping(descriptor: int, offset: int, length: int) -> Generator[memoryview | None]:
-    """Part of a file, mapped and with its pages present; None where the kernel refuses (old, or a read error).
+    """Part of a file, mapped and with its pages present; None if the kernel refuses (too old, or a read error).
 
-    Through ctypes, since Python's mmap holds the interpreter's lock while the kernel maps and reads.
+    Uses ctypes, because Python's mmap holds the interpreter's lock while the kernel maps and reads.
     """
     libc = _libc()
     address = libc.mmap(None, length, _PROT_READ, _MAP_SHARED, descriptor, offset)
@@ -30,9 +30,9 @@ def mapping(descriptor: int, offset: int, length: int) -> Generator[memoryview |
 
 
 def start_writing(descriptor: int, offset: int, length: int) -> None:
-    """Ask the kernel to write a range of a file to the disk now, without waiting for it.
+    """Ask the kernel to start to write a range of a file to disk, and do not wait.
 
-    An advice: a file system that does not know it writes when it is synced.
+    Advice only: a file system without this call writes at the next sync.
     """
     _libc().sync_file_range(descriptor, offset, length, _SYNC_FILE_RANGE_WRITE)
 

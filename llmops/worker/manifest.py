@@ -1,8 +1,8 @@
-"""The manifest beside verified weights, and the shards' parts that it is merged from.
+"""The manifest beside verified weights, and the parts of shards that it is merged from.
 
-Beside a folder `KEY` stand `KEY.json` (what was proven, with BLAKE3 for fast checks later), `KEY.sha256` (for
-`sha256sum -c`, run in the folder that holds `KEY`) and `KEY.manifest/` (one part per shard). `KEY.json` is written
-last: where it is, the weights are verified.
+Beside a folder `KEY` are `KEY.json` (the manifest, with BLAKE3 for fast checks later), `KEY.sha256` (for
+`sha256sum -c`, run in the parent of `KEY`) and `KEY.manifest/` (one part per shard). `KEY.json` is written last: if it
+exists, the weights are verified.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from llmops.worker.report import Problem
 
 @dataclass(frozen=True)
 class Part:
-    """What one shard found. `run` tells the parts of one Job from those of an earlier one."""
+    """Result of one shard. `run` separates the parts of a Job from those of an earlier Job."""
 
     run: str
     pins: str
@@ -31,51 +31,51 @@ class Part:
 
 
 def manifest_path(target: Path) -> Path:
-    """The manifest of a weights folder: what says that it is verified."""
+    """Path of the manifest of a weights folder; if the file exists, the weights are verified."""
     return target.with_name(f"{target.name}.json")
 
 
 def sums_path(target: Path) -> Path:
-    """The list for `sha256sum -c`."""
+    """Path of the list for `sha256sum -c`."""
     return target.with_name(f"{target.name}.sha256")
 
 
 def parts_path(target: Path) -> Path:
-    """The folder of the shards' parts."""
+    """Folder of the shards' parts."""
     return target.with_name(f"{target.name}.manifest")
 
 
 def write_part(target: Path, part: Part) -> None:
-    """Keep what a shard found. Where something is wrong, the manifest goes first: wrong weights are never verified."""
+    """Write a part. If it has problems, remove the manifest first: wrong weights are never verified."""
     if part.problems:
         withdraw(target)
     folder = parts_path(target)
     folder.mkdir(parents=True, exist_ok=True)
     name = f"{part.index}-of-{part.of}.json"
-    # One process at a time has a shard: what is half written there, it left when it was killed.
-    for left in folder.glob(f".{name}.*"):
-        left.unlink(missing_ok=True)
+    # One process at a time writes a shard's part: temporary files are from a killed process.
+    for temporary in folder.glob(f".{name}.*"):
+        temporary.unlink(missing_ok=True)
     write_json(folder / name, asdict(part))
 
 
 def read_parts(target: Path) -> list[Part]:
-    """The parts that are there, of whatever run. Parts that cannot be read count as not there."""
-    found: list[Part] = []
+    """The parts of all runs. A part that cannot be read counts as missing."""
+    parts: list[Part] = []
     for path in sorted(parts_path(target).glob("*-of-*.json")):
         try:
             content = json.loads(path.read_bytes())
             problems = tuple(Problem(**item) for item in content.pop("problems"))
-            found.append(Part(**content, problems=problems))
+            parts.append(Part(**content, problems=problems))
         except (OSError, ValueError, TypeError, KeyError):
-            # Removed by another process, or not ours: its shard will write it again.
+            # Another process has removed the part, or another version wrote it: its shard writes it again.
             continue
-    return found
+    return parts
 
 
 def known_problems(target: Path) -> list[Problem]:
-    """What checks of this folder found wrong: a download that finds any replaces the folder.
+    """Problems that checks of this folder have found: a download replaces these files.
 
-    None where there is a manifest: then a later check found everything right.
+    Empty if a manifest exists: then a later check has found no problem.
     """
     if manifest_path(target).exists():
         return []
@@ -83,16 +83,16 @@ def known_problems(target: Path) -> list[Problem]:
 
 
 def merge(target: Path, pins: Pins, *, run: str, of: int, verified_at: str) -> bool:
-    """Write the manifest if all `of` parts of this run are there and nothing is wrong.
+    """Write the manifest if all `of` parts of this run exist and have no problem.
 
-    Any number of shards may do it at the same time: they write the same.
+    Several shards may do it at the same time: they write the same content.
 
     Args:
         target: The weights folder.
-        pins: What the parts prove.
+        pins: The files that the parts cover.
         run: Only parts of this run count.
         of: Number of shards.
-        verified_at: Time of the proof, ISO 8601.
+        verified_at: Time of the verification, ISO 8601.
 
     Returns:
         Whether the weights are now verified.
@@ -120,33 +120,33 @@ def merge(target: Path, pins: Pins, *, run: str, of: int, verified_at: str) -> b
 
 
 def sums(folder: str, digests: dict[str, str]) -> str:
-    """Lines that `sha256sum -c` accepts in the folder that holds `folder`."""
+    """Lines for `sha256sum -c`, run in the parent of `folder`."""
     return "".join(f"{digest}  {folder}/{path}\n" for path, digest in sorted(digests.items()))
 
 
 def read_manifest(target: Path) -> dict[str, Any] | None:
-    """The manifest of a weights folder; None if it is not verified, or the manifest itself is spoilt."""
+    """The manifest of a weights folder; None if there is none, or it is damaged."""
     try:
-        found = json.loads(manifest_path(target).read_bytes())
+        content = json.loads(manifest_path(target).read_bytes())
     except (FileNotFoundError, ValueError):
         return None
-    return found if isinstance(found, dict) and {"pins", "files"} <= found.keys() else None
+    return content if isinstance(content, dict) and {"pins", "files"} <= content.keys() else None
 
 
 def withdraw(target: Path) -> None:
-    """Say that a folder is not verified."""
+    """Remove the manifest: the folder is no longer verified."""
     manifest_path(target).unlink(missing_ok=True)
     sums_path(target).unlink(missing_ok=True)
 
 
 def forget(target: Path) -> None:
-    """Remove everything that stands beside a weights folder."""
+    """Remove the manifest and the parts of a weights folder."""
     withdraw(target)
     remove_folder(parts_path(target))
 
 
 def describe(problems: Sequence[Problem]) -> str:
-    """The problems in one sentence: how many of which kind, and the first few by name."""
+    """The problems in one sentence: the number of each kind, and the first three files."""
     kinds = sorted({problem.kind for problem in problems})
     counts = ", ".join(f"{sum(item.kind == kind for item in problems)} {kind}" for kind in kinds)
     named = ", ".join(f"{item.path} ({item.kind})" for item in problems[:3])

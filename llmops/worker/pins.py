@@ -1,4 +1,4 @@
-"""The part of a release that the worker needs: the exact files of one commit."""
+"""The part of a release that the worker needs: the pinned files of a commit."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ class Pins:
 
     @property
     def hash(self) -> str:
-        """SHA-256 over repository, commit and files: what a manifest says that it proves."""
+        """SHA-256 over repository, commit and files; a manifest names it as `pins`."""
         content = {"repo": self.repo, "commit": self.commit, "files": [asdict(file) for file in self.files]}
         return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def read_pins(path: Path) -> Pins:
-    """Read the pins out of a release file.
+    """Read the pins from a release file.
 
     Raises:
         WorkerError: The file cannot be read, is not a release, or names a file outside of its folder (kind `usage`).
@@ -85,7 +85,7 @@ def _refuse_unsafe(files: Sequence[FilePin], source: Path) -> None:
 
 
 def unsafe_path(path: str) -> str | None:
-    """Why a path inside a repository may not be written or read below a folder; None if it may."""
+    """Why a path of a repository is not safe to use below a folder; None if it is safe."""
     if not path or path != PurePosixPath(path).as_posix():
         return "is not a plain relative path"
     if "\\" in path or any(ord(letter) < 32 or ord(letter) == 127 for letter in path):
@@ -101,7 +101,7 @@ def unsafe_path(path: str) -> str | None:
 def shards(files: Iterable[FilePin], count: int) -> list[list[FilePin]]:
     """Assign files to `count` shards, the largest file first to the least loaded shard.
 
-    The same files give the same shards whatever their order, so that pods agree without talking.
+    The order of the files does not matter, so all pods compute the same shards.
     """
     assigned: list[list[FilePin]] = [[] for _ in range(count)]
     loads = [(0, index) for index in range(count)]

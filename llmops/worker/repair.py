@@ -1,4 +1,4 @@
-"""What has to be fetched again of a folder of weights that a check found wrong."""
+"""Finds the files of a published folder that have to be downloaded again."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from llmops.worker.report import emit
 
 
 def set_aside(target: Path, pins: Pins, reading: Reading) -> list[FilePin]:
-    """Compare every file with its pin, remove what no pin names, and tell which files are wrong.
+    """Compare each file with its pin, remove files that are not pinned, and return the wrong files.
 
-    Wrong files stay until they are replaced: an engine that has one open goes on with what it has read. Removed is
-    only what could be loaded by mistake, and what stands in the way of a file.
+    Wrong files stay until they are replaced: an engine may have one open. Only extra files, which an engine could
+    load, and folders in the place of files are removed.
 
     Args:
         target: The folder.
-        pins: The files that have to be there, and no others.
-        reading: How to read them.
+        pins: The files that the folder must have, and no others.
+        reading: How to read the files.
 
     Raises:
         OSError: The volume cannot be read or written.
     """
-    found = {problem.path: problem for problem in checksum(target, pins, Shard(), reading, record=False).problems}
+    problems = {problem.path: problem for problem in checksum(target, pins, Shard(), reading, record=False).problems}
     pinned = {file.path for file in pins.files}
-    for path, problem in found.items():
+    for path, problem in problems.items():
         if path not in pinned or (target / path).is_dir():
             _remove(target / path)
         emit("wrong", path=path, kind=problem.kind, expected=problem.expected, found=problem.found)
-    return [file for file in pins.files if file.path in found]
+    return [file for file in pins.files if file.path in problems]
 
 
 def _remove(path: Path) -> None:

@@ -1,15 +1,15 @@
-"""What a Job says: JSON lines on stdout while it works, one result at its end, the same in the termination log.
+"""Output of a Job: JSON lines on stdout, the last of them the result, which is also the termination log.
 
-Exit codes, which a Job's podFailurePolicy can act on:
+Exit codes, on which a Job's podFailurePolicy acts:
 
 | code | meaning | retry |
 |---|---|---|
 | 0 | done | |
-| 1 | we are wrong: a bug, with a traceback on stderr | no |
+| 1 | a bug of the worker, with a traceback on stderr | no |
 | 2 | usage: arguments or the release file are wrong | no |
 | 3 | the release is bad: wrong, missing, extra or unsafe files | no |
-| 4 | outside or temporary: hub, network, I/O, another writer | yes |
-| 5 | cannot until someone acts: space, access to the repository, no manifest yet | no |
+| 4 | temporary: hub, network, I/O, another writer | yes |
+| 5 | a person has to act: space, access to the repository, no manifest yet | no |
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ MESSAGE_LIMIT = 1200
 
 @dataclass(frozen=True)
 class Problem:
-    """One wrong file. `expected` and `found` are sizes in bytes, digests or words, as `kind` needs."""
+    """One wrong file. `expected` and `found` are sizes in bytes, digests or words, depending on `kind`."""
 
     path: str
     kind: ProblemKind
@@ -74,13 +74,13 @@ class Problem:
 
 
 class WorkerError(Exception):
-    """Ends a command with a kind that says what has to happen next.
+    """Ends a command.
 
     Args:
-        kind: What it is; decides the exit code.
+        kind: The reason; it decides the exit code.
         message: What failed, on which object, and why.
         remedy: What to do next.
-        problems: The files that are wrong, if files are.
+        problems: The wrong files, if any.
     """
 
     def __init__(self, kind: Kind, message: str, *, remedy: str = "", problems: Sequence[Problem] = ()) -> None:
@@ -93,7 +93,7 @@ class WorkerError(Exception):
 
 @dataclass(frozen=True)
 class Result:
-    """How a command ended. `details` are figures of the command, with their units in their names."""
+    """Result of a command. `details` are figures, with units in their names."""
 
     command: str
     kind: Kind
@@ -104,11 +104,11 @@ class Result:
 
     @property
     def exit_code(self) -> int:
-        """The process's exit code."""
+        """Exit code of the process."""
         return EXIT_CODES[self.kind]
 
     def as_event(self) -> dict[str, Any]:
-        """The result as the last line on stdout."""
+        """The result as an event, the last line on stdout."""
         return {
             "event": "result",
             "command": self.command,
@@ -123,7 +123,7 @@ class Result:
 
 
 def fit(event: dict[str, Any], limit: int = TERMINATION_LIMIT) -> bytes:
-    """The event as JSON of at most `limit` bytes: problems are left out from the end, and counted in `left_out`."""
+    """The event as JSON of at most `limit` bytes: drops the last problems, and counts them in `left_out`."""
     event = dict(event)
     encoded = _encode(event)
     if len(encoded) <= limit:
@@ -152,7 +152,7 @@ def _shortened(text: str, limit: int) -> str:
 
 
 def emit(event: str, **fields: Any) -> None:
-    """Print one JSON line on stdout, at once."""
+    """Print one JSON line on stdout, and flush it."""
     sys.stdout.write(_encode({"event": event, **fields}).decode() + "\n")
     sys.stdout.flush()
 
@@ -172,7 +172,7 @@ class Progress:
 
     Args:
         total: Bytes of the whole work.
-        done: Bytes that were there at the start; they do not count as speed.
+        done: Bytes present at the start; they do not count as speed.
     """
 
     def __init__(self, total: int, *, done: int = 0) -> None:
@@ -182,7 +182,7 @@ class Progress:
         self._began = time.monotonic()
         self._lock = threading.Lock()
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._tell, name="progress", daemon=True)
+        self._thread = threading.Thread(target=self._print, name="progress", daemon=True)
 
     def __enter__(self) -> Progress:
         self._thread.start()
@@ -193,12 +193,12 @@ class Progress:
         self._thread.join()
 
     def add(self, count: int) -> None:
-        """Count bytes done; negative when bytes turn out to be lost."""
+        """Count bytes done; negative if bytes are lost."""
         with self._lock:
             self._bytes += count
 
     def figures(self) -> dict[str, Any]:
-        """Bytes done, seconds since the start, and MB/s of what was done since."""
+        """Bytes done, seconds since the start, and MB/s since the start."""
         seconds = max(time.monotonic() - self._began, 1e-6)
         done = self._bytes
         return {
@@ -208,16 +208,16 @@ class Progress:
             "mb_per_s": round((done - self._start) / seconds / 1e6, 1),
         }
 
-    def _tell(self) -> None:
+    def _print(self) -> None:
         while not self._ended.wait(1.0):
             emit("progress", **self.figures())
 
 
 class Pace:
-    """Bounds the bytes per second of all threads together, so that serving pods keep their share of the volume.
+    """Limits the bytes per second of all threads together, so that serving pods keep their share of the volume.
 
     Args:
-        mb_per_s: The bound in MB/s; None means none.
+        mb_per_s: The limit in MB/s; None means no limit.
     """
 
     def __init__(self, mb_per_s: float | None) -> None:
@@ -226,7 +226,7 @@ class Pace:
         self._free_at = time.monotonic()
 
     def take(self, count: int) -> None:
-        """Wait until `count` bytes more are within the bound."""
+        """Wait until `count` more bytes are within the limit."""
         if self._rate is None:
             return
         with self._lock:

@@ -1,1 +1,1 @@
-"""Files from the hub: streamed, resumed at any byte, hashed while their bytes are in memory."""
+"""Files from the hub: streamed, resumed at any byte, hashed in memory."""

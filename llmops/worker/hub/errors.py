@@ -1,4 +1,4 @@
-"""What the hub's refusals mean, and what to do about each."""
+"""Errors of the hub as errors of the worker, with remedies."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from huggingface_hub.utils import parse_ratelimit_headers
 from llmops.worker.pins import FilePin, Pins
 from llmops.worker.report import WorkerError
 
-# The library's own errors are OSErrors; those of the volume are too, and `told_apart` leaves them alone.
+# Errors of the library are OSErrors. So are errors of the volume, for which `as_worker_error` returns None.
 HUB_ERRORS = (httpx2.HTTPError, httpx2.StreamError, OSError)
 
 
-def told_apart(error: BaseException, pins: Pins, file: FilePin, *, with_token: bool) -> WorkerError | None:
-    """The error as the worker says it; None if it did not come from the hub but from the volume."""
+def as_worker_error(error: BaseException, pins: Pins, file: FilePin, *, with_token: bool) -> WorkerError | None:
+    """The error of the hub as a `WorkerError`; None if the error is the volume's."""
     if isinstance(error, LocalEntryNotFoundError) and error.__cause__ is not None:
-        return told_apart(error.__cause__, pins, file, with_token=with_token)
+        return as_worker_error(error.__cause__, pins, file, with_token=with_token)
     where = f"{file.path} of {pins.repo}@{pins.commit[:12]}"
     token = "the token given" if with_token else "no token"
     match error:
@@ -35,7 +35,7 @@ def told_apart(error: BaseException, pins: Pins, file: FilePin, *, with_token: b
                 remedy=f"Accept the terms of {pins.repo} on the hub, and give weights.token a token of that account.",
             )
         case DisabledRepoError():
-            return WorkerError("repo_missing", f"{pins.repo} was disabled by the hub: {_said(error)}")
+            return WorkerError("repo_missing", f"the hub has disabled {pins.repo}: {_said(error)}")
         case RepositoryNotFoundError():
             return WorkerError(
                 "repo_missing",
@@ -46,11 +46,11 @@ def told_apart(error: BaseException, pins: Pins, file: FilePin, *, with_token: b
             return WorkerError(
                 "revision_missing",
                 f"{pins.repo} has no commit {pins.commit} any more: {_said(error)}",
-                remedy="Resolve the release anew.",
+                remedy="Resolve the release again.",
             )
         case RemoteEntryNotFoundError():
             return WorkerError(
-                "file_missing", f"{where} is not there: {_said(error)}", remedy="Resolve the release anew."
+                "file_missing", f"{where} does not exist: {_said(error)}", remedy="Resolve the release again."
             )
         case HfHubHTTPError():
             return _by_status(error, pins, where, token)
@@ -58,18 +58,18 @@ def told_apart(error: BaseException, pins: Pins, file: FilePin, *, with_token: b
             return WorkerError(
                 "hub_error",
                 f"{where}: {type(error).__name__}: {error}",
-                remedy="Check the network between the cluster and the hub; the next try continues.",
+                remedy="Check the network between the cluster and the hub; the next attempt resumes.",
             )
         case OSError(errno=None):
-            return WorkerError("hub_error", f"{where}: {error}", remedy="The next try continues.")
+            return WorkerError("hub_error", f"{where}: {error}", remedy="The next attempt resumes.")
         case _:
             return None
 
 
 def retry_after(error: BaseException) -> float | None:
-    """Seconds after which the hub said to come back, if it said so.
+    """Seconds of pause that the hub asks for, if it does.
 
-    Retry-After is read here once more, and in seconds alone: `llmops.clients.retries` is not for the worker to import.
+    Parses Retry-After in seconds alone, and here, because the worker may not import `llmops.clients.retries`.
     """
     if not isinstance(error, HfHubHTTPError):
         return None
@@ -90,7 +90,7 @@ def _by_status(error: HfHubHTTPError, pins: Pins, where: str, token: str) -> Wor
                 remedy="Check that weights.token is valid and may read this repository.",
             )
         case 404:
-            return WorkerError("file_missing", f"{where} is not there: {_said(error)}")
+            return WorkerError("file_missing", f"{where} does not exist: {_said(error)}")
         case 429:
             return WorkerError(
                 "rate_limited",

@@ -1,4 +1,4 @@
-"""All missing files at once, each proven before it gets its name."""
+"""Downloads all missing files in parallel; each is verified before it gets its name."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ CONNECTIONS = 8  # Files at once: enough to fill a network with the hub's speed 
 
 
 def fetch_all(files: Sequence[FilePin], hub: Hub, folder: Path, progress: Progress) -> None:
-    """Bring files into a folder, each hashed and right before it gets its name; the first that fails stops the others.
+    """Download files to a folder. A file gets its name after its hash matches. The first failure stops the others.
 
-    A file that stood under that name is replaced in one step: who has it open goes on with it.
+    An old file of that name is replaced in one step, so an engine that has it open is not disturbed.
 
     Args:
-        files: The files that are not there yet.
-        hub: Where they come from.
+        files: The missing files.
+        hub: Source of the files.
         folder: The folder.
-        progress: Told of every byte.
+        progress: Counts the bytes.
 
     Raises:
-        WorkerError: The hub refuses, cannot, or serves other bytes than those pinned.
+        WorkerError: The hub refuses, fails, or serves other bytes than the pinned ones.
         OSError: The volume cannot be written.
     """
     stop = threading.Event()
 
-    def one(file: FilePin) -> None:
+    def fetch(file: FilePin) -> None:
         if stop.is_set():
             raise Cancelled
         _fetch(file, hub, progress, stop)
@@ -41,11 +41,11 @@ def fetch_all(files: Sequence[FilePin], hub: Hub, folder: Path, progress: Progre
         emit("file", path=file.path, bytes=file.size)
 
     with ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="fetch") as threads:
-        futures = [threads.submit(one, file) for file in sorted(files, key=lambda item: -item.size)]
+        futures = [threads.submit(fetch, file) for file in sorted(files, key=lambda item: -item.size)]
         try:
             wait(futures, return_when=FIRST_EXCEPTION)
         finally:
-            stop.set()  # Also when this thread is interrupted: leaving the block waits for the others.
+            stop.set()  # Also if this thread is interrupted, because leaving the block waits for the other threads.
     failures = [error for future in futures if (error := future.exception())]
     for error in failures:
         if not isinstance(error, Cancelled):
@@ -53,12 +53,12 @@ def fetch_all(files: Sequence[FilePin], hub: Hub, folder: Path, progress: Progre
 
 
 def _fetch(file: FilePin, hub: Hub, progress: Progress, stop: threading.Event) -> None:
-    """Leave the file's right bytes in its part.
+    """Download the file to its part, with the right hash.
 
-    A part that was resumed may hold what a power cut left of it, so only whole transfers count against the hub.
+    Only complete transfers count against the hub: a resumed part may have bad bytes from a power cut.
     """
-    found: list[str] = []
-    while len(found) < 2:
+    wrong: list[str] = []
+    while len(wrong) < 2:
         resumed = hub.received(file) > 0
         digest = hub.receive(file, progress, stop)
         if digest == file.digest:
@@ -67,8 +67,8 @@ def _fetch(file: FilePin, hub: Hub, progress: Progress, stop: threading.Event) -
         hub.part(file).unlink()
         emit("mismatch", path=file.path, expected=file.digest, found=digest, resumed=resumed)
         if not resumed:
-            found.append(digest)
-    raise hub.served_other_bytes(file, found[-1])
+            wrong.append(digest)
+    raise hub.served_other_bytes(file, wrong[-1])
 
 
 def _into_place(part: Path, final: Path) -> None:

@@ -1,9 +1,9 @@
-"""Large bodies at the speed of the network, under `huggingface_hub`'s own redirects, retries and resume.
+"""Large downloads at the speed of the network, with the redirects, retries and resume of `huggingface_hub`.
 
-The library's HTTP client takes 2 s of CPU per GB, most of it holding Python's lock, so that files in parallel are no
-faster than one. Its documented `set_client_factory` lets the bytes come another way: this transport answers GET
-through `http.client`, which reads from the socket into one buffer without that lock (0.2 s per GB). All other
-requests, and all of them where a proxy is configured, go the library's usual way.
+The library's HTTP client takes 2 s of CPU per GB, most of it with Python's lock held, so parallel files are no faster
+than one. Through its documented `set_client_factory`, this transport answers GET by `http.client`, which reads from the
+socket into one buffer without that lock (0.2 s per GB). All other requests, and all requests if a proxy is
+configured, use the library's own transport.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ BLOCK = 512 << 10  # Bytes; small enough that a hash finds them in the cache.
 def client() -> httpx2.Client:
     """A client for `huggingface_hub.set_client_factory`.
 
-    429 is raised at once: the library's own waits are bounded by nothing and told to no one.
+    It raises 429 at once, because the library's own waits are unbounded and silent.
     """
     return httpx2.Client(
         transport=None if {"http", "https", "all"} & urllib.request.getproxies().keys() else StreamingTransport(),
@@ -39,14 +39,14 @@ def _raise_if_limited(response: httpx2.Response) -> None:
 
 
 class StreamingTransport(httpx2.BaseTransport):
-    """GET over a connection of its own, everything else through `httpx2.HTTPTransport`."""
+    """Sends each GET over a new connection, and everything else through `httpx2.HTTPTransport`."""
 
     def __init__(self) -> None:
         self._usual = httpx2.HTTPTransport()
         self._tls = httpx2.create_ssl_context()
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
-        """Send the request and return the response with its body still to be read."""
+        """Send the request, and return the response with an unread body."""
         if request.method != "GET":
             return self._usual.handle_request(request)
         timeouts: dict[str, float | None] = request.extensions.get("timeout", {})
@@ -60,7 +60,7 @@ class StreamingTransport(httpx2.BaseTransport):
         return _Streamed(answer.status, headers=answer.getheaders(), stream=_Body(connection, answer), request=request)
 
     def close(self) -> None:
-        """Close the connections that are kept."""
+        """Close the idle connections."""
         self._usual.close()
 
     def _connection(self, url: httpx2.URL, timeout: float | None) -> http.client.HTTPConnection:
@@ -93,7 +93,7 @@ def _ask(connection: http.client.HTTPConnection, request: httpx2.Request) -> htt
 
 
 class _Streamed(httpx2.Response):
-    """A response that hands on blocks as they come, whatever size was asked for: joining them costs more."""
+    """A response that yields blocks as they come and ignores the requested size, because joining them costs more."""
 
     def iter_bytes(self, chunk_size: int | None = None) -> Iterator[bytes]:
         if hasattr(self, "_content") or self.headers.get("Content-Encoding", "identity") != "identity":
@@ -102,14 +102,14 @@ class _Streamed(httpx2.Response):
 
 
 class _Body(httpx2.SyncByteStream):
-    """The rest of an answer, read in blocks."""
+    """The body of an answer, read in blocks."""
 
     def __init__(self, connection: http.client.HTTPConnection, answer: http.client.HTTPResponse) -> None:
         self._connection = connection
         self._answer = answer
 
     def __iter__(self) -> Iterator[bytes]:
-        announced = self._answer.length  # None where the body is chunked: then http.client sees its end.
+        announced = self._answer.length  # None if the body is chunked: then http.client detects its end.
         received = 0
         block = memoryview(bytearray(BLOCK))
         while True:
@@ -128,7 +128,7 @@ class _Body(httpx2.SyncByteStream):
 
 
 class _Mapped:
-    """Names errors of a connection as the library knows them, so that it retries what can be retried."""
+    """Maps errors of a connection to those of the library, which then retries."""
 
     def __enter__(self) -> None:
         return None

@@ -1,8 +1,8 @@
-"""One file from the hub, continued at any byte, hashed while the bytes are in memory.
+"""Downloads one file from the hub: resumed at any byte, hashed in memory.
 
-`huggingface_hub` asks for the file (addresses, redirects, access, retries) and `http_get` of it, or the Xet client
-under it, brings the bytes into a writer that hashes them. `hf_hub_download` itself would start from zero after a
-kill, since it names its parts by chance.
+`huggingface_hub` requests the file (addresses, redirects, access, retries). Its `http_get`, or its Xet client, writes
+the bytes to a writer that hashes them. `hf_hub_download` is not an option: its partial files have random names, so it
+starts from zero after a kill.
 """
 
 from __future__ import annotations
@@ -18,31 +18,31 @@ from huggingface_hub.utils._runtime import is_xet_available
 
 from llmops.worker.files import size_of
 from llmops.worker.hashing import Hash, feed, hasher
-from llmops.worker.hub.errors import HUB_ERRORS, retry_after, told_apart
+from llmops.worker.hub.errors import HUB_ERRORS, as_worker_error, retry_after
 from llmops.worker.hub.stream import client
 from llmops.worker.hub.xet import XetStreams
 from llmops.worker.kernel import start_writing
 from llmops.worker.pins import FilePin, Pins
 from llmops.worker.report import Progress, WorkerError, emit
 
-WAIT_LIMIT_SECONDS = 900.0  # In all, for a hub that says when to come back; a Job's retry comes after that.
+WAIT_LIMIT_SECONDS = 900.0  # Sum of the waits that a rate limit asks for; after it, the Job retries.
 WAIT_DEFAULT_SECONDS = 10.0
-ATTEMPTS = 5  # Without one byte more in between.
+ATTEMPTS = 5  # In a row without a new byte.
 HEAD_TIMEOUT_SECONDS = 30.0
 WRITE_BEHIND = 32 << 20  # Bytes.
 
 
 class Cancelled(Exception):
-    """Another file failed: this transfer stops."""
+    """This transfer stops, because another file has failed."""
 
 
 class Hub:
-    """The hub as one download sees it.
+    """The hub, for one download.
 
     Args:
         pins: Repository, commit and files.
-        work: Folder for parts and the library's own files.
-        token_file: File with the token, if one is needed.
+        work: Folder for parts and for files of the library.
+        token_file: File with the token, if there is one.
 
     Raises:
         WorkerError: The token file cannot be read (kind `unauthorized`).
@@ -58,20 +58,20 @@ class Hub:
         self._lock = threading.Lock()
 
     def part(self, file: FilePin) -> Path:
-        """Where the file's bytes gather."""
+        """Path of the partial file."""
         return self._parts / f"{file.path}.part"
 
     def received(self, file: FilePin) -> int:
-        """Bytes of the file that are there to continue from."""
+        """Bytes of the partial file, to resume from."""
         size = size_of(self.part(file)) or 0
         return size if size <= file.size else 0
 
     def receive(self, file: FilePin, progress: Progress, stop: threading.Event) -> str:
-        """Bring the whole file into its part, continuing what is there; returns its digest as `FilePin.digest` has it.
+        """Download the file to its part, resuming it; returns its digest in the form of `FilePin.digest`.
 
         Raises:
-            WorkerError: The hub refuses, or cannot for too long.
-            Cancelled: `stop` was set.
+            WorkerError: The hub refuses, or fails for too long.
+            Cancelled: `stop` is set.
             OSError: The volume cannot be written.
         """
         attempts = 0
@@ -80,7 +80,7 @@ class Hub:
             try:
                 return self._receive(file, progress, stop)
             except HUB_ERRORS as error:
-                failure = told_apart(error, self._pins, file, with_token=bool(self._token))
+                failure = as_worker_error(error, self._pins, file, with_token=bool(self._token))
                 if failure is None:
                     raise
                 if failure.kind == "rate_limited":
@@ -102,7 +102,7 @@ class Hub:
             raise WorkerError(
                 "mismatch",
                 f"{file.path} of {self._pins.repo}@{self._pins.commit}: the hub announces {announced.size} bytes, "
-                f"pinned are {file.size}",
+                f"the pin has {file.size}",
                 remedy="Do not serve it. Check the endpoint and its proxies.",
             )
         part = self.part(file)
@@ -126,7 +126,7 @@ class Hub:
             return writer.digest()
 
     def _wait(self, failure: WorkerError, seconds: float | None, stop: threading.Event) -> None:
-        """Wait as the hub said, within the bound of this download."""
+        """Wait as long as the hub asks, within the limit of this download."""
         seconds = WAIT_DEFAULT_SECONDS if seconds is None else seconds
         with self._lock:
             self._waited += seconds
@@ -136,21 +136,21 @@ class Hub:
         if stop.wait(seconds):
             raise Cancelled
 
-    def served_other_bytes(self, file: FilePin, found: str) -> WorkerError:
-        """The error for a file that came twice, whole, with another hash than its pin."""
+    def served_other_bytes(self, file: FilePin, digest: str) -> WorkerError:
+        """The error for a file whose hash differed from its pin in two complete transfers."""
         return WorkerError(
             "mismatch",
-            f"{file.path} of {self._pins.repo}@{self._pins.commit}: expected {file.digest}, found {found}, twice: "
-            "the hub (or something before it) served other bytes than those pinned",
-            remedy="Do not serve it. Check the endpoint and its proxies; resolve the release anew if the hub is right.",
+            f"{file.path} of {self._pins.repo}@{self._pins.commit}: expected {file.digest}, found {digest}, twice: "
+            "the hub (or a proxy) serves other bytes than the pinned ones",
+            remedy="Do not serve it. Check the endpoint and its proxies; if the hub is right, resolve the release.",
         )
 
 
 class _HashingPart:
-    """A part that hashes what is written to it, and what was there before.
+    """A partial file that hashes its old bytes and each write.
 
-    Speaks as much of a file's interface as `http_get` uses: it writes at the end, and starts again from zero (seek,
-    truncate) where a server does not continue.
+    It has the methods of a file that `http_get` uses: it writes at the end, and restarts from zero (seek, truncate) if
+    the server does not resume.
     """
 
     def __init__(self, path: Path, file: FilePin, progress: Progress, stop: threading.Event) -> None:
@@ -181,31 +181,31 @@ class _HashingPart:
         self._at += len(chunk)
         self._progress.add(len(chunk))
         if self._at - self._written >= WRITE_BEHIND:
-            # The disk works while the network does, so that the sync at the end finds little left.
+            # The disk works while the network does, so the sync at the end is short.
             start_writing(self._file.fileno(), self._written, self._at - self._written)
             self._written = self._at
         return len(chunk)
 
     def tell(self) -> int:
-        """Bytes that are there."""
+        """Bytes in the part."""
         return self._at
 
     def seek(self, position: int) -> int:
-        """Go back to the start, the only place that a transfer goes back to."""
+        """Go back to the start, the only position that `http_get` seeks."""
         if position != 0:
-            raise ValueError(f"a part can start again at 0 only, not at {position}")
+            raise ValueError(f"a part can restart at 0 only, not at {position}")
         self._progress.add(-self._at)
         self._at = self._written = 0
         self._hash = self._new_hash()
         return 0
 
     def truncate(self) -> int:
-        """Drop what lies behind the position."""
+        """Drop the bytes after the position."""
         self._file.truncate(self._at)
         return self._at
 
     def digest(self) -> str:
-        """The hash of the part, as `FilePin.digest` has it."""
+        """The hash of the part, in the form of `FilePin.digest`."""
         return f"{'sha256' if self._pin.sha256 else 'git-sha1'}:{self._hash.hexdigest()}"
 
     def _new_hash(self) -> Hash:
@@ -222,11 +222,11 @@ def _read_token(path: Path) -> str:
     if not token:
         raise WorkerError("unauthorized", f"the hub token in {path} is empty", remedy="Check the secret.")
     if not (token.isascii() and token.isprintable()):
-        # The errors of HTTP clients show a value that they refuse.
+        # Refused here, because the error of an HTTP client would show the token.
         raise WorkerError(
             "unauthorized",
-            f"the hub token in {path} has characters that no HTTP header takes",
-            remedy="Put the token alone into the secret of weights.token, on one line.",
+            f"the hub token in {path} has characters that an HTTP header cannot have",
+            remedy="Store the token alone in the Secret of weights.token, on one line.",
         )
     return token
 

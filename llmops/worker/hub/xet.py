@@ -1,8 +1,8 @@
-"""Files that the hub keeps in Xet, as an ordered stream of bytes from any position.
+"""Files in Xet as an ordered stream of bytes from any position.
 
-`hf_hub_download` lets the native client write the file, which starts from zero after a kill and has to be read back
-to be hashed. The same client also streams, from where the last run ended, so that Xet files are resumed and hashed
-in memory like all others.
+In `hf_hub_download` the native client writes the file: it starts from zero after a kill, and the worker would have to
+read the file back to hash it. The same client also streams from any position, so Xet files are resumed and hashed in
+memory like all others.
 """
 
 from __future__ import annotations
@@ -25,11 +25,10 @@ class _Group(Protocol):
 
 
 class XetStreams:
-    """Streams of one repository; they share the connections of the native client.
+    """Streams of a repository, which share the connections of the native client.
 
     Args:
-        headers: Headers for the hub, with the authorization, which is sent to the hub alone: it gives a token for
-            the storage.
+        headers: Headers for the hub. The authorization goes to the hub alone, which returns a token for the storage.
     """
 
     def __init__(self, headers: Mapping[str, str]) -> None:
@@ -41,8 +40,8 @@ class XetStreams:
         """The file's bytes from `start`, in order.
 
         Raises:
-            OSError: The storage or the hub's token service refuses or does not answer; without an errno, since it
-                does not come from the volume.
+            OSError: The storage or the hub's token service refuses or does not answer. It has no errno, unlike errors
+                of the volume.
         """
         from hf_xet import XetFileInfo  # pyright: ignore[reportAttributeAccessIssue] - native, without stubs
 
@@ -65,7 +64,7 @@ class XetStreams:
     def _group(self, refresh_route: str) -> _Group:
         with self._lock:
             if refresh_route not in self._groups:
-                # Native code that files in git do not need.
+                # Native code, which files in git do not need.
                 from hf_xet import XetSession  # pyright: ignore[reportAttributeAccessIssue] - without stubs
 
                 public = {name: value for name, value in self._headers.items() if name.lower() != "authorization"}

@@ -1,4 +1,4 @@
-"""A kubelet played by hand, and a node that really runs pods."""
+"""A hand-driven kubelet, and a node that really runs pods."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def kubelet(cluster: Cluster) -> Kubelet:
 
 
 class Kubelet:
-    """Says of pods what a kubelet would; templates that name `NODE` need no scheduler."""
+    """Writes the status of pods as a kubelet does; templates that name `NODE` need no scheduler."""
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
@@ -67,11 +67,11 @@ class Kubelet:
     def pods(self, labels: dict[str, str], count: int = 1) -> list[Object]:
         """Wait for so many pods."""
 
-        def found() -> list[Object] | None:
+        def enough() -> list[Object] | None:
             pods = self.cluster.list("Pod", labels=labels)
             return pods if len(pods) >= count else None
 
-        return eventually(found)
+        return eventually(enough)
 
     def say(self, pod: Object, phase: str = "Pending", **container: Any) -> None:
         """Set the status of a pod with one container, `main`: `state`, `lastState`, `restartCount`, `ready`."""
@@ -83,21 +83,21 @@ class Kubelet:
         self.cluster.patch("Pod", pod["metadata"]["name"], {"status": status}, subresource="status")
 
     def ready(self, pod: Object) -> None:
-        """The pod's container runs and is ready."""
+        """Set the container to running and ready."""
         self.say(pod, "Running", ready=True, state={"running": {"startedAt": "2026-11-25T00:00:00Z"}})
 
     def ended(self, pod: Object, code: int, message: str = "", reason: str = "") -> None:
-        """The pod's container ended for good."""
+        """Set the container and its pod to ended."""
         end = {"exitCode": code, "reason": reason or ("Error" if code else "Completed"), "message": message,
                "startedAt": "2026-11-25T00:00:00Z", "finishedAt": "2026-11-25T00:00:01Z"}  # fmt: skip
         self.say(pod, "Failed" if code else "Succeeded", state={"terminated": end})
 
     def remove(self, pod: Object) -> None:
-        """A pod that is being deleted has ended."""
+        """Remove a terminating pod."""
         kubectl(self.cluster, "delete", "pod", pod["metadata"]["name"], "--grace-period=0", "--force")
 
     def event(self, pod: Object, reason: str, message: str) -> None:
-        """Leave a warning about a pod."""
+        """Create a warning about a pod."""
         self.cluster.event(pod, reason, message, type="Warning")
 
 
@@ -111,7 +111,7 @@ def _is_ready(node: Object | None) -> bool:
 
 
 def pod_template(labels: dict[str, str], **spec: Any) -> Object:
-    """A template that the kubelet played by hand runs."""
+    """A pod template for the hand-driven kubelet."""
     return {
         "metadata": {"labels": labels},
         "spec": {
@@ -124,20 +124,20 @@ def pod_template(labels: dict[str, str], **spec: Any) -> Object:
 
 
 def eventually(look: Callable[[], T | None], seconds: float = 20) -> T:
-    """Look until there is something."""
+    """Call `look` until it returns a value, and return the value."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        if (found := look()) is not None:
-            return found
+        if (value := look()) is not None:
+            return value
         time.sleep(0.05)
     raise AssertionError("it did not happen in time")
 
 
 @contextmanager
 def api_server_away(plane: ControlPlane) -> Generator[None]:
-    """The API server is killed on entry and started again on exit.
+    """Kill the API server on entry, and start it again on exit.
 
-    So are the controllers, which would else look for it again only after a back-off that grows with each test.
+    Restart the controllers too: otherwise they reconnect only after a back-off, which grows with each test.
     """
     pid = plane.apiserver.pid
     assert pid is not None
@@ -155,7 +155,7 @@ def config_map(name: str, **data: str) -> Object:
 
 
 def kubectl(cluster: Cluster, *arguments: str) -> str:
-    """Another client, with a field manager of its own."""
+    """Run kubectl, a client with another field manager."""
     program = find_or_build_kubectl()
     settings = cluster.settings
     command = [program, f"--kubeconfig={settings.kubeconfig}", f"--namespace={cluster.namespace}", *arguments]

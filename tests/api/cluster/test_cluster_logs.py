@@ -1,4 +1,4 @@
-"""Logs of pods that really run, over an API server that is killed meanwhile."""
+"""Logs of pods that really run, across a killed API server."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ def job(program: str, **more: Any) -> Object:
     return {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "job"}, "spec": body}
 
 
-def test_a_log_is_followed_over_a_killed_api_server(cluster: Cluster, plane: ControlPlane) -> None:
+def test_a_followed_log_outlives_a_killed_api_server(cluster: Cluster, plane: ControlPlane) -> None:
     start(cluster, COUNT.format(count=120, pause=0.05))
-    told: list[str] = []
+    lines: list[str] = []
 
     def follow() -> None:
-        told.extend(cluster.follow_logs("p", container="main", stop=lambda: False))
+        lines.extend(cluster.follow_logs("p", container="main", stop=lambda: False))
 
     thread = threading.Thread(target=follow, daemon=True)
     thread.start()
@@ -63,7 +63,7 @@ def test_a_log_is_followed_over_a_killed_api_server(cluster: Cluster, plane: Con
         time.sleep(1)
     thread.join(60)
     assert not thread.is_alive()
-    assert told == [str(number) for number in range(120)]
+    assert lines == [str(number) for number in range(120)]
 
 
 def test_following_a_quiet_container_stops_when_asked(cluster: Cluster) -> None:
@@ -76,7 +76,7 @@ def test_following_a_quiet_container_stops_when_asked(cluster: Cluster) -> None:
     cluster.delete("Pod", "p")
 
 
-def test_tail_and_the_instance_before(cluster: Cluster) -> None:
+def test_the_tail_of_the_previous_instance(cluster: Cluster) -> None:
     start(cluster, COUNT.format(count=5, pause=0) + "raise SystemExit(1)", restart="Always")
     eventually(lambda: cluster.get("Pod", "p") if state(cluster) else None)
     eventually(
@@ -97,23 +97,23 @@ def test_lines_of_a_job_come_as_they_are_written_and_to_the_last(cluster: Cluste
         "print('done')\n"
     )
     cluster.create(job(program, completionMode="Indexed", completions=2, parallelism=2))
-    told: list[tuple[float, str]] = []
+    timed: list[tuple[float, str]] = []
     outcome = wait_for_job(
-        cluster, "job", timeout=60, on_line=lambda line: told.append((time.monotonic(), line)), allow_pending_seconds=5
+        cluster, "job", timeout=60, on_line=lambda line: timed.append((time.monotonic(), line)), allow_pending_seconds=5
     )
     ended = time.monotonic()
     assert outcome.succeeded
-    assert sorted(line for _, line in told) == ["[0] done", "[0] shard 0", "[1] done", "[1] shard 1"]
-    first = next(at for at, line in told if line == "[0] shard 0")
+    assert sorted(line for _, line in timed) == ["[0] done", "[0] shard 0", "[1] done", "[1] shard 1"]
+    first = next(at for at, line in timed if line == "[0] shard 0")
     assert ended - first > 1
     assert outcome.seconds >= 1
 
 
 def test_lines_of_a_job_that_is_over_at_once_are_not_lost(cluster: Cluster) -> None:
     cluster.create(job(COUNT.format(count=2000, pause=0)))
-    told: list[str] = []
-    wait_for_job(cluster, "job", timeout=60, on_line=told.append)
-    assert told == [str(number) for number in range(2000)]
+    lines: list[str] = []
+    wait_for_job(cluster, "job", timeout=60, on_line=lines.append)
+    assert lines == [str(number) for number in range(2000)]
 
 
 def test_a_failed_job_comes_with_the_end_of_its_log(cluster: Cluster) -> None:
@@ -145,12 +145,12 @@ def test_a_reader_that_comes_back_loses_and_repeats_nothing(steps: list[tuple[in
         log.append((at + (jitter if number % 3 else 0), f"line {number}"))
     stamped = [f"2026-11-25T00:{time_ // 600:02}:{time_ // 10 % 60:02}.{time_ % 10} {text}" for time_, text in log]
     stamped = [line.replace(" line", "Z line") for line in stamped]
-    mark, told, position = Bookmark(), list[str](), 0
+    mark, read, position = Bookmark(), list[str](), 0
     while position < len(log):
         end = next((number + 1 for number in range(position, len(log)) if steps[number][1]), len(log))
         since = mark.since()
         mark.resume()
         again = [line for line in stamped[:end] if since is None or line[:19] >= since.rstrip("Z")]
-        told += [text for line in again if (text := mark.take(line)) is not None]
+        read += [text for line in again if (text := mark.take(line)) is not None]
         position = end
-    assert told == [text for _, text in log]
+    assert read == [text for _, text in log]

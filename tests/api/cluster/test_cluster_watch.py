@@ -18,16 +18,16 @@ class Listener:
 
     def __init__(self, watch: Watch) -> None:
         self.watch = watch
-        self.told: list[tuple[str, str, str | None]] = []
+        self.seen: list[tuple[str, str, str | None]] = []
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
 
     def _run(self) -> None:
         for event in self.watch:
-            self.told.append(summary(event))
+            self.seen.append(summary(event))
 
     def has(self, *expected: tuple[str, str, str | None]) -> None:
-        eventually(lambda: True if self.told[-len(expected) :] == list(expected) else None)
+        eventually(lambda: True if self.seen[-len(expected) :] == list(expected) else None)
 
 
 def summary(event: Event) -> tuple[str, str, str | None]:
@@ -36,7 +36,7 @@ def summary(event: Event) -> tuple[str, str, str | None]:
     return (event.type, event.object["metadata"]["name"], (event.object.get("data") or {}).get("a"))
 
 
-def test_changes_are_told_as_they_happen(cluster: Cluster) -> None:
+def test_changes_come_as_they_happen(cluster: Cluster) -> None:
     cluster.create(config_map("one", a="1"))
     listener = Listener(cluster.open_watch("ConfigMap", name="one", timeout=3600))
     listener.has(("ADDED", "one", "1"), ("SYNCED", "", None))
@@ -60,19 +60,19 @@ def test_a_watch_and_a_call_outlive_a_killed_api_server(cluster: Cluster, plane:
     cluster.create(config_map("one", a="1"))
     listener = Listener(cluster.open_watch("ConfigMap", name="one", timeout=60))
     listener.has(("ADDED", "one", "1"), ("SYNCED", "", None))
-    found: list[object] = []
+    answers: list[object] = []
     with api_server_away(plane):
-        call = threading.Thread(target=lambda: found.append(cluster.get("ConfigMap", "one")), daemon=True)
+        call = threading.Thread(target=lambda: answers.append(cluster.get("ConfigMap", "one")), daemon=True)
         call.start()
         time.sleep(2)
-        assert not found
+        assert not answers
     call.join(20)
-    assert found
-    assert found != [None]
+    assert answers
+    assert answers != [None]
     cluster.patch("ConfigMap", "one", {"data": {"a": "2"}})
     listener.has(("MODIFIED", "one", "2"))
-    # Nothing was told twice.
-    assert [told[0] for told in listener.told] == ["ADDED", "SYNCED", "MODIFIED"]
+    # No change came twice.
+    assert [change[0] for change in listener.seen] == ["ADDED", "SYNCED", "MODIFIED"]
     listener.watch.close()
 
 
@@ -86,16 +86,16 @@ def test_a_watch_that_lost_its_server_can_be_closed(cluster: Cluster, plane: Con
         assert not listener.thread.is_alive()
 
 
-def test_waiting_tells_absence_presence_and_deletion(cluster: Cluster) -> None:
+def test_a_wait_sees_absence_presence_and_deletion(cluster: Cluster) -> None:
     seen: list[str | None] = []
 
-    def check(found: dict[str, object] | None) -> str | None:
-        seen.append(None if found is None else "there")
-        if found is None and len(seen) == 1:
+    def check(current: dict[str, object] | None) -> str | None:
+        seen.append(None if current is None else "there")
+        if current is None and len(seen) == 1:
             cluster.create(config_map("one"))
-        if found is not None:
+        if current is not None:
             cluster.delete("ConfigMap", "one")
-        return "gone again" if found is None and "there" in seen else None
+        return "gone again" if current is None and "there" in seen else None
 
     assert wait_until(cluster, "ConfigMap", "one", check, timeout=20, describe="it comes and goes") == "gone again"
     assert seen == [None, "there", None]

@@ -88,7 +88,7 @@ def pin(store: HubStore, tmp_path: Path) -> Callable[[Mapping[str, bytes]], Path
 
 @pytest.fixture
 def start(root: Path, tmp_path: Path) -> Generator[Callable[..., subprocess.Popen[str]]]:
-    """Start the worker as its Job does: a process of its own, with nothing but its arguments and environment."""
+    """Start the worker as its Job does: as a process, with nothing but its arguments and environment."""
     processes: list[subprocess.Popen[str]] = []
 
     def started(command: str, *arguments: str | Path, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
@@ -111,7 +111,7 @@ def start(root: Path, tmp_path: Path) -> Generator[Callable[..., subprocess.Pope
 
 @pytest.fixture
 def work(start: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> Callable[..., dict[str, Any]]:
-    """Run the worker to its end and return its result, after checking what holds for every result."""
+    """Run the worker to its end, check the invariants of every result, and return the result."""
 
     def worked(command: str, *arguments: str | Path, env: Mapping[str, str] | None = None) -> dict[str, Any]:
         log = tmp_path / "termination-log"
@@ -156,7 +156,7 @@ def checksum(work: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any
 
 @pytest.fixture
 def place(target: Path) -> Callable[[Mapping[str, bytes]], None]:
-    """Put files on the volume as if they had been downloaded."""
+    """Write files to the volume as a download does."""
 
     def placed(files: Mapping[str, bytes]) -> None:
         for path, content in files.items():

@@ -88,7 +88,7 @@ def test_every_wrong_file_is_named_with_its_kind(
 
 
 @pytest.mark.parametrize(
-    ("content", "found"),
+    ("content", "reason"),
     [
         (pickle.dumps({"weight": [1.0]}), "a pickle"),
         (b"PK\x03\x04" + bytes(100), "a pickle"),
@@ -99,13 +99,13 @@ def test_every_wrong_file_is_named_with_its_kind(
     ],
 )
 def test_a_safetensors_file_that_is_something_else_is_unsafe_whatever_its_hash(
-    checksum: Command, pin: Pin, place: Place, content: bytes, found: str
+    checksum: Command, pin: Pin, place: Place, content: bytes, reason: str
 ) -> None:
     release = pin({"model.safetensors": content})
     place({"model.safetensors": content})
     result = checksum(release)
     assert problems(result) == {"model.safetensors": "unsafe"}
-    assert found in result["problems"][0]["found"]
+    assert reason in result["problems"][0]["found"]
 
 
 def test_a_safetensors_file_that_was_truncated_before_it_was_committed_is_unsafe(
@@ -117,7 +117,7 @@ def test_a_safetensors_file_that_was_truncated_before_it_was_committed_is_unsafe
     assert problems(checksum(release)) == {BIG: "unsafe"}
 
 
-def test_200_random_bit_flips_are_200_found(pin: Pin, place: Place, files: dict[str, bytes], target: Path) -> None:
+def test_200_random_bit_flips_are_all_found(pin: Pin, place: Place, files: dict[str, bytes], target: Path) -> None:
     pins = read_pins(pin(files))
     place(files)
     assert checksum(target, pins, Shard(), Reading()).kind == "ok"
@@ -151,7 +151,7 @@ def test_shards_at_once_make_one_manifest(
             *("--release", release, "--target", "weights/tiny/key", "--shards", "3", "--run", "job-1"),
             env={"JOB_COMPLETION_INDEX": str(index)},
         )
-        for index in (0, 1, 2, 1)  # A shard may run twice, when its node was thought lost.
+        for index in (0, 1, 2, 1)  # A shard may run twice, if its node seemed lost.
     ]
     assert [shard.wait(timeout=60) for shard in shards] == [0] * 4
     manifest = json.loads(beside(target, ".json").read_text())
@@ -234,15 +234,13 @@ def test_verify_only_writes_nothing(
     assert problems(checksum(release, "--verify-only")) == {BIG: "missing"}
 
 
-def test_from_volume_reads_what_the_volume_has(
-    checksum: Command, pin: Pin, place: Place, files: dict[str, bytes]
-) -> None:
+def test_from_volume_reads_the_volume(checksum: Command, pin: Pin, place: Place, files: dict[str, bytes]) -> None:
     release = pin(files)
     place(files)
     assert checksum(release, "--from-volume")["verified"]
 
 
-def test_the_bound_of_the_speed_holds(checksum: Command, pin: Pin, place: Place) -> None:
+def test_the_speed_limit_holds(checksum: Command, pin: Pin, place: Place) -> None:
     content = {"large.bin": bytes(60_000_000)}
     release = pin(content)
     place(content)
@@ -251,7 +249,7 @@ def test_the_bound_of_the_speed_holds(checksum: Command, pin: Pin, place: Place)
     assert [event for event in result["events"] if event["event"] == "progress"]
 
 
-def test_a_folder_that_is_not_there_is_all_missing_and_fits_the_termination_log(
+def test_a_missing_folder_misses_all_files_and_fits_the_termination_log(
     checksum: Command, pin: Pin, tmp_path: Path
 ) -> None:
     files = {f"a-rather-long-name-of-a-file-{number:04}.json": b"{}" for number in range(300)}
@@ -262,7 +260,7 @@ def test_a_folder_that_is_not_there_is_all_missing_and_fits_the_termination_log(
     assert logged["left_out"] == 300 - len(logged["problems"])
 
 
-def test_rehash_finds_what_changed_and_withdraws_the_manifest(
+def test_rehash_finds_changed_files_and_removes_the_manifest(
     work: Command, checksum: Command, pin: Pin, place: Place, files: dict[str, bytes], target: Path
 ) -> None:
     release = pin(files)

@@ -15,7 +15,7 @@ Command = Callable[..., dict[str, Any]]
 
 @pytest.fixture
 def keys(root: Path) -> Path:
-    """Three folders of weights with what stands beside them, and one in staging."""
+    """Three folders of weights with their manifests, and one in staging."""
     weights = root / "weights/tiny"
     for key in ("one", "two", "three"):
         (weights / key / "sub").mkdir(parents=True)
@@ -30,7 +30,7 @@ def keys(root: Path) -> Path:
     return weights
 
 
-def test_what_is_not_kept_goes_with_everything_beside_it(work: Command, keys: Path, root: Path) -> None:
+def test_weights_that_are_not_kept_go_with_their_manifests(work: Command, keys: Path, root: Path) -> None:
     result = work("collect", "--model", "tiny", "--keep", "one", "three")
     assert (result["kind"], result["deleted"], result["freed_bytes"]) == ("ok", ["two"], 1500)
     assert sorted(path.name for path in keys.iterdir()) == sorted(
@@ -41,7 +41,7 @@ def test_what_is_not_kept_goes_with_everything_beside_it(work: Command, keys: Pa
     assert work("collect", "--model", "tiny", "--keep", "one", "three")["deleted"] == []
 
 
-def test_nothing_to_keep_is_refused_unless_it_is_meant(work: Command, keys: Path) -> None:
+def test_an_empty_keep_is_refused_without_all(work: Command, keys: Path) -> None:
     result = work("collect", "--model", "tiny")
     assert (result["kind"], result["exit_code"]) == ("usage", 2)
     assert (keys / "one").is_dir()
@@ -49,7 +49,7 @@ def test_nothing_to_keep_is_refused_unless_it_is_meant(work: Command, keys: Path
     assert list(keys.iterdir()) == []
 
 
-def test_what_a_killed_collection_left_is_finished(work: Command, keys: Path) -> None:
+def test_the_remains_of_a_killed_collection_are_deleted(work: Command, keys: Path) -> None:
     (keys / "two").rename(keys / ".trash-two.abcd")
     (keys / "two.json").unlink()
     result = work("collect", "--model", "tiny", "--keep", "one", "three")
@@ -57,7 +57,7 @@ def test_what_a_killed_collection_left_is_finished(work: Command, keys: Path) ->
     assert not [path for path in keys.iterdir() if "two" in path.name]
 
 
-def test_a_download_under_way_is_left_alone(
+def test_a_running_download_stays(
     work: Command,
     start: Callable[..., subprocess.Popen[str]],
     pin: Callable[..., Path],

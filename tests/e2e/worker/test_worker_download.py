@@ -58,7 +58,7 @@ def test_only_pinned_files_are_fetched(
     assert tree(target) == files
 
 
-def test_a_cut_connection_is_continued_where_it_ended(
+def test_a_cut_connection_is_resumed(
     download: Download, pin: Pin, files: dict[str, bytes], target: Path, hub: HubServer
 ) -> None:
     release = pin(files)
@@ -98,7 +98,7 @@ def test_killed_at_random_bytes_it_converges_and_keeps_what_it_had(
         process.wait()
         assert not target.exists() or tree(target) == files
     if target.exists():
-        # On a busy machine the download was done before the last signal came; what it left was compared above.
+        # On a busy machine the download ends before the last signal; the loop has compared the result.
         return
     kept = part.stat().st_size
     assert stops[-1] <= kept <= size
@@ -115,7 +115,7 @@ def test_a_rotten_part_is_thrown_away_and_does_not_count_against_the_hub(
     part = staging / ".cache/parts" / f"{BIG}.part"
     part.parent.mkdir(parents=True)
     part.write_bytes(bytes(5000))
-    # The first transfer continues the part, the second is whole and the first that counts.
+    # The first transfer resumes the part; the second is complete, so it counts.
     hub.faults.set(fault(path=f"/cdn/*/{BIG}", method="GET", flip_bit=8 * 6000, times=2))
     result = download(release)
     assert result["kind"] == "ok"
@@ -123,7 +123,7 @@ def test_a_rotten_part_is_thrown_away_and_does_not_count_against_the_hub(
     assert tree(target) == files
 
 
-def test_other_bytes_once_are_fetched_again(
+def test_other_bytes_once_are_downloaded_again(
     download: Download, pin: Pin, files: dict[str, bytes], target: Path, hub: HubServer
 ) -> None:
     release = pin(files)
@@ -195,7 +195,7 @@ def test_a_bad_token_is_unauthorized(
 
 
 @pytest.mark.parametrize("content", [None, b" \n", b"hf_SECRET\nhf_OTHER", b"hf_SECRET\xc3\xa4", b"hf_SECRET\xff"])
-def test_a_token_file_that_holds_no_token_is_unauthorized_and_not_shown(
+def test_a_token_file_without_a_token_is_unauthorized_and_not_shown(
     download: Download, pin: Pin, files: dict[str, bytes], tmp_path: Path, content: bytes | None
 ) -> None:
     path = tmp_path / "token"
@@ -215,7 +215,7 @@ def test_a_token_file_that_holds_no_token_is_unauthorized_and_not_shown(
         ("path", "other.json", "file_missing", 3),
     ],
 )
-def test_what_is_missing_is_told_apart(
+def test_a_missing_repository_commit_or_file_has_a_kind_of_its_own(
     download: Download, pin: Pin, files: dict[str, bytes], field: str, value: str, kind: str, code: int
 ) -> None:
     release = pin(files)
@@ -230,7 +230,7 @@ def test_what_is_missing_is_told_apart(
     assert value in result["message"]
 
 
-def test_a_rate_limit_is_waited_for_as_told(
+def test_a_rate_limit_is_waited_for(
     download: Download, pin: Pin, files: dict[str, bytes], target: Path, hub: HubServer
 ) -> None:
     release = pin(files)
@@ -250,7 +250,7 @@ def test_a_rate_limit_beyond_the_bound_is_left_to_a_later_run(
     assert (result["kind"], result["exit_code"]) == ("rate_limited", 4)
 
 
-def test_a_server_error_is_tried_again(
+def test_a_server_error_is_retried(
     download: Download, pin: Pin, files: dict[str, bytes], target: Path, hub: HubServer
 ) -> None:
     release = pin(files)
@@ -282,7 +282,6 @@ def test_a_volume_that_is_too_small_is_refused_before_the_first_byte(
     result = download(release)
     assert (result["kind"], result["exit_code"]) == ("no_space", 5)
     assert str(root) in result["message"]
-    assert "free" in result["message"]
     assert not hub.seen()
 
 
@@ -348,7 +347,7 @@ def test_a_finding_that_a_later_check_overruled_replaces_nothing(
 def test_a_proxy_from_the_environment_is_used(
     download: Download, pin: Pin, files: dict[str, bytes], hub: HubServer, target: Path
 ) -> None:
-    # The hub's address leads nowhere but through the proxy, which is the stand-in itself.
+    # Only the proxy, which is the stand-in itself, reaches the hub's address.
     small = {path: content for path, content in files.items() if not path.endswith(".safetensors")}
     result = download(pin(small), HF_ENDPOINT="http://hub.invalid", http_proxy=hub.url)
     assert result["kind"] == "ok", result
@@ -359,7 +358,7 @@ def test_sigterm_ends_it_at_once(
     start: Callable[..., subprocess.Popen[str]], pin: Pin, files: dict[str, bytes], hub: HubServer, staging: Path
 ) -> None:
     release = pin(files)
-    # So fast that what is waited for is there within a moment: a read in progress is not cut off.
+    # Fast enough for the part to appear soon: SIGTERM does not interrupt a read.
     hub.faults.set(fault(path="*.safetensors", method="GET", bytes_per_second=200_000))
     process = start(
         "download",
@@ -376,7 +375,7 @@ def test_sigterm_ends_it_at_once(
 def test_a_volume_that_cannot_be_written_is_an_io_error(
     download: Download, pin: Pin, files: dict[str, bytes], root: Path
 ) -> None:
-    (root / "staging").write_text("a file where a folder has to be")
+    (root / "staging").write_text("a file in the place of a folder")
     result = download(pin(files))
     assert (result["kind"], result["exit_code"]) == ("io_error", 4)
     assert os.fspath(root / "staging") in result["message"]

@@ -71,9 +71,7 @@ def test_a_target_outside_of_the_volume_is_refused(
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"model": "m", "weights": {"repo": "a/b"}}', "{"])
-def test_a_file_that_is_no_release_is_refused(
-    work: Callable[..., dict[str, Any]], tmp_path: Path, content: str
-) -> None:
+def test_a_malformed_release_is_refused(work: Callable[..., dict[str, Any]], tmp_path: Path, content: str) -> None:
     release = tmp_path / "release.json"
     release.write_text(content)
     result = work("checksum", "--release", release, "--target", "weights/m/k")

@@ -1,4 +1,4 @@
-"""Weights that rotted are set right where they are, file by file, under engines that have them open."""
+"""Rotten weights are repaired in place, file by file, under engines that have them open."""
 
 from __future__ import annotations
 
@@ -41,22 +41,25 @@ def rehash(work: Command) -> Command:
 
 @pytest.fixture
 def served(pin: Pin, files: dict[str, bytes], download: Command, checksum: Command) -> Path:
-    """A release whose files are in place and proven."""
+    """A release whose files are in place and verified."""
     release = pin(files)
     assert download(release)["kind"] == "ok"
     assert checksum(release)["verified"]
     return release
 
 
-def test_only_the_wrong_file_is_replaced_and_who_has_it_open_reads_on(
+def test_only_the_wrong_file_is_replaced_and_an_engine_reads_on(
     served: Path, rehash: Command, download: Command, checksum: Command, files: dict[str, bytes], target: Path,
     hub: HubServer,
 ) -> None:  # fmt: skip
     flip(target / BIG)
     (target / "left.json").write_text("{}")
-    found = rehash(served)
-    assert (found["kind"], found["exit_code"]) == ("mismatch", 3)
-    assert {each["path"]: each["kind"] for each in found["problems"]} == {BIG: "altered", "left.json": "extra"}
+    result = rehash(served)
+    assert (result["kind"], result["exit_code"]) == ("mismatch", 3)
+    assert {problem["path"]: problem["kind"] for problem in result["problems"]} == {
+        BIG: "altered",
+        "left.json": "extra",
+    }
     assert not target.with_name("key.json").exists()
     before = {path: (target / path).stat().st_ino for path in files}
     seen = len(hub.seen("*", "GET"))
@@ -66,18 +69,18 @@ def test_only_the_wrong_file_is_replaced_and_who_has_it_open_reads_on(
         assert repaired["kind"] == "ok", repaired
         assert "1 of 5 files were wrong" in repaired["message"]
         engine.seek(0)
-        assert len(engine.read()) == len(files[BIG]), "the engine's own file is as long as it was"
-        assert target.stat().st_ino == folder, "the folder is the one that engines have mounted"
+        assert len(engine.read()) == len(files[BIG]), "the engine's open file has not changed"
+        assert target.stat().st_ino == folder, "engines have mounted this folder"
     assert {item.path.rsplit("/", 1)[-1] for item in hub.seen("*", "GET")[seen:]} == {BIG}
     after = {path: (target / path).stat().st_ino for path in files}
     assert {path for path in files if before[path] != after[path]} == {BIG}
     assert tree(target) == files
-    assert not target.with_name("key.json").exists(), "what was fetched is proven by the checksum, not by the fetch"
+    assert not target.with_name("key.json").exists(), "the checksum verifies the files, not the download"
     assert checksum(served)["verified"]
     assert rehash(served)["kind"] == "ok"
 
 
-def test_what_stands_in_the_way_of_a_file_goes(
+def test_links_and_folders_in_the_place_of_files_are_removed(
     served: Path, rehash: Command, download: Command, checksum: Command, files: dict[str, bytes], target: Path,
     tmp_path: Path,
 ) -> None:  # fmt: skip
@@ -93,7 +96,7 @@ def test_what_stands_in_the_way_of_a_file_goes(
     assert download(served)["kind"] == "ok"
     assert tree(target) == files
     assert not any(path.is_symlink() for path in target.rglob("*"))
-    assert tree(elsewhere) == {"vocab.json": files[SMALL]}, "nothing outside is touched"
+    assert tree(elsewhere) == {"vocab.json": files[SMALL]}, "files outside do not change"
     assert checksum(served)["verified"]
 
 
@@ -111,22 +114,22 @@ def test_a_repair_that_is_killed_is_finished_by_the_next(
         process.send_signal(signal.SIGKILL)
         process.wait()
         sizes = {path: (target / path).stat().st_size for path in files}
-        assert sizes == {path: len(content) for path, content in files.items()}, "no file is ever half"
+        assert sizes == {path: len(content) for path, content in files.items()}, "no file is ever partial"
     assert download(served)["kind"] == "ok"
     assert tree(target) == files
     assert checksum(served)["verified"]
 
 
-def test_a_spoilt_manifest_accuses_no_file_and_is_written_anew(
+def test_a_damaged_manifest_accuses_no_file_and_is_written_anew(
     served: Path, rehash: Command, files: dict[str, bytes], target: Path
 ) -> None:
     path = target.with_name("key.json")
     right = json.loads(path.read_text())
-    for spoilt in ("{", json.dumps({"files": {}}), json.dumps(right | {"pins": "0" * 64})):
-        path.write_text(spoilt)
+    for damaged in ("{", json.dumps({"files": {}}), json.dumps(right | {"pins": "0" * 64})):
+        path.write_text(damaged)
         assert rehash(served)["kind"] == "ok"
         assert json.loads(path.read_text())["files"] == right["files"]
-    # A hash in it that rotted says that a file is wrong: the file's own pin has the last word.
+    # A rotten hash in the manifest accuses a file: the pin of the file decides.
     content = json.loads(path.read_text())
     content["files"][BIG]["blake3"] = "0" * 64
     path.write_text(json.dumps(content))
@@ -135,8 +138,8 @@ def test_a_spoilt_manifest_accuses_no_file_and_is_written_anew(
     assert tree(target) == files
 
 
-def test_reading_keeps_to_its_bound(served: Path, rehash: Command, files: dict[str, bytes]) -> None:
+def test_reading_keeps_its_speed_limit(served: Path, rehash: Command, files: dict[str, bytes]) -> None:
     size = sum(map(len, files.values()))
     started = time.monotonic()
     assert rehash(served, "--max-mb-per-s", str(size / 1e6))["kind"] == "ok"
-    assert time.monotonic() - started > 0.9, "a second for as many bytes as a second allows"
+    assert time.monotonic() - started > 0.9, "one second for the bytes of one second"

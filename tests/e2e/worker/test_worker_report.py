@@ -11,26 +11,26 @@ from llmops.worker.report import TERMINATION_LIMIT, Pace, Problem, Result, fit
 problems = st.lists(st.builds(Problem, st.text(max_size=60), st.just("altered"), st.text(max_size=80), st.text()))
 
 
-@given(message=st.text(max_size=5000), remedy=st.text(max_size=3000), found=problems)
-def test_a_result_always_fits_the_termination_log_and_counts_what_is_left_out(
-    message: str, remedy: str, found: list[Problem]
+@given(message=st.text(max_size=5000), remedy=st.text(max_size=3000), wrong=problems)
+def test_a_result_always_fits_the_termination_log_and_counts_dropped_problems(
+    message: str, remedy: str, wrong: list[Problem]
 ) -> None:
-    result = Result("checksum", "mismatch", message, remedy, tuple(found), {"bytes": 10**13})
+    result = Result("checksum", "mismatch", message, remedy, tuple(wrong), {"bytes": 10**13})
     encoded = fit(result.as_event())
     assert len(encoded) <= TERMINATION_LIMIT
     read = json.loads(encoded)
-    assert len(read["problems"]) + read.get("left_out", 0) == len(found)
+    assert len(read["problems"]) + read.get("left_out", 0) == len(wrong)
     assert read["bytes"] == 10**13
 
 
-def test_as_many_problems_are_kept_as_fit() -> None:
-    found = tuple(Problem(f"file-{number:05}", "missing") for number in range(1000))
-    encoded = fit(Result("checksum", "mismatch", "m", problems=found).as_event())
+def test_as_many_problems_as_fit_are_kept() -> None:
+    wrong = tuple(Problem(f"file-{number:05}", "missing") for number in range(1000))
+    encoded = fit(Result("checksum", "mismatch", "m", problems=wrong).as_event())
     one_more = len(json.dumps(json.loads(encoded)["problems"][0], separators=(",", ":"))) + 1
     assert TERMINATION_LIMIT - one_more < len(encoded) <= TERMINATION_LIMIT
 
 
-def test_the_pace_bounds_all_takers_together() -> None:
+def test_the_pace_limits_all_threads_together() -> None:
     pace = Pace(10)
     began = time.monotonic()
     for _ in range(4):

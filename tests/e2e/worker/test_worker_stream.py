@@ -64,12 +64,12 @@ def test_a_body_in_chunks_comes_whole(serve: Serve) -> None:
         b"nonsense\r\n\r\n",
     ],
 )
-def test_what_ends_early_or_is_no_answer_is_an_error_that_the_library_retries(serve: Serve, answer: bytes) -> None:
+def test_a_torn_or_malformed_answer_is_an_error_that_the_library_retries(serve: Serve, answer: bytes) -> None:
     with pytest.raises(httpx2.RemoteProtocolError):
         read(serve(answer))
 
 
-def test_a_server_that_is_not_there_is_a_connect_error() -> None:
+def test_a_missing_server_is_a_connect_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     with pytest.raises(httpx2.ConnectError):

@@ -1,4 +1,4 @@
-"""Xet against a storage server that speaks as much of its protocol as the real native client asks for."""
+"""Xet against a storage server with the part of the protocol that the real native client uses."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class _Handler(BaseHTTPRequestHandler):
         assert isinstance(self.server, Storage)
         return self.server
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name that the base class gives it
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name in the base class
         return
 
     def _answer(self, status: int, body: bytes = b"", **headers: str) -> None:
