@@ -158,7 +158,7 @@ class Prometheus:
                     f"Prometheus at {self.url} does not answer {promql!r}: {type(error).__name__} {error}".strip(),
                     code="PrometheusUnreachable",
                     about=promql,
-                    remedy="Check that Prometheus runs, and that the pipeline reaches it.",
+                    remedy="See whether it runs, and whether the pipeline reaches it.",
                 ) from error
             return self._read(answer, promql)
 

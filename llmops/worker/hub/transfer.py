@@ -141,7 +141,7 @@ class Hub:
         return WorkerError(
             "mismatch",
             f"{file.path} of {self._pins.repo}@{self._pins.commit}: expected {file.digest}, found {digest}, twice: "
-            "the hub (or a proxy) serves other bytes than the pinned ones",
+            "the hub (or a proxy) serves other bytes than those pinned",
             remedy="Do not serve it. Check the endpoint and its proxies; if the hub is right, resolve the release.",
         )
 
