@@ -1,20 +1,20 @@
-"""What can go wrong, sorted by what has to happen next.
+"""Errors, grouped by what has to happen next.
 
-Each error says what failed, on which object and why, and, where llmops knows it, what to do next.
+A message says what failed, on which object and why. A remedy says what to do next, if llmops knows it.
 """
 
 from __future__ import annotations
 
 
 class LlmopsError(Exception):
-    """Base of every error that llmops raises on purpose.
+    """Base of all errors that llmops raises on purpose.
 
     Args:
         message: What failed, on which object, and why (event, container state, log tail).
-        code: The reason in one CamelCase word, such as `ImageNotFound`. Messages may change, codes do not. The name
-            of the class by default.
-        about: The object, as `Kind name` or `file:line: field`; empty where the code says it all.
-        remedy: What to do next, as a sentence; empty if the message says it all.
+        code: The reason in one CamelCase word, such as `ImageNotFound`; by default the name of the class. Messages may
+            change, codes do not.
+        about: The object, as `Kind name` or `file:line: field`; empty if there is no one object.
+        remedy: What to do next, as a sentence; empty if unknown.
     """
 
     def __init__(self, message: str, *, code: str = "", about: str = "", remedy: str = "") -> None:
@@ -29,29 +29,29 @@ class LlmopsError(Exception):
 
 
 class BadInput(LlmopsError):
-    """A file or an argument that a person wrote is wrong: nothing was started."""
+    """A file or an argument from a person is wrong: llmops has started nothing."""
 
 
 class BadRelease(LlmopsError):
-    """The release itself is bad: it is rejected, and the rejection is remembered."""
+    """The release is bad: llmops rejects it, and records the rejection."""
 
 
 class ClusterCannot(LlmopsError):
-    """The cluster cannot take the release now: refused or waited for, not remembered against the release."""
+    """The cluster cannot take the release now: llmops waits or refuses, and does not reject the release."""
 
 
 class MeasurementFailed(LlmopsError):
-    """A measurement could not be made: the verdict is Inconclusive, never Failed and never Passed."""
+    """A measurement failed: the verdict is Inconclusive, never Failed and never Passed."""
 
 
 class Unavailable(LlmopsError):
-    """An outside service (hub, registry, API server) does not answer, or asks to come back later.
+    """An outside service (hub, registry, API server) does not answer, or limits the rate.
 
     Args:
-        message: Which service, what was asked, what it answered.
+        message: The service, the request and the answer.
         code: See `LlmopsError`.
         about: See `LlmopsError`.
-        retry_after: Seconds after which the service asks to be called again, if it says so.
+        retry_after: Seconds to wait before the next call, if the service names them.
         remedy: What to do next.
     """
 
@@ -63,6 +63,6 @@ class Unavailable(LlmopsError):
 
 
 def kind_of(error: LlmopsError) -> str:
-    """The class of an error, out of the few that say what has to happen next."""
+    """Name of the class above that an error belongs to."""
     kinds = (BadInput, BadRelease, ClusterCannot, MeasurementFailed, Unavailable)
     return next((kind.__name__ for kind in kinds if isinstance(error, kind)), type(error).__name__)
