@@ -439,7 +439,7 @@ class Cluster:
         return cast("Object", json.loads(answer))
 
     def _list(self, kind: Kind, query: Mapping[str, str], place: str | None) -> tuple[Objects, str]:
-        """All pages of a list, and its version; lists anew if a page expires meanwhile."""
+        """All pages of a list, and its version; starts again if a page expires meanwhile."""
         while True:
             try:
                 return self._pages(kind, query, place)

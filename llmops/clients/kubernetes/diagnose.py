@@ -51,7 +51,7 @@ WEIGHTS_ATTEMPTS = 5
 _AT_ONCE = {
     2: ("ArgumentsRefused", "it refused its arguments"),
     126: ("CommandCannotRun", "its command cannot be run"),
-    127: ("CommandNotFound", "its command is not there"),
+    127: ("CommandNotFound", "its image has no such command"),
 }
 _STARTS_ANEW = ("Evicted", "Preempting", "NodeShutdown", "Terminated", "NodeLost", "NodeAffinity", "Shutdown")
 _PULL_MISSING = re.compile(

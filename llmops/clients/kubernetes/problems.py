@@ -75,7 +75,7 @@ class NotEntitled(Forbidden):
 
 
 class Expired(ClusterCannot):
-    """The API server no longer keeps the version that a watch or a paged list resumes from: list anew."""
+    """The API server no longer keeps the version that a watch or a paged list resumes from: list again."""
 
 
 class Invalid(BadInput):

@@ -63,7 +63,7 @@ def test_characters_of_every_script_are_applied_as_they_are(cluster: Cluster) ->
     assert cluster.create(config_map("two", a=text))["data"] == {"a": text}
 
 
-def test_what_is_left_out_of_an_apply_is_removed_and_what_others_set_stays(cluster: Cluster) -> None:
+def test_an_apply_removes_own_fields_and_keeps_those_of_others(cluster: Cluster) -> None:
     cluster.apply(config_map("one", a="1", b="2"))
     kubectl(cluster, "patch", "configmap", "one", "--type=merge", '-p={"data":{"theirs":"3"}}')
     assert cluster.apply(config_map("one", a="1"))["data"] == {"a": "1", "theirs": "3"}
@@ -99,7 +99,7 @@ def test_a_second_create_already_exists(cluster: Cluster) -> None:
     assert refused.value.about == "ConfigMap one"
 
 
-def test_a_patch_bound_to_a_version_is_refused_once_that_has_moved_on(cluster: Cluster) -> None:
+def test_a_patch_bound_to_an_old_version_is_refused(cluster: Cluster) -> None:
     version = cluster.create(config_map("one", a="1"))["metadata"]["resourceVersion"]
     bound = {"metadata": {"resourceVersion": version}, "data": {"a": "2"}}
     assert cluster.patch("ConfigMap", "one", bound)["data"] == {"a": "2"}
@@ -124,7 +124,7 @@ def test_an_unknown_field_is_refused_at_once(cluster: Cluster) -> None:
         cluster.create(config_map("one") | {"dato": {}})
 
 
-def test_a_missing_object_namespace_and_kind_have_codes_of_their_own(cluster: Cluster) -> None:
+def test_a_missing_object_namespace_and_kind_have_different_codes(cluster: Cluster) -> None:
     with pytest.raises(NotFound) as missing:
         cluster.patch("ConfigMap", "none", {"data": {"a": "1"}})
     assert (missing.value.code, missing.value.about) == ("NotFound", "ConfigMap none")
@@ -163,7 +163,7 @@ def test_the_remedy_for_a_missing_right_is_the_rule_to_add(
     assert refused.value.about == "Node"
 
 
-def test_a_quota_is_not_taken_for_a_missing_right(cluster: Cluster) -> None:
+def test_a_quota_is_not_a_missing_right(cluster: Cluster) -> None:
     quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "none"}}
     cluster.apply({**quota, "spec": {"hard": {"count/configmaps": "0"}}})
     eventually(lambda: (cluster.get("ResourceQuota", "none") or {}).get("status", {}).get("hard"))
@@ -172,7 +172,7 @@ def test_a_quota_is_not_taken_for_a_missing_right(cluster: Cluster) -> None:
     assert (refused.value.code, refused.value.about) == ("QuotaExceeded", "ConfigMap one")
 
 
-def test_a_deletion_that_hangs_names_what_holds_it(cluster: Cluster) -> None:
+def test_a_hanging_deletion_names_the_finalizers(cluster: Cluster) -> None:
     held = config_map("one")
     held["metadata"]["finalizers"] = ["example.com/hold"]
     cluster.create(held)
@@ -215,7 +215,7 @@ def test_a_token_unfit_for_a_header_is_named_and_not_shown(cluster: Cluster, val
     assert "SECRET" not in "".join(traceback.format_exception(refused.value))
 
 
-def test_an_event_is_left_on_its_object(cluster: Cluster) -> None:
+def test_an_event_is_created_on_its_object(cluster: Cluster) -> None:
     regarding = cluster.create(config_map("one"))
     cluster.event(regarding, "Promoted", "release abc serves", type="Normal")
     assert "Promoted" in kubectl(cluster, "describe", "configmap", "one") + kubectl(cluster, "get", "events")
@@ -256,7 +256,7 @@ def test_a_certificate_of_another_authority_is_bad_input_at_once(plane: ControlP
     assert refused.value.code == "CertificateNotTrusted"
 
 
-def test_an_api_server_that_is_not_there_is_unavailable(settings: Settings, tmp_path: Path, free_port: int) -> None:
+def test_an_api_server_that_does_not_answer_is_unavailable(settings: Settings, tmp_path: Path, free_port: int) -> None:
     content = json.loads(Path(str(settings.kubeconfig)).read_text())
     content["clusters"][0]["cluster"]["server"] = f"https://127.0.0.1:{free_port}"
     path = tmp_path / "away.yaml"

@@ -1,4 +1,4 @@
-"""Waiting for Jobs and rollouts, with real controllers and scheduler, and a kubelet played by hand."""
+"""Waits for Jobs and rollouts, with real controllers and scheduler, and a hand-driven kubelet."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_a_drained_rollout_waits_for_the_last_old_pod(cluster: Cluster, kubelet:
     drained.result(within=5)
 
 
-def test_a_bad_flag_fails_within_seconds_with_the_pods_own_words(cluster: Cluster, kubelet: Kubelet) -> None:
+def test_a_bad_flag_fails_within_seconds_and_quotes_the_pod(cluster: Cluster, kubelet: Kubelet) -> None:
     cluster.apply(deployment())
     waiter = rollout(cluster)
     [pod] = kubelet.pods(WEB)
@@ -177,7 +177,7 @@ def test_a_startup_probe_that_never_passed_is_found_in_the_events(cluster: Clust
 
 
 @pytest.mark.usefixtures("agent")
-def test_no_room_is_the_clusters_fault_after_the_time_allowed(cluster: Cluster) -> None:
+def test_a_lack_of_capacity_is_the_clusters_fault_after_the_time_allowed(cluster: Cluster) -> None:
     cluster.apply(deployment(nodeName=None, containers=[GPU_CONTAINER]))
     started = time.monotonic()
     with pytest.raises(ClusterCannot, match=r"nvidia\.com/gpu") as refused:
@@ -257,7 +257,7 @@ def test_a_job_gives_its_results_by_index(cluster: Cluster, kubelet: Kubelet) ->
     assert wait_for_job(cluster, "job", timeout=5).results == outcome.results
 
 
-def test_a_failed_job_says_why_in_its_pods_words(cluster: Cluster, kubelet: Kubelet) -> None:
+def test_a_failed_job_quotes_its_pods_termination_message(cluster: Cluster, kubelet: Kubelet) -> None:
     cluster.create(job())
     waiter = finish(cluster)
     [pod] = kubelet.pods({"batch.kubernetes.io/job-name": "job"})

@@ -98,7 +98,7 @@ def test_every_wrong_file_is_named_with_its_kind(
         ((4).to_bytes(8, "little") + b'{"a"', "not valid"),
     ],
 )
-def test_a_safetensors_file_that_is_something_else_is_unsafe_whatever_its_hash(
+def test_a_false_safetensors_file_is_unsafe_whatever_its_hash(
     checksum: Command, pin: Pin, place: Place, content: bytes, reason: str
 ) -> None:
     release = pin({"model.safetensors": content})
@@ -196,7 +196,7 @@ def test_parts_of_an_earlier_run_prove_nothing(
 
 
 @pytest.mark.parametrize("index", ["3", "-1"])
-def test_an_index_that_is_no_shard_is_usage(checksum: Command, pin: Pin, index: str) -> None:
+def test_an_index_without_a_shard_is_usage(checksum: Command, pin: Pin, index: str) -> None:
     assert checksum(pin({"a.json": b"{}"}), "--shards", "3", "--index", index)["kind"] == "usage"
 
 

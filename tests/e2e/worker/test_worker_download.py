@@ -160,7 +160,7 @@ def test_a_small_file_with_other_bytes_is_found_by_its_git_hash(
     assert "git-sha1:" in result["message"]
 
 
-def test_gated_says_how_to_get_access_and_the_token_file_gives_it(
+def test_the_remedy_of_gated_is_access_and_the_token_file_gives_it(
     download: Download, pin: Pin, files: dict[str, bytes], store: HubStore, tmp_path: Path
 ) -> None:
     release = pin(files)
@@ -215,7 +215,7 @@ def test_a_token_file_without_a_token_is_unauthorized_and_not_shown(
         ("path", "other.json", "file_missing", 3),
     ],
 )
-def test_a_missing_repository_commit_or_file_has_a_kind_of_its_own(
+def test_a_missing_repository_commit_and_file_have_different_kinds(
     download: Download, pin: Pin, files: dict[str, bytes], field: str, value: str, kind: str, code: int
 ) -> None:
     release = pin(files)
@@ -241,7 +241,7 @@ def test_a_rate_limit_is_waited_for(
     assert tree(target) == files
 
 
-def test_a_rate_limit_beyond_the_bound_is_left_to_a_later_run(
+def test_a_rate_limit_beyond_the_limit_ends_the_run(
     download: Download, pin: Pin, files: dict[str, bytes], hub: HubServer
 ) -> None:
     release = pin(files)
@@ -311,7 +311,7 @@ def test_two_pods_at_once_make_one_folder(
     assert len(hub.seen(f"/cdn/*/{BIG}", "GET")) == 1
 
 
-def test_a_folder_that_a_check_found_wrong_is_replaced_and_its_right_files_are_kept(
+def test_the_wrong_files_of_a_folder_are_replaced_and_the_right_ones_kept(
     download: Download, checksum: Download, pin: Pin, files: dict[str, bytes], target: Path, hub: HubServer
 ) -> None:
     release = pin(files)
@@ -328,7 +328,7 @@ def test_a_folder_that_a_check_found_wrong_is_replaced_and_its_right_files_are_k
     assert checksum(release)["verified"]
 
 
-def test_a_finding_that_a_later_check_overruled_replaces_nothing(
+def test_a_problem_that_a_later_check_cleared_replaces_nothing(
     download: Download, checksum: Download, pin: Pin, files: dict[str, bytes], target: Path, hub: HubServer
 ) -> None:
     release = pin(files)

@@ -45,7 +45,7 @@ def test_any_content_hashes_as_hashlib_does(tmp_path: Path, content: bytes, page
     assert dict(hash_file(path, NAMES, window=pages * PAGE, mapped=mapped).by_name) == expected(content)
 
 
-def test_many_threads_of_blake3_find_the_same(tmp_path: Path) -> None:
+def test_many_threads_of_blake3_give_the_same_hash(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(content := os.urandom(3_000_001))
     assert hash_file(path, ["blake3"], threads=-1)["blake3"] == expected(content)["blake3"]
@@ -88,7 +88,7 @@ def test_other_threads_run_while_a_file_is_hashed(tmp_path: Path) -> None:
     assert turns > 3
 
 
-def test_the_file_system_is_the_one_the_kernel_names(tmp_path: Path) -> None:
+def test_the_file_system_of_a_path(tmp_path: Path) -> None:
     assert file_system(Path("/proc/self/status")) == "proc"
     assert file_system(tmp_path)
 

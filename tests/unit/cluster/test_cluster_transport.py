@@ -109,7 +109,7 @@ def status(code: int, reason: str, message: str) -> dict[str, Any]:
     return {"kind": "Status", "code": code, "reason": reason, "message": message}
 
 
-def test_a_token_that_no_header_takes_is_not_shown(server: Server, tmp_path: Path) -> None:
+def test_a_token_unfit_for_a_header_is_not_shown(server: Server, tmp_path: Path) -> None:
     server.script = [answer(200, FOUND)]
     assert client_of(server, tmp_path / "good", {"token": "SECRET\n"}).get("ConfigMap", "one") == FOUND
     client = client_of(server, tmp_path / "bad", {"token": "SECRET\nX: y"})
@@ -136,7 +136,7 @@ def test_a_temporary_failure_is_retried(server: Server, away: Cluster, failure: 
     assert len(server.asked) == 3
 
 
-def test_retry_after_is_kept_to(server: Server, away: Cluster) -> None:
+def test_retry_after_is_honoured(server: Server, away: Cluster) -> None:
     server.script = [answer(429, status(429, "TooManyRequests", "slow down"), Retry_After="2"), answer(200, FOUND)]
     started = time.monotonic()
     away.get("ConfigMap", "one")
@@ -162,7 +162,7 @@ def test_a_refusal_names_the_call_and_quotes_the_api_server(server: Server, away
         away.get("ConfigMap", "one")
 
 
-def test_a_kind_that_the_cluster_does_not_serve_is_told_from_a_missing_object(server: Server, away: Cluster) -> None:
+def test_a_kind_that_the_cluster_does_not_serve_is_no_missing_object(server: Server, away: Cluster) -> None:
     server.script = [answer(404, status(404, "NotFound", "no"))]
     with pytest.raises(NotFound) as refused:
         away.get("ConfigMap", "one")
@@ -180,7 +180,7 @@ def test_patience_ends_with_the_last_answer(server: Server, away: Cluster) -> No
     assert refused.value.retry_after == 1
 
 
-def test_an_answer_that_does_not_come_ends_in_time(server: Server, away: Cluster) -> None:
+def test_a_missing_answer_times_out(server: Server, away: Cluster) -> None:
     release = threading.Event()
 
     def keep_waiting(_: BaseHTTPRequestHandler) -> None:
@@ -199,7 +199,7 @@ def test_a_lasting_forbidden_is_raised(server: Server, away: Cluster) -> None:
         away.patient(1).get("ConfigMap", "one")
 
 
-def test_pages_are_put_together_and_an_expired_list_begins_anew(server: Server, away: Cluster) -> None:
+def test_pages_are_joined_and_an_expired_list_starts_again(server: Server, away: Cluster) -> None:
     def page(names: str, more: str) -> Answer:
         items = [{"metadata": {"name": name}} for name in names]
         return answer(200, {"metadata": {"resourceVersion": "9", "continue": more}, "items": items})
@@ -211,7 +211,7 @@ def test_pages_are_put_together_and_an_expired_list_begins_anew(server: Server, 
     assert "continue" not in server.asked[2]
 
 
-def test_a_watch_that_expired_tells_what_it_missed(server: Server, away: Cluster) -> None:
+def test_an_expired_watch_yields_the_changes_it_missed(server: Server, away: Cluster) -> None:
     def item(name: str, version: str) -> dict[str, Any]:
         return {"metadata": {"name": name, "uid": name, "resourceVersion": version}}
 
@@ -238,13 +238,13 @@ def test_a_watch_that_expired_tells_what_it_missed(server: Server, away: Cluster
     assert "resourceVersion=21&" in watches[3]
 
 
-# Beside each other and beside backslashes, of which an odd number makes text of an escape.
+# Characters next to each other and to backslashes: after an odd number of backslashes an escape is text.
 WRITTEN = st.text(st.one_of(st.sampled_from('\\"ud8e\U0001f600\U0010ffff'), st.characters(exclude_categories=["Cs"])))
 
 
 @given(text=WRITTEN)
 def test_a_body_is_the_same_to_readers_of_json_and_of_yaml(text: str) -> None:
-    # The API server reads what is applied as YAML, and refuses the surrogates that JSON may escape characters by.
+    # The API server parses an applied object as YAML, and refuses the surrogate pairs of JSON.
     sent = as_json({"text": text})
     assert json.loads(sent) == {"text": text}
     assert not re.search(rb"(?<!\\)(\\\\)*\\ud[89a-f]", sent)

@@ -141,7 +141,7 @@ def test_nobody_listens() -> None:
 
 
 @pytest.mark.parametrize("endpoint", ["localhost:80", "ftp://hub"])
-def test_an_endpoint_that_is_no_url(endpoint: str, once: Patience) -> None:
+def test_an_endpoint_that_is_not_a_url(endpoint: str, once: Patience) -> None:
     with pytest.raises(BadInput) as refused:
         resolve(REPO, "main", endpoint=endpoint, patience=once)
     assert (refused.value.code, refused.value.about) == ("InvalidUrl", "hub_endpoint")
@@ -171,7 +171,7 @@ def test_the_first_request_imports_the_library() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_whose_token_it_is(server: HubServer, store: HubStore, once: Patience) -> None:
+def test_the_account_of_a_token(server: HubServer, store: HubStore, once: Patience) -> None:
     store.add_token("hf_known", "ada")
     assert whoami(endpoint=server.url, token="hf_known") == "ada"
     with pytest.raises(BadInput) as refused:

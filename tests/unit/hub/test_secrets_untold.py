@@ -38,7 +38,7 @@ def test_white_space_around_a_secret_breaks_nothing(secret: str, end: str) -> No
 
 
 @given(st.text(min_size=1))
-def test_a_secret_that_no_header_takes_is_refused_by_its_place(text: str) -> None:
+def test_a_secret_unfit_for_a_header_is_refused_without_being_shown(text: str) -> None:
     messages: set[str] = set()
     for secret in ("", "a\nb", text):
         try:
@@ -49,7 +49,7 @@ def test_a_secret_that_no_header_takes_is_refused_by_its_place(text: str) -> Non
     assert len(messages) == 2
 
 
-def test_a_hub_token_with_a_line_break_is_that_token(server: HubServer, store: HubStore, commit: str) -> None:
+def test_a_line_break_after_a_hub_token_is_ignored(server: HubServer, store: HubStore, commit: str) -> None:
     store.set_gated(REPO, "hf_SECRET")
     store.add_token("hf_SECRET", "ada")
     assert whoami(endpoint=server.url, token="hf_SECRET\n", patience=ONCE) == "ada"

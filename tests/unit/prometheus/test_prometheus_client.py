@@ -25,7 +25,7 @@ def failed(kind: str, error: str) -> dict[str, str]:
     return {"status": "error", "errorType": kind, "error": error}
 
 
-def test_a_vector_is_read_with_what_is_no_number(scripted: ScriptedServer) -> None:
+def test_a_vector_may_have_values_that_are_not_numbers(scripted: ScriptedServer) -> None:
     scripted.answer(
         200,
         good(

@@ -77,7 +77,7 @@ def test_newest(specifier: str, variant: str, prereleases: bool, expected: str |
     assert name_of(newest(reversed(TAGS), SpecifierSet(specifier), variant, prereleases)) == expected
 
 
-def test_of_two_names_the_one_that_does_not_move_wins() -> None:
+def test_of_two_tags_the_one_that_does_not_move_wins() -> None:
     assert name_of(newest(["0.32", "0.32.0", "v0.32", "v0.32.0"], ">0")) == "v0.32.0"
     assert name_of(newest(["0.32.0", "v0.32"], ">0")) == "0.32.0"
 

@@ -31,12 +31,12 @@ def test_pauses(headers: dict[str, str], expected: float | None) -> None:
     assert pause_asked(headers) == expected
 
 
-def test_a_moment_is_told_from_a_duration() -> None:
+def test_a_reset_is_a_time_or_a_duration() -> None:
     asked = pause_asked({"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": f"{time.time() + 100:.0f}"})
     assert asked == pytest.approx(100, abs=5)
 
 
-def test_the_client_keeps_what_a_good_answer_asked_for(mirrors: dict[str, str], server: RegistryServer) -> None:
+def test_the_client_keeps_the_pause_of_a_good_answer(mirrors: dict[str, str], server: RegistryServer) -> None:
     image, other = ImageName.parse("vllm/vllm-openai"), ImageName.parse("ghcr.io/x/y")
     server.rate_limits = {"RateLimit-Remaining": "0", "RateLimit-Reset": "33"}
     with RegistryClient(mirrors) as client:

@@ -178,7 +178,7 @@ def test_something_else_listens(tmp_path: Path, once: Patience) -> None:
         server.shutdown()
 
 
-def test_a_mirror_that_is_no_url(once: Patience) -> None:
+def test_a_mirror_that_is_not_a_url(once: Patience) -> None:
     with (
         RegistryClient({"docker.io": "mirror:5000"}, patience=once) as client,
         pytest.raises(BadInput, match="mirror:5000") as refused,
