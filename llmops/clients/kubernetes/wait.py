@@ -215,7 +215,7 @@ def wait_for_rollout(
                 return current
             problem = rollout_problem(current)
             if problem is not None and problem.cause == "never-ready":
-                raise _too_late(problem.message, problem.subject, pods, new)
+                raise _too_late(problem.message, problem.subject, pods, new, code=problem.code)
             if "events" in synced and (finding := pods.beyond_hope(new, problem)) is not None:
                 raise finding.error()
             if time.monotonic() >= deadline:
@@ -393,7 +393,7 @@ def _ended_at(pod: Object) -> str:
     return max(ends, default="")
 
 
-def _too_late(what: str, about: str, pods: Pods, relevant: list[Object]) -> LlmopsError:
+def _too_late(what: str, about: str, pods: Pods, relevant: list[Object], *, code: str = "") -> LlmopsError:
     """The error for a deadline that passed; the problem of a pod is the cause, if one has a problem."""
     for pod in relevant:
         finding = overdue(pod, pods.explain(pod))
@@ -403,4 +403,4 @@ def _too_late(what: str, about: str, pods: Pods, relevant: list[Object]) -> Llmo
         if issubclass(finding.verdict, ClusterCannot):
             return TimedOut(finding.describe(), code=finding.code, about=finding.about, remedy=finding.remedy)
         return finding.error()
-    return TimedOut(what, about=about)
+    return TimedOut(what, code=code, about=about)
