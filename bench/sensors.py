@@ -32,7 +32,7 @@ from llmops.defs.rollout.jobs import ROLLOUT
 from llmops.defs.triggers.sensors import trigger_sensors
 from llmops.releases.ledger import STATE_LABELS, Decided, ending, opening
 from llmops.releases.release import EnginePin, Release, WeightsPin
-from llmops.triggers.installation import Installation
+from llmops.rollout.platform import Platform
 
 MODELS = 1000
 HISTORY = 20
@@ -140,7 +140,7 @@ def _release(spec: ModelSpec, engine: EnginePin, commit: str) -> Release:
 
 def make_sensors(settings: Settings, specs: Mapping[str, ModelSpec]) -> dict[str, dg.SensorDefinition]:
     """The triggers over these models."""
-    return {sensor.name: sensor for sensor in trigger_sensors(Installation(settings, specs), job_name=ROLLOUT)}
+    return {sensor.name: sensor for sensor in trigger_sensors(Platform.of(settings, specs), job_name=ROLLOUT)}
 
 
 def measure(fleet: Fleet) -> dict[str, float]:

@@ -21,7 +21,7 @@ from llmops.defs.triggers.sensors import trigger_sensors
 from llmops.defs.validation.assets import validation_assets
 from llmops.defs.validation.jobs import revalidation_job
 from llmops.defs.validation.schedules import revalidation_schedules
-from llmops.triggers.installation import Installation
+from llmops.rollout.platform import Platform
 
 
 @dg.definitions
@@ -36,7 +36,7 @@ def defs() -> dg.Definitions:
     revalidation = revalidation_job(validations)
     review = cost_job(costs)
     platform = PlatformResource()
-    installation = Installation(settings, catalog)
+    triggers = trigger_sensors(Platform.of(settings, catalog), job_name=rollout.name)
     return dg.Definitions(
         assets=[*assets, validations, costs, tenants],
         jobs=[rollout, rollback_job, revalidation, review],
@@ -44,7 +44,7 @@ def defs() -> dg.Definitions:
             *revalidation_schedules(catalog, job_name=revalidation.name),
             cost_schedule(catalog, job_name=review.name),
         ],
-        sensors=[*trigger_sensors(installation, job_name=rollout.name), reaper, alerts_sensor, run_watch, tick_watch],
+        sensors=[*triggers, reaper, alerts_sensor, run_watch, tick_watch],
         resources={"platform": platform, "io_manager": RecordsIOManager(platform=platform)},
         # Of what is materialized in the UI without naming a job, too.
         executor=dg.in_process_executor,

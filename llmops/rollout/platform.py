@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 from llmops.clients.kubernetes.client import Cluster
+from llmops.clients.kubernetes.transport import PATIENCE_SECONDS
 from llmops.config.catalog.known import check_known
 from llmops.config.catalog.load import Catalog, load_catalog
 from llmops.config.catalog.spec import ModelSpec
@@ -16,16 +17,26 @@ from llmops.rollout.leases import Leases
 
 
 class Platform:
-    """Cluster, records, catalog, tenants and settings, each opened when it is first used.
+    """Settings, catalog, tenants, cluster, records and leases, each opened on first use and kept.
+
+    A command, a run and the code location's sensors have one each. What must be read anew is read by a new one.
 
     Args:
-        settings_file: Path of the settings; empty means the file that LLMOPS_SETTINGS names, or the defaults.
+        settings_file: Path of the settings; empty means the file in LLMOPS_SETTINGS, or the defaults.
     """
 
     def __init__(self, settings_file: str = "") -> None:
         self._settings_file = settings_file
         self.leases = Leases(lambda: self._connection)
-        """Those that this process holds."""
+        """Leases that this process holds."""
+
+    @classmethod
+    def of(cls, settings: Settings, catalog: Catalog) -> Platform:
+        """The installation of settings and a catalog that are loaded already."""
+        platform = cls()
+        platform.settings = settings
+        platform.catalog = catalog
+        return platform
 
     @cached_property
     def settings(self) -> Settings:
@@ -53,16 +64,28 @@ class Platform:
         managed = settings.router.managed
         return load_tenants(settings.tenants_dir, self.catalog, settings.namespace, managed=managed)
 
+    def connect(self, patience: float = PATIENCE_SECONDS) -> Cluster:
+        """Open a connection to the API server that checks no lease.
+
+        Args:
+            patience: Seconds that each call keeps trying while the API server does not answer.
+
+        Raises:
+            BadInput: The kubeconfig or its context cannot be used.
+            Unavailable: The API server does not answer.
+        """
+        return Cluster.connect(self.settings, patience=patience)
+
     @cached_property
     def cluster(self) -> Cluster:
-        """Connection to the API server, by which nothing is changed any more once a lease is lost."""
+        """Connection to the API server; it sends no write once this process has lost a lease."""
         return self._connection.guarded(self.leases.check)
 
     @cached_property
     def records(self) -> Records:
-        """What is known of releases."""
+        """Records and state of all models."""
         return Records(self.cluster)
 
     @cached_property
     def _connection(self) -> Cluster:
-        return Cluster.connect(self.settings)
+        return self.connect()

@@ -13,8 +13,8 @@ from llmops.errors import LlmopsError
 from llmops.releases.ledger import Ledger
 from llmops.triggers import requests
 from llmops.triggers.candidates import Candidate, declaration_candidate
-from llmops.triggers.installation import Installation
-from llmops.triggers.requests import RequestQueue, Runs
+from llmops.triggers.inputs import Inputs
+from llmops.triggers.requests import RequestQueue
 from llmops.triggers.trigger import Tick, Trigger
 
 NAME = "catalog_changes"
@@ -31,21 +31,21 @@ class Cursor(requests.Cursor):
     entries: dict[str, str] = Field(default_factory=dict[str, str])
 
 
-def tick(installation: Installation, runs: Runs, cursor: Cursor) -> Tick[Cursor]:
+def tick(inputs: Inputs, cursor: Cursor) -> Tick[Cursor]:
     """Compare all entries with those of the tick before."""
-    entries: dict[str, str] = {}
+    declarations, entries = inputs.declarations, dict[str, str]()
     notes: list[str] = []
-    for spec in installation.followed:
+    for spec in declarations.followed:
         try:
-            entries[spec.name] = installation.declaration(spec)
+            entries[spec.name] = declarations.entry_hash(spec)
         except LlmopsError as error:
             notes.append(f"{spec.name}: {error}")
     fresh = [model for model, entry in entries.items() if cursor.entries.get(model) != entry]
 
     def decide(spec: ModelSpec, ledger: Ledger) -> Candidate | None:
-        return declaration_candidate(spec, ledger, installation.terms(spec), installation.declaration(spec))
+        return declaration_candidate(spec, ledger, declarations.terms(spec), declarations.entry_hash(spec))
 
-    result = RequestQueue(NAME, installation, runs, installation.clock()).advance(cursor.pending, fresh, decide)
+    result = RequestQueue(NAME, inputs).advance(cursor.pending, fresh, decide)
     return Tick(result.requests, notes + result.notes, Cursor(entries=entries, pending=result.pending))
 
 

@@ -17,9 +17,9 @@ from llmops.errors import BadInput, LlmopsError
 from llmops.releases.ledger import Ledger
 from llmops.triggers import requests
 from llmops.triggers.candidates import Candidate, image_candidate
-from llmops.triggers.installation import Installation
+from llmops.triggers.inputs import Inputs
 from llmops.triggers.repositories import Look, Lookup, Repository, look
-from llmops.triggers.requests import RequestQueue, Runs
+from llmops.triggers.requests import RequestQueue
 from llmops.triggers.trigger import Tick, Trigger
 
 NAME = "image_tags"
@@ -44,20 +44,20 @@ class Cursor(requests.Cursor):
     catalog: str = ""
 
 
-def tick(installation: Installation, runs: Runs, cursor: Cursor) -> Tick[Cursor]:
+def tick(inputs: Inputs, cursor: Cursor) -> Tick[Cursor]:
     """Ask each repository one question."""
+    declarations, services, now = inputs.declarations, inputs.services, inputs.now
     try:
-        registry = installation.registry
+        registry = services.registry
     except LlmopsError as error:
         # Without its credentials a registry would only refuse, and some lock out who asks in vain.
         return Tick([], [f"registries are not asked: {error}"], cursor)
-    now = installation.clock()
-    groups, notes = _by_repository(installation.followed)
+    groups, notes = _by_repository(declarations.followed)
     looks = _look_at_all(registry, groups, cursor.repositories, now)
     notes += [seen.note for seen in looks.values() if seen.note]
     fresh = {spec.name for image, seen in looks.items() if seen.new for spec in groups[image]}
     considered = cursor.considered
-    catalog = installation.catalog_hash
+    catalog = declarations.catalog_hash
     if now - considered >= RECONSIDER_SECONDS or catalog != cursor.catalog:
         fresh = {spec.name for image, seen in looks.items() if seen.known.pages for spec in groups[image]}
         considered = now
@@ -65,13 +65,13 @@ def tick(installation: Installation, runs: Runs, cursor: Cursor) -> Tick[Cursor]
 
     def decide(spec: ModelSpec, ledger: Ledger) -> Candidate | None:
         lookup = lookups[ImageName.parse(spec.engine.image)]
-        return image_candidate(spec, ledger, installation.terms(spec), lookup.offers(spec.engine), lookup.digest)
+        return image_candidate(spec, ledger, declarations.terms(spec), lookup.offers(spec.engine), lookup.digest)
 
-    result = RequestQueue(NAME, installation, runs, now).advance(cursor.pending, fresh, decide)
+    result = RequestQueue(NAME, inputs).advance(cursor.pending, fresh, decide)
     repositories: dict[str, Repository] = {}
     for image, lookup in lookups.items():
         known = lookup.learned(whole={spec.name for spec in groups[image]} <= result.settled)
-        health = installation.tell(known.health, NAME, str(image), now)
+        health = services.alert_on(known.health, NAME, str(image), now)
         repositories[str(image)] = known.model_copy(update={"health": health})
     after = Cursor(repositories=repositories, pending=result.pending, considered=considered, catalog=catalog)
     return Tick(result.requests, notes + result.notes, after)

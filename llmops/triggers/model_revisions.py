@@ -16,8 +16,9 @@ from llmops.releases.ledger import Ledger
 from llmops.triggers import requests
 from llmops.triggers.candidates import Candidate, follows_revision, revision_candidate
 from llmops.triggers.health import Health
-from llmops.triggers.installation import Installation
-from llmops.triggers.requests import RequestQueue, Runs
+from llmops.triggers.inputs import Inputs
+from llmops.triggers.requests import RequestQueue
+from llmops.triggers.services import Services
 from llmops.triggers.trigger import Tick, Trigger
 
 NAME = "model_revisions"
@@ -64,10 +65,10 @@ class Answers:
     notes: list[str] = field(default_factory=list[str])
 
 
-def tick(installation: Installation, runs: Runs, cursor: Cursor) -> Tick[Cursor]:
+def tick(inputs: Inputs, cursor: Cursor) -> Tick[Cursor]:
     """Ask the hub where the next revisions are."""
-    now = installation.clock()
-    groups = _by_revision(installation.followed)
+    declarations, services, now = inputs.declarations, inputs.services, inputs.now
+    groups = _by_revision(declarations.followed)
     commits = {name: commit for name, commit in cursor.commits.items() if name in groups}
     health, position, considered = cursor.health, cursor.position, cursor.considered
     fresh: set[str] = set()
@@ -75,7 +76,7 @@ def tick(installation: Installation, runs: Runs, cursor: Cursor) -> Tick[Cursor]
     if now < health.not_before:
         notes.append(f"the hub is not asked for another {health.not_before - now:.0f} s: {health.why}")
     elif turn := next_in_turn(sorted(groups), position, MOST_REQUESTS):
-        answers = _ask_hub(installation, {name: groups[name][0] for name in turn})
+        answers = _ask_hub(services, {name: groups[name][0] for name in turn})
         notes += answers.notes
         new = [name for name, commit in answers.commits.items() if commit and commit != commits.get(name)]
         fresh = {spec.name for name in new for spec in groups[name]}
@@ -85,17 +86,17 @@ def tick(installation: Installation, runs: Runs, cursor: Cursor) -> Tick[Cursor]
         else:
             health = health.failed(now, answers.away)
             notes.append(str(answers.away))
-    catalog = installation.catalog_hash
+    catalog = declarations.catalog_hash
     if now - considered >= RECONSIDER_SECONDS or catalog != cursor.catalog:
         fresh = {spec.name for name, specs in groups.items() if commits.get(name) for spec in specs}
         considered = now
 
     def decide(spec: ModelSpec, ledger: Ledger) -> Candidate | None:
         commit = commits.get(revision_name(spec))
-        return revision_candidate(spec, ledger, installation.terms(spec), commit) if commit else None
+        return revision_candidate(spec, ledger, declarations.terms(spec), commit) if commit else None
 
-    result = RequestQueue(NAME, installation, runs, now).advance(cursor.pending, fresh, decide)
-    health = installation.tell(health, NAME, f"the hub at {installation.settings.hub_endpoint}", now)
+    result = RequestQueue(NAME, inputs).advance(cursor.pending, fresh, decide)
+    health = services.alert_on(health, NAME, services.hub_name, now)
     after = Cursor(
         commits=commits,
         position=position,
@@ -136,7 +137,7 @@ def _by_revision(specs: Sequence[ModelSpec]) -> Groups:
     return groups
 
 
-def _ask_hub(installation: Installation, revisions: Mapping[str, ModelSpec]) -> Answers:
+def _ask_hub(services: Services, revisions: Mapping[str, ModelSpec]) -> Answers:
     """Ask for the commits of revisions, several at once, until all are known or the hub does not answer."""
     answers, lock = Answers(), threading.Lock()
 
@@ -144,7 +145,7 @@ def _ask_hub(installation: Installation, revisions: Mapping[str, ModelSpec]) -> 
         if answers.away is not None:
             return
         try:
-            commit = installation.commit(revisions[name])
+            commit = services.commit(revisions[name])
         except Unavailable as error:
             with lock:
                 answers.away = error

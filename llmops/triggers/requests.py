@@ -10,7 +10,6 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
 
 from pydantic import ConfigDict, Field
 
@@ -19,7 +18,7 @@ from llmops.config.catalog.spec import ModelSpec, Strict
 from llmops.errors import LlmopsError
 from llmops.releases.ledger import Ledger
 from llmops.triggers.candidates import Candidate
-from llmops.triggers.installation import Installation
+from llmops.triggers.inputs import Inputs
 from llmops.triggers.windows import is_open, next_opening
 
 ANY_GPU = "any"
@@ -94,18 +93,6 @@ class RolloutRequest:
     gpu_pool: str | None
 
 
-class Runs(Protocol):
-    """The rollout job's runs, as the orchestrator knows them."""
-
-    def unfinished(self) -> set[str]:
-        """Models with a run that is queued or under way."""
-        ...
-
-    def failure(self, key: str) -> Literal["failed", "cancelled"] | None:
-        """How the run that was requested by a key failed; None if it did not, or the orchestrator has no such run."""
-        ...
-
-
 @dataclass
 class Round:
     """The outcome of one pass over the queue.
@@ -129,15 +116,11 @@ class RequestQueue:
 
     Args:
         sensor: Name of the sensor.
-        installation: What it works on.
-        runs: Runs of the rollout job.
-        now: Unix seconds.
+        inputs: Entries, services, runs and time of this tick.
     """
 
     sensor: str
-    installation: Installation
-    runs: Runs
-    now: float
+    inputs: Inputs
 
     def advance(self, pending: Mapping[str, PendingRequest], fresh: Iterable[str], decide: Decide) -> Round:
         """Request what may start now.
@@ -149,17 +132,17 @@ class RequestQueue:
             fresh: Models of which something is new.
             decide: The candidate for a model, given its ledger; it may raise, and the model's turn comes again.
         """
-        followed = {spec.name: spec for spec in self.installation.followed}
+        followed = {spec.name: spec for spec in self.inputs.declarations.followed}
         pending = {model: request for model, request in pending.items() if model in followed}
         fresh = set(fresh)
         result = Round(dict.fromkeys(sorted(fresh - pending.keys()), PendingRequest()) | pending)
         waiting = [model for model, request in result.pending.items() if model in fresh or not request.left]
-        busy = self.runs.unfinished() if waiting else set[str]()
+        busy = self.inputs.runs.unfinished() if waiting else set[str]()
         due = [model for model in waiting if model not in busy and self._may_look(result, followed[model], fresh)]
         if not due:
             return result
         try:
-            ledgers = self.installation.ledgers()
+            ledgers = self.inputs.services.ledgers()
         except LlmopsError as error:
             result.notes.append(f"the cluster does not say where models stand: {error}")
             return result
@@ -178,10 +161,10 @@ class RequestQueue:
         request = result.pending[spec.name]
         if spec.name in fresh or request.under_way or not request.candidate:
             return True
-        return self.now >= request.not_before and self._is_open(result, spec)
+        return self.inputs.now >= request.not_before and self._is_open(result, spec)
 
     def _is_open(self, result: Round, spec: ModelSpec) -> bool:
-        rules, now = spec.automation, datetime.datetime.fromtimestamp(self.now, datetime.UTC)
+        rules, now = spec.automation, datetime.datetime.fromtimestamp(self.inputs.now, datetime.UTC)
         if is_open(rules.windows, rules.timezone, now):
             return True
         opening = next_opening(rules.windows, rules.timezone, now)
@@ -198,11 +181,11 @@ class RequestQueue:
             return None
         request = result.pending[model]
         if request.candidate != candidate.key:
-            request = result.pending[model] = PendingRequest(candidate=candidate.key, since=self.now)
+            request = result.pending[model] = PendingRequest(candidate=candidate.key, since=self.inputs.now)
         if request.under_way:
             result.pending[model] = self._without_verdict(result, request, candidate, spec, ledger)
             return None
-        if request.left or self.now < request.not_before or not self._is_open(result, spec):
+        if request.left or self.inputs.now < request.not_before or not self._is_open(result, spec):
             return None
         return candidate
 
@@ -210,7 +193,7 @@ class RequestQueue:
         self, result: Round, request: PendingRequest, candidate: Candidate, spec: ModelSpec, ledger: Ledger
     ) -> PendingRequest:
         """After a run that ended and decided nothing: a pause, or the end of requests."""
-        failure = self.runs.failure(run_key(self.sensor, spec, candidate, request))
+        failure = self.inputs.runs.failure(run_key(self.sensor, spec, candidate, request))
         if failure == "cancelled":
             # Somebody's decision. They were told so when they made it.
             line = f"{spec.name}: {candidate.what} was cancelled; to ask again: llmops rollout {spec.name}"
@@ -222,13 +205,13 @@ class RequestQueue:
             pause = 0.0 if killed else PAUSES_SECONDS[request.asked - 1]
             how = "died" if killed else "came to no verdict"
             result.notes.append(f"{spec.name}: {candidate.what} {how} and is asked for again in {pause:.0f} s")
-            return request.model_copy(update={"under_way": False, "not_before": self.now + pause})
+            return request.model_copy(update={"under_way": False, "not_before": self.inputs.now + pause})
         line = (
             f"{spec.name}: {candidate.what} was asked for {request.asked} times by sensor {self.sensor} and came to no "
             f"verdict; it is not asked for again by itself. See the last run, then: llmops rollout {spec.name}"
         )
         result.notes.append(line)
-        self.installation.put(
+        self.inputs.services.put(
             Alert(
                 id=alert_id("inconclusive", self.sensor, spec.name, candidate.key, f"{request.since:.0f}"),
                 kind="inconclusive",
@@ -236,7 +219,7 @@ class RequestQueue:
                 model=spec.name,
                 line=line,
                 serving=ledger.state.stable,
-                at=datetime.datetime.fromtimestamp(self.now, datetime.UTC),
+                at=datetime.datetime.fromtimestamp(self.inputs.now, datetime.UTC),
             )
         )
         return request.model_copy(update={"under_way": False, "left": True})
@@ -244,7 +227,7 @@ class RequestQueue:
     def _request(self, result: Round, specs: Mapping[str, ModelSpec], candidates: Mapping[str, Candidate]) -> None:
         try:
             # Rollouts that this orchestrator does not know hold their model's lease.
-            holders = self.installation.holders()
+            holders = self.inputs.services.holders()
         except LlmopsError as error:
             result.notes.append(f"the cluster does not say which rollouts are under way: {error}")
             return

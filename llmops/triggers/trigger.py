@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from llmops.config.settings import Settings
-from llmops.triggers.installation import Installation
-from llmops.triggers.requests import Cursor, RolloutRequest, Runs
+from llmops.triggers.inputs import Inputs
+from llmops.triggers.requests import Cursor, RolloutRequest
 
 NOTES_SHOWN = 20
 
@@ -52,7 +52,7 @@ class Trigger(Generic[CursorT]):
     description: str
     seconds: Callable[[Settings], int]
     cursor: type[CursorT]
-    tick: Callable[[Installation, Runs, CursorT], Tick[CursorT]]
+    tick: Callable[[Inputs, CursorT], Tick[CursorT]]
 
 
 AnyTrigger = Trigger[Any]

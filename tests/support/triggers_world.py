@@ -26,8 +26,8 @@ from llmops.releases.ledger import opening
 from llmops.releases.records import Record, Records, VerdictValue
 from llmops.releases.release import Release
 from llmops.releases.resolve import Hub, resolve
+from llmops.rollout.platform import Platform
 from llmops.rollout.trial import REQUESTED_BY_TAG
-from llmops.triggers.installation import Installation
 
 IMAGE = "vllm/vllm-openai"
 REPO = "acme/tiny"
@@ -94,8 +94,9 @@ class World:
     def reload(self, **settings: Any) -> None:
         """Load the code location again, with other settings if some are given."""
         self.settings = self.settings.model_copy(update=settings)
-        installation = Installation(self.settings, dict(self.specs), lambda: self.now)
-        self.sensors = {sensor.name: sensor for sensor in trigger_sensors(installation, job_name=ROLLOUT)}
+        platform = Platform.of(self.settings, dict(self.specs))
+        sensors = trigger_sensors(platform, job_name=ROLLOUT, clock=lambda: self.now)
+        self.sensors = {sensor.name: sensor for sensor in sensors}
 
     def push(self, tag: str, content: str = "", image: str = IMAGE) -> str:
         """Push an image; the same tag with other content is at another digest then."""

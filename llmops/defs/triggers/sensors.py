@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,10 +12,13 @@ import dagster as dg
 from llmops.config import names
 from llmops.defs.compat import NOT_FINISHED_STATUSES, PARTITION_NAME_TAG, RUN_KEY_TAG
 from llmops.defs.cursors import read_cursor
+from llmops.rollout.platform import Platform
 from llmops.rollout.trial import REQUESTED_BY_TAG
 from llmops.triggers import TRIGGERS
-from llmops.triggers.installation import Installation
+from llmops.triggers.declarations import Declarations
+from llmops.triggers.inputs import Inputs
 from llmops.triggers.requests import RolloutRequest
+from llmops.triggers.services import Services
 from llmops.triggers.trigger import AnyTrigger
 
 GPU_POOL_TAG = f"{names.DOMAIN}/gpu-pool"
@@ -25,19 +29,27 @@ FAILURES: Mapping[dg.DagsterRunStatus, Literal["failed", "cancelled"]] = {
 }
 
 
-def trigger_sensors(installation: Installation, *, job_name: str) -> list[dg.SensorDefinition]:
+def trigger_sensors(
+    platform: Platform, *, job_name: str, clock: Callable[[], float] = time.time
+) -> list[dg.SensorDefinition]:
     """Sensors on image registries, on the hub and on the catalog.
 
     Args:
-        installation: What they work on, all in this process.
+        platform: The installation; all ticks of this process share its settings and catalog.
         job_name: The rollout job, partitioned by model.
+        clock: Tells the time, Unix seconds.
     """
-    return [_sensor(trigger, installation, job_name) for trigger in TRIGGERS]
+    declarations, services = Declarations(platform), Services(platform)
+
+    def inputs(instance: dg.DagsterInstance) -> Inputs:
+        return Inputs(declarations, services, DagsterRuns(instance, job_name), clock())
+
+    return [_sensor(trigger, trigger.seconds(platform.settings), job_name, inputs) for trigger in TRIGGERS]
 
 
 @dataclass(frozen=True)
 class DagsterRuns:
-    """The runs of a job that a Dagster instance knows; see `llmops.triggers.requests.Runs`."""
+    """The runs of a job that a Dagster instance knows; see `llmops.triggers.inputs.Runs`."""
 
     instance: dg.DagsterInstance
     job_name: str
@@ -53,19 +65,21 @@ class DagsterRuns:
         return next((FAILURES.get(run.status) for run in self.instance.get_runs(chosen, limit=1)), None)
 
 
-def _sensor(trigger: AnyTrigger, installation: Installation, job_name: str) -> dg.SensorDefinition:
+def _sensor(
+    trigger: AnyTrigger, seconds: int, job_name: str, inputs: Callable[[dg.DagsterInstance], Inputs]
+) -> dg.SensorDefinition:
     @dg.sensor(
         name=trigger.name,
         job_name=job_name,
         description=trigger.description,
-        minimum_interval_seconds=trigger.seconds(installation.settings),
+        minimum_interval_seconds=seconds,
         default_status=dg.DefaultSensorStatus.RUNNING,
     )
     def evaluate(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         cursor, notes = read_cursor(context.cursor, trigger.cursor.model_validate_json, trigger.cursor())
         for note in notes:
             context.log.warning(note)
-        tick = trigger.tick(installation, DagsterRuns(context.instance, job_name), cursor)
+        tick = trigger.tick(inputs(context.instance), cursor)
         for request in tick.requests:
             context.log.info(f"{request.model}: asked for by {request.requested_by}")
         return dg.SensorResult(

@@ -9,7 +9,7 @@ from llmops.config.settings import SETTINGS_VARIABLE
 from llmops.definitions import defs
 from llmops.defs.rollout.jobs import ROLLOUT
 from llmops.defs.triggers.sensors import trigger_sensors
-from llmops.triggers.installation import Installation
+from llmops.rollout.platform import Platform
 from tests.support.triggers_world import World
 
 TRIGGERS = {"image_tags": 60, "model_revisions": 120, "catalog_changes": 30}
@@ -54,6 +54,6 @@ def test_dagster_takes_what_a_trigger_asks_for(loaded: dg.Definitions, world: Wo
 def test_loading_asks_nobody(world: World) -> None:
     world.declare()
     away = world.settings.model_copy(update={"kubeconfig": "/nowhere", "registry_secret": "gone"})
-    sensors = trigger_sensors(Installation(away, world.specs), job_name=ROLLOUT)
+    sensors = trigger_sensors(Platform.of(away, world.specs), job_name=ROLLOUT)
     assert [sensor.name for sensor in sensors] == list(TRIGGERS)
     assert world.registry.seen() == []
