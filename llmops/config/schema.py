@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
@@ -13,6 +13,9 @@ FOLDER = "folder"
 """Key of the context of a validation: the folder that the content's file stands in."""
 SUBDOMAIN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
 """What most objects of Kubernetes may be called."""
+VerdictValue = Literal["Passed", "Failed", "Inconclusive"]
+"""How a trial, an evaluation or a check ends."""
+VERDICT_VALUES: tuple[VerdictValue, ...] = get_args(VerdictValue)
 Problem = tuple[tuple[str | int, ...], str]
 
 

@@ -15,10 +15,10 @@ from pydantic import BaseModel, Field, ValidationError
 
 from llmops.clients.kubernetes.client import Cluster
 from llmops.config import names
-from llmops.config.catalog.spec import ModelSpec, Strict
+from llmops.config.catalog.spec import ModelSpec
+from llmops.config.schema import Strict, VerdictValue
 from llmops.releases.release import Release
 
-VerdictValue = Literal["Passed", "Failed", "Inconclusive"]
 Cause = Literal["judged", "cancelled", "died"]
 ModelT = TypeVar("ModelT", bound=BaseModel)
 

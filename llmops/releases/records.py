@@ -14,9 +14,9 @@ from pydantic import BaseModel, Field
 
 from llmops.clients.kubernetes.client import Cluster
 from llmops.config import names
-from llmops.config.catalog.spec import Strict
+from llmops.config.schema import Strict, VerdictValue
 from llmops.errors import BadInput, ClusterCannot
-from llmops.releases.ledger import Cause, Decided, State, VerdictValue, ending, forgetting, reopening
+from llmops.releases.ledger import Cause, Decided, State, ending, forgetting, reopening
 from llmops.releases.recovery import Evidence, what_served
 from llmops.releases.release import Release
 from llmops.releases.stages import STAGES

@@ -9,11 +9,10 @@ from pydantic import Field
 
 from llmops.clients.kubernetes.client import Cluster
 from llmops.config import names
-from llmops.config.catalog.spec import Strict
+from llmops.config.schema import Strict, VerdictValue
 from llmops.releases.store import Data, Store, record_labels
 
 CheckName = Literal["weights", "figures", "drift"]
-CheckValue = Literal["Passed", "Failed", "Inconclusive"]
 
 CHECKS: tuple[CheckName, ...] = get_args(CheckName)
 RECORD = "validation"
@@ -40,7 +39,7 @@ class CheckResult(Strict):
     """
 
     check: CheckName
-    value: CheckValue
+    value: VerdictValue
     line: str = Field(description="What was checked and how it ended, in a line.")
     findings: tuple[Finding, ...] = ()
     repaired: str = Field(default="", description="What was set right because of the findings; empty if nothing was.")

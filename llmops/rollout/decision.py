@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from llmops.config.schema import VerdictValue
 from llmops.errors import BadInput, BadRelease, ClusterCannot, LlmopsError, MeasurementFailed, Unavailable
-from llmops.releases.ledger import Cause, VerdictValue
+from llmops.releases.ledger import Cause
 
 OnInconclusive = Literal["reject", "hold"]
 """What an entry of the catalog has done with a release that could not be decided on."""

@@ -8,9 +8,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Summa
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from llmops.config.schema import VERDICT_VALUES
 from llmops.service.figures import Figures
-
-VERDICTS = ("Passed", "Failed", "Inconclusive")
 
 
 class FiguresCollector(Collector):
@@ -47,7 +46,7 @@ def _counted(figures: Figures) -> Iterator[Metric]:
     # Of all models and verdicts from the start: an increase from nothing to one would not be seen.
     for model in sorted(figures.models | figures.counted.keys()):
         counted = figures.counted.get(model)
-        for verdict in VERDICTS:
+        for verdict in VERDICT_VALUES:
             rollouts.add_metric((model, verdict), counted.rollouts.get(verdict, 0) if counted else 0)
         gpu.add_metric((model,), counted.canary_gpu_seconds if counted else 0)
         for stage, took in counted.stages.items() if counted else ():

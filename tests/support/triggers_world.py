@@ -17,13 +17,14 @@ from llmops_sandbox.registry import RegistryServer
 from llmops.clients.kubernetes.client import Cluster
 from llmops.clients.registry import PinnedImage, RegistryClient
 from llmops.config.catalog.spec import ModelSpec
+from llmops.config.schema import VerdictValue
 from llmops.config.settings import Settings
 from llmops.defs.compat import PARTITION_NAME_TAG, RUN_KEY_TAG
 from llmops.defs.rollout.jobs import ROLLOUT
 from llmops.defs.triggers.sensors import trigger_sensors
 from llmops.evaluation.suites import load_suites
 from llmops.releases.ledger import opening
-from llmops.releases.records import Record, Records, VerdictValue
+from llmops.releases.records import Record, Records
 from llmops.releases.release import Release
 from llmops.releases.resolve import Hub, resolve
 from llmops.rollout.platform import Platform

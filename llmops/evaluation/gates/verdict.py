@@ -7,11 +7,10 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator
 
-from llmops.config.schema import Strict
+from llmops.config.schema import Strict, VerdictValue
 from llmops.evaluation.statistics import finite
 
-Value = Literal["Passed", "Failed", "Inconclusive"]
-Outcome = Literal["Passed", "Failed", "Inconclusive", "Skipped"]
+Outcome = Literal[VerdictValue, "Skipped"]
 Rule = Literal["min", "max", "max_drop", "max_rise", "max_ratio"]
 
 
@@ -43,7 +42,7 @@ class GateResult(Strict):
 class Verdict(Strict):
     """The conclusion, one line that says why, and the gates behind it."""
 
-    value: Value
+    value: VerdictValue
     reason: str
     gates: tuple[GateResult, ...] = ()
 

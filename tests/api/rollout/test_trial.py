@@ -15,11 +15,12 @@ from llmops_sandbox.controlplane import ControlPlane
 
 from llmops.clients.kubernetes.lease import HANDOVER_SECONDS
 from llmops.config import names
+from llmops.config.schema import VerdictValue
 from llmops.config.settings import load_settings
 from llmops.errors import BadRelease, ClusterCannot, MeasurementFailed
 from llmops.manifests.records import pins_config_map
 from llmops.manifests.volume import namespace
-from llmops.releases.ledger import Cause, VerdictValue
+from llmops.releases.ledger import Cause
 from llmops.releases.release import Release
 from llmops.releases.stages import STAGES
 from llmops.rollout.orchestrator import Orchestrator

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from llmops.config.schema import VerdictValue
 from llmops.evaluation.gates.metrics import KINDS, show
-from llmops.evaluation.gates.verdict import GateResult, Outcome, Value, verdict_of
+from llmops.evaluation.gates.verdict import GateResult, Outcome, verdict_of
 
 
 def gate(outcome: Outcome, *, dry: bool = False) -> GateResult:
@@ -25,7 +26,7 @@ def gate(outcome: Outcome, *, dry: bool = False) -> GateResult:
     ],
 )
 def test_the_gravest_outcome_that_binds_is_the_verdict(
-    gates: tuple[GateResult, ...], unknown: str, value: Value, reason: str
+    gates: tuple[GateResult, ...], unknown: str, value: VerdictValue, reason: str
 ) -> None:
     verdict = verdict_of(gates, held="all held", unknown=unknown)
     assert (verdict.value, verdict.reason, verdict.gates) == (value, reason, gates)

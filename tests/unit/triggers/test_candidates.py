@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from llmops.clients.registry import PinnedImage, Tag
 from llmops.config.catalog.spec import ModelSpec
-from llmops.releases.ledger import Decided, Ledger, State, Tried, VerdictValue
+from llmops.config.schema import VerdictValue
+from llmops.releases.ledger import Decided, Ledger, State, Tried
 from llmops.triggers.candidates import MOST_TAGS, Candidate, image_candidate, offers
 
 SPEC = ModelSpec.model_validate({"name": "tiny", "weights": {"repo": "acme/tiny"}, "engine": {"version": ">=0.1"}})
