@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from llmops.alerts.outbox import Alert
-from llmops.alerts.targets import TARGETS
+from llmops.alerts.targets import target_of
 from llmops.alerts.targets.message import Message
 from llmops.clients.kubernetes.client import Cluster
 from llmops.config.alerting import AlertTarget
@@ -28,7 +28,7 @@ def send(alert: Alert, target: AlertTarget, cluster: Cluster, settings: Settings
         logging.getLogger(library).setLevel(level)
     url = _secret(cluster, target, target.url)
     key = _secret(cluster, target, target.signing_key) if target.signing_key is not None else ""
-    TARGETS[target.kind](Message(alert, settings, url, key))
+    target_of(target.kind).send(Message(alert, settings, url, key))
 
 
 def _secret(cluster: Cluster, target: AlertTarget, secret: SecretKey) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, get_args
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
@@ -21,11 +22,23 @@ AlertKind = Literal[
     "promoted",
 ]
 Severity = Literal["info", "warning", "error"]
-TargetKind = Literal["slack", "webhook", "apprise"]
 
 ALERT_KINDS: tuple[AlertKind, ...] = get_args(AlertKind)
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)
 """Least first."""
+
+TARGET_KINDS: Mapping[str, str] = {
+    "slack": "an incoming webhook of Slack, or of what speaks like it",
+    "webhook": "signed JSON after the Standard Webhooks specification",
+    "apprise": "any service that apprise knows, by its URL",
+}
+"""Kinds of targets, for people. To add one, add a line here and its file `llmops/alerts/targets/KIND.py`."""
+
+if TYPE_CHECKING:
+    TargetKind = str
+else:
+    # Pydantic refuses other kinds and names these.
+    TargetKind = Literal[tuple(TARGET_KINDS)]
 
 
 class AlertTarget(Strict):
@@ -35,8 +48,7 @@ class AlertTarget(Strict):
         description="Name for logs and for the marks of what was delivered; a target with a new name is a new one."
     )
     kind: TargetKind = Field(
-        description="slack: an incoming webhook of Slack, or of what speaks like it; webhook: signed JSON after the "
-        "Standard Webhooks specification; apprise: any service that apprise knows, by its URL."
+        description="; ".join(f"{kind}: {meaning}" for kind, meaning in TARGET_KINDS.items()) + "."
     )
     url: SecretKey = Field(description="Where to send to; in a Secret, since such a URL is a password.")
     signing_key: SecretKey | None = Field(

@@ -1,21 +1,29 @@
-"""Where alerts are sent to: one file for each kind of target.
+"""How each kind of target gets an alert: one module a kind, with the kind's name and a function `send`.
 
-A new kind is a file here, a line below, and its word in `llmops.config.alerting.TargetKind`, which settings are checked
-by.
+To add a kind, add its module here and its line in `llmops.config.alerting.TARGET_KINDS`, which settings are checked by.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import importlib
+from typing import Protocol, cast
 
-from llmops.alerts.targets import apprise, slack, webhook
 from llmops.alerts.targets.message import Message
-from llmops.config.alerting import TargetKind
 
-TARGETS: Mapping[TargetKind, Callable[[Message], None]] = {
-    "slack": slack.send,
-    "webhook": webhook.send,
-    "apprise": apprise.send,
-}
-"""Each sends a message; it raises Unavailable if the target does not take it, and BadInput if URL or key are of no
-use."""
+
+class Target(Protocol):
+    """The module of one kind."""
+
+    def send(self, message: Message) -> None:
+        """Send a message.
+
+        Raises:
+            Unavailable: The target does not take it.
+            BadInput: Its URL or key cannot be used.
+        """
+        ...
+
+
+def target_of(kind: str) -> Target:
+    """The module of a kind in `TARGET_KINDS`."""
+    return cast(Target, importlib.import_module(f"{__name__}.{kind}"))

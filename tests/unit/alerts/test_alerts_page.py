@@ -7,7 +7,7 @@ import json
 import re
 import time
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
@@ -16,8 +16,8 @@ from llmops.alerts.delivery import GIVEN_UP_AFTER
 from llmops.alerts.outbox import KEPT, KEPT_ALERTS, LINE_LENGTH, Alert
 from llmops.alerts.posting import ANSWER_SECONDS
 from llmops.alerts.signing import parse_key, signed_headers
-from llmops.alerts.targets import TARGETS, webhook
-from llmops.config.alerting import ALERT_KINDS, SEVERITIES, TargetKind
+from llmops.alerts.targets import webhook
+from llmops.config.alerting import ALERT_KINDS, SEVERITIES
 from llmops.config.settings import Settings
 from llmops.defs.alerts.sensors import DELIVERY_SECONDS
 from llmops.service.figures import Figures
@@ -52,10 +52,6 @@ def test_the_example_of_a_key_makes_one(capsys: pytest.CaptureFixture[str]) -> N
 def test_the_examples_settings_are_settings() -> None:
     settings = Settings.model_validate(YAML(typ="safe").load(blocks("yaml")[0]))
     assert [target.kind for target in settings.alerts] == ["slack", "webhook", "apprise"]
-
-
-def test_settings_name_the_kinds_of_targets_that_there_are() -> None:
-    assert set(TARGETS) == set(get_args(TargetKind))
 
 
 def test_the_example_of_a_body_is_one() -> None:
