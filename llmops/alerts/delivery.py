@@ -1,7 +1,7 @@
-"""From the outbox to the targets: who gets what when, and what becomes of what cannot be sent.
+"""Delivers alerts from the outbox to the targets.
 
-Each target is seen to by a thread of its own, so that one that is away or slow holds back no other. A target that
-fails is left alone until the next tick; an alert that fails is tried again after pauses that grow.
+Each target has its own thread, so a slow target delays no other. After a failure, delivery skips the target until the
+next tick, and retries the alert after pauses that double.
 """
 
 from __future__ import annotations
@@ -20,33 +20,48 @@ from llmops.config.settings import Settings
 from llmops.errors import LlmopsError, Unavailable
 
 FIRST_PAUSE = datetime.timedelta(seconds=30)
-"""Longer than an attempt can take: until it is over, nobody else tries."""
+"""Longer than the longest attempt, so that two deliverers never try at once."""
 LONGEST_PAUSE = datetime.timedelta(minutes=15)
 GIVEN_UP_AFTER = datetime.timedelta(days=1)
 SEND_SECONDS = 15.0
-"""Of a tick, in which attempts are begun."""
+"""A tick starts attempts for so long."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a target did not get its alerts in this tick.
+
+    Attributes:
+        target: Name of the target.
+        code: Code of the error, `GivenUp` or `StillSending`.
+        line: One line for the log.
+    """
+
+    target: str
+    code: str
+    line: str
 
 
 @dataclass
 class Delivered:
-    """What a tick did.
+    """The result of one tick.
 
     Attributes:
-        sent: How many were sent.
-        lines: What went wrong, for the log.
+        sent: Number of alerts sent.
+        failures: At most one for each target.
     """
 
     sent: int = 0
-    lines: list[str] = field(default_factory=list[str])
+    failures: list[Failure] = field(default_factory=list[Failure])
 
 
 def pause(attempts: int) -> datetime.timedelta:
-    """How long to wait after so many attempts."""
+    """Time from one attempt to the next, after so many attempts."""
     return min(FIRST_PAUSE * 2 ** min(attempts - 1, 16), LONGEST_PAUSE)
 
 
 def next_mark(before: Mark | None, now: datetime.datetime) -> Mark | None:
-    """The mark of the attempt to make now; None if there is none to make now."""
+    """The mark of an attempt that is due now; None if none is."""
     if before is None:
         return Mark(attempts=1, since=now, next=now + pause(1))
     if before.state != "trying" or now < before.next:
@@ -58,14 +73,14 @@ def next_mark(before: Mark | None, now: datetime.datetime) -> Mark | None:
 
 
 def failed_mark(mark: Mark, error: LlmopsError, now: datetime.datetime) -> Mark:
-    """The mark of an attempt that failed: no sooner again than the target asked for."""
-    asked = error.retry_after if isinstance(error, Unavailable) else None
-    wanted = now + datetime.timedelta(seconds=min(asked or 0, GIVEN_UP_AFTER.total_seconds()))
-    return mark.model_copy(update={"next": max(mark.next, wanted), "error": error.message})
+    """The mark after a failed attempt; the next attempt respects the target's Retry-After."""
+    retry_after = error.retry_after if isinstance(error, Unavailable) else None
+    earliest = now + datetime.timedelta(seconds=min(retry_after or 0, GIVEN_UP_AFTER.total_seconds()))
+    return mark.model_copy(update={"next": max(mark.next, earliest), "error": error.message})
 
 
 def due(waiting: Sequence[Waiting], target: AlertTarget, now: datetime.datetime) -> list[Alert]:
-    """What the target is to get now, oldest first."""
+    """Alerts that are due to the target now, oldest first."""
     return [
         item.alert
         for item in waiting
@@ -74,12 +89,12 @@ def due(waiting: Sequence[Waiting], target: AlertTarget, now: datetime.datetime)
 
 
 def deliver(outbox: Outbox, settings: Settings, *, seconds: float = SEND_SECONDS) -> Delivered:
-    """Send what is due to each target, settle what everybody has, and forget what is old.
+    """Send due alerts, settle alerts that all targets have, and prune old ones.
 
     Args:
-        outbox: Where alerts wait.
-        settings: The targets, and where links lead to.
-        seconds: In which attempts are begun; what is under way then is waited for, within its own limits.
+        outbox: The outbox.
+        settings: The targets, and the base URLs of links.
+        seconds: Start attempts for so long. Attempts under way after that may end within their own limits.
 
     Raises:
         Unavailable: The cluster does not answer.
@@ -95,9 +110,9 @@ def deliver(outbox: Outbox, settings: Settings, *, seconds: float = SEND_SECONDS
     if not rounds:
         return result
     stop = time.monotonic() + seconds
-    # Not as a context: leaving that would wait for a thread that hangs, whatever the limit.
+    # No `with`: its end would wait for a hanging thread beyond the limit.
     pool = ThreadPoolExecutor(len(rounds), thread_name_prefix="alerts")
-    threads = {pool.submit(_see_to, outbox, settings, target, alerts, stop): target for target, alerts in rounds}
+    threads = {pool.submit(_send_all, outbox, settings, target, alerts, stop): target for target, alerts in rounds}
     wait(threads, timeout=seconds + LONGEST_SECONDS)
     pool.shutdown(wait=False, cancel_futures=True)
     for thread, target in threads.items():
@@ -107,38 +122,41 @@ def deliver(outbox: Outbox, settings: Settings, *, seconds: float = SEND_SECONDS
 
 def _gather(result: Delivered, thread: Future[Delivered], target: AlertTarget) -> None:
     if not thread.done():
-        result.lines.append(f"{target.name}: does not come to an end; its alerts are tried again")
+        line = f"{target.name}: the attempt is still under way; the next ticks try its alerts again"
+        result.failures.append(Failure(target.name, "StillSending", line))
         return
-    one = thread.result()
-    result.sent += one.sent
-    result.lines += one.lines
+    delivered = thread.result()
+    result.sent += delivered.sent
+    result.failures += delivered.failures
 
 
-def _see_to(outbox: Outbox, settings: Settings, target: AlertTarget, alerts: Sequence[Alert], stop: float) -> Delivered:
+def _send_all(
+    outbox: Outbox, settings: Settings, target: AlertTarget, alerts: Sequence[Alert], stop: float
+) -> Delivered:
     """Send alerts to one target until one fails or time is up."""
     result = Delivered()
     for alert in alerts:
         if time.monotonic() >= stop:
             break
         try:
-            sent, line = _attempt(outbox, settings, target, alert)
+            sent, failure = _attempt(outbox, settings, target, alert)
         except LlmopsError as error:
-            # The cluster does not answer: the marks stay as they are, and say when to try again.
-            result.lines.append(f"{target.name}: {error}")
+            # The cluster does not answer. The marks keep the time of the next attempt.
+            result.failures.append(Failure(target.name, error.code, f"{target.name}: {error}"))
             break
         result.sent += sent
-        if line:
-            result.lines.append(line)
+        if failure:
+            result.failures.append(failure)
             break
     return result
 
 
-def _attempt(outbox: Outbox, settings: Settings, target: AlertTarget, alert: Alert) -> tuple[int, str]:
-    """How many were sent, and what went wrong."""
+def _attempt(outbox: Outbox, settings: Settings, target: AlertTarget, alert: Alert) -> tuple[int, Failure | None]:
+    """Number of alerts sent, and why none was."""
     now = datetime.datetime.now(datetime.UTC)
     mark = outbox.claim(alert, target.name, lambda before: next_mark(before, now))
     if mark is None:
-        return 0, ""
+        return 0, None
     if mark.state == "given_up":
         return 0, _give_up(outbox, target, alert, mark)
     try:
@@ -146,12 +164,13 @@ def _attempt(outbox: Outbox, settings: Settings, target: AlertTarget, alert: Ale
     except LlmopsError as error:
         after = failed_mark(mark, error, datetime.datetime.now(datetime.UTC))
         outbox.mark(alert, target.name, after)
-        return 0, f"{target.name}: {error} (attempt {mark.attempts}; next at {after.next:%H:%M:%S} UTC)"
+        line = f"{target.name}: {error} (attempt {mark.attempts}; next at {after.next:%H:%M:%S} UTC)"
+        return 0, Failure(target.name, error.code, line)
     outbox.delivered(alert, target.name)
-    return 1, ""
+    return 1, None
 
 
-def _give_up(outbox: Outbox, target: AlertTarget, alert: Alert, mark: Mark) -> str:
-    line = f"{target.name} did not get alert {alert.id} in {mark.attempts} attempts and is given up: {mark.error}"
+def _give_up(outbox: Outbox, target: AlertTarget, alert: Alert, mark: Mark) -> Failure:
+    line = f"{target.name} did not take alert {alert.id} in {mark.attempts} attempts; llmops gives it up: {mark.error}"
     outbox.note(alert, "AlertGivenUp", line)
-    return f"{line}. It was: {alert.line}"
+    return Failure(target.name, "GivenUp", f"{line}. The alert: {alert.line}")

@@ -1,12 +1,12 @@
-"""Alerts that are to be sent, kept in the cluster until they are: a lost database or a dead daemon loses none.
+"""The outbox: alerts wait in the cluster until delivery has sent them, so a lost database or a dead daemon loses none.
 
-Whoever has something to tell puts an alert here and goes on; delivery (`llmops.alerts`) sends it to each
-target and leaves a mark for each. The mark of an attempt is written before the attempt is made: two deliverers never
-send the same alert at the same time, and one that died in the middle is succeeded after a pause.
+`Outbox.put` returns at once; `llmops.alerts.delivery` sends the alert to each target and keeps a mark for each.
+Delivery writes the mark before the attempt: two deliverers never send the same alert at once, and after a deliverer
+dies, another one takes over when the pause in the mark ends.
 
-An alert is sent once to each target, with one exception that no sender can rule out: whoever dies between sending an
-alert and marking it as delivered makes it be sent again. Receivers get the alert's id each time (in a header and in
-the body of a webhook), so that they can drop what they have had already.
+Each target gets an alert once, with one exception that no sender can rule out: if a deliverer dies after it sends an
+alert and before it marks it as delivered, the next one sends it again. The id is the same (a webhook has it in a header
+and in the body), so receivers can drop duplicates.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ RECORD = "alert"
 ALERT_KEY = "alert.json"
 MARK_PREFIX = "target."
 KEPT = datetime.timedelta(days=7)
-"""How long an alert is remembered after it was sent, so that the same happening is not told again."""
+"""The outbox remembers a sent alert for so long, so that the same happening raises no second one."""
 KEPT_ALERTS = 1000
-"""How many of those are remembered at most."""
+"""Most sent alerts that the outbox remembers."""
 
 
 def alert_id(kind: AlertKind, *happening: str) -> str:
-    """The id of an alert: the same happening has the same id, whoever tells of it and how often.
+    """The id of an alert: the same happening has the same id, whichever process puts it and how often.
 
     Args:
         kind: Kind of the alert.
-        happening: What tells it from others of its kind, such as model, release and run. Not the time of telling.
+        happening: Tells it from others of its kind, such as model, release and run. Never the present time.
     """
     return hashlib.sha256(json.dumps([kind, *happening]).encode()).hexdigest()[:20]
 
@@ -54,38 +54,38 @@ def _one_line(value: Any) -> Any:
 
 
 class Alert(Strict):
-    """One thing that people are told."""
+    """One message to people."""
 
     id: Annotated[str, Field(pattern=r"^[0-9a-f]{20}$")] = Field(description="From `alert_id`.")
     kind: AlertKind
     severity: Severity
-    model: str = Field(default="", description="Name of the model; empty where it is about none.")
-    release: str = Field(default="", description="Id of the release; empty where it is about none.")
+    model: str = Field(default="", description="Name of the model; empty if it is about none.")
+    release: str = Field(default="", description="Id of the release; empty if it is about none.")
     line: Annotated[str, BeforeValidator(_one_line)] = Field(
-        min_length=1, description="What happened and why, and what to do next if anything. Made one line."
+        min_length=1, description="What happened and why, and what to do next if anything, in one line."
     )
-    serving: str | None = Field(default=None, description="Id of the release that serves users now; None is: none.")
+    serving: str | None = Field(default=None, description="Id of the release that serves users now; None if none does.")
     run: str = Field(default="", description="Dagster run.")
     at: datetime.datetime = Field(description="When it happened, with time zone.")
 
 
 class Mark(Strict):
-    """How far the delivery of an alert to one target is."""
+    """The state of the delivery of an alert to one target."""
 
     state: Literal["trying", "delivered", "given_up"] = "trying"
     attempts: int = 1
     since: datetime.datetime = Field(description="First attempt.")
-    next: datetime.datetime = Field(description="When to try again, if the attempt under way does not succeed.")
-    error: str = Field(default="", description="How the last attempt failed.")
+    next: datetime.datetime = Field(description="Time of the next attempt, if the one under way fails.")
+    error: str = Field(default="", description="Why the last attempt failed.")
 
 
 @dataclass(frozen=True)
 class Waiting:
-    """An alert that is not yet settled, with the marks of its targets by their names.
+    """An alert that is not settled.
 
     Attributes:
         alert: The alert.
-        marks: How far its delivery is.
+        marks: By name of the target.
     """
 
     alert: Alert
@@ -93,10 +93,10 @@ class Waiting:
 
 
 class Outbox:
-    """Puts alerts, and keeps how far their delivery is: one ConfigMap for each alert.
+    """Keeps alerts and the marks of their delivery: one ConfigMap for each alert.
 
     Args:
-        cluster: Where they are kept; the ConfigMaps stand in its namespace.
+        cluster: The ConfigMaps are in its namespace.
     """
 
     def __init__(self, cluster: Cluster) -> None:
@@ -104,10 +104,10 @@ class Outbox:
         self._store = Store(cluster)
 
     def put(self, alert: Alert) -> bool:
-        """Have an alert sent. One that was put before stays as it was; one too old to be remembered is left out.
+        """Put an alert, unless one of this id was put before or it happened more than `KEPT` ago.
 
         Returns:
-            Whether it is new.
+            Whether the alert is new.
         """
         if alert.at < datetime.datetime.now(datetime.UTC) - KEPT:
             return False
@@ -116,34 +116,33 @@ class Outbox:
         return self._store.create(config_map(names.alert_name(alert.id), labels, {ALERT_KEY: alert.model_dump_json()}))
 
     def pending(self) -> list[Waiting]:
-        """Alerts that some target may still have to get, oldest first."""
+        """Alerts that are not settled, oldest first."""
         pending = self._list({names.ALERT_LABEL: "pending"})
         return sorted(pending, key=lambda waiting: (waiting.alert.at, waiting.alert.id))
 
     def alerts(self, *, run: str | None = None) -> list[Alert]:
-        """All alerts that are remembered, newest first.
+        """All alerts in the outbox, newest first.
 
         Args:
-            run: Only those about this Dagster run.
+            run: Only alerts about this Dagster run.
         """
         alerts = (remembered.alert for remembered in self._list({names.RUN_LABEL: run} if run else {}))
         return sorted(alerts, key=lambda alert: (alert.at, alert.id), reverse=True)
 
     def known(self, alert: str) -> bool:
-        """Whether an alert of this id was put, and is remembered."""
+        """Whether the outbox has an alert of this id."""
         return self._store.get(names.alert_name(alert)) is not None
 
     def claim(self, alert: Alert, target: str, decide: Callable[[Mark | None], Mark | None]) -> Mark | None:
-        """Write down that delivery to a target is tried now, before it is.
+        """Write the mark of an attempt before the attempt.
 
         Args:
             alert: The alert.
             target: Name of the target.
-            decide: Gets the target's mark as it is now, and says what it is to be; None leaves it, as the attempt is
-                not this caller's to make.
+            decide: Gets the present mark and returns the new one; None if no attempt is due.
 
         Returns:
-            The new mark; None if nothing was to be done, or the alert is gone.
+            The new mark; None if no attempt is due, or the alert is gone.
         """
 
         def claiming(data: Data) -> Changes | None:
@@ -154,15 +153,15 @@ class Outbox:
         return None if claimed is None else _waiting(claimed.data).marks[target]
 
     def mark(self, alert: Alert, target: str, mark: Mark) -> None:
-        """Keep how an attempt ended."""
+        """Write the mark of an attempt that ended."""
         self.claim(alert, target, lambda _: mark)
 
     def delivered(self, alert: Alert, target: str) -> None:
-        """Keep that the target has the alert."""
+        """Mark the alert as delivered to the target."""
         self.claim(alert, target, _delivered)
 
     def settle(self, alert: Alert) -> None:
-        """Keep that there is nobody left to send the alert to."""
+        """Mark the alert as settled: no target waits for it."""
         settled = {names.ALERT_LABEL: "settled"}
         self._store.update(names.alert_name(alert.id), settled, lambda data: {} if data else None)
 

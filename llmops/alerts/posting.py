@@ -1,6 +1,6 @@
-"""Posting to a webhook: within a bounded time, and without telling anybody its URL.
+"""Posts to a webhook within a bounded time, and keeps its URL secret.
 
-The URL of a webhook is a password. Errors name the host alone, and say of an answer its status and nothing else.
+The URL of a webhook is a password. Errors show only its host and the status of the answer.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from llmops.clients.retries import parse_retry_after
 from llmops.errors import BadInput, Unavailable
 
 ANSWER_SECONDS = 8.0
-"""For one request, from its start to the end of the answer's headers."""
+"""Limit for one request, from its start to the end of the answer's headers."""
 TRIES = 2
-"""Requests of one attempt. What lasts longer than a blink is left to the next attempt."""
+"""Requests of one attempt. The second one covers an outage of a second; the next attempt covers longer ones."""
 PAUSE_SECONDS = 1.0
 LONGEST_SECONDS = TRIES * (ANSWER_SECONDS + PAUSE_SECONDS)
 
 
 def post(url: str, body: bytes, headers: Callable[[], Mapping[str, str]]) -> None:
-    """Post JSON, and once more if the receiver may well answer in a second.
+    """Post JSON; if the receiver fails in a way that may pass within a second, post once more.
 
     Args:
         url: The receiver.
-        body: What it gets.
-        headers: Made anew for each request, besides those of all: a signature has a time.
+        body: The JSON.
+        headers: Further headers, called for each request: a signature carries its time.
 
     Raises:
         Unavailable: The receiver does not answer, asks to come back later, or refuses.
-        BadInput: The URL is none.
+        BadInput: The URL is invalid.
     """
     attempts = Retrying(
         retry=retry_if_exception_type(_BlinkError),
@@ -44,11 +44,11 @@ def post(url: str, body: bytes, headers: Callable[[], Mapping[str, str]]) -> Non
 
 
 class _BlinkError(Unavailable):
-    """The target may well answer in a second."""
+    """The target may answer a second later."""
 
 
 def shown(url: str) -> str:
-    """What may be told of a URL: its host."""
+    """The part of a URL that is no secret: its host."""
     try:
         return urlsplit(url).hostname or "its URL"
     except ValueError:
@@ -57,31 +57,46 @@ def shown(url: str) -> str:
 
 def _post(url: str, headers: Mapping[str, str], body: bytes) -> None:
     try:
-        named = urlsplit(url)
+        parts = urlsplit(url)
     except ValueError:
-        raise BadInput("the URL is none", remedy="Correct the Secret.") from None
-    if named.scheme not in ("http", "https") or not named.hostname:
-        raise BadInput("the URL is none of http or https", remedy="Correct the Secret.")
+        raise _invalid_url() from None
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise _invalid_url()
     status, retry_after = asyncio.run(_exchange(url, headers, body))
     if 200 <= status < 300:
         return
     host = shown(url)
     if 300 <= status < 400:
-        # A signed message goes where it was said to go, and nowhere else.
-        raise Unavailable(f"{host} answered {status}, and redirects are not followed", remedy="Correct the URL.")
-    failed = f"{host} answered {status}"
+        # A redirect must not choose who gets a signed message.
+        raise Unavailable(
+            f"{host} answered {status}, and llmops follows no redirect",
+            code="TargetRedirects",
+            about=host,
+            remedy="Put the final URL into the Secret.",
+        )
+    line = f"{host} answered {status}"
     if status >= 500 and retry_after is None:
-        raise _BlinkError(failed)
-    raise Unavailable(failed, retry_after=retry_after)
+        raise _BlinkError(line, code="TargetFailed", about=host)
+    raise Unavailable(
+        line, code="TargetFailed" if status >= 500 else "TargetRefused", about=host, retry_after=retry_after
+    )
+
+
+def _invalid_url() -> BadInput:
+    return BadInput(
+        "the URL of the target is not a valid http or https URL",
+        code="InvalidUrl",
+        remedy="Correct the URL in the Secret.",
+    )
 
 
 async def _exchange(url: str, headers: Mapping[str, str], body: bytes) -> tuple[int, float | None]:
-    """Status of the answer, and the seconds it asks to wait; its body is not read, as nothing in it is used."""
+    """Status of the answer, and the seconds to wait that it asks for. The body is never read."""
     # Imported here: it takes time that loading the definitions must not take.
     import httpx2
 
     try:
-        # One limit for all: those of the client are for each step, and a slow answer has no end of steps.
+        # The client's timeout limits each read. An answer that trickles in needs a limit for all of them.
         async with (
             asyncio.timeout(ANSWER_SECONDS),
             httpx2.AsyncClient(timeout=ANSWER_SECONDS) as client,
@@ -89,9 +104,12 @@ async def _exchange(url: str, headers: Mapping[str, str], body: bytes) -> tuple[
         ):
             return answer.status_code, parse_retry_after(answer.headers.get("retry-after"))
     except TimeoutError:
-        raise Unavailable(f"{shown(url)} did not answer within {ANSWER_SECONDS:g} s") from None
+        host = shown(url)
+        line = f"{host} did not answer within {ANSWER_SECONDS:g} s"
+        raise Unavailable(line, code="TargetTimedOut", about=host) from None
     except httpx2.InvalidURL:
-        raise BadInput("the URL is none", remedy="Correct the Secret.") from None
+        raise _invalid_url() from None
     except httpx2.HTTPError as error:
-        # Without its text and its cause, in which the URL may stand.
-        raise _BlinkError(f"{shown(url)} gave no answer: {type(error).__name__}") from None
+        # The error's text and cause may contain the URL.
+        line = f"{shown(url)} gave no answer: {type(error).__name__}"
+        raise _BlinkError(line, code="TargetUnreachable", about=shown(url)) from None

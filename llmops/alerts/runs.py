@@ -1,8 +1,4 @@
-"""Runs that ended without a word, and runs that do not end: which of them people are told of.
-
-A stage that concludes tells of it by itself. This is for what no stage could tell: a run that failed outside of them
-or was cancelled before them, and one that goes on for longer than any should.
-"""
+"""Alerts that no stage could put: on runs that failed outside stages, were cancelled before them, or do not end."""
 
 from __future__ import annotations
 
@@ -14,22 +10,22 @@ from llmops.alerts.outbox import Alert, Outbox, alert_id
 from llmops.releases.records import Records
 
 REAPED_WITHIN = datetime.timedelta(minutes=10)
-"""How long a run that left its trial open is left to the reaper, which ends the trial and tells of it."""
+"""Time for the reaper to end a trial that its run left open. The reaper puts the alert then."""
 CANCELLED = "canceled"
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run that ended badly or does not end, as the orchestrator knows it.
+    """A run that failed, was cancelled or is under way, as the orchestrator knows it.
 
     Args:
         id: Id of the run.
         job: Name of its job.
-        model: Name of the model; empty if it is about none.
-        status: Its status, in the orchestrator's word for it and in small letters.
-        at: When it ended, or began.
-        updated: When the orchestrator last noted something of it.
-        why: What it failed of, in a line; empty if it is not known.
+        model: Name of the model; empty if the run is about none.
+        status: The orchestrator's word for its status, in lower case.
+        at: When it ended; of a run under way, when it began.
+        updated: When the orchestrator last recorded something about it.
+        why: First line of the error; empty if unknown.
     """
 
     id: str
@@ -44,7 +40,7 @@ class Run:
 def ended_alert(run: Run, serving: str | None) -> Alert:
     """The alert about a run that failed or was cancelled."""
     cancelled = run.status == CANCELLED
-    what = "was cancelled" if cancelled else f"failed: {run.why or 'it is not known why; see its log'}"
+    what = "was cancelled" if cancelled else f"failed: {run.why or 'no reason is known; see its log'}"
     kind = "run_cancelled" if cancelled else "run_failed"
     return Alert(
         id=alert_id(kind, run.model, run.id),
@@ -59,7 +55,7 @@ def ended_alert(run: Run, serving: str | None) -> Alert:
 
 
 def stuck_alert(run: Run, serving: str | None, limit: datetime.timedelta) -> Alert:
-    """The alert about a run that goes on for longer than it should."""
+    """The alert about a run that is under way for longer than `limit`."""
     hours = limit.total_seconds() / 3600
     return Alert(
         id=alert_id("run_stuck", run.id),
@@ -67,28 +63,28 @@ def stuck_alert(run: Run, serving: str | None, limit: datetime.timedelta) -> Ale
         severity="warning",
         model=run.model,
         line=f"{_subject(run)} is {run.status} since {run.at:%Y-%m-%d %H:%M} UTC, for more than "
-        f"{hours:g} h; see whether it gets on, and terminate it if not",
+        f"{hours:g} h; see whether it makes progress, and terminate it if not",
         serving=serving,
         run=run.id,
         at=run.at + limit,
     )
 
 
-def tell_of_ended(
+def alert_on_ended(
     runs: Iterable[Run], records: Records, since: datetime.datetime
 ) -> tuple[list[Alert], datetime.datetime]:
-    """Put alerts about runs that nobody has told of.
+    """Put an alert for each failed or cancelled run that has none.
 
     Args:
-        runs: Those that failed or were cancelled since then, the one that changed first first.
-        records: What is known of trials, and the cluster with the outbox.
-        since: From when on the look was.
+        runs: Runs that failed or were cancelled after `since`, in the order in which they changed.
+        records: Records of trials, and the cluster with the outbox.
+        since: Where this tick starts.
 
     Returns:
-        The alerts that are new, and the time from which on the next look has to look.
+        The new alerts, and where the next tick starts.
 
     Raises:
-        Unavailable: The cluster does not answer; nothing is left behind.
+        Unavailable: The cluster does not answer. The next tick starts at `since` again.
     """
     now = datetime.datetime.now(datetime.UTC)
     outbox = Outbox(records.cluster)
@@ -104,11 +100,11 @@ def tell_of_ended(
     return put, min(wait_from or reached, reached)
 
 
-def tell_of_stuck(runs: Iterable[Run], records: Records, limit: datetime.timedelta) -> list[Alert]:
-    """Put alerts about those of the runs under way that go on for longer than `limit`; the alerts that are new.
+def alert_on_stuck(runs: Iterable[Run], records: Records, limit: datetime.timedelta) -> list[Alert]:
+    """Put an alert for each run that is under way for longer than `limit`; the new alerts.
 
     Raises:
-        Unavailable: The cluster does not answer; the next look makes up for it.
+        Unavailable: The cluster does not answer. The next tick puts the missing alerts.
     """
     now = datetime.datetime.now(datetime.UTC)
     outbox = Outbox(records.cluster)
@@ -128,7 +124,7 @@ def _subject(run: Run) -> str:
 
 
 def _trial_is_open(records: Records, run: Run) -> bool:
-    """Whether the run has left a trial without a verdict."""
+    """Whether the run has left its trial without a verdict."""
     candidate = records.state(run.model).candidate if run.model else None
     opened = records.opened(run.model, candidate) if candidate else None
     return opened is not None and opened.run == run.id

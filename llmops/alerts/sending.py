@@ -1,4 +1,4 @@
-"""Sending one alert to one target: what all kinds of targets have in common."""
+"""Sends one alert to one target, with the URL and key from the target's Secret."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from llmops.config.settings import Settings
 from llmops.errors import BadInput
 
 TALKATIVE = {"httpx2": logging.WARNING, "urllib3": logging.INFO}
-"""Libraries that log whole URLs, and from which level on they do not."""
+"""Libraries that log whole URLs, and the lowest level at which they log none."""
 
 
 def send(alert: Alert, target: AlertTarget, cluster: Cluster, settings: Settings) -> None:
@@ -22,19 +22,21 @@ def send(alert: Alert, target: AlertTarget, cluster: Cluster, settings: Settings
 
     Raises:
         Unavailable: The target does not answer, asks to come back later, or refuses.
-        BadInput: Its URL or key is not there or cannot be used.
+        BadInput: Its URL or key is missing or cannot be used.
     """
     for library, level in TALKATIVE.items():
         logging.getLogger(library).setLevel(level)
-    url = _secret(cluster, target, target.url)
-    key = _secret(cluster, target, target.signing_key) if target.signing_key is not None else ""
+    url = _secret(cluster, target.url)
+    key = _secret(cluster, target.signing_key) if target.signing_key is not None else ""
     target_of(target.kind).send(Message(alert, settings, url, key))
 
 
-def _secret(cluster: Cluster, target: AlertTarget, secret: SecretKey) -> str:
+def _secret(cluster: Cluster, secret: SecretKey) -> str:
     if not (value := cluster.secret_text(secret.name, secret.key)):
         raise BadInput(
-            f"Secret {secret.name} in namespace {cluster.namespace} has no {secret.key}",
-            remedy=f"Put there what the alert target {target.name} needs.",
+            f"Secret {secret.name} in namespace {cluster.namespace} has no key {secret.key}",
+            code="SecretMissing",
+            about=f"Secret {secret.name}",
+            remedy="Create the key.",
         )
     return value

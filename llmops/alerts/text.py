@@ -1,4 +1,4 @@
-"""What a person reads of an alert, wherever it is sent."""
+"""The text of an alert, for targets of all kinds."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from llmops.config.settings import Settings
 
 
 def run_url(alert: Alert, settings: Settings) -> str | None:
-    """The run in the Dagster UI; None if the alert is about none, or it is not known where the UI is."""
+    """The run in the Dagster UI; None if the alert is about none, or the settings have no `dagster_url`."""
     if not alert.run or settings.dagster_url is None:
         return None
     return f"{settings.dagster_url.rstrip('/')}/runs/{alert.run}"
 
 
 def report_url(alert: Alert, settings: Settings) -> str | None:
-    """The release's evaluation report; None if the alert is about none, or it is not known where reports are."""
+    """The release's evaluation report; None if the alert is about none, or the settings have no `service_url`."""
     if not alert.release or settings.service_url is None:
         return None
     return f"{settings.service_url.rstrip('/')}/reports/{alert.model}/{alert.release}"
 
 
 def sentence(alert: Alert) -> str:
-    """One line: what happened and why, and what serves now."""
+    """The alert's line, and what serves now."""
     if not alert.model:
         return alert.line
     return f"{alert.line} ({f'{alert.serving} serves' if alert.serving else 'nothing serves'} now)"

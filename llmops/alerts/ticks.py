@@ -1,7 +1,6 @@
-"""Sensors and schedules that fail again and again: which of them people are told of.
+"""Alerts on sensors and schedules that fail repeatedly: one when the series is long enough, one when it ends.
 
-One alert for each series of failures, and one when it has ended. A series is known by the good tick before it, so that
-nothing has to be remembered from look to look.
+The last good tick before a series identifies it, so the watching sensor keeps no state.
 """
 
 from __future__ import annotations
@@ -13,21 +12,21 @@ from dataclasses import dataclass
 from llmops.alerts.outbox import Alert, Outbox, alert_id
 
 FAILURES = 3
-"""Failed ticks in a row that are told of: one or two may be a restart."""
+"""Failed ticks in a row that raise an alert: one or two may be a restart."""
 
 
 @dataclass(frozen=True)
 class Series:
-    """Failed ticks in a row of a sensor or schedule, the last there were.
+    """The latest failed ticks in a row of a sensor or schedule.
 
     Args:
         name: Name of the sensor or schedule.
         kind: sensor or schedule.
         began_after: Time of the good tick before, Unix seconds; 0 if there is none.
         failures: How many, `FAILURES` at most.
-        last: When the last of them was, Unix seconds.
-        error: What that failed of, in a line.
-        over: When a good tick came after it, Unix seconds; None if none has.
+        last: Time of the last one, Unix seconds.
+        error: First line of its error.
+        over: Time of the good tick that ended the series, Unix seconds; None while it lasts.
     """
 
     name: str
@@ -47,8 +46,7 @@ def failing_alert(series: Series) -> Alert | None:
         id=_id(series, "failing"),
         kind="sensor_failing",
         severity="error",
-        line=f"{series.kind} {series.name} fails again and again, so that what it sees to does not happen by itself: "
-        f"{series.error}",
+        line=f"{series.kind} {series.name} fails repeatedly, and does not do its work: {series.error}",
         at=_time(series.last),
     )
 
@@ -73,22 +71,22 @@ def _time(seconds: float) -> datetime.datetime:
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC)
 
 
-def tell_of_failing(series: Iterable[Series], outbox: Outbox) -> Iterator[Alert]:
-    """Put alerts about sensors and schedules that fail, and that work again.
+def alert_on_failing(series: Iterable[Series], outbox: Outbox) -> Iterator[Alert]:
+    """Put alerts about sensors and schedules that fail repeatedly, and that work again.
 
     Yields:
-        The alerts that are new.
+        The new alerts.
 
     Raises:
-        Unavailable: The cluster does not answer; the next look makes up for it.
+        Unavailable: The cluster does not answer. The next tick puts the missing alerts.
     """
-    for failures in series:
-        if (failing := failing_alert(failures)) is None:
+    for one in series:
+        if (failing := failing_alert(one)) is None:
             continue
         alert = failing
-        if failures.over is not None:
+        if one.over is not None:
             if not outbox.known(failing.id):
                 continue
-            alert = recovered_alert(failures)
+            alert = recovered_alert(one)
         if outbox.put(alert):
             yield alert

@@ -1,4 +1,4 @@
-"""What a target of any kind gets."""
+"""The message that targets of all kinds get."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ class Message:
 
     Args:
         alert: The alert.
-        settings: Where links lead to.
-        url: Of the target; a password.
-        key: Key to sign with, as the Secret has it; empty for a target that is not signed to.
+        settings: The base URLs of links.
+        url: URL of the target; a password.
+        key: Signing key as the Secret has it; empty if the target's messages are not signed.
     """
 
     alert: Alert

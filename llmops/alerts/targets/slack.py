@@ -1,4 +1,4 @@
-"""Incoming webhooks of Slack, and of what speaks like it: Mattermost, Rocket.Chat."""
+"""Posts to incoming webhooks of Slack, and of compatible services: Mattermost, Rocket.Chat."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def send(message: Message) -> None:
 
 
 def content(alert: Alert, settings: Settings) -> dict[str, Any]:
-    """The line with a mark of its severity, and the links below it."""
+    """The line with a mark for its severity, and the links below it."""
     line = sentence(alert).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     links = {"run": run_url(alert, settings), "report": report_url(alert, settings)}
     shown = " · ".join(f"<{url}|{name}>" for name, url in links.items() if url)

@@ -1,4 +1,4 @@
-"""Webhooks by the Standard Webhooks specification: signed JSON for programs."""
+"""Posts signed JSON for programs, by the Standard Webhooks specification."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from llmops.config.settings import Settings
 
 
 def send(message: Message) -> None:
-    """Post the alert, signed anew for each request: receivers refuse what is older than some minutes."""
+    """Post the alert. Each request gets a new signature: receivers refuse one that is some minutes old."""
     alert, key = message.alert, parse_key(message.key)
     body = content(alert, message.settings)
     post(message.url, body, lambda: signed_headers(key, alert.id, int(time.time()), body))

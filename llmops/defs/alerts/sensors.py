@@ -10,8 +10,8 @@ import dagster as dg
 
 from llmops.alerts.delivery import deliver
 from llmops.alerts.outbox import KEPT, Alert, Outbox
-from llmops.alerts.runs import Run, tell_of_ended, tell_of_stuck
-from llmops.alerts.ticks import FAILURES, Series, tell_of_failing
+from llmops.alerts.runs import Run, alert_on_ended, alert_on_stuck
+from llmops.alerts.ticks import FAILURES, Series, alert_on_failing
 from llmops.config import names
 from llmops.defs.compat import PARTITION_NAME_TAG, InstigatorState, InstigatorTick, TickStatus
 from llmops.defs.cursors import read_cursor
@@ -48,9 +48,9 @@ def alerts_sensor(context: dg.SensorEvaluationContext, platform: dg.ResourcePara
     except Unavailable as error:
         # Nothing is lost by it, and there is nobody to tell while the outbox cannot be read.
         return dg.SkipReason(f"the outbox cannot be read: {error}")
-    for line in done.lines:
-        context.log.warning(line)
-    return dg.SkipReason(f"{done.sent} sent" + "".join(f"; {line}" for line in done.lines))
+    for failure in done.failures:
+        context.log.warning(failure.line)
+    return dg.SkipReason("; ".join([f"{done.sent} sent", *(failure.line for failure in done.failures)]))
 
 
 @dg.sensor(
@@ -124,15 +124,15 @@ def watch_runs(
     """
     now = datetime.datetime.now(datetime.UTC)
     ended = (_run(record, instance) for record in _records(instance, ENDED, jobs, updated_after=since - OVERLAP))
-    put, reached = tell_of_ended(ended, records, since)
+    put, reached = alert_on_ended(ended, records, since)
     under_way = map(_run, _records(instance, UNDER_WAY, jobs, created_before=now - stuck_after))
-    return put + tell_of_stuck(under_way, records, stuck_after), reached
+    return put + alert_on_stuck(under_way, records, stuck_after), reached
 
 
 def watch_ticks(instance: dg.DagsterInstance, outbox: Outbox) -> Iterator[Alert]:
-    """Put alerts about sensors and schedules that fail, and that work again; see `tell_of_failing`."""
+    """Put alerts about sensors and schedules that fail, and that work again; see `alert_on_failing`."""
     states = (state for state in instance.all_instigator_state() if state.is_running)
-    return tell_of_failing((series for state in states if (series := last_series(instance, state))), outbox)
+    return alert_on_failing((series for state in states if (series := last_series(instance, state))), outbox)
 
 
 def _records(
