@@ -1,4 +1,4 @@
-"""What Dagster loads: the catalog's models as partitions of the stages."""
+"""Dagster's entry point: all assets, jobs, sensors, schedules and resources."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from llmops.rollout.platform import Platform
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    """Assets, jobs and resources of this installation."""
+    """Definitions of this installation."""
     settings = load_settings()
     catalog = load_catalog(settings.models_dir)
     assets = stage_assets(dg.StaticPartitionsDefinition(sorted(catalog)))
@@ -46,7 +46,7 @@ def defs() -> dg.Definitions:
         ],
         sensors=[*triggers, reaper, alerts_sensor, run_watch, tick_watch],
         resources={"platform": platform, "io_manager": RecordsIOManager(platform=platform)},
-        # Of what is materialized in the UI without naming a job, too.
+        # For materializations in the UI without a job, too.
         executor=dg.in_process_executor,
         loggers={"console": console_logger},
     )

@@ -1,4 +1,4 @@
-"""The commands, each in a module of its own that is imported when the command is called."""
+"""The commands, one module each, imported when the command is called."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ EXTENSIONS = "llmops.commands"
 
 @dataclass(frozen=True)
 class Source:
-    """Where a command comes from, before it is imported."""
+    """The module of a command."""
 
     folder: str
     name: str
@@ -60,7 +60,7 @@ class Source:
 
 
 class LazyCommand(TyperCommand):
-    """A command that is imported when it is called: `llmops --help` needs its name and summary alone."""
+    """Imports a command when it is called: `llmops --help` needs only names and summaries."""
 
     def __init__(self, name: str, summary: str, source: Source | EntryPoint) -> None:
         super().__init__(name, help=summary)
@@ -71,7 +71,7 @@ class LazyCommand(TyperCommand):
         return typer.main.get_command(self._source.load())
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
-        """Import the command, and have it read its own arguments."""
+        """Import the command, and let it parse its arguments."""
         return self.load().make_context(info_name, args, parent, **extra)
 
 
@@ -86,12 +86,12 @@ def options(
 ) -> None:
     """Take a self-hosted LLM from a line in a catalog to production traffic on Kubernetes."""
     if settings is not None:
-        # Dagster's definitions read it from the environment, in this process and in those it starts.
+        # Dagster's definitions read the variable, in this process and in its children.
         os.environ[SETTINGS_VARIABLE] = str(settings)
 
 
 def build() -> TyperGroup:
-    """The command `llmops` with all its commands, none of which is imported yet."""
+    """The command `llmops` with all its commands, not imported yet."""
     app = _typer()
     app.callback()(options)
     group = typer.main.get_group(app)
@@ -104,7 +104,7 @@ def build() -> TyperGroup:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run a command; an error is one message on stderr, and an exit code that says what kind it is."""
+    """Run a command. An error becomes one message on stderr and an exit code for its kind."""
     try:
         build()(args=arguments, standalone_mode=True)
     except LlmopsError as error:

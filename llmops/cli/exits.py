@@ -8,7 +8,7 @@ from llmops.errors import BadInput, BadRelease, ClusterCannot, LlmopsError, Meas
 
 
 class Exit(IntEnum):
-    """What `llmops` ends with."""
+    """Exit codes."""
 
     DONE = 0
     BUG = 1
@@ -28,17 +28,17 @@ _BY_ERROR: dict[type[LlmopsError], Exit] = {
     Unavailable: Exit.CANNOT,
 }
 BY_SEVERITY = {"ok": Exit.DONE, "warning": Exit.DONE, "unknown": Exit.INCONCLUSIVE, "error": Exit.FOUND}
-"""By the worst finding of `doctor`: what could not be looked at leaves the question open."""
+"""By the worst finding of `doctor`. An `unknown` leaves the question open."""
 BY_VERDICT = {"Passed": Exit.DONE, "Failed": Exit.REJECTED, "Inconclusive": Exit.INCONCLUSIVE}
 
 
 def exit_code(error: LlmopsError) -> Exit:
-    """The exit code of an error, by what has to happen next."""
+    """The exit code of an error, by its class."""
     return next((code for kind, code in _BY_ERROR.items() if isinstance(error, kind)), Exit.BUG)
 
 
 def by_name(name: str) -> Exit:
-    """The exit code of a verdict, or of an error by the name of its class, as a failed stage carries them."""
+    """The exit code of a verdict or of an error's class name, as the metadata of a failed stage has them."""
     if name in BY_VERDICT:
         return BY_VERDICT[name]
     return next((code for kind, code in _BY_ERROR.items() if kind.__name__ == name), Exit.BUG)

@@ -8,14 +8,19 @@ from llmops.cli import show
 from llmops.preflight.finding import SEVERITIES, Finding
 
 
-def show_findings(found: Iterable[Finding]) -> None:
-    """Print findings, a table for the installation and one for each model: what is wrong comes first in it."""
-    of_each: dict[str, list[Finding]] = {}
-    for each in found:
-        of_each.setdefault(each.model, []).append(each)
-    for model, some in of_each.items():
+def show_findings(findings: Iterable[Finding]) -> None:
+    """Print findings, a table for the installation and one for each model, the worst first."""
+    by_model: dict[str, list[Finding]] = {}
+    for finding in findings:
+        by_model.setdefault(finding.model, []).append(finding)
+    for model, its_findings in by_model.items():
         rows = [
-            (show.text(each.severity, show.SEVERITY_STYLE[each.severity]), each.subject, each.message, each.remedy)
-            for each in sorted(some, key=lambda each: SEVERITIES.index(each.severity))
+            (
+                show.text(finding.severity, show.SEVERITY_STYLE[finding.severity]),
+                finding.subject,
+                finding.message,
+                finding.remedy,
+            )
+            for finding in sorted(its_findings, key=lambda finding: SEVERITIES.index(finding.severity))
         ]
         show.table(("", model or "installation", "finding", "remedy"), rows)

@@ -1,4 +1,4 @@
-"""Runs the jobs that the Dagster UI runs, in this process, and says how they ended."""
+"""Runs the Dagster jobs in this process, and returns how they ended."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Ended:
 
     Args:
         code: Exit code.
-        line: One line that says it.
-        record: The record of the trial; None if the run did not get to one.
+        line: The result in one line.
+        record: The record of the trial; None if the run opened none.
         run: Id of the Dagster run.
     """
 
@@ -48,11 +48,11 @@ def run_rollout(
     """Run the rollout job for a model.
 
     Args:
-        records: Where its outcome is read from.
+        records: To read the outcome from.
         model: Name of the model.
         engine_version: Engine version to take instead of the policy's.
         revision: Weights revision to take instead of the spec's.
-        retry: Try a rejected release again.
+        retry: Try a release again that was rejected.
     """
     from llmops.defs.rollout.jobs import ROLLOUT
 
@@ -77,10 +77,10 @@ def run_rollback(records: Records, model: str, to: str | None, reason: str = "")
     """Run the rollback job for a model.
 
     Args:
-        records: Where its outcome is read from.
+        records: To read the outcome from.
         model: Name of the model.
-        to: Release to go back to; None is the one before.
-        reason: Why; kept with the release that is left.
+        to: Release to go back to; None means the previous one.
+        reason: Reason for the record of the release that stops serving.
     """
     from llmops.defs.rollout.jobs import ROLLBACK
 
@@ -100,8 +100,8 @@ class Revalidated:
 
     Args:
         code: Exit code.
-        line: One line that says it.
-        validation: What was found; None if it did not get to find anything.
+        line: The result in one line.
+        validation: The validation; None if there was none.
         run: Id of the Dagster run.
     """
 
@@ -112,18 +112,18 @@ class Revalidated:
 
     def as_json(self) -> str:
         """For programs."""
-        found = self.validation.model_dump(mode="json") if self.validation else None
-        return json.dumps(asdict(self) | {"code": int(self.code), "validation": found}, indent=2)
+        validation = self.validation.model_dump(mode="json") if self.validation else None
+        return json.dumps(asdict(self) | {"code": int(self.code), "validation": validation}, indent=2)
 
 
 def run_revalidation(records: Records, model: str, *, repair: bool, restore: bool) -> Revalidated:
     """Run the revalidation job for a model.
 
     Args:
-        records: Where its outcome is read from.
+        records: To read the outcome from.
         model: Name of the model.
-        repair: Fetch wrong files again.
-        restore: Put the release's objects back where somebody changed them.
+        repair: Download wrong files again.
+        restore: Apply the release's objects over changes by others.
     """
     from llmops.defs.validation.assets import OP, validation_key
     from llmops.defs.validation.jobs import JOB
@@ -134,16 +134,17 @@ def run_revalidation(records: Records, model: str, *, repair: bool, restore: boo
         return Revalidated(Exit.CANCELLED, f"{model}: {run.failure}", None, run.run_id)
     if run.failure:
         return Revalidated(by_name(run.kind), run.failure, None, run.run_id)
-    found = Validations(records.cluster).last(model)
-    if found is None or found.run != run.run_id:
+    validation = Validations(records.cluster).last(model)
+    if validation is None or validation.run != run.run_id:
         return Revalidated(Exit.DONE, f"{model}: nothing serves yet, so there is nothing to validate", None, run.run_id)
-    code = Exit.REJECTED if found.severity == "error" else Exit.DONE if found.complete else Exit.INCONCLUSIVE
-    return Revalidated(code, found.line(), found, run.run_id)
+    wrong, complete = validation.severity == "error", validation.complete
+    code = Exit.REJECTED if wrong else Exit.DONE if complete else Exit.INCONCLUSIVE
+    return Revalidated(code, validation.line(), validation, run.run_id)
 
 
 @dataclass(frozen=True)
 class _Run:
-    """A run of a job: whether it succeeded, and the failure that ended it, or why it was skipped."""
+    """A run of a job. `failure` is why it failed or was skipped; `kind` is the class of that error, or a verdict."""
 
     run_id: str
     success: bool
@@ -155,7 +156,7 @@ def _run(job: str, config: dict[str, Any], model: str | None, assets: list[dg.As
     from llmops.definitions import defs
 
     definition = defs().resolve_job_def(job)
-    # Named, or Dagster writes its whole event log to the terminal instead.
+    # Without a named logger Dagster prints its whole event log.
     config = config | {"loggers": {"console": {}}}
     tags = {REQUESTED_BY_TAG: f"{getpass.getuser()}@{socket.gethostname()} (llmops)"}
     with instance() as known:
@@ -177,7 +178,7 @@ def _run(job: str, config: dict[str, Any], model: str | None, assets: list[dg.As
 
 
 def _skipped(data: Any) -> tuple[str, str] | None:
-    """Why the run was skipped, and the kind of it; None if what was observed is no reason."""
+    """Why the run was skipped, and the class of the error; None if the observation is none of a skip."""
     kind = data.asset_observation.metadata.get("error")
     return (str(data.asset_observation.description), str(kind.value)) if kind else None
 

@@ -1,5 +1,4 @@
-"""What a model costs, and from which volume on it is cheaper than an API: from prices that are data, and from counters.
+"""Costs of a model, compared with APIs: from a file of prices and Prometheus' counters.
 
-Every price is a range, as prices are; what follows from them is a range, too, and a comparison of two that overlap
-says that it cannot tell.
+Every price is a range, so every result is one. If two ranges overlap, the comparison says that either may be cheaper.
 """

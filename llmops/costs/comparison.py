@@ -1,4 +1,4 @@
-"""A model's stack against an API: the same tokens, both ways. Pure."""
+"""Compares a model's stack with APIs for the same tokens. Pure."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Volume(Strict):
 
     @property
     def total(self) -> float:
-        """Of both kinds."""
+        """Input and output tokens."""
         return self.input + self.output
 
     @property
@@ -38,11 +38,11 @@ class Against(Strict):
     usd_per_month: Range
     cheaper: Cheaper = Field(description="either: the ranges overlap.")
     break_even: Range | None = Field(description="Utilization from which on self-hosting is cheaper; above 1: never.")
-    cheaper_with_operations: Cheaper = Field(description="The same with the people who look after it.")
+    cheaper_with_operations: Cheaper = Field(description="The same, with the people who operate it.")
 
 
 class Report(Strict):
-    """What a model costs, and what the same tokens would cost elsewhere."""
+    """Costs of a model, and of the same tokens from each API."""
 
     bill: Bill
     volume: Volume
@@ -50,17 +50,17 @@ class Report(Strict):
     utilization: Range | None = Field(description="Tokens made, as a share of the capacity.")
     usd_per_million: Range | None = Field(description="None without any tokens.")
     operations: Range = Field(description="USD per month of the people, not part of the bill.")
-    against: tuple[Against, ...] = Field(description="Each API; the first is the one that warnings compare with.")
+    against: tuple[Against, ...] = Field(description="Each API. Warnings compare with the first.")
 
 
 def report(stack: Stack, prices: Prices, volume: Volume, capacity: Range | None) -> Report:
-    """Put a stack's costs beside those of an API.
+    """Compare a stack's costs with those of each API.
 
     Args:
-        stack: What there is.
-        prices: What it costs, and what an API asks for.
+        stack: The stack.
+        prices: Prices of stack and APIs.
         volume: Tokens per month.
-        capacity: Tokens per second of all its replicas when they are full; None where that is not known.
+        capacity: Tokens per second of all its replicas when they are full; None if unknown.
 
     Raises:
         BadInput: The stack's GPU has no price.
@@ -95,25 +95,25 @@ def planned(utilization: float, output_share: float, capacity: float) -> Volume:
 
 
 def cheaper(ours: Range, elsewhere: Range) -> Cheaper:
-    """Which of two is less; ranges that overlap don't tell."""
+    """Which of two ranges is lower; `either` if they overlap."""
     if ours.high < elsewhere.low:
         return "self-hosted"
     return "api" if ours.low > elsewhere.high else "either"
 
 
 def break_even(total: Range, capacity: Range, usd_per_million: Range) -> Range | None:
-    """Utilization at which a stack costs what an API would ask for its tokens; None where the API is for free.
+    """Utilization at which a stack costs as much as an API for the same tokens; None if the API is free.
 
     Args:
         total: USD per month of the stack.
         capacity: Tokens per second of the stack when it is full.
-        usd_per_million: Of the API.
+        usd_per_million: Price of the API.
     """
     return total.over(usd_per_million.by(capacity) * (SECONDS_PER_MONTH / MILLION))
 
 
 def usd_per_million(usd_per_month: float, tokens_per_second: float) -> float:
-    """What a million tokens cost of what does so many per second; the rate is above 0."""
+    """USD per million tokens at a rate above 0."""
     return usd_per_month * MILLION / (tokens_per_second * SECONDS_PER_MONTH)
 
 

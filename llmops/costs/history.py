@@ -1,4 +1,4 @@
-"""What a model cost week by week, kept in the cluster: losing Dagster's database loses none of it."""
+"""Weekly costs of each model, kept in the cluster, so a lost Dagster database loses none."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ KEPT = 104
 
 
 class Measured(Strict):
-    """What a model cost over a time."""
+    """Measured cost of a model over a time."""
 
     start: datetime.datetime
     end: datetime.datetime
-    covered: Annotated[float, Field(gt=0, le=1)] = Field(description="Share of the time that there is data of.")
-    gpu_hours: float = Field(description="Measured, of all replicas.")
+    covered: Annotated[float, Field(gt=0, le=1)] = Field(description="Share of the time with data.")
+    gpu_hours: float = Field(description="GPU hours of all replicas.")
     report: Report = Field(description="Per month, at the rate of that time.")
 
 
@@ -34,7 +34,7 @@ class CostHistory:
     """Reads and writes the history of each model.
 
     Args:
-        cluster: Where it is kept; the ConfigMaps stand in its namespace.
+        cluster: The ConfigMaps are in its namespace.
     """
 
     def __init__(self, cluster: Cluster) -> None:
@@ -45,10 +45,10 @@ class CostHistory:
         return _read(self._store.data(names.costs_name(model)))
 
     def add(self, model: str, measured: Measured) -> tuple[Measured, ...]:
-        """Keep one more; the same time measured again takes the place of what was kept of it.
+        """Add a measurement; it replaces one of the same time.
 
         Returns:
-            The history as it is kept.
+            The new history.
         """
 
         def with_one_more(data: Data) -> Changes:

@@ -1,4 +1,4 @@
-"""Prices: a data file that people edit."""
+"""Prices, from a YAML file that people edit."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class ApiPrice(Strict):
 
 
 class Operations(Strict):
-    """The people behind it."""
+    """The people who operate it."""
 
     usd_per_month: Range
     share: Annotated[float, Field(ge=0, le=1)]
@@ -81,7 +81,7 @@ class Operations(Strict):
 
 
 class Prices(Strict):
-    """All prices of a file; what each means stands in the packaged one."""
+    """All prices of a file; the packaged file explains each."""
 
     gpus: dict[str, GpuPrice]
     replica_without_gpu: Range | None
@@ -97,35 +97,44 @@ class Prices(Strict):
         """USD per month of one replica's part of a node.
 
         Raises:
-            BadInput: It has no price.
+            BadInput: The prices have none for it.
         """
         if gpus == 0:
             if self.replica_without_gpu is None:
                 raise BadInput(
                     "a replica without a GPU has no price",
-                    remedy="Set replica_without_gpu in a file of yours, and name it in the setting `prices`.",
+                    code="NoPrice",
+                    about="replica_without_gpu",
+                    remedy="Set it in your own prices file, and name the file in the setting `prices`.",
                 )
             return self.replica_without_gpu
         return self._gpu(product).usd_per_month * gpus
 
     def planned_tokens_per_second(self, product: str | None, gpus: int) -> Range | None:
-        """What one replica is expected to do when it is full; None where the prices don't say."""
+        """Expected tokens per second of a full replica; None if the prices have none."""
         planned = self._gpu(product).tokens_per_second if gpus else None
         return planned * gpus if planned else None
 
     def _gpu(self, product: str | None) -> GpuPrice:
         if product is None:
-            raise BadInput("a GPU of any product has no price", remedy="Set gpu.product in the model's entry.")
+            raise BadInput(
+                "a GPU of any product has no price",
+                code="NoPrice",
+                about="gpu.product",
+                remedy="Set gpu.product in the model's entry.",
+            )
         if product not in self.gpus:
             raise BadInput(
-                f"GPU {product} has no price; there are those of {', '.join(self.gpus) or 'none'}",
-                remedy=f"Add gpus.{product} to a file of yours, and name it in the setting `prices`.",
+                f"GPU {product} has no price; the prices have {', '.join(self.gpus) or 'no GPU'}",
+                code="NoPrice",
+                about=f"GPU {product}",
+                remedy=f"Add gpus.{product} to your own prices file, and name the file in the setting `prices`.",
             )
         return self.gpus[product]
 
 
 def load_prices(path: Path | None = None) -> Prices:
-    """Read a file of prices; None is the packaged one.
+    """Read a file of prices; None means the packaged one.
 
     Raises:
         BadInput: It cannot be read, or a field is missing, unknown or wrong; the message has one line per mistake,

@@ -1,8 +1,8 @@
-"""Cost as a figure that gates can judge: what a million tokens cost of an engine under one load profile.
+"""Cost as a figure that gates can judge: USD per million tokens of one replica under one load profile.
 
-It is the price of one replica's part of a node over the profile's throughput, prompt and output tokens together. So it
-assumes an engine that is as full as the profile makes it, at all hours; what is shared by all models is left out. The
-high end of a price counts: a ceiling that holds for that holds for all of it.
+The figure is the price of a replica's part of a node divided by the profile's throughput, prompt and output tokens
+together. It assumes that users load the engine as the profile does, at all hours, and leaves out what models share. It
+takes the high end of a price: a ceiling that holds there holds for the whole range.
 """
 
 from __future__ import annotations
@@ -21,22 +21,24 @@ THROUGHPUT = "total_token_throughput"
 
 
 def judges_cost(release: Release) -> bool:
-    """Whether a gate of the release is on its cost."""
+    """Whether a gate of the release judges its cost."""
     return any(gate.metric == COST_METRIC for gate in release.evaluation.gates)
 
 
 def profile_of(suites: Iterable[AnySuite]) -> str:
-    """The load profile that costs are taken from: the first one.
+    """The load profile whose throughput the cost uses: the first one.
 
     Raises:
-        BadInput: There is none.
+        BadInput: There is no load profile.
     """
     for suite in suites:
         if isinstance(suite, LoadProfile):
             return suite.name
     raise BadInput(
-        f"a gate is on {COST_METRIC}, and no suite of evaluation.suites is a load profile to take a throughput from",
-        remedy="Name a suite of kind load, or leave the gate out.",
+        f"a gate judges {COST_METRIC}, but evaluation.suites has no load profile to take a throughput from",
+        code="NoLoadProfile",
+        about="evaluation.suites",
+        remedy="Name a suite of kind load, or remove the gate.",
     )
 
 
@@ -44,20 +46,20 @@ def replica_price(prices: Prices, gpu: Gpu) -> float:
     """USD per month of one replica's part of a node, at the high end.
 
     Raises:
-        BadInput: It has no price.
+        BadInput: The prices have none for it.
     """
     return prices.replica(gpu.product, gpu.count).high
 
 
 def priced(measured: Measurements, profile: str, usd_per_month: float) -> Measurements:
-    """What was measured, with its cost: over the whole profile and in each turn, as other figures under load are.
+    """Add the cost to measurements, over the whole profile and in each turn, as for other figures under load.
 
-    An engine that did no tokens has none.
+    An engine that produced no tokens gets no cost.
 
     Args:
-        measured: Of one release.
+        measured: Measurements of one release.
         profile: Name of the load profile.
-        usd_per_month: Of one replica.
+        usd_per_month: Price of one replica.
     """
     figure = COST_METRIC.partition("/")[2]
     throughput = measured.figures.get(f"{profile}/{THROUGHPUT}")
@@ -67,7 +69,7 @@ def priced(measured: Measurements, profile: str, usd_per_month: float) -> Measur
     costs = [usd_per_million(usd_per_month, each) if each else None for each in turns or ()]
     return measured.model_copy(
         update={
-            # Only of the same profile may costs be compared.
+            # Costs are comparable under the same profile alone.
             "suites": measured.suites | {COST: measured.suites[profile]},
             "figures": measured.figures | {COST_METRIC: usd_per_million(usd_per_month, throughput)},
             "turns": measured.turns | ({COST: {figure: tuple(costs)}} if costs else {}),

@@ -1,4 +1,4 @@
-"""The cost review: what a model cost over a time or would cost by plan, in figures, in words, and as an alert."""
+"""The cost review: measured or planned cost of a model, as figures, as text and as an alert."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ Band = tuple[float, float]
 def measure(
     records: Records, settings: Settings, model: str, end: datetime.datetime, over: datetime.timedelta = WEEK
 ) -> Measured | None:
-    """What a model cost over a time; None if nothing serves, or Prometheus has no data of that time.
+    """Measure the cost of a model over a time; None if nothing serves, or Prometheus has no data.
 
     Args:
-        records: Of releases and their trials.
+        records: Records of releases and trials.
         settings: The installation.
         model: Name of the model.
-        end: Of that time.
-        over: How long it is.
+        end: End of the time.
+        over: Its length.
 
     Raises:
         BadInput: A price is missing, or the settings name no Prometheus.
@@ -78,14 +78,14 @@ def measure(
 
 
 def plan(settings: Settings, spec: ModelSpec, utilization: float, output_share: float, models: int) -> Report:
-    """What a model's entry would cost at a utilization of the middle of the prices' throughput; asks no cluster.
+    """Plan the cost of a model's entry at a utilization, without a cluster. 1 is the middle of the prices' throughput.
 
     Args:
         settings: The installation.
         spec: The entry.
-        utilization: Of its replicas, between 0 and 1.
-        output_share: Share of output among its tokens, between 0 and 1.
-        models: That share what there is once.
+        utilization: Utilization of the replicas, between 0 and 1.
+        output_share: Share of output tokens, between 0 and 1.
+        models: Number of models that share the control plane, the load balancer and the storage.
 
     Raises:
         BadInput: The GPU has no price or no throughput.
@@ -94,8 +94,10 @@ def plan(settings: Settings, spec: ModelSpec, utilization: float, output_share: 
     one = prices.planned_tokens_per_second(spec.gpu.product, spec.gpu.count)
     if one is None:
         raise BadInput(
-            f"{spec.name}: the prices don't say how many tokens per second {spec.gpu.product or 'a CPU'} does",
-            remedy="Add tokens_per_second to its price, in a file that the setting `prices` names.",
+            f"{spec.name}: the prices have no tokens_per_second for {spec.gpu.product or 'a replica without a GPU'}",
+            code="NoPlannedThroughput",
+            about=spec.gpu.product or "replica_without_gpu",
+            remedy="Add it to your own prices file, and name the file in the setting `prices`.",
         )
     capacity = one * spec.replicas
     stack = Stack(spec.replicas, spec.gpu.count, spec.gpu.product, _storage_gb(settings), models)
@@ -105,7 +107,7 @@ def plan(settings: Settings, spec: ModelSpec, utilization: float, output_share: 
 
 
 def summary(model: str, measured: Measured) -> str:
-    """What was measured, in a line."""
+    """The measured cost in one line."""
     report, against = measured.report, measured.report.against[0]
     per_million = f", {usd(report.usd_per_million)} per million tokens" if report.usd_per_million else ""
     line = (
@@ -118,20 +120,20 @@ def summary(model: str, measured: Measured) -> str:
 
 
 def usd(value: Range) -> str:
-    """A range of USD for people."""
+    """A range of USD as text."""
     digits = 2 if value.high < 100 else 0
     low, high = (f"{end:,.{digits}f}" for end in (value.low, value.high))
     return f"{low} USD" if low == high else f"{low} to {high} USD"
 
 
 def percent(value: Range) -> str:
-    """A range of shares for people."""
+    """A range of shares as text."""
     low, high = (f"{end:.0%}" for end in (value.low, value.high))
     return low if low == high else f"{low} to {high}"
 
 
 def table(report: Report) -> list[tuple[str, str]]:
-    """The whole report, in rows of what and how much."""
+    """The report as rows of item and amount."""
     rows = [(item.name, usd(item.usd_per_month) if item.usd_per_month else "not priced") for item in report.bill.items]
     rows.append(("total per month", usd(report.bill.total)))
     rows.append(
@@ -160,17 +162,17 @@ def _rows(against: Against) -> list[tuple[str, str]]:
 
 
 def is_dearer(measured: Measured) -> bool:
-    """Whether the API that a model is compared with first is cheaper."""
+    """Whether the first API of the prices is cheaper."""
     return measured.report.against[0].cheaper == "api"
 
 
 def dearer_alert(model: str, stable: str | None, measured: Measured, run: str) -> Alert:
-    """The alert that the API is cheaper: one for each week, however often it is measured.
+    """The alert that the API is cheaper: the same one for all measurements of a week.
 
     Args:
         model: Name of the model.
         stable: Release that serves.
-        measured: What the model cost.
+        measured: The measured cost.
         run: Dagster run.
     """
     return Alert(
@@ -179,8 +181,8 @@ def dearer_alert(model: str, stable: str | None, measured: Measured, run: str) -
         severity="warning",
         model=model,
         release=stable or "",
-        line=f"{summary(model, measured)}. See `llmops costs {model}`: take replicas away, bring load, or move to the "
-        "API",
+        line=f"{summary(model, measured)}. See `llmops costs {model}`, then remove replicas, move load here, or use "
+        "the API",
         serving=stable,
         run=run,
         at=measured.end,
@@ -188,7 +190,7 @@ def dearer_alert(model: str, stable: str | None, measured: Measured, run: str) -
 
 
 def figures(measured: Measured) -> dict[str, float]:
-    """What a model cost, in single numbers by name."""
+    """The measured cost as numbers by name."""
     report, against = measured.report, measured.report.against[0]
     ranges = {
         "usd_per_month": report.bill.total,
@@ -207,7 +209,7 @@ def figures(measured: Measured) -> dict[str, float]:
 
 
 def trend(history: Sequence[Measured], api: str) -> dict[str, list[Band | None]]:
-    """USD per month, week by week: of the model, and of an API."""
+    """USD per month, week by week, of the model and of an API."""
     return {
         "self-hosted": [(week.report.bill.total.low, week.report.bill.total.high) for week in history],
         api: [_elsewhere(week.report, api) for week in history],
@@ -220,7 +222,7 @@ def _elsewhere(report: Report, api: str) -> Band | None:
 
 
 def _throughput(figures: dict[str, float]) -> Range | None:
-    """Tokens per second that an engine did at its trial under the heaviest of its load profiles."""
+    """Tokens per second at the release's trial: the highest of its load profiles."""
     rates = [value for name, value in figures.items() if name.endswith(THROUGHPUT) and value > 0]
     return Range(low=max(rates), high=max(rates)) if rates else None
 

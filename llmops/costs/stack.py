@@ -1,4 +1,4 @@
-"""What a model's stack costs a month, item by item. Pure."""
+"""The monthly cost of a model's stack, item by item. Pure."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from llmops.costs.prices import Prices, Range
 
 @dataclass(frozen=True)
 class Stack:
-    """What a model takes of an installation.
+    """A model's part of an installation.
 
     Attributes:
-        replicas: How many, on average.
-        gpus: Of one replica.
-        product: Their product; None for any.
+        replicas: Average number.
+        gpus: GPUs of one replica.
+        product: Product of the GPUs; None for any.
         storage_gb: Size of the installation's claim with the weights, GB.
-        shared_by: Models that share what there is once: control plane, load balancer, storage.
+        shared_by: Number of models that share the control plane, the load balancer and the storage.
     """
 
     replicas: float
@@ -33,18 +33,18 @@ class Item(Strict):
     """One line of a bill."""
 
     name: str
-    usd_per_month: Range | None = Field(description="None: it has no price, and is not part of the total.")
+    usd_per_month: Range | None = Field(description="None: it has no price, and the total leaves it out.")
 
 
 class Bill(Strict):
-    """What a stack costs a month."""
+    """Monthly cost of a stack."""
 
     items: tuple[Item, ...]
-    total: Range = Field(description="USD per month of all that has a price.")
+    total: Range = Field(description="USD per month of all items with a price.")
 
     @property
     def unpriced(self) -> list[str]:
-        """What the total leaves out."""
+        """Names of the items that the total leaves out."""
         return [item.name for item in self.items if item.usd_per_month is None]
 
 
@@ -52,9 +52,9 @@ def bill(stack: Stack, prices: Prices, output_tokens: float | None = None) -> Bi
     """Add up a stack.
 
     Args:
-        stack: What there is.
-        prices: What it costs.
-        output_tokens: Per month, for what leaves the cluster; None where they are not known.
+        stack: The stack.
+        prices: The prices.
+        output_tokens: Per month, for egress; None if unknown.
 
     Raises:
         BadInput: The GPU has no price.

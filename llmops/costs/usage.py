@@ -1,7 +1,7 @@
-"""What a model's engines did over a time, by Prometheus: tokens and hours of replicas.
+"""Tokens and replica hours of a model's engines over a time, from Prometheus.
 
-Both are added up step by step, and of the steps that Prometheus knows both of: a gap in the data makes neither dearer
-tokens nor cheaper ones. What the steps cover is said.
+Only steps for which Prometheus has both count, so a gap in the data makes tokens neither dearer nor cheaper. The result
+says how much of the time they cover.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ from llmops.costs.comparison import Volume
 from llmops.costs.prices import SECONDS_PER_MONTH
 
 STEP = 300
-"""Seconds; a few scrapes have to fit into it."""
+"""Seconds; several scrapes must fit into one step."""
 
 
 class Asked(Protocol):
-    """What is asked of Prometheus."""
+    """The part of the Prometheus client that this module uses."""
 
     def query_range(self, promql: str, start: float, end: float, step: float) -> list[Series]:
-        """What an expression came to over a time."""
+        """The values of an expression over a time."""
         ...
 
 
 @dataclass(frozen=True)
 class Usage:
-    """What was done.
+    """Usage over a time.
 
     Attributes:
-        covered: Share of the time that there is data of, between 0 and 1.
-        seconds: That share, in seconds.
-        replica_seconds: Of all pods that served, canaries among them, as they cost the same.
-        input_tokens: Of prompts, cached ones among them.
-        output_tokens: Generated.
+        covered: Share of the time with data, between 0 and 1.
+        seconds: The time with data.
+        replica_seconds: Of all pods that served, canaries included: they cost the same.
+        input_tokens: Prompt tokens, cached ones included.
+        output_tokens: Generated tokens.
     """
 
     covered: float
@@ -47,11 +47,11 @@ class Usage:
 
     @property
     def replicas(self) -> float:
-        """How many, on average."""
+        """Average number of replicas."""
         return self.replica_seconds / self.seconds
 
     def monthly(self) -> Volume:
-        """Tokens of a month at that rate."""
+        """Tokens per month at this rate."""
         factor = SECONDS_PER_MONTH / self.seconds
         return Volume(input=self.input_tokens * factor, output=self.output_tokens * factor)
 
@@ -59,27 +59,29 @@ class Usage:
 def usage(
     prometheus: Asked, namespace: str, model: str, start: float, end: float, *, step: float = STEP
 ) -> Usage | None:
-    """What a model's engines did between two times in Unix seconds; None if there is no data of it.
+    """Usage of a model's engines between two times in Unix seconds; None if Prometheus has no data.
 
     Raises:
         MeasurementFailed, BadInput, Unavailable: Prometheus cannot be asked.
     """
     where = f'{{namespace="{namespace}",model="{model}"}}'
-    # A restarted engine begins at 0 again: increase() takes that for what it is, series by series.
-    asked = [f"sum(increase(vllm:{kind}_tokens_total{where}[{math.ceil(step)}s]))" for kind in ("prompt", "generation")]
-    # An engine has a series for each of its data-parallel ranks.
-    asked.append(f"count(count by (pod) (vllm:num_requests_running{where}))")
-    answers = [prometheus.query_range(query, start + step, end, step) for query in asked]
+    # increase() handles counters that restart at 0, series by series.
+    queries = [
+        f"sum(increase(vllm:{kind}_tokens_total{where}[{math.ceil(step)}s]))" for kind in ("prompt", "generation")
+    ]
+    # A pod has a series for each of its data-parallel ranks.
+    queries.append(f"count(count by (pod) (vllm:num_requests_running{where}))")
+    answers = [prometheus.query_range(query, start + step, end, step) for query in queries]
     return add_up(answers, step, end - start)
 
 
 def add_up(answers: Sequence[Sequence[Series]], step: float, seconds: float) -> Usage | None:
-    """Usage out of the steps that every answer has a figure of.
+    """Usage from the steps for which every answer has a value.
 
     Args:
-        answers: Input tokens, output tokens and replicas, each of one series or none.
+        answers: Input tokens, output tokens and replicas, each with one series or none.
         step: Seconds of a step.
-        seconds: Of the whole time.
+        seconds: Seconds of the whole time.
     """
     columns = [
         {round(time, 3): value for series in answer for time, value in series.points if math.isfinite(value)}

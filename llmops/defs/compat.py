@@ -1,4 +1,4 @@
-"""Every name of Dagster that it does not promise to keep: in this file alone, each held by a test."""
+"""Every private name of Dagster that llmops uses. Only this file imports them, and a test holds each."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ __all__ = [
 NOT_EXECUTED = re.compile(
     r"Dependencies for step \S+ .*\. Not executing\.|Skipping step \S+ due to skipped dependencies: .*"
 )
-"""What Dagster logs of each step after one that failed, or that had nothing to hand on."""
+"""Dagster's log line for each step that it skips after a failed or skipped one."""
 
 
 def steps_in_this_process(context: dg.OpExecutionContext | dg.AssetExecutionContext) -> int:
-    """How many steps of its run the process of this step runs: one, where each has a process of its own."""
+    """Number of the run's steps that this process executes: 1 if each step has its own process."""
     return len(context.get_step_execution_context().execution_plan.step_keys_to_execute)

@@ -1,4 +1,4 @@
-"""The run's log as a person reads it on a terminal: time, stage, line."""
+"""The run's log on a terminal: time, stage, line."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CLEAR = "\r\x1b[K"
 
 
 class _Lines(logging.Handler):
-    """Writes what stages say and how they end; Dagster's own bookkeeping stays in its event log."""
+    """Writes the lines of stages. Dagster's own events stay in its event log."""
 
     def __init__(self) -> None:
         super().__init__(logging.DEBUG)
@@ -26,7 +26,7 @@ class _Lines(logging.Handler):
         self._bar = False
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one line to stderr, as stdout belongs to results."""
+        """Write one line to stderr: stdout is for results."""
         meta = getattr(record, "dagster_meta", None) or {}
         if meta.get("dagster_event") is not None:
             return
@@ -40,7 +40,7 @@ class _Lines(logging.Handler):
         if share is None:
             sys.stderr.write(f"{CLEAR if self._bar else ''}{line}{text}\n")
         else:
-            # The next line takes the place of a bar.
+            # The next line overwrites a bar.
             filled = BAR_LENGTH * int(share[1]) // 100
             sys.stderr.write(f"{CLEAR}{line}{'━' * filled}{'·' * (BAR_LENGTH - filled)} {text}")
         self._bar = share is not None
@@ -49,7 +49,7 @@ class _Lines(logging.Handler):
 
 def _logger(_: dg.InitLoggerContext) -> logging.Logger:
     logger = logging.Logger("llmops", logging.DEBUG)
-    # A handler of its own for each run, so that its clock starts with the run.
+    # A new handler for each run: its clock starts with the run.
     logger.addHandler(_Lines())
     return logger
 

@@ -1,4 +1,4 @@
-"""What sensors remember from tick to tick, as Dagster keeps it: a text."""
+"""Reads the cursors of sensors, which Dagster keeps as text."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ LONGEST = 16 * 1024 * 1024
 
 
 def read_cursor(text: str | None, parse: Callable[[str], CursorT], fresh: CursorT) -> tuple[CursorT, list[str]]:
-    """Read a sensor's cursor. The sensor begins anew with one that another version, or somebody else, wrote.
+    """Read a sensor's cursor. If another version or program wrote it, the sensor begins anew.
 
     Args:
-        text: What Dagster keeps; None and empty before the first tick.
-        parse: Reads it; raises ValueError (which pydantic's errors are) if it cannot.
-        fresh: What a sensor begins with.
+        text: From Dagster; None or empty before the first tick.
+        parse: Parses the text; raises ValueError (as pydantic does) if it cannot.
+        fresh: The cursor of a first tick.
 
     Returns:
-        The cursor, and lines on why it is not the one that Dagster keeps.
+        The cursor, and lines on why it is not the one from Dagster.
     """
     if not text:
         return fresh, []

@@ -1,6 +1,6 @@
-"""Carries values between stages through the records in the cluster.
+"""Passes values between stages through the records in the cluster.
 
-So stages run in one process or in many pods alike, and a stage that is run again later finds what the one before left.
+So stages run in one process or in many pods, and a stage that runs again later finds the outcomes before it.
 """
 
 from typing import Any
@@ -15,12 +15,12 @@ from llmops.rollout.platform import Platform
 
 
 class RecordsIOManager(dg.ConfigurableIOManager):
-    """An outcome of a stage is a key of the record of the release under trial."""
+    """Keeps each stage's outcome as a key of the record of the release under trial."""
 
     platform: dg.ResourceDependency[Platform]
 
     def handle_output(self, context: dg.OutputContext, obj: BaseModel | None) -> None:
-        """Keep what a stage made."""
+        """Keep the outcome of a stage."""
         if obj is None:
             return
         records = self.platform.records
@@ -32,10 +32,10 @@ class RecordsIOManager(dg.ConfigurableIOManager):
         records.save_outcome(outcome.model, outcome.release, context.asset_key.path[-1], obj)
 
     def load_input(self, context: dg.InputContext) -> BaseModel:
-        """What the stage before made of the release under trial.
+        """The outcome of the previous stage for the release under trial.
 
         Raises:
-            BadInput: It made nothing yet.
+            BadInput: There is none.
         """
         model = context.partition_key
         stage = context.asset_key.path[-1]
@@ -45,9 +45,11 @@ class RecordsIOManager(dg.ConfigurableIOManager):
         if candidate is not None:
             if kind is Release:
                 return records.release(model, candidate)
-            if found := records.outcome(model, candidate, stage, kind):
-                return found
+            if outcome := records.outcome(model, candidate, stage, kind):
+                return outcome
         raise BadInput(
-            f"{model}: stage {stage} has left nothing for the release under trial ({candidate or 'none'})",
+            f"{model}: stage {stage} has no outcome for the release under trial ({candidate or 'none'})",
+            code="NoOutcome",
+            about=f"stage {stage}",
             remedy="Materialize the stages before it, or run the whole rollout.",
         )

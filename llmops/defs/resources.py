@@ -1,4 +1,4 @@
-"""The resource of all assets, jobs, sensors and schedules: the installation."""
+"""The installation as the resource of all assets, jobs, sensors and schedules."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from llmops.rollout.platform import Platform
 
 
 class PlatformResource(dg.ConfigurableResource[Platform]):
-    """Cluster, records, catalog and settings, each opened when it is first used."""
+    """Makes a `Platform` for each run and each tick."""
 
     settings_file: str = ""
     """Path of the settings; empty means the file that LLMOPS_SETTINGS names, or the defaults."""
@@ -22,7 +22,7 @@ class PlatformResource(dg.ConfigurableResource[Platform]):
 
     @contextmanager
     def yield_for_execution(self, context: dg.InitResourceContext) -> Generator[Platform]:
-        """The installation for one run; in the end, what the run holds of it is given up."""
+        """The installation for one run; at its end, frees the run's leases."""
         platform = self.create_resource(context)
         try:
             yield platform

@@ -1,4 +1,4 @@
-"""What a trial needs of Dagster, and what Dagster needs of a trial."""
+"""Between trials and Dagster: runs, metadata, failures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from llmops.rollout.trial import REQUESTED_BY_TAG, TrialEnded
 
 
 def orchestrator_of(context: dg.AssetExecutionContext | dg.OpExecutionContext) -> Orchestrator:
-    """The run that an asset or an op is executed in."""
+    """The run that executes an asset or an op."""
     run = context.run
     assets = [key.to_user_string() for key in run.asset_selection or ()]
 
@@ -43,7 +43,7 @@ def orchestrator_of(context: dg.AssetExecutionContext | dg.OpExecutionContext) -
 
 
 def metadata(shown: Shown) -> Mapping[str, dg.MetadataValue]:
-    """What people are shown, as Dagster keeps it."""
+    """Values for people as Dagster's metadata."""
     return {name: _value(value) for name, value in shown.items()}
 
 
@@ -69,13 +69,13 @@ def _value(value: object) -> dg.MetadataValue:
 
 @contextmanager
 def as_failure(model: str) -> Generator[None]:
-    """Fail a step by what a trial raises inside the block: the UI shows a sentence instead of a traceback.
+    """Turn what a trial raises inside the block into a failed step: the UI shows a sentence instead of a traceback.
 
     Args:
         model: Name of the model.
 
     Raises:
-        dagster.Failure: The trial ended, or the stage failed; the description says why. It is not retried.
+        dagster.Failure: The trial ended, or the stage failed; the description says why. Dagster does not retry it.
     """
     try:
         yield
@@ -86,12 +86,17 @@ def as_failure(model: str) -> Generator[None]:
 
 
 def failure(model: str, error: LlmopsError) -> dg.Failure:
-    """What the UI shows of an error that is no verdict on a release."""
-    return dg.Failure(f"{model}: {error}", metadata={"error": kind_of(error)}, allow_retries=False)
+    """The failure for an error that is no verdict on a release."""
+    return dg.Failure(f"{model}: {error}", metadata=error_metadata(error), allow_retries=False)
+
+
+def error_metadata(error: LlmopsError) -> dict[str, str]:
+    """Class and code of an error, for programs."""
+    return {"error": kind_of(error), "code": error.code}
 
 
 def ended_at(ended: TrialEnded) -> dg.Failure:
-    """What the UI shows of a trial that did not pass, or was refused."""
+    """The failure for a trial that did not pass, or was refused."""
     record: Record = ended.record
     shown = {"release": record.release, "verdict": record.verdict, "reason": record.reason}
     return dg.Failure(str(ended), metadata=shown, allow_retries=False)

@@ -1,4 +1,4 @@
-"""The HTTP service: metrics for Prometheus and reports for people, read from the cluster and never written.
+"""The HTTP service: metrics for Prometheus and reports for people, from the records in the cluster.
 
-It needs no Dagster: what it shows is what the records in the cluster say.
+It writes nothing and needs no Dagster database.
 """

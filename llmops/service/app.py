@@ -1,4 +1,4 @@
-"""The HTTP server. Read-only; nothing that it shows is secret, and nothing that it is asked changes anything."""
+"""The HTTP server. It reads only, and shows no secrets."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from llmops.service.figures import Cache, look
 from llmops.service.metrics import FiguresCollector
 
 CLUSTER_SECONDS = 5.0
-"""Prometheus gives a scrape ten seconds, as a rule."""
+"""Prometheus scrapes time out after ten seconds by default."""
 RELEASE = re.compile(r"[0-9a-f]{12}")
 PAGE_HEADERS = {
-    # A report brings everything along, and runs nothing: what models answered stands in it.
+    # A report is self-contained and runs no script: it shows answers of models.
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:",
     "X-Content-Type-Options": "nosniff",
 }
@@ -37,8 +37,8 @@ def make_app(cluster: Cluster, settings: Settings) -> web.Application:
     """The application with its three pages.
 
     Args:
-        cluster: What is shown is read from there.
-        settings: Targets of alerts.
+        cluster: Connection for all reads.
+        settings: The alert targets.
     """
     brief = cluster.patient(CLUSTER_SECONDS)
     cache = Cache(lambda: look(brief, settings))
@@ -59,7 +59,7 @@ def make_app(cluster: Cluster, settings: Settings) -> web.Application:
         return web.Response(text=text, content_type="text/html", headers=PAGE_HEADERS)
 
     async def healthz(_: web.Request) -> web.Response:
-        # Of this process alone: it would not get better by being restarted while the API server is away.
+        # Of this process alone: a restart does not bring back an API server that is away.
         return web.Response(text="ok\n")
 
     app = web.Application(middlewares=[_errors])
@@ -70,7 +70,7 @@ def make_app(cluster: Cluster, settings: Settings) -> web.Application:
 
 
 def _report(records: Records, model: str, release: str) -> str:
-    # Imported here: it brings Dagster, and takes the seconds that a first scrape should not take.
+    # Imported here: its import takes seconds, which would delay the first scrape.
     from llmops.rollout.ops.reporting import report_html
 
     return report_html(records, model, release)
@@ -94,14 +94,14 @@ async def serve(cluster: Cluster, settings: Settings, host: str, port: int, star
     """Serve until SIGTERM or SIGINT.
 
     Args:
-        cluster: What is shown is read from there.
-        settings: Targets of alerts.
+        cluster: Connection for all reads.
+        settings: The alert targets.
         host: Address to listen on.
         port: Port to listen on; 0 takes a free one.
-        started: Gets the URL once it listens.
+        started: Called with the URL when the server listens.
 
     Raises:
-        BadInput: The address cannot be listened on.
+        BadInput: The server cannot listen on the address.
     """
     runner = web.AppRunner(make_app(cluster, settings), access_log=None)
     await runner.setup()
@@ -109,13 +109,18 @@ async def serve(cluster: Cluster, settings: Settings, host: str, port: int, star
         try:
             await web.TCPSite(runner, host, port).start()
         except OSError as error:
-            raise BadInput(f"{host}:{port} cannot be listened on: {error.strerror or error}") from error
+            raise BadInput(
+                f"llmops serve cannot listen on {host}:{port}: {error.strerror or error}",
+                code="CannotListen",
+                about=f"{host}:{port}",
+                remedy="Choose another --host or --port.",
+            ) from error
         shown = f"[{host}]" if ":" in host else host
         started(f"http://{shown}:{runner.addresses[0][1]}")
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
-        for each in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(each, stop.set)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
         await stop.wait()
     finally:
         await runner.cleanup()

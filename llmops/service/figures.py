@@ -1,4 +1,4 @@
-"""What the metrics are made of: one look at the cluster, a few lists for any number of models."""
+"""The figures behind the metrics: a few lists from the cluster, for any number of models."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CACHE_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Serving:
-    """What serves users of a model."""
+    """What serves a model's users."""
 
     release: str
     image: str
@@ -34,8 +34,8 @@ class Validated:
     """The last validation of a model.
 
     Attributes:
-        completed: When one last came to a conclusion in every check; None if none ever did.
-        findings: What the last one found, set right or not.
+        completed: Time of the last validation with a conclusion in every check; None if there is none.
+        findings: Number of findings of the last one, repaired ones included.
     """
 
     completed: datetime.datetime | None
@@ -44,7 +44,7 @@ class Validated:
 
 @dataclass(frozen=True)
 class Figures:
-    """What is known at one moment; each by model, but alerts by target."""
+    """The figures of one moment: by model, alerts by target."""
 
     models: frozenset[str]
     counted: Mapping[str, Counted]
@@ -62,25 +62,30 @@ def look(cluster: Cluster, settings: Settings) -> Figures:
     """
     states = cluster.list("ConfigMap", labels=STATE_LABELS)
     deployments = cluster.list("Deployment", labels={names.TRACK_LABEL: "stable"})
-    leases = [each for each in cluster.list("Lease") if names.MODEL_LABEL in _labels(each)]
+    leases = [lease for lease in cluster.list("Lease") if names.MODEL_LABEL in _labels(lease)]
+    live = [lease for lease in leases if is_live(lease.get("spec") or {})]
     waiting = Outbox(cluster).pending()
     return Figures(
-        models=frozenset(_labels(each)[names.MODEL_LABEL] for each in states),
+        models=frozenset(_labels(state)[names.MODEL_LABEL] for state in states),
         counted=Counters(cluster).all(),
         validated={
-            model: Validated(each.completed, sum(len(check.findings) for check in each.checks))
-            for model, each in Validations(cluster).all().items()
+            model: Validated(validation.completed, sum(len(check.findings) for check in validation.checks))
+            for model, validation in Validations(cluster).all().items()
         },
-        serving={_labels(each)[names.MODEL_LABEL]: _serving(each) for each in deployments if _available(each)},
-        in_progress=frozenset(_labels(each)[names.MODEL_LABEL] for each in leases if is_live(each.get("spec") or {})),
+        serving={
+            _labels(deployment)[names.MODEL_LABEL]: _serving(deployment)
+            for deployment in deployments
+            if _available(deployment)
+        },
+        in_progress=frozenset(_labels(lease)[names.MODEL_LABEL] for lease in live),
         alerts_pending={
-            target.name: sum(bool(unsettled(each, (target,))) for each in waiting) for target in settings.alerts
+            target.name: sum(bool(unsettled(item, (target,))) for item in waiting) for target in settings.alerts
         },
     )
 
 
-def _labels(found: Mapping[str, Any]) -> dict[str, str]:
-    return found["metadata"].get("labels") or {}
+def _labels(obj: Mapping[str, Any]) -> dict[str, str]:
+    return obj["metadata"].get("labels") or {}
 
 
 def _available(deployment: Mapping[str, Any]) -> bool:
@@ -89,16 +94,16 @@ def _available(deployment: Mapping[str, Any]) -> bool:
 
 def _serving(deployment: Mapping[str, Any]) -> Serving:
     containers = deployment["spec"]["template"]["spec"]["containers"]
-    engine = next((each for each in containers if each["name"] == names.ENGINE_CONTAINER), containers[0])
+    engine = next((one for one in containers if one["name"] == names.ENGINE_CONTAINER), containers[0])
     return Serving(_labels(deployment).get(names.RELEASE_LABEL, ""), engine["image"])
 
 
 class Cache:
-    """The figures of a moment ago, so that many scrapers cost the API server no more than one.
+    """Caches the figures, so that many scrapers cost the API server no more than one.
 
     Args:
-        read: Reads them anew.
-        seconds: For how long they are good.
+        read: Reads the figures.
+        seconds: Lifetime of the figures.
     """
 
     def __init__(self, read: Callable[[], Figures], seconds: float = CACHE_SECONDS) -> None:
@@ -109,10 +114,10 @@ class Cache:
         self._until = 0.0
 
     def figures(self) -> Figures:
-        """The figures; who comes while they are being read waits for them.
+        """The figures. Concurrent callers wait for one read.
 
         Raises:
-            Unavailable: They are too old, and cannot be read.
+            Unavailable: The figures are too old, and cannot be read.
         """
         with self._lock:
             if self._figures is None or time.monotonic() >= self._until:

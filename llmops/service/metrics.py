@@ -1,4 +1,4 @@
-"""The figures as metrics of Prometheus; see docs/guides/alerts.md for what each means."""
+"""The figures as Prometheus metrics; docs/guides/alerts.md explains each."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from llmops.service.figures import Figures
 
 
 class FiguresCollector(Collector):
-    """Gives the figures of one moment to a registry.
+    """Collector for the figures of one moment.
 
     Args:
         figures: The figures.
@@ -43,7 +43,7 @@ def _counted(figures: Figures) -> Iterator[Metric]:
         "GPUs that canaries asked for, times the seconds that they stood; counted when they are removed.",
         labels=("model",),
     )
-    # Of all models and verdicts from the start: an increase from nothing to one would not be seen.
+    # All models and verdicts start at 0: increase() misses a series that appears at 1.
     for model in sorted(figures.models | figures.counted.keys()):
         counted = figures.counted.get(model)
         for verdict in VERDICT_VALUES:
@@ -64,10 +64,10 @@ def _now(figures: Figures) -> Iterator[Metric]:
     findings = GaugeMetricFamily(
         "llmops_validation_findings", "What the last validation of what serves found.", labels=("model",)
     )
-    for model, found in sorted(figures.validated.items()):
-        if found.completed is not None:
-            validated.add_metric((model,), found.completed.timestamp())
-        findings.add_metric((model,), found.findings)
+    for model, last in sorted(figures.validated.items()):
+        if last.completed is not None:
+            validated.add_metric((model,), last.completed.timestamp())
+        findings.add_metric((model,), last.findings)
     serving = GaugeMetricFamily(
         "llmops_serving_info", "The release that serves users.", labels=("model", "release", "image")
     )

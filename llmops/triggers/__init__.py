@@ -1,6 +1,6 @@
-"""What starts a rollout without a person: new image tags, new model revisions, changed entries. One file each.
+"""Triggers start rollouts without a person: on new image tags, new model revisions, changed entries. One file each.
 
-A trigger decides, and knows no orchestrator: `llmops.defs.triggers` makes a sensor of each.
+A trigger knows no orchestrator: `llmops.defs.triggers` makes a Dagster sensor of each.
 """
 
 from __future__ import annotations

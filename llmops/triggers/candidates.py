@@ -1,10 +1,10 @@
 """The candidate for a model's next rollout, given its ledger. Pure, but for looking up digests.
 
-Each trigger changes one thing at a time, and leaves the rest as it serves: a new tag is tried with the commit that
-serves, a new commit with the image that serves, a changed entry of the catalog with both. So a bad one of a kind never
-stands in the way of a good one of another kind, and a rejection says which it was.
+Each trigger changes one thing and keeps the rest as it serves: it tries a new tag with the commit that serves, a new
+commit with the image that serves, a changed entry of the catalog with both. So a bad tag never blocks a good commit,
+and a rejection says which of the two was bad.
 
-A rejection holds for the image's digest, the commit, and the terms (gates, arguments, suites) that it was made on.
+A rejection holds for its image digest, its commit, and its terms (gates, arguments, suites).
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from llmops.config.catalog.spec import Engine, ModelSpec
 from llmops.releases.ledger import Ledger, Tried
 
 MOST_TAGS = 3
-"""Tags that are tried where there is none that is good: nothing serves, or nothing that the spec still allows. After
-so many it is not the tag."""
+"""Tags that are tried if nothing serves, or nothing that the spec still allows. After so many rejections the tag is not
+the cause."""
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _BEFORE_THE_ENGINE = ("release", "weights", "checksum")
@@ -27,11 +27,11 @@ _BEFORE_THE_ENGINE = ("release", "weights", "checksum")
 
 @dataclass(frozen=True)
 class Candidate:
-    """What a model should be rolled out to.
+    """The target of a rollout.
 
     Args:
-        key: Identifies it: the same candidate has the same key, and another one another.
-        what: What is new about it, for people.
+        key: Equal for equal candidates alone.
+        what: What is new, for people.
         image: Exact image, TAG@DIGEST; None leaves it to the model's policy.
         revision: Commit of the weights; None leaves it to the spec.
     """
@@ -43,30 +43,30 @@ class Candidate:
 
 
 def follows_revision(spec: ModelSpec) -> bool:
-    """Whether the weights are those of a branch or a tag, and not of one commit."""
+    """Whether the weights follow a branch or a tag instead of one commit."""
     return _COMMIT.fullmatch(spec.weights.revision) is None
 
 
 def offers(engine: Engine, tags: Sequence[Tag]) -> list[Tag]:
-    """Those of an image's tags that the engine's policy allows, newest first."""
+    """The tags that the engine's policy allows, newest first."""
     return allowed(tags, engine.version, engine.variant, engine.prereleases)
 
 
 def image_candidate(
     spec: ModelSpec, ledger: Ledger, terms: str, tags: Sequence[Tag], digest: Callable[[str], str | None]
 ) -> Candidate | None:
-    """The newest tag that is newer than what serves, and was not rejected; or what serves, pushed again.
+    """The newest tag that is not older than what serves and was not rejected; or the tag that serves, if pushed again.
 
     Args:
         spec: The model.
         ledger: What serves, and what was tried.
-        terms: Of the spec as it is now.
-        tags: Those that the policy allows, newest first; see `offers`.
-        digest: Looks up which digest a tag is at; None if there is no such tag any more.
+        terms: Hash of the spec's terms.
+        tags: Tags that the policy allows, newest first; see `offers`.
+        digest: Looks up the digest of a tag; None if the tag is gone.
     """
     base = ledger.serving or ledger.last
     if base is None:
-        # Its first rollout takes all from the catalog.
+        # The first rollout takes everything from the catalog.
         return None
     serving = ledger.serving if ledger.serving and ledger.serving.image == spec.engine.image else None
     commit = _commit(spec, base)
@@ -100,13 +100,13 @@ def image_candidate(
 
 
 def revision_candidate(spec: ModelSpec, ledger: Ledger, terms: str, commit: str) -> Candidate | None:
-    """The commit that the model's branch or tag is at, if it neither serves nor was rejected.
+    """The present commit of the model's branch or tag, if it neither serves nor was rejected.
 
     Args:
         spec: The model.
         ledger: What serves, and what was tried.
-        terms: Of the spec as it is now.
-        commit: Where the branch or tag is now.
+        terms: Hash of the spec's terms.
+        commit: Present commit of the branch or tag.
     """
     base = ledger.serving or ledger.last
     if base is None or base.repo != spec.weights.repo or base.commit == commit:
@@ -126,13 +126,13 @@ def revision_candidate(spec: ModelSpec, ledger: Ledger, terms: str, commit: str)
 
 
 def declaration_candidate(spec: ModelSpec, ledger: Ledger, terms: str, declared: str) -> Candidate | None:
-    """The entry in the catalog, if it is not the one that was last rolled out or rejected.
+    """The entry in the catalog, if it differs from the one that was last rolled out or rejected.
 
     Args:
         spec: The model.
         ledger: What serves, and what was tried.
-        terms: Of the spec as it is now.
-        declared: Hash of the spec as it is now.
+        terms: Hash of the spec's terms.
+        declared: Hash of the spec.
     """
     if ledger.declared == declared and ledger.is_decided(terms=terms):
         return None
@@ -149,7 +149,7 @@ def declaration_candidate(spec: ModelSpec, ledger: Ledger, terms: str, declared:
 
 
 def _commit(spec: ModelSpec, base: Tried) -> str | None:
-    """The commit that is tried with another image; None if it is not known without asking the hub."""
+    """The commit to try with another image; None if only the hub knows it."""
     if not follows_revision(spec):
         return spec.weights.revision
     return base.commit if base.repo == spec.weights.repo else None
@@ -169,7 +169,7 @@ def _is_allowed(spec: ModelSpec, tried: Tried) -> bool:
 
 
 def _is_image_at_fault(ledger: Ledger, tried_with: dict[str, str]) -> bool:
-    """Whether trials of a model that never served were decided, and none of them by its weights."""
+    """Whether trials of a model that never served were decided, and none was rejected for its weights."""
     if not ledger.is_decided(**tried_with):
         return False
     return not any(end.stage in _BEFORE_THE_ENGINE for end in ledger.rejections(**tried_with))

@@ -1,7 +1,7 @@
-"""The trigger for changes of the catalog: an entry that is new, or is not as it was last rolled out.
+"""The trigger for changes of the catalog: a new entry, or one that differs from the last rollout.
 
-It needs no network to see one: the entries are those that the code location was loaded with, and are compared by their
-hashes. Loading it again is all that a change needs.
+It compares hashes of the entries that the code location was loaded with, and asks no network. A change counts as soon
+as the code location is loaded again.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from llmops.releases.ledger import Ledger
 from llmops.triggers import requests
 from llmops.triggers.candidates import Candidate, declaration_candidate
 from llmops.triggers.inputs import Inputs
+from llmops.triggers.notes import Note
 from llmops.triggers.requests import RequestQueue
 from llmops.triggers.trigger import Tick, Trigger
 
@@ -22,24 +23,24 @@ SECONDS = 30
 
 
 class Cursor(requests.Cursor):
-    """What the trigger remembers from tick to tick; losing it costs one look at all ledgers.
+    """Losing it costs one read of all ledgers.
 
     Args:
-        entries: Hash of each model's entry when it was last looked at.
+        entries: Hash of each model's entry at the last tick.
     """
 
     entries: dict[str, str] = Field(default_factory=dict[str, str])
 
 
 def tick(inputs: Inputs, cursor: Cursor) -> Tick[Cursor]:
-    """Compare all entries with those of the tick before."""
+    """Compare all entries with those of the last tick."""
     declarations, entries = inputs.declarations, dict[str, str]()
-    notes: list[str] = []
+    notes: list[Note] = []
     for spec in declarations.followed:
         try:
             entries[spec.name] = declarations.entry_hash(spec)
         except LlmopsError as error:
-            notes.append(f"{spec.name}: {error}")
+            notes.append(Note.of(error, spec.name))
     fresh = [model for model, entry in entries.items() if cursor.entries.get(model) != entry]
 
     def decide(spec: ModelSpec, ledger: Ledger) -> Candidate | None:

@@ -1,4 +1,4 @@
-"""How a service that sensors ask is doing: when it may be asked again, and when people are told. Pure."""
+"""The health of a service that sensors ask: when to ask again, and when to alert people. Pure."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from llmops.errors import LlmopsError, Unavailable
 FIRST_PAUSE_SECONDS = 60.0
 LONGEST_PAUSE_SECONDS = 300.0
 REFUSED_PAUSE_SECONDS = 300.0
-"""Pause after a refusal: a person has to do something, and it may take a while."""
+"""Pause after a refusal: a person has to act first."""
 ALERT_SECONDS = 1800.0
-"""A service that has been away for so long is told of."""
+"""A service that has not answered for so long raises an alert."""
 
 
 class Health(Strict):
-    """Of one service. Times are Unix seconds.
+    """Health of one service. Times are Unix seconds.
 
     Args:
-        not_before: It is not asked again before.
-        failures: Questions in a row that it did not answer.
-        since: Of the first of them.
-        why: What it said to the last one.
-        told: Whether people were told.
+        not_before: Earliest time of the next request.
+        failures: Failed requests in a row.
+        since: Time of the first of them.
+        why: Error of the last of them.
+        told: Whether an alert was put.
     """
 
     not_before: float = 0
@@ -34,11 +34,16 @@ class Health(Strict):
     told: bool = False
 
     def answered(self, now: float, pause: float | None) -> Health:
-        """After an answer, with which the service may have asked for a pause (seconds)."""
+        """The health after an answer.
+
+        Args:
+            now: Unix seconds.
+            pause: Seconds that the service asks to wait, if it does.
+        """
         return Health(not_before=now + pause if pause else 0)
 
     def failed(self, now: float, error: LlmopsError) -> Health:
-        """After a question that was not answered: as long a pause as was asked for, or one that grows."""
+        """The health after a failed request: pause as long as the service asks for, or longer each time."""
         failures = self.failures + 1
         pause = REFUSED_PAUSE_SECONDS
         if isinstance(error, Unavailable):
@@ -49,14 +54,14 @@ class Health(Strict):
         )
 
     def alert(self, now: float, sensor: str, service: str) -> Alert | None:
-        """What people are to be told of it, once; None if there is nothing, or they were."""
+        """The alert to put; None if none is due, or one was put."""
         if self.told or not self.failures or now - self.since < ALERT_SECONDS:
             return None
         return Alert(
             id=alert_id("sensor_failing", sensor, service, f"{self.since:.0f}"),
             kind="sensor_failing",
             severity="warning",
-            line=f"sensor {sensor} has not been able to ask {service} for {(now - self.since) / 60:.0f} min, so that "
-            f"nothing new from there is rolled out: {self.why}",
+            line=f"{service} has not answered sensor {sensor} for {(now - self.since) / 60:.0f} min, so nothing new "
+            f"from there is rolled out: {self.why}",
             at=datetime.datetime.fromtimestamp(now, datetime.UTC),
         )

@@ -1,6 +1,6 @@
 """The trigger for new image tags, and for tags that were pushed again.
 
-Models are grouped by image repository, and each repository is asked one small question a tick; see `repositories`.
+It groups models by image repository, and sends each repository one small request a tick; see `repositories`.
 """
 
 from __future__ import annotations
@@ -18,25 +18,26 @@ from llmops.releases.ledger import Ledger
 from llmops.triggers import requests
 from llmops.triggers.candidates import Candidate, image_candidate
 from llmops.triggers.inputs import Inputs
+from llmops.triggers.notes import Note
 from llmops.triggers.repositories import Look, Lookup, Repository, look
 from llmops.triggers.requests import RequestQueue
 from llmops.triggers.trigger import Tick, Trigger
 
 NAME = "image_tags"
 RECONSIDER_SECONDS = 3600.0
-"""All ledgers are looked at as often as that, though no registry has anything new: people roll out, too."""
+"""Reads all ledgers at this interval even if no registry has anything new: people roll out, too."""
 REPOSITORIES_AT_ONCE = 8
 
 Groups = Mapping[ImageName, list[ModelSpec]]
 
 
 class Cursor(requests.Cursor):
-    """What the trigger remembers from tick to tick; losing it costs one full look at everything.
+    """Losing it costs one full read of all repositories and ledgers.
 
     Args:
         repositories: By full name, such as docker.io/vllm/vllm-openai.
-        considered: When all models were last looked at, Unix seconds.
-        catalog: Hash of the catalog that they were looked at by.
+        considered: When all models were last decided on, Unix seconds.
+        catalog: Hash of the catalog at that time.
     """
 
     repositories: dict[str, Repository] = Field(default_factory=dict[str, Repository])
@@ -45,16 +46,16 @@ class Cursor(requests.Cursor):
 
 
 def tick(inputs: Inputs, cursor: Cursor) -> Tick[Cursor]:
-    """Ask each repository one question."""
+    """Send each repository one request."""
     declarations, services, now = inputs.declarations, inputs.services, inputs.now
     try:
         registry = services.registry
     except LlmopsError as error:
-        # Without its credentials a registry would only refuse, and some lock out who asks in vain.
-        return Tick([], [f"registries are not asked: {error}"], cursor)
+        # Without credentials a registry refuses, and some lock out a client after refusals.
+        return Tick([], [Note.of(error, "registries are not asked")], cursor)
     groups, notes = _by_repository(declarations.followed)
     looks = _look_at_all(registry, groups, cursor.repositories, now)
-    notes += [seen.note for seen in looks.values() if seen.note]
+    notes += [seen.note for seen in looks.values() if seen.note is not None]
     fresh = {spec.name for image, seen in looks.items() if seen.new for spec in groups[image]}
     considered = cursor.considered
     catalog = declarations.catalog_hash
@@ -87,22 +88,22 @@ TRIGGER = Trigger(
 )
 
 
-def _by_repository(specs: Iterable[ModelSpec]) -> tuple[Groups, list[str]]:
-    """Models by the repository that they follow, and what is said of those whose image is none."""
+def _by_repository(specs: Iterable[ModelSpec]) -> tuple[Groups, list[Note]]:
+    """Models by the repository that they follow, and notes on those with an invalid image name."""
     groups: defaultdict[ImageName, list[ModelSpec]] = defaultdict(list)
-    notes: list[str] = []
+    notes: list[Note] = []
     for spec in specs:
         try:
             groups[ImageName.parse(spec.engine.image)].append(spec)
         except BadInput as error:
-            notes.append(f"{spec.name}: {error}")
+            notes.append(Note.of(error, spec.name))
     return groups, notes
 
 
 def _look_at_all(
     registry: RegistryClient, groups: Groups, known: Mapping[str, Repository], now: float
 ) -> dict[ImageName, Look]:
-    """Ask all repositories at once: one that does not answer keeps nobody else waiting."""
+    """Ask all repositories at once: one that does not answer delays no other."""
 
     def ask(image: ImageName) -> Look:
         engines = [spec.engine for spec in groups[image]]

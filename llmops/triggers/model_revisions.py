@@ -1,4 +1,4 @@
-"""The trigger for new commits of the branches and tags that models follow on the hub."""
+"""The trigger for new commits on the branches and tags that models follow on the hub."""
 
 from __future__ import annotations
 
@@ -17,30 +17,31 @@ from llmops.triggers import requests
 from llmops.triggers.candidates import Candidate, follows_revision, revision_candidate
 from llmops.triggers.health import Health
 from llmops.triggers.inputs import Inputs
+from llmops.triggers.notes import Note
 from llmops.triggers.requests import RequestQueue
 from llmops.triggers.services import Services
 from llmops.triggers.trigger import Tick, Trigger
 
 NAME = "model_revisions"
 MOST_REQUESTS = 50
-"""Questions to the hub in one tick; more revisions than that are looked at in turns. The hub allows hundreds in five
-minutes to whoever has no token."""
+"""Requests to the hub in one tick; further revisions follow in the next ticks. The hub allows a client without a token
+hundreds in five minutes."""
 REQUESTS_AT_ONCE = 8
 RECONSIDER_SECONDS = 3600.0
-"""All ledgers are looked at as often as that, though the hub has nothing new: people roll out, too."""
+"""Reads all ledgers at this interval even if the hub has nothing new: people roll out, too."""
 
 Groups = Mapping[str, list[ModelSpec]]
 
 
 class Cursor(requests.Cursor):
-    """What the trigger remembers from tick to tick; losing it costs one full round of questions.
+    """Losing it costs one request for each revision.
 
     Args:
-        commits: Where each revision was last seen, by its name; empty where the hub refused to say.
+        commits: Last known commit by name of the revision; empty if the hub refused.
         position: Name of the revision that was asked for last.
-        health: When the hub may be asked again.
-        considered: When all models were last looked at, Unix seconds.
-        catalog: Hash of the catalog that they were looked at by.
+        health: Of the hub.
+        considered: When all models were last decided on, Unix seconds.
+        catalog: Hash of the catalog at that time.
     """
 
     commits: dict[str, str] = Field(default_factory=dict[str, str])
@@ -52,29 +53,30 @@ class Cursor(requests.Cursor):
 
 @dataclass
 class Answers:
-    """What the hub said in one tick.
+    """The hub's answers in one tick.
 
     Args:
-        commits: By name of the revision; empty where it refused to say.
-        away: Why the rest was not asked for.
-        notes: On revisions that it refuses.
+        commits: By name of the revision; empty if the hub refused.
+        away: Why the tick stopped asking.
+        notes: On refused revisions.
     """
 
     commits: dict[str, str] = field(default_factory=dict[str, str])
     away: Unavailable | None = None
-    notes: list[str] = field(default_factory=list[str])
+    notes: list[Note] = field(default_factory=list[Note])
 
 
 def tick(inputs: Inputs, cursor: Cursor) -> Tick[Cursor]:
-    """Ask the hub where the next revisions are."""
+    """Ask the hub for the commits of the next revisions."""
     declarations, services, now = inputs.declarations, inputs.services, inputs.now
     groups = _by_revision(declarations.followed)
     commits = {name: commit for name, commit in cursor.commits.items() if name in groups}
     health, position, considered = cursor.health, cursor.position, cursor.considered
     fresh: set[str] = set()
-    notes: list[str] = []
+    notes: list[Note] = []
     if now < health.not_before:
-        notes.append(f"the hub is not asked for another {health.not_before - now:.0f} s: {health.why}")
+        line = f"the hub is not asked for another {health.not_before - now:.0f} s: {health.why}"
+        notes.append(Note("Paused", line))
     elif turn := next_in_turn(sorted(groups), position, MOST_REQUESTS):
         answers = _ask_hub(services, {name: groups[name][0] for name in turn})
         notes += answers.notes
@@ -85,7 +87,7 @@ def tick(inputs: Inputs, cursor: Cursor) -> Tick[Cursor]:
             health, position = health.answered(now, None), turn[-1]
         else:
             health = health.failed(now, answers.away)
-            notes.append(str(answers.away))
+            notes.append(Note.of(answers.away))
     catalog = declarations.catalog_hash
     if now - considered >= RECONSIDER_SECONDS or catalog != cursor.catalog:
         fresh = {spec.name for name, specs in groups.items() if commits.get(name) for spec in specs}
@@ -118,13 +120,13 @@ TRIGGER = Trigger(
 
 
 def revision_name(spec: ModelSpec) -> str:
-    """What a model follows, and who asks: one question answers for all models of the same name."""
+    """The revision and the token to ask with: one request answers for all models with the same name."""
     token = spec.weights.token
     return f"{spec.weights.repo}@{spec.weights.revision}" + (f" by {token.name}/{token.key}" if token else "")
 
 
 def next_in_turn(names: Sequence[str], position: str, most: int) -> list[str]:
-    """The next `most` of sorted names after `position`, from the start again at their end; none of them twice."""
+    """The next `most` of the sorted names after `position`, wrapping around, none twice."""
     after = next((index for index, name in enumerate(names) if name > position), 0)
     return [*names[after:], *names[:after]][:most]
 
@@ -138,7 +140,7 @@ def _by_revision(specs: Sequence[ModelSpec]) -> Groups:
 
 
 def _ask_hub(services: Services, revisions: Mapping[str, ModelSpec]) -> Answers:
-    """Ask for the commits of revisions, several at once, until all are known or the hub does not answer."""
+    """Ask for the commits of revisions, several at once; stop when the hub does not answer."""
     answers, lock = Answers(), threading.Lock()
 
     def ask(name: str) -> None:
@@ -152,7 +154,7 @@ def _ask_hub(services: Services, revisions: Mapping[str, ModelSpec]) -> Answers:
         except LlmopsError as error:
             with lock:
                 answers.commits[name] = ""
-                answers.notes.append(str(error))
+                answers.notes.append(Note.of(error))
         else:
             with lock:
                 answers.commits[name] = commit

@@ -1,7 +1,7 @@
-"""Image repositories as the sensor for tags knows them: one small question a tick, and a full look where it pays.
+"""What the sensor for tags knows of image repositories: it sends one small request a tick, and reads all pages rarely.
 
-A registry gives its tags in pages. Each is remembered by its ETag, where the registry gives one, and by a hash of its
-tags; a page that is as it was has nothing new. Only when one is not, all pages are read again.
+A registry returns tags in pages. The cursor keeps each page's ETag, if the registry sends one, and a hash of its tags.
+All pages are read again only after one has changed.
 """
 
 from __future__ import annotations
@@ -18,22 +18,23 @@ from llmops.config.catalog.spec import Engine, Strict
 from llmops.errors import LlmopsError
 from llmops.triggers.candidates import offers
 from llmops.triggers.health import Health
+from llmops.triggers.notes import Note
 
 TAGS_KEPT = 20
-"""Tags that are kept for each version policy, the newest: so many in a row may be rejected."""
+"""Newest tags that the cursor keeps for each version policy: so many in a row may be rejected."""
 
-# Every third question about pages is about one that has none of the tags that models may follow.
+# Every third request for a page is for one without tags that models may follow.
 _COLD_EVERY = 3
 
 
 class Page(Strict):
-    """One page of a repository's tags, as it was last seen.
+    """One page of a repository's tags, as last read.
 
     Args:
-        path: Where it is read.
-        etag: What the registry marks this state of it with, if it does.
+        path: Path of the request.
+        etag: The registry's ETag, if it sent one.
         content: Hash of its tags.
-        hot: Whether it has tags that models may follow: newer ones mostly come beside them.
+        hot: Whether it has tags that models may follow: new ones mostly appear beside them.
     """
 
     path: str
@@ -46,12 +47,12 @@ class Repository(Strict):
     """What is known of an image repository.
 
     Args:
-        policies: Hash of the version policies that its tags were chosen by.
+        policies: Hash of the version policies that chose `tags`.
         pages: All pages of its tags.
-        tags: Those that some policy allows, the newest of each.
+        tags: The newest tags that each policy allows.
         digests: Digests of the tags that models follow.
-        turn: Questions asked so far.
-        health: When it may be asked again.
+        turn: Requests so far.
+        health: Of its registry.
     """
 
     policies: str = ""
@@ -67,19 +68,19 @@ class Look:
     """The result of a look at a repository.
 
     Args:
-        known: What is known of it now.
-        new: Whether there is anything new that a model may follow.
-        note: Why it could not be looked at; empty if it could.
+        known: The repository as it is known now.
+        new: Whether it has anything new that a model may follow.
+        note: Why it could not be asked; None if it was.
     """
 
     known: Repository
     new: bool = False
-    note: str = ""
+    note: Note | None = None
 
 
 @dataclass
 class Lookup:
-    """Tags of a repository and their digests, for the models that follow it; a digest is asked for once.
+    """Tags of a repository and their digests, for the models that follow it; each digest is requested once.
 
     Args:
         registry: Client.
@@ -104,7 +105,7 @@ class Lookup:
         return self._offers[policy]
 
     def digest(self, tag: str) -> str | None:
-        """The digest of a tag; None if there is no such tag any more.
+        """The digest of a tag; None if the tag is gone.
 
         Raises:
             BadInput, Unavailable: The registry does not say. It is not asked again for other models.
@@ -122,32 +123,33 @@ class Lookup:
         return self._used[tag]
 
     def learned(self, *, whole: bool) -> Repository:
-        """What is known of the repository now.
+        """The repository as it is known now.
 
         Args:
-            whole: Every model that follows it was looked at: what none of them asked for is followed no longer.
+            whole: Every model that follows it was decided on: drop digests that none of them used.
         """
         used = {tag: digest for tag, digest in self._used.items() if digest is not None}
         return self.known.model_copy(update={"digests": used if whole else {**self.known.digests, **used}})
 
 
 def look(registry: RegistryClient, image: ImageName, known: Repository, engines: Sequence[Engine], now: float) -> Look:
-    """Ask a repository whether it has anything new: one request, or all pages where it is not known or has changed.
+    """Ask a repository whether it has anything new: one request, or all pages if it is unknown or has changed.
 
     Args:
         registry: Client.
         image: The repository.
-        known: What is known of it.
+        known: What the cursor keeps of it.
         engines: Engines of the models that follow it.
         now: Unix seconds.
     """
     if now < known.health.not_before:
         why = f": {known.health.why}" if known.health.why else " by its rate limit"
-        return Look(known, note=f"{image} is not asked for another {known.health.not_before - now:.0f} s{why}")
+        line = f"{image} is not asked for another {known.health.not_before - now:.0f} s{why}"
+        return Look(known, note=Note("Paused", line))
     try:
         seen, new = _ask(registry, image, known, engines)
     except LlmopsError as error:
-        return Look(known.model_copy(update={"health": known.health.failed(now, error)}), note=str(error))
+        return Look(known.model_copy(update={"health": known.health.failed(now, error)}), note=Note.of(error))
     health = known.health.answered(now, registry.take_pause(image))
     return Look(seen.model_copy(update={"health": health, "turn": known.turn + 1}), new)
 
@@ -172,7 +174,7 @@ def _ask(
 
 
 def next_question(known: Repository) -> Page | str:
-    """What a repository is asked in its next turn: about a page of its tags, or about one tag that models follow."""
+    """The next request to a repository: for a page of its tags, or for one tag that models follow."""
     turn, followed = known.turn, sorted(known.digests)
     if turn % 2 and followed:
         return followed[turn // 2 % len(followed)]

@@ -1,8 +1,8 @@
-"""The queue between a trigger and the rollouts it requests: one job, reasons for people, and no more than makes sense.
+"""The queue between a trigger and the rollouts that it requests.
 
-The candidate of each model is decided anew from the cluster's records before every request, so that a lost cursor, or a
-lost database, repeats nothing that was decided. A cursor keeps what is still pending: a rollout of the model is under
-way, its window is closed, or the run that was requested came to no verdict.
+Before every request, the queue decides the model's candidate anew from the cluster's records. So a lost cursor or a
+lost database repeats no decided trial. The cursor keeps what is pending: a rollout of the model is under way, its
+window is closed, or the requested run came to no verdict.
 """
 
 from __future__ import annotations
@@ -19,33 +19,34 @@ from llmops.errors import LlmopsError
 from llmops.releases.ledger import Ledger
 from llmops.triggers.candidates import Candidate
 from llmops.triggers.inputs import Inputs
+from llmops.triggers.notes import Note
 from llmops.triggers.windows import is_open, next_opening
 
 ANY_GPU = "any"
 PAUSES_SECONDS = (300.0, 900.0, 2700.0)
-"""Pauses before a rollout without a verdict is requested again; after the last the queue gives it up, with an alert."""
+"""Pauses before the queue requests a rollout without a verdict again. After the last one it stops, with an alert."""
 MOST_REQUESTED = 25
-"""Rollouts that one tick requests; the rest follow with the next ticks."""
+"""Most rollouts that one tick requests; the rest follow in the next ticks."""
 
 Decide = Callable[[ModelSpec, Ledger], Candidate | None]
 
 
 class Stored(Strict):
-    """What a cursor keeps. Some keys differ from the fields' names: cursors of older versions have them, too."""
+    """Content of a cursor. Some keys differ from the fields' names, as cursors of older versions have them."""
 
     model_config = ConfigDict(validate_by_name=True, validate_by_alias=True, serialize_by_alias=True)
 
 
 class PendingRequest(Stored):
-    """What is still to be requested for a model, or was requested and has not ended. Times are Unix seconds.
+    """A rollout that is not requested yet, or whose run has not ended. Times are Unix seconds.
 
     Args:
-        candidate: Key of the candidate; empty while none could be decided.
+        candidate: Key of the candidate; empty while none is decided.
         since: When the candidate first came up.
         asked: Requests so far.
-        under_way: A run was requested, and how it ended has not been looked at.
+        under_way: A run was requested, and the queue has not seen its end.
         not_before: Earliest time of the next request.
-        left: The queue gave it up.
+        left: The queue has given it up.
     """
 
     candidate: str = Field(default="", validation_alias="wish", serialization_alias="wish")
@@ -61,10 +62,10 @@ Pending = dict[str, PendingRequest]
 
 
 class Cursor(Stored):
-    """What every trigger's cursor keeps.
+    """The part that every trigger's cursor has.
 
     Args:
-        pending: What is still to be requested, by model.
+        pending: Pending requests by model.
     """
 
     pending: Pending = Field(
@@ -77,9 +78,9 @@ class RolloutRequest:
     """A rollout to start now.
 
     Args:
-        key: Names the run; another tag, digest, commit or attempt has another key.
+        key: Names the run; differs for each tag, digest, commit and attempt.
         model: Name of the model.
-        requested_by: Which sensor requests it, and why.
+        requested_by: The sensor, and why it requests the rollout.
         image: Exact image, TAG@DIGEST; None leaves it to the model's policy.
         revision: Commit of the weights; None leaves it to the spec.
         gpu_pool: Kind of GPU that the rollout takes; None if it takes none.
@@ -98,15 +99,15 @@ class Round:
     """The outcome of one pass over the queue.
 
     Args:
-        pending: What is still to be requested, by model.
+        pending: Pending requests by model.
         requests: Rollouts to start now.
-        notes: Lines on what does not start, and why.
-        settled: Models that a candidate, or none, was decided for.
+        notes: Why others do not start.
+        settled: Models whose candidate, or that there is none, is decided.
     """
 
     pending: Pending
     requests: list[RolloutRequest] = field(default_factory=list[RolloutRequest])
-    notes: list[str] = field(default_factory=list[str])
+    notes: list[Note] = field(default_factory=list[Note])
     settled: set[str] = field(default_factory=set[str])
 
 
@@ -123,14 +124,14 @@ class RequestQueue:
     inputs: Inputs
 
     def advance(self, pending: Mapping[str, PendingRequest], fresh: Iterable[str], decide: Decide) -> Round:
-        """Request what may start now.
+        """Request rollouts that may start now.
 
-        The cluster is left alone if nothing is fresh, and everything pending has to wait anyway.
+        The queue reads no ledgers if nothing is fresh and everything pending has to wait.
 
         Args:
-            pending: What the tick before left.
-            fresh: Models of which something is new.
-            decide: The candidate for a model, given its ledger; it may raise, and the model's turn comes again.
+            pending: From the last tick's cursor.
+            fresh: Models with something new.
+            decide: The candidate for a model, given its ledger. If it raises, the model stays pending.
         """
         followed = {spec.name: spec for spec in self.inputs.declarations.followed}
         pending = {model: request for model, request in pending.items() if model in followed}
@@ -144,7 +145,7 @@ class RequestQueue:
         try:
             ledgers = self.inputs.services.ledgers()
         except LlmopsError as error:
-            result.notes.append(f"the cluster does not say where models stand: {error}")
+            result.notes.append(Note("LedgersUnknown", f"the ledgers cannot be read: {error}"))
             return result
         candidates: dict[str, Candidate] = {}
         for model in due:
@@ -152,7 +153,7 @@ class RequestQueue:
                 if candidate := self._candidate(result, followed[model], ledgers.get(model, Ledger()), decide):
                     candidates[model] = candidate
             except LlmopsError as error:
-                result.notes.append(f"{model}: {error}")
+                result.notes.append(Note.of(error, model))
         if candidates:
             self._request(result, followed, candidates)
         return result
@@ -169,11 +170,11 @@ class RequestQueue:
             return True
         opening = next_opening(rules.windows, rules.timezone, now)
         when = f"opens {opening:%a %Y-%m-%d %H:%M %Z}" if opening else "does not open within a week"
-        result.notes.append(f"{spec.name}: waits for its maintenance window, which {when}")
+        result.notes.append(Note("WindowClosed", f"{spec.name}: waits for its maintenance window, which {when}"))
         return False
 
     def _candidate(self, result: Round, spec: ModelSpec, ledger: Ledger, decide: Decide) -> Candidate | None:
-        """The candidate to request now, if any; one for later stays pending."""
+        """The candidate to request now; None if there is none, or it stays pending."""
         model, candidate = spec.name, decide(spec, ledger)
         result.settled.add(model)
         if candidate is None:
@@ -192,25 +193,28 @@ class RequestQueue:
     def _without_verdict(
         self, result: Round, request: PendingRequest, candidate: Candidate, spec: ModelSpec, ledger: Ledger
     ) -> PendingRequest:
-        """After a run that ended and decided nothing: a pause, or the end of requests."""
+        """The pending request after a run without a verdict: paused, or given up."""
         failure = self.inputs.runs.failure(run_key(self.sensor, spec, candidate, request))
         if failure == "cancelled":
-            # Somebody's decision. They were told so when they made it.
-            line = f"{spec.name}: {candidate.what} was cancelled; to ask again: llmops rollout {spec.name}"
-            result.notes.append(line)
+            # A person decided that, so no alert.
+            line = (
+                f"{spec.name}: the rollout to {candidate.what} was cancelled. To start it: llmops rollout {spec.name}"
+            )
+            result.notes.append(Note("RunCancelled", line))
             return request.model_copy(update={"under_way": False, "left": True})
         if request.asked <= len(PAUSES_SECONDS):
-            # A run that was killed says nothing of what would come of it, the first time.
+            # The first time that a run is killed, the cause may be its node.
             killed = request.asked == 1 and failure == "failed" and _is_undecided(ledger)
             pause = 0.0 if killed else PAUSES_SECONDS[request.asked - 1]
             how = "died" if killed else "came to no verdict"
-            result.notes.append(f"{spec.name}: {candidate.what} {how} and is asked for again in {pause:.0f} s")
+            line = f"{spec.name}: the rollout to {candidate.what} {how}; the sensor requests it again in {pause:.0f} s"
+            result.notes.append(Note("RequestedAgain", line))
             return request.model_copy(update={"under_way": False, "not_before": self.inputs.now + pause})
         line = (
-            f"{spec.name}: {candidate.what} was asked for {request.asked} times by sensor {self.sensor} and came to no "
-            f"verdict; it is not asked for again by itself. See the last run, then: llmops rollout {spec.name}"
+            f"{spec.name}: sensor {self.sensor} requested the rollout to {candidate.what} {request.asked} times. No "
+            f"run came to a verdict, so it stops. See the last run, then: llmops rollout {spec.name}"
         )
-        result.notes.append(line)
+        result.notes.append(Note("GivenUp", line))
         self.inputs.services.put(
             Alert(
                 id=alert_id("inconclusive", self.sensor, spec.name, candidate.key, f"{request.since:.0f}"),
@@ -226,30 +230,30 @@ class RequestQueue:
 
     def _request(self, result: Round, specs: Mapping[str, ModelSpec], candidates: Mapping[str, Candidate]) -> None:
         try:
-            # Rollouts that this orchestrator does not know hold their model's lease.
+            # A rollout by another orchestrator holds its model's lease.
             holders = self.inputs.services.holders()
         except LlmopsError as error:
-            result.notes.append(f"the cluster does not say which rollouts are under way: {error}")
+            result.notes.append(Note("HoldersUnknown", f"the leases cannot be read: {error}"))
             return
         for model, candidate in candidates.items():
             if model in holders:
-                result.notes.append(f"{model}: waits for the rollout by {holders[model]}")
+                result.notes.append(Note("LeaseHeld", f"{model}: waits for the rollout by {holders[model]}"))
             elif len(result.requests) < MOST_REQUESTED:
                 request = result.pending[model]
                 request = request.model_copy(update={"asked": request.asked + 1, "under_way": True})
                 result.pending[model] = request
                 result.requests.append(rollout_request(self.sensor, specs[model], candidate, request))
             else:
-                result.notes.append(f"{model}: follows with the next tick")
+                result.notes.append(Note("NextTick", f"{model}: follows in the next tick"))
 
 
 def run_key(sensor: str, spec: ModelSpec, candidate: Candidate, request: PendingRequest) -> str:
-    """The key of the run that is requested: another one for each attempt."""
+    """The key of the requested run; differs for each attempt."""
     return f"{sensor} {spec.name} {candidate.key} {request.since:.0f} {request.asked}"
 
 
 def rollout_request(sensor: str, spec: ModelSpec, candidate: Candidate, request: PendingRequest) -> RolloutRequest:
-    """The rollout that brings a candidate."""
+    """The request for the rollout to a candidate."""
     return RolloutRequest(
         key=run_key(sensor, spec, candidate, request),
         model=spec.name,
@@ -261,6 +265,6 @@ def rollout_request(sensor: str, spec: ModelSpec, candidate: Candidate, request:
 
 
 def _is_undecided(ledger: Ledger) -> bool:
-    """Whether the last trial has no end yet, or had one because its run was gone."""
+    """Whether the last trial has no end, or ended because its run died."""
     end = ledger.decided.get(ledger.state.candidate or "")
     return end is None or end.cause == "died"

@@ -1,4 +1,4 @@
-"""What a trigger is: a tick that looks at what it remembers and at the world, and says which rollouts to start."""
+"""A trigger: from its cursor and the inputs of a tick, it decides which rollouts to start."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 
 from llmops.config.settings import Settings
 from llmops.triggers.inputs import Inputs
+from llmops.triggers.notes import Note
 from llmops.triggers.requests import Cursor, RolloutRequest
 
 NOTES_SHOWN = 20
@@ -17,34 +18,34 @@ CursorT = TypeVar("CursorT", bound=Cursor)
 
 @dataclass(frozen=True)
 class Tick(Generic[CursorT]):
-    """What a trigger decides in one tick.
+    """The decision of one tick.
 
     Args:
         requests: Rollouts to start now.
-        notes: Lines on what does not start, and why.
-        cursor: What the next tick starts from.
+        notes: Why others do not start.
+        cursor: The next tick starts with it.
     """
 
     requests: Sequence[RolloutRequest]
-    notes: Sequence[str]
+    notes: Sequence[Note]
     cursor: CursorT
 
     @property
     def reason(self) -> str:
-        """The notes in one line, up to a number that people read."""
+        """The first notes in one line."""
         more = [f"and {len(self.notes) - NOTES_SHOWN} more"] if len(self.notes) > NOTES_SHOWN else []
-        return "; ".join([*self.notes[:NOTES_SHOWN], *more]) or "nothing new"
+        return "; ".join([*(note.text for note in self.notes[:NOTES_SHOWN]), *more]) or "nothing new"
 
 
 @dataclass(frozen=True)
 class Trigger(Generic[CursorT]):
-    """One thing in the world that starts rollouts.
+    """One reason to start rollouts.
 
     Args:
         name: Name of its sensor.
         description: For people.
-        seconds: Least time between two ticks.
-        cursor: What it remembers from tick to tick.
+        seconds: Least time between two ticks, by the settings.
+        cursor: Type of its cursor.
         tick: Decides.
     """
 

@@ -1,7 +1,7 @@
-"""When a rollout that nobody asked for may start. Pure.
+"""Maintenance windows: when a trigger's rollout may start. Pure.
 
-Windows are times of the clock in a zone. Where the clock is put back, a time that comes twice is in a window both
-times; where it is put forward, a window that would begin at a time that does not come begins that much later.
+Windows are clock times in a zone. When clocks go back, a time that comes twice is in the window both times. When they
+go forward, a window whose start is skipped starts that much later.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 from llmops.config.catalog.spec import DAYS, Window
 
 _DAY = datetime.timedelta(days=1)
-# Every day of the week, and the first of them again: the window of today may have begun already.
+# A week and a day: the window of today may have begun already.
 _DAYS_AHEAD = 8
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import dagster as dg
@@ -29,6 +29,10 @@ from llmops.releases.release import Release
 from llmops.releases.resolve import Hub, resolve
 from llmops.rollout.platform import Platform
 from llmops.rollout.trial import REQUESTED_BY_TAG
+from llmops.triggers import TRIGGERS
+from llmops.triggers.inputs import Inputs
+from llmops.triggers.trigger import AnyTrigger
+from llmops.triggers.trigger import Tick as Decided
 
 IMAGE = "vllm/vllm-openai"
 REPO = "acme/tiny"
@@ -36,10 +40,11 @@ REPO = "acme/tiny"
 
 @dataclass(frozen=True)
 class Tick:
-    """What a sensor answered: what it asked for, by model, or why it did not."""
+    """What a sensor answered: what it asked for, by model, or why it did not; and the codes of its notes."""
 
     requests: dict[str, dg.RunRequest]
     reason: str
+    codes: tuple[str, ...] = ()
 
     def config(self, model: str = "tiny") -> Mapping[str, Any]:
         return self.requests[model].run_config["ops"]["release"]["config"]
@@ -70,6 +75,8 @@ class World:
     cursors: dict[str, str | None] = field(default_factory=dict[str, "str | None"])
     sensors: dict[str, dg.SensorDefinition] = field(default_factory=dict[str, dg.SensorDefinition])
     run_keys: set[str] = field(default_factory=set[str])
+    codes: tuple[str, ...] = ()
+    """Of the notes of the last tick."""
 
     @property
     def records(self) -> Records:
@@ -96,8 +103,19 @@ class World:
         """Load the code location again, with other settings if some are given."""
         self.settings = self.settings.model_copy(update=settings)
         platform = Platform.of(self.settings, dict(self.specs))
-        sensors = trigger_sensors(platform, job_name=ROLLOUT, clock=lambda: self.now)
+        triggers = [replace(trigger, tick=self._noting(trigger)) for trigger in TRIGGERS]
+        sensors = trigger_sensors(platform, job_name=ROLLOUT, triggers=triggers, clock=lambda: self.now)
         self.sensors = {sensor.name: sensor for sensor in sensors}
+
+    def _noting(self, trigger: AnyTrigger) -> Callable[[Inputs, Any], Decided[Any]]:
+        """The tick of a trigger, which also leaves the codes of its notes here."""
+
+        def tick(inputs: Inputs, cursor: Any) -> Decided[Any]:
+            decided = trigger.tick(inputs, cursor)
+            self.codes = tuple(note.code for note in decided.notes)
+            return decided
+
+        return tick
 
     def push(self, tag: str, content: str = "", image: str = IMAGE) -> str:
         """Push an image; the same tag with other content is at another digest then."""
@@ -193,7 +211,7 @@ class World:
             asked[request.partition_key] = request
             tags = {**request.tags, PARTITION_NAME_TAG: request.partition_key, RUN_KEY_TAG: request.run_key}
             create_run_for_test(self.instance, job_name=ROLLOUT, status=dg.DagsterRunStatus.STARTED, tags=tags)
-        return Tick(asked, result.skip_reason.skip_message or "" if result.skip_reason else "")
+        return Tick(asked, result.skip_reason.skip_message or "" if result.skip_reason else "", self.codes)
 
     def registry_requests(self) -> list[str]:
         """What the registry was asked, besides tokens and what was refused for want of one; and forget it."""

@@ -30,9 +30,9 @@ def costs(
     catalog = platform.catalog
     for name, share in (("--utilization", utilization), ("--output-share", output_share)):
         if share is not None and not 0 <= share <= 1:
-            raise BadInput(f"{name} is {share:g}, and has to be from 0 to 1")
+            raise BadInput(f"{name} is {share:g}; it must be from 0 to 1", code="InvalidOption", about=name)
     if not 0 < days < math.inf:
-        raise BadInput(f"--days is {days:g}, and has to be a number above 0")
+        raise BadInput(f"--days is {days:g}; it must be a number above 0", code="InvalidOption", about="--days")
     reports, notes = {}, {}
     if utilization is not None:
         names = [model] if model else sorted(catalog)
@@ -48,13 +48,15 @@ def costs(
             measured = review.measure(platform.records, platform.settings, name, now, datetime.timedelta(days=days))
             if measured is None:
                 raise MeasurementFailed(
-                    f"{name}: there is no data of it in the last {days:g} days",
+                    f"{name}: Prometheus has no data of the last {days:g} days",
+                    code="NoData",
+                    about=name,
                     remedy="See whether it serves and Prometheus scrapes it, or plan with --utilization.",
                 )
             reports[name] = measured.report
             notes[name] = f"measured, data of {measured.covered:.0%} of {days:g} days"
     if as_json:
-        typer.echo(json.dumps({name: each.model_dump(mode="json") for name, each in reports.items()}, indent=2))
+        typer.echo(json.dumps({name: report.model_dump(mode="json") for name, report in reports.items()}, indent=2))
         return
     for name, report in reports.items():
         show.table((name, notes.get(name, "planned")), review.table(report))

@@ -1,4 +1,4 @@
-"""Sensors beside the pipeline: one delivers alerts, two look for runs and ticks that nobody else tells of."""
+"""Three sensors on alerts: one delivers them, two put alerts on runs and ticks that fail unnoticed."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ DELIVERY_SECONDS = 15
 RUNS_SECONDS = 30
 TICKS_SECONDS = 60
 CLUSTER_SECONDS = 10.0
-"""A tick has a minute in all; what it leaves, the next one does."""
+"""Dagster gives a tick a minute. The next tick does the rest."""
 LOOK_BACK = datetime.timedelta(hours=1)
-"""How far a sensor looks back that has never looked before."""
+"""The first tick looks back so far."""
 OVERLAP = datetime.timedelta(minutes=2)
-"""Of what one tick looks at with the tick before: times of different machines differ."""
+"""Each tick repeats so much of the last one: clocks of machines differ."""
 RUNS = 200
-"""Runs of one tick."""
+"""Most runs of one tick."""
 ENDED = (dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED)
 UNDER_WAY = (dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING)
 GOOD = (TickStatus.SUCCESS, TickStatus.SKIPPED)
@@ -42,11 +42,11 @@ GOOD = (TickStatus.SUCCESS, TickStatus.SKIPPED)
     default_status=dg.DefaultSensorStatus.RUNNING,
 )
 def alerts_sensor(context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]) -> dg.SkipReason:
-    """Deliver what waits in the outbox; a tick starts no run."""
+    """Deliver the alerts in the outbox; a tick starts no run."""
     try:
         done = deliver(Outbox(platform.cluster.patient(CLUSTER_SECONDS)), platform.settings)
     except Unavailable as error:
-        # Nothing is lost by it, and there is nobody to tell while the outbox cannot be read.
+        # The alerts stay in the outbox.
         return dg.SkipReason(f"the outbox cannot be read: {error}")
     for failure in done.failures:
         context.log.warning(failure.line)
@@ -55,16 +55,16 @@ def alerts_sensor(context: dg.SensorEvaluationContext, platform: dg.ResourcePara
 
 @dg.sensor(
     name="run_watch",
-    description="Tells of runs that failed or were cancelled without a verdict, and of runs that do not end.",
+    description="Puts alerts on runs that failed or were cancelled without a verdict, and on runs that do not end.",
     minimum_interval_seconds=RUNS_SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
 )
 def run_watch(context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]) -> dg.SkipReason:
     """Look at the runs that changed since the last look; a tick starts no run.
 
-    Not a run status sensor: that begins at the newest run when its cursor is lost with the database, and passes a run
-    over whose alert could not be put. Here a run is left behind only when it has been told of; that it is looked at
-    twice does no harm, as its alert has the same id.
+    Not a run status sensor: that one starts at the newest run after its cursor was lost with the database, and skips a
+    run whose alert could not be put. This sensor moves past a run only after its alert is put. Looking twice does no
+    harm: the alert has the same id.
     """
     now = datetime.datetime.now(datetime.UTC)
     since, notes = read_cursor(context.cursor, datetime.datetime.fromisoformat, now - LOOK_BACK)
@@ -79,24 +79,24 @@ def run_watch(context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Pl
             jobs=context.repository_def.job_names if context.repository_def else None,
         )
     except Unavailable as error:
-        return dg.SkipReason(f"nothing can be told now: {error}")
+        return dg.SkipReason(f"the outbox cannot be written: {error}")
     context.update_cursor(reached.isoformat())
-    return dg.SkipReason("\n".join(alert.line for alert in put) or "every run has been told of, and none is stuck")
+    return dg.SkipReason("\n".join(alert.line for alert in put) or "no run without an alert, and none is stuck")
 
 
 @dg.sensor(
     name="tick_watch",
-    description="Tells of sensors and schedules that fail again and again.",
+    description="Puts alerts on sensors and schedules that fail repeatedly.",
     minimum_interval_seconds=TICKS_SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
 )
 def tick_watch(context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]) -> dg.SkipReason:
-    """Look at the last ticks of all sensors and schedules; a tick starts no run."""
+    """Look at the latest ticks of all sensors and schedules; a tick starts no run."""
     try:
         put = list(watch_ticks(context.instance, Outbox(platform.cluster.patient(CLUSTER_SECONDS))))
     except Unavailable as error:
-        return dg.SkipReason(f"nothing can be told now: {error}")
-    return dg.SkipReason("\n".join(alert.line for alert in put) or "no sensor and no schedule fails again and again")
+        return dg.SkipReason(f"the outbox cannot be written: {error}")
+    return dg.SkipReason("\n".join(alert.line for alert in put) or "no sensor and no schedule fails repeatedly")
 
 
 def watch_runs(
@@ -107,20 +107,20 @@ def watch_runs(
     stuck_after: datetime.timedelta,
     jobs: Collection[str] | None = None,
 ) -> tuple[list[Alert], datetime.datetime]:
-    """Put alerts about runs that nobody has told of.
+    """Put an alert for each failed, cancelled or stuck run that has none.
 
     Args:
-        instance: Which runs there are.
-        records: What is known of trials, and the cluster with the outbox.
-        since: Runs that changed since then are looked at.
-        stuck_after: For how long a run may go on.
-        jobs: Only runs of these; None is all.
+        instance: The Dagster instance.
+        records: Records of trials, and the cluster with the outbox.
+        since: Look at runs that changed after that.
+        stuck_after: A run under way for longer is stuck.
+        jobs: Only runs of these jobs; None means all.
 
     Returns:
-        The alerts that are new, and the time from which on the next look has to look.
+        The new alerts, and where the next tick starts.
 
     Raises:
-        Unavailable: The cluster does not answer; nothing is left behind.
+        Unavailable: The cluster does not answer. The next tick starts at `since` again.
     """
     now = datetime.datetime.now(datetime.UTC)
     ended = (_run(record, instance) for record in _records(instance, ENDED, jobs, updated_after=since - OVERLAP))
@@ -130,7 +130,7 @@ def watch_runs(
 
 
 def watch_ticks(instance: dg.DagsterInstance, outbox: Outbox) -> Iterator[Alert]:
-    """Put alerts about sensors and schedules that fail, and that work again; see `alert_on_failing`."""
+    """Put alerts about sensors and schedules that fail repeatedly, and that work again; see `alert_on_failing`."""
     states = (state for state in instance.all_instigator_state() if state.is_running)
     return alert_on_failing((series for state in states if (series := last_series(instance, state))), outbox)
 
@@ -149,7 +149,7 @@ def _records(
 
 
 def _run(record: dg.RunRecord, instance: dg.DagsterInstance | None = None) -> Run:
-    """What is known of a run; with `instance`, also what it failed of."""
+    """A run as the alerts need it; with `instance`, also its error."""
     run = record.dagster_run
     moment = record.end_time if run.is_finished else record.start_time
     updated = _aware(record.update_timestamp)
@@ -170,7 +170,7 @@ def _aware(moment: datetime.datetime) -> datetime.datetime:
 
 
 def model_of(run: dg.DagsterRun) -> str:
-    """The model that a run is about: its partition, its label, or what its op was configured for; empty if none."""
+    """The model of a run: from its partition, its label or its op's config; empty if none."""
     for tag in (PARTITION_NAME_TAG, names.MODEL_LABEL):
         if tag in run.tags:
             return run.tags[tag]
@@ -180,7 +180,7 @@ def model_of(run: dg.DagsterRun) -> str:
 
 
 def _why(instance: dg.DagsterInstance, run: str) -> str:
-    """The first line of what the run failed of: a stage's own words, or the error, or Dagster's words."""
+    """First line of the run's error: of a stage's failure, of another exception, or of Dagster's message."""
     failures = {dg.DagsterEventType.STEP_FAILURE, dg.DagsterEventType.RUN_FAILURE}
     for record in instance.get_records_for_run(run_id=run, of_type=failures).records:
         event = record.event_log_entry.dagster_event
@@ -201,7 +201,7 @@ def _first_line(text: str) -> str:
 
 
 def last_series(instance: dg.DagsterInstance, state: InstigatorState) -> Series | None:
-    """The last failures in a row of a sensor or schedule; None if it has not failed lately."""
+    """The latest failures in a row of a sensor or schedule; None if it has not failed lately."""
 
     def ticks(count: int, *statuses: TickStatus, **bounds: float) -> list[InstigatorTick]:
         place = (state.instigator_origin_id, state.selector_id)
@@ -227,5 +227,5 @@ def last_series(instance: dg.DagsterInstance, state: InstigatorState) -> Series 
 
 def _tick_error(tick: InstigatorTick) -> str:
     if tick.error is None:
-        return "it is not known why"
+        return "no reason is known"
     return _first_line((tick.error.cause or tick.error).message)

@@ -1,7 +1,6 @@
-"""What each model costs, weekly: an asset for each model with a check, out of Prometheus' counters and the prices.
+"""Weekly costs as Dagster assets: one for each model, with a check.
 
-Not partitions of one asset, for the reason that validations are none: Dagster keeps one latest state of a check for
-each asset.
+Not partitions of one asset: Dagster keeps one latest state of a check for an asset.
 """
 
 import datetime
@@ -14,11 +13,12 @@ from llmops.alerts.outbox import Outbox
 from llmops.config.catalog.load import Catalog
 from llmops.costs.history import CostHistory, Measured
 from llmops.costs.review import WEEK, dearer_alert, figures, is_dearer, measure, summary, table, trend
-from llmops.errors import LlmopsError, kind_of
+from llmops.defs.running import failure
+from llmops.errors import LlmopsError
 from llmops.evaluation.report import plots
 from llmops.rollout.platform import Platform
 
-# Not the name of the job: Dagster takes the two for one definition.
+# Differs from the job's name: Dagster refuses to load two definitions with one name.
 OP = "costs_of_models"
 GROUP = "costs"
 CHECK = "break_even"
@@ -26,12 +26,12 @@ Yielded = dg.AssetCheckResult | dg.MaterializeResult[Any]
 
 
 def costs_key(model: str) -> dg.AssetKey:
-    """Key of the asset that stands for what a model costs."""
+    """Key of a model's cost asset."""
     return dg.AssetKey([GROUP, model])
 
 
 def cost_assets(catalog: Catalog) -> dg.AssetsDefinition:
-    """An asset and its check for each model of the catalog, worked out by one op."""
+    """An asset and its check for each model of the catalog, computed by one op."""
     keys = {name: costs_key(name) for name in sorted(catalog)}
     about = "The tokens of the last seven days were not cheaper from an API."
     return dg.multi_asset(
@@ -40,7 +40,7 @@ def cost_assets(catalog: Catalog) -> dg.AssetsDefinition:
             dg.AssetSpec(
                 key,
                 group_name=GROUP,
-                description=f"What {name} cost in the last seven days, and what an API would have asked.",
+                description=f"Cost of {name} in the last seven days, and of the same tokens from an API.",
                 kinds={"prometheus"},
             )
             for name, key in keys.items()
@@ -51,14 +51,14 @@ def cost_assets(catalog: Catalog) -> dg.AssetsDefinition:
 
 
 def cost_review(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform]) -> Generator[Yielded]:
-    """Work out what the models asked for cost. One that can't be told keeps none of the others from it."""
+    """Compute the costs of the selected models. One that fails stops no other."""
     end = datetime.datetime.now(datetime.UTC).replace(minute=0, second=0, microsecond=0)
     failures: list[dg.Failure] = []
     for model in sorted({key.path[-1] for key in context.selected_asset_keys}):
         try:
             measured = measure(platform.records, platform.settings, model, end)
             if measured is None:
-                line = f"{model}: Prometheus has no data of it from {end - WEEK:%Y-%m-%d} to {end:%Y-%m-%d}"
+                line = f"{model}: Prometheus has no data from {end - WEEK:%Y-%m-%d} to {end:%Y-%m-%d}"
                 context.log.warning(line)
                 yield _check(model, passed=False, line=line)
                 continue
@@ -69,13 +69,13 @@ def cost_review(context: dg.AssetExecutionContext, platform: dg.ResourceParam[Pl
                 stable = platform.records.state(model).stable
                 Outbox(platform.cluster).put(dearer_alert(model, stable, measured, context.run.run_id))
         except LlmopsError as error:
-            context.log.error(f"{model}: {error}")  # noqa: TRY400 - not an error of ours with a traceback to show
-            failures.append(dg.Failure(f"{model}: {error}", metadata={"error": kind_of(error)}, allow_retries=False))
+            context.log.error(f"{model}: {error}")  # noqa: TRY400 - no bug, so no traceback
+            failures.append(failure(model, error))
             continue
         yield _check(model, passed=not is_dearer(measured), line=line)
         yield dg.MaterializeResult(asset_key=costs_key(model), metadata=_metadata(measured, history))
     if failures:
-        lines = "; ".join(str(failure.description) for failure in failures)
+        lines = "; ".join(str(failed.description) for failed in failures)
         raise dg.Failure(lines, metadata=failures[0].metadata, allow_retries=False)
 
 

@@ -1,4 +1,4 @@
-"""The weekly look at what models cost."""
+"""The schedule of the weekly cost review."""
 
 from collections.abc import Iterator
 
@@ -19,19 +19,19 @@ def cost_schedule(catalog: Catalog, *, job_name: str) -> dg.ScheduleDefinition:
 
     Args:
         catalog: All models.
-        job_name: The cost review.
+        job_name: The job of the cost review.
     """
 
     def tick(
         context: dg.ScheduleEvaluationContext, platform: dg.ResourceParam[Platform]
     ) -> Iterator[dg.RunRequest | dg.SkipReason]:
         if platform.settings.monitoring.prometheus_url is None:
-            yield dg.SkipReason("monitoring.prometheus_url is not set: there is nobody to ask for the tokens")
+            yield dg.SkipReason("monitoring.prometheus_url is not set, so tokens are unknown")
             return
         by_model = ledgers(platform.cluster)
         serving = [model for model in sorted(catalog) if model in by_model and by_model[model].state.stable is not None]
         if not serving:
-            yield dg.SkipReason("nothing serves yet")
+            yield dg.SkipReason("no model serves yet")
             return
         yield dg.RunRequest(
             run_key=f"{NAME}:{context.scheduled_execution_time.isoformat()}",
@@ -45,5 +45,5 @@ def cost_schedule(catalog: Catalog, *, job_name: str) -> dg.ScheduleDefinition:
         cron_schedule=CRON,
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING,
-        description="What models cost in the last seven days, and whether an API would have been cheaper.",
+        description="Computes what models cost in the last seven days, and whether an API is cheaper.",
     )(tick)

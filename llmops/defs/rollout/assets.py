@@ -39,20 +39,20 @@ KINDS = {
     "evaluation": {"openai"},
     "traffic": {"prometheus", "kubernetes"},
 }
-"""Those that touch something else than the cluster alone."""
+"""Kinds of the assets that use more than the cluster."""
 
 
 class RolloutConfig(dg.Config):
-    """What may be asked of one rollout, beyond what the catalog says."""
+    """Options of one rollout, beyond the model's entry."""
 
     engine_version: str | None = None
     """Engine version to take instead of the newest that the policy allows."""
     image: str | None = None
-    """Exact image to take, TAG@DIGEST, as a sensor saw it in the registry; neither is looked up again."""
+    """Exact image to take, TAG@DIGEST, as a sensor saw it in the registry. The registry is not asked again."""
     revision: str | None = None
-    """Weights revision (commit, branch or tag) to take instead of the spec's."""
+    """Weights revision (commit, branch or tag) to take instead of the entry's."""
     retry: bool = False
-    """Try again a release that was rejected."""
+    """Try a release again that was rejected."""
 
 
 def release(
@@ -134,11 +134,11 @@ def router(
 def _stage(
     context: dg.AssetExecutionContext, platform: Platform, run: Callable[[Trial], Done[OutcomeT]]
 ) -> Generator[dg.MaterializeResult[OutcomeT]]:
-    """Run a stage; what it found is kept, also where it ended the trial."""
+    """Run a stage, and materialize its outcome even if it ended the trial."""
     model, stage = context.partition_key, context.asset_key.path[-1]
     with as_failure(model), trial(orchestrator_of(context), platform, stage, model) as current:
         done = run(current)
-        # Read inside: a run that was asked for no more stages ends its trial after this one, and has not failed.
+        # Read inside the block: a run of some stages alone ends its trial at the end of the block, and has not failed.
         record = current.record
     yield dg.MaterializeResult(value=done.outcome, metadata=metadata(done.shown))
     if record is not None and record.verdict != "Passed":
@@ -148,8 +148,8 @@ def _stage(
 def stage_assets(partitions: dg.PartitionsDefinition[str]) -> list[dg.AssetsDefinition]:
     """The stages, and the router, over the models of the catalog.
 
-    No stage has a retry policy: Dagster would run a cancelled stage again. What may be tried again (a call, a
-    download, a measurement) is tried again inside, with bounds.
+    No stage has a retry policy: Dagster would run a cancelled stage again. Stages retry calls, downloads and
+    measurements themselves, with bounds.
     """
     return [
         dg.asset(

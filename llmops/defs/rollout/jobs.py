@@ -1,4 +1,4 @@
-"""The jobs that UI, command line, sensors and schedules all lead to: there, and back."""
+"""The jobs of rollout and rollback, for UI, command line and sensors."""
 
 import dagster as dg
 
@@ -18,8 +18,8 @@ def rollout_job(
 ) -> AssetJob:
     """The job that takes a model to production.
 
-    The stages wait for the cluster one after the other, so they share a process: one for each costs seconds, and gains
-    nothing. They keep what they promise under any executor.
+    The stages wait for the cluster one after the other, so they share a process: a process for each stage costs seconds
+    and gains nothing. Stages work under any executor.
     """
     return dg.define_asset_job(
         ROLLOUT,
@@ -30,19 +30,19 @@ def rollout_job(
 
 
 class RollbackConfig(dg.Config):
-    """Which model goes back, and where to."""
+    """The model and the release to roll back to."""
 
     model: str
     """Name of the model."""
     to: str | None = None
-    """Id of the release; None is the good one that served before."""
+    """Id of the release; None means the previous good one."""
     reason: str = ""
-    """Why; kept with the release that is left."""
+    """Reason, for the record of the release that stops serving."""
 
 
 @dg.op(description="Moves the main Deployment back to a release that served before.")
 def roll_back(context: dg.OpExecutionContext, platform: dg.ResourceParam[Platform], config: RollbackConfig) -> None:
-    """Promote a release that has passed its trial before."""
+    """Promote a release that passed its trial earlier."""
     with (
         as_failure(config.model),
         trial(orchestrator_of(context), platform, "promotion", config.model, judged=False) as current,

@@ -1,11 +1,12 @@
-"""The asset that stands for all tenants: to be materialized when a tenant's file has changed."""
+"""The asset of all tenants: materialize it after a tenant's file has changed."""
 
 from collections.abc import Generator
 from typing import Any
 
 import dagster as dg
 
-from llmops.errors import LlmopsError, kind_of
+from llmops.defs.running import error_metadata
+from llmops.errors import LlmopsError
 from llmops.rollout.ops.routing.tenants import apply_tenants
 from llmops.rollout.platform import Platform
 
@@ -21,11 +22,11 @@ def tenants(
         left = apply_tenants(platform, context.log.info)
         known = platform.tenants
     except LlmopsError as error:
-        raise dg.Failure(str(error), metadata={"error": kind_of(error)}, allow_retries=False) from error
-    rows = "\n".join(f"| {each.name} | {each.home} | {', '.join(each.models)} |" for each in known.values())
+        raise dg.Failure(str(error), metadata=error_metadata(error), allow_retries=False) from error
+    rows = "\n".join(f"| {tenant.name} | {tenant.home} | {', '.join(tenant.models)} |" for tenant in known.values())
     yield dg.MaterializeResult(
         metadata={
             "tenants": dg.MetadataValue.md(f"| tenant | namespace | models |\n|---|---|---|\n{rows}"),
-            "left": dg.MetadataValue.md("\n".join(f"- {each}" for each in left) or "none"),
+            "left": dg.MetadataValue.md("\n".join(f"- {line}" for line in left) or "none"),
         }
     )

@@ -1,9 +1,9 @@
-"""The sensors that start rollouts by themselves: one for each trigger."""
+"""The sensors that start rollouts: one for each trigger."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -22,7 +22,7 @@ from llmops.triggers.services import Services
 from llmops.triggers.trigger import AnyTrigger
 
 GPU_POOL_TAG = f"{names.DOMAIN}/gpu-pool"
-"""Kind of GPU that a rollout takes, so that Dagster can limit how many are under way at once for each."""
+"""Kind of GPU that a rollout takes: Dagster can limit the concurrent runs of each."""
 FAILURES: Mapping[dg.DagsterRunStatus, Literal["failed", "cancelled"]] = {
     dg.DagsterRunStatus.FAILURE: "failed",
     dg.DagsterRunStatus.CANCELED: "cancelled",
@@ -30,13 +30,18 @@ FAILURES: Mapping[dg.DagsterRunStatus, Literal["failed", "cancelled"]] = {
 
 
 def trigger_sensors(
-    platform: Platform, *, job_name: str, clock: Callable[[], float] = time.time
+    platform: Platform,
+    *,
+    job_name: str,
+    triggers: Sequence[AnyTrigger] = TRIGGERS,
+    clock: Callable[[], float] = time.time,
 ) -> list[dg.SensorDefinition]:
     """Sensors on image registries, on the hub and on the catalog.
 
     Args:
         platform: The installation; all ticks of this process share its settings and catalog.
         job_name: The rollout job, partitioned by model.
+        triggers: One sensor for each.
         clock: Tells the time, Unix seconds.
     """
     declarations, services = Declarations(platform), Services(platform)
@@ -44,7 +49,7 @@ def trigger_sensors(
     def inputs(instance: dg.DagsterInstance) -> Inputs:
         return Inputs(declarations, services, DagsterRuns(instance, job_name), clock())
 
-    return [_sensor(trigger, trigger.seconds(platform.settings), job_name, inputs) for trigger in TRIGGERS]
+    return [_sensor(trigger, trigger.seconds(platform.settings), job_name, inputs) for trigger in triggers]
 
 
 @dataclass(frozen=True)
@@ -81,7 +86,7 @@ def _sensor(
             context.log.warning(note)
         tick = trigger.tick(inputs(context.instance), cursor)
         for request in tick.requests:
-            context.log.info(f"{request.model}: asked for by {request.requested_by}")
+            context.log.info(f"{request.model}: requested by {request.requested_by}")
         return dg.SensorResult(
             run_requests=[run_request(request) for request in tick.requests],
             skip_reason=None if tick.requests else dg.SkipReason(tick.reason),
@@ -92,7 +97,7 @@ def _sensor(
 
 
 def run_request(request: RolloutRequest) -> dg.RunRequest:
-    """The run of the rollout job that a trigger requests; Dagster makes one run for each key."""
+    """A trigger's request as a run of the rollout job; Dagster makes one run for each key."""
     pins: dict[str, Any] = {"image": request.image, "revision": request.revision}
     tags = {REQUESTED_BY_TAG: request.requested_by}
     if request.gpu_pool is not None:

@@ -1,7 +1,7 @@
 """Re-validation as Dagster assets: one for each model, with its checks and a freshness policy.
 
-Not partitions of one asset: Dagster keeps one latest state of a check and of a freshness policy for each asset, and
-with partitions it would be that of whichever model was validated last.
+Not partitions of one asset: Dagster keeps one latest state of each check and freshness policy for an asset. With
+partitions, the model that was validated last would overwrite it for all.
 """
 
 import datetime
@@ -20,7 +20,7 @@ from llmops.rollout.revalidation.validate import must_go_back, tell, validate
 from llmops.rollout.rollback import go_back
 from llmops.rollout.trial import Trial, trial
 
-# Not the name of the job: Dagster takes the two for one definition, and refuses to load them.
+# Differs from the job's name: Dagster refuses to load two definitions with one name.
 OP = "validate_serving"
 GROUP = "validation"
 STAGE = "validation"
@@ -33,16 +33,16 @@ Yielded = dg.AssetCheckResult | dg.MaterializeResult[Any]
 
 
 class RevalidationConfig(dg.Config):
-    """What a validation may do beyond what the catalog allows."""
+    """What one validation may do beyond the model's entry."""
 
     repair: bool = False
-    """Fetch wrong files again, also where the model's `automation.repair` does not have it."""
+    """Download wrong files again, even if the model's `automation.repair` does not allow it."""
     restore: bool = False
-    """Put the release's objects back where somebody changed them."""
+    """Apply the release's objects over changes by others."""
 
 
 def validation_key(model: str) -> dg.AssetKey:
-    """Key of the asset that stands for a model's validation."""
+    """Key of a model's validation asset."""
     return dg.AssetKey([GROUP, model])
 
 
@@ -55,7 +55,7 @@ def validation_assets(catalog: Catalog) -> dg.AssetsDefinition:
             dg.AssetSpec(
                 key,
                 group_name=GROUP,
-                description=f"What serves of {name} is still what was promoted, and as good.",
+                description=f"The release of {name} that serves is as it was promoted, and as good.",
                 kinds={"kubernetes"},
                 freshness_policy=dg.FreshnessPolicy.time_window(
                     fail_window=datetime.timedelta(hours=catalog[name].automation.validation_max_age_hours)
@@ -75,7 +75,7 @@ def validation_assets(catalog: Catalog) -> dg.AssetsDefinition:
 def revalidation(
     context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform], config: RevalidationConfig
 ) -> Generator[Yielded]:
-    """Validate what serves of the models asked for. One that can't be validated keeps none of the others from it."""
+    """Validate the stable releases of the selected models. One that cannot be validated stops no other."""
     asked: dict[str, set[CheckName]] = {key.path[-1]: set() for key in context.selected_asset_keys}
     for check in context.selected_asset_check_keys:
         asked.setdefault(check.asset_key.path[-1], set()).update(name for name in CHECKS if name == check.name)
@@ -95,10 +95,10 @@ def revalidation(
 
 
 def results(validation: Validation, *, materialized: bool) -> Generator[Yielded]:
-    """What Dagster keeps of a validation.
+    """A validation as Dagster's results.
 
-    Only one that could tell in every check counts as done: for the freshness policy, a model that cannot be measured
-    is as stale as one that nobody validates.
+    Only a validation with a conclusion in every check materializes the asset: for the freshness policy, a model that
+    cannot be measured is as stale as one that was not validated.
     """
     key = validation_key(validation.model)
     for check in validation.checks:
@@ -138,7 +138,7 @@ def _validate_model(
     checks: Iterable[CheckName],
     config: RevalidationConfig,
 ) -> Validation | None:
-    """Validate a model under its lease; None where there is nothing to validate now, which an observation explains."""
+    """Validate a model under its lease; None if it was skipped, with an observation that says why."""
     current = Trial(orchestrator_of(context), platform, STAGE, model, judged=False)
     repair = current.spec.automation.repair
     try:
@@ -168,14 +168,14 @@ def _validate_model(
 
 
 def _roll_back(context: dg.AssetExecutionContext, platform: Platform, found: Validation, why: str) -> None:
-    """Take the model back to the good release before; where there is none, say so. The finding stands either way."""
+    """Roll the model back to the previous good release; log if there is none. The finding stays either way."""
     model = found.model
     try:
         with trial(orchestrator_of(context), platform, "promotion", model, judged=False) as current:
             if current.records.state(model).stable == found.release:
                 go_back(current, to=None, reason=f"it no longer meets its gates: {why}")
     except LlmopsError as error:
-        # Not an error of ours with a traceback to show.
+        # No bug, so no traceback.
         context.log.error(f"{model} {found.release} is not rolled back: {model}: {error}")  # noqa: TRY400
 
 

@@ -10,10 +10,10 @@ JOB = "revalidation"
 
 
 def revalidation_job(assets: dg.AssetsDefinition) -> AssetJob:
-    """The job that schedules, UI and command line lead to; a run of it names the models."""
+    """The job that schedules, UI and command line run; a run selects the models."""
     return dg.define_asset_job(
         JOB,
         selection=[assets],
-        description="Validates what serves of a model: weights, figures and drift.",
+        description="Validates the stable release of a model: weights, figures and drift.",
         executor_def=dg.in_process_executor,
     )

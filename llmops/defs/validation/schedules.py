@@ -1,4 +1,4 @@
-"""Schedules of re-validation: one for each time that models of the catalog ask for."""
+"""Schedules of re-validation: one for each cron expression and time zone in the catalog."""
 
 from collections.abc import Iterator, Mapping
 
@@ -11,23 +11,23 @@ from llmops.releases.ledger import Ledger, ledgers
 from llmops.rollout.platform import Platform
 from llmops.rollout.trial import REQUESTED_BY_TAG
 
-# What a schedule's name may not have, in words, so that two times never share a name.
+# Characters that Dagster forbids in a name, as words: two times never share a name.
 _CRON = str.maketrans({" ": "_", "/": "_per_", "*": "x", ",": "_and_", "-": "_to_", "#": "_nth_", "?": "any"})
 _ZONE = str.maketrans({"/": "_", "-": "_minus_", "+": "_plus_"})
 
 
 def revalidation_schedules(catalog: Catalog, *, job_name: str) -> list[dg.ScheduleDefinition]:
-    """A schedule for each cron expression and time zone, with the models that ask for it.
+    """A schedule for each cron expression and time zone, with its models.
 
     Args:
         catalog: All models.
-        job_name: The re-validation.
+        job_name: The re-validation job.
     """
     return [_schedule(cron, zone, models, job_name) for (cron, zone), models in grouped(catalog).items()]
 
 
 def grouped(catalog: Catalog) -> dict[tuple[str, str], list[str]]:
-    """Models by cron expression and time zone; those that are never validated by themselves are in none."""
+    """Models by cron expression and time zone, without those that have no schedule."""
     by_time: dict[tuple[str, str], list[str]] = {}
     for name, spec in sorted(catalog.items()):
         if spec.automation.revalidate is not None:
@@ -36,20 +36,20 @@ def grouped(catalog: Catalog) -> dict[tuple[str, str], list[str]]:
 
 
 def schedule_name(cron: str, zone: str) -> str:
-    """A name that says when, in the letters that Dagster allows."""
+    """The schedule's name: its time, in characters that Dagster allows."""
     return f"revalidation_{' '.join(cron.split()).translate(_CRON)}_{zone.translate(_ZONE)}"
 
 
 def requests(
     models: list[str], by_model: Mapping[str, Ledger] | None, schedule: str, tick: str
 ) -> Iterator[dg.RunRequest]:
-    """A run for each model that serves; for all of them where it is not known which do.
+    """A run for each model that serves; for all models if the cluster did not say which do.
 
     Args:
         models: Names.
         by_model: Ledgers; None if the cluster did not answer.
         schedule: Name of the schedule.
-        tick: Time of the tick: a second request for the same tick makes no second run.
+        tick: Time of the tick; part of the run key, so a tick makes each run once.
     """
     for model in models:
         if by_model is None or (model in by_model and by_model[model].state.stable is not None):
@@ -69,18 +69,18 @@ def _schedule(cron: str, zone: str, models: list[str], job_name: str) -> dg.Sche
         try:
             by_model = ledgers(platform.cluster)
         except LlmopsError as error:
-            # The next tick may be a day away. A run finds out by itself whether there is something to validate.
-            context.log.warning(f"which models serve is not known ({error}): all of them are validated")
+            # The next tick may be a day away. A run skips a model that does not serve.
+            context.log.warning(f"the ledgers cannot be read ({error}): validating all models")
             by_model = None
-        asked = list(requests(models, by_model, name, context.scheduled_execution_time.isoformat()))
-        if len(asked) < len(models):
-            named = {key.path[-1] for request in asked for key in request.asset_selection or ()}
+        wanted = list(requests(models, by_model, name, context.scheduled_execution_time.isoformat()))
+        if len(wanted) < len(models):
+            named = {key.path[-1] for request in wanted for key in request.asset_selection or ()}
             idle = [model for model in models if model not in named]
-            reason = f"nothing serves yet of {', '.join(idle)}"
+            reason = f"no release serves yet: {', '.join(idle)}"
             context.log.info(reason)
-            if not asked:
+            if not wanted:
                 yield dg.SkipReason(reason)
-        yield from asked
+        yield from wanted
 
     return dg.schedule(
         name=name,
@@ -88,5 +88,5 @@ def _schedule(cron: str, zone: str, models: list[str], job_name: str) -> dg.Sche
         cron_schedule=cron,
         execution_timezone=zone,
         default_status=dg.DefaultScheduleStatus.RUNNING,
-        description=f"Validates what serves of {len(models)} models at '{cron}' ({zone}).",
+        description=f"Validates the stable releases of {len(models)} models at '{cron}' ({zone}).",
     )(tick)

@@ -116,7 +116,9 @@ def test_a_change_within_its_own_rollout_is_asked_for_after_it(serving: World) -
 def test_a_run_that_died_is_asked_for_again(serving: World) -> None:
     serving.declare(engine={"args": ["--seed=1"]})
     serving.carry_out(serving.tick(SENSOR), None)
-    assert "asked for again in 300 s" in serving.tick(SENSOR).reason
+    tick = serving.tick(SENSOR)
+    assert tick.codes == ("RequestedAgain",)
+    assert " 300 s" in tick.reason
     assert set(serving.tick(SENSOR, later=301).requests) == {"tiny"}
 
 

@@ -160,14 +160,15 @@ def test_a_run_without_a_verdict_is_asked_for_again_with_growing_pauses(serving:
     for pause in (300, 900, 2700):
         serving.carry_out(tick, "Inconclusive")
         ended = serving.tick()
-        assert f"came to no verdict and is asked for again in {pause} s" in ended.reason
+        assert ended.codes == ("RequestedAgain",)
+        assert f" {pause} s" in ended.reason
         assert serving.tick(later=pause - 61).requests == {}
         tick = serving.tick(later=62)
         assert tick.tag == "v0.33.0"
         keys.add(tick.requests["tiny"].run_key)
     assert len(keys) == 4
     serving.end_run(status=dg.DagsterRunStatus.FAILURE)
-    assert "it is not asked for again by itself" in serving.tick().reason
+    assert serving.tick().codes == ("GivenUp",)
     assert [alert.kind for alert in Outbox(serving.cluster).alerts()] == ["inconclusive"]
     for _ in range(3):
         assert serving.tick(later=3700).requests == {}
@@ -182,7 +183,9 @@ def test_a_run_that_died_is_asked_for_again_at_once_and_then_with_pauses(serving
     for pause in (0, 900):
         serving.roll_out(verdict=None, asked=tick.config("tiny"))
         serving.end_run(status=dg.DagsterRunStatus.FAILURE)
-        assert f"is asked for again in {pause} s" in serving.tick().reason
+        ended = serving.tick()
+        assert ended.codes == ("RequestedAgain",)
+        assert f" {pause} s" in ended.reason
         tick = serving.tick()
         assert bool(tick.requests) == (pause == 0)
 
@@ -192,7 +195,7 @@ def test_a_run_that_somebody_cancelled_is_not_asked_for_again(serving: World) ->
     tick = asked(serving)
     serving.roll_out(verdict=None, asked=tick.config("tiny"))
     serving.end_run(status=dg.DagsterRunStatus.CANCELED)
-    assert "was cancelled; to ask again: llmops rollout tiny" in serving.tick().reason
+    assert serving.tick().codes == ("RunCancelled",)
     assert serving.tick(later=3700).requests == {}
     # Something else is another matter.
     serving.push("v0.33.1")
@@ -204,7 +207,8 @@ def test_a_rollout_of_another_dagster_is_waited_for(serving: World) -> None:
     with RolloutLease(serving.cluster, "tiny", "somebody"):
         ticks = [serving.tick() for _ in range(3)]
         assert all(not tick.requests for tick in ticks)
-        assert "tiny: waits for the rollout by somebody" in ticks[-1].reason
+        assert ticks[-1].codes == ("LeaseHeld",)
+        assert "somebody" in ticks[-1].reason
     assert serving.tick().tag == "v0.33.0"
 
 
@@ -216,7 +220,8 @@ def test_outside_its_window_a_tag_is_seen_and_waits(serving: World) -> None:
     serving.push("v0.33.0")
     tick = [serving.tick() for _ in range(4)][-1]
     assert tick.requests == {}
-    assert f"waits for its maintenance window, which opens {opens:%a %Y-%m-%d %H:%M} UTC" in tick.reason
+    assert tick.codes == ("WindowClosed",)
+    assert f"{opens:%a %Y-%m-%d %H:%M} UTC" in tick.reason
     assert serving.tick(later=2 * 3600 - 360).requests == {}
     assert serving.tick(later=240).tag == "v0.33.0"
 
@@ -285,7 +290,7 @@ def test_a_registry_that_is_down_is_no_failed_tick_and_keeps_no_other_waiting(se
     serving.push("v0.2.0", image="ghcr.io/acme/engine")
     tick = serving.tick()
     while not tick.requests:
-        assert "answered 503" in tick.reason or "is not asked for another" in tick.reason
+        assert "answered 503" in tick.reason or tick.codes == ("Paused",)
         tick = serving.tick()
     assert set(tick.requests) == {"other"}
 
@@ -296,7 +301,8 @@ def test_an_outage_is_told_once_and_ends(serving: World) -> None:
         serving.tick(later=301)
     (alert,) = Outbox(serving.cluster).alerts()
     assert alert.kind == "sensor_failing"
-    assert "sensor image_tags has not been able to ask docker.io/vllm/vllm-openai" in alert.line
+    assert "image_tags" in alert.line
+    assert "docker.io/vllm/vllm-openai" in alert.line
     serving.registry.faults.set()
     serving.push("v0.33.0")
     assert asked(serving).tag == "v0.33.0"
@@ -334,7 +340,7 @@ def test_a_registry_that_says_nothing_remains_is_left_alone(serving: World) -> N
     serving.registry.rate_limits = {"RateLimit-Remaining": "0;w=21600", "RateLimit-Reset": "500"}
     for _ in range(2):
         serving.tick()
-    assert "by its rate limit" in serving.tick().reason
+    assert serving.tick().codes == ("Paused",)
     serving.registry.forget_requests()
     serving.tick(later=300)
     assert serving.registry_requests() == []
@@ -354,6 +360,6 @@ def test_a_cluster_that_is_away_loses_nothing(serving: World, free_port: int) ->
     assert serving.tick().reason == "nothing new"
     serving.push("v0.33.0")
     tick = [serving.tick() for _ in range(3)][-1]
-    assert "the cluster does not say where models stand" in tick.reason
+    assert tick.codes == ("LedgersUnknown",)
     serving.reload(kubeconfig=str(kubeconfig))
     assert serving.tick().tag == "v0.33.0"

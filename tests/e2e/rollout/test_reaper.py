@@ -153,7 +153,7 @@ def test_the_sensor_ends_a_run_that_dagster_takes_for_alive(served: Model, tmp_p
         with dg.build_sensor_context(instance, resources={"platform": served.platform}) as context:
             said = reaper(context)
         assert isinstance(said, dg.SkipReason)
-        assert said.skip_message == "no run that is gone has left anything behind"
+        assert said.skip_message == "no dead run has left anything behind"
 
 
 def test_a_replica_that_was_lent_to_a_dead_runs_canary_is_given_back(sandbox: Sandbox, tmp_path: Path) -> None:

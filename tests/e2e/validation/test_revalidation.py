@@ -184,7 +184,7 @@ def tick(model: Model) -> ScheduleExecutionData:
 
 def test_what_serves_nothing_is_skipped(model: Model) -> None:
     asked = tick(model)
-    assert (asked.run_requests, asked.skip_message) == ([], f"nothing serves yet of {model.name}")
+    assert (asked.run_requests, asked.skip_message) == ([], f"no release serves yet: {model.name}")
     found = revalidate(model)
     assert (found.code, found.validation) == (Exit.DONE, None)
     assert "nothing serves yet" in found.line

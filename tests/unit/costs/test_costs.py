@@ -249,12 +249,12 @@ def test_a_wrong_price_is_named_by_file_and_field(
 def test_a_file_that_is_none_and_a_gpu_without_a_price_say_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"none\.yaml:1: cannot be read: .*No such file"):
         load_prices(tmp_path / "none.yaml")
-    with pytest.raises(BadInput, match=r"NVIDIA-H100 has no price; there are those of NVIDIA-L40S.*Add gpus\.NVIDIA"):
-        PRICES.replica("NVIDIA-H100", 1)
-    with pytest.raises(BadInput, match=r"Set gpu\.product"):
-        PRICES.replica(None, 1)
-    with pytest.raises(BadInput, match="replica_without_gpu"):
-        PRICES.replica(None, 0)
+    cases = (("NVIDIA-H100", 1, "GPU NVIDIA-H100"), (None, 1, "gpu.product"), (None, 0, "replica_without_gpu"))
+    for product, gpus, about in cases:
+        with pytest.raises(BadInput) as raised:
+            PRICES.replica(product, gpus)
+        assert (raised.value.code, raised.value.about) == ("NoPrice", about)
+        assert raised.value.remedy
     own = load_prices(changed(tmp_path / "mine.yaml", "replica_without_gpu", value=40))
     assert own.replica(None, 0) == Range(low=40, high=40)
     assert isinstance(own, Prices)
