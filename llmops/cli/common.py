@@ -1,4 +1,4 @@
-"""Arguments and options that several commands share, and the installation that they work on."""
+"""Arguments and options that commands share, and the installation that they work on."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What the command line shows: lines and tables for people. Programs ask for JSON.
+"""Prints lines and tables for people. Programs ask for JSON.
 
-All of it is text, and never markup: what stands in records, logs and errors was written by others.
+It never interprets markup: others wrote the text in records, logs and errors.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SEVERITY_STYLE = {"ok": "green", "warning": "yellow", "unknown": "magenta", "err
 
 
 def text(content: str, style: str = "") -> Text:
-    """A text from anywhere, to be shown as it is."""
+    """Text from any source, printed as it is."""
     return Text(printable(content), style)
 
 
@@ -28,10 +28,10 @@ def say(line: str, style: str = "", *, err: bool = False) -> None:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> None:
-    """Print a table; a cell that has a style is made by `text`."""
-    found = Table(header_style="bold")
+    """Print a table. Make cells with a style by `text`."""
+    grid = Table(header_style="bold")
     for column in columns:
-        found.add_column(text(column))
+        grid.add_column(text(column))
     for row in rows:
-        found.add_row(*(text(cell) if isinstance(cell, str) else cell for cell in row))
-    Console().print(found)
+        grid.add_row(*(text(cell) if isinstance(cell, str) else cell for cell in row))
+    Console().print(grid)

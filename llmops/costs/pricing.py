@@ -66,7 +66,7 @@ def priced(measured: Measurements, profile: str, usd_per_month: float) -> Measur
     if not throughput:
         return measured
     turns = measured.turns.get(profile, {}).get(THROUGHPUT)
-    costs = [usd_per_million(usd_per_month, each) if each else None for each in turns or ()]
+    costs = [usd_per_million(usd_per_month, rate) if rate else None for rate in turns or ()]
     return measured.model_copy(
         update={
             # Costs are comparable under the same profile alone.

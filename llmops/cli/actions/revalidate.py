@@ -16,11 +16,9 @@ from llmops.releases.validations import Validation
 
 def revalidate(
     model: Model,
-    repair: Annotated[
-        bool, typer.Option("--repair", help="Download files that rotted again; engines keep serving.")
-    ] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Download wrong files again; engines keep serving.")] = False,
     restore: Annotated[
-        bool, typer.Option("--restore", help="Apply the release's objects again where somebody changed them.")
+        bool, typer.Option("--restore", help="Apply the release's objects over changes by others.")
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -35,13 +33,13 @@ def revalidate(
     raise typer.Exit(ended.code)
 
 
-def show_validation(found: Validation) -> None:
-    """Print a validation: how each check ended, and what was found with what to do about it."""
+def show_validation(validation: Validation) -> None:
+    """Print a validation: the result of each check, and its findings with remedies."""
     rows: list[Sequence[str | Text]] = []
-    for check in found.checks:
+    for check in validation.checks:
         rows.append((show.text(check.value, show.VERDICT_STYLE[check.value]), check.check, check.line, ""))
         rows += [
-            (show.text(each.severity, show.SEVERITY_STYLE[each.severity]), "", each.message, each.remedy)
-            for each in check.findings
+            (show.text(finding.severity, show.SEVERITY_STYLE[finding.severity]), "", finding.message, finding.remedy)
+            for finding in check.findings
         ]
-    show.table(("", f"{found.model} {found.release}", "finding", "remedy"), rows)
+    show.table(("", f"{validation.model} {validation.release}", "finding", "remedy"), rows)

@@ -23,9 +23,9 @@ def router(
     platform = platform_for()
     if apply:
         apply_router(platform, lambda line: show.say(line, err=True))
-    found = routes(platform)
+    listed = routes(platform)
     if as_json:
-        typer.echo(json.dumps([asdict(each) for each in found], indent=2))
+        typer.echo(json.dumps([asdict(route) for route in listed], indent=2))
         return
-    rows = [(each.name, each.leads_to, each.falls_back_to, "yes" if each.known else "no") for each in found]
+    rows = [(route.name, route.leads_to, route.falls_back_to, "yes" if route.known else "no") for route in listed]
     show.table(("name", "leads to", "falls back to", "router knows it"), rows)

@@ -22,5 +22,5 @@ def tenants(
         apply_tenants(platform, show.say)
         typer.echo(f"{len(platform.tenants)} tenants are as declared")
         return
-    every = [each for tenant in platform.tenants.values() for each in objects(tenant, platform.settings)]
-    typer.echo(as_yaml(every), nl=False)
+    manifests = [manifest for tenant in platform.tenants.values() for manifest in objects(tenant, platform.settings)]
+    typer.echo(as_yaml(manifests), nl=False)

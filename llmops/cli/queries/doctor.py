@@ -19,9 +19,11 @@ def doctor(
     models: Annotated[list[str] | None, typer.Argument(help="Only these models.")] = None, as_json: Json = False
 ) -> None:
     """Find what is wrong with the cluster and with what each model asks of it, with the remedy."""
-    found = examine_all(platform_for(), models or ())
+    findings = examine_all(platform_for(), models or ())
     if as_json:
-        typer.echo(json.dumps({"severity": worst(found), "findings": [asdict(each) for each in found]}, indent=2))
+        typer.echo(
+            json.dumps({"severity": worst(findings), "findings": [asdict(finding) for finding in findings]}, indent=2)
+        )
     else:
-        show_findings(found)
-    raise typer.Exit(BY_SEVERITY[worst(found)])
+        show_findings(findings)
+    raise typer.Exit(BY_SEVERITY[worst(findings)])

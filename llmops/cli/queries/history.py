@@ -16,7 +16,7 @@ def history(model: Model, as_json: Json = False) -> None:
     """Show the trials of a model's releases, newest first."""
     records = platform_for(model).records.history(model)
     if as_json:
-        typer.echo(json.dumps([each.model_dump(mode="json") for each in records], indent=2))
+        typer.echo(json.dumps([record.model_dump(mode="json") for record in records], indent=2))
     else:
         show_history(records)
 
@@ -25,14 +25,14 @@ def show_history(records: Sequence[Record]) -> None:
     """Print trials, newest first."""
     rows = [
         (
-            f"{each.finished:%Y-%m-%d %H:%M}",
-            each.release,
-            show.text(each.verdict, show.VERDICT_STYLE[each.verdict]),
-            each.stage,
-            each.image.split("@")[0].rsplit(":", 1)[-1],
-            each.commit[:12],
-            each.reason,
+            f"{record.finished:%Y-%m-%d %H:%M}",
+            record.release,
+            show.text(record.verdict, show.VERDICT_STYLE[record.verdict]),
+            record.stage,
+            record.image.split("@")[0].rsplit(":", 1)[-1],
+            record.commit[:12],
+            record.reason,
         )
-        for each in records
+        for record in records
     ]
     show.table(("finished (UTC)", "release", "verdict", "stage", "engine", "commit", "reason"), rows)

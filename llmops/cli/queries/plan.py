@@ -14,15 +14,15 @@ from llmops.rollout.plan import make_plan
 
 def plan(model: Model, engine_version: EngineVersion = None, revision: Revision = None, as_json: Json = False) -> None:
     """Show the release that a rollout would try: changes, objects as a diff, preflight findings."""
-    found = make_plan(platform_for(model), model, engine_version=engine_version, revision=revision)
+    planned = make_plan(platform_for(model), model, engine_version=engine_version, revision=revision)
     if as_json:
-        typer.echo(json.dumps(found.as_json(), indent=2))
+        typer.echo(json.dumps(planned.as_json(), indent=2))
         return
-    show.say(f"{model} {found.release.id} {found.standing}", "bold")
-    for change in found.changes:
+    show.say(f"{model} {planned.release.id} {planned.standing}", "bold")
+    for change in planned.changes:
         show.say(f"  {change}")
-    for name, lines in found.objects.items():
+    for name, lines in planned.objects.items():
         show.say(f"\n{name}", "bold")
         for line in lines:
             show.say(line, {"+": "green", "-": "red"}.get(line[:1], ""))
-    show_findings(found.findings)
+    show_findings(planned.findings)

@@ -22,7 +22,7 @@ def render(
     base: Annotated[bool, typer.Option("--base", help="Add the namespace and the claim.")] = False,
 ) -> None:
     """Write every object of a release as YAML, in the order to apply them."""
-    found = render_objects(
+    manifests = render_objects(
         platform_for(model), model, track=track, release=release, pins=pins, resolve=resolve, base=base
     )
-    typer.echo(as_yaml(found), nl=False)
+    typer.echo(as_yaml(manifests), nl=False)

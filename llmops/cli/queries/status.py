@@ -15,20 +15,20 @@ from llmops.rollout.status import model_status
 def status(model: Annotated[str | None, typer.Argument(help="Only this model.")] = None, as_json: Json = False) -> None:
     """Show what serves, what is under trial, and how the last trial and validation ended."""
     platform = platform_for(model)
-    found = [model_status(platform, name) for name in ([model] if model else sorted(platform.catalog))]
+    statuses = [model_status(platform, name) for name in ([model] if model else sorted(platform.catalog))]
     if as_json:
-        typer.echo(json.dumps([each.model_dump(mode="json") for each in found], indent=2))
+        typer.echo(json.dumps([shown.model_dump(mode="json") for shown in statuses], indent=2))
         return
     rows = [
         (
-            each.model,
-            each.stable or "-",
-            f"{each.ready}/{each.replicas}",
-            each.image or "-",
-            each.trial or "-",
-            each.last or "-",
-            each.validated or "-",
+            shown.model,
+            shown.stable or "-",
+            f"{shown.ready}/{shown.replicas}",
+            shown.image or "-",
+            shown.trial or "-",
+            shown.last or "-",
+            shown.validated or "-",
         )
-        for each in found
+        for shown in statuses
     ]
     show.table(("model", "stable", "ready", "image", "under trial", "last trial", "last validation"), rows)

@@ -90,7 +90,9 @@ def revalidation(
             yield from results(validation, materialized=validation_key(model) in context.selected_asset_keys)
     if failures:
         raise dg.Failure(
-            "; ".join(str(each.description) for each in failures), metadata=failures[0].metadata, allow_retries=False
+            "; ".join(str(failed.description) for failed in failures),
+            metadata=failures[0].metadata,
+            allow_retries=False,
         )
 
 
@@ -117,16 +119,16 @@ def results(validation: Validation, *, materialized: bool) -> Generator[Yielded]
 
 
 def _metadata(check: CheckResult) -> dict[str, dg.MetadataValue]:
-    rows = "\n".join(f"| {each.severity} | {each.message} | {each.remedy} |" for each in check.findings)
-    found: dict[str, dg.MetadataValue] = {
+    rows = "\n".join(f"| {finding.severity} | {finding.message} | {finding.remedy} |" for finding in check.findings)
+    metadata: dict[str, dg.MetadataValue] = {
         "outcome": dg.MetadataValue.text(check.value),
         "check_seconds": dg.MetadataValue.float(float(check.seconds)),
     }
     if check.findings:
-        found["findings"] = dg.MetadataValue.md(f"| severity | finding | remedy |\n|---|---|---|\n{rows}")
+        metadata["findings"] = dg.MetadataValue.md(f"| severity | finding | remedy |\n|---|---|---|\n{rows}")
     if check.repaired:
-        found["repaired"] = dg.MetadataValue.text(check.repaired)
-    return found | {
+        metadata["repaired"] = dg.MetadataValue.text(check.repaired)
+    return metadata | {
         name.replace("/", "_"): dg.MetadataValue.float(round(float(value), 4)) for name, value in check.figures.items()
     }
 
@@ -150,10 +152,10 @@ def _validate_model(
                 return None
             release = current.records.release(model, stable)
             current.log(f"{model} {stable} is validated: {', '.join(name for name in CHECKS if name in set(checks))}")
-            found = validate(
+            validation = validate(
                 current, release, set(checks), repair=config.repair or "weights" in repair, restore=config.restore
             )
-            tell(current, found)
+            tell(current, validation)
         finally:
             platform.leases.free(model)
     except LeaseHeld as held:
@@ -161,22 +163,22 @@ def _validate_model(
         return None
     except LlmopsError as error:
         raise failure(model, error) from error
-    why = must_go_back(found)
+    why = must_go_back(validation)
     if why is not None and "rollback" in repair:
-        _roll_back(context, platform, found, why)
-    return found
+        _roll_back(context, platform, validation, why)
+    return validation
 
 
-def _roll_back(context: dg.AssetExecutionContext, platform: Platform, found: Validation, why: str) -> None:
+def _roll_back(context: dg.AssetExecutionContext, platform: Platform, validation: Validation, why: str) -> None:
     """Roll the model back to the previous good release; log if there is none. The finding stays either way."""
-    model = found.model
+    model = validation.model
     try:
         with trial(orchestrator_of(context), platform, "promotion", model, judged=False) as current:
-            if current.records.state(model).stable == found.release:
+            if current.records.state(model).stable == validation.release:
                 go_back(current, to=None, reason=f"it no longer meets its gates: {why}")
     except LlmopsError as error:
         # No bug, so no traceback.
-        context.log.error(f"{model} {found.release} is not rolled back: {model}: {error}")  # noqa: TRY400
+        context.log.error(f"{model} {validation.release} is not rolled back: {model}: {error}")  # noqa: TRY400
 
 
 def _skip(context: dg.AssetExecutionContext, model: str, line: str, kind: str) -> None:
