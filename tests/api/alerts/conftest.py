@@ -75,7 +75,7 @@ class Receiver:
         return web.Response(status=step, headers=self.headers if step >= 300 else {})
 
     def ids(self) -> list[str]:
-        return [each.headers["webhook-id"] for each in self.received]
+        return [request.headers["webhook-id"] for request in self.received]
 
 
 @pytest.fixture

@@ -54,8 +54,8 @@ def codes(done: Delivered) -> dict[str, str]:
 
 def states(outbox: Outbox) -> dict[str, str]:
     """State by target, of the one alert that is pending."""
-    (found,) = outbox.pending()
-    return {name: mark.state for name, mark in found.marks.items()}
+    (waiting,) = outbox.pending()
+    return {name: mark.state for name, mark in waiting.marks.items()}
 
 
 def test_a_slack_message_says_what_happened_why_what_serves_and_where_to_look(
@@ -231,8 +231,8 @@ def test_who_asks_to_come_back_later_is_left_alone_until_then(
     settings = with_targets(settings, add_target(cluster, "ops", receiver.url, "webhook"))
     outbox.put(make_alert())
     assert deliver(outbox, settings).sent == 0
-    (found,) = outbox.pending()
-    mark = found.marks["ops"]
+    (waiting,) = outbox.pending()
+    mark = waiting.marks["ops"]
     assert 290 < (mark.next - datetime.datetime.now(datetime.UTC)).total_seconds() <= 300
     assert mark.error == "127.0.0.1 answered 429"
     assert deliver(outbox, settings).sent == 0
@@ -260,8 +260,8 @@ def test_what_cannot_be_sent_shows_no_secret(
         "unknown": "UnknownService",
         "absent": "SecretMissing",
     }
-    (found,) = outbox.pending()
-    everything = caplog.text + str(done.failures) + str(found.marks)
+    (waiting,) = outbox.pending()
+    everything = caplog.text + str(done.failures) + str(waiting.marks)
     assert SECRET.lower() not in everything.lower()
 
 
@@ -275,7 +275,7 @@ def test_a_target_that_was_down_gets_all_when_it_is_back(
         outbox.put(alert)
     assert deliver(outbox, settings).sent == 0
     assert deliver(outbox, settings).sent == 3
-    (waits,) = [each.alert for each in outbox.pending() if each.marks["ops"].state == "trying"]
+    (waits,) = [item.alert for item in outbox.pending() if item.marks["ops"].state == "trying"]
     assert waits == alerts[0]
 
 
@@ -329,8 +329,8 @@ def test_one_that_was_killed_between_sending_and_marking_is_succeeded_with_the_s
         child.wait(timeout=10)
     assert states(outbox) == {"ops": "trying"}
     assert deliver(outbox, settings).sent == 0, "the dead one's attempt may still be under way"
-    (found,) = outbox.pending()
-    mark = found.marks["ops"]
+    (waiting,) = outbox.pending()
+    mark = waiting.marks["ops"]
     outbox.mark(alert, "ops", mark.model_copy(update={"next": datetime.datetime.now(datetime.UTC)}))
     assert deliver(outbox, settings).sent == 1
     assert receiver.ids() == [alert.id, alert.id]
@@ -343,8 +343,8 @@ def test_two_deliverers_at_once_send_each_alert_once(
     for n in range(10):
         outbox.put(make_alert(str(n)))
     with ThreadPoolExecutor(3) as pool:
-        done = [each.result() for each in [pool.submit(deliver, outbox, settings) for _ in range(3)]]
-    assert sum(each.sent for each in done) == 10
+        done = [one.result() for one in [pool.submit(deliver, outbox, settings) for _ in range(3)]]
+    assert sum(one.sent for one in done) == 10
     assert len(set(receiver.ids())) == len(receiver.received) == 10
 
 

@@ -29,8 +29,8 @@ def target(name: str = "team", **changes: Any) -> AlertTarget:
 def test_an_alert_comes_back_as_it_was_put(outbox: Outbox) -> None:
     alert = make_alert()
     assert outbox.put(alert)
-    (found,) = outbox.pending()
-    assert found == Waiting(alert, {})
+    (waiting,) = outbox.pending()
+    assert waiting == Waiting(alert, {})
     assert outbox.known(alert.id)
     assert not outbox.known(alert_id("rejected", "another"))
 
@@ -39,7 +39,7 @@ def test_the_same_happening_is_one_alert_and_its_first_telling_stays(outbox: Out
     first = make_alert()
     assert outbox.put(first)
     assert not outbox.put(first.model_copy(update={"line": "told otherwise"}))
-    assert [each.alert for each in outbox.pending()] == [first]
+    assert [waiting.alert for waiting in outbox.pending()] == [first]
 
 
 def test_many_who_put_the_same_at_once_put_one(outbox: Outbox) -> None:
@@ -47,7 +47,7 @@ def test_many_who_put_the_same_at_once_put_one(outbox: Outbox) -> None:
     with ThreadPoolExecutor(8) as pool:
         new = list(pool.map(outbox.put, alerts))
     assert sum(new) == 5
-    assert [each.alert.id for each in outbox.pending()] == [alert.id for alert in alerts[:5]]
+    assert [waiting.alert.id for waiting in outbox.pending()] == [alert.id for alert in alerts[:5]]
 
 
 def test_an_attempt_is_claimed_by_one_of_many(outbox: Outbox) -> None:
@@ -55,7 +55,7 @@ def test_an_attempt_is_claimed_by_one_of_many(outbox: Outbox) -> None:
     outbox.put(alert)
     with ThreadPoolExecutor(8) as pool:
         tries = [pool.submit(outbox.claim, alert, "team", lambda mark: next_mark(mark, NOW)) for _ in range(16)]
-    claims = [claim for each in tries if (claim := each.result()) is not None]
+    claims = [claim for attempt in tries if (claim := attempt.result()) is not None]
     assert [claim.attempts for claim in claims] == [1]
 
 
@@ -64,9 +64,9 @@ def test_marks_of_many_targets_do_not_disturb_one_another(outbox: Outbox) -> Non
     outbox.put(alert)
     with ThreadPoolExecutor(8) as pool:
         done = [pool.submit(outbox.delivered, alert, f"team-{n}") for n in range(16)]
-    assert all(each.exception() is None for each in done)
-    (found,) = outbox.pending()
-    assert {name: mark.state for name, mark in found.marks.items()} == {f"team-{n}": "delivered" for n in range(16)}
+    assert all(attempt.exception() is None for attempt in done)
+    (waiting,) = outbox.pending()
+    assert {name: mark.state for name, mark in waiting.marks.items()} == {f"team-{n}": "delivered" for n in range(16)}
 
 
 def test_the_alerts_of_a_run_are_found(outbox: Outbox) -> None:
@@ -104,10 +104,10 @@ def test_what_is_too_old_to_be_remembered_is_not_told_again(outbox: Outbox) -> N
 def test_it_is_in_the_records_of_its_model(outbox: Outbox, cluster: Cluster) -> None:
     alert = make_alert()
     outbox.put(alert)
-    found = cluster.get("ConfigMap", names.alert_name(alert.id))
-    assert found is not None
-    assert found["metadata"]["labels"][names.MODEL_LABEL] == "chat"
-    assert found["metadata"]["labels"][names.RUN_LABEL] == "run-1"
+    stored = cluster.get("ConfigMap", names.alert_name(alert.id))
+    assert stored is not None
+    assert stored["metadata"]["labels"][names.MODEL_LABEL] == "chat"
+    assert stored["metadata"]["labels"][names.RUN_LABEL] == "run-1"
 
 
 def test_an_alert_about_no_model_is_kept_as_well(outbox: Outbox) -> None:
@@ -136,7 +136,7 @@ def test_who_gets_an_alert() -> None:
     alert = make_alert(severity="warning")
 
     def open_for(alert: Alert, *targets: AlertTarget, **marks: Mark) -> list[str]:
-        return [each.name for each in unsettled(Waiting(alert, marks), targets)]
+        return [target.name for target in unsettled(Waiting(alert, marks), targets)]
 
     assert open_for(alert, target()) == ["team"]
     assert open_for(alert, target(min_severity="error")) == []

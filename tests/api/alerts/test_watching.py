@@ -31,8 +31,8 @@ DAY = datetime.timedelta(days=1)
 
 @pytest.fixture
 def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    with dg.instance_for_test(temp_dir=str(tmp_path)) as found:
-        yield found
+    with dg.instance_for_test(temp_dir=str(tmp_path)) as made:
+        yield made
 
 
 @pytest.fixture
@@ -122,8 +122,8 @@ def test_a_run_that_left_its_trial_open_is_left_to_the_reaper_for_a_time(
     before = now - datetime.timedelta(seconds=30)
     put, reached = watch_runs(instance, records, since=before, stuck_after=DAY)
     assert put == []
-    found = instance.get_run_records(dg.RunsFilter(run_ids=[cancelled.run_id]))[0]
-    assert reached <= found.update_timestamp, "it is looked at again"
+    record = instance.get_run_records(dg.RunsFilter(run_ids=[cancelled.run_id]))[0]
+    assert reached <= record.update_timestamp, "it is looked at again"
     records.open_trial("chat", "abcdef012345", trial.model_copy(update={"run": "another"}))
     assert [alert.run for alert in watch_runs(instance, records, since=reached, stuck_after=DAY)[0]] == [
         cancelled.run_id

@@ -70,7 +70,7 @@ def test_a_verdict_counts_once_for_each_run(counters: Counters) -> None:
 def test_many_who_count_at_once_lose_nothing(counters: Counters) -> None:
     with ThreadPoolExecutor(8) as pool:
         done = [pool.submit(counters.count_rollout, make_record(f"run-{n % 12}")) for n in range(24)]
-    assert all(each.exception() is None for each in done)
+    assert all(thread.exception() is None for thread in done)
     assert counters.all()["chat"].rollouts == {"Failed": 12}
 
 

@@ -69,8 +69,8 @@ def samples(text: str) -> Samples:
     }
 
 
-def value(found: Samples, name: str, **labels: str) -> float | None:
-    return found.get((name, tuple(sorted(labels.items()))))
+def value(scraped: Samples, name: str, **labels: str) -> float | None:
+    return scraped.get((name, tuple(sorted(labels.items()))))
 
 
 def serve_a_model(cluster: Cluster, model: str, release: str) -> None:
@@ -120,23 +120,23 @@ def test_everything_is_told_in_both_formats(cluster: Cluster, settings: Settings
     finally:
         lease.stop(give_up=True)
     assert plain.headers["content-type"].startswith("text/plain; version=")
-    found = samples(plain.text)
-    assert value(found, "llmops_rollouts_total", model="chat", verdict="Failed") == 1
-    assert value(found, "llmops_rollouts_total", model="chat", verdict="Passed") == 0
-    assert value(found, "llmops_rollouts_total", model="fresh", verdict="Passed") == 0
-    assert value(found, "llmops_stage_duration_seconds_sum", model="chat", stage="canary") == 20
-    assert value(found, "llmops_stage_duration_seconds_count", model="chat", stage="canary") == 1
-    assert value(found, "llmops_stage_last_duration_seconds", model="chat", stage="canary") == 20
-    gpu = value(found, "llmops_canary_gpu_seconds_total", model="chat")
+    scraped = samples(plain.text)
+    assert value(scraped, "llmops_rollouts_total", model="chat", verdict="Failed") == 1
+    assert value(scraped, "llmops_rollouts_total", model="chat", verdict="Passed") == 0
+    assert value(scraped, "llmops_rollouts_total", model="fresh", verdict="Passed") == 0
+    assert value(scraped, "llmops_stage_duration_seconds_sum", model="chat", stage="canary") == 20
+    assert value(scraped, "llmops_stage_duration_seconds_count", model="chat", stage="canary") == 1
+    assert value(scraped, "llmops_stage_last_duration_seconds", model="chat", stage="canary") == 20
+    gpu = value(scraped, "llmops_canary_gpu_seconds_total", model="chat")
     assert gpu == pytest.approx(1200, abs=20)
-    assert value(found, "llmops_last_validation_timestamp_seconds", model="chat") == NOW.timestamp()
-    assert value(found, "llmops_validation_findings", model="chat") == 1
-    assert value(found, "llmops_rollout_in_progress", model="chat") == 1
-    assert value(found, "llmops_rollout_in_progress", model="fresh") == 0
-    assert value(found, "llmops_alerts_pending", target="team") == 1
+    assert value(scraped, "llmops_last_validation_timestamp_seconds", model="chat") == NOW.timestamp()
+    assert value(scraped, "llmops_validation_findings", model="chat") == 1
+    assert value(scraped, "llmops_rollout_in_progress", model="chat") == 1
+    assert value(scraped, "llmops_rollout_in_progress", model="fresh") == 0
+    assert value(scraped, "llmops_alerts_pending", target="team") == 1
     assert SECRET not in plain.text
     names_found = {sample.name for family in parse_openmetrics(modern.text) for sample in family.samples}
-    assert {name for name, _ in found} <= names_found
+    assert {name for name, _ in scraped} <= names_found
 
 
 def test_what_serves_is_told_when_it_is_available(cluster: Cluster, settings: Settings) -> None:
@@ -225,7 +225,7 @@ def test_many_scrapers_cost_one_look(cluster: Cluster, settings: Settings) -> No
     cache = Cache(read, seconds=30)
     with ThreadPoolExecutor(8) as pool:
         done = [pool.submit(cache.figures) for _ in range(16)]
-    assert len({id(each.result()) for each in done}) == 1
+    assert len({id(thread.result()) for thread in done}) == 1
     assert len(looks) == 1
     short = Cache(read, seconds=0)
     short.figures()

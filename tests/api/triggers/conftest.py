@@ -39,6 +39,6 @@ def world(plane: ControlPlane, tmp_path: Path) -> Iterator[World]:
         })  # fmt: skip
         cluster = Cluster.connect(settings)
         cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": settings.namespace}})
-        found = World(cluster, settings, images, registry, store, hub, instance, time.time())
-        found.write_suite("sums")
-        yield found
+        made = World(cluster, settings, images, registry, store, hub, instance, time.time())
+        made.write_suite("sums")
+        yield made

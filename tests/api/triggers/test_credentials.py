@@ -59,8 +59,8 @@ def test_registries_by_all_their_spellings(address: str, host: str) -> None:
     ],
 )
 def test_entries_of_all_kinds(entry: dict[str, str], expected: Credentials | None) -> None:
-    found = parse_docker_config(json.dumps({"auths": {"ghcr.io": entry}}), "here")
-    assert found == ({"ghcr.io": expected} if expected else {})
+    credentials = parse_docker_config(json.dumps({"auths": {"ghcr.io": entry}}), "here")
+    assert credentials == ({"ghcr.io": expected} if expected else {})
 
 
 @pytest.mark.parametrize(
@@ -160,8 +160,8 @@ def test_the_release_stage_reads_it_too(private: World) -> None:
     # An exact image is not looked up again.
     private.registry.forget_requests()
     exact = f"v9.9.9@sha256:{'0' * 64}"
-    found = pin(platform, "tiny", image=exact).engine
-    assert (f"{found.tag}@{found.digest}", private.registry.seen()) == (exact, [])
+    engine = pin(platform, "tiny", image=exact).engine
+    assert (f"{engine.tag}@{engine.digest}", private.registry.seen()) == (exact, [])
     with pytest.raises(BadInput, match="names no exact image"):
         pin(platform, "tiny", image="v9.9.9")
 

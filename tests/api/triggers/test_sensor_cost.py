@@ -11,9 +11,9 @@ from bench.sensors import run_on
 
 def test_a_thousand_models_over_three_repositories(plane: ControlPlane, tmp_path: Path) -> None:
     """A thousand models' records are written to a real API server first."""
-    found = run_on(plane.kubeconfig, tmp_path)
+    measured = run_on(plane.kubeconfig, tmp_path)
     # One question for each repository, whatever the number of models and tags.
-    assert found["sensors.image_tags.idle_requests_most"] == 3
-    assert found["sensors.model_revisions.idle_requests_most"] == 1
-    assert found["sensors.catalog_changes.idle_requests_most"] == 0
-    assert found["sensors.image_tags.cursor_bytes"] < 100_000
+    assert measured["sensors.image_tags.idle_requests_most"] == 3
+    assert measured["sensors.model_revisions.idle_requests_most"] == 1
+    assert measured["sensors.catalog_changes.idle_requests_most"] == 0
+    assert measured["sensors.image_tags.cursor_bytes"] < 100_000

@@ -37,9 +37,9 @@ def tick(model: Model) -> str:
         dg.DagsterInstance.ephemeral() as instance,
         dg.build_sensor_context(instance=instance, resources={"platform": model.platform}) as context,
     ):
-        found = alerts_sensor(context)
-    assert isinstance(found, dg.SkipReason)
-    return found.skip_message or ""
+        skipped = alerts_sensor(context)
+    assert isinstance(skipped, dg.SkipReason)
+    return skipped.skip_message or ""
 
 
 def test_a_promotion_a_rejection_and_a_rollback_are_told_of_and_counted(
@@ -59,14 +59,14 @@ def test_a_promotion_a_rejection_and_a_rollback_are_told_of_and_counted(
     assert back.code == Exit.DONE, back.line
     assert tick(model) == "3 sent"
     assert tick(model) == "0 sent"
-    content = [json.loads(each.body) for each in told.received]
-    assert [each["type"] for each in content] == [
+    content = [json.loads(request.body) for request in told.received]
+    assert [event["type"] for event in content] == [
         "llmops.promoted",
         "llmops.rejected",
         "llmops.promoted",
         "llmops.rolled_back",
     ]
-    promoted, rejected, again, rolled_back = [each["data"] for each in content]
+    promoted, rejected, again, rolled_back = [event["data"] for event in content]
     assert promoted["serving"] == promoted["release"]
     assert rejected["serving"] == promoted["release"], "what serves is what served before"
     assert "sums/score" in rejected["line"]

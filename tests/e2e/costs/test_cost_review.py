@@ -142,9 +142,9 @@ def world(plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iter
         cluster.apply(namespace(settings))
         records = Records(cluster)
         for name in ("tiny", "unseen"):
-            found = release(name)
-            records.save_release(pins_config_map(found))
-            records.update_state(name, stable=found.id)
+            stable = release(name)
+            records.save_release(pins_config_map(stable))
+            records.update_state(name, stable=stable.id)
         records.save_record(
             Record(
                 model="tiny",
@@ -169,8 +169,8 @@ def wait_until_ready(port: int) -> None:
     deadline = time.monotonic() + 30
     while True:
         try:
-            with Prometheus(f"http://127.0.0.1:{port}") as found:
-                found.query("1")
+            with Prometheus(f"http://127.0.0.1:{port}") as prometheus:
+                prometheus.query("1")
             return
         except Unavailable:
             assert time.monotonic() < deadline
@@ -197,15 +197,15 @@ def test_tokens_and_hours_are_those_of_the_counters_through_a_restart_and_a_gap(
     url = world.settings.monitoring.prometheus_url
     assert url is not None
     with Prometheus(url) as prometheus:
-        found = usage(prometheus, "serving", "tiny", end - WEEK, end)
+        used = usage(prometheus, "serving", "tiny", end - WEEK, end)
         assert usage(prometheus, "serving", "unseen", end - WEEK, end) is None
         assert usage(prometheus, "elsewhere", "tiny", end - WEEK, end) is None
-    assert found is not None
-    assert found.covered == pytest.approx(156 / 168, abs=0.002)
-    assert found.replica_seconds == pytest.approx((156 + 84) * HOUR, rel=0.005)
+    assert used is not None
+    assert used.covered == pytest.approx(156 / 168, abs=0.002)
+    assert used.replica_seconds == pytest.approx((156 + 84) * HOUR, rel=0.005)
     # The rate of one engine, whatever was missed of it: neither the gap nor the restart changes it.
-    assert found.input_tokens / found.replica_seconds == pytest.approx(PROMPT, rel=0.005)
-    assert found.output_tokens / found.replica_seconds == pytest.approx(GENERATED, rel=0.005)
+    assert used.input_tokens / used.replica_seconds == pytest.approx(PROMPT, rel=0.005)
+    assert used.output_tokens / used.replica_seconds == pytest.approx(GENERATED, rel=0.005)
 
 
 def test_a_review_keeps_plots_and_warns_and_doing_it_again_changes_nothing(world: World) -> None:
@@ -214,7 +214,7 @@ def test_a_review_keeps_plots_and_warns_and_doing_it_again_changes_nothing(world
     assert result.success
     (made,) = result.asset_materializations_for_node("costs_of_models")
     (checked,) = result.get_asset_check_evaluations()
-    metadata = {name: each.value for name, each in made.metadata.items()}
+    metadata = {name: entry.value for name, entry in made.metadata.items()}
     replicas = 240 / 156
     # Two models share what there is once: control plane 0 to 75, storage 20 to 40, load balancer 20 to 30.
     assert metadata["usd_per_month_low"] == pytest.approx(700 * replicas + 20, rel=0.005)
@@ -229,18 +229,20 @@ def test_a_review_keeps_plots_and_warns_and_doing_it_again_changes_nothing(world
     assert "The API is cheaper (utilization 10%" in checked.description
     assert "data of 93% of the time" in checked.description
     history = CostHistory(world.cluster).read("tiny")
-    assert [each.end for each in history] == [world.end]
-    alerts = [each for each in Outbox(world.cluster).alerts() if each.kind == "costs"]
-    assert [(each.model, each.severity, each.serving) for each in alerts] == [("tiny", "warning", release("tiny").id)]
+    assert [week.end for week in history] == [world.end]
+    alerts = [alert for alert in Outbox(world.cluster).alerts() if alert.kind == "costs"]
+    assert [(alert.model, alert.severity, alert.serving) for alert in alerts] == [
+        ("tiny", "warning", release("tiny").id)
+    ]
 
 
 def test_no_data_is_said_and_costs_nothing_of_the_others(world: World) -> None:
     result = world.review("tiny", "unseen")
     assert result.success
-    found = {each.asset_key.path[-1]: each for each in result.get_asset_check_evaluations()}
-    assert not found["unseen"].passed
-    assert str(found["unseen"].description).startswith("unseen: Prometheus has no data")
-    made = [each.asset_key for each in result.asset_materializations_for_node("costs_of_models")]
+    checks = {check.asset_key.path[-1]: check for check in result.get_asset_check_evaluations()}
+    assert not checks["unseen"].passed
+    assert str(checks["unseen"].description).startswith("unseen: Prometheus has no data")
+    made = [event.asset_key for event in result.asset_materializations_for_node("costs_of_models")]
     assert made == [costs_key("tiny")]
     assert CostHistory(world.cluster).read("unseen") == ()
 
@@ -257,9 +259,9 @@ def test_a_missing_price_fails_one_model_with_its_remedy(world: World) -> None:
     finally:
         (world.folder / "settings.yaml").write_text(text)
     assert not result.success
-    (failed,) = [each for each in result.all_events if each.is_step_failure]
+    (failed,) = [event for event in result.all_events if event.is_step_failure]
     assert "NoPrice" in str(failed.step_failure_data.user_failure_data)
-    told = {each.asset_key.path[-1] for each in result.get_asset_check_evaluations()}
+    told = {check.asset_key.path[-1] for check in result.get_asset_check_evaluations()}
     assert told == {"unseen"}
 
 
@@ -269,7 +271,7 @@ def test_history_is_capped_and_the_newest_stay(world: World) -> None:
     one = kept.read("tiny")[-1]
     kept.add("other", one)
     weeks = [one.model_copy(update={"end": one.end + week * datetime.timedelta(days=7)}) for week in range(KEPT + 1)]
-    full = json.dumps([each.model_dump(mode="json") for each in weeks[:KEPT]])
+    full = json.dumps([week.model_dump(mode="json") for week in weeks[:KEPT]])
     world.cluster.patch("ConfigMap", costs_name("other"), {"data": {KEY: full}})
     assert kept.add("other", weeks[-1]) == tuple(weeks[1:])
     assert kept.read("other") == tuple(weeks[1:])

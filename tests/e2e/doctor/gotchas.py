@@ -49,9 +49,9 @@ class Gotcha:
 
     def find(self, ran: Ran) -> Finding:
         """The finding."""
-        found = [each for each in ran.of(self.check, self.model) if self.says in each.message]
-        assert len(found) == 1, (self.what, found, ran.of(self.check, self.model))
-        return found[0]
+        findings = [finding for finding in ran.of(self.check, self.model) if self.says in finding.message]
+        assert len(findings) == 1, (self.what, findings, ran.of(self.check, self.model))
+        return findings[0]
 
 
 def model(name: str, **changes: object) -> Make:
@@ -284,13 +284,13 @@ GROWN: tuple[Gotcha, ...] = (
 )  # fmt: skip
 
 
-def table(found: list[tuple[Gotcha, Finding]]) -> Iterator[str]:
+def table(pairs: list[tuple[Gotcha, Finding]]) -> Iterator[str]:
     """The table of docs/start/doctor.md."""
     yield "| gotcha | made in the sandbox by | check | finding | remedy |"
     yield "|---|---|---|---|---|"
-    for gotcha, each in found:
-        finding = f"{each.severity}: {each.subject}: {each.message}"
-        cells = (gotcha.what, gotcha.made, f"`{each.check}`", finding, each.remedy)
+    for gotcha, finding in pairs:
+        line = f"{finding.severity}: {finding.subject}: {finding.message}"
+        cells = (gotcha.what, gotcha.made, f"`{finding.check}`", line, finding.remedy)
         yield f"| {' | '.join(_cell(cell) for cell in cells)} |"
 
 

@@ -75,10 +75,10 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
 
 def test_a_clean_sandbox_is_clean(seen: Seen) -> None:
     """Starts a sandbox, makes everything in it that bites, and runs the command five times."""
-    assert {each.severity for each in seen.clean.findings} == {"ok"}
+    assert {finding.severity for finding in seen.clean.findings} == {"ok"}
     assert (seen.clean.code, seen.clean.severity) == (Exit.DONE, "ok")
     assert seen.clean.seconds < ENOUGH_SECONDS
-    assert {each.model for each in seen.clean.findings} == {"", "good"}
+    assert {finding.model for finding in seen.clean.findings} == {"", "good"}
 
 
 def test_the_installation_may_look_at_all_of_it(seen: Seen) -> None:
@@ -86,28 +86,31 @@ def test_the_installation_may_look_at_all_of_it(seen: Seen) -> None:
 
 
 def test_who_may_not_look_is_told_which_rights_are_missing(seen: Seen) -> None:
-    found = [each for each in seen.blind.findings if each.severity != "ok"]
-    assert {each.severity for each in found} == {"unknown"}
+    findings = [finding for finding in seen.blind.findings if finding.severity != "ok"]
+    assert {finding.severity for finding in findings} == {"unknown"}
     assert seen.blind.code == Exit.INCONCLUSIVE
-    assert {each.check for each in found} >= {"gpus.device-plugin", "volume.shared"}
-    assert all("apiGroups" in each.remedy and "system:serviceaccount:llmops:dagster" in each.remedy for each in found)
+    assert {finding.check for finding in findings} >= {"gpus.device-plugin", "volume.shared"}
+    assert all(
+        "apiGroups" in finding.remedy and "system:serviceaccount:llmops:dagster" in finding.remedy
+        for finding in findings
+    )
 
 
 @pytest.mark.parametrize("gotcha", [*BAD, *GROWN], ids=lambda gotcha: f"{gotcha.check}-{gotcha.model}")
 def test_it_is_found(seen: Seen, gotcha: Gotcha) -> None:
     """Once for all."""
-    found = gotcha.find(seen.ran(gotcha))
-    assert found.severity == gotcha.severity
-    assert found.remedy
-    assert not [each for each in seen.clean.of(gotcha.check, gotcha.model) if each.severity != "ok"]
+    finding = gotcha.find(seen.ran(gotcha))
+    assert finding.severity == gotcha.severity
+    assert finding.remedy
+    assert not [finding for finding in seen.clean.of(gotcha.check, gotcha.model) if finding.severity != "ok"]
 
 
 def test_what_is_wrong_with_one_model_is_not_said_of_another(seen: Seen) -> None:
     """Nor does an entry that cannot be read hide the cluster's problems."""
-    assert not [each for each in seen.bad.findings if each.model == "good" and each.severity == "error"]
+    assert not [finding for finding in seen.bad.findings if finding.model == "good" and finding.severity == "error"]
     assert (seen.bad.code, seen.bad.severity) == (Exit.FOUND, "error")
     expected = {gotcha.model for gotcha in BAD if gotcha.severity == "error"}
-    assert {each.model for each in seen.bad.findings if each.severity == "error"} == expected
+    assert {finding.model for finding in seen.bad.findings if finding.severity == "error"} == expected
 
 
 def test_the_page_has_what_was_found(seen: Seen) -> None:

@@ -47,7 +47,7 @@ class Ran:
     seconds: float
 
     def of(self, check: str, model: str = "") -> list[Finding]:
-        return [each for each in self.findings if (each.check, each.model) == (check, model)]
+        return [finding for finding in self.findings if (finding.check, finding.model) == (check, model)]
 
 
 @dataclass(frozen=True)
@@ -168,8 +168,8 @@ class World:
         records.save_outcome(model, release.id, "canary", took)
         end = datetime.datetime.now(datetime.UTC)
         record = {"reason": "it was slow", "stage": "evaluation", "image": "", "commit": "", "finished": end}
-        found = {"model": model, "release": release.id, "verdict": "Inconclusive"} | record
-        records.save_record(Record.model_validate(found))
+        content = {"model": model, "release": release.id, "verdict": "Inconclusive"} | record
+        records.save_record(Record.model_validate(content))
 
     def acting_as(self, account: str) -> None:
         """Let what follows be done by an account of the namespace llmops."""
@@ -194,5 +194,5 @@ class World:
         assert ran.stdout, ran.stderr
         content = json.loads(ran.stdout)
         seconds = after.children_user + after.children_system - before.children_user - before.children_system
-        found = tuple(Finding(**each) for each in content["findings"])
-        return Ran(ran.returncode, content["severity"], found, seconds)
+        findings = tuple(Finding(**finding) for finding in content["findings"])
+        return Ran(ran.returncode, content["severity"], findings, seconds)

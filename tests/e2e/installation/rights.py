@@ -56,7 +56,7 @@ class Request:
 
 def objects(*names: str) -> list[Object]:
     """The objects of these files of k8s/base."""
-    return [found for name in names for found in yaml.safe_load_all((BASE / name).read_text())]
+    return [obj for name in names for obj in yaml.safe_load_all((BASE / name).read_text())]
 
 
 def rules(name: str) -> list[Rule]:
@@ -80,16 +80,16 @@ def granted(name: str, user: str, without: Rule | None = None) -> Iterator[Objec
         user: Name of the user; part of the roles' names.
         without: The right that is left out.
     """
-    for found in objects(name):
-        kept = json.loads(json.dumps(found))
-        role = found["metadata"]["name"]
+    for obj in objects(name):
+        kept = json.loads(json.dumps(obj))
+        role = obj["metadata"]["name"]
         kept["metadata"]["name"] = f"{role}-{user}"
         if "rules" in kept:
-            namespace = found["metadata"].get("namespace", "")
+            namespace = obj["metadata"].get("namespace", "")
             kept["rules"] = [
-                {"apiGroups": [each.group], "resources": [each.resource], "verbs": [each.verb]}
-                for each in rules(name)
-                if (each.role, each.namespace) == (role, namespace) and each != without
+                {"apiGroups": [rule.group], "resources": [rule.resource], "verbs": [rule.verb]}
+                for rule in rules(name)
+                if (rule.role, rule.namespace) == (role, namespace) and rule != without
             ]
         else:
             kept["roleRef"]["name"] = f"{role}-{user}"
@@ -100,13 +100,13 @@ def granted(name: str, user: str, without: Rule | None = None) -> Iterator[Objec
 def entries(log: Path, user: str) -> list[Mapping[str, Any]]:
     """The audit log's entries on a user's requests, each request once."""
     lines = log.read_text().splitlines() if log.exists() else []
-    found = {each["auditID"]: each for each in map(json.loads, lines) if each["user"]["username"] == user}
-    return [each for each in found.values() if "objectRef" in each]
+    entries_by_id = {entry["auditID"]: entry for entry in map(json.loads, lines) if entry["user"]["username"] == user}
+    return [entry for entry in entries_by_id.values() if "objectRef" in entry]
 
 
 def requests(log: Path, user: str) -> set[Request]:
     """What a user was seen to ask for, each kind of request once."""
-    found: set[Request] = set()
+    requests: set[Request] = set()
     for entry in entries(log, user):
         reference = entry["objectRef"]
         resource = "/".join(filter(None, (reference["resource"], reference.get("subresource", ""))))
@@ -114,11 +114,11 @@ def requests(log: Path, user: str) -> set[Request]:
         if entry["verb"] == "patch" and entry["responseStatus"]["code"] == 201:
             # Server-side apply of what is not there: the API server asks for the right to create it, too.
             verbs.add("create")
-        found |= {
+        requests |= {
             Request(user, verb, reference.get("apiGroup", ""), resource, reference.get("namespace", ""))
             for verb in verbs
         }
-    return found
+    return requests
 
 
 class Authorizer:
@@ -134,9 +134,9 @@ class Authorizer:
 
     def refused(self, asked: Iterable[Request], user: str) -> set[Request]:
         """Those of these requests that it would refuse to `user`."""
-        theirs = [replace(each, user=user) for each in asked]
+        theirs = [replace(request, user=user) for request in asked]
         with ThreadPoolExecutor(8) as pool:
-            return {each for each, may in zip(theirs, pool.map(self.allows, theirs), strict=True) if not may}
+            return {request for request, may in zip(theirs, pool.map(self.allows, theirs), strict=True) if not may}
 
 
 def account_kubeconfig(path: Path, admin: Path, token: str) -> Path:

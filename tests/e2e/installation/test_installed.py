@@ -27,13 +27,13 @@ T = TypeVar("T")
 def await_(what: Callable[[], T | None], installed: Installed, seconds: float = WAIT_SECONDS) -> T:
     """The first value that is something."""
     deadline = time.monotonic() + seconds
-    while not (found := what()):
+    while not (result := what()):
         runs = installed.dagster.runs()
         if time.monotonic() > deadline:
             log = installed.dagster.messages(runs[-1].id)[-8:] if runs else []
             raise AssertionError(f"not within {seconds} s; runs: {runs}; the last one's log: {log}")
         time.sleep(0.5)
-    return found
+    return result
 
 
 def serving(installed: Installed, tag: str) -> Callable[[], str | None]:
@@ -62,7 +62,7 @@ def pod_of(installed: Installed, run: str) -> dict[str, Any]:
 
 def test_a_model_in_the_catalog_is_rolled_out_by_a_pod_with_nobody_touching_anything(installed: Installed) -> None:
     await_(serving(installed, "v0.32.0"), installed)
-    run = next(each for each in installed.dagster.runs() if each.job == "rollout")
+    run = next(run for run in installed.dagster.runs() if run.job == "rollout")
     assert run.model == installed.model.name
     assert "sensor" in run.requested_by
     pod = pod_of(installed, run.id)
@@ -125,21 +125,21 @@ def test_the_daemon_and_the_code_location_lack_no_right(installed: Installed) ->
     """All that was asked for up to here, by sensors, launcher and webserver, was allowed."""
     log = ControlPlane(installed.sandbox.folder, find_or_build()).audit_log
     for account in ("llmops", "dagster", "llmops-service"):
-        found = entries(log, f"system:serviceaccount:llmops:{account}")
-        assert found
+        logged = entries(log, f"system:serviceaccount:llmops:{account}")
+        assert logged
         refused = [
-            f"{each['verb']} {each['requestURI']}"
-            for each in found
-            if each.get("responseStatus", {}).get("code") == 403
+            f"{entry['verb']} {entry['requestURI']}"
+            for entry in logged
+            if entry.get("responseStatus", {}).get("code") == 403
         ]
         assert refused == []
     asked = requests(log, "system:serviceaccount:llmops:dagster")
     unused = {(rule.verb, rule.group, rule.resource) for rule in rules("rights-dagster.yaml")} - {
-        (each.verb, each.group, each.resource) for each in asked
+        (request.verb, request.group, request.resource) for request in asked
     }
     # What is asked for of a run that died.
     served = requests(log, "system:serviceaccount:llmops:llmops-service")
     assert {(rule.verb, rule.group, rule.resource) for rule in rules("service.yaml")} == {
-        (each.verb, each.group, each.resource) for each in served
+        (request.verb, request.group, request.resource) for request in served
     }
     assert unused <= {("list", "batch", "jobs"), ("get", "", "pods/log"), ("list", "", "events")}

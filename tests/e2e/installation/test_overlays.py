@@ -32,19 +32,25 @@ def render(overlay: Path) -> list[Object]:
     return list(yaml.safe_load_all(made))
 
 
-def pod_specs(found: list[Object]) -> Iterator[tuple[str, Object]]:
-    for each in found:
-        if each["kind"] in ("Deployment", "StatefulSet"):
-            yield each["metadata"]["name"], each["spec"]["template"]["spec"]
+def pod_specs(manifests: list[Object]) -> Iterator[tuple[str, Object]]:
+    for manifest in manifests:
+        if manifest["kind"] in ("Deployment", "StatefulSet"):
+            yield manifest["metadata"]["name"], manifest["spec"]["template"]["spec"]
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 @pytest.mark.parametrize("version", ["1.34", "1.37"])
 def test_every_object_is_what_the_schema_says(overlay: str, version: str) -> None:
-    found = render(K8S / "overlays" / overlay)
-    assert {each["kind"] for each in found} >= {"Namespace", "Deployment", "Role", "NetworkPolicy", "ConfigMap"}
-    for each in found:
-        kubernetes_validate.validate(each, version, strict=True)
+    manifests = render(K8S / "overlays" / overlay)
+    assert {manifest["kind"] for manifest in manifests} >= {
+        "Namespace",
+        "Deployment",
+        "Role",
+        "NetworkPolicy",
+        "ConfigMap",
+    }
+    for manifest in manifests:
+        kubernetes_validate.validate(manifest, version, strict=True)
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -60,9 +66,12 @@ def test_every_container_says_what_it_takes_and_can_gain_nothing(overlay: str) -
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_what_is_named_is_there(overlay: str) -> None:
     """Accounts, config maps and Services that pods name; Secrets are the user's to make."""
-    found = render(K8S / "overlays" / overlay)
-    there = {(each["kind"], each["metadata"].get("namespace"), each["metadata"]["name"]) for each in found}
-    for name, spec in pod_specs(found):
+    manifests = render(K8S / "overlays" / overlay)
+    there = {
+        (manifest["kind"], manifest["metadata"].get("namespace"), manifest["metadata"]["name"])
+        for manifest in manifests
+    }
+    for name, spec in pod_specs(manifests):
         if spec.get("automountServiceAccountToken", True):
             assert ("ServiceAccount", "llmops", spec["serviceAccountName"]) in there, name
         for volume in spec["volumes"]:
@@ -70,18 +79,18 @@ def test_what_is_named_is_there(overlay: str) -> None:
                 assert ("ConfigMap", "llmops", volume["configMap"]["name"]) in there, name
         hosts = re.findall(r"([a-z-]+)\.llmops\.svc", json.dumps(spec))
         assert {("Service", "llmops", host) for host in hosts} <= there, name
-    for each in found:
-        if each["kind"] == "RoleBinding":
-            assert ("Role", each["metadata"]["namespace"], each["roleRef"]["name"]) in there
+    for manifest in manifests:
+        if manifest["kind"] == "RoleBinding":
+            assert ("Role", manifest["metadata"]["namespace"], manifest["roleRef"]["name"]) in there
 
 
-def namespace_writers(found: list[Object]) -> set[str]:
+def namespace_writers(manifests: list[Object]) -> set[str]:
     """Names of the roles by which a namespace may be written."""
     return {
-        each["metadata"]["name"]
-        for each in found
-        if each["kind"] in ("Role", "ClusterRole")
-        for rule in each["rules"]
+        manifest["metadata"]["name"]
+        for manifest in manifests
+        if manifest["kind"] in ("Role", "ClusterRole")
+        for rule in manifest["rules"]
         if {"*", "namespaces"} & set(rule.get("resources", ()))
         and {"*", ""} & set(rule.get("apiGroups", ()))
         and set(rule["verbs"]) - {"get", "list", "watch"}
@@ -93,10 +102,14 @@ def test_no_account_may_write_namespaces_unless_the_component_for_tenants_is_add
     overlay: str, tmp_path: Path
 ) -> None:
     """Who may patch a namespace may lift Pod Security from it."""
-    found = render(K8S / "overlays" / overlay)
-    assert not namespace_writers(found)
-    roles = {each["metadata"]["name"] for each in found if each["kind"] in ("Role", "ClusterRole")}
-    bound = {each["roleRef"]["name"] for each in found if each["kind"] in ("RoleBinding", "ClusterRoleBinding")}
+    manifests = render(K8S / "overlays" / overlay)
+    assert not namespace_writers(manifests)
+    roles = {manifest["metadata"]["name"] for manifest in manifests if manifest["kind"] in ("Role", "ClusterRole")}
+    bound = {
+        manifest["roleRef"]["name"]
+        for manifest in manifests
+        if manifest["kind"] in ("RoleBinding", "ClusterRoleBinding")
+    }
     # None of the cluster's own roles, of which nothing is known here.
     assert bound <= roles
     shutil.copytree(K8S, tmp_path / "k8s")
@@ -138,10 +151,10 @@ def test_the_sandbox_differs_from_a_cluster_only_in_how_the_account_is_found() -
 
 def test_a_run_that_is_cancelled_has_time_to_clean_up() -> None:
     """Before Dagster takes it for dead, its pod has had its whole grace period."""
-    found = yaml.safe_load(INSTANCES[0].read_text())
-    grace = found["run_launcher"]["config"]["run_k8s_config"]["pod_spec_config"]["termination_grace_period_seconds"]
+    instance = yaml.safe_load(INSTANCES[0].read_text())
+    grace = instance["run_launcher"]["config"]["run_k8s_config"]["pod_spec_config"]["termination_grace_period_seconds"]
     assert grace >= 300
-    assert found["run_monitoring"]["cancel_timeout_seconds"] > grace
+    assert instance["run_monitoring"]["cancel_timeout_seconds"] > grace
 
 
 def test_the_settings_of_an_overlay_are_settings(tmp_path: Path) -> None:
@@ -158,13 +171,15 @@ def test_runs_use_the_image_of_their_code_location(tmp_path: Path) -> None:
     image = f"registry.example/ours/orchestrator@sha256:{'a' * 64}"
     specs = dict(pod_specs(render(overlay)))
     assert {spec["containers"][0]["image"] for spec in specs.values()} == {image}
-    environment = {each["name"]: each.get("value") for each in specs["code-location"]["containers"][0]["env"]}
+    environment = {
+        variable["name"]: variable.get("value") for variable in specs["code-location"]["containers"][0]["env"]
+    }
     assert environment["DAGSTER_CURRENT_IMAGE"] == image
 
 
 def pins(path: Path) -> dict[str, str]:
-    found = re.findall(r"^([\w.-]+)(?:\[[^\]]*\])?==([^\s;]+)", path.read_text(), re.MULTILINE)
-    return {name.lower(): version for name, version in found}
+    pins = re.findall(r"^([\w.-]+)(?:\[[^\]]*\])?==([^\s;]+)", path.read_text(), re.MULTILINE)
+    return {name.lower(): version for name, version in pins}
 
 
 def test_the_image_has_the_projects_own_pins_and_each_by_hash() -> None:

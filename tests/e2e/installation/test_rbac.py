@@ -115,12 +115,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     sandbox = Sandbox(folder / "state", project=folder, nodes=nodes)
     sandbox.up()
     try:
-        found = World(sandbox, folder)
+        world = World(sandbox, folder)
         for name in ("namespaces.yaml", "accounts.yaml", SERVING):
-            found.kubectl("apply", "--server-side", "--force-conflicts", "--filename", str(BASE / name))
-        install_crds(found.admin)
-        found.kubectl("apply", "--filename", "-", given=json.dumps(gke_definitions()))
-        yield found
+            world.kubectl("apply", "--server-side", "--force-conflicts", "--filename", str(BASE / name))
+        install_crds(world.admin)
+        world.kubectl("apply", "--filename", "-", given=json.dumps(gke_definitions()))
+        yield world
     finally:
         sandbox.down(erase=True)
 
@@ -128,8 +128,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 def gke_definitions() -> dict[str, Any]:
     """Definitions of GKE's kinds, which nobody publishes as such: they take anything."""
     schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-    found: list[dict[str, Any]] = []
-    for kind in (each for each in KINDS.values() if each.group == "networking.gke.io"):
+    definitions: list[dict[str, Any]] = []
+    for kind in (kind for kind in KINDS.values() if kind.group == "networking.gke.io"):
         version = kind.api.rpartition("/")[2]
         spec = {
             "group": kind.group,
@@ -140,8 +140,8 @@ def gke_definitions() -> dict[str, Any]:
         name = f"{kind.plural}.{kind.group}"
         api = "apiextensions.k8s.io/v1"
         metadata = {"name": name}
-        found.append({"apiVersion": api, "kind": "CustomResourceDefinition", "metadata": metadata, "spec": spec})
-    return {"apiVersion": "v1", "kind": "List", "items": found}
+        definitions.append({"apiVersion": api, "kind": "CustomResourceDefinition", "metadata": metadata, "spec": spec})
+    return {"apiVersion": "v1", "kind": "List", "items": definitions}
 
 
 @pytest.fixture(scope="module")
@@ -219,7 +219,7 @@ def stand_around(model: Model) -> None:
             access = {"api_key": {"name": "key", "key": "key"}}
             spec = ModelSpec.model_validate(model.spec | entry | {"access": access})
             surround(model.platform, spec, release, print)
-            stood |= {each["kind"] for each in leftovers(model.cluster, model.name)}
+            stood |= {obj["kind"] for obj in leftovers(model.cluster, model.name)}
     assert stood == set(around.KINDS)
     clear_surroundings(model.platform, model.name, print)
 
@@ -260,8 +260,8 @@ def test_without_any_one_right_the_path_breaks(world: World, asked: set[Request]
     """The same roles without the right refuse what the path was seen to ask for by it, and nothing else."""
     authorizer, admin = Authorizer(world.sandbox.kubeconfig), world.admin
     user = f"without-{rule.verb}-{rule.resource}-{rule.role}".replace("/", "-")
-    for each in granted(SERVING, user, rule):
-        admin.apply(each)
+    for obj in granted(SERVING, user, rule):
+        admin.apply(obj)
     # The authorizer takes new roles over within a moment: until then it refuses more.
     deadline = time.monotonic() + 10
     only = {(rule.verb, rule.group, rule.resource)}
@@ -271,8 +271,8 @@ def test_without_any_one_right_the_path_breaks(world: World, asked: set[Request]
     assert refused == only
 
 
-def kinds_of(found: set[Request]) -> set[tuple[str, str, str]]:
-    return {(each.verb, each.group, each.resource) for each in found}
+def kinds_of(requests: set[Request]) -> set[tuple[str, str, str]]:
+    return {(request.verb, request.group, request.resource) for request in requests}
 
 
 @pytest.mark.parametrize(
@@ -285,13 +285,15 @@ def test_a_run_without_a_right_says_which_one_it_lacks(
 ) -> None:
     """Slow: a rollout each, as far as it gets."""
     verb, group, resource = right
-    rule = next(each for each in rules(SERVING) if (each.verb, each.group, each.resource) == right)
+    rule = next(
+        candidate for candidate in rules(SERVING) if (candidate.verb, candidate.group, candidate.resource) == right
+    )
     account = f"without-{verb}-{resource}"
     world.kubectl("create", "serviceaccount", account, "--namespace", "llmops")
-    for each in granted(SERVING, account, rule):
-        if "subjects" in each:
-            each["subjects"] = [{"kind": "ServiceAccount", "name": account, "namespace": "llmops"}]
-        world.kubectl("apply", "--filename", "-", given=json.dumps(each))
+    for obj in granted(SERVING, account, rule):
+        if "subjects" in obj:
+            obj["subjects"] = [{"kind": "ServiceAccount", "name": account, "namespace": "llmops"}]
+        world.kubectl("apply", "--filename", "-", given=json.dumps(obj))
     with new_model(world.sandbox, tmp_path) as model:
         with world.acting_as(model, account):
             ended = model.rollout()
@@ -302,8 +304,8 @@ def test_a_run_without_a_right_says_which_one_it_lacks(
 
 def test_the_account_of_the_daemon_may_not_touch_a_model(world: World) -> None:
     """What only starts and ends runs has no right in the namespace of the engines."""
-    for each in objects("rights-dagster.yaml"):
-        world.kubectl("apply", "--filename", "-", given=json.dumps(each))
+    for obj in objects("rights-dagster.yaml"):
+        world.kubectl("apply", "--filename", "-", given=json.dumps(obj))
     authorizer = Authorizer(world.sandbox.kubeconfig)
     user = "system:serviceaccount:llmops:dagster"
     for verb, group, resource in (("get", "", "configmaps"), ("get", "", "secrets"), ("create", "batch", "jobs")):

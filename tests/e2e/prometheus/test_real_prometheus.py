@@ -123,11 +123,11 @@ def test_counts_are_of_this_release_alone_and_since_the_step_began(world: World)
     world.page.answered(340)
     world.scraped()
     time.sleep(0.5)
-    found = world.seen(time.monotonic() - began)
-    assert found.scraped == {"a"}
+    seen = world.seen(time.monotonic() - began)
+    assert seen.scraped == {"a"}
     # Reckoned to the ends of the window, it may be some more.
-    assert 38 <= found.together.requests <= 60
-    assert found.together.errors == 0
+    assert 38 <= seen.together.requests <= 60
+    assert seen.together.errors == 0
     assert world.seen(time.monotonic() - began, release="unknown") == Samples()
 
 
@@ -150,9 +150,9 @@ def test_a_counter_that_starts_again_loses_nothing_and_gains_nothing(world: Worl
     world.page.answered(7, 1, release="reset")
     world.scraped()
     time.sleep(1)
-    found = world.seen(time.monotonic() - began, release="reset").together
-    assert 7 <= found.requests <= 20
-    assert 1 <= found.errors <= 3
+    together = world.seen(time.monotonic() - began, release="reset").together
+    assert 7 <= together.requests <= 20
+    assert 1 <= together.errors <= 3
 
 
 def test_no_number_and_no_promql_are_told_apart_from_no_data(world: World) -> None:

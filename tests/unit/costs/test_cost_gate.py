@@ -40,14 +40,14 @@ def judged(
 
 def test_the_cost_is_the_replicas_price_over_its_throughput() -> None:
     """900 USD a month for 1,000 tokens per second: 2,628 million tokens a month, 0.342 USD per million."""
-    found = priced(measured(1000.0), "chat", 900)
-    assert found.figures[COST_METRIC] == pytest.approx(900 / 2628, rel=1e-9)
+    result = priced(measured(1000.0), "chat", 900)
+    assert result.figures[COST_METRIC] == pytest.approx(900 / 2628, rel=1e-9)
 
 
 @pytest.mark.parametrize(("ceiling", "value"), [(0.35, "Passed"), (0.34, "Failed")])
 def test_a_ceiling_holds_or_does_not(ceiling: float, value: str) -> None:
-    found, note = judged({"max": ceiling}, measured(*[1000.0] * 8))
-    assert found == value
+    judged_as, note = judged({"max": ceiling}, measured(*[1000.0] * 8))
+    assert judged_as == value
     assert "cost/usd_per_million_tokens" in note
     assert "0.3425 USD" in note
 

@@ -28,11 +28,11 @@ def test_the_articles_baseline() -> None:
     1,870 on bare metal; the whole range is 1,440 to 1,945. Egress has no figure there ("highly variable"): it is left
     out, and named.
     """
-    found = bill(ARTICLE, PRICES)
-    told = [(each.usd_per_month.low, each.usd_per_month.high) for each in found.items if each.usd_per_month]
+    costs = bill(ARTICLE, PRICES)
+    told = [(item.usd_per_month.low, item.usd_per_month.high) for item in costs.items if item.usd_per_month]
     assert told == [(1400, 1800), (0, 75), (20, 40), (20, 30)]
-    assert (found.total.low, found.total.high) == (1440, 1945)
-    assert found.unpriced == ["egress"]
+    assert (costs.total.low, costs.total.high) == (1440, 1945)
+    assert costs.unpriced == ["egress"]
     eks = PRICES.model_copy(update={"control_plane": Range(low=75, high=75)})
     assert (bill(ARTICLE, eks).total.low, bill(ARTICLE, eks).total.high) == (1515, 1945)
 
@@ -52,7 +52,7 @@ def test_the_articles_volume_and_what_an_api_asks_for_it() -> None:
     api = PRICES.apis["mid-tier"]
     a_day = [100 * api.blended(share).low for share in (0, 1)]
     assert a_day == [60, 200]
-    assert [30 * each for each in a_day] == [1800, 6000]
+    assert [30 * price for price in a_day] == [1800, 6000]
     assert 30 * 100 * api.blended(0.286).low == pytest.approx(3000, abs=5)
 
 
@@ -67,10 +67,10 @@ def test_the_articles_crossover() -> None:
     capacity = Range(low=tokens_per_second, high=tokens_per_second)
     a_month = SECONDS_PER_MONTH / DAY * 100
     total = Range(low=1500, high=1900)
-    found = break_even(total, capacity, Range(low=3000 / a_month, high=6000 / a_month))
-    assert found is not None
-    assert (found.low, found.high) == (pytest.approx(0.15, abs=0.001), pytest.approx(0.38, abs=0.001))
-    assert found.low < 0.30 < found.high
+    crossover = break_even(total, capacity, Range(low=3000 / a_month, high=6000 / a_month))
+    assert crossover is not None
+    assert (crossover.low, crossover.high) == (pytest.approx(0.15, abs=0.001), pytest.approx(0.38, abs=0.001))
+    assert crossover.low < 0.30 < crossover.high
     least = break_even(total, capacity, Range(low=1800 / a_month, high=1800 / a_month))
     assert least is not None
     assert least.high == pytest.approx(0.633, abs=0.001)
@@ -100,22 +100,22 @@ def test_with_the_people_the_articles_own_stack_does_not_pay() -> None:
     assert (PRICES.operations.monthly.low, PRICES.operations.monthly.high) == (5000, 8000)
     assert PRICES.operations.monthly.low > 6000 - 1500
     a_month = SECONDS_PER_MONTH / DAY * 100e6
-    found = report(ARTICLE, PRICES, Volume(input=0, output=a_month), None).against[0]
-    assert (found.usd_per_month.high, found.cheaper) == (pytest.approx(6083, abs=1), "self-hosted")
-    assert found.cheaper_with_operations == "api"
+    against = report(ARTICLE, PRICES, Volume(input=0, output=a_month), None).against[0]
+    assert (against.usd_per_month.high, against.cheaper) == (pytest.approx(6083, abs=1), "self-hosted")
+    assert against.cheaper_with_operations == "api"
 
 
 def test_a_plan_of_the_articles_stack() -> None:
     volume = planned(0.6, 0.25, 2 * 1150)
     capacity = Range(low=1600, high=3000)
-    found = report(ARTICLE, PRICES, volume, capacity)
-    assert found.usd_per_million is not None
-    assert (found.usd_per_million.low, found.usd_per_million.high) == (
+    result = report(ARTICLE, PRICES, volume, capacity)
+    assert result.usd_per_million is not None
+    assert (result.usd_per_million.low, result.usd_per_million.high) == (
         pytest.approx(1440 / (2300 * 0.6 * SECONDS_PER_MONTH / 1e6)),
         pytest.approx(1945 / (2300 * 0.6 * SECONDS_PER_MONTH / 1e6)),
     )
-    assert found.utilization == Range(low=0.46, high=0.8625)
-    (against,) = found.against
+    assert result.utilization == Range(low=0.46, high=0.8625)
+    (against,) = result.against
     assert against.usd_per_million == Range(low=0.95, high=0.95)
     assert against.cheaper == "self-hosted"
 
@@ -129,22 +129,22 @@ factors = st.floats(1, 100)
 def test_the_break_even_rises_with_the_stack_and_falls_with_the_api(
     total: Range, capacity: Range, price: Range, factor: float
 ) -> None:
-    found = break_even(total, capacity, price)
+    crossover = break_even(total, capacity, price)
     dearer, faster, api = (
         break_even(total * factor, capacity, price),
         break_even(total, capacity * factor, price),
         break_even(total, capacity, price * factor),
     )
-    assert found is not None
+    assert crossover is not None
     assert dearer is not None
     assert faster is not None
     assert api is not None
     slack = 1 + 1e-9
-    assert dearer.low * slack >= found.low
-    assert dearer.high * slack >= found.high
+    assert dearer.low * slack >= crossover.low
+    assert dearer.high * slack >= crossover.high
     for lower in (faster, api):
-        assert lower.low <= found.low * slack
-        assert lower.high <= found.high * slack
+        assert lower.low <= crossover.low * slack
+        assert lower.high <= crossover.high * slack
 
 
 @settings(deadline=None)
@@ -167,8 +167,8 @@ def test_more_use_makes_tokens_cheaper_and_never_turns_to_the_api(
     rate = stack.replicas * stack.gpus * 1000
     capacity = Range(low=rate, high=rate)
     few, many = (
-        report(stack, PRICES, planned(min(1.0, each), share, rate), capacity)
-        for each in (utilization, utilization * more)
+        report(stack, PRICES, planned(min(1.0, share_used), share, rate), capacity)
+        for share_used in (utilization, utilization * more)
     )
     assert few.usd_per_million is not None
     assert many.usd_per_million is not None
@@ -187,8 +187,8 @@ def test_more_use_makes_tokens_cheaper_and_never_turns_to_the_api(
 @settings(deadline=None)
 @given(ours=ranges, elsewhere=ranges)
 def test_what_overlaps_is_not_told(ours: Range, elsewhere: Range) -> None:
-    found = cheaper(ours, elsewhere)
-    assert (found == "either") == (ours.low <= elsewhere.high and elsewhere.low <= ours.high)
+    result = cheaper(ours, elsewhere)
+    assert (result == "either") == (ours.low <= elsewhere.high and elsewhere.low <= ours.high)
 
 
 def test_no_tokens_have_no_price_and_egress_is_of_the_output() -> None:
@@ -197,8 +197,8 @@ def test_no_tokens_have_no_price_and_egress_is_of_the_output() -> None:
     assert idle.against[0].cheaper == "api"
     assert idle.utilization == Range(low=0, high=0)
     priced = PRICES.model_copy(update={"egress_gb": Range(low=0.09, high=0.09)})
-    found = bill(ARTICLE, priced, output_tokens=1e9).items[-1]
-    assert found.usd_per_month == Range(low=22.5, high=22.5)
+    egress = bill(ARTICLE, priced, output_tokens=1e9).items[-1]
+    assert egress.usd_per_month == Range(low=22.5, high=22.5)
     assert bill(ARTICLE, priced).unpriced == ["egress"], "the tokens are not known"
 
 

@@ -15,20 +15,20 @@ def series(*points: tuple[float, float]) -> list[Series]:
 
 
 def test_steps_are_added_up() -> None:
-    found = add_up(
+    used = add_up(
         [series((300, 30.0), (600, 60.0)), series((300, 5.0), (600, 5.0)), series((300, 2), (600, 4))], 300, 600
     )
-    assert found is not None
-    assert (found.input_tokens, found.output_tokens, found.replica_seconds) == (90, 10, 1800)
-    assert (found.replicas, found.covered) == (3, 1)
-    monthly = found.monthly()
+    assert used is not None
+    assert (used.input_tokens, used.output_tokens, used.replica_seconds) == (90, 10, 1800)
+    assert (used.replicas, used.covered) == (3, 1)
+    monthly = used.monthly()
     assert monthly.total == pytest.approx(100 * 730 * 6)
     assert monthly.output_share == pytest.approx(0.1)
 
 
 def test_a_gap_makes_tokens_neither_dearer_nor_cheaper() -> None:
     """In the second step the tokens are known and the replicas are not, in the third it is the other way round."""
-    found = add_up(
+    used = add_up(
         [
             series((300, 10.0), (600, 10.0), (1200, 10.0)),
             series((300, 10.0), (600, 10.0), (1200, math.nan)),
@@ -37,8 +37,8 @@ def test_a_gap_makes_tokens_neither_dearer_nor_cheaper() -> None:
         300,
         1200,
     )
-    assert found is not None
-    assert (found.input_tokens, found.output_tokens, found.replica_seconds, found.covered) == (10, 10, 300, 0.25)
+    assert used is not None
+    assert (used.input_tokens, used.output_tokens, used.replica_seconds, used.covered) == (10, 10, 300, 0.25)
 
 
 @pytest.mark.parametrize("missing", [0, 1, 2])
@@ -49,6 +49,6 @@ def test_no_data_is_none_and_not_nothing(missing: int) -> None:
 
 
 def test_an_idle_engine_is_data() -> None:
-    found = add_up([series((300, 0.0)), series((300, 0.0)), series((300, 1))], 300, 300)
-    assert found is not None
-    assert found.monthly().total == 0
+    used = add_up([series((300, 0.0)), series((300, 0.0)), series((300, 1))], 300, 300)
+    assert used is not None
+    assert used.monthly().total == 0

@@ -75,9 +75,9 @@ def _not_executed() -> None:
                 lines.append(str(meta.get("orig_message")))
 
     def logger(_: dg.InitLoggerContext) -> logging.Logger:
-        found = logging.Logger("some")
-        found.addHandler(Lines())
-        return found
+        logger = logging.Logger("some")
+        logger.addHandler(Lines())
+        return logger
 
     @dg.op(out=dg.Out(int, is_required=False), config_schema={"fails": bool})
     def first(context: dg.OpExecutionContext) -> Iterator[dg.Output[int]]:

@@ -34,11 +34,11 @@ def test_there_is_a_row_for_all_that_the_stack_is_made_of() -> None:
 
 @pytest.mark.parametrize("row", rows(), ids=lambda row: str(row[0])[:40])
 def test_every_row_is_held_by_a_test(row: list[str]) -> None:
-    found = REFERENCE.findall(row[-1])
-    assert found, f"no test: {row}"
-    for path, name in found:
+    references = REFERENCE.findall(row[-1])
+    assert references, f"no test: {row}"
+    for path, name in references:
         assert Path(path).name.startswith("test_"), f"{row[0]}: pytest collects nothing from {path}"
         assert name in collected(ROOT / path), f"{row[0]}: {path} has no {name}"
-    opt_in = {path.split("/")[2] for path, _ in found if path.startswith("tests/opt_in/")}
+    opt_in = {path.split("/")[2] for path, _ in references if path.startswith("tests/opt_in/")}
     said = re.search(r"run by `make e2e-(\w+)`", row[-1])
     assert opt_in == ({said[1]} if said else set()), f"{row[0]}: the row says which target runs its test"

@@ -36,7 +36,7 @@ def test_each_test_belongs_to_one_of_the_two() -> None:
     assert len(every) > 3000
     assert quick | full == every
     assert quick & full == set()
-    folders = {name: {each for each in quick if each.startswith(f"tests/{name}/")} for name in ("unit", "api", "e2e")}
+    folders = {name: {test for test in quick if test.startswith(f"tests/{name}/")} for name in ("unit", "api", "e2e")}
     assert sum(map(len, folders.values())) == len(quick)
     assert folders["e2e"] == set(PROMISES.values())
     assert len(folders["unit"] | folders["api"]) > 2000

@@ -57,8 +57,8 @@ def test_it_ends_at_the_newest_good_tag_and_tries_none_twice(tags: set[str], dat
     good = data.draw(st.sets(st.sampled_from(allowed)))
     ledger = after(Ledger(), start, digest_of(start), "Passed")
     tried: list[str] = []
-    while found := candidate(ledger, tags):
-        pinned = PinnedImage.parse(str(found.image))
+    while chosen := candidate(ledger, tags):
+        pinned = PinnedImage.parse(str(chosen.image))
         tried.append(pinned.tag)
         ledger = after(ledger, pinned.tag, pinned.digest, "Passed" if pinned.tag in good else "Failed")
     newer = allowed[: allowed.index(start)]
@@ -76,8 +76,8 @@ def test_where_nothing_serves_a_few_tags_are_tried(tags: set[str]) -> None:
         return
     ledger = after(Ledger(), allowed[0], digest_of(allowed[0]), "Failed")
     count = 1
-    while found := candidate(ledger, tags):
-        pinned = PinnedImage.parse(str(found.image))
+    while chosen := candidate(ledger, tags):
+        pinned = PinnedImage.parse(str(chosen.image))
         ledger = after(ledger, pinned.tag, pinned.digest, "Failed")
         count += 1
     assert count == min(MOST_TAGS, len(allowed))
@@ -92,6 +92,6 @@ def test_the_same_digest_under_another_tag_is_the_same_image() -> None:
 def test_a_tag_that_is_gone_is_passed_over() -> None:
     ledger = after(Ledger(), "v0.2.0", digest_of("v0.2.0"), "Passed")
     tags = parsed(("v0.2.2", "v0.2.1", "v0.2.0"))
-    found = image_candidate(SPEC, ledger, TERMS, tags, lambda tag: None if tag == "v0.2.2" else digest_of(tag))
-    assert found is not None
-    assert PinnedImage.parse(str(found.image)).tag == "v0.2.1"
+    chosen = image_candidate(SPEC, ledger, TERMS, tags, lambda tag: None if tag == "v0.2.2" else digest_of(tag))
+    assert chosen is not None
+    assert PinnedImage.parse(str(chosen.image)).tag == "v0.2.1"

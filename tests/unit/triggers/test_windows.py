@@ -92,20 +92,20 @@ moments = st.datetimes(dt.datetime(2025, 1, 1), dt.datetime(2028, 1, 1)).map(lam
 
 @given(st.lists(rules, min_size=1, max_size=3), st.sampled_from(ZONES), moments)
 @settings(max_examples=300, deadline=None)
-def test_it_opens_when_it_says_and_not_before(found: list[Window], zone: str, now: dt.datetime) -> None:
-    opening = next_opening(found, zone, now)
+def test_it_opens_when_it_says_and_not_before(windows: list[Window], zone: str, now: dt.datetime) -> None:
+    opening = next_opening(windows, zone, now)
     if opening is None:
         # A window that falls whole into the hour that is left out; no other is without an opening in a week.
-        assert is_open(found, zone, now) or len({day for each in found for day in each.days}) < 7
+        assert is_open(windows, zone, now) or len({day for window in windows for day in window.days}) < 7
         return
     assert now < opening <= now + dt.timedelta(days=9)
-    assert is_open(found, zone, opening)
-    if is_open(found, zone, now):
+    assert is_open(windows, zone, opening)
+    if is_open(windows, zone, now):
         return
     # Closed now: closed until the minute before.
     step = (opening - now) / 50
-    assert not any(is_open(found, zone, now + step * number) for number in range(50))
-    assert not is_open(found, zone, opening - dt.timedelta(microseconds=1))
+    assert not any(is_open(windows, zone, now + step * number) for number in range(50))
+    assert not is_open(windows, zone, opening - dt.timedelta(microseconds=1))
 
 
 @given(rules, st.sampled_from(ZONES), moments)
