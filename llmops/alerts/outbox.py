@@ -190,7 +190,7 @@ class Outbox:
 
 
 def unsettled(waiting: Waiting, targets: Iterable[AlertTarget]) -> list[AlertTarget]:
-    """Those of the targets that want the alert, and neither have it nor were given up."""
+    """The targets that want the alert and that delivery has neither sent it to nor given up."""
     alert, marks = waiting.alert, waiting.marks
     return [
         target

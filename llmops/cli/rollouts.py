@@ -194,5 +194,5 @@ def _failed(run: str, data: Any) -> _Run:
 
 
 def instance() -> dg.DagsterInstance:
-    """The Dagster instance of DAGSTER_HOME, whose UI then shows the run; else one that ends with this process."""
+    """The Dagster instance of DAGSTER_HOME, whose UI shows the run; without it, an ephemeral one."""
     return dg.DagsterInstance.get() if os.environ.get("DAGSTER_HOME") else dg.DagsterInstance.ephemeral()

@@ -29,18 +29,16 @@ class FiguresCollector(Collector):
 
 
 def _counted(figures: Figures) -> Iterator[Metric]:
-    rollouts = CounterMetricFamily(
-        "llmops_rollouts", "Trials of releases that came to their end, by verdict.", labels=("model", "verdict")
-    )
+    rollouts = CounterMetricFamily("llmops_rollouts", "Trials that ended, by verdict.", labels=("model", "verdict"))
     durations = SummaryMetricFamily(
-        "llmops_stage_duration_seconds", "Time that stages of trials took.", labels=("model", "stage")
+        "llmops_stage_duration_seconds", "Seconds that stages of trials took.", labels=("model", "stage")
     )
     last = GaugeMetricFamily(
-        "llmops_stage_last_duration_seconds", "Time that the stage took the last time.", labels=("model", "stage")
+        "llmops_stage_last_duration_seconds", "Seconds that the stage took the last time.", labels=("model", "stage")
     )
     gpu = CounterMetricFamily(
         "llmops_canary_gpu_seconds",
-        "GPUs that canaries asked for, times the seconds that they stood; counted when they are removed.",
+        "GPUs of canaries times the seconds of their life; counted when a canary is removed.",
         labels=("model",),
     )
     # All models and verdicts start at 0: increase() misses a series that appears at 1.
@@ -58,12 +56,10 @@ def _counted(figures: Figures) -> Iterator[Metric]:
 def _now(figures: Figures) -> Iterator[Metric]:
     validated = GaugeMetricFamily(
         "llmops_last_validation_timestamp_seconds",
-        "When a validation of what serves last came to a conclusion in every check, Unix time.",
+        "Unix time of the last validation with a conclusion in every check.",
         labels=("model",),
     )
-    findings = GaugeMetricFamily(
-        "llmops_validation_findings", "What the last validation of what serves found.", labels=("model",)
-    )
+    findings = GaugeMetricFamily("llmops_validation_findings", "Findings of the last validation.", labels=("model",))
     for model, last in sorted(figures.validated.items()):
         if last.completed is not None:
             validated.add_metric((model,), last.completed.timestamp())
@@ -74,11 +70,11 @@ def _now(figures: Figures) -> Iterator[Metric]:
     for model, served in sorted(figures.serving.items()):
         serving.add_metric((model, served.release, served.image), 1)
     progress = GaugeMetricFamily(
-        "llmops_rollout_in_progress", "Whether a run is changing what serves the model.", labels=("model",)
+        "llmops_rollout_in_progress", "Whether a run holds the model's lease.", labels=("model",)
     )
     for model in sorted(figures.models | figures.in_progress):
         progress.add_metric((model,), float(model in figures.in_progress))
-    alerts = GaugeMetricFamily("llmops_alerts_pending", "Alerts that a target has still to get.", labels=("target",))
+    alerts = GaugeMetricFamily("llmops_alerts_pending", "Alerts that wait for the target.", labels=("target",))
     for target, count in sorted(figures.alerts_pending.items()):
         alerts.add_metric((target,), count)
     yield from (validated, findings, serving, progress, alerts)

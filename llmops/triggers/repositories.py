@@ -85,7 +85,7 @@ class Lookup:
     Args:
         registry: Client.
         image: The repository.
-        known: What is known of it.
+        known: What the cursor keeps of it.
     """
 
     registry: RegistryClient

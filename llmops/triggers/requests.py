@@ -102,7 +102,7 @@ class Round:
         pending: Pending requests by model.
         requests: Rollouts to start now.
         notes: Why others do not start.
-        settled: Models whose candidate, or that there is none, is decided.
+        settled: Models that were decided on, with a candidate or none.
     """
 
     pending: Pending

@@ -10,7 +10,7 @@ JOB = "cost_review"
 
 
 def cost_job(assets: dg.AssetsDefinition) -> AssetJob:
-    """The job that the schedule and the UI lead to; a run of it names the models."""
+    """The job that schedule and UI run; a run selects the models."""
     return dg.define_asset_job(
         JOB,
         selection=[assets],

@@ -1,4 +1,4 @@
-"""Alerts reach real receivers that fail, hang, redirect and come back; nobody holds back another."""
+"""Alerts reach real receivers that fail, hang, redirect and come back. No receiver delays another."""
 
 from __future__ import annotations
 
@@ -195,7 +195,7 @@ def test_who_hangs_is_left_alone_in_time_and_holds_back_nobody(
     done = deliver(outbox, settings)
     assert done.sent == 2
     assert len(good.received) == 2
-    assert len(slow.received) == 1, "who does not answer is asked once in a tick"
+    assert len(slow.received) == 1, "one request a tick to a target that does not answer"
     assert codes(done) == {"slow": "TargetTimedOut"}
 
 

@@ -1,4 +1,4 @@
-"""The outbox keeps alerts in a real cluster: each once, whoever puts it, until it is settled."""
+"""The outbox keeps each alert once in a real cluster, until it is settled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs and sensors of a real Dagster instance that nobody else tells of are told of, once."""
+"""One alert for each run and sensor of a real Dagster instance that fails unnoticed."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def test_the_model_of_a_rollback_is_in_its_configuration() -> None:
 
 
 class Sensor:
-    """A sensor of a real instance, whose ticks end as they are told."""
+    """A sensor of a real instance; the test decides how its ticks end."""
 
     def __init__(self, instance: dg.DagsterInstance, name: str = "image_tags") -> None:
         self.instance = instance

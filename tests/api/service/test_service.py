@@ -1,4 +1,4 @@
-"""The service as a process of its own, asked over HTTP, with a real API server behind it."""
+"""The service in its own process, over HTTP, with a real API server behind it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A changed entry of the catalog is rolled out after the code location was loaded again, and is asked for once."""
+"""After a reload of the code location, the trigger requests a rollout of a changed entry, once."""
 
 from __future__ import annotations
 

@@ -144,7 +144,7 @@ def test_a_secret_that_is_not_there_is_named(private: World) -> None:
     tick = private.tick()
     assert "Secret gone" in tick.reason
     assert "kubectl" in tick.reason
-    # Nobody is asked in vain.
+    # No request without credentials.
     assert private.registry.seen() == []
 
 

@@ -1,4 +1,4 @@
-"""New image tags are seen, and only what may be is asked for: against a registry and a cluster that are real."""
+"""The trigger for image tags requests only rollouts that the policy allows. A registry over HTTP, a real API server."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def serving(world: World) -> World:
 
 
 def asked(world: World, ticks: int = 6) -> Tick:
-    """The first tick that asks for something, of a few."""
+    """The first of a few ticks with a request."""
     seen: list[str] = []
     for _ in range(ticks):
         if (tick := world.tick()).requests:
@@ -40,7 +40,7 @@ def asked(world: World, ticks: int = 6) -> Tick:
 
 
 def listed(world: World, ticks: int = 6) -> str | None:
-    """Tag that is asked for within a few ticks; None if nothing is."""
+    """The tag of the first request within a few ticks; None if there is none."""
     for _ in range(ticks):
         if (tag := world.tick().tag) is not None:
             return tag
@@ -61,7 +61,7 @@ def test_a_new_tag_is_asked_for_with_the_commit_that_serves(serving: World) -> N
     }
     assert request.run_key is not None
     assert digest in request.run_key
-    # While that run is under way, and when it has promoted the release, nothing more is asked for.
+    # No second request while that run is under way, nor after it has promoted the release.
     assert serving.tick().requests == {}
     serving.carry_out(tick)
     assert serving.records.state("tiny").stable != before
@@ -356,7 +356,7 @@ def test_a_cluster_that_is_away_loses_nothing(serving: World, free_port: int) ->
     away = serving.settings.models_dir.parent / "away.kubeconfig"
     away.write_text(json.dumps(content))
     serving.reload(kubeconfig=str(away))
-    # Nothing is asked of the cluster while nothing is new.
+    # The trigger asks the cluster nothing while nothing is new.
     assert serving.tick().reason == "nothing new"
     serving.push("v0.33.0")
     tick = [serving.tick() for _ in range(3)][-1]

@@ -21,7 +21,7 @@ from tests.support.world import Model
 
 @pytest.fixture
 def told(model: Model, receiver: Receiver) -> Iterator[Receiver]:
-    """A receiver that is told of everything about the model."""
+    """A receiver of all alerts about the model."""
     settings = load_settings(model.settings_file)
     kinds = ["rejected", "promoted", "rolled_back", "inconclusive", "run_failed"]
     target = add_target(model.cluster, f"t-{model.name}", receiver.url, "webhook", kinds=kinds)
@@ -78,5 +78,5 @@ def test_a_promotion_a_rejection_and_a_rollback_are_told_of_and_counted(
     assert counted.rollouts == {"Passed": 2, "Failed": 1}
     assert counted.stages["evaluation"].count == 3
     assert counted.stages["promotion"].count == 2
-    # Three canaries with a GPU each, which stood for some seconds.
+    # Three canaries with a GPU each lived for some seconds.
     assert 3 <= counted.canary_gpu_seconds < 600

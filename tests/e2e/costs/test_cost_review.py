@@ -78,7 +78,7 @@ class World:
 
 
 def samples(end: float) -> str:
-    """A week as OpenMetrics text: a pod that restarts, one that comes later, and a time in which nobody scraped."""
+    """A week as OpenMetrics text: a pod that restarts, a pod that starts later, and a gap in the scrapes."""
     families = {
         "vllm:prompt_tokens": ("counter", PROMPT),
         "vllm:generation_tokens": ("counter", GENERATED),
@@ -203,7 +203,7 @@ def test_tokens_and_hours_are_those_of_the_counters_through_a_restart_and_a_gap(
     assert used is not None
     assert used.covered == pytest.approx(156 / 168, abs=0.002)
     assert used.replica_seconds == pytest.approx((156 + 84) * HOUR, rel=0.005)
-    # The rate of one engine, whatever was missed of it: neither the gap nor the restart changes it.
+    # Neither the gap nor the restart changes the rate of one engine.
     assert used.input_tokens / used.replica_seconds == pytest.approx(PROMPT, rel=0.005)
     assert used.output_tokens / used.replica_seconds == pytest.approx(GENERATED, rel=0.005)
 

@@ -1,4 +1,4 @@
-"""A sandbox in which everything that bites the first time has been made, each thing for a model of its own."""
+"""A sandbox with every usual mistake of a first installation, each on another model."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class World:
         self.settings_file.write_text(json.dumps(content | settings))
 
     def declare(self, name: str, **changes: Any) -> None:
-        """Write a model's entry; without changes it is one that can be rolled out."""
+        """Write a model's entry; without changes it can be rolled out."""
         entry: Object = {
             "name": name,
             "weights": {"repo": "acme/model"},
@@ -98,7 +98,7 @@ class World:
         (self.models / f"{name}.yaml").write_text(json.dumps(entry))
 
     def join(self, name: str, *, labels: Mapping[str, str], gpus: int = 1, **spec: Any) -> None:
-        """Let a node join of which nothing is there but what the API server says of it."""
+        """Let a node join that exists in the API server alone."""
         labels = {"kubernetes.io/arch": "amd64", f"{GPU}.count": str(gpus), f"{GPU}.memory": "46068", **labels}
         node: Object = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}}
         self.cluster.create(node | {"spec": {"taints": [TAINT]} | spec})
@@ -185,7 +185,7 @@ class World:
         put_faults(self.sandbox, faults)
 
     def doctor(self, *models: str, code: str = "from llmops.cli import main; main()") -> Ran:
-        """Run the command, as a process of its own."""
+        """Run the command in its own process."""
         command = [sys.executable, "-c", code, "doctor", "--json", *models]
         environment = os.environ | {SETTINGS_VARIABLE: str(self.settings_file)}
         before = os.times()

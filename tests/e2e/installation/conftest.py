@@ -23,7 +23,7 @@ QUICK = {"suites": ["sums"], "gates": [{"metric": "sums/score", "min": 0.5}]}
 
 @dataclass(frozen=True)
 class Installed:
-    """llmops on a cluster, a model in its catalog that nobody has rolled out, and somebody who is told."""
+    """llmops on a cluster, a model in its catalog that has no rollout yet, and a receiver of alerts."""
 
     sandbox: Sandbox
     model: Model

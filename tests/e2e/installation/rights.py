@@ -112,7 +112,7 @@ def requests(log: Path, user: str) -> set[Request]:
         resource = "/".join(filter(None, (reference["resource"], reference.get("subresource", ""))))
         verbs = {entry["verb"]}
         if entry["verb"] == "patch" and entry["responseStatus"]["code"] == 201:
-            # Server-side apply of what is not there: the API server asks for the right to create it, too.
+            # To apply a new object, the API server also demands the right to create it.
             verbs.add("create")
         requests |= {
             Request(user, verb, reference.get("apiGroup", ""), resource, reference.get("namespace", ""))
@@ -133,14 +133,14 @@ class Authorizer:
         return bool(self._api.create_subject_access_review({"spec": spec}).status.allowed)
 
     def refused(self, asked: Iterable[Request], user: str) -> set[Request]:
-        """Those of these requests that it would refuse to `user`."""
+        """The requests that it would refuse to `user`."""
         theirs = [replace(request, user=user) for request in asked]
         with ThreadPoolExecutor(8) as pool:
             return {request for request, may in zip(theirs, pool.map(self.allows, theirs), strict=True) if not may}
 
 
 def account_kubeconfig(path: Path, admin: Path, token: str) -> Path:
-    """A kubeconfig by which a client is the account that a token stands for."""
+    """A kubeconfig with a service account's token."""
     content = json.loads(admin.read_text())
     content["users"] = [{"name": "account", "user": {"token": token}}]
     content["contexts"][0]["context"]["user"] = "account"

@@ -1,4 +1,4 @@
-"""The installed system: Dagster's parts and runs as pods, PostgreSQL beside them, and nobody who starts anything.
+"""The installed system: Dagster and runs as pods, PostgreSQL beside them. Sensors start all runs.
 
 Slow, all of it: four Dagster processes start, and one more for each run. The tests build on each other, in this order.
 """
@@ -87,7 +87,7 @@ def test_a_new_tag_is_promoted_and_a_bad_one_is_rejected_and_told(installed: Ins
 def test_a_run_that_is_launched_in_the_ui_rolls_back(installed: Installed) -> None:
     model = installed.model
     back = model.records.state(model.name).previous
-    # Nobody is to roll it out again at once: going back is a decision of its own, and the tag that was left is refused.
+    # No sensor rolls the release out again: the rollback has rejected its tag.
     run = installed.dagster.launch("rollback", config={"ops": {"roll_back": {"config": {"model": model.name}}}})
     assert installed.dagster.wait_end(run, WAIT_SECONDS) == "SUCCESS", installed.dagster.messages(run)[-8:]
     assert model.serving() == back
@@ -96,7 +96,7 @@ def test_a_run_that_is_launched_in_the_ui_rolls_back(installed: Installed) -> No
 def test_a_run_that_is_terminated_in_the_ui_cleans_up(installed: Installed) -> None:
     model = installed.model
     before = model.serving()
-    # Its canary never gets ready, so that there is time.
+    # Its canary never gets ready, which leaves time.
     model.push("v0.35.0", hang_on_load=True)
     await_(lambda: model.deployment("canary"), installed)
     run = last_run(installed)
@@ -137,7 +137,7 @@ def test_the_daemon_and_the_code_location_lack_no_right(installed: Installed) ->
     unused = {(rule.verb, rule.group, rule.resource) for rule in rules("rights-dagster.yaml")} - {
         (request.verb, request.group, request.resource) for request in asked
     }
-    # What is asked for of a run that died.
+    # Requests on a run that died.
     served = requests(log, "system:serviceaccount:llmops:llmops-service")
     assert {(rule.verb, rule.group, rule.resource) for rule in rules("service.yaml")} == {
         (request.verb, request.group, request.resource) for request in served

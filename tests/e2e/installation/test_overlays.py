@@ -110,7 +110,7 @@ def test_no_account_may_write_namespaces_unless_the_component_for_tenants_is_add
         for manifest in manifests
         if manifest["kind"] in ("RoleBinding", "ClusterRoleBinding")
     }
-    # None of the cluster's own roles, of which nothing is known here.
+    # No built-in role of the cluster: this test cannot check those.
     assert bound <= roles
     shutil.copytree(K8S, tmp_path / "k8s")
     added = tmp_path / "k8s" / "overlays" / overlay / "kustomization.yaml"

@@ -69,14 +69,14 @@ WAYS_TO_STAND_AROUND: tuple[tuple[dict[str, Any], dict[str, Any]], ...] = (
         {"exposure": {"kind": "gateway", "host": "m.example.com"}, "autoscaling": {"kind": "keda"}},
     ),
 )
-"""Settings and entries by which, together, every kind stands around a model's engines."""
+"""Settings and entries that, together, need every kind of object around a model's engines."""
 
 pytestmark = pytest.mark.timeout(900)
 
 
 @dataclass(frozen=True)
 class World:
-    """A sandbox with the accounts and rights of the installation, and nothing else of it."""
+    """A sandbox with the accounts and rights of the installation alone."""
 
     sandbox: Sandbox
     folder: Path
@@ -126,7 +126,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 
 def gke_definitions() -> dict[str, Any]:
-    """Definitions of GKE's kinds, which nobody publishes as such: they take anything."""
+    """Definitions of GKE's kinds that accept any content: Google publishes none."""
     schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
     definitions: list[dict[str, Any]] = []
     for kind in (kind for kind in KINDS.values() if kind.group == "networking.gke.io"):
@@ -209,23 +209,23 @@ def look_around(model: Model) -> None:
 
 
 def stand_around(model: Model) -> None:
-    """Each kind is applied, found there, found no longer wanted, and removed."""
+    """llmops applies each kind, finds it, and removes it when the entry no longer wants it."""
     stable = model.records.state(model.name).stable
     assert stable is not None
     release = model.records.release(model.name, stable)
-    stood: set[str] = set()
+    applied: set[str] = set()
     for settings, entry in WAYS_TO_STAND_AROUND:
         with changed_settings(model, settings):
             access = {"api_key": {"name": "key", "key": "key"}}
             spec = ModelSpec.model_validate(model.spec | entry | {"access": access})
             surround(model.platform, spec, release, print)
-            stood |= {obj["kind"] for obj in leftovers(model.cluster, model.name)}
-    assert stood == set(around.KINDS)
+            applied |= {obj["kind"] for obj in leftovers(model.cluster, model.name)}
+    assert applied == set(around.KINDS)
     clear_surroundings(model.platform, model.name, print)
 
 
 def try_router(model: Model) -> None:
-    """The router is applied, with all that stands around it, and waited for: in vain, as nobody has its image."""
+    """llmops applies the router and its objects, and waits. The router never starts: its image does not exist."""
     image = f"{model.image}:v0.0.0"
     key = {"name": "router", "key": "key"}
     router = {"enabled": True, "image": image, "master_key": key}
@@ -283,7 +283,7 @@ def kinds_of(requests: set[Request]) -> set[tuple[str, str, str]]:
 def test_a_run_without_a_right_says_which_one_it_lacks(
     world: World, tmp_path: Path, right: tuple[str, str, str]
 ) -> None:
-    """Slow: a rollout each, as far as it gets."""
+    """Slow: each starts a rollout."""
     verb, group, resource = right
     rule = next(
         candidate for candidate in rules(SERVING) if (candidate.verb, candidate.group, candidate.resource) == right

@@ -1,4 +1,4 @@
-"""A real Prometheus scrapes a page of the test's and is asked what a rollout asks: by release, since a moment."""
+"""A real Prometheus scrapes the test's page, and answers the queries of a rollout: by release, since a moment."""
 
 from __future__ import annotations
 

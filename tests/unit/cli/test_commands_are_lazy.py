@@ -1,4 +1,4 @@
-"""Commands: each in a module of its own, imported when it is called."""
+"""A command's module is imported when the command is called."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cost per million tokens as a gate: computed from a load profile's throughput, judged by the gates that there are."""
+"""Cost per million tokens as a gate: computed from a load profile's throughput, judged by the usual gates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names that Dagster does not promise to keep: each is where it was, and does what we take it for."""
+"""Every private name of Dagster that llmops uses exists and works as llmops expects."""
 
 import logging
 import os
@@ -65,7 +65,7 @@ def _steps() -> None:
 
 
 def _not_executed() -> None:
-    """What a logger gets of the steps after one that failed, besides events."""
+    """The lines, without events, that a logger gets for the steps after a failed one."""
     lines: list[str] = []
 
     class Lines(logging.Handler):
@@ -152,7 +152,7 @@ def test_dagster_still_has_it(name: str) -> None:
     try:
         CONTRACT[name]()
     except Exception as error:  # noqa: BLE001 - whatever it is, a person is to read whose name broke
-        pytest.fail(f"Dagster {dg.__version__} has changed what llmops.defs.compat.{name} stands for: {error!r}")
+        pytest.fail(f"Dagster {dg.__version__} has changed llmops.defs.compat.{name}: {error!r}")
 
 
 def test_nobody_else_asks_for_what_dagster_keeps_to_itself() -> None:

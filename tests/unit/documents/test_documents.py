@@ -46,7 +46,7 @@ def test_every_setting_is_told_with_its_default() -> None:
 
 @pytest.mark.parametrize(("page", "line"), named("llmops"))
 def test_every_command_of_llmops_is_one(page: str, line: str) -> None:
-    # Brackets say what may be left out; a test of the command gives all of it.
+    # Brackets mark optional words; the test passes all of them.
     words = [PLACEHOLDERS.get(word, word) for word in shlex.split(re.sub(r"[\[\]]", "", line))][1:]
     # Typer's own copy of click has no public name: commands are taken as they come.
     command: Any = build()

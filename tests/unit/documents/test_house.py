@@ -1,4 +1,4 @@
-"""The house stays one that a stranger can live in: few rooms, few files in each, no circle."""
+"""A stranger finds the way: few rooms, few files in each."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import llmops
 
 PACKAGE = Path(llmops.__file__).parent
 ROOMS = 16
-"""At the top of the package, files included, but for its own `__init__.py`."""
+"""Most entries at the top of the package, without `__init__.py`."""
 FILES = 15
-"""Beside each other in one folder."""
+"""Most modules in one folder."""
 
 
 def modules(folder: Path) -> list[Path]:
