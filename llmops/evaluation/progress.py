@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from llmops.config.steps import Step, reached
 from llmops.evaluation.endpoint import Progress
 
 
@@ -11,6 +12,7 @@ def quarters(say: Callable[[str], None]) -> Progress:
     """Tell how far a suite is at its quarters; `say` gets a line."""
 
     def tell(suite: str, done: int, total: int) -> None:
+        reached(Step.REQUEST_DONE, suite, done)
         if done == total or (total >= 4 and done % (total // 4) == 0):
             say(f"{suite}: {done} of {total} requests")
 

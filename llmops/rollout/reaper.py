@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from llmops.alerts.outbox import Alert, alert_id
 from llmops.clients.kubernetes.client import Cluster
-from llmops.clients.kubernetes.lease import HANDOVER_SECONDS, LeaseHeld, run_out
+from llmops.clients.kubernetes.lease import LeaseHeld, run_out
 from llmops.clients.kubernetes.progress import has_condition
 from llmops.config import names
 from llmops.errors import LlmopsError
@@ -147,16 +147,16 @@ def survey(cluster: Cluster, model: str | None = None) -> list[Remains]:
     found: dict[str, Remains] = {}
     for each in (*objects, *states, *leases):
         if name := _labels(each).get(names.MODEL_LABEL):
-            found[name] = seen(found.get(name, Remains(name)), each)
+            found[name] = seen(found.get(name, Remains(name)), each, cluster.settings.lease.handover_seconds)
     return sorted(found.values(), key=lambda remains: remains.model)
 
 
-def seen(remains: Remains, found: Mapping[str, Any]) -> Remains:
+def seen(remains: Remains, found: Mapping[str, Any], handover_seconds: float) -> Remains:
     """What is known of a model with one more of its objects."""
     kind, meta = found["kind"], found["metadata"]
     if kind == "Lease":
         spec = found.get("spec") or {}
-        handed_over = float(spec.get("leaseDurationSeconds") or 0) >= HANDOVER_SECONDS
+        handed_over = float(spec.get("leaseDurationSeconds") or 0) >= handover_seconds
         return replace(remains, holder=spec.get("holderIdentity"), until=run_out(spec), handed_over=handed_over)
     if kind == "ConfigMap":
         state = State.read(found.get("data") or {})

@@ -17,6 +17,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_f
 from llmops.clients.kubernetes.lease import LeaseHeld
 from llmops.config import names
 from llmops.config.catalog.spec import ModelSpec
+from llmops.config.steps import Step, reached
 from llmops.errors import LlmopsError
 from llmops.releases.records import OpenTrial, Record, Records
 from llmops.releases.release import Release
@@ -29,8 +30,6 @@ from llmops.rollout.orchestrator import Orchestrator
 from llmops.rollout.platform import Platform
 from llmops.rollout.shown import Shown
 
-# A lease runs out 15 s after its holder died.
-LEASE_SECONDS = 25.0
 GONE_SECONDS = 300.0
 # Stages that end with a canary up.
 WITH_CANARY = ("canary", "evaluation", "traffic")
@@ -134,16 +133,18 @@ class Trial:
             for attempt in Retrying(
                 retry=retry_if_exception_type(LeaseHeld),
                 wait=wait_fixed(1),
-                stop=stop_after_delay(LEASE_SECONDS),
+                stop=stop_after_delay(self.settings.lease.takeover_seconds),
                 reraise=True,
             ):
                 with attempt:
                     if attempt.retry_state.attempt_number == 2:
                         self.log(f"another run holds the lease of {self.model}: waiting until it ends or runs out")
+                        reached(Step.LEASE_AWAITED)
                     self._lease.acquire()
         except Exception:
             self.platform.leases.free(self.model)
             raise
+        reached(Step.LEASE_ACQUIRED)
 
     def load(self, release: str) -> Release:
         """Take up the release that the stage before handed over."""

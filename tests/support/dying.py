@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import multiprocessing
 import os
-import re
 import signal
 import sys
 import threading
@@ -14,15 +14,16 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import aiohttp
 
 from llmops.config import names
 from llmops.config.settings import SETTINGS_VARIABLE
+from llmops.config.steps import STEP_EVENT, WRITE_EVENT, Step
 from tests.support.world import MANY_GPUS, Model
 
 # Each run is a process of its own, forked from one that has imported everything: imports cost seconds of CPU.
@@ -47,22 +48,69 @@ _FORKS.set_forkserver_preload(
 
 
 @dataclass(frozen=True)
-class Point:
-    """Where a run is hit.
+class Write:
+    """A write to the cluster. `{model}` in the name is the model's name.
 
-    `before` is a pattern for a request to the API server, `METHOD /path body`: the signal comes instead of it. `line`
-    is one for a line of the run's log: the signal comes right after it. `{model}` in either is the model's name.
-    `world` is asked by the test, on and on while the run goes on: the signal comes when it is true, whereupon `also`
-    is done to the world.
+    Args:
+        kind: Kind of the object.
+        name: Its name; None is any.
+        verb: create, apply, patch or delete; None is any.
+        data: A key of a ConfigMap's data that the write sets.
+    """
+
+    kind: str
+    name: str | None = None
+    verb: str | None = None
+    data: str | None = None
+
+    def matches(self, model: str, verb: str, kind: str, name: str | None, body: Any) -> bool:
+        wanted = self.name.replace("{model}", model) if self.name else None
+        return (
+            kind == self.kind
+            and wanted in (None, name)
+            and self.verb in (None, verb)
+            and (self.data is None or bool(((body or {}).get("data") or {}).get(self.data)))
+        )
+
+
+@dataclass(frozen=True)
+class Point:
+    """Where a run gets a signal.
+
+    Args:
+        name: Of the point.
+        step: Right after this step.
+        about: What the step gets beside it.
+        before: Instead of this write.
+        nth: The first, second, ... such step or write.
+        world: As soon as this is true; the test's process asks while the run goes on.
+        also: Done to the world after the signal.
+        signal: Number of the signal.
     """
 
     name: str
-    before: str = ""
-    line: str = ""
+    step: Step | None = None
+    about: tuple[str | int, ...] = ()
+    before: Write | None = None
     nth: int = 1
     world: Callable[[Model], bool] | None = None
     also: Callable[[Model], None] | None = None
     signal: signal.Signals = signal.SIGKILL
+
+
+@dataclass(frozen=True)
+class Reached:
+    """A step that a run has reached.
+
+    Args:
+        at: When, on the monotonic clock.
+        step: Which.
+        about: What it was about.
+    """
+
+    at: float
+    step: Step
+    about: tuple[str | int, ...]
 
 
 class Run:
@@ -72,18 +120,28 @@ class Run:
         self.model = model
         self.log = log
         self.point = point
-        hit = ""
-        if point is not None:
-            hit = (point.before or point.line).replace("{model}", re.escape(model.name))
-        order = (str(model.settings_file), str(log), ["rollout", model.name, *options])
-        armed = (hit, bool(point and point.before), point.nth, point.signal) if point and hit else None
-        self._process = _FORKS.Process(target=_run, args=(*order, armed))
+        self._steps_file = log.with_name(f"{log.name}.steps")
+        # Without what only this process needs: functions of a test cannot be sent.
+        armed = replace(point, world=None, also=None) if point else None
+        order = (str(model.settings_file), str(log), str(self._steps_file), model.name, options, armed)
+        self._process = _FORKS.Process(target=_run, args=order)
         self._process.start()
 
     @property
     def text(self) -> str:
         """What it wrote so far."""
         return self.log.read_text() if self.log.exists() else ""
+
+    @property
+    def steps(self) -> list[Reached]:
+        """The steps that it has reached so far."""
+        lines = self._steps_file.read_text().splitlines() if self._steps_file.exists() else []
+        entries = [json.loads(line) for line in lines]
+        return [Reached(at, Step(step), tuple(about)) for at, step, *about in entries]
+
+    def reached(self, step: Step) -> bool:
+        """Whether it has reached the step."""
+        return any(entry.step == step for entry in self.steps)
 
     def send(self, number: signal.Signals) -> None:
         """Signal the process."""
@@ -112,15 +170,17 @@ class Run:
 
     def waited_for_lease(self) -> float:
         """Seconds for which it waited for the lease of a run before it."""
-        stamps = [
-            (float(found[1]), "holds the lease" in line)
-            for line in self.text.splitlines()
-            if (found := re.match(r" *([\d.]+)s ", line))
-        ]
-        return max((then - now for (now, waits), (then, _) in pairwise(stamps) if waits), default=0)
+        return max(
+            (
+                after.at - before.at
+                for before, after in pairwise(self.steps)
+                if before.step == Step.LEASE_AWAITED and after.step == Step.LEASE_ACQUIRED
+            ),
+            default=0,
+        )
 
 
-def _run(settings: str, log: str, arguments: list[str], armed: tuple[str, bool, int, signal.Signals] | None) -> None:
+def _run(settings: str, log: str, steps: str, model: str, options: tuple[str, ...], point: Point | None) -> None:
     """In the process of a run."""
     os.setpgid(0, 0)
     # The process that it is forked from ignores it.
@@ -130,62 +190,35 @@ def _run(settings: str, log: str, arguments: list[str], armed: tuple[str, bool, 
     os.dup2(output, 2)
     os.environ[SETTINGS_VARIABLE] = settings
     os.environ.pop("DAGSTER_HOME", None)
-    if armed is not None:
-        pattern, requests, nth, number = armed
-        hit = _Hit(re.compile(pattern), nth, number)
-        if requests:
-            sys.addaudithook(_Requests(hit))
-        else:
-            sys.stderr = _Lines(sys.stderr, hit)
+    sys.addaudithook(_Listener(model, steps, point))
     from llmops.cli import main
 
-    main(arguments)
+    main(["rollout", model, *options])
 
 
-class _Hit:
-    def __init__(self, pattern: re.Pattern[str], nth: int, number: signal.Signals) -> None:
-        self._pattern, self._left, self._number = pattern, nth, number
+class _Listener:
+    """Notes each step of the run, and signals the run at its point."""
 
-    def see(self, text: str) -> None:
-        if self._pattern.search(text):
-            self._left -= 1
-            if self._left == 0:
-                os.kill(os.getpid(), self._number)
-
-
-class _Requests:
-    """Python tells of each piece of an HTTP request before it is sent: the head, and then the body."""
-
-    def __init__(self, hit: _Hit) -> None:
-        self._hit = hit
-        self._heads: dict[int, str] = {}
+    def __init__(self, model: str, steps: str, point: Point | None) -> None:
+        self._model = model
+        self._steps = os.open(steps, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        self._point = point
+        self._left = point.nth if point else 0
 
     def __call__(self, event: str, args: tuple[Any, ...]) -> None:
-        if event != "http.client.send":
-            return
-        connection, data = args
-        text = bytes(data).decode(errors="replace")
-        head = re.match(r"([A-Z]+ \S+) HTTP/1.1\r\n", text)
-        if head:
-            self._heads[id(connection)] = head[1]
-            if not re.search(r"\r\nContent-Length: [1-9]", text, re.IGNORECASE):
-                self._hit.see(head[1])
-        else:
-            self._hit.see(f"{self._heads.get(id(connection), '')} {text}")
+        point = self._point
+        if event == STEP_EVENT:
+            step, *about = args
+            os.write(self._steps, f"{json.dumps([time.monotonic(), step, *about])}\n".encode())
+            if point and point.step == step and point.about == tuple(about[: len(point.about)]):
+                self._hit(point)
+        elif event == WRITE_EVENT and point and point.before and point.before.matches(self._model, *args):
+            self._hit(point)
 
-
-class _Lines:
-    def __init__(self, stream: TextIO, hit: _Hit) -> None:
-        self._stream, self._hit = stream, hit
-
-    def write(self, text: str) -> int:
-        written = self._stream.write(text)
-        self._stream.flush()
-        self._hit.see(text)
-        return written
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
+    def _hit(self, point: Point) -> None:
+        self._left -= 1
+        if self._left == 0:
+            os.kill(os.getpid(), point.signal)
 
 
 @dataclass

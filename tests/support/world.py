@@ -73,6 +73,8 @@ NODES["nodes"] += [
     {**NODES["nodes"][1], "name": f"gpu-pair-{index}", "labels": {"nvidia.com/gpu.product": PAIR_OF_GPUS}}
     for index in range(2)
 ]
+# Short, as tests wait for dead runs' leases; not so short that a busy machine misses three renewals in a row.
+LEASE = {"duration_seconds": 8, "renew_seconds": 2}
 ENGINE = "vllm/vllm-openai"
 SUITE = {"kind": "quality", "scorer": "number", "sampling": {"temperature": 0, "seed": 0, "max_tokens": 16}}
 LOAD = {
@@ -264,7 +266,7 @@ def new_model(sandbox: Sandbox, tmp_path: Path) -> Generator[Model]:
     write_suites(tmp_path / "evals")
     found = Model(sandbox, tmp_path, f"m-{secrets.token_hex(3)}", tmp_path / "evals")
     settings = json.loads(sandbox.settings_file.read_text())
-    settings |= {"models_dir": str(tmp_path / "models"), "evals_dir": str(tmp_path / "evals")}
+    settings |= {"models_dir": str(tmp_path / "models"), "evals_dir": str(tmp_path / "evals"), "lease": LEASE}
     found.settings_file.write_text(json.dumps(settings))
     # Dagster's definitions find the installation by this variable, in this process and in those it starts.
     with pytest.MonkeyPatch.context() as environment:

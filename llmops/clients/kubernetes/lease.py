@@ -6,8 +6,11 @@ import datetime as dt
 import logging
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
+
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random
 
 from llmops.clients.kubernetes.client import Cluster
 from llmops.clients.kubernetes.problems import AlreadyExists, Conflict
@@ -15,12 +18,12 @@ from llmops.clients.kubernetes.watch import Object, version_of
 from llmops.config import names
 from llmops.errors import ClusterCannot, LlmopsError
 
-HANDOVER_SECONDS = 300
-"""How long a lease that is kept waits for its holder's next stage, which may first need a pod of its own: on a busy
-machine its process alone was seen to take 108 s."""
-
 RETRY_SECONDS = 1.0
+ATTEMPTS = 10
+"""A contender that was slower sees the winner at its next attempt: more conflicts than a few are somebody's error."""
+LONGEST_PAUSE_SECONDS = 0.2
 
+_Result = TypeVar("_Result")
 _log = logging.getLogger(__name__)
 
 
@@ -28,45 +31,38 @@ class LeaseHeld(ClusterCannot):
     """Another holder has the lease, and lives."""
 
 
-class RolloutLease:
-    """The right to change what serves a model, held by one holder and renewed in a thread.
+class LeaseContested(ClusterCannot):
+    """Others change the lease again and again, each time between our read and our write."""
 
-    The same holder may hold it in several processes at once, so that the stages of one run share it. A holder that
-    died is succeeded once its lease has run out and no renewal was seen for a whole period: the clocks of two
-    machines may differ, so that a time alone is no proof. Two contenders cannot both win, since each change names
-    the version that it was decided on.
+
+class RolloutLease:
+    """The right to change what serves a model: one holder has it, and a thread renews it.
+
+    The same holder may have it in several processes at once: the stages of one run share it. A contender takes over
+    from a dead holder when the lease has run out and then nobody has renewed it for a whole period: the clocks of two
+    machines may differ, so the time alone proves nothing. Two contenders cannot both win: each write names the version
+    of the lease that it was decided on.
 
     Args:
-        cluster: Where.
+        cluster: Where. `lease` of its settings says how long the lease lasts, and how often the thread renews it.
         model: Name of the model.
         holder: Who: the Dagster run.
-        release: Release that is rolled out, for people who look at the lease.
-        duration: Seconds without a renewal after which it runs out.
-        renew_every: Seconds between renewals.
-        ended: A holder that is known to have ended: what is left of its time is not waited for. It is looked at all
-            the same for as long as one who lives takes to renew.
+        release: The release that the holder rolls out, for people who look at the lease.
+        ended: A holder that has ended for certain. Its lease need not run out first; a contender still watches for a
+            renewal for one period.
     """
 
     def __init__(
-        self,
-        cluster: Cluster,
-        model: str,
-        holder: str,
-        *,
-        release: str = "",
-        duration: float = 15,
-        renew_every: float = 5,
-        ended: str | None = None,
+        self, cluster: Cluster, model: str, holder: str, *, release: str = "", ended: str | None = None
     ) -> None:
         self._cluster = cluster
-        self._brief = cluster.patient(renew_every)
+        self._times = cluster.settings.lease
+        self._brief = cluster.patient(self._times.renew_seconds)
         self._model = model
         self.name = names.lease_name(model)
         """Of the Lease."""
         self._holder = holder
         self._release = release
-        self._duration = duration
-        self._renew_every = renew_every
         self._ended = ended
         self._valid_until = 0.0
         self._taken_away = False
@@ -74,34 +70,27 @@ class RolloutLease:
         self._thread: threading.Thread | None = None
 
     def acquire(self) -> None:
-        """Take the lease, or join the same holder's, and go on renewing it until `stop`; held already, it stays so.
+        """Take the lease, or join the same holder's, and renew it until `stop`. A lease that we hold stays ours.
 
         Raises:
             LeaseHeld: Another holder has it; says who and since when.
+            LeaseContested: Others change it again and again.
         """
         if self._thread is not None:
             if not self.lost():
                 return
             self._end_renewals()
-        while True:
-            started = time.monotonic()
-            try:
-                self._take()
-            except (AlreadyExists, Conflict):
-                # Somebody was faster: look again at who it is.
-                continue
-            self._valid_until = started + self._duration
-            break
+        self._contend(self._take)
         self._stopped.clear()
         self._taken_away = False
         self._thread = threading.Thread(target=self._renew, name=f"lease of {self._model}", daemon=True)
         self._thread.start()
 
     def lost(self) -> bool:
-        """Whether somebody else may hold the lease by now: then nothing more may be changed in the cluster.
+        """Whether somebody else may have the lease by now: then this process may change nothing more in the cluster.
 
-        One that has run out because the API server was away is not lost by that: nobody could take it meanwhile. It is
-        renewed here, and goes on, unless somebody else was faster.
+        A lease that ran out while the API server was away is not lost: nobody could take it. This call renews it,
+        unless somebody else was faster.
         """
         if self._taken_away or not self._valid_until:
             return True
@@ -111,7 +100,7 @@ class RolloutLease:
         """End the renewals.
 
         Args:
-            give_up: Free the lease for others; else it is kept for the holder's next stage, for `HANDOVER_SECONDS`.
+            give_up: Free the lease for others. Otherwise it waits for the holder's next stage, `handover_seconds`.
         """
         self._end_renewals()
         if self.lost():
@@ -122,18 +111,18 @@ class RolloutLease:
         change: Object = (
             {"holderIdentity": None, "acquireTime": None, "renewTime": None, "leaseDurationSeconds": None}
             if give_up
-            else {"renewTime": _now(), "leaseDurationSeconds": HANDOVER_SECONDS}
+            else {"renewTime": _now(), "leaseDurationSeconds": self._times.handover_seconds}
         )
         try:
             self._change(self._cluster, current, change)
         except Conflict:
-            # Another process of this holder renewed it just now, and is the one to free it.
+            # Another process of this holder has just renewed it, and frees it later.
             return
 
     def _end_renewals(self) -> None:
         self._stopped.set()
         if self._thread is not None:
-            self._thread.join(timeout=self._renew_every * 2)
+            self._thread.join(timeout=self._times.renew_seconds * 2)
             self._thread = None
 
     def __enter__(self) -> RolloutLease:
@@ -145,36 +134,59 @@ class RolloutLease:
     ) -> None:
         self.stop(give_up=True)
 
+    def _contend(self, decide: Callable[[], _Result]) -> _Result:
+        """Read, decide and write; do it again if somebody else changes the lease in between.
+
+        Raises:
+            LeaseContested: They did so at each attempt.
+        """
+        retrying = Retrying(
+            retry=retry_if_exception_type((AlreadyExists, Conflict)),
+            stop=stop_after_attempt(ATTEMPTS),
+            wait=wait_random(0, LONGEST_PAUSE_SECONDS),
+            reraise=True,
+        )
+        try:
+            return retrying(decide)
+        except (AlreadyExists, Conflict) as error:
+            namespace = self._cluster.namespace
+            raise LeaseContested(
+                f"Lease {self.name} in namespace {namespace} cannot be written for {self._holder}: somebody else "
+                f"changed it between each read and write, {ATTEMPTS} times",
+                about=f"Lease {self.name}",
+                remedy="See who changes it: kubectl get lease --show-managed-fields -o yaml "
+                f"--namespace {namespace} {self.name}",
+            ) from error
+
     def _take(self) -> None:
+        started = time.monotonic()
         current = self._cluster.get("Lease", self.name)
         if current is None:
             self._create()
-            return
-        spec = _spec(current)
-        holder = spec.get("holderIdentity")
-        if holder == self._holder:
-            self._change(self._cluster, current, self._renewal())
-            return
-        if holder and ((holder != self._ended and is_live(spec)) or self._is_renewed(current)):
-            raise self._refused(current)
-        self._succeed(self._cluster, current)
+        else:
+            spec = _spec(current)
+            holder = spec.get("holderIdentity")
+            if holder == self._holder:
+                self._change(self._cluster, current, self._renewal())
+            elif holder and ((holder != self._ended and is_live(spec)) or self._is_renewed(current)):
+                raise self._refused(current)
+            else:
+                self._succeed(self._cluster, current)
+        self._valid_until = started + self._times.duration_seconds
 
     def _reclaim(self) -> bool:
-        """Renew a lease that has run out, as patiently as any other call; False if it is not known to be ours."""
-        while True:
-            try:
-                if self._renew_once(self._cluster):
-                    return True
-            except (AlreadyExists, Conflict):
-                continue
-            except LlmopsError as error:
-                _log.warning("The lease of %s has run out, and whose it is now is not known: %s", self._model, error)
-                return False
-            self._taken_away = True
+        """Renew a lease that has run out, as patiently as any other call; False if it may be somebody else's."""
+        try:
+            if self._contend(lambda: self._renew_once(self._cluster)):
+                return True
+        except LlmopsError as error:
+            _log.warning("The lease of %s has run out, and nobody knows whose it is now: %s", self._model, error)
             return False
+        self._taken_away = True
+        return False
 
     def _renew_once(self, cluster: Cluster) -> bool:
-        """Renew the lease; False if another holder has it, who is never pushed out here, dead or alive."""
+        """Renew the lease; False if another holder, dead or alive, has it: a renewal never pushes anybody out."""
         started = time.monotonic()
         ran_out = started > self._valid_until
         current = cluster.get("Lease", self.name)
@@ -182,21 +194,22 @@ class RolloutLease:
         if current is not None and holder == self._holder:
             self._change(cluster, current, self._renewal())
         elif holder or ran_out:
-            # Free after it had run out: somebody may have had it, and have changed what this holder goes by.
+            # It ran out and is free: somebody may have had it meanwhile, and have changed what this holder goes by.
             return False
         elif current is None:
             self._create()
         else:
-            # Another process of this holder gave it up although this one still works.
+            # Another process of this holder gave it up while this one still works.
             self._succeed(cluster, current)
-        self._valid_until = started + self._duration
+        self._valid_until = started + self._times.duration_seconds
         return True
 
     def _is_renewed(self, current: Object) -> bool:
-        """Whether a lease that has run out by our clock is renewed all the same."""
-        seen = version_of(current)
-        watch = self._cluster.open_watch("Lease", name=self.name, timeout=self._renew_every + RETRY_SECONDS)
-        return any(event.object and version_of(event.object) != seen for event in watch)
+        """Whether its holder renews a lease that has run out by our clock."""
+        version = version_of(current)
+        patience = self._times.renew_seconds + RETRY_SECONDS
+        watch = self._cluster.open_watch("Lease", name=self.name, timeout=patience)
+        return any(event.object and version_of(event.object) != version for event in watch)
 
     def _refused(self, current: Object) -> LeaseHeld:
         spec = _spec(current)
@@ -205,13 +218,14 @@ class RolloutLease:
         return LeaseHeld(
             f"{self._model} is being rolled out by {spec.get('holderIdentity')} since {spec.get('acquireTime')}{what}"
             f" (Lease {self.name} in namespace {self._cluster.namespace})",
+            about=f"Lease {self.name}",
             remedy="Wait until that run has ended, or end it; a dead run's lease runs out by itself.",
         )
 
     def _renewal(self) -> Object:
         return {
             "holderIdentity": self._holder,
-            "leaseDurationSeconds": max(1, round(self._duration)),
+            "leaseDurationSeconds": self._times.duration_seconds,
             "renewTime": _now(),
         }
 
@@ -239,24 +253,22 @@ class RolloutLease:
         renewal = self._renewal()
         transitions = int(_spec(current).get("leaseTransitions") or 0) + 1
         spec = {**renewal, "acquireTime": renewal["renewTime"], "leaseTransitions": transitions}
-        # The release of the holder before must not be taken for this one's.
+        # Else the release of the holder before would look like this one's.
         self._change(cluster, current, spec, {names.RELEASE_LABEL: None})
 
     def _change(self, cluster: Cluster, current: Object, spec: Object, marks: Object | None = None) -> None:
-        """Change the lease if nobody else has since it was read."""
+        """Change the lease if nobody else has since we read it."""
         meta = {"resourceVersion": version_of(current), "annotations": {**(marks or {}), **self._marks()}}
         cluster.patch("Lease", self.name, {"metadata": meta, "spec": spec})
 
     def _renew(self) -> None:
-        """Run in a thread: renew until stopped, or until somebody else has it."""
-        pause = self._renew_every
+        """Run in a thread: renew until stopped, or until somebody else has the lease."""
+        pause = self._times.renew_seconds
         while not self._stopped.wait(pause):
             try:
-                if not self._renew_once(self._brief):
+                if not self._contend(lambda: self._renew_once(self._brief)):
                     break
-                pause = self._renew_every
-            except (AlreadyExists, Conflict):
-                pause = 0.0
+                pause = self._times.renew_seconds
             except LlmopsError as error:
                 _log.warning("The lease of %s is not renewed: %s", self._model, error)
                 pause = RETRY_SECONDS

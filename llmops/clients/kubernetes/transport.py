@@ -23,6 +23,7 @@ from llmops.clients.kubernetes.problems import Call, parse_status, refusal
 from llmops.clients.retries import parse_retry_after
 from llmops.config.redaction import as_header
 from llmops.config.settings import Settings
+from llmops.config.steps import writing
 from llmops.errors import BadInput, LlmopsError, Unavailable
 
 PATIENCE_SECONDS = 60.0
@@ -123,6 +124,8 @@ class Transport:
     ) -> bytes:
         if self.guard is not None and method != "GET":
             self.guard()
+        if method != "GET" and "dryRun" not in (query or {}):
+            writing(call.verb, call.kind, call.name, body)
         return self._send(method, path, call, query, body, content_type, stream=None).data
 
     def _send(

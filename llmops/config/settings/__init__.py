@@ -17,6 +17,7 @@ from llmops.config.loading import read_file
 from llmops.config.names import SETTINGS_VARIABLE
 from llmops.config.schema import Strict
 from llmops.config.settings.access import AccessSettings
+from llmops.config.settings.lease import LeaseSettings
 from llmops.config.settings.monitoring import MonitoringSettings
 from llmops.config.settings.network import NetworkSettings
 from llmops.config.settings.router import RouterSettings
@@ -62,6 +63,7 @@ class Settings(Strict):
     registry_secret: str | None = Field(
         None, description="Secret of type kubernetes.io/dockerconfigjson with credentials for registries."
     )
+    lease: LeaseSettings = LeaseSettings()
     access: AccessSettings = AccessSettings()
     monitoring: MonitoringSettings = MonitoringSettings()
     network: NetworkSettings = NetworkSettings()

@@ -11,6 +11,8 @@ from typing import Any
 from llmops.clients.kubernetes.problems import AlreadyExists
 from llmops.clients.kubernetes.progress import has_condition
 from llmops.clients.kubernetes.wait import JobOutcome, wait_for_job
+from llmops.config.names import COMPONENT_LABEL
+from llmops.config.steps import Step, reached
 from llmops.errors import BadRelease, ClusterCannot, LlmopsError, Unavailable
 from llmops.rollout.current import Current
 
@@ -74,6 +76,7 @@ def finish_job(current: Current, job: dict[str, Any]) -> JobRun:
         try:
             cluster.create(job)
             current.log(f"Job {name} created")
+            reached(Step.JOB_CREATED, job["metadata"]["labels"][COMPONENT_LABEL])
         except AlreadyExists:
             current.log(f"Job {name} was created by another run; it is adopted")
     else:

@@ -5,6 +5,7 @@ import time
 
 from llmops.clients.kubernetes.wait import ALLOW_PENDING_SECONDS, wait_for_rollout
 from llmops.config import names
+from llmops.config.steps import Step, reached
 from llmops.errors import ClusterCannot
 from llmops.evaluation.backends.base import PROOF_SECONDS, Target
 from llmops.manifests.engine import grace_seconds, objects, progress_seconds
@@ -56,6 +57,7 @@ def _deploy(current: Trial, release: Release) -> CanaryOutcome:
         ):
             current.cluster.apply(wanted)
         current.log(f"Deployment {name} applied: {release.engine.reference}")
+        reached(Step.CANARY_APPLIED)
         wait_for_rollout(
             current.cluster,
             name,
@@ -67,6 +69,7 @@ def _deploy(current: Trial, release: Release) -> CanaryOutcome:
         text = backend_of(current, target).prove(target, timeout=PROOF_SECONDS)
     seconds = round(time.monotonic() - started, 2)
     current.log(f"{name} answered after {seconds} s: {text[:80]!r}")
+    reached(Step.CANARY_READY)
     url = current.cluster.endpoint(name, names.ENGINE_PORT)
     return CanaryOutcome(model=release.model, release=release.id, url=url, ready_seconds=seconds, surge=surge)
 

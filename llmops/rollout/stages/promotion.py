@@ -1,11 +1,11 @@
 """Stage 7: the main Deployment moves to the release, or stays where it was."""
 
 import time
-from functools import partial
 from typing import Literal
 
 from llmops.clients.kubernetes.wait import ALLOW_PENDING_SECONDS, wait_for_rollout
 from llmops.config import names
+from llmops.config.steps import Step, reached
 from llmops.evaluation.backends.base import PROOF_SECONDS, Target
 from llmops.manifests.companions.autoscaling import most_replicas
 from llmops.manifests.engine import grace_seconds, progress_seconds
@@ -35,6 +35,7 @@ def run(current: Trial, evaluation: EvaluationOutcome, traffic: TrafficOutcome) 
     if traffic.steps:
         reason = f"{reason}; {traffic.verdict.reason}"
     current.conclude(current.decide("Passed"), reason, figures=evaluation.canary.figures | traffic.figures)
+    reached(Step.PROMOTED)
     collect_weights(current)
     collect_configurations(current)
     current.records.prune(release.model, current.settings.history_limit)
@@ -69,6 +70,7 @@ def promote(current: Trial, release: Release, *, surge: bool) -> PromotionOutcom
         started = time.monotonic()
         main = apply_stable(current.platform, release, surge=surge)
         current.log(f"Deployment {name} moves to {release.id}, {main['spec']['replicas']} replicas")
+        reached(Step.MAIN_APPLIED)
         main = wait_for_rollout(
             cluster,
             name,
@@ -133,5 +135,9 @@ def _drain_seconds(current: Trial, stable: str | None) -> int:
 def _watch(current: Trial, target: Target) -> None:
     """Prove the rolled out release with completions through the Service, and go on for the stabilization window."""
     release = target.release
-    check = partial(check_alive, current.cluster, release, "stable", "during the stabilization window", before={})
+
+    def check() -> None:
+        reached(Step.STABILIZING)
+        check_alive(current.cluster, release, "stable", "during the stabilization window", before={})
+
     backend_of(current, target).watch(target, seconds=release.rollout.stabilization_seconds, check=check)

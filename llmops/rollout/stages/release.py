@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from llmops.config import names
+from llmops.config.steps import Step, reached
 from llmops.errors import ClusterCannot
 from llmops.manifests.records import pins_config_map
 from llmops.preflight.finding import Finding
@@ -111,6 +112,7 @@ def _admit(current: Trial, pinned: Release, *, retry: bool) -> dict[str, Value]:
     stable = records.release(model, state.stable) if state.stable else None
     changes = diff(stable, pinned)
     current.log(f"{model} {pinned.id}: {'; '.join(changes) or 'nothing changed since stable'}")
+    reached(Step.RELEASE_PINNED)
     rehearse(current.platform, current.spec, pinned)
     findings = examine(current.platform, current.spec, pinned)
     for finding in findings:

@@ -9,6 +9,7 @@ from llmops.clients.kubernetes.wait import wait_for_rollout
 from llmops.clients.prometheus import Prometheus
 from llmops.config import names
 from llmops.config.catalog.traffic import TrafficStep, canary_replicas
+from llmops.config.steps import Step, reached
 from llmops.errors import ClusterCannot, MeasurementFailed, Unavailable
 from llmops.evaluation.backends.base import Target
 from llmops.evaluation.gates.live.judge import decide, figures_of, judge
@@ -150,6 +151,7 @@ class _Steps:
         shift(current.platform, release.model, step.percent, current.log)
         line = f"{release.model}: {step.percent}% of users' requests to {release.id}, {replicas} replicas"
         current.observe(line, {"percent": step.percent, "replicas": replicas})
+        reached(Step.USERS_SHIFTED, step.percent)
         began = time.monotonic()
         measured: list[Verdict] = []
         points: list[Point] = []

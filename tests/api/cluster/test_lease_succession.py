@@ -7,14 +7,10 @@ import threading
 import pytest
 
 from llmops.clients.kubernetes.client import Cluster
-from llmops.clients.kubernetes.lease import LeaseHeld, RolloutLease
+from llmops.clients.kubernetes.lease import LeaseHeld
 from llmops.config import names
 from llmops.errors import ClusterCannot
-
-
-def brief(cluster: Cluster, holder: str, ended: str | None = None) -> RolloutLease:
-    """A lease that runs out after two seconds."""
-    return RolloutLease(cluster, "m", holder, duration=2, renew_every=0.5, ended=ended)
+from tests.api.cluster.test_rollout_lease import brief
 
 
 def test_a_lease_that_was_kept_for_a_stage_that_never_came_is_not_waited_for(cluster: Cluster) -> None:
@@ -23,7 +19,7 @@ def test_a_lease_that_was_kept_for_a_stage_that_never_came_is_not_waited_for(clu
     kept.stop(give_up=False)
     with pytest.raises(LeaseHeld, match="run-a"):
         brief(cluster, "run-b", ended="run-c").acquire()
-    # It is kept for `HANDOVER_SECONDS`: longer than a test may take.
+    # It is kept for `handover_seconds`: longer than a test may take.
     with brief(cluster, "run-b", ended="run-a"):
         found = cluster.get("Lease", names.lease_name("m"))
         assert found is not None

@@ -14,16 +14,25 @@ import pytest
 from llmops_sandbox.controlplane import ControlPlane
 
 from llmops.clients.kubernetes.client import Cluster
-from llmops.clients.kubernetes.lease import RolloutLease
+from llmops.clients.kubernetes.lease import ATTEMPTS, LeaseContested, RolloutLease
 from llmops.clients.kubernetes.watch import Object
 from llmops.config import names
+from llmops.config.settings.lease import LeaseSettings
 from llmops.errors import ClusterCannot
 from tests.api.cluster.conftest import api_server_away, eventually
 
 
-def brief(cluster: Cluster, holder: str, **options: object) -> RolloutLease:
+def brief(
+    cluster: Cluster, holder: str, *, release: str = "", ended: str | None = None, renew_seconds: float = 0.5
+) -> RolloutLease:
     """A lease that runs out after two seconds."""
-    return RolloutLease(cluster, "m", holder, **{"duration": 2, "renew_every": 0.5, **options})  # type: ignore[arg-type]
+    return RolloutLease(with_brief_leases(cluster, renew_seconds), "m", holder, release=release, ended=ended)
+
+
+def with_brief_leases(cluster: Cluster, renew_seconds: float = 0.5) -> Cluster:
+    # Not validated: a test makes renewals rarer than the lease's end.
+    times = LeaseSettings.model_construct(duration_seconds=2, renew_seconds=renew_seconds, handover_seconds=300)
+    return Cluster.connect(cluster.settings.model_copy(update={"lease": times}))
 
 
 def spec(cluster: Cluster) -> Object:
@@ -167,7 +176,7 @@ def test_a_lease_that_runs_out_while_nobody_can_take_it_goes_on(cluster: Cluster
 @pytest.mark.parametrize("holder", ["run-b", None], ids=["by another", "by another that has ended since"])
 def test_a_lease_that_has_run_out_and_was_taken_is_lost(cluster: Cluster, holder: str | None) -> None:
     # Its own renewals are held up, as those of a process that was suspended.
-    lease = brief(cluster, "run-a", renew_every=60)
+    lease = brief(cluster, "run-a", renew_seconds=60)
     lease.acquire()
     cluster.patch("Lease", names.lease_name("m"), {"spec": {"holderIdentity": holder}})
     time.sleep(2.2)
@@ -184,8 +193,9 @@ from llmops.clients.kubernetes.lease import RolloutLease
 from llmops.errors import ClusterCannot
 from llmops.config.settings import Settings
 
-settings = Settings.model_validate({"kubeconfig": sys.argv[1], "namespace": sys.argv[2]})
-lease = RolloutLease(Cluster.connect(settings), "m", sys.argv[3], duration=2, renew_every=0.5)
+lease_settings = {"duration_seconds": 2, "renew_seconds": 0.5}
+settings = Settings.model_validate({"kubeconfig": sys.argv[1], "namespace": sys.argv[2], "lease": lease_settings})
+lease = RolloutLease(Cluster.connect(settings), "m", sys.argv[3])
 try:
     lease.acquire()
 except ClusterCannot:
@@ -206,10 +216,39 @@ def hold_in_process(cluster: Cluster, plane: ControlPlane, holder: str, *, wait:
 
 def test_a_lease_that_each_stage_takes_again_is_renewed_once_and_freed_once(cluster: Cluster) -> None:
     """A second renewing thread would take the lease again after it was given up."""
-    lease = brief(cluster, "run-a", renew_every=0.01)
+    lease = brief(cluster, "run-a", renew_seconds=0.01)
     for _ in range(6):
         lease.acquire()
     assert sum(thread.name == "lease of m" for thread in threading.enumerate()) == 1
     lease.stop(give_up=True)
     time.sleep(0.5)
     assert "holderIdentity" not in spec(cluster)
+
+
+def test_a_lease_that_somebody_changes_before_each_write_is_given_up(cluster: Cluster) -> None:
+    """A loop of an operator, say: each write then names a version that is gone."""
+    writes = itertools.count(1)
+    meddles = threading.Event()
+
+    def meddle() -> None:
+        if meddles.is_set():
+            mark = {"metadata": {"annotations": {"test/write": str(next(writes))}}}
+            cluster.patch("Lease", names.lease_name("m"), mark)
+
+    lease = RolloutLease(with_brief_leases(cluster, renew_seconds=1).guarded(meddle), "m", "run-a")
+    with brief(cluster, "run-before"):
+        pass
+    meddles.set()
+    with pytest.raises(LeaseContested) as raised:
+        lease.acquire()
+    assert raised.value.about == f"Lease {names.lease_name('m')}"
+    assert next(writes) == 1 + ATTEMPTS
+    assert "holderIdentity" not in spec(cluster)
+    # Held, a lease that its thread cannot renew for once is renewed as soon as the other stops.
+    meddles.clear()
+    with lease:
+        meddles.set()
+        eventually(lambda: True if lease.lost() else None, seconds=10)
+        assert spec(cluster)["holderIdentity"] == "run-a"
+        meddles.clear()
+        assert not lease.lost()

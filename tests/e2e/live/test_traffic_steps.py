@@ -18,6 +18,7 @@ from llmops_sandbox.users import Counted, users
 from llmops.cli.exits import Exit
 from llmops.cli.rollouts import Ended
 from llmops.config import names
+from llmops.config.steps import Step
 from llmops.evaluation.endpoint import Endpoint
 from llmops.rollout.outcomes import TrafficOutcome
 from llmops.rollout.reaper import reap_all
@@ -190,7 +191,7 @@ def test_a_rollout_is_aborted_also_when_its_promotion_was_begun(model: Model, tm
     good = model.serving()
     model.push("v0.33.0")
     with served(model) as (way, counted):
-        run = Run(model, tmp_path / "log", Point("rolls", line="Deployment {model} moves to", signal=signal.SIGTERM))
+        run = Run(model, tmp_path / "log", Point("rolls", step=Step.MAIN_APPLIED, signal=signal.SIGTERM))
         assert run.wait() == Exit.CANCELLED, run.text
         until(model.canary_gone, 60)
         until(lambda: model.serving() == good, 60)
@@ -204,7 +205,7 @@ def test_a_run_that_was_killed_in_a_step_is_gone_on_with_from_there(model: Model
     before = model.serving()
     model.push("v0.33.0")
     with served(model) as (way, counted):
-        run = Run(model, tmp_path / "log", Point("at 25%", line="25% of users' requests to"))
+        run = Run(model, tmp_path / "log", Point("at 25%", step=Step.USERS_SHIFTED, about=(25,)))
         assert run.wait() == -signal.SIGKILL, run.text
         assert model.records.state(model.name).canary_percent == 25
         again = model.rollout()
@@ -220,7 +221,7 @@ def test_users_of_a_dead_runs_canary_are_brought_home_before_it_is_reaped(model:
     good = model.serving()
     model.push("v0.33.0")
     with served(model) as (way, counted):
-        run = Run(model, tmp_path / "log", Point("at 100%", line="100% of users' requests to"))
+        run = Run(model, tmp_path / "log", Point("at 100%", step=Step.USERS_SHIFTED, about=(100,)))
         assert run.wait() == -signal.SIGKILL, run.text
         until(lambda: bool(list(reap_all(model.platform, print, ended=lambda _: True))), 60)
         until(model.canary_gone, 60)

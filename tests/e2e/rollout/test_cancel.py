@@ -23,7 +23,8 @@ from llmops_sandbox.sandbox import Sandbox
 from llmops.cli.exits import Exit
 from llmops.config import names
 from llmops.config.settings import SETTINGS_VARIABLE
-from tests.support.dying import Point, Run, Users, few_cases, log_names
+from llmops.config.steps import Step
+from tests.support.dying import Point, Run, Users, Write, few_cases, log_names
 from tests.support.world import Model, new_model
 
 TERM, INT = signal.SIGTERM, signal.SIGINT
@@ -43,14 +44,17 @@ def served(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 CASES = (
-    (Point("weights", line="Job {model}-download-.* created", signal=INT), "weights"),
-    (Point("canary starts", line="Deployment {model}-canary applied", signal=TERM), "canary"),
+    (Point("weights", step=Step.JOB_CREATED, about=("download",), signal=INT), "weights"),
+    (Point("canary starts", step=Step.CANARY_APPLIED, signal=TERM), "canary"),
     # Dagster keeps the signal back while a stage's result is stored, and gives it to the next stage before it begins.
-    (Point("between canary and evaluation", before=r"PATCH \S+ .*canary\.json\": \"", signal=TERM), "canary"),
-    (Point("canary measured", line="sums: 3 of 12 requests", signal=INT), "evaluation"),
-    (Point("between evaluation and promotion", before=r"PATCH \S+ .*evaluation\.json\": \"", signal=INT), "evaluation"),
-    (Point("Deployment moves", line="Deployment {model} moves to", signal=TERM), "promotion"),
-    (Point("stabilizing", before=r"GET \S+/pods\?labelSelector=\S*stable\S*release", nth=2, signal=INT), "promotion"),
+    (Point("between canary and evaluation", before=Write("ConfigMap", data="canary.json"), signal=TERM), "canary"),
+    (Point("canary measured", step=Step.REQUEST_DONE, about=("sums", 3), signal=INT), "evaluation"),
+    (
+        Point("between evaluation and promotion", before=Write("ConfigMap", data="evaluation.json"), signal=INT),
+        "evaluation",
+    ),
+    (Point("Deployment moves", step=Step.MAIN_APPLIED, signal=TERM), "promotion"),
+    (Point("stabilizing", step=Step.STABILIZING, nth=2, signal=INT), "promotion"),
 )
 
 
@@ -88,7 +92,7 @@ def assert_undone(model: Model, good: str, stage: str) -> None:
 def test_a_rollout_that_is_cancelled_after_its_promotion_stays_promoted(served: Model, tmp_path: Path) -> None:
     """What is left then is to forget what is old."""
     served.push("v0.33.1")
-    point = Point("promoted", before=r"GET \S+/configmaps\?labelSelector=\S*weights", signal=TERM)
+    point = Point("promoted", step=Step.PROMOTED, signal=TERM)
     run = Run(served, log_names(tmp_path)(), point)
     assert run.wait() == Exit.CANCELLED, run.text
     state = served.records.state(served.name)
@@ -115,7 +119,7 @@ def test_the_command_itself_is_cancelled(served: Model, tmp_path: Path) -> None:
         )
         try:
             deadline = time.monotonic() + 120
-            while "canary applied" not in log.read_text() and process.poll() is None and time.monotonic() < deadline:
+            while served.deployment("canary") is None and process.poll() is None and time.monotonic() < deadline:
                 time.sleep(0.05)
             process.terminate()
             code = process.wait(60)

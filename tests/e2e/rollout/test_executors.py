@@ -27,10 +27,11 @@ from llmops_sandbox.sandbox import Sandbox
 from llmops.cli.exits import Exit
 from llmops.config import names
 from llmops.config.settings import SETTINGS_VARIABLE
+from llmops.config.steps import Step
 from llmops.definitions import defs
 from llmops.defs.rollout.sensors import known_to_have_ended
 from llmops.rollout.reaper import reap_all
-from tests.support.dying import Point, Run, Users, every_object, few_cases, log_names
+from tests.support.dying import Run, Users, every_object, few_cases, log_names
 from tests.support.world import Model, new_model
 
 pytestmark = pytest.mark.timeout(900)
@@ -213,8 +214,8 @@ def execute(model: Model, home: Path) -> subprocess.Popen[bytes]:
 def test_whoever_is_impatient_interrupts_again_and_nothing_is_left_undone(served: Model, tmp_path: Path) -> None:
     good = served.serving()
     served.push("v0.35.0")
-    run = Run(served, log_names(tmp_path)(), Point("Deployment moves", line="no such line"))
-    until(lambda: f"Deployment {served.name} moves to" in run.text, START_SECONDS)
+    run = Run(served, log_names(tmp_path)())
+    until(lambda: run.reached(Step.MAIN_APPLIED), START_SECONDS)
     for number in (signal.SIGINT, signal.SIGINT, signal.SIGTERM, signal.SIGINT):
         run.send(number)
         time.sleep(0.1)
@@ -232,8 +233,8 @@ def test_nothing_is_changed_any_more_once_the_lease_is_lost_in_the_middle_of_a_p
     """Whoever has it then undoes what was half done, or goes on with it."""
     good = served.serving()
     few_cases(served, rollout={"stabilization_seconds": 12})
-    run = Run(served, log_names(tmp_path)(), Point("Deployment moves", line="no such line"))
-    until(lambda: f"Deployment {served.name} moves to" in run.text, START_SECONDS)
+    run = Run(served, log_names(tmp_path)())
+    until(lambda: run.reached(Step.MAIN_APPLIED), START_SECONDS)
     other = {"holderIdentity": "another", "leaseDurationSeconds": 1}
     served.cluster.patch("Lease", names.lease_name(served.name), {"spec": other})
     assert run.wait() == Exit.CANNOT, run.text

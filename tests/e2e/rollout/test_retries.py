@@ -18,6 +18,7 @@ from llmops_sandbox.sandbox import ENGINE_PROGRAM, Sandbox
 from llmops_sandbox.standin import in_thread
 
 from llmops.cli.exits import Exit
+from llmops.config.steps import Step
 from llmops.releases.ledger import ledgers, read_ledger
 from llmops.releases.records import Record
 from llmops.rollout.plan import make_plan
@@ -29,7 +30,6 @@ from tests.support.world import Model, new_model
 pytestmark = pytest.mark.timeout(600)
 
 BAD = "v0.40.0"
-CANARY = "Deployment {model}-canary applied"
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def assert_in_history(model: Model, rejected: Record, cause: str) -> None:
 
 def test_a_retry_that_is_cancelled(served: Model, rejected: Record, tmp_path: Path) -> None:
     good = served.serving()
-    run = Run(served, log_names(tmp_path)(), Point("canary", line=CANARY, signal=signal.SIGINT), "--retry")
+    run = Run(served, log_names(tmp_path)(), Point("canary", step=Step.CANARY_APPLIED, signal=signal.SIGINT), "--retry")
     assert run.wait() == Exit.CANCELLED, run.text
     until(served.canary_gone, 60)
     assert_in_history(served, rejected, "cancelled")
@@ -87,7 +87,7 @@ def test_a_retry_that_is_cancelled(served: Model, rejected: Record, tmp_path: Pa
 def test_a_retry_that_is_killed(served: Model, rejected: Record, tmp_path: Path) -> None:
     good = served.serving()
     log = log_names(tmp_path)
-    run = Run(served, log(), Point("canary", line=CANARY), "--retry")
+    run = Run(served, log(), Point("canary", step=Step.CANARY_APPLIED), "--retry")
     assert run.wait() == -signal.SIGKILL, run.text
     # Before anything has cleared up after it.
     refused = served.rollout()
@@ -136,7 +136,9 @@ def test_a_retry_that_passes_replaces_the_rejection(sandbox: Sandbox, tmp_path: 
         assert ended.record is not None
         release = ended.record.release
         model.push(BAD)
-        run = Run(model, log_names(tmp_path)(), Point("canary", line=CANARY, signal=signal.SIGTERM), "--retry")
+        run = Run(
+            model, log_names(tmp_path)(), Point("canary", step=Step.CANARY_APPLIED, signal=signal.SIGTERM), "--retry"
+        )
         assert run.wait() == Exit.CANCELLED, run.text
         assert model.rollout().code == Exit.REJECTED
         passed = model.rollout(retry=True)

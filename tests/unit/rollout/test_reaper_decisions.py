@@ -125,12 +125,12 @@ COMPLETE = {"conditions": [{"type": "Complete", "status": "True"}]}
     ],
 )
 def test_what_counts_as_left_over(found: dict[str, Any], temporary: bool) -> None:
-    assert bool(seen(Remains("m"), found).temporary) == temporary
+    assert bool(seen(Remains("m"), found, 300).temporary) == temporary
 
 
 def test_the_latest_of_the_times_at_which_things_expire_counts() -> None:
     remains = Remains("m")
     for hour in (3, 5, 4):
         expires = {names.EXPIRES_ANNOTATION: f"2026-11-25T0{hour}:00:00Z"}
-        remains = seen(remains, thing("Job", "evaluation", metadata={"annotations": expires}))
+        remains = seen(remains, thing("Job", "evaluation", metadata={"annotations": expires}), 300)
     assert remains.expires == dt.datetime(2026, 11, 25, 5, tzinfo=dt.UTC)
