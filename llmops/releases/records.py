@@ -56,6 +56,9 @@ class Record(Strict):
     release: str
     verdict: VerdictValue
     reason: str = Field(description="One line.")
+    code: str = Field(
+        default="", description="The reason in one CamelCase word; empty where a gate or a person decided."
+    )
     details: str = Field(default="", description="What stands behind it: events, last log lines.")
     stage: str = Field(description="Stage at which it was decided.")
     image: str

@@ -1,4 +1,4 @@
-"""The stage at work, as far as the operations below it need it; a `Trial` is one."""
+"""The part of a `Trial` that the operations below it need."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from llmops.rollout.platform import Platform
 
 
 class Current(Protocol):
-    """Who works on the cluster now."""
+    """A stage at work on the cluster."""
 
     @property
     def cluster(self) -> Cluster: ...  # noqa: D102
@@ -24,7 +24,7 @@ class Current(Protocol):
 
 
 class CurrentModel(Current, Protocol):
-    """Who works on a model now, holding its lease."""
+    """A stage at work on a model, whose lease it holds."""
 
     @property
     def platform(self) -> Platform: ...  # noqa: D102

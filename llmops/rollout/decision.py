@@ -1,4 +1,4 @@
-"""What ends a trial, and what that says of the release: the one table."""
+"""What ends a trial, and the verdict that follows: the one table."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from llmops.errors import BadInput, BadRelease, ClusterCannot, LlmopsError, Meas
 from llmops.releases.ledger import Cause
 
 OnInconclusive = Literal["reject", "hold"]
-"""What an entry of the catalog has done with a release that could not be decided on."""
+"""What an entry of the catalog does with a release whose measurements decide nothing."""
 
 
 @dataclass(frozen=True)
@@ -38,21 +38,21 @@ End = Literal[
     "died promoted",
     "rolled back",
 ]
-"""What can end a trial: the gates' verdict; an error, by its kind; what became of the run, or of the release later."""
+"""What can end a trial: a verdict of the gates; an error, by its kind; the end of the run; a rollback later."""
 
 DECISIONS: Mapping[End, Decision] = {
     # Gates.
     "Passed": Decision("Passed"),
     "Failed": Decision("Failed"),
     "Inconclusive": Decision("Inconclusive"),
-    # Errors. Only one of them says something against the release; a fault is llmops's own.
+    # Errors. Only BadRelease speaks against the release; a fault is llmops's own.
     "BadRelease": Decision("Failed"),
     "MeasurementFailed": Decision("Inconclusive"),
     "ClusterCannot": Decision("Inconclusive"),
     "Unavailable": Decision("Inconclusive"),
     "BadInput": Decision("Inconclusive"),
     "fault": Decision("Inconclusive"),
-    # The run: interrupted, asked for no more stages, dead before or after its promotion had held.
+    # The run: interrupted, started without the later stages, dead before or after its promotion held.
     "interrupt": Decision("Inconclusive", "cancelled"),
     "stopped": Decision("Inconclusive", "cancelled"),
     "died": Decision("Inconclusive", "died"),
@@ -61,7 +61,7 @@ DECISIONS: Mapping[End, Decision] = {
     "rolled back": Decision("Failed"),
 }
 UNDECIDED: tuple[End, ...] = ("Inconclusive", "MeasurementFailed")
-"""Ends that an entry with `on_inconclusive: reject` rejects: the release was measured, and that was not enough."""
+"""Ends that `on_inconclusive: reject` makes a rejection: the measurements were not enough."""
 
 _KINDS: Mapping[type[LlmopsError], End] = {
     BadRelease: "BadRelease",
@@ -73,18 +73,18 @@ _KINDS: Mapping[type[LlmopsError], End] = {
 
 
 def decide(end: End, on_inconclusive: OnInconclusive = "hold") -> Decision:
-    """What an end says of the release.
+    """The decision that an end leads to.
 
     Args:
         end: What ended the trial.
-        on_inconclusive: As the entry has it; "hold" also where no release was taken up.
+        on_inconclusive: From the model's entry; "hold" if the trial took up no release.
     """
     rejects = on_inconclusive == "reject" and end in UNDECIDED
     return DECISIONS["Failed" if rejects else end]
 
 
 def end_of(error: BaseException) -> End:
-    """Which end an error is. What is no `Exception` is an interrupt."""
+    """The end that an error is. A `BaseException` that is no `Exception` is an interrupt."""
     if not isinstance(error, Exception):
         return "interrupt"
     for kind, end in _KINDS.items():

@@ -1,6 +1,6 @@
-"""The end of a trial, whoever brings it about: a record, an Event and one line that reads like a changelog.
+"""The end of a trial: a record, an Event, an alert and one line that reads like a changelog.
 
-A stage ends its own trial; the reaper ends that of a run which is gone. What both need stands here.
+A stage ends its own trial; the reaper ends a dead run's. Both do it with these functions.
 """
 
 from __future__ import annotations
@@ -29,16 +29,18 @@ def end_trial(
     decision: Decision,
     reason: str,
     *,
+    code: str = "",
     figures: dict[str, float] | None = None,
 ) -> Record:
-    """Keep what became of a release's trial.
+    """Save the record of a trial.
 
     Args:
         platform: The installation.
-        release: Under trial.
-        trial: Whose trial it was, and how far it got.
-        decision: What was decided, or that nothing was.
-        reason: Why: a first line for the changelog, and what lines follow (events, log tails) as details.
+        release: The release under trial.
+        trial: The run of the trial, and how far it got.
+        decision: The verdict and its cause.
+        reason: Why: a first line for the changelog; further lines (events, log tails) become the details.
+        code: The reason in one CamelCase word; empty where a gate or a person decided.
         figures: What was measured.
     """
     line, _, details = reason.partition("\n")
@@ -47,6 +49,7 @@ def end_trial(
         release=release.id,
         verdict=decision.verdict,
         reason=line,
+        code=code,
         details=details[-DETAILS_LENGTH:],
         stage=trial.stage,
         image=f"{release.engine.image}:{release.engine.tag}@{release.engine.digest}",
@@ -63,9 +66,9 @@ def end_trial(
 
 
 def tell_verdict(platform: Platform, record: Record, log: Callable[[str], None]) -> None:
-    """Tell of a verdict: a line in the log, an Event on the model's state, an alert to whoever wants it, a count."""
+    """Publish a verdict: a line in the log, an Event on the model's state, an alert, a count."""
     what = {"Passed": "promoted", "Failed": "rejected", "Inconclusive": "not decided"}[record.verdict]
-    # The id says nothing to people: what was new is the image's tag or the commit.
+    # People know the image's tag and the commit, not the id.
     pins = f"{record.image.partition('@')[0]}, weights {record.commit[:8]}"
     line = f"{record.model} {record.release} ({pins}) {what} at {record.stage}: {record.reason}"
     serving = platform.records.state(record.model).stable
@@ -88,7 +91,7 @@ def tell_verdict(platform: Platform, record: Record, log: Callable[[str], None])
     try:
         Counters(platform.cluster).count_rollout(record)
     except LlmopsError as error:
-        log(f"the rollout is not counted: {error}")
+        log(f"the rollout of {record.model} is missing in the counters: {error}")
 
 
 def _alert_kind(record: Record) -> tuple[AlertKind, Severity]:
@@ -96,7 +99,7 @@ def _alert_kind(record: Record) -> tuple[AlertKind, Severity]:
         case "Passed", _:
             return "promoted", "info"
         case "Failed", _ if record.stage in ("traffic", "promotion"):
-            # It had begun to take users, and was taken back.
+            # It had users already.
             return "rolled_back", "error"
         case "Failed", _:
             return "rejected", "error"
@@ -109,11 +112,11 @@ def _alert_kind(record: Record) -> tuple[AlertKind, Severity]:
 
 
 def put_alert(platform: Platform, alert: Alert, log: Callable[[str], None]) -> None:
-    """Have people told of something. That it cannot be told is logged, and stops nothing."""
+    """Put an alert into the outbox. If that fails, log it: no rollout stops over an alert."""
     try:
         Outbox(platform.cluster).put(alert)
     except LlmopsError as error:
-        log(f"no alert could be put for this: {error}")
+        log(f"no alert {alert.kind} is sent for {alert.model}: {error}")
 
 
 def leave_event(platform: Platform, model: str, reason: str, line: str, kind: Literal["Normal", "Warning"]) -> None:

@@ -1,4 +1,4 @@
-"""The models' leases that this process holds, and the trials that it has left between two stages."""
+"""The models' leases that this process holds, and the trials that it has open between two stages."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from llmops.errors import ClusterCannot
 
 
 class Leases:
-    """Holds one lease per model for as long as its run is at the model, through all stages that this process runs.
+    """One lease per model, held through all stages of the run that this process runs.
 
     Args:
-        connect: Gives the connection that leases are kept by, which itself is bound to no lease.
+        connect: Gives a connection that is not guarded by the leases themselves.
     """
 
     def __init__(self, connect: Callable[[], Cluster]) -> None:
@@ -26,32 +26,32 @@ class Leases:
 
         Args:
             model: Name of the model.
-            run: Who holds it.
-            ended: A holder that is known to have ended.
+            run: The holder.
+            ended: A holder that has ended for certain.
         """
         if model not in self._held:
             self._held[model] = RolloutLease(self._connect(), model, run, ended=ended)
         return self._held[model]
 
     def free(self, model: str) -> None:
-        """Let others roll the model out; a trial that was left open is theirs, too."""
+        """Give up the model's lease, and any trial that is open between two stages."""
         self._open.pop(model, None)
         self._held.pop(model).stop(give_up=True)
 
     def hand_over(self, model: str) -> None:
-        """Keep the model's lease for the run's next stage, which another process runs."""
+        """Leave the model's lease to the run's next stage, in another process."""
         self._held.pop(model).stop(give_up=False)
 
     def leave_open(self, model: str, cancel: Callable[[], None]) -> None:
-        """Note what ends a trial that this process's next stage is to take up, in case that none begins."""
+        """Note how to end a trial that this process's next stage should take up, in case it never begins."""
         self._open[model] = cancel
 
     def take_up(self, model: str) -> None:
-        """Note that a stage sees to the model's trial again."""
+        """Note that a stage has taken up the model's trial."""
         self._open.pop(model, None)
 
     def close(self) -> None:
-        """End the trials that no stage took up, as their run was cancelled between two stages; free every lease."""
+        """End the trials that no stage took up: their run was cancelled between two stages. Free every lease."""
         try:
             for cancel in list(self._open.values()):
                 cancel()
@@ -60,14 +60,16 @@ class Leases:
                 self.free(model)
 
     def check(self) -> None:
-        """See to it that what is changed now is still ours to change.
+        """Refuse to change anything once a lease is lost.
 
         Raises:
-            ClusterCannot: A lease is lost.
+            ClusterCannot: One is.
         """
         for model, lease in self._held.items():
             if lease.lost():
                 raise ClusterCannot(
-                    f"the lease of {model} is lost, and another run may have it: this one changes nothing any more",
-                    remedy="See which run holds it: kubectl describe lease " + lease.name,
+                    f"the lease of {model} is lost, and another run may have it: this run changes nothing any more",
+                    code="LeaseLost",
+                    about=f"Lease {lease.name}",
+                    remedy=f"See which run holds it: kubectl describe lease {lease.name}",
                 )

@@ -1,4 +1,4 @@
-"""What a trial needs to know of the run that it belongs to, and of who runs it."""
+"""What a trial knows about its run, and about the program that runs it."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from llmops.rollout.shown import Shown
 
 @dataclass(frozen=True)
 class Orchestrator:
-    """Who runs a stage, for one run.
+    """The program that runs a stage, for one run.
 
     Args:
         run: Id of the run.
-        requested_by: Who or what asked for it.
-        log: Gets the run's lines.
-        stages: Names of all stages that the run has.
-        shares_process: Whether this process runs the others, too.
-        observe: Keeps a line with what it is about, for people who look at the model.
-        shield: Keeps interrupts back inside its block.
+        requested_by: Person or sensor that started it.
+        log: The run's log.
+        stages: Names of all stages of the run.
+        shares_process: Whether this process runs the other stages too.
+        observe: Keeps a line and its figures on the model's page.
+        shield: Delays interrupts until its block ends.
     """
 
     run: str

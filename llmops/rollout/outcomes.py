@@ -1,4 +1,4 @@
-"""What each stage hands to the next, kept with the release's record so that any process can go on from it."""
+"""The result of each stage, saved with the release's record: any process can go on from it."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from llmops.evaluation.report.failing import SHOWN, FailingCase
 from llmops.evaluation.statistics import sketch
 
 OUTCOME_BYTES = 600_000
-"""An outcome is kept in a ConfigMap, which holds 1 MiB with all outcomes and the record of a release."""
+"""All outcomes and the record of a release share one ConfigMap, which holds 1 MiB."""
 LESS_AND_LESS = (
     (SHOWN, 200, 2), (20, 100, 2), (20, 100, 1), (10, 50, 1), (0, 20, 1), (0, 20, 0), (0, 0, 0),
 )  # fmt: skip
-"""What is kept, from much to little: failing cases, samples of each latency, and whose scores of single cases (both
-releases', the canary's, nobody's). What the canary answered at its trial is what it is held against later."""
+"""How much to keep, from much to little: failing cases, samples of each latency, and whose scores of single cases (2:
+both releases', 1: the canary's, 0: nobody's). A later validation compares with the canary's answers at its trial."""
 
 
 class Outcome(Strict):
-    """What every stage says: for which release of which model."""
+    """What all outcomes have: the model and the release."""
 
     model: str
     release: str
 
 
 class WeightsOutcome(Outcome):
-    """The volume holds the files of the release, hashed while they came in; or they come another way.
+    """The volume holds the files of the release, hashed during the download; or they come another way.
 
     Args:
-        path: Folder on the volume or in each pod, or the image that has the files.
+        path: Folder on the volume or in each pod, or the image with the files.
         bytes: Of all files.
-        already_there: Nothing had to be downloaded.
+        already_there: The run had nothing to download.
     """
 
     path: str
@@ -42,9 +42,9 @@ class WeightsOutcome(Outcome):
 
 
 class ChecksumOutcome(Outcome):
-    """Every byte was read back from where engines have it, and compared with the pins.
+    """A Job has read every byte from where engines read it, and compared it with the pins.
 
-    With strategy `init` that happens in each pod before its engine starts: the canary is the first to show it.
+    With strategy `init` each pod does that before its engine starts, the canary first.
     """
 
     path: str
@@ -58,7 +58,7 @@ class CanaryOutcome(Outcome):
 
     Args:
         ready_seconds: From applying the Deployment to the first completion.
-        surge: Whether it runs on GPUs of its own, rather than on a replica's taken from stable.
+        surge: Whether it has its own GPUs; otherwise stable lends it a replica's.
     """
 
     url: str
@@ -67,11 +67,11 @@ class CanaryOutcome(Outcome):
 
 
 class EvaluationOutcome(Outcome):
-    """What was measured, and what the gates say of it.
+    """The measurements, and the gates' verdict on them.
 
     Args:
-        against: Release that served then; measured, too, where a gate compares.
-        failing: Cases that the canary did not pass, for people.
+        against: Release that served then; it is measured too if a gate compares.
+        failing: Cases that the canary failed, for people.
     """
 
     verdict: Verdict
@@ -81,9 +81,9 @@ class EvaluationOutcome(Outcome):
     failing: tuple[FailingCase, ...] = ()
 
     def fitted(self, limit: int = OUTCOME_BYTES) -> EvaluationOutcome:
-        """The same in at most so many bytes of JSON: what only people look at is left out, the longest first.
+        """The same in at most `limit` bytes of JSON: drop details that only people read, the longest first.
 
-        Figures and verdict stay. Scores of single cases and samples have done their work when the gates have judged.
+        Figures and verdict stay. The gates have judged, and need samples and scores of single cases no more.
         """
         if self._bytes() <= limit:
             return self
@@ -117,12 +117,12 @@ def _thinned(measured: Measurements, cases: int, samples: int, *, scores: bool) 
 
 
 class TrafficOutcome(Outcome):
-    """How users' requests were moved to the release, and what was concluded.
+    """How users' requests moved to the release, and the verdict.
 
     Args:
-        verdict: Of the last step; its gates are the ones that it was judged by.
-        way: By what requests were shared; None where none were.
-        steps: Those that were taken.
+        verdict: Of the last step, with that step's gates.
+        way: What splits the requests; None if nothing did.
+        steps: The steps that the rollout took.
     """
 
     verdict: Verdict
@@ -131,7 +131,7 @@ class TrafficOutcome(Outcome):
 
     @property
     def figures(self) -> dict[str, float]:
-        """What was seen of the canary in the last step, by name."""
+        """The canary's figures in the last step, by name."""
         last = self.steps[-1].last if self.steps else None
         return {f"traffic/{name}": value for name, value in last.canary.items()} if last else {}
 
@@ -148,8 +148,8 @@ class RouterOutcome(Outcome):
     """The router knows the release.
 
     Args:
-        config: Name of the ConfigMap that it goes by; empty where there is no router.
-        seconds: Until no pod with another configuration was left.
+        config: Name of its ConfigMap; empty without a router.
+        seconds: Until the last pod with another configuration was gone.
     """
 
     config: str

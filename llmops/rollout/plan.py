@@ -18,7 +18,7 @@ from llmops.rollout.ops.preflight_run import examine
 from llmops.rollout.ops.scaling import preview
 from llmops.rollout.platform import Platform
 
-# What the API server adds to every object, and what says nothing of what it does.
+# Fields that the API server adds to every object.
 _NOISE = ("managedFields", "resourceVersion", "uid", "generation", "creationTimestamp")
 
 
@@ -28,9 +28,9 @@ class Plan:
 
     Args:
         release: Everything pinned.
-        standing: What is known of it: serves, was rejected, is new.
-        changes: What differs from stable.
-        objects: Changes of each object that promotion would apply, as lines of a diff.
+        standing: Whether it serves, was rejected, or would be tried.
+        changes: Differences from stable.
+        objects: `Kind name` -> the diff that a promotion would apply, as lines.
         findings: Of the preflight.
     """
 
@@ -53,7 +53,7 @@ class Plan:
 
 
 def make_plan(platform: Platform, model: str, *, engine_version: str | None, revision: str | None) -> Plan:
-    """Resolve a model's policies and compare with what serves. Changes nothing: objects are tried as a dry run.
+    """Resolve a model's policies, and compare with what serves. Changes nothing: objects go through a dry run.
 
     Raises:
         BadInput, BadRelease, ClusterCannot, Unavailable: As the release stage would.
@@ -80,19 +80,19 @@ def make_plan(platform: Platform, model: str, *, engine_version: str | None, rev
 
 def _object_changes(platform: Platform, release: Release) -> dict[str, list[str]]:
     spec = platform.spec(release.model)
-    found: dict[str, list[str]] = {}
+    changes: dict[str, list[str]] = {}
     engine = preview(platform, release, spec)
-    for each in [*engine, *surroundings(platform, spec, release)]:
-        kind, name = each["kind"], each["metadata"]["name"]
+    for rendered in [*engine, *surroundings(platform, spec, release)]:
+        kind, name = rendered["kind"], rendered["metadata"]["name"]
         now = then = None
         with suppress(NotFound):
             now = platform.cluster.get(kind, name)
-            then = platform.cluster.apply(each, dry_run=True)
-        # Without its namespace or its kind nothing can be tried; what was rendered is the best there is to show.
-        then = then or each
+            then = platform.cluster.apply(rendered, dry_run=True)
+        # If the namespace or the kind is missing, there is no dry run: show the rendered object.
+        then = then or rendered
         lines = difflib.unified_diff(_lines(now), _lines(then), "now", "then", lineterm="", n=2)
-        found[f"{kind} {name}"] = list(lines) or ["unchanged"]
-    return found
+        changes[f"{kind} {name}"] = list(lines) or ["unchanged"]
+    return changes
 
 
 def _lines(obj: dict[str, Any] | None) -> list[str]:

@@ -1,10 +1,9 @@
-"""What a run left behind that is gone is cleared away: its canary, what stable lent it, a promotion half done.
+"""The reaper clears up after dead runs: it removes the canary, gives stable its lent replica back, undoes a promotion.
 
-Whether a run is gone is decided by the cluster. Dagster's own database may be restored from yesterday, and the run may
-be another Dagster's: a run that is at work renews its model's lease. Of a run that this Dagster knows to have ended,
-nothing more is waited for than a sign of life; any other, whose lease has run out, may be about to be resumed and is
-given a few minutes to take it up again. The lease is taken before anything is touched, so that nothing that lives is
-ever touched.
+The cluster decides whether a run is dead, since Dagster's database may be yesterday's, and the run another Dagster's. A
+live run renews its model's lease. If this Dagster knows that a run has ended, the reaper only watches for a renewal.
+Any other run whose lease has run out may resume: it has a few minutes for that. The reaper takes the lease before it
+touches anything, so it never touches what belongs to a live run.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from llmops.rollout.outcomes import EvaluationOutcome
 from llmops.rollout.platform import Platform
 
 GRACE = dt.timedelta(minutes=5)
-"""How long after its lease has run out a run may still be resumed: Dagster looks at its runs every two minutes."""
+"""How long after its lease has run out a run may still resume: Dagster looks at its runs every two minutes."""
 HOLDER = "reaper"
 
 Act = Literal["leave", "wait", "reap"]
@@ -40,20 +39,20 @@ Log = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Remains:
-    """What the cluster shows of a model's rollout.
+    """What the cluster has of a model's rollout.
 
     Args:
         model: Name of the model.
-        holder: Who holds its lease.
-        until: When that runs out, or has run out.
-        handed_over: The lease is kept for the run's next stage, and nobody renews it meanwhile.
+        holder: Holder of its lease.
+        until: When the lease runs out, or has run out.
+        handed_over: The lease waits for the run's next stage; nobody renews it meanwhile.
         temporary: Objects that only a trial needs, as kind and name.
-        expires: When the last of them is taken for forgotten.
+        expires: When the last of them expires.
         lent: Replicas that stable lends.
-        deployed: Release that the main Deployment is at.
+        deployed: Release of the main Deployment.
         stable: Release that was promoted last.
-        candidate: Release under trial, or the last that was.
-        canary_percent: Share of users' requests that is led to a canary, whether there is one or not.
+        candidate: Release of the current trial, or of the last one.
+        canary_percent: Share of users' requests that goes to the canary, by the model's state.
     """
 
     model: str
@@ -70,61 +69,62 @@ class Remains:
 
     @property
     def unfinished(self) -> tuple[str, ...]:
-        """What is there that no model has between two rollouts, in words."""
-        found = [f"{kind} {name}" for kind, name in self.temporary]
+        """What a model between two rollouts does not have, in words."""
+        left = [f"{kind} {name}" for kind, name in self.temporary]
         if self.lent:
-            found.append(f"{self.lent} replica of stable lent")
+            left.append(f"{self.lent} replica of stable lent")
         if self.deployed not in (None, self.stable):
-            found.append(f"Deployment at {self.deployed}, which is not stable")
+            left.append(f"Deployment at {self.deployed}, which is not stable")
         if self.canary_percent:
-            found.append(f"{self.canary_percent}% of users' requests led to a canary")
+            left.append(f"{self.canary_percent}% of users' requests go to a canary")
         if self.holder:
-            found.append(f"lease of {self.holder}")
-        return tuple(found)
+            left.append(f"lease of {self.holder}")
+        return tuple(left)
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What is to be done about a model, and why, in a sentence without its subject's name."""
+    """What the reaper does about a model, and why: in one CamelCase word, and for people."""
 
     act: Act
+    code: str
     why: str
 
 
 def decide(remains: Remains, now: dt.datetime, ended: bool) -> Decision:
-    """Whether what a model has of a rollout is a dead run's.
+    """Whether a model has remains of a dead run.
 
     Args:
-        remains: What there is.
+        remains: What the cluster has.
         now: The time.
-        ended: Whether the holder of the lease is known to have ended.
+        ended: Whether the holder of the lease has ended for certain.
     """
     if not remains.unfinished:
-        return Decision("leave", "nothing is left of any rollout")
+        return Decision("leave", "NothingLeft", "nothing is left of any rollout")
     if remains.holder is None or remains.until is None:
-        return Decision("reap", "no run holds the model's lease")
+        return Decision("reap", "NoHolder", "no run holds the model's lease")
     live = now <= remains.until
     if live and not (ended and remains.handed_over):
-        return Decision("leave", f"run {remains.holder} is at work")
+        return Decision("leave", "RunAtWork", f"run {remains.holder} is at work")
     if ended:
-        return Decision("reap", f"run {remains.holder} has ended")
-    since = f"run {remains.holder} has not been heard of since {remains.until:%Y-%m-%d %H:%M:%S} UTC"
+        return Decision("reap", "RunEnded", f"run {remains.holder} has ended")
+    since = f"the lease of run {remains.holder} ran out at {remains.until:%Y-%m-%d %H:%M:%S} UTC"
     if remains.expires is not None and remains.expires < now:
-        return Decision("reap", f"{since}, and what it made has expired")
+        return Decision("reap", "ObjectsExpired", f"{since}, and its objects have expired")
     if now - remains.until > GRACE:
-        return Decision("reap", since)
-    return Decision("wait", f"{since}; it may be resumed until {remains.until + GRACE:%H:%M:%S} UTC")
+        return Decision("reap", "LeaseRanOut", since)
+    return Decision("wait", "MayResume", f"{since}; it may resume until {remains.until + GRACE:%H:%M:%S} UTC")
 
 
 @dataclass(frozen=True)
 class Reaped:
-    """What was done about a model.
+    """What the reaper did about a model.
 
     Args:
         model: Name of the model.
-        holder: The run that was gone; None if it is not known.
-        line: What a person reads of it.
-        record: Of the trial that was ended, if there was one without a verdict.
+        holder: The dead run; None if the lease had no holder.
+        line: For people.
+        record: Of the trial that the reaper ended, if one was open.
     """
 
     model: str
@@ -134,59 +134,59 @@ class Reaped:
 
 
 def survey(cluster: Cluster, model: str | None = None) -> list[Remains]:
-    """Look at what the cluster has of all models' rollouts, or of one's."""
+    """What the cluster has of all models' rollouts, or of one model's."""
     chosen = {names.MODEL_LABEL: model} if model else {}
-    # What runs make first, then their leases: whoever made something held the lease before.
+    # Objects first, then leases: a run takes the lease before it makes an object.
     objects = [
-        each
+        thing
         for kind in ("Deployment", "Service", "Job")
-        for each in cluster.list(kind, labels={"app.kubernetes.io/part-of": "llmops", **chosen})
+        for thing in cluster.list(kind, labels={"app.kubernetes.io/part-of": "llmops", **chosen})
     ]
     states = cluster.list("ConfigMap", labels={names.RECORD_LABEL: "state", **chosen})
     leases = cluster.list("Lease", labels=chosen)
-    found: dict[str, Remains] = {}
-    for each in (*objects, *states, *leases):
-        if name := _labels(each).get(names.MODEL_LABEL):
-            found[name] = seen(found.get(name, Remains(name)), each, cluster.settings.lease.handover_seconds)
-    return sorted(found.values(), key=lambda remains: remains.model)
+    handover_seconds = cluster.settings.lease.handover_seconds
+    by_model: dict[str, Remains] = {}
+    for thing in (*objects, *states, *leases):
+        if name := _labels(thing).get(names.MODEL_LABEL):
+            by_model[name] = seen(by_model.get(name, Remains(name)), thing, handover_seconds)
+    return sorted(by_model.values(), key=lambda remains: remains.model)
 
 
-def seen(remains: Remains, found: Mapping[str, Any], handover_seconds: float) -> Remains:
-    """What is known of a model with one more of its objects."""
-    kind, meta = found["kind"], found["metadata"]
+def seen(remains: Remains, thing: Mapping[str, Any], handover_seconds: float) -> Remains:
+    """The remains, with one more object of the model."""
+    kind, meta = thing["kind"], thing["metadata"]
     if kind == "Lease":
-        spec = found.get("spec") or {}
+        spec = thing.get("spec") or {}
         handed_over = float(spec.get("leaseDurationSeconds") or 0) >= handover_seconds
         return replace(remains, holder=spec.get("holderIdentity"), until=run_out(spec), handed_over=handed_over)
     if kind == "ConfigMap":
-        state = State.read(found.get("data") or {})
+        state = State.read(thing.get("data") or {})
         percent = state.canary_percent
         return replace(remains, stable=state.stable, candidate=state.candidate, canary_percent=percent)
-    if _is_temporary(found):
-        ends = [each for each in (remains.expires, _expires(meta)) if each is not None]
-        what = (*remains.temporary, (kind, meta["name"]))
-        return replace(remains, temporary=what, expires=max(ends, default=None))
+    if _is_temporary(thing):
+        ends = [end for end in (remains.expires, _expires(meta)) if end is not None]
+        temporary = (*remains.temporary, (kind, meta["name"]))
+        return replace(remains, temporary=temporary, expires=max(ends, default=None))
     if kind == "Deployment":
-        return replace(remains, lent=lent_by(found), deployed=release_of(found))
+        return replace(remains, lent=lent_by(thing), deployed=release_of(thing))
     return remains
 
 
-def _is_temporary(found: Mapping[str, Any]) -> bool:
-    """Whether only a trial needs it, and nobody has ended it yet.
+def _is_temporary(thing: Mapping[str, Any]) -> bool:
+    """Whether only a trial needs the object, and nobody has ended it yet.
 
-    A download or a checksum is none of these: the next run adopts it. Nor is a measurement that has come to its end,
-    which goes away by itself.
+    Downloads and checksums stay: the next run adopts them. A finished measurement goes away by itself.
     """
-    if names.RUN_LABEL not in _labels(found) or "deletionTimestamp" in found["metadata"]:
+    if names.RUN_LABEL not in _labels(thing) or "deletionTimestamp" in thing["metadata"]:
         return False
-    if found["kind"] != "Job":
+    if thing["kind"] != "Job":
         return True
-    measures = _labels(found).get("app.kubernetes.io/component") == EVALUATION
-    return measures and not (has_condition(found, "Complete") or has_condition(found, "Failed"))
+    measures = _labels(thing).get(names.COMPONENT_LABEL) == EVALUATION
+    return measures and not (has_condition(thing, "Complete") or has_condition(thing, "Failed"))
 
 
-def _labels(found: Mapping[str, Any]) -> dict[str, str]:
-    return found["metadata"].get("labels") or {}
+def _labels(thing: Mapping[str, Any]) -> dict[str, str]:
+    return thing["metadata"].get("labels") or {}
 
 
 def _expires(meta: Mapping[str, Any]) -> dt.datetime | None:
@@ -195,21 +195,21 @@ def _expires(meta: Mapping[str, Any]) -> dt.datetime | None:
 
 
 def reap(platform: Platform, remains: Remains, why: str, log: Log, *, ended: bool) -> Reaped | None:
-    """Clear away what a dead run left of a model's rollout; None if it turns out to live.
+    """Clear up after a dead run of a model; None if the run turns out to live.
 
-    Rollouts that follow from it are not waited for: the cluster sees to them.
+    The cluster then rolls the Deployment back; this does not wait for it.
 
     Args:
         platform: The installation.
-        remains: What there is, as `survey` has found it.
-        why: Why the run is taken for dead.
-        log: Gets what is done.
-        ended: Whether the holder of the lease is known to have ended.
+        remains: As `survey` gives them.
+        why: Why the run is dead.
+        log: Gets a line about what the reaper does.
+        ended: Whether the holder of the lease has ended for certain.
     """
     model = remains.model
     try:
         with _held(platform, model, remains.holder if ended else None):
-            # What was there a moment ago may have been cleared away, by another reaper or by the run itself.
+            # Another reaper, or the run itself, may have cleared up since the survey.
             now = next(iter(survey(platform.cluster, model)), Remains(model))
             done: list[str] = []
             state = recover(platform, model, done.append)
@@ -223,7 +223,7 @@ def reap(platform: Platform, remains: Remains, why: str, log: Log, *, ended: boo
                 done.append(f"{now.lent} replica given back to stable")
             record = _end_trial(platform, now, why)
     except LeaseHeld as held:
-        log(f"{model}: left alone, {held.message}")
+        log(f"{model}: the reaper changes nothing: {held.message}")
         return None
     line = f"{model}: {why}; {', '.join(done) or 'its lease is free again'}"
     serving = platform.records.state(model).stable
@@ -248,7 +248,7 @@ def reap(platform: Platform, remains: Remains, why: str, log: Log, *, ended: boo
 
 @contextmanager
 def _held(platform: Platform, model: str, ended: str | None) -> Generator[None]:
-    """Hold the model's lease; free it in the end."""
+    """Hold the model's lease during the block."""
     lease = platform.leases.of(model, f"{HOLDER}-{secrets.token_hex(4)}", ended=ended)
     try:
         lease.acquire()
@@ -258,7 +258,7 @@ def _held(platform: Platform, model: str, ended: str | None) -> Generator[None]:
 
 
 def _end_trial(platform: Platform, remains: Remains, why: str) -> Record | None:
-    """Give the trial that was left open its verdict; None if none was."""
+    """Record the end of the dead run's trial; None if no trial is open."""
     records, model, candidate = platform.records, remains.model, remains.candidate
     trial = records.opened(model, candidate) if candidate is not None else None
     if candidate is None or trial is None:
@@ -266,22 +266,22 @@ def _end_trial(platform: Platform, remains: Remains, why: str) -> Record | None:
     release = records.release(model, candidate)
     if remains.stable != candidate:
         return end_trial(platform, release, trial, DECISIONS["died"], f"the run died: {why}")
-    # Promoted, proven and watched: its run died just before it could say so.
-    reason, figures = "its run died when it had been promoted", None
-    if (found := records.outcome(model, candidate, "evaluation", EvaluationOutcome)) is not None:
-        reason, figures = f"{found.verdict.reason}; {reason}", found.canary.figures
+    # Promoted, proven and watched: the run died just before it recorded that.
+    reason, figures = "its run died after the promotion", None
+    if (evaluated := records.outcome(model, candidate, "evaluation", EvaluationOutcome)) is not None:
+        reason, figures = f"{evaluated.verdict.reason}; {reason}", evaluated.canary.figures
     return end_trial(platform, release, trial, DECISIONS["died promoted"], reason, figures=figures)
 
 
 def decisions(platform: Platform, ended: Callable[[str], bool]) -> list[tuple[Remains, Decision]]:
-    """What would be done about each model now.
+    """What the reaper would do about each model now.
 
     Args:
         platform: The installation.
-        ended: Whether a run is known to have ended.
+        ended: Whether a run has ended for certain.
     """
     now = dt.datetime.now(dt.UTC)
-    return [(each, decide(each, now, _over(each, ended))) for each in survey(platform.cluster)]
+    return [(remains, decide(remains, now, _over(remains, ended))) for remains in survey(platform.cluster)]
 
 
 def _over(remains: Remains, ended: Callable[[str], bool]) -> bool:
@@ -295,18 +295,16 @@ def reap_all(
     ended: Callable[[str], bool],
     enough: Callable[[], bool] = lambda: False,
 ) -> Iterator[Reaped]:
-    """Clear away what dead runs left of all models' rollouts, one after the other.
-
-    A model that this fails for keeps none of the others from it.
+    """Clear up after the dead runs of all models, one after the other. A failure for one model does not stop the rest.
 
     Args:
         platform: The installation.
-        log: Gets what is done, and what is waited for.
-        ended: Whether a run is known to have ended.
-        enough: Asked before each model: whether the rest is left to another time.
+        log: Gets a line about each model that the reaper changes or waits for.
+        ended: Whether a run has ended for certain.
+        enough: Called before each model: whether to leave the rest to the next call.
 
     Raises:
-        LlmopsError: For some model it failed; it is tried again when this is called again.
+        LlmopsError: It failed for a model; the next call tries again.
     """
     failed: list[LlmopsError] = []
     for remains, decision in decisions(platform, ended):
@@ -317,12 +315,12 @@ def reap_all(
         if enough():
             break
         try:
-            found = reap(platform, remains, decision.why, log, ended=_over(remains, ended))
+            reaped = reap(platform, remains, decision.why, log, ended=_over(remains, ended))
         except LlmopsError as error:
-            log(f"{remains.model}: what a dead run left could not be cleared away: {error}")
+            log(f"{remains.model}: the reaper could not clear up after a dead run: {error}")
             failed.append(error)
             continue
-        if found is not None:
-            yield found
+        if reaped is not None:
+            yield reaped
     if failed:
         raise failed[0]

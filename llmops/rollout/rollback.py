@@ -18,36 +18,44 @@ def choose_target(records: Records, model: str, to: str | None) -> str:
     """The release that a rollback goes to.
 
     Raises:
-        BadInput: There is none, it serves already, or it never passed.
-        ClusterCannot: It is not known what serves.
+        BadInput: There is none, it serves already, it never passed, or its weights are gone.
+        ClusterCannot: Nothing proves what serves.
     """
     state = records.proven_state(model)
     target = to or state.previous
     if target is None:
         raise BadInput(
-            f"{model}: no release served before {state.stable or 'now'}", remedy=f"See `llmops history {model}`."
+            f"{model}: no release served before {state.stable or 'now'}",
+            code="NothingToGoBackTo",
+            about=model,
+            remedy=f"See `llmops history {model}`.",
         )
     if target == state.stable:
-        raise BadInput(f"{model}: {target} serves already")
+        raise BadInput(f"{model}: {target} serves already", code="ServesAlready", about=f"{model} {target}")
     release = records.release(model, target)
     record = records.record(model, target)
     engine = release.engine.tag.removeprefix("v")
     again = f"llmops rollout {model} --revision {release.weights.commit} --engine-version {engine}"
     if record is None or record.verdict != "Passed":
-        what = f"{record.verdict}: {record.reason}" if record else "it was never tried to its end"
+        why = f"{record.verdict}: {record.reason}" if record else "none of its trials came to an end"
         raise BadInput(
-            f"{model}: {target} is no release to go back to ({what})", remedy=f"`{again} --retry` tries it again."
+            f"{model}: {target} never passed a trial ({why})",
+            code="NeverPassed",
+            about=f"{model} {target}",
+            remedy=f"`{again} --retry` tries it again.",
         )
     if not records.has_weights(release):
         raise BadInput(
-            f"{model}: the weights of {target} are no longer there, or were found wrong",
+            f"{model}: the weights of {target} are no longer on the volume, or a check found them altered",
+            code="WeightsGone",
+            about=f"{model} {target}",
             remedy=f"`{again}` brings them back.",
         )
     return target
 
 
 def good_before(records: Records, model: str) -> str | None:
-    """The release that was promoted last before stable and was never found bad, if its weights are there."""
+    """The newest release before stable that passed its last trial and still has its weights."""
     stable = records.proven_state(model).stable
     return next(
         (
@@ -62,19 +70,19 @@ def good_before(records: Records, model: str) -> str | None:
 
 
 def go_back(current: Trial, *, to: str | None, reason: str) -> str:
-    """Promote a release that has passed its trial before; the one that is left is remembered as bad.
+    """Promote a release that passed its trial before, and record a rejection of the one that it replaces.
 
     Args:
-        current: Who goes back, holding the model's lease.
+        current: The stage, which holds the model's lease.
         to: Id of the release; None is the good one that served before.
-        reason: Why, for the record of the release that is left.
+        reason: Why, for the record of the replaced release.
 
     Returns:
         The release that serves.
 
     Raises:
-        BadInput: There is none to go back to.
-        BadRelease, ClusterCannot, MeasurementFailed: It didn't hold.
+        BadInput: See `choose_target`.
+        BadRelease, ClusterCannot, MeasurementFailed: The promotion did not hold.
     """
     model, records = current.model, current.records
     target = choose_target(records, model, to)
@@ -85,14 +93,14 @@ def go_back(current: Trial, *, to: str | None, reason: str) -> str:
     try:
         promote(current, release, surge=choice.strategy != "in-place")
     except BaseException:
-        # What was to be left serves on, and is as good as it was.
+        # The release that was to go serves on, and is as good as it was.
         if left is not None:
             records.restore_record(model, left, before)
             if records.state(model).recovered:
-                # The Deployment is at the target, which has passed before: nothing else tells what it goes back to.
+                # The Deployment is at the target, which has passed before: nothing else says that `left` is stable.
                 records.update_state(model, stable=left)
         raise
-    # What was just left is nothing to go back to.
+    # Nobody goes back to the release that was just rejected.
     records.update_state(model, previous=good_before(records, model))
     line = f"{model} rolled back to {target} from {left}{f': {reason}' if reason else ''}"
     current.announce("RolledBack", line)
@@ -102,7 +110,7 @@ def go_back(current: Trial, *, to: str | None, reason: str) -> str:
         severity="warning",
         model=model,
         release=left or "",
-        line=f"{line} (asked for by {current.requested_by})",
+        line=f"{line} (requested by {current.requested_by})",
         serving=target,
         run=current.run,
         at=datetime.datetime.now(datetime.UTC),
@@ -113,9 +121,9 @@ def go_back(current: Trial, *, to: str | None, reason: str) -> str:
 
 
 def _remember(current: Trial, left: str, target: str, reason: str) -> Record | None:
-    """Keep that a release is taken back, so that nobody rolls it out again unasked; what was known of it before.
+    """Record the rejection of the release that goes; the record that it had before.
 
-    Beforehand: were it kept afterwards and the run killed in between, a sensor would roll it out again.
+    This comes before the promotion: if the run were killed after it, a sensor would roll the release out again.
     """
     records, now = current.records, datetime.datetime.now(datetime.UTC)
     before = records.record(current.model, left)

@@ -1,4 +1,4 @@
-"""What people are shown of a stage's work: figures, tables and links, which the orchestrator keeps with its run."""
+"""Figures, tables and links of a stage, which the orchestrator keeps with its run for people."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ class File:
 
 @dataclass(frozen=True)
 class Json:
-    """What programs read."""
+    """Data for programs."""
 
     content: Any
 
 
 Value = str | int | float | Markdown | Link | File | Json
 Shown = Mapping[str, Value]
-"""By name; text and numbers are shown as they are."""
+"""By name; text and numbers appear as they are."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ class Done(Generic[OutcomeT]):
     """A stage's work.
 
     Args:
-        outcome: What the stages after it, and a later run, go on from.
-        shown: What people see of it.
+        outcome: For the later stages, and for a later run.
+        shown: For people.
     """
 
     outcome: OutcomeT

@@ -1,4 +1,4 @@
-"""What serves of a model now, as the cluster shows it."""
+"""What serves a model now, by the cluster."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from llmops.rollout.platform import Platform
 
 
 class ModelStatus(Strict):
-    """One model: what serves, what is under trial, how the last trial ended.
+    """One model: the release that serves, the one under trial, the end of the last trial.
 
     Args:
         stable: Release that was promoted last.
-        deployed: Release that the main Deployment is at; differs from stable in the middle of a promotion.
+        deployed: Release of the main Deployment; differs from stable during a promotion.
         image: Image of the main Deployment.
-        replicas: Wanted.
-        ready: Ready.
+        replicas: Replicas that the main Deployment should have.
+        ready: Its ready replicas.
         trial: Release whose canary is up.
-        last: How the last trial ended, in a line.
-        validated: How the last validation of what serves ended, in a line.
+        last: Verdict of the last trial, in a line.
+        validated: Result of the last validation of the serving release, in a line.
     """
 
     model: str
@@ -34,7 +34,7 @@ class ModelStatus(Strict):
 
 
 def model_status(platform: Platform, model: str) -> ModelStatus:
-    """Ask the cluster about a model."""
+    """Read a model's status from the cluster."""
     cluster, records = platform.cluster, platform.records
     main = cluster.get("Deployment", names.engine_name(model, "stable"))
     canary = cluster.get("Deployment", names.engine_name(model, "canary"))

@@ -1,7 +1,7 @@
-"""One stage at work on one release: the model's lease, the clock, and an end for whatever happens.
+"""One stage at work on one release: the model's lease, the clock, and the trial's end.
 
-However a stage ends, by a verdict, an error or an interrupt, the trial leaves the canary's GPU free, stable serving, a
-record, an Event and one log line that reads like a changelog.
+A stage ends by a verdict, an error or an interrupt. After each of them the canary's GPU is free, stable serves, and the
+trial has a record, an Event and one log line that reads like a changelog.
 """
 
 from __future__ import annotations
@@ -33,18 +33,20 @@ from llmops.rollout.shown import Shown
 GONE_SECONDS = 300.0
 # Stages that end with a canary up.
 WITH_CANARY = ("canary", "evaluation", "traffic")
-# Reasons of Events that tell of what was asked for.
+# Reasons of Events of type Normal.
 WANTED = ("Passed", "RolledBack")
 REQUESTED_BY_TAG = f"{names.DOMAIN}/requested-by"
+INTERNAL_ERROR = "InternalError"
+"""Code of a trial that a fault of llmops ended."""
 CANCELLED = "the run was cancelled"
 CANCELLED_BETWEEN = "the run was cancelled, or failed, before the next stage began"
 
 
 class TrialEnded(Exception):
-    """The trial did not pass, and nothing of it is left to do.
+    """The trial did not pass, and is over.
 
     Args:
-        record: What is kept of it.
+        record: Of the trial.
     """
 
     def __init__(self, record: Record) -> None:
@@ -57,7 +59,7 @@ class TrialEnded(Exception):
 
 
 class Refused(TrialEnded):
-    """A release that was rejected before is asked for again, and not tried.
+    """The release was rejected before: this rollout does not try it again.
 
     Args:
         record: Of the rejection.
@@ -67,8 +69,8 @@ class Refused(TrialEnded):
         record = self.record
         return (
             f"{record.model} {record.release} ({record.image.partition('@')[0]}) was rejected on "
-            f"{record.finished:%Y-%m-%d %H:%M} UTC at {record.stage}: {record.reason} --engine-version takes another "
-            "version; this one is tried again when a pin or a gate changes, or with --retry."
+            f"{record.finished:%Y-%m-%d %H:%M} UTC at {record.stage}: {record.reason} Take another version with "
+            "--engine-version, or try this one again with --retry. A changed pin or gate makes it a new release."
         )
 
 
@@ -80,7 +82,7 @@ class Trial:
         platform: The installation.
         stage: Name of the stage.
         model: Name of the model.
-        judged: Whether its end is a verdict on the release.
+        judged: Whether the stage's end is a verdict on the release.
     """
 
     def __init__(
@@ -97,7 +99,7 @@ class Trial:
         self.requested_by = orchestrator.requested_by
         self.release: Release | None = None
         self.record: Record | None = None
-        """What is kept of the trial, once it has ended."""
+        """Of the trial, once it has ended."""
         self.ended = False
         self._started = time.monotonic()
         self._orchestrator = orchestrator
@@ -105,29 +107,29 @@ class Trial:
 
     @property
     def spec(self) -> ModelSpec:
-        """What the catalog says of the model now."""
+        """The model's entry in the catalog, as it is now."""
         return self.platform.spec(self.model)
 
     def log(self, message: str) -> None:
-        """One line in the run's log."""
+        """Write one line into the run's log."""
         self._orchestrator.log.info(message)
 
     def observe(self, line: str, shown: Shown) -> None:
-        """One line in the run's log, kept with figures for who looks at the model."""
+        """Write one line into the run's log, and have the orchestrator keep it with its figures on the model's page."""
         self.log(line)
         self._orchestrator.observe(line, shown)
 
     def announce(self, reason: str, line: str) -> None:
         """Write one line as a Kubernetes Event on the model's state, and into the run's log."""
-        log, wanted = self._orchestrator.log, reason in WANTED
-        (log.info if wanted else log.error)(line)
-        leave_event(self.platform, self.model, reason, line, "Normal" if wanted else "Warning")
+        log, normal = self._orchestrator.log, reason in WANTED
+        (log.info if normal else log.error)(line)
+        leave_event(self.platform, self.model, reason, line, "Normal" if normal else "Warning")
 
     def acquire(self) -> None:
-        """Take the model's lease; one that a dead run left runs out within seconds, and is waited for.
+        """Take the model's lease. A dead run's lease runs out within seconds: wait for that.
 
         Raises:
-            LeaseHeld: Another run has it, and lives.
+            LeaseHeld: A live run has it.
         """
         try:
             for attempt in Retrying(
@@ -147,19 +149,19 @@ class Trial:
         reached(Step.LEASE_ACQUIRED)
 
     def load(self, release: str) -> Release:
-        """Take up the release that the stage before handed over."""
+        """Take up the release that the previous stage handed over."""
         return self.open(self.records.release(self.model, release))
 
     def open(self, release: Release) -> Release:
-        """Go on with this release: its trial, if it is one, is this run's, whatever becomes of it.
+        """Take up a release. If the stage is part of a trial, note that the trial is this run's.
 
         Raises:
-            ClusterCannot: It is not known what serves, so nothing may take its place.
+            ClusterCannot: Nothing proves what serves, so no release may take its place.
         """
         self.release = release
         served = self.records.proven_state(self.model).stable
         if self.judged:
-            # Kept beside the trial: what it has to leave serving is known even if the state is lost meanwhile.
+            # The trial's end needs to know what served, even if somebody deletes the model's state meanwhile.
             opened = self._opened().model_copy(update={"served": served or ""})
             self.records.open_trial(self.model, release.id, opened)
         return release
@@ -169,73 +171,80 @@ class Trial:
         return OpenTrial(run=self.run, requested_by=self.requested_by, stage=self.stage, since=now)
 
     def decide(self, end: End) -> Decision:
-        """What an end of this trial says of its release, by the release's own rules."""
+        """The decision that an end of this trial leads to, by the release's own rules."""
         return decide(end, self.release.rollout.on_inconclusive if self.release else "hold")
 
     def conclude(
-        self, decision: Decision, reason: str, *, figures: dict[str, float] | None = None, wait: bool = True
+        self,
+        decision: Decision,
+        reason: str,
+        *,
+        code: str = "",
+        figures: dict[str, float] | None = None,
+        wait: bool = True,
     ) -> Record:
-        """End the trial: canary away, record kept, Event and log line written.
+        """End the trial: remove the canary, save the record, write the Event and the log line.
 
         Args:
-            decision: What was decided.
-            reason: Why: a first line for the changelog, and what lines follow (events, log tails) as details.
+            decision: The decision.
+            reason: Why: a first line for the changelog; further lines (events, log tails) become the details.
+            code: The reason in one CamelCase word; empty where a gate or a person decided.
             figures: What was measured.
-            wait: Whether a GPU that was on trial is waited for. Who cancels is not kept waiting.
+            wait: Whether to wait until the canary's GPU is free. A cancelled run does not.
 
         Returns:
             The record.
         """
         assert self.release is not None
         self.end()
-        # The record is to say of the stage that decided, too, how long it took.
+        # Before the record, which has the seconds of this stage too.
         self.clock()
         passed = decision.verdict == "Passed"
         if not passed:
             self._remove_canary(wait=None)
-        record = end_trial(self.platform, self.release, self._opened(), decision, reason, figures=figures)
+        record = end_trial(self.platform, self.release, self._opened(), decision, reason, code=code, figures=figures)
         self.record = record
         log = self._orchestrator.log
         tell_verdict(self.platform, record, log.info if passed else log.error)
         if not passed and wait:
-            # A verdict ends with the GPU free.
+            # After a verdict the GPU is free.
             self._remove_canary(wait=GONE_SECONDS)
         return record
 
     def _remove_canary(self, *, wait: float | None) -> None:
-        """Remove the canary. One that users cannot do without stays up: the reaper removes it when stable is ready."""
+        """Remove the canary. If its users have no other engine, the reaper removes it once stable is ready."""
         try:
             remove_canary(self.platform, self.model, wait=wait, log=self.log)
         except StillNeeded as error:
-            self.log(f"the canary is left for the reaper: {error}")
+            self.log(f"the canary of {self.model} stays until the reaper removes it: {error}")
 
     def clock(self) -> None:
-        """Keep how long the stage has taken."""
+        """Save how long the stage has taken."""
         if self.release is not None:
             self.records.save_seconds(self.model, self.release.id, self.stage, time.monotonic() - self._started)
 
     def settle(self, *, wait: bool) -> None:
-        """Undo a promotion that did not hold. A failure to do so is told, and does not hide why it had to be undone."""
+        """Undo a promotion that did not hold. If that fails, log it: the error that came before is the one to raise."""
         try:
             tried = self.release.id if self.release else None
             state = recover(self.platform, self.model, self.log)
             settle(self.platform, self.model, state, tried, self.log, wait=wait)
         except LlmopsError as error:
-            self.log(f"going back did not succeed: {error}")
+            self.log(f"{self.model} could not go back to its stable release: {error}")
 
     def end(self) -> None:
-        """Nothing follows: the model's lease is given up when this stage ends."""
+        """Note that no stage follows: the lease is free when this one ends."""
         self.ended = True
 
     def leave(self) -> None:
-        """Leave the trial to the run's next stage, in this process or in one of its own; end it if there is none."""
+        """Leave the trial to the run's next stage, in this process or in another; end it if there is none."""
         self.clock()
         if self.ended:
             return
         if not self.judged or self.release is None or not self._stages_left():
             self.end()
             if self.judged and self.release is not None and self.stage in WITH_CANARY:
-                why = f"the run went no further than {self.stage}: the stages after it were not asked for"
+                why = f"the run ended after {self.stage}: it was started without the later stages"
                 self.conclude(self.decide("stopped"), why)
         elif self._orchestrator.shares_process:
             self.platform.leases.leave_open(self.model, partial(self.on_cancel, CANCELLED_BETWEEN))
@@ -248,35 +257,38 @@ class Trial:
         return any(stage in self._orchestrator.stages for stage in later)
 
     def on_error(self, error: Exception) -> Record | None:
-        """Undo what did not hold, and end the trial by what its error says of the release.
+        """Undo what did not hold, and end the trial with the decision that the error leads to.
 
         Returns:
-            The record; None where there is none to keep: no release was taken up, or its end is no verdict.
+            The record; None if the stage took up no release, or its end is no verdict.
         """
         self.end()
         decision = self.decide(end_of(error))
-        reason = str(error) if isinstance(error, LlmopsError) else f"an error of llmops itself: {error!r}"
+        if isinstance(error, LlmopsError):
+            reason, code = str(error), error.code
+        else:
+            reason, code = f"an error of llmops itself: {error!r}", INTERNAL_ERROR
         try:
-            return self._undo(decision, reason, wait=True)
+            return self._undo(decision, reason, code=code, wait=True)
         except Exception:
             raise
         except BaseException:
             with self._orchestrator.shield():
-                self._undo(decision, reason, wait=False)
+                self._undo(decision, reason, code=code, wait=False)
             raise
 
     def on_cancel(self, why: str = CANCELLED) -> None:
-        """Undo what did not hold, and end the trial undecided. Interrupts that follow leave nothing half done."""
+        """Undo what did not hold, and end the trial undecided. Further interrupts do not stop this half way."""
         self.end()
         with self._orchestrator.shield():
             self._undo(self.decide("interrupt"), why, wait=False)
 
     def on_lease_lost(self) -> None:
-        """Change nothing: who has the lease by now has the objects, too."""
-        self.log(f"the lease of {self.model} is lost: the run that has it, or the reaper, sees to what this one leaves")
+        """Change nothing: the objects belong to whichever run has the lease by now."""
+        self.log(f"the lease of {self.model} is lost: the run that has it, or the reaper, clears up after this one")
 
-    def _undo(self, decision: Decision, reason: str, *, wait: bool) -> Record | None:
-        """Undo what did not hold, and keep the verdict; None if there is none to keep."""
+    def _undo(self, decision: Decision, reason: str, *, code: str = "", wait: bool) -> Record | None:
+        """Undo what did not hold, and save the record; None if there is nothing to record."""
         if self._lease.lost():
             self.on_lease_lost()
             return None
@@ -287,30 +299,30 @@ class Trial:
         if self._lease.lost():
             self.on_lease_lost()
             return None
-        return self.conclude(decision, reason, wait=wait)
+        return self.conclude(decision, reason, code=code, wait=wait)
 
 
 @contextmanager
 def trial(
     orchestrator: Orchestrator, platform: Platform, stage: str, model: str, *, judged: bool = True
 ) -> Generator[Trial]:
-    """Run a stage under the model's lease, and end its trial by what it raises.
+    """Run a stage under the model's lease; if it raises, end the trial accordingly.
 
-    A bad release is rejected and that is remembered. Where the cluster can't, an outside service is away or a
-    measurement failed, the release stays untried: Inconclusive. An interrupt or a fault of ours ends it so, too. See
-    `decision` for all of it.
+    A bad release is rejected, and the rejection is recorded. If the cluster can't, an outside service is away or a
+    measurement failed, the trial is Inconclusive; so it is after an interrupt or a fault of ours. `decision` has the
+    table.
 
     Args:
         orchestrator: Who runs the stage.
         platform: The installation.
         stage: Name of the stage.
         model: Name of the model.
-        judged: Whether the end is a verdict on the release. A rollback that fails says nothing against its target.
+        judged: Whether the end is a verdict on the release. A rollback that fails says nothing about its target.
 
     Raises:
         TrialEnded: The trial ended here, and has a record; the message says why.
-        LeaseHeld: Another run is at the model.
-        LlmopsError: The stage failed, and there was no trial to end.
+        LeaseHeld: Another run has the model's lease.
+        LlmopsError: The stage failed outside of a trial.
     """
     current = Trial(orchestrator, platform, stage, model, judged=judged)
     current.acquire()
@@ -331,6 +343,6 @@ def trial(
         current.on_cancel()
         raise
     finally:
-        # Between two stages the lease stays with the run: nobody may put another release under trial meanwhile.
+        # Between two stages the run keeps the lease: no other run may start a trial of the model meanwhile.
         if current.ended:
             platform.leases.free(model)

@@ -77,26 +77,39 @@ def lease(platform: Platform) -> dict[str, str]:
     return found["spec"]
 
 
-CASES: tuple[tuple[BaseException, VerdictValue, Cause, str, type[BaseException]], ...] = (
-    (BadRelease("it crashes.\nlast line"), "Failed", "judged", "it crashes.", TrialEnded),
-    (ClusterCannot("no GPU.", remedy="Add one."), "Inconclusive", "judged", "no GPU. Remedy: Add one.", TrialEnded),
-    (MeasurementFailed("no answer."), "Inconclusive", "judged", "no answer.", TrialEnded),
-    (ZeroDivisionError("1/0"), "Inconclusive", "judged", "an error of llmops itself: ", ZeroDivisionError),
-    (KeyboardInterrupt(), "Inconclusive", "cancelled", "the run was cancelled", KeyboardInterrupt),
+CASES: tuple[tuple[BaseException, VerdictValue, Cause, str, str, type[BaseException]], ...] = (
+    (BadRelease("it crashes.\nlast line", code="Crash"), "Failed", "judged", "Crash", "it crashes.", TrialEnded),
+    (
+        ClusterCannot("no GPU.", code="NoGpu", remedy="Add one."),
+        "Inconclusive",
+        "judged",
+        "NoGpu",
+        "no GPU. Remedy: Add one.",
+        TrialEnded,
+    ),
+    (MeasurementFailed("no answer."), "Inconclusive", "judged", "MeasurementFailed", "no answer.", TrialEnded),
+    (ZeroDivisionError("1/0"), "Inconclusive", "judged", "InternalError", "an error of llmops", ZeroDivisionError),
+    (KeyboardInterrupt(), "Inconclusive", "cancelled", "", "the run was cancelled", KeyboardInterrupt),
 )
 
 
 @pytest.mark.parametrize(
-    ("error", "verdict", "cause", "reason", "raised"), CASES, ids=[type(case[0]).__name__ for case in CASES]
+    ("error", "verdict", "cause", "code", "reason", "raised"), CASES, ids=[type(case[0]).__name__ for case in CASES]
 )
 def test_what_a_stage_raises_ends_the_trial(
-    platform: Platform, error: BaseException, verdict: str, cause: str, reason: str, raised: type[BaseException]
+    platform: Platform,
+    error: BaseException,
+    verdict: str,
+    cause: str,
+    code: str,
+    reason: str,
+    raised: type[BaseException],
 ) -> None:
     with pytest.raises(raised) as caught:
         work(platform, fails(error))
     record = platform.records.record("tiny", release().id)
     assert record is not None
-    assert (record.verdict, record.cause, record.stage) == (verdict, cause, "canary")
+    assert (record.verdict, record.cause, record.stage, record.code) == (verdict, cause, "canary", code)
     assert record.reason.startswith(reason)
     assert not lease(platform).get("holderIdentity")
     if isinstance(caught.value, TrialEnded):
@@ -120,10 +133,11 @@ def test_a_release_that_is_refused_keeps_the_record_that_it_has(platform: Platfo
     with pytest.raises(TrialEnded) as before:
         work(platform, fails(BadRelease("it crashes.")))
     with (
-        pytest.raises(Refused, match=r"was rejected on .* at canary: it crashes") as caught,
+        pytest.raises(Refused) as caught,
         trial(orchestrator(), platform, "release", "tiny"),
     ):
         raise Refused(before.value.record)
+    assert caught.value.record == before.value.record
     assert platform.records.record("tiny", release().id) == caught.value.record
     assert not lease(platform).get("holderIdentity")
 
@@ -154,7 +168,6 @@ def test_a_trial_between_two_stages_of_a_process_is_ended_with_the_process(platf
     record = platform.records.record("tiny", release().id)
     assert record is not None
     assert (record.verdict, record.cause) == ("Inconclusive", "cancelled")
-    assert "before the next stage began" in record.reason
     assert not lease(platform).get("holderIdentity")
 
 
@@ -172,5 +185,4 @@ def test_a_run_that_is_asked_for_no_more_stages_ends_its_trial(platform: Platfor
     record = platform.records.record("tiny", release().id)
     assert record is not None
     assert (record.verdict, record.cause) == ("Inconclusive", "cancelled")
-    assert "went no further than canary" in record.reason
     assert not lease(platform).get("holderIdentity")

@@ -75,7 +75,6 @@ def test_what_a_killed_run_left_is_cleared_away(served: Model, tmp_path: Path, p
         until(lambda: served.canary_gone() and served.serving() == good, 60)
     assert found.record is not None
     assert (found.record.verdict, found.record.stage, found.record.cause) == ("Inconclusive", stage, "died")
-    assert found.record.reason.startswith("the run died: ")
     assert found.record.run == found.holder
     assert served.records.record(served.name, found.record.release) == found.record
     assert served.records.opened(served.name, found.record.release) is None
@@ -116,7 +115,7 @@ def test_a_run_that_may_be_resumed_is_given_time_and_a_rerun_takes_up_what_there
     while not lines and time.monotonic() < deadline:
         assert not list(reap_all(served.platform, lines.append, ended=lambda run: False))
         time.sleep(1)
-    assert "it may be resumed until" in lines[0]
+    assert served.name in lines[0]
     again = Run(served, log())
     assert again.wait() == Exit.DONE, again.text
     assert again.reached(Step.CANARY_READY)

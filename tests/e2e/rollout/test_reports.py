@@ -93,5 +93,5 @@ def assert_reap_is_dry(model: Model, capsys: pytest.CaptureFixture[str]) -> None
         with pytest.raises(SystemExit):
             main(["--settings", str(model.settings_file), "reap", *options])
         assert f"{model.name}: " in (said := capsys.readouterr().out)
-        assert "run long-gone has not been heard of since" in said
+        assert "of run long-gone ran out at" in said
         assert holder() == left

@@ -76,7 +76,7 @@ def assert_taken_back(model: Model, before: State, reason: str) -> None:
     assert reason in record.reason + record.details
     refused = model.rollback(to=state.candidate)
     assert refused.code == Exit.BAD_INPUT
-    assert f"{state.candidate} is no release to go back to (Failed" in refused.line
+    assert f"{state.candidate} never passed a trial (Failed" in refused.line
     assert any(state.candidate in line for line in told(model, "Failed"))
 
 
@@ -175,8 +175,8 @@ def test_rollback_goes_back_and_forth_and_to_a_named_release(model: Model) -> No
 
     for target, why in (
         (older, "serves already"),
-        (oldest, "are no longer there"),
-        (newest, f"is no release to go back to (Failed: rolled back to {older} by"),
+        (oldest, "are no longer on the volume"),
+        (newest, f"never passed a trial (Failed: rolled back to {older} by"),
         ("no-such-release", "there is no release no-such-release"),
     ):
         refused = model.rollback(to=target)
