@@ -56,9 +56,6 @@ class Record(Strict):
     release: str
     verdict: VerdictValue
     reason: str = Field(description="One line.")
-    code: str = Field(
-        default="", description="The reason in one CamelCase word; empty where a gate or a person decided."
-    )
     details: str = Field(default="", description="What stands behind it: events, last log lines.")
     stage: str = Field(description="Stage at which it was decided.")
     image: str
@@ -67,6 +64,9 @@ class Record(Strict):
     stages: dict[str, float] = Field(default_factory=dict[str, float], description="Seconds that each stage took.")
     run: str = ""
     requested_by: str = ""
+    code: str = Field(
+        default="", description="The reason in one CamelCase word; empty where a gate or a person decided."
+    )
     finished: datetime.datetime
     cause: Cause = Field(
         default="judged",

@@ -266,7 +266,8 @@ def new_model(sandbox: Sandbox, tmp_path: Path) -> Generator[Model]:
     write_suites(tmp_path / "evals")
     found = Model(sandbox, tmp_path, f"m-{secrets.token_hex(3)}", tmp_path / "evals")
     settings = json.loads(sandbox.settings_file.read_text())
-    settings |= {"models_dir": str(tmp_path / "models"), "evals_dir": str(tmp_path / "evals"), "lease": LEASE}
+    settings["lease"] = LEASE
+    settings |= {"models_dir": str(tmp_path / "models"), "evals_dir": str(tmp_path / "evals")}
     found.settings_file.write_text(json.dumps(settings))
     # Dagster's definitions find the installation by this variable, in this process and in those it starts.
     with pytest.MonkeyPatch.context() as environment:

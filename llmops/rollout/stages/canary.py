@@ -69,8 +69,8 @@ def _deploy(current: Trial, release: Release) -> CanaryOutcome:
         text = backend_of(current, target).prove(target, timeout=PROOF_SECONDS)
     seconds = round(time.monotonic() - started, 2)
     current.log(f"{name} answered after {seconds} s: {text[:80]!r}")
-    reached(Step.CANARY_READY)
     url = current.cluster.endpoint(name, names.ENGINE_PORT)
+    reached(Step.CANARY_READY)
     return CanaryOutcome(model=release.model, release=release.id, url=url, ready_seconds=seconds, surge=surge)
 
 
