@@ -52,7 +52,7 @@ def read_pins(path: Path, model: str) -> Release:
     except (OSError, ValidationError) as error:
         raise BadInput(
             f"{path}: cannot be read as a release: {error}",
-            code="NoReleaseInFile",
+            code="BadPinsFile",
             about=str(path),
             remedy=f"Write one: llmops plan {model} --json | jq .pins > {path}",
         ) from error
