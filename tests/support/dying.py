@@ -45,6 +45,8 @@ _FORKS.set_forkserver_preload(
         "sqlalchemy.dialects.sqlite",
     ]
 )
+# The start of a process polls all others. Of two threads that poll one that has ended, one does not get its exit code.
+_POLLING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,8 @@ class Run:
         armed = replace(point, world=None, also=None) if point else None
         order = (str(model.settings_file), str(log), str(self._steps_file), model.name, options, armed)
         self._process = _FORKS.Process(target=_run, args=order)
-        self._process.start()
+        with _POLLING:
+            self._process.start()
 
     @property
     def text(self) -> str:
@@ -153,20 +156,22 @@ class Run:
         """How it ended: its exit code, or the signal's number, negative."""
         deadline = time.monotonic() + timeout
         point = self.point
-        if point is not None and point.world is not None:
-            while self._process.is_alive() and time.monotonic() < deadline:
-                if point.world(self.model):
-                    self.send(point.signal)
-                    break
-                time.sleep(0.005)
-        self._process.join(max(0.0, deadline - time.monotonic()))
-        if self._process.exitcode is None:
+        world = point.world if point is not None else None
+        while (code := self._exit_code()) is None and time.monotonic() < deadline:
+            if point is not None and world is not None and world(self.model):
+                self.send(point.signal)
+                world = None
+            time.sleep(0.005 if world is not None else 0.05)
+        if code is None:
             self._process.kill()
-            self._process.join()
             raise AssertionError(f"the run did not end within {timeout:.0f} s:\n{self.text}")
         if point is not None and point.also is not None:
             point.also(self.model)
-        return self._process.exitcode
+        return code
+
+    def _exit_code(self) -> int | None:
+        with _POLLING:
+            return self._process.exitcode
 
     def waited_for_lease(self) -> float:
         """Seconds for which it waited for the lease of a run before it."""
