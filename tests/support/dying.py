@@ -1,4 +1,4 @@
-"""Runs of `llmops` that are killed at a chosen point, and what is seen of a cluster meanwhile."""
+"""Runs of `llmops` that a test kills at a chosen point, and watchers of the cluster meanwhile."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from llmops.config.settings import SETTINGS_VARIABLE
 from llmops.config.steps import STEP_EVENT, WRITE_EVENT, Step
 from tests.support.world import MANY_GPUS, Model
 
-# Each run is a process of its own, forked from one that has imported everything: imports cost seconds of CPU.
+# Each run is a process, forked from one that has imported everything: imports cost seconds of CPU.
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(
     [
@@ -132,7 +132,7 @@ class Run:
 
     @property
     def text(self) -> str:
-        """What it wrote so far."""
+        """Its log so far."""
         return self.log.read_text() if self.log.exists() else ""
 
     @property
@@ -153,7 +153,7 @@ class Run:
             os.kill(self._process.pid, number)
 
     def wait(self, timeout: float = 300) -> int:
-        """How it ended: its exit code, or the signal's number, negative."""
+        """Wait for its end; its exit code, or the signal's number, negative."""
         deadline = time.monotonic() + timeout
         point = self.point
         world = point.world if point is not None else None
@@ -174,7 +174,7 @@ class Run:
             return self._process.exitcode
 
     def waited_for_lease(self) -> float:
-        """Seconds for which it waited for the lease of a run before it."""
+        """Seconds that it waited for the lease of another run."""
         return max(
             (
                 after.at - before.at
@@ -188,7 +188,7 @@ class Run:
 def _run(settings: str, log: str, steps: str, model: str, options: tuple[str, ...], point: Point | None) -> None:
     """In the process of a run."""
     os.setpgid(0, 0)
-    # The process that it is forked from ignores it.
+    # The fork server ignores SIGINT.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
@@ -228,7 +228,7 @@ class _Listener:
 
 @dataclass
 class Seen:
-    """Every object of the models that was there at any time: uids by kind and name; of pods, by what owns them."""
+    """Every object of the models that ever existed: uids by kind and name; of pods, by model, track and release."""
 
     uids: dict[tuple[str, str], set[str]] = field(default_factory=lambda: defaultdict[tuple[str, str], set[str]](set))
 
@@ -236,12 +236,12 @@ class Seen:
         return self.uids[kind, name]
 
     def names(self, kind: str, model: str) -> set[str]:
-        return {name for found, name in self.uids if found == kind and name.startswith(model)}
+        return {name for its_kind, name in self.uids if its_kind == kind and name.startswith(model)}
 
 
 @contextmanager
 def every_object(model: Model) -> Generator[Seen]:
-    """Note the uid of every Job and Deployment in the model's namespace, and of the engines' pods."""
+    """Watch the uids of all Jobs and Deployments in the model's namespace, and of the engines' pods."""
     seen = Seen()
     cluster = model.cluster
     watches = {kind: cluster.open_watch(kind, timeout=600) for kind in ("Job", "Deployment", "Pod")}
@@ -272,7 +272,7 @@ def every_object(model: Model) -> Generator[Seen]:
 
 
 class Users:
-    """Asks the main Services of models for completions, all the time, and notes what fails.
+    """Users who ask the main Services of models for completions, again and again.
 
     Args:
         every: Seconds between two requests to a model.
@@ -293,7 +293,7 @@ class Users:
     def __exit__(self, *_: object) -> None:
         for task in self._tasks:
             task.cancel()
-        # What was cancelled comes to its end in one more turn of the loop.
+        # The cancelled tasks end in one more turn of the loop.
         asyncio.run_coroutine_threadsafe(asyncio.sleep(0.1), self._loop).result(5)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5)
@@ -306,7 +306,7 @@ class Users:
 
     async def _ask(self, model: str, url: str) -> None:
         body = {"model": model, "prompt": "What is 1 + 10?", "max_tokens": 8, "temperature": 0}
-        # As new users come: a connection each.
+        # A connection for each request, as from new users.
         connector = aiohttp.TCPConnector(force_close=True)
         async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(30)) as session:
             while True:
@@ -344,9 +344,9 @@ def maps(pids: Iterable[int], file: str) -> bool:
         with contextlib.suppress(OSError):
             if file in Path(f"/proc/{pid}/maps").read_text():
                 return True
-            for each in Path(f"/proc/{pid}/fd").iterdir():
+            for descriptor in Path(f"/proc/{pid}/fd").iterdir():
                 with contextlib.suppress(OSError):
-                    if each.readlink().name == file:
+                    if descriptor.readlink().name == file:
                         return True
     return False
 
@@ -359,7 +359,7 @@ def _processes() -> Generator[tuple[int, str]]:
 
 
 def few_cases(model: Model, **changes: Any) -> None:
-    """Declare the model with a dozen cases and no load, where measuring is not what a test is about."""
+    """Declare the model with a dozen cases and no load, for tests that are not about measurements."""
     cases = (model.evals / "sums.jsonl").read_text().splitlines()[:12]
     (model.evals / "sums.jsonl").write_text("".join(f"{case}\n" for case in cases))
     gates = [{"metric": "sums/score", "min": 0.5}, {"metric": "sums/score", "max_drop": 0.9}]
@@ -369,6 +369,6 @@ def few_cases(model: Model, **changes: Any) -> None:
 
 
 def log_names(folder: Path) -> Callable[[], Path]:
-    """Paths for the logs of runs, one after the other."""
+    """Paths for the logs of consecutive runs."""
     count = iter(range(1, 1000))
     return lambda: folder / f"run-{next(count)}.log"
