@@ -106,10 +106,10 @@ class EvaluationOutcome(Outcome):
 def _thinned(measured: Measurements, cases: int, samples: int, *, scores: bool) -> Measurements:
     return measured.model_copy(
         update={
-            "wrong": {suite: dict(list(found.items())[:cases]) for suite, found in measured.wrong.items()},
+            "wrong": {suite: dict(list(answers.items())[:cases]) for suite, answers in measured.wrong.items()},
             "samples": {
-                suite: {kind: sketch(values, samples) for kind, values in found.items() if samples and values}
-                for suite, found in measured.samples.items()
+                suite: {kind: sketch(values, samples) for kind, values in by_kind.items() if samples and values}
+                for suite, by_kind in measured.samples.items()
             },
             "scores": measured.scores if scores else {},
         }

@@ -46,7 +46,7 @@ def choose_target(records: Records, model: str, to: str | None) -> str:
         )
     if not records.has_weights(release):
         raise BadInput(
-            f"{model}: the weights of {target} are no longer on the volume, or a check found them altered",
+            f"{model}: the weights of {target} are gone, or a check found them altered",
             code="WeightsGone",
             about=f"{model} {target}",
             remedy=f"`{again}` brings them back.",

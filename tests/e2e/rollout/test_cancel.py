@@ -34,13 +34,13 @@ CANCEL_SECONDS = 30.0
 
 @pytest.fixture(scope="module")
 def served(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
-    with new_model(sandbox, tmp_path_factory.mktemp("cancelled")) as found:
-        few_cases(found)
-        ended = found.rollout()
+    with new_model(sandbox, tmp_path_factory.mktemp("cancelled")) as model:
+        few_cases(model)
+        ended = model.rollout()
         assert ended.code == Exit.DONE, ended.line
-        found.push("v0.33.0")
-        found.commit(seed=3)
-        yield found
+        model.push("v0.33.0")
+        model.commit(seed=3)
+        yield model
 
 
 CASES = (

@@ -45,12 +45,12 @@ seeds = itertools.count(100)
 
 @pytest.fixture(scope="module")
 def served(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
-    with new_model(sandbox, tmp_path_factory.mktemp("executed")) as found:
-        few_cases(found)
-        ended = found.rollout()
+    with new_model(sandbox, tmp_path_factory.mktemp("executed")) as model:
+        few_cases(model)
+        ended = model.rollout()
         assert ended.code == Exit.DONE, ended.line
-        found.push("v0.33.0")
-        yield found
+        model.push("v0.33.0")
+        yield model
 
 
 @contextmanager

@@ -32,13 +32,13 @@ REAPED_SECONDS = 40.0
 
 @pytest.fixture(scope="module")
 def served(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
-    with new_model(sandbox, tmp_path_factory.mktemp("reaped")) as found:
-        few_cases(found)
-        ended = found.rollout()
+    with new_model(sandbox, tmp_path_factory.mktemp("reaped")) as model:
+        few_cases(model)
+        ended = model.rollout()
         assert ended.code == Exit.DONE, ended.line
-        found.push("v0.33.0")
-        found.commit(seed=3)
-        yield found
+        model.push("v0.33.0")
+        model.commit(seed=3)
+        yield model
 
 
 def reaped(model: Model, ended: Callable[[str], bool]) -> Reaped:
@@ -71,14 +71,14 @@ def test_what_a_killed_run_left_is_cleared_away(served: Model, tmp_path: Path, p
         users.ask(served)
         run = Run(served, log_names(tmp_path)(), point)
         assert run.wait() == -signal.SIGKILL, run.text
-        found = reaped(served, lambda run: True)
+        cleared = reaped(served, lambda run: True)
         until(lambda: served.canary_gone() and served.serving() == good, 60)
-    assert found.record is not None
-    assert (found.record.verdict, found.record.stage, found.record.cause) == ("Inconclusive", stage, "died")
-    assert found.record.run == found.holder
-    assert served.records.record(served.name, found.record.release) == found.record
-    assert served.records.opened(served.name, found.record.release) is None
-    assert [alert.kind for alert in Outbox(served.cluster).alerts(run=found.holder)] == ["run_failed"]
+    assert cleared.record is not None
+    assert (cleared.record.verdict, cleared.record.stage, cleared.record.cause) == ("Inconclusive", stage, "died")
+    assert cleared.record.run == cleared.holder
+    assert served.records.record(served.name, cleared.record.release) == cleared.record
+    assert served.records.opened(served.name, cleared.record.release) is None
+    assert [alert.kind for alert in Outbox(served.cluster).alerts(run=cleared.holder)] == ["run_failed"]
     lease = served.cluster.get("Lease", names.lease_name(served.name))
     assert lease is not None
     assert not lease["spec"].get("holderIdentity")
@@ -93,10 +93,10 @@ def test_a_promotion_that_was_final_is_put_on_record(served: Model, tmp_path: Pa
     )
     assert run.wait() == -signal.SIGKILL, run.text
     promoted = served.serving()
-    found = reaped(served, lambda run: True)
-    assert found.record is not None
-    assert (found.record.verdict, found.record.release) == ("Passed", promoted)
-    assert "12 cases" in found.record.reason
+    cleared = reaped(served, lambda run: True)
+    assert cleared.record is not None
+    assert (cleared.record.verdict, cleared.record.release) == ("Passed", promoted)
+    assert "12 cases" in cleared.record.reason
     assert served.rollout().line == f"{served.name} {promoted} serves already: nothing to do"
     served.push("v0.33.2")
 

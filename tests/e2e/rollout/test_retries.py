@@ -34,11 +34,11 @@ BAD = "v0.40.0"
 
 @pytest.fixture(scope="module")
 def served(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
-    with new_model(sandbox, tmp_path_factory.mktemp("retried")) as found:
-        few_cases(found)
-        ended = found.rollout()
+    with new_model(sandbox, tmp_path_factory.mktemp("retried")) as model:
+        few_cases(model)
+        ended = model.rollout()
         assert ended.code == Exit.DONE, ended.line
-        yield found
+        yield model
 
 
 @pytest.fixture(scope="module")
@@ -93,9 +93,9 @@ def test_a_retry_that_is_killed(served: Model, rejected: Record, tmp_path: Path)
     refused = served.rollout()
     assert refused.code == Exit.REJECTED, refused.line
     assert rejected.reason in refused.line
-    found = reaped(served, lambda run: True)
-    assert found.record is not None
-    assert found.record.verdict == "Inconclusive"
+    cleared = reaped(served, lambda run: True)
+    assert cleared.record is not None
+    assert cleared.record.verdict == "Inconclusive"
     until(served.canary_gone, 60)
     assert_in_history(served, rejected, "died")
     assert_refused(served, rejected)

@@ -175,7 +175,7 @@ def test_rollback_goes_back_and_forth_and_to_a_named_release(model: Model) -> No
 
     for target, why in (
         (older, "serves already"),
-        (oldest, "are no longer on the volume"),
+        (oldest, "are gone"),
         (newest, f"never passed a trial (Failed: rolled back to {older} by"),
         ("no-such-release", "there is no release no-such-release"),
     ):
