@@ -1,1 +1,1 @@
-"""Whether the cluster can take a release, asked before anything is made: each finding with its remedy."""
+"""Tells whether the cluster can take a release before llmops creates anything; each finding has its remedy."""

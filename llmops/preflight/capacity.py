@@ -1,4 +1,4 @@
-"""Which nodes take a pod, and how many of it they have room for now."""
+"""Which nodes take a pod, and for how many such pods they have room now."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Ask:
     """What a pod asks of its node.
 
     Args:
-        what: What the pod is, for messages: `a replica`.
-        amounts: How much of each resource.
-        product: The GPU that its node has to have.
-        tolerates_gpu_taint: Whether it may go where only what uses the GPU may.
+        what: The pod, for messages: `a replica`.
+        amounts: Amount by resource.
+        product: GPU product that the node needs.
+        tolerates_gpu_taint: Whether the pod tolerates the taint of GPU nodes.
     """
 
     what: str
@@ -46,7 +46,7 @@ def replica(spec: ModelSpec) -> Ask:
 
 
 def obstacle(ask: Ask, node: Object) -> str | None:
-    """Why a node never takes such a pod; None if it does as soon as it has room."""
+    """Why a node never takes such a pod; None if it takes the pod once it has room."""
     labels: Mapping[str, str] = node["metadata"].get("labels") or {}
     node_spec: Mapping[str, Any] = node.get("spec") or {}
     if ask.product and labels.get(GPU_PRODUCT_LABEL) != ask.product:
@@ -61,40 +61,40 @@ def obstacle(ask: Ask, node: Object) -> str | None:
     allocatable = _allocatable(node)
     for resource, wanted in ask.amounts.items():
         if allocatable.get(resource, Decimal(0)) < wanted:
-            return f"has {allocatable.get(resource, 0):f} {resource} in all, and {ask.what} needs {wanted:f}"
+            return f"has {allocatable.get(resource, 0):f} {resource}, and {ask.what} needs {wanted:f}"
     return None
 
 
 def slots(ask: Ask, nodes: Iterable[Object], pods: Iterable[Object]) -> int:
-    """How many more such pods the nodes have room for, as the scheduler counts: by what pods ask for, not by use.
+    """For how many more such pods the nodes have room. The scheduler counts requests, not use.
 
     Args:
-        ask: What each asks for.
+        ask: Request of one pod.
         nodes: All nodes.
-        pods: The pods that hold their place.
+        pods: Pods whose requests count.
     """
     held = _held(pods)
-    found = 0
+    total = 0
     for node in nodes:
         if obstacle(ask, node) is None:
             allocatable, used = _allocatable(node), held.get(node["metadata"]["name"], Counter())
             rooms = [(allocatable[name] - used[name]) // wanted for name, wanted in ask.amounts.items() if wanted]
-            found += max(0, int(min(rooms, default=Decimal(0))))
-    return found
+            total += max(0, int(min(rooms, default=Decimal(0))))
+    return total
 
 
 def _held(pods: Iterable[Object]) -> dict[str, Counter[str]]:
-    """What the pods of each node ask for together."""
-    found: dict[str, Counter[str]] = {}
+    """Sum of the pods' requests, by node."""
+    held: dict[str, Counter[str]] = {}
     for pod in pods:
         node = pod["spec"].get("nodeName")
         if node and (pod.get("status") or {}).get("phase") not in ENDED:
-            found.setdefault(node, Counter()).update(_requests(pod["spec"]))
-    return found
+            held.setdefault(node, Counter()).update(_requests(pod["spec"]))
+    return held
 
 
 def _requests(pod: Mapping[str, Any]) -> Counter[str]:
-    """What a pod asks for: its containers together, or its hungriest init container, whichever is more."""
+    """A pod's requests: the sum of its containers, or its largest init container if that is more."""
     running: Counter[str] = Counter()
     for container in pod.get("containers") or ():
         running.update(_amounts(container))
@@ -121,11 +121,11 @@ def _allocatable(node: Object) -> dict[str, Decimal]:
 
 def _ready(node: Object) -> bool:
     conditions = (node.get("status") or {}).get("conditions") or ()
-    return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
+    return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
 
 
 def tolerated(ask: Ask, taint: Mapping[str, str]) -> bool:
-    """Engines tolerate what keeps others off GPUs, and nothing else."""
+    """Whether the pod tolerates a taint: engines tolerate the taint of GPU nodes, Jobs tolerate none."""
     return (
         ask.tolerates_gpu_taint
         and taint["key"] == GPU_TOLERATION["key"]

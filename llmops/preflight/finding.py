@@ -1,4 +1,4 @@
-"""What a check found."""
+"""The result of a check."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ SEVERITIES: tuple[Severity, ...] = get_args(Severity)
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check found.
+    """The result of a check.
 
     Args:
-        severity: ok: as it has to be; warning: goes on; error: the release is not started; unknown: it could not be
-            looked at, which is never ok.
-        subject: What was looked at, such as `GPUs` or `Secret hub/token`.
-        message: What is there.
-        remedy: What to do; empty if it is ok.
-        check: Id of the check, the same for ever: `TOPIC.WHAT`.
-        model: Which model it is about; empty for the whole installation.
-        heals: Whether time alone may heal it within seconds. Look again before you report it.
+        severity: ok; warning: the release goes on; error: the release does not start; unknown: the check could not
+            look, which is never ok.
+        subject: The object, such as `GPUs` or `Secret hub/token`.
+        message: Its state.
+        remedy: What to do next; empty for ok.
+        check: Stable id of the check, `TOPIC.WHAT`.
+        model: The model; empty for a finding on the whole installation.
+        heals: Whether the problem may pass within seconds. Check again before you report it.
     """
 
     severity: Severity
@@ -36,11 +36,11 @@ class Finding:
 
 
 def worst(findings: Iterable[Finding]) -> Severity:
-    """The worst severity; ok where nothing was found."""
-    found = {each.severity for each in findings} | {"ok"}
-    return next(severity for severity in SEVERITIES if severity in found)
+    """The worst severity; ok without findings."""
+    present = {finding.severity for finding in findings} | {"ok"}
+    return next(severity for severity in SEVERITIES if severity in present)
 
 
 def about(check: str, model: str, finding: Finding) -> Finding:
-    """The finding as one of a check on a model."""
+    """The finding with the check and the model that it belongs to."""
     return replace(finding, check=check, model=model)

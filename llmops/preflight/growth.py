@@ -1,8 +1,8 @@
-"""Nodes that are not there yet: what an autoscaler may add, as the cluster shows it. Pure.
+"""Nodes that an autoscaler may add. Pure.
 
-The cluster autoscaler writes what it sees into a ConfigMap: YAML since version 1.30 (ClusterAutoscalerStatus of
-`cluster-autoscaler/clusterstate/api/types.go`), text for people before that. Karpenter's NodePools say themselves what
-nodes they make.
+The cluster autoscaler writes its status into a ConfigMap: YAML since version 1.30 (ClusterAutoscalerStatus of
+`cluster-autoscaler/clusterstate/api/types.go`), free text before that. Karpenter's NodePools describe the nodes that
+Karpenter creates.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ NODE_GROUP_LABEL = "eks.amazonaws.com/nodegroup"
 
 @dataclass(frozen=True)
 class NodeGroup:
-    """A group of nodes that the cluster autoscaler looks after.
+    """A node group of the cluster autoscaler.
 
     Args:
-        name: As the cloud has it: an Auto Scaling group, an instance group, a scale set.
-        target: Nodes that it is to have now.
-        limit: Nodes that it may have.
-        unready_gpus: Nodes that joined, and whose GPUs never came up.
-        back_off: Why the cloud gave no node when one was asked for; empty if nothing is known against it.
+        name: The cloud's name of the Auto Scaling group, instance group or scale set.
+        target: Wanted number of nodes.
+        limit: Maximum number of nodes.
+        unready_gpus: Nodes that joined and whose GPUs never came up.
+        back_off: Why the cloud refused the last node; empty if it did not.
     """
 
     name: str
@@ -51,11 +51,11 @@ class NodeGroup:
 
 @dataclass(frozen=True)
 class Growth:
-    """What an autoscaler may do about a pod that no node has room for.
+    """What an autoscaler may do for a pod that no node has room for.
 
     Args:
-        may: Groups that may add a node for it.
-        cannot: Why each other group can't.
+        may: Groups that may add a node.
+        cannot: The other groups, each with its obstacle.
     """
 
     may: tuple[str, ...] = ()
@@ -63,7 +63,7 @@ class Growth:
 
 
 def node_groups(status: str) -> tuple[NodeGroup, ...] | None:
-    """The groups in the cluster autoscaler's status; None where it is not YAML: the autoscaler is older than 1.30."""
+    """The groups in the cluster autoscaler's status; None if the status is not YAML: versions before 1.30."""
     try:
         content = yaml.safe_load(status)
     except yaml.YAMLError:
@@ -71,31 +71,32 @@ def node_groups(status: str) -> tuple[NodeGroup, ...] | None:
     if not isinstance(content, dict) or "autoscalerStatus" not in content:
         return None
     groups = cast("Iterable[Mapping[str, Any]]", cast("dict[str, Any]", content).get("nodeGroups") or ())
-    return tuple(_group(each) for each in groups)
+    return tuple(_group(group) for group in groups)
 
 
 def growth(ask: Ask, snapshot: Snapshot) -> Growth:
-    """Which groups of nodes may add one that takes such a pod."""
+    """Which node groups may add a node that takes such a pod."""
     may: list[str] = []
     cannot: list[str] = []
-    for name, why in _groups(ask, snapshot):
-        if why is None:
+    for name, reason in _groups(ask, snapshot):
+        if reason is None:
             may.append(name)
         else:
-            cannot.append(f"{name} {why}")
+            cannot.append(f"{name} {reason}")
     return Growth(tuple(may), tuple(cannot))
 
 
 def _groups(ask: Ask, snapshot: Snapshot) -> Iterator[tuple[str, str | None]]:
+    """Name of each group, and why it cannot add such a node; None if it may."""
     for group in node_groups(snapshot.autoscaler) or () if snapshot.autoscaler is not None else ():
         members = [node for node in snapshot.nodes if _is_of(node, group)]
-        # Of a group without nodes nobody can see here what its nodes would be: the autoscaler knows.
+        # A group without nodes shows nothing of its nodes here; only the autoscaler knows them.
         if members and all(obstacle(ask, node) is not None for node in members):
             continue
         if group.target >= group.limit:
             yield group.short, f"is at its limit of {group.limit}"
         elif group.back_off:
-            yield group.short, f"was given no node: {group.back_off}"
+            yield group.short, f"got no node from its cloud: {group.back_off}"
         else:
             yield f"{group.short} ({group.target} of {group.limit} nodes)", None
     for pool in snapshot.node_pools:
@@ -120,10 +121,10 @@ def _group(content: Mapping[str, Any]) -> NodeGroup:
 
 
 def _is_of(node: Object, group: NodeGroup) -> bool:
-    """Whether a node is known to be of a group, by how the clouds name nodes and groups.
+    """Whether a node belongs to a group, by the clouds' naming schemes.
 
-    Google: gke-CLUSTER-POOL-HASH-grp has nodes gke-CLUSTER-POOL-HASH-x; Azure: a scale set aks-POOL-N-vmss has nodes
-    aks-POOL-N-vmss00000x; Amazon: nodes of a managed group NAME have it as a label, and their group is eks-NAME-UUID.
+    Google: gke-CLUSTER-POOL-HASH-grp has nodes gke-CLUSTER-POOL-HASH-x. Azure: a scale set aks-POOL-N-vmss has nodes
+    aks-POOL-N-vmss00000x. Amazon: nodes of a managed group NAME have a label with it, and their group is eks-NAME-UUID.
     """
     name: str = node["metadata"]["name"]
     labels: Mapping[str, str] = node["metadata"].get("labels") or {}
@@ -139,7 +140,7 @@ def _pool_obstacle(ask: Ask, pool: Object) -> str | None:
         if taint["effect"] != "PreferNoSchedule" and not tolerated(ask, taint):
             return f"taints its nodes {taint['key']}={taint.get('value', '')}:{taint['effect']}"
     if ask.product and not _promises(template, GPU_PRODUCT_LABEL, ask.product):
-        # Karpenter makes no node for a label that its NodePools don't name: discovery sets it too late.
+        # Karpenter creates no node for a label that its NodePools don't name: discovery sets the label too late.
         return f"does not name {GPU_PRODUCT_LABEL}={ask.product} in spec.template.metadata.labels"
     used: Mapping[str, str] = (pool.get("status") or {}).get("resources") or {}
     for resource, limit in (pool["spec"].get("limits") or {}).items():
@@ -165,8 +166,8 @@ class Waiting:
     """Pods that ask for GPUs and have no node.
 
     Args:
-        count: How many.
-        minutes: For how long the one that waits longest does.
+        count: Number of pods.
+        minutes: Age of the oldest such pod's wait.
     """
 
     count: int = 0
@@ -174,11 +175,11 @@ class Waiting:
 
 
 def waiting_for_gpus(snapshot: Snapshot) -> Waiting:
-    """Pods of anybody that fit on no node, and ask for GPUs."""
+    """Unschedulable pods that ask for GPUs, of all namespaces."""
     since: list[datetime.datetime] = []
     for pod in snapshot.pods:
         conditions = (pod.get("status") or {}).get("conditions") or ()
-        refused = [each for each in conditions if each.get("reason") == "Unschedulable"]
+        refused = [condition for condition in conditions if condition.get("reason") == "Unschedulable"]
         if refused and _asks_for_gpus(pod):
             since.append(datetime.datetime.fromisoformat(refused[0]["lastTransitionTime"]))
     if not since:
@@ -187,5 +188,7 @@ def waiting_for_gpus(snapshot: Snapshot) -> Waiting:
 
 
 def _asks_for_gpus(pod: Object) -> bool:
-    resources = [container.get("resources") or {} for container in pod["spec"].get("containers") or ()]
-    return any(quantity((each.get("limits") or {}).get(GPU_RESOURCE, "0")) > 0 for each in resources)
+    limits = [
+        (container.get("resources") or {}).get("limits") or {} for container in pod["spec"].get("containers") or ()
+    ]
+    return any(quantity(limit.get(GPU_RESOURCE, "0")) > 0 for limit in limits)

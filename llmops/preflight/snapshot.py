@@ -1,4 +1,4 @@
-"""What the checks look at, taken from the cluster at one moment."""
+"""The state of the cluster that the checks read, taken at one moment."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Object = Mapping[str, Any]
 
 AUTOSCALER_NAMESPACE = "kube-system"
 AUTOSCALER_STATUS = "cluster-autoscaler-status"
-"""ConfigMap in which the cluster autoscaler says what it sees."""
+"""ConfigMap that the cluster autoscaler writes its status to."""
 APIS = (
     "cert-manager.io/v1",
     "custom.metrics.k8s.io/v1beta1",
@@ -29,39 +29,38 @@ APIS = (
     "keda.sh/v1alpha1",
     "monitoring.coreos.com/v1",
 )
-"""What others have to install before objects of theirs can be applied."""
+"""APIs that an administrator installs: llmops applies objects of them."""
 PROMETHEUS_SECONDS = 3.0
 AT_ONCE = 8
-"""Questions to the API server at a time."""
+"""Parallel requests to the API server."""
 
 
 @dataclass(frozen=True)
 class Snapshot:
     """The part of a cluster that decides whether it can take a release.
 
-    What could not be seen stands in `unseen`; the field itself is empty then.
+    A field that could not be read is empty and has its error in `unseen`.
 
     Args:
-        settings: What is asked of the cluster: namespace, claim, storage.
+        settings: The installation's settings: namespace, claim, storage.
         nodes: All nodes.
         pods: All pods of all namespaces.
-        daemon_sets: All of all namespaces.
-        services: All of all namespaces.
-        claim: The claim for the weights; None if it is not there.
+        daemon_sets: All DaemonSets of all namespaces.
+        services: All Services of all namespaces.
+        claim: The PersistentVolumeClaim of the weights; None if it does not exist.
         storage_classes: All storage classes.
         priority_classes: All priority classes.
-        autoscaler: What the cluster autoscaler says of itself; None if there is none.
-        node_pools: Karpenter's; empty if there is no Karpenter.
-        ingress_classes: All of them.
-        gateways: Of all namespaces; empty without Gateway API, too.
-        gateway_classes: All of them.
-        issuers: cert-manager's: the cluster's and the namespace's.
-        apis: Resources of each of `APIS` that is served.
-        stable: Deployments that serve now, by model; without those that are not there.
-        secrets: Keys of each Secret that is named somewhere, by its name; without those that are not there.
-        unseen: Why something could not be looked at, by the name of the field or of the API; `prometheus` where
-            Prometheus does not answer.
-        taken: When.
+        autoscaler: Status of the cluster autoscaler; None without one.
+        node_pools: Karpenter's NodePools; empty without Karpenter.
+        ingress_classes: All ingress classes.
+        gateways: Gateways of all namespaces; empty without the Gateway API.
+        gateway_classes: All GatewayClasses.
+        issuers: cert-manager's ClusterIssuers and the namespace's Issuers.
+        apis: Resources of each served API of `APIS`.
+        stable: stable's Deployment by model, for models that have one.
+        secrets: Keys of each existing Secret that a model or the settings name, by its name.
+        unseen: Error by field or API; `prometheus` if Prometheus does not answer.
+        taken: When the snapshot was taken.
     """
 
     settings: Settings
@@ -85,10 +84,10 @@ class Snapshot:
     taken: datetime.datetime = field(default_factory=lambda: datetime.datetime.now(datetime.UTC))
 
     def require_placement(self) -> None:
-        """Refuse to go on where nobody can say where a replica would go.
+        """Raise the error that kept nodes, pods or stable's Deployments unread: no placement can be decided.
 
         Raises:
-            ClusterCannot, Unavailable: Why nodes, pods or what serves cannot be seen.
+            ClusterCannot, Unavailable: The error of the API server.
         """
         for part in ("nodes", "pods", "stable"):
             if part in self.unseen:
@@ -99,14 +98,14 @@ Question = Callable[[], Any]
 
 
 def survey(cluster: Cluster, settings: Settings, specs: Iterable[ModelSpec]) -> Snapshot:
-    """Ask the cluster for all that the checks look at; what may not be seen, or is not answered, is noted as that.
+    """Read all that the checks need; what the API server refuses or does not answer goes to `unseen`.
 
-    Values of secrets are not kept.
+    Values of Secrets are dropped.
 
     Args:
-        cluster: Which one.
-        settings: Of the installation.
-        specs: Models whose Deployments and Secrets are looked at.
+        cluster: The cluster.
+        settings: The installation's settings.
+        specs: Models whose Deployments and Secrets are read.
     """
     models = tuple(specs)
     secrets = secret_names(settings, models)
@@ -128,36 +127,36 @@ def survey(cluster: Cluster, settings: Settings, specs: Iterable[ModelSpec]) -> 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         apis = {api: pool.submit(_answer, _api(cluster, api)) for api in APIS}
         asked = {part: pool.submit(_answer, question) for part, question in questions.items()}
-        # The class of error of one API says nothing of another: each has an entry of its own.
+        # One API may be refused while another is served: each has its own entry in `unseen`.
         served = {api: future.result() for api, future in apis.items()}
-        found = {part: future.result() for part, future in asked.items()}
-    unseen = {part: value for part, value in (found | served).items() if isinstance(value, LlmopsError)}
-    parts = {part: value for part, value in found.items() if part not in unseen and part != "prometheus"}
+        answers = {part: future.result() for part, future in asked.items()}
+    unseen = {part: value for part, value in (answers | served).items() if isinstance(value, LlmopsError)}
+    parts = {part: value for part, value in answers.items() if part not in unseen and part != "prometheus"}
     known = {api: value for api, value in served.items() if isinstance(value, frozenset)}
     return Snapshot(settings, **parts, apis=known, unseen=unseen)
 
 
 def take_snapshot(cluster: Cluster, spec: ModelSpec, settings: Settings) -> Snapshot:
-    """Ask the cluster only for what decides where a replica goes.
+    """Read only what decides where a replica goes.
 
     Raises:
-        ClusterCannot, Unavailable: Nodes, pods or what serves cannot be seen: nothing can be decided then.
+        ClusterCannot, Unavailable: As in `Snapshot.require_placement`.
     """
-    found = {part: _answer(question) for part, question in _placement(cluster).items()}
-    found["stable"] = _answer(lambda: _stable(cluster, (spec,)))
-    unseen = {part: value for part, value in found.items() if isinstance(value, LlmopsError)}
-    snapshot = Snapshot(settings, **{part: found[part] for part in found if part not in unseen}, unseen=unseen)
+    answers = {part: _answer(question) for part, question in _placement(cluster).items()}
+    answers["stable"] = _answer(lambda: _stable(cluster, (spec,)))
+    unseen = {part: value for part, value in answers.items() if isinstance(value, LlmopsError)}
+    snapshot = Snapshot(settings, **{part: answers[part] for part in answers if part not in unseen}, unseen=unseen)
     snapshot.require_placement()
     return snapshot
 
 
 def secret_names(settings: Settings, specs: Iterable[ModelSpec]) -> tuple[str, ...]:
-    """Secrets that the models and the settings name."""
+    """Names of the Secrets that the models and the settings name."""
     named = [secret.name for spec in specs for secret in (spec.weights.token, spec.access.api_key) if secret]
     if settings.registry_secret:
         named.append(settings.registry_secret)
     if settings.router.enabled:
-        keys = (each.api_key for each in settings.router.managed.values())
+        keys = (provider.api_key for provider in settings.router.managed.values())
         named += [secret.name for secret in (settings.router.master_key, *keys)]
     return tuple(sorted(set(named)))
 
@@ -183,7 +182,7 @@ def _api(cluster: Cluster, api: str) -> Question:
 
 
 def _installed(cluster: Cluster, kind: str, namespace: str | None = None) -> tuple[Object, ...]:
-    """All objects of a kind that others bring; none where nobody has brought it."""
+    """All objects of an optional kind; empty if the cluster does not serve it."""
     try:
         return tuple(cluster.list(kind, namespace=namespace))
     except NotFound:
@@ -191,22 +190,22 @@ def _installed(cluster: Cluster, kind: str, namespace: str | None = None) -> tup
 
 
 def _autoscaler(cluster: Cluster) -> str | None:
-    found = cluster.get("ConfigMap", AUTOSCALER_STATUS, namespace=AUTOSCALER_NAMESPACE)
-    return None if found is None else str((found.get("data") or {}).get("status", ""))
+    config_map = cluster.get("ConfigMap", AUTOSCALER_STATUS, namespace=AUTOSCALER_NAMESPACE)
+    return None if config_map is None else str((config_map.get("data") or {}).get("status", ""))
 
 
 def _stable(cluster: Cluster, specs: Iterable[ModelSpec]) -> dict[str, Object]:
-    found = {spec.name: cluster.get("Deployment", names.engine_name(spec.name, "stable")) for spec in specs}
-    return {model: deployment for model, deployment in found.items() if deployment is not None}
+    deployments = {spec.name: cluster.get("Deployment", names.engine_name(spec.name, "stable")) for spec in specs}
+    return {model: deployment for model, deployment in deployments.items() if deployment is not None}
 
 
 def _prometheus(settings: Settings) -> None:
-    """Whether it answers: nothing is asked of it yet."""
+    """Prove that Prometheus answers."""
     if url := settings.monitoring.prometheus_url:
         with Prometheus(url, Patience(attempts=1), PROMETHEUS_SECONDS) as prometheus:
             prometheus.query("vector(1)")
 
 
 def _secrets(cluster: Cluster, wanted: Iterable[str]) -> dict[str, frozenset[str]]:
-    found = {name: cluster.get("Secret", name) for name in wanted}
-    return {name: frozenset(secret.get("data") or {}) for name, secret in found.items() if secret is not None}
+    secrets = {name: cluster.get("Secret", name) for name in wanted}
+    return {name: frozenset(secret.get("data") or {}) for name, secret in secrets.items() if secret is not None}

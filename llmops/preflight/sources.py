@@ -1,4 +1,4 @@
-"""Asks the hub and the registry about a model, for the checks."""
+"""Asks the hub and the registry about a model; the checks judge the answers."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from llmops.errors import LlmopsError
 from llmops.preflight.checks.case import HubAnswer, ImageAnswer
 
 ONCE = Patience(attempts=1)
-"""Whoever looks at findings would rather see that nobody answered than wait."""
+"""A person waits for the findings: one attempt, and a missing answer is a finding."""
 
 
 def ask_hub(spec: ModelSpec, endpoint: str, token: str | None) -> HubAnswer | LlmopsError | None:
-    """Whether the hub gives a model's files to its token; None where nothing comes from a hub."""
+    """Whether the hub gives a model's files to its token; None if the weights do not come from a hub."""
     if spec.weights.pins:
         return None
     try:
@@ -28,12 +28,12 @@ def ask_hub(spec: ModelSpec, endpoint: str, token: str | None) -> HubAnswer | Ll
 def ask_registry(
     spec: ModelSpec, registry: RegistryClient, pinned: PinnedImage | None = None
 ) -> ImageAnswer | LlmopsError:
-    """Which image the model's policy means, and what it is there for.
+    """Resolve the engine's image, and list the processors that it supports.
 
     Args:
         spec: The model's entry.
-        registry: Answers.
-        pinned: The image, where it is known already.
+        registry: Client of the registry.
+        pinned: The image, if it is resolved already.
     """
     engine = spec.engine
     try:

@@ -17,10 +17,10 @@ class Choice:
     """What the cluster allows now.
 
     Args:
-        strategy: surge: the canary, and after it the rolling update, take free room for one replica more;
-            in-place: they take the place of one of stable's replicas. None: it is refused.
-        free: Replicas that there is free room for.
-        awaits: Groups of nodes of which an autoscaler may add one, where no node has the room now.
+        strategy: surge: the canary, and later the rolling update, use free room for one more replica;
+            in-place: they use the place of one of stable's replicas. None: neither is possible.
+        free: Number of replicas that fit into the free room.
+        awaits: Node groups that may add the missing node; empty if a node has room now.
         refusal: Why neither is possible; empty if one is.
         remedy: What makes it possible.
     """
@@ -33,11 +33,11 @@ class Choice:
 
 
 def choose_strategy(spec: ModelSpec, snapshot: Snapshot) -> Choice:
-    """Decide by what the spec allows and what is free.
+    """Choose by what the spec allows and what is free.
 
-    A canary of this model that is there already is counted as free: the new one takes its place. What stable lends
-    already is counted as stable's own, so that a run after a killed one comes to the same choice. A node that an
-    autoscaler may add comes last: it takes minutes, and is a hope where room is a fact.
+    The place of an existing canary of this model counts as free: the new canary replaces it. Replicas that stable
+    already lends count as stable's, so that the run after a killed one makes the same choice. A node that an
+    autoscaler may add comes last: it takes minutes and may never come.
     """
     pods = [pod for pod in snapshot.pods if not _is_ours(spec, pod, "canary")]
     stable = snapshot.stable.get(spec.name)
@@ -45,7 +45,7 @@ def choose_strategy(spec: ModelSpec, snapshot: Snapshot) -> Choice:
     free = max(0, slots(replica(spec), snapshot.nodes, pods) - lent)
     serving = stable["spec"].get("replicas", 1) + lent if stable else 0
     asked, more = spec.rollout.strategy, max(0, spec.replicas - serving)
-    # Before the first release the canary goes before the main Deployment comes: there is room for one or the other.
+    # The first release deletes its canary before it creates the main Deployment: only one of them needs room.
     surge_needs = more + 1 if serving else more
     if free >= surge_needs and (asked != "in-place" or not serving):
         return Choice("surge", free)
@@ -54,16 +54,14 @@ def choose_strategy(spec: ModelSpec, snapshot: Snapshot) -> Choice:
     elif asked == "surge":
         reason = f"rollout.strategy surge needs room for {_count(surge_needs, 'replica')} more"
     elif spec.autoscaling is not None:
-        # What is lent to a canary, an autoscaler would put back; and a queue is no time to take a replica away.
-        reason = f"{_count(surge_needs, 'replica')} more would be needed, as autoscaling keeps those of stable"
+        # The autoscaler would put back a lent replica, and under load stable needs all of its replicas.
+        reason = f"{_count(surge_needs, 'replica')} more must fit: under autoscaling stable lends no replica"
     elif serving < 2:
-        reason = (
-            f"{_count(surge_needs, 'replica')} more would be needed, as stable's only one is not taken from its users"
-        )
+        reason = f"{_count(surge_needs, 'replica')} more must fit: stable has one replica, and does not lend its last"
     elif free < more:
         reason = f"the spec asks for {_count(more, 'replica')} more than stable has"
     elif not _each_place_fits(spec, snapshot, pods):
-        reason = "the place of a replica of stable is too small, or on other nodes"
+        reason = "a new replica does not fit into the place of one of stable's: too small, or on an unsuitable node"
     else:
         return Choice("in-place", free)
     if asked != "in-place" and (awaits := growth(replica(spec), snapshot).may):
@@ -77,10 +75,10 @@ def _lent(stable: Object | None) -> int:
 
 
 def _each_place_fits(spec: ModelSpec, snapshot: Snapshot, pods: list[Object]) -> bool:
-    """Whether a replica of the new release fits wherever one of stable's goes."""
+    """Whether a new replica fits into the place of each of stable's pods."""
     free = slots(replica(spec), snapshot.nodes, pods)
     stable = [pod for pod in pods if _is_ours(spec, pod, "stable") and pod["spec"].get("nodeName")]
-    return all(slots(replica(spec), snapshot.nodes, [pod for pod in pods if pod is not one]) > free for one in stable)
+    return all(slots(replica(spec), snapshot.nodes, [pod for pod in pods if pod is not lent]) > free for lent in stable)
 
 
 def _is_ours(spec: ModelSpec, pod: Object, track: names.Track) -> bool:
@@ -93,17 +91,17 @@ def _refused(spec: ModelSpec, snapshot: Snapshot, free: int, reason: str) -> Cho
     leaving = sum(
         "deletionTimestamp" in pod["metadata"] and pod["spec"].get("nodeName") in fitting for pod in snapshot.pods
     )
-    each = f" of {spec.gpu.count} x {spec.gpu.product or 'GPU'}" if spec.gpu.count else ""
-    refusal = f"{reason}; there is room for {_count(free, 'replica')}{each} on {_count(len(fitting), 'suitable node')}"
+    gpus = f" of {spec.gpu.count} x {spec.gpu.product or 'GPU'}" if spec.gpu.count else ""
+    refusal = f"{reason}; there is room for {_count(free, 'replica')}{gpus} on {_count(len(fitting), 'suitable node')}"
     remedy = "Free or add such nodes"
     if leaving:
         remedy = f"Wait for {_count(leaving, 'pod')} to end, or free or add such nodes"
     if spec.autoscaling is not None:
-        remedy += ", or lower autoscaling.max until there is room for one replica beside stable's"
+        remedy += ", or lower autoscaling.max until one replica fits beside stable's"
     elif spec.rollout.strategy == "surge" and spec.replicas > 1:
-        remedy += ", or allow rollout.strategy auto, which takes a replica from stable"
+        remedy += ", or set rollout.strategy to auto: stable then lends a replica"
     elif spec.replicas < 2:
-        remedy += ", or set replicas to 2 or more, so that one can be lent to the canary"
+        remedy += ", or set replicas to 2 or more: stable then lends one to the canary"
     return Choice(None, free, refusal=refusal, remedy=f"{remedy}.")
 
 

@@ -1,4 +1,4 @@
-"""The checks of a cluster, and of each model on it: one file per topic. Pure: they look at a snapshot."""
+"""The checks of a cluster and of each model on it, one file per topic. Pure: they read a snapshot."""
 
 from __future__ import annotations
 
@@ -22,18 +22,19 @@ MODEL = (
 
 
 def of_installation(snapshot: Snapshot) -> tuple[Finding, ...]:
-    """What is true for every model."""
+    """Findings on the installation."""
     return tuple(run(INSTALLATION, snapshot))
 
 
 def of_model(case: Case) -> tuple[Finding, ...]:
-    """What is true for one model."""
+    """Findings on one model."""
     return tuple(run(MODEL, case))
 
 
 def preflight(case: Case) -> tuple[Finding, ...]:
-    """All that can be known before anything is made for a model, each with its remedy."""
-    shared = case.spec.weights.strategy == "volume"
-    # A site whose weights are in images has no volume, and needs none.
-    installation = [each for each in of_installation(case.snapshot) if shared or each.check != volume.SHARED_CHECK]
+    """All findings on a model and its installation, before llmops creates anything for the model."""
+    needs_volume = case.spec.weights.strategy == "volume"
+    installation = [
+        finding for finding in of_installation(case.snapshot) if needs_volume or finding.check != volume.SHARED_CHECK
+    ]
     return (*of_model(case), *installation)

@@ -1,4 +1,4 @@
-"""The way in from outside: what answers for it is there, and nothing on the way cuts long silences."""
+"""Whether requests from outside reach an engine or the router, and no load balancer cuts long silences."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from llmops.config.settings.access import Exposure
 from llmops.manifests.companions.exposure import AWS_LISTENER
-from llmops.preflight.checks.case import Case, Check, LooksAtT, some
+from llmops.preflight.checks.case import Case, Check, LooksAtT, names_of, some
 from llmops.preflight.finding import Finding
 from llmops.preflight.snapshot import Object, Snapshot
 
@@ -19,35 +19,35 @@ AWS_TYPE = "service.beta.kubernetes.io/aws-load-balancer-type"
 AWS_NLB_TYPE = "service.beta.kubernetes.io/aws-load-balancer-nlb-target-type"
 CLASSIC_IDLE = "service.beta.kubernetes.io/aws-load-balancer-connection-idle-timeout"
 CLASSIC_SECONDS, NLB_SECONDS, GKE_SECONDS = 60, 350, 30
-"""What they cut without being told otherwise: a Classic Load Balancer, a Network Load Balancer, GKE's Gateways."""
+"""Default idle timeouts of a Classic Load Balancer, a Network Load Balancer and GKE's Gateways."""
 
 
 @dataclass(frozen=True)
 class Way:
-    """A way in, on a cluster."""
+    """One exposure on a cluster: a model's or the router's."""
 
     exposure: Exposure
     snapshot: Snapshot
 
 
 def _ingress_class(way: Way) -> Iterator[Finding]:
-    """Whether somebody answers for the Ingress."""
+    """Whether the ingress class exists."""
     snapshot, name = way.snapshot, way.snapshot.settings.access.ingress.class_name
     subject = f"ingress class {name}"
-    classes = sorted(str(each["metadata"]["name"]) for each in snapshot.ingress_classes)
-    if name in classes:
-        yield Finding("ok", subject, "is there")
+    if any(ingress_class["metadata"]["name"] == name for ingress_class in snapshot.ingress_classes):
+        yield Finding("ok", subject, "exists")
     else:
         yield Finding(
             "error",
             subject,
-            f"is not there: nobody would answer for {way.exposure.host}",
-            f"Install the controller, or correct access.ingress.class_name; there is {some(classes) or 'none'}.",
+            f"does not exist: no controller serves {way.exposure.host}",
+            "Install the controller, or correct access.ingress.class_name: the cluster has "
+            f"{names_of(snapshot.ingress_classes)}.",
         )
 
 
 def _issuer(way: Way) -> Iterator[Finding]:
-    """Whether cert-manager can make the certificate."""
+    """Whether cert-manager can issue the certificate."""
     access = way.snapshot.settings.access
     subject = f"{access.issuer_kind} {access.issuer}"
     if not way.snapshot.apis.get(CERTIFICATES):
@@ -55,15 +55,15 @@ def _issuer(way: Way) -> Iterator[Finding]:
             "error",
             subject,
             "access.issuer names it, but the cluster has no cert-manager",
-            "Install cert-manager, or leave access.issuer out and make the certificate's Secret yourself.",
+            "Install cert-manager, or remove access.issuer and create the certificate's Secret yourself.",
         )
         return
-    of_kind = [each for each in way.snapshot.issuers if each["kind"] == access.issuer_kind]
-    found = next((each for each in of_kind if each["metadata"]["name"] == access.issuer), None)
-    if found is None:
-        names = some(sorted(str(each["metadata"]["name"]) for each in of_kind)) or "none"
-        yield Finding("error", subject, "is not there", f"Make it, or correct access.issuer; there is {names}.")
-    elif _condition(found, "Ready") == "False":
+    issuers = [issuer for issuer in way.snapshot.issuers if issuer["kind"] == access.issuer_kind]
+    issuer = next((issuer for issuer in issuers if issuer["metadata"]["name"] == access.issuer), None)
+    if issuer is None:
+        remedy = f"Create it, or correct access.issuer: the cluster has {names_of(issuers)}."
+        yield Finding("error", subject, "does not exist", remedy)
+    elif _condition(issuer, "Ready") == "False":
         remedy = f"See why: kubectl describe {access.issuer_kind.lower()} {access.issuer}"
         yield Finding("error", subject, "is not ready, and issues nothing", remedy)
     else:
@@ -71,90 +71,90 @@ def _issuer(way: Way) -> Iterator[Finding]:
 
 
 def _gateway(way: Way) -> Iterator[Finding]:
-    """Whether the Gateway, or the class of one of our own, is there and was accepted."""
+    """Whether a controller accepted the Gateway, or the class of the Gateway that llmops creates."""
     snapshot, gateway = way.snapshot, way.snapshot.settings.access.gateway
     if "httproutes" not in snapshot.apis.get(GATEWAY_API, frozenset()):
         yield Finding(
             "error",
             "Gateway API",
             f"exposure.kind is gateway, but the cluster knows no httproutes of {GATEWAY_API}",
-            "Install the Gateway API's definitions and a controller for them, or take exposure.kind ingress.",
+            "Install the Gateway API's definitions and a controller, or set exposure.kind to ingress.",
         )
     elif gateway.class_name:
         yield _named("GatewayClass", gateway.class_name, snapshot.gateway_classes, "access.gateway.class_name")
     else:
         namespace = gateway.namespace or snapshot.settings.namespace
-        there = [each for each in snapshot.gateways if each["metadata"]["namespace"] == namespace]
-        found = _named("Gateway", gateway.name, there, "access.gateway.name")
-        yield found
-        if found.severity == "ok":
-            yield from _listener(way, next(each for each in there if each["metadata"]["name"] == gateway.name))
+        gateways = [obj for obj in snapshot.gateways if obj["metadata"]["namespace"] == namespace]
+        finding = _named("Gateway", gateway.name, gateways, "access.gateway.name")
+        yield finding
+        if finding.severity == "ok":
+            yield from _listener(way, next(obj for obj in gateways if obj["metadata"]["name"] == gateway.name))
 
 
 def _named(kind: str, name: str, objects: tuple[Object, ...] | list[Object], field: str) -> Finding:
     subject = f"{kind} {name}"
-    found = next((each for each in objects if each["metadata"]["name"] == name), None)
-    if found is None:
-        names = some(sorted(str(each["metadata"]["name"]) for each in objects)) or "none"
-        return Finding("error", subject, "is not there", f"Make it, or correct {field}; there is {names}.")
-    if _condition(found, "Accepted") != "True":
+    named = next((obj for obj in objects if obj["metadata"]["name"] == name), None)
+    if named is None:
+        remedy = f"Create it, or correct {field}: the cluster has {names_of(objects)}."
+        return Finding("error", subject, "does not exist", remedy)
+    if _condition(named, "Accepted") != "True":
         remedy = f"See why, and whether its controller runs: kubectl describe {kind.lower()} {name}"
-        return Finding("error", subject, "is not accepted by any controller", remedy)
+        return Finding("error", subject, "no controller accepts it", remedy)
     return Finding("ok", subject, "is accepted")
 
 
 def _listener(way: Way, gateway: Object) -> Iterator[Finding]:
     settings = way.snapshot.settings.access.gateway
     wanted = settings.insecure_listener if way.exposure.insecure_http else settings.listener
-    listeners = [str(each["name"]) for each in gateway["spec"].get("listeners") or ()]
+    listeners = [str(listener["name"]) for listener in gateway["spec"].get("listeners") or ()]
     if wanted not in listeners:
         field = "insecure_listener" if way.exposure.insecure_http else "listener"
         yield Finding(
             "error",
             f"Gateway {settings.name}",
             f"has no listener {wanted}",
-            f"Add it, or correct access.gateway.{field}; there is {some(listeners) or 'none'}.",
+            f"Add it, or correct access.gateway.{field}: the Gateway has {some(listeners) or 'none'}.",
         )
 
 
 def _auth_service(way: Way) -> Iterator[Finding]:
-    """Whether the Service that is asked about each request is there."""
+    """Whether the Service behind exposure.auth_url exists."""
     url = way.exposure.auth_url or ""
     host = urlsplit(url).hostname or ""
     parts = host.split(".")
     inside = host.endswith(".svc") or ".svc." in host
     if not inside:
-        yield Finding("ok", "auth_url", f"{url} is outside of the cluster: nobody looks at it here")
+        yield Finding("ok", "auth_url", f"{url} is outside of the cluster: llmops does not check it")
         return
     name, namespace = parts[0], parts[1]
-    there = any(
-        each["metadata"]["name"] == name and each["metadata"].get("namespace") == namespace
-        for each in way.snapshot.services
+    exists = any(
+        service["metadata"]["name"] == name and service["metadata"].get("namespace") == namespace
+        for service in way.snapshot.services
     )
     subject = f"Service {namespace}/{name}"
-    if there:
-        yield Finding("ok", subject, "is there, for exposure.auth_url")
+    if exists:
+        yield Finding("ok", subject, "exists, for exposure.auth_url")
     else:
-        remedy = "Install it (oauth2-proxy, for one), or correct exposure.auth_url: till then all requests are refused."
-        yield Finding("error", subject, "is not there; exposure.auth_url names it", remedy)
+        message = "does not exist; exposure.auth_url names it, and the proxy refuses all requests"
+        yield Finding("error", subject, message, "Install it (oauth2-proxy, for one), or correct exposure.auth_url.")
 
 
 def _idle(way: Way) -> Iterator[Finding]:
-    """Whether a cloud's load balancer in front cuts an answer that is silent before its first token."""
+    """Whether a cloud's load balancer cuts an answer that is silent before its first token."""
     wanted, snapshot = way.exposure.idle_seconds, way.snapshot
     if _cloud(snapshot) == "gce" and way.exposure.kind == "gateway":
         gateway = snapshot.settings.access.gateway
         gke = (gateway.class_name or "").startswith("gke-") or any(
-            str(each["spec"].get("gatewayClassName", "")).startswith("gke-")
-            for each in snapshot.gateways
-            if each["metadata"]["name"] == gateway.name
+            str(obj["spec"].get("gatewayClassName", "")).startswith("gke-")
+            for obj in snapshot.gateways
+            if obj["metadata"]["name"] == gateway.name
         )
         if gke and gateway.load_balancer != "gke":
             yield Finding(
                 "warning",
                 "load balancer",
-                f"GKE's cuts every answer after {GKE_SECONDS} s, and exposure asks for {wanted} s of silence",
-                "Set access.gateway.load_balancer to gke: it is told by a GCPBackendPolicy then.",
+                f"GKE cuts every answer after {GKE_SECONDS} s, and exposure.idle_seconds is {wanted}",
+                "Set access.gateway.load_balancer to gke: a GCPBackendPolicy then raises the timeout.",
             )
     if _cloud(snapshot) != "aws" or _alb(way):
         return
@@ -166,15 +166,15 @@ def _idle(way: Way) -> Iterator[Finding]:
         seconds, remedy = _aws_idle(annotations, wanted)
         subject = f"load balancer of {meta.get('namespace')}/{meta['name']}"
         if seconds >= wanted:
-            yield Finding("ok", subject, f"bears {seconds} s of silence")
+            yield Finding("ok", subject, f"allows {seconds} s of silence")
         else:
             command = f"kubectl -n {meta.get('namespace')} annotate service {meta['name']} {remedy}"
-            told = f"cuts a connection after {seconds} s of silence, and exposure.idle_seconds is {wanted}"
-            yield Finding("warning", subject, told, command)
+            message = f"cuts a connection after {seconds} s of silence, and exposure.idle_seconds is {wanted}"
+            yield Finding("warning", subject, message, command)
 
 
 def _aws_idle(annotations: Mapping[str, str], wanted: int) -> tuple[int, str]:
-    """Seconds of silence that AWS' load balancer for a Service bears, and the annotation for more."""
+    """Idle timeout of AWS' load balancer for a Service, and the annotation that raises it."""
     if annotations.get(AWS_TYPE) in ("nlb", "nlb-ip", "external") or AWS_NLB_TYPE in annotations:
         attributes = annotations.get(f"{AWS_LISTENER}.TCP-443", "")
         given = dict(pair.split("=", 1) for pair in attributes.split(",") if "=" in pair)
@@ -188,19 +188,19 @@ def _seconds(text: str | None, default: int) -> int:
 
 
 def _cloud(snapshot: Snapshot) -> str:
-    """Where the nodes are, by what their cloud calls them (aws, gce, azure); empty if they are in none."""
+    """The cloud of the nodes by their providerID (aws, gce, azure); empty outside of clouds."""
     providers = [str((node.get("spec") or {}).get("providerID", "")).partition("://") for node in snapshot.nodes]
     return next((scheme for scheme, separator, _ in providers if separator), "")
 
 
 def _alb(way: Way) -> bool:
-    """An ALB gets its idle time from its Ingress."""
+    """Whether an ALB serves the Ingress: llmops sets its idle timeout there."""
     return way.exposure.kind == "ingress" and way.snapshot.settings.access.ingress.controller == "alb"
 
 
 def _condition(obj: Object, kind: str) -> str:
     conditions = (obj.get("status") or {}).get("conditions") or ()
-    return next((str(each["status"]) for each in conditions if each["type"] == kind), "")
+    return next((str(condition["status"]) for condition in conditions if condition["type"] == kind), "")
 
 
 def _needs_issuer(way: Way) -> bool:
@@ -237,7 +237,7 @@ FINDS: tuple[tuple[str, str, tuple[str, ...], Callable[[Way], Iterator[Finding]]
 
 
 def _checks(way_of: Callable[[LooksAtT], Way]) -> tuple[Check[LooksAtT], ...]:
-    """The checks of one way in: a model's own, or the router's."""
+    """The checks of one exposure: a model's or the router's."""
 
     def check(
         what: str,
@@ -248,7 +248,7 @@ def _checks(way_of: Callable[[LooksAtT], Way]) -> tuple[Check[LooksAtT], ...]:
     ) -> Check[LooksAtT]:
         return Check(f"access.{what}", subject, parts, lambda at: find(way_of(at)), used=lambda at: used(way_of(at)))
 
-    return tuple(check(*each) for each in FINDS)
+    return tuple(check(*row) for row in FINDS)
 
 
 def _of_router(snapshot: Snapshot) -> Way:

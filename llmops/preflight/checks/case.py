@@ -1,4 +1,4 @@
-"""What the checks of one model look at, and how checks are run."""
+"""The input of a model's checks, and the runner of checks."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from llmops.config.catalog.spec import ModelSpec
 from llmops.errors import LlmopsError, Unavailable
 from llmops.preflight.finding import Finding, about
 from llmops.preflight.fit.shape import Shape
-from llmops.preflight.snapshot import Snapshot
+from llmops.preflight.snapshot import Object, Snapshot
 from llmops.releases.release import Release
 
 
 @dataclass(frozen=True)
 class HubAnswer:
-    """What the hub said of a model's repository: its files may be downloaded.
+    """The hub's answer for a model's repository: llmops may download its files.
 
     Args:
         endpoint: Base URL of the hub.
         repo: The repository.
-        account: Whose token was sent; None if none was.
+        account: Account of the token; None without a token.
     """
 
     endpoint: str
@@ -32,13 +32,13 @@ class HubAnswer:
 
 @dataclass(frozen=True)
 class ImageAnswer:
-    """What the registry said of the engine's image.
+    """The registry's answer for the engine's image.
 
     Args:
-        tag: The version that the policy means now.
-        digest: What the tag is at.
+        tag: The tag that the policy picks now.
+        digest: Digest of the tag.
         image: The repository.
-        architectures: What it is there for, as Kubernetes names them: amd64, arm64.
+        architectures: Architectures of the image, by their names in Kubernetes: amd64, arm64.
     """
 
     tag: str
@@ -49,12 +49,12 @@ class ImageAnswer:
 
 @dataclass(frozen=True)
 class Start:
-    """A start of an engine that was measured.
+    """A measured start of an engine.
 
     Args:
-        release: What was started.
-        bytes: Of its weights.
-        seconds: From its Deployment to its first answer; pulling the image is part of it.
+        release: Id of the release.
+        bytes: Size of its weights.
+        seconds: From its Deployment to its first answer, with the pull of the image.
     """
 
     release: str
@@ -67,13 +67,13 @@ class Case:
     """One model on a cluster.
 
     Args:
-        spec: Its entry.
+        spec: The model's entry.
         snapshot: The cluster.
-        release: What the entry comes to now; None where that could not be found out.
-        hub: What the hub said, or why it gave no answer; None where it need not be asked.
-        image: What the registry said, or why it gave no answer.
-        shape: What decides how much memory the model takes; None where it has no such description.
-        starts: Those that were measured before.
+        release: The release that the entry resolves to now; None if it could not be resolved.
+        hub: The hub's answer or error; None if the weights do not come from a hub.
+        image: The registry's answer or error.
+        shape: The model's shape or the error of reading it; None if the model has no `config.json`.
+        starts: Earlier measured starts.
     """
 
     spec: ModelSpec
@@ -98,10 +98,10 @@ class Check(Generic[LooksAtT]):
 
     Args:
         id: `TOPIC.WHAT`, for programs.
-        subject: What it looks at, for people; where nothing can be seen there is no better word.
-        parts: Parts of the snapshot without which it can say nothing.
-        find: Pure; yields nothing where there is nothing to look at.
-        used: Whether what it looks at is used at all: nobody has to see what is not.
+        subject: Subject of the finding if a part is unseen.
+        parts: Parts of the snapshot that the check needs.
+        find: The check. Pure; it yields nothing without an object to check.
+        used: Whether the configuration uses the feature: an unused one needs no right to read.
     """
 
     id: str
@@ -112,24 +112,24 @@ class Check(Generic[LooksAtT]):
 
 
 def run(checks: Iterable[Check[LooksAtT]], at: LooksAtT) -> Iterator[Finding]:
-    """All findings of the checks. A check whose parts could not be seen finds that, and never that all is well."""
+    """All findings of the checks. A check with an unseen part is unknown, never ok."""
     snapshot, model = (at, "") if isinstance(at, Snapshot) else (at.snapshot, at.spec.name)
     for check in checks:
         if not check.used(at):
             continue
         unseen = [snapshot.unseen[part] for part in check.parts if part in snapshot.unseen]
-        found = [_cannot_be_seen(check.subject, error) for error in unseen] or check.find(at)
-        yield from (about(check.id, model, each) for each in found)
+        findings = [_unseen(check.subject, error) for error in unseen] or check.find(at)
+        yield from (about(check.id, model, finding) for finding in findings)
 
 
 def failed(subject: str, error: LlmopsError) -> Finding:
-    """What an error means for a check: no answer and no right to look are unknown, any other refusal is an error."""
+    """The finding for an error: unknown without an answer or the right to read, else an error."""
     severity = "unknown" if isinstance(error, Unavailable | Forbidden) else "error"
     return Finding(severity, subject, error.message, error.remedy or "Try again later.")
 
 
-def _cannot_be_seen(subject: str, error: LlmopsError) -> Finding:
-    return Finding("unknown", subject, f"cannot be seen: {error.message}", error.remedy or "Try again later.")
+def _unseen(subject: str, error: LlmopsError) -> Finding:
+    return Finding("unknown", subject, f"cannot be read: {error.message}", error.remedy or "Try again later.")
 
 
 def amount(size: float) -> str:
@@ -139,9 +139,14 @@ def amount(size: float) -> str:
 
 def some(names: Iterable[str], shown: int = 5) -> str:
     """The first few names, and how many more there are."""
-    found = list(names)
-    more = f" and {len(found) - shown} more" if len(found) > shown else ""
-    return ", ".join(found[:shown]) + more
+    listed = list(names)
+    more = f" and {len(listed) - shown} more" if len(listed) > shown else ""
+    return ", ".join(listed[:shown]) + more
+
+
+def names_of(objects: Iterable[Object]) -> str:
+    """The first few names of objects, sorted; `none` without objects."""
+    return some(sorted(str(obj["metadata"]["name"]) for obj in objects)) or "none"
 
 
 def count(number: int, what: str) -> str:

@@ -1,4 +1,4 @@
-"""GPU nodes: Kubernetes knows of their GPUs, labels say which they are, and they are kept for GPU work."""
+"""Whether GPU nodes offer their GPUs, have labels with their product, and keep other pods off."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from llmops.preflight.growth import NODE_GROUP_LABEL, node_groups, waiting_for_g
 from llmops.preflight.snapshot import Object, Snapshot
 
 PCI_LABELS = ("feature.node.kubernetes.io/pci-10de.present", "feature.node.kubernetes.io/pci-0302_10de.present")
-"""What node feature discovery sets where a device of NVIDIA is plugged in, driver or not."""
+"""Labels of node feature discovery for an NVIDIA device, with or without a driver."""
 ACCELERATOR_LABELS = (
     "cloud.google.com/gke-accelerator",
     "k8s.amazonaws.com/accelerator",
     "kubernetes.azure.com/accelerator",
 )
-"""What clouds set on nodes that they sell with GPUs."""
+"""Labels that clouds set on nodes with GPUs."""
 DISCOVERED = (GPU_PRODUCT_LABEL, "nvidia.com/gpu.memory", "nvidia.com/gpu.count")
-"""What NVIDIA's GPU feature discovery sets, and llmops reads."""
+"""Labels of NVIDIA's GPU feature discovery that llmops reads."""
 DRIVER_LABEL = "nvidia.com/cuda.driver-version.full"
 POOL_LABELS = (
     "karpenter.sh/nodepool",
@@ -31,12 +31,12 @@ POOL_LABELS = (
     "cloud.google.com/gke-nodepool",
     "kubernetes.azure.com/agentpool",
 )
-"""What says which pool a node is of."""
+"""Labels with a node's pool."""
 PLUGIN = "device-plugin"
 WAITED_TOO_LONG_MINUTES = 15
-"""Until then a cloud may be busy with a node: its machine, its driver."""
+"""A new node takes up to this long: the machine, its driver."""
 COUNTS_GPUS_SINCE = (1, 15)
-"""Older ones take a new node for full before its GPUs have come up, and add another: kubernetes/autoscaler#1584."""
+"""Older versions add a second node before the first one's GPUs come up: kubernetes/autoscaler#1584."""
 READABLE_SINCE = "1.30"
 
 DEVICE_PLUGIN_REMEDY = (
@@ -81,12 +81,12 @@ def _device_plugin(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def _plugin_state(snapshot: Snapshot) -> str:
-    """What there is to say of the DaemonSet of the plugin."""
+    """State of the device plugin's DaemonSet, for a message."""
     if "daemon_sets" in snapshot.unseen:
         return ""
-    plugins = [each for each in snapshot.daemon_sets if PLUGIN in each["metadata"]["name"] and _is_nvidia(each)]
+    plugins = [obj for obj in snapshot.daemon_sets if PLUGIN in obj["metadata"]["name"] and _is_nvidia(obj)]
     if not plugins:
-        return "; there is no DaemonSet of NVIDIA's device plugin"
+        return "; the cluster has no DaemonSet of NVIDIA's device plugin"
     status: Mapping[str, int] = plugins[0].get("status") or {}
     wanted, ready = status.get("desiredNumberScheduled", 0), status.get("numberReady", 0)
     return f"; DaemonSet {plugins[0]['metadata']['name']} is ready on {ready} of {count(wanted, 'node')}"
@@ -94,18 +94,18 @@ def _plugin_state(snapshot: Snapshot) -> str:
 
 def _is_nvidia(daemon_set: Object) -> bool:
     containers = daemon_set["spec"]["template"]["spec"].get("containers") or ()
-    return "nvidia" in daemon_set["metadata"]["name"] or any("nvidia" in each["image"] for each in containers)
+    return "nvidia" in daemon_set["metadata"]["name"] or any("nvidia" in container["image"] for container in containers)
 
 
 def _discovery(snapshot: Snapshot) -> Iterator[Finding]:
-    """Whether labels say which GPUs a node has, and with which driver."""
+    """Whether GPU nodes have labels with their product, memory and number of GPUs."""
     subject = "GPU feature discovery"
     nodes = [node for node in snapshot.nodes if _gpus(node)]
     if not nodes:
         return
     remedy = (
-        "Install NVIDIA's GPU feature discovery (part of the GPU Operator and of the device plugin's chart), or label "
-        "the nodes yourself."
+        "Install NVIDIA's GPU feature discovery (part of the GPU Operator and of the device plugin's chart), or set "
+        "the label yourself."
     )
     for label in DISCOVERED:
         if without := [node for node in nodes if label not in _labels(node)]:
@@ -114,53 +114,53 @@ def _discovery(snapshot: Snapshot) -> Iterator[Finding]:
             return
     products = sorted({_labels(node)[GPU_PRODUCT_LABEL] for node in nodes})
     drivers = sorted({_labels(node)[DRIVER_LABEL] for node in nodes if DRIVER_LABEL in _labels(node)})
-    told = f", driver {', '.join(drivers)}" if drivers else ""
-    yield Finding("ok", subject, f"{', '.join(products)}{told}")
+    suffix = f", driver {', '.join(drivers)}" if drivers else ""
+    yield Finding("ok", subject, f"{', '.join(products)}{suffix}")
 
 
 def _pools(snapshot: Snapshot) -> Iterator[Finding]:
-    """Whether each pool has GPUs of one kind: what scales it can't tell them apart."""
-    products: defaultdict[str, set[str]] = defaultdict(set)
+    """Whether each pool has GPUs of one product: an autoscaler cannot tell a pool's nodes apart."""
+    products_of: defaultdict[str, set[str]] = defaultdict(set)
     for node in snapshot.nodes:
         labels = _labels(node)
         pool = next((labels[label] for label in POOL_LABELS if label in labels), None)
         if pool is not None and _gpus(node) and GPU_PRODUCT_LABEL in labels:
-            products[pool].add(labels[GPU_PRODUCT_LABEL])
-    for pool, found in sorted(products.items()):
-        if len(found) > 1:
+            products_of[pool].add(labels[GPU_PRODUCT_LABEL])
+    for pool, products in sorted(products_of.items()):
+        if len(products) > 1:
             yield Finding(
                 "warning",
                 f"node pool {pool}",
-                f"has GPUs of several kinds: {', '.join(sorted(found))}",
-                "Make a pool for each: an autoscaler takes one node of a pool for all of them.",
+                f"has GPUs of several products: {', '.join(sorted(products))}",
+                "Make a pool for each product: an autoscaler plans a pool by one of its nodes.",
             )
 
 
 def _kept_free(snapshot: Snapshot) -> Iterator[Finding]:
-    """Whether pods that use no GPU are kept off GPU nodes."""
+    """Whether taints keep pods without a GPU off GPU nodes."""
     subject = "GPU nodes' taint"
     nodes = [node for node in snapshot.nodes if _gpus(node)]
     open_nodes = [node for node in nodes if not _keeps_off(node)]
     if not open_nodes:
         if nodes:
-            yield Finding("ok", subject, f"all {count(len(nodes), 'GPU node')} keep other pods off")
+            yield Finding("ok", subject, f"keeps other pods off {count(len(nodes), 'GPU node')}")
         return
     names = {str(node["metadata"]["name"]) for node in open_nodes}
     squatters = [] if "pods" in snapshot.unseen else [pod for pod in snapshot.pods if _squats(pod, names)]
-    what = f"{count(len(squatters), 'pod')} without a GPU on them" if squatters else "any pod may go there"
+    problem = f"{count(len(squatters), 'pod')} without a GPU on them" if squatters else "any pod may go there"
     yield Finding(
         "warning",
         subject,
-        f"{_names(open_nodes)} without a taint: {what}",
+        f"{_names(open_nodes)} without a taint: {problem}",
         f"kubectl taint nodes {min(names)} {GPU_RESOURCE}=present:NoSchedule",
     )
 
 
 def _keeps_off(node: Object) -> bool:
     taints = (node.get("spec") or {}).get("taints") or ()
-    # What Kubernetes itself sets for a while, such as not-ready, keeps nobody off for good.
+    # Kubernetes sets its own taints, such as not-ready, for a while only.
     return any(
-        each["effect"] != "PreferNoSchedule" and not each["key"].startswith("node.kubernetes.io/") for each in taints
+        taint["effect"] != "PreferNoSchedule" and not taint["key"].startswith("node.kubernetes.io/") for taint in taints
     )
 
 
@@ -169,13 +169,12 @@ def _squats(pod: Object, nodes: set[str]) -> bool:
         return False
     if any(owner["kind"] == "DaemonSet" for owner in pod["metadata"].get("ownerReferences") or ()):
         return False
-    limits = [(each.get("resources") or {}).get("limits") or {} for each in pod["spec"].get("containers") or ()]
-    requests = [(each.get("resources") or {}).get("requests") or {} for each in pod["spec"].get("containers") or ()]
-    return not any(GPU_RESOURCE in each for each in (*limits, *requests))
+    resources = [container.get("resources") or {} for container in pod["spec"].get("containers") or ()]
+    return not any(GPU_RESOURCE in (part.get(key) or {}) for part in resources for key in ("limits", "requests"))
 
 
 def _autoscaler(snapshot: Snapshot) -> Iterator[Finding]:
-    """Whether what adds nodes counts GPUs."""
+    """Whether the autoscaler adds GPU nodes."""
     subject = "cluster autoscaler"
     waiting = waiting_for_gpus(snapshot)
     karpenter = bool(snapshot.node_pools)
@@ -184,9 +183,9 @@ def _autoscaler(snapshot: Snapshot) -> Iterator[Finding]:
             "warning",
             "Karpenter" if karpenter else subject,
             f"{count(waiting.count, 'pod')} waiting for {GPU_RESOURCE}, the first for {waiting.minutes} minutes: "
-            "no node is being added for it",
-            "See why in its events (kubectl describe pod) and log: a limit, a quota, or node groups that it does not "
-            "know to have GPUs (on AWS, tag the Auto Scaling group "
+            "the autoscaler adds no node",
+            "See why in the pod's events (kubectl describe pod) and the autoscaler's log: a limit, a quota, or a node "
+            "group without declared GPUs (on AWS, tag the Auto Scaling group "
             f"k8s.io/cluster-autoscaler/node-template/resources/{GPU_RESOURCE}).",
         )
     if snapshot.autoscaler is None:
@@ -195,7 +194,7 @@ def _autoscaler(snapshot: Snapshot) -> Iterator[Finding]:
         yield Finding(
             "error",
             subject,
-            f"version {version[0]}.{version[1]} does not count {GPU_RESOURCE} of nodes that are starting",
+            f"version {version[0]}.{version[1]} does not count {GPU_RESOURCE} of starting nodes",
             "Update it to the minor version of the cluster.",
         )
         return
@@ -204,7 +203,7 @@ def _autoscaler(snapshot: Snapshot) -> Iterator[Finding]:
         yield Finding(
             "warning",
             subject,
-            f"its status is not readable: it is older than {READABLE_SINCE}, so that nobody sees here what it may add",
+            f"its status is not readable: versions before {READABLE_SINCE} write no YAML",
             "Update it to the minor version of the cluster.",
         )
         return
@@ -215,11 +214,11 @@ def _autoscaler(snapshot: Snapshot) -> Iterator[Finding]:
             "warning", subject, f"{count(number, 'node')} whose GPUs never came up, in {names}", DEVICE_PLUGIN_REMEDY
         )
     else:
-        yield Finding("ok", subject, f"looks after {count(len(groups), 'node group')}")
+        yield Finding("ok", subject, f"manages {count(len(groups), 'node group')}")
 
 
 def _version(snapshot: Snapshot) -> tuple[int, int] | None:
-    """Of the cluster autoscaler, by the image of its pod; None where no pod of it is seen, as in most clouds."""
+    """The cluster autoscaler's version, by its pod's image; None without such a pod, as in most clouds."""
     for pod in snapshot.pods:
         for container in pod["spec"].get("containers") or ():
             name, _, tag = str(container.get("image", "")).partition("@")[0].rpartition(":")

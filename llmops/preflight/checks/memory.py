@@ -1,4 +1,4 @@
-"""Whether a model fits into the memory of its GPUs: found here in a second, instead of after minutes of loading."""
+"""Whether a model fits into the memory of its GPUs."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from llmops.preflight.fit.shape import Shape
 GPU_MEMORY_LABEL = "nvidia.com/gpu.memory"
 """Label with the memory of one GPU in MiB, set by NVIDIA's feature discovery."""
 DEFAULT_UTILIZATION = 0.92
-"""Share of a GPU's memory that vLLM takes if it is not told."""
+"""Share of a GPU's memory that vLLM takes by default."""
 TIGHT = 0.95
-"""Share of what vLLM takes above which weights leave next to nothing for the KV cache."""
+"""Share of vLLM's memory above which weights leave next to nothing for the KV cache."""
 
 
 def _fit(case: Case) -> Iterator[Finding]:
-    """Whether weights, activations and enough of a KV cache fit; for an unknown kind of model, the weights alone."""
+    """Whether weights, activations and KV cache fit; unknown for kinds of models that llmops does not know."""
     if case.release is None:
         return
     if isinstance(case.shape, Shape):
         yield from fit_findings(case.release, case.shape, bytes_of_one_gpu(case))
     elif isinstance(case.shape, BadRelease):
-        # Whether it is the repository's fault or the hub's on the way is decided by hashes, when the weights come.
-        remedy = "Nothing before the weights were compared with their hashes."
-        yield Finding("unknown", "GPU fit", f"can't be worked out: {case.shape.message}", remedy)
+        # The file may be broken in the repository or on the way; the hashes of the weights tell, later.
+        remedy = "Wait for the checksum stage: it compares the weights with their hashes."
+        yield Finding("unknown", "GPU fit", f"is not known: {case.shape.message}", remedy)
     elif case.shape is not None:
         yield failed("GPU fit", case.shape)
 
 
 def _weights(case: Case) -> Iterator[Finding]:
-    """Whether the weights fit into the GPUs at all."""
+    """Whether the weights alone fit into the GPUs."""
     spec, release, memory = case.spec, case.release, bytes_of_one_gpu(case)
     if not spec.gpu.count or release is None or memory is None:
         return
@@ -44,28 +44,28 @@ def _weights(case: Case) -> Iterator[Finding]:
     usable = spec.gpu.count * memory * share
     size = release.weights.size
     message = (
-        f"weights of {amount(size)}, and {amount(usable)} for vLLM "
+        f"weights of {amount(size)}; vLLM takes {amount(usable)} "
         f"({spec.gpu.count} x {amount(memory)}, {share:.0%} of it)"
     )
     remedy = "Take quantized weights, more GPUs (gpu.count and engine.options.tensor_parallel_size) or larger ones."
     if size >= usable:
         yield Finding("error", "GPU memory", message, remedy)
     elif size > usable * TIGHT:
-        yield Finding("warning", "GPU memory", f"{message}: little is left for the KV cache", remedy)
+        yield Finding("warning", "GPU memory", f"{message}: too little for a KV cache", remedy)
     else:
         yield Finding("ok", "GPU memory", message)
 
 
 def bytes_of_one_gpu(case: Case) -> float | None:
-    """Of the smallest GPU that may get a replica, by the nodes' labels, else by the spec."""
+    """Memory of the smallest GPU that may get a replica, by the nodes' labels, else by the spec."""
     labels: list[dict[str, Any]] = [
         node["metadata"].get("labels") or {}
         for node in case.snapshot.nodes
         if obstacle(replica(case.spec), node) is None
     ]
-    told = [int(each[GPU_MEMORY_LABEL]) * 2**20 for each in labels if str(each.get(GPU_MEMORY_LABEL, "")).isdigit()]
-    if told:
-        return float(min(told))
+    values = [str(node_labels.get(GPU_MEMORY_LABEL, "")) for node_labels in labels]
+    if sizes := [int(value) * 2**20 for value in values if value.isdigit()]:
+        return float(min(sizes))
     return float(quantity(case.spec.gpu.memory)) if case.spec.gpu.memory else None
 
 

@@ -1,4 +1,4 @@
-"""What tells of engines: Prometheus and its operator, the metric that replicas follow, and who moves traffic."""
+"""Whether the cluster has what monitoring, autoscaling and traffic steps need."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ NO_PROMETHEUS = "Set monitoring.prometheus_url in the settings."
 
 
 def _operator(snapshot: Snapshot) -> Iterator[Finding]:
-    """Whether the objects by which Prometheus would find engines are known to the cluster."""
+    """Whether the cluster serves the Prometheus Operator's objects: by them Prometheus finds engines."""
     subject, wanted = "Prometheus Operator", f"monitoring.monitor is {snapshot.settings.monitoring.monitor}"
     needed = {MONITORS[snapshot.settings.monitoring.monitor], "prometheusrules"}
     if missing := sorted(needed - snapshot.apis.get(OPERATOR, frozenset())):
         yield Finding(
             "error",
             subject,
-            f"{wanted}, but the cluster knows no {' and no '.join(missing)} of {OPERATOR}",
-            "Install the Prometheus Operator with its definitions, or set monitoring.monitor to none.",
+            f"{wanted}, but the cluster serves no {' and no '.join(missing)} of {OPERATOR}",
+            "Install the Prometheus Operator, or set monitoring.monitor to none.",
         )
     else:
-        yield Finding("ok", subject, f"{wanted}, and the cluster knows it")
+        yield Finding("ok", subject, f"{wanted}, and the cluster serves it")
 
 
 def _prometheus(snapshot: Snapshot) -> Iterator[Finding]:
@@ -41,60 +41,60 @@ def _prometheus(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def _adapter(case: Case) -> Iterator[Finding]:
-    """Whether there is what counts the requests that replicas follow."""
+    """Whether the Prometheus Adapter serves the metric that the HPA scales by."""
     served = case.snapshot.apis.get(CUSTOM_METRICS)
     if served is not None and WAITING in served:
         yield Finding("ok", "Prometheus Adapter", f"serves {WAITING}")
         return
     if served is not None and case.spec.name not in case.snapshot.stable:
-        # It finds a metric when a series has it, and an engine is the first to have this one.
+        # The Adapter lists a metric once a series has it: here the first engine's.
         yield Finding(
             "warning",
             "Prometheus Adapter",
-            f"is there, and will show whether it serves {WAITING} once an engine runs",
+            f"serves no {WAITING} yet: it lists the metric once an engine runs",
             "After the rollout: kubectl describe hpa shows ScalingActive.",
         )
         return
-    there = "is not there: the cluster serves no" if served is None else "is there, but serves no"
+    state = "is not installed: the cluster serves no" if served is None else "is installed, but serves no"
     yield Finding(
         "error",
         "Prometheus Adapter",
-        f"{there} {WAITING}, which autoscaling.kind queue scales by",
-        "Install the Prometheus Adapter with the rule for vllm:num_requests_waiting, or take autoscaling.kind cpu.",
-        # It lists series now and then: a new engine's are there some seconds later.
+        f"{state} {WAITING}; autoscaling.kind queue scales by it",
+        "Install the Prometheus Adapter with the rule for vllm:num_requests_waiting, or set autoscaling.kind to cpu.",
+        # The Adapter lists series periodically: a new engine's appear some seconds later.
         heals=served is not None,
     )
 
 
 def _keda(case: Case) -> Iterator[Finding]:
-    """Whether KEDA's objects are known to the cluster."""
+    """Whether the cluster serves KEDA's objects."""
     if "scaledobjects" in case.snapshot.apis.get(KEDA, frozenset()):
-        yield Finding("ok", "KEDA", "its ScaledObjects are known to the cluster")
+        yield Finding("ok", "KEDA", "the cluster serves its ScaledObjects")
         return
     yield Finding(
         "error",
         "KEDA",
-        f"autoscaling.kind is keda, but the cluster knows no scaledobjects of {KEDA}",
-        "Install KEDA, or take autoscaling.kind queue or cpu.",
+        f"autoscaling.kind is keda, but the cluster serves no scaledobjects of {KEDA}",
+        "Install KEDA, or set autoscaling.kind to queue or cpu.",
     )
 
 
 def _traffic(case: Case) -> Iterator[Finding]:
-    """Whether steps of traffic can be moved, and judged."""
+    """Whether llmops can divide traffic between two releases, and judge each step."""
     steps, settings = case.spec.traffic.steps, case.snapshot.settings
     if not steps:
         return
-    told = f"{len(steps)} steps of users' traffic"
+    subject = "traffic steps"
     problems: list[tuple[str, str]] = []
     if not settings.router.enabled and case.spec.exposure.kind == "none":
-        remedy = "Enable the router in the settings, or set exposure.kind to gateway or ingress; or leave steps out."
-        problems.append((f"{told}, but there is nothing in front of both releases that could divide it", remedy))
+        remedy = "Enable the router in the settings, set exposure.kind to gateway or ingress, or remove traffic.steps."
+        problems.append((f"{len(steps)} steps, but neither router nor exposure divides the traffic", remedy))
     if settings.monitoring.prometheus_url is None:
-        problems.append((f"{told}, but no Prometheus by which they are judged", NO_PROMETHEUS))
+        problems.append((f"{len(steps)} steps, but no Prometheus to judge them by", NO_PROMETHEUS))
     for message, remedy in problems:
-        yield Finding("error", "traffic steps", message, remedy)
+        yield Finding("error", subject, message, remedy)
     if not problems:
-        yield Finding("ok", "traffic steps", f"{told} can be moved and judged")
+        yield Finding("ok", subject, f"llmops can move and judge {len(steps)} steps")
 
 
 def _scales_by(kind: str) -> Callable[[Case], bool]:

@@ -1,4 +1,4 @@
-"""Where the pods of a model go: nodes that ever take one, and room on them now."""
+"""Whether nodes take a model's pods, and have room for them now."""
 
 from __future__ import annotations
 
@@ -15,73 +15,73 @@ from llmops.preflight.snapshot import Object, Snapshot
 from llmops.preflight.strategy import choose_strategy
 
 REASONS = 3
-"""Why nodes do not fit, of which so many are told."""
-MINUTES = "which takes minutes: the machine, its driver, the image"
+"""Number of obstacles in a message."""
+MINUTES = "in minutes (the machine, its driver, the image)"
 SCALE_FROM_ZERO = (
-    "Try it before you rely on it. A group without nodes has to promise its labels and taints: on AWS by the tags "
+    "Try it before you rely on it. A group without nodes has to declare its labels and taints: on AWS by the tags "
     "k8s.io/cluster-autoscaler/node-template/label/{label} and .../taint/nvidia.com/gpu of the Auto Scaling group."
 )
 
 
 def _nodes(case: Case) -> Iterator[Finding]:
-    """Whether there are nodes that ever take a replica, full or not, or may be soon."""
+    """Whether a node takes a replica, full or not, or an autoscaler may add such a node."""
     spec, snapshot = case.spec, case.snapshot
     ask = replica(spec)
-    fitting, told = _fitting(ask, snapshot)
+    fitting, message = _fitting(ask, snapshot)
     if fitting:
-        yield Finding("ok", "nodes", told)
+        yield Finding("ok", "nodes", message)
         return
     grows = growth(ask, snapshot)
     if grows.may:
         yield Finding(
             "warning",
             "nodes",
-            f"{told}; an autoscaler may add one, {MINUTES}: {some(grows.may)}",
+            f"{message}; an autoscaler may add one {MINUTES}: {some(grows.may)}",
             SCALE_FROM_ZERO.format(label=GPU_PRODUCT_LABEL),
         )
         return
     products = sorted({product for node in snapshot.nodes if (product := _product(node))})
-    remedy = "Make such a node schedulable, or correct gpu and resources in the model's entry."
-    if "has the taint" in told:
+    remedy = "Make a node schedulable for it, or correct gpu and resources in the model's entry."
+    if "has the taint" in message:
         remedy = (
-            "Engines tolerate the taint nvidia.com/gpu with the effect NoSchedule alone: "
-            "kubectl taint nodes NODE nvidia.com/gpu=present:NoSchedule, and take the other taint away."
+            "Engines tolerate no taint but nvidia.com/gpu with the effect NoSchedule: remove the other taint, and run "
+            "kubectl taint nodes NODE nvidia.com/gpu=present:NoSchedule"
         )
     elif grows.cannot:
-        told += f"; no autoscaler can add one: {'; '.join(grows.cannot)}"
-        remedy = "Raise the limit of a group of such nodes, or the cloud's quota; or add such a node."
+        message += f"; no autoscaler can add one: {'; '.join(grows.cannot)}"
+        remedy = "Raise the node group's limit or the cloud's quota, or add such a node."
     elif spec.gpu.product and spec.gpu.product not in products:
-        there = f"the cluster has {', '.join(products)}" if products else "no node has that label"
-        remedy = f"Add nodes with {GPU_PRODUCT_LABEL}={spec.gpu.product}, or correct gpu.product: {there}."
-    yield Finding("error", "nodes", told, remedy)
+        labelled = f"the cluster has {', '.join(products)}" if products else "no node has that label"
+        remedy = f"Add nodes with {GPU_PRODUCT_LABEL}={spec.gpu.product}, or correct gpu.product: {labelled}."
+    yield Finding("error", "nodes", message, remedy)
 
 
 def _nodes_of_jobs(case: Case) -> Iterator[Finding]:
-    """Whether the Jobs on the volume find a node: they tolerate no taint, and GPUs are not theirs."""
+    """Whether a node takes the download and checksum Jobs: they tolerate no taint."""
     if case.spec.weights.strategy != "volume":
         return
-    fitting, told = _fitting(JOB, case.snapshot)
+    fitting, message = _fitting(JOB, case.snapshot)
     if fitting:
-        yield Finding("ok", "nodes for Jobs", told)
+        yield Finding("ok", "nodes for Jobs", message)
     else:
         remedy = "Add a node without taints, for the download and checksum Jobs."
-        yield Finding("error", "nodes for Jobs", told, remedy)
+        yield Finding("error", "nodes for Jobs", message, remedy)
 
 
 def _fitting(ask: Ask, snapshot: Snapshot) -> tuple[list[str], str]:
-    """Names of the nodes that take such a pod, and what to say of them or of the others."""
+    """Names of the nodes that take such a pod, and a message on them, or on the others' obstacles."""
     obstacles = {node["metadata"]["name"]: obstacle(ask, node) for node in snapshot.nodes}
     products = {node["metadata"]["name"]: _product(node) for node in snapshot.nodes}
-    other_kinds = {why for name, why in obstacles.items() if ask.product and products[name] != ask.product}
-    fitting = [name for name, why in obstacles.items() if why is None]
+    other_kinds = {reason for name, reason in obstacles.items() if ask.product and products[name] != ask.product}
+    fitting = [name for name, reason in obstacles.items() if reason is None]
     if fitting:
         return fitting, f"{len(fitting)} of {len(obstacles)} can take {ask.what}: {some(fitting)}"
-    reasons = Counter(why for why in obstacles.values() if why)
-    # What is wrong with nodes of the right kind comes before nodes of another.
-    ordered = sorted(reasons.most_common(), key=lambda reason: reason[0] in other_kinds)
-    told = [f"{count(number, 'node')}: {why}" for why, number in ordered]
-    more = "; and others" if len(told) > REASONS else ""
-    return fitting, f"no node can take {ask.what}: {'; '.join(told[:REASONS]) or 'there is none'}{more}"
+    reasons = Counter(reason for reason in obstacles.values() if reason)
+    # Obstacles of nodes with the wanted GPU come first.
+    ordered = sorted(reasons.most_common(), key=lambda item: item[0] in other_kinds)
+    lines = [f"{count(number, 'node')}: {reason}" for reason, number in ordered]
+    more = "; and others" if len(lines) > REASONS else ""
+    return fitting, f"no node can take {ask.what}: {'; '.join(lines[:REASONS]) or 'the cluster has no node'}{more}"
 
 
 def _product(node: Object) -> str | None:
@@ -96,12 +96,12 @@ def _room(case: Case) -> Iterator[Finding]:
         case None:
             yield Finding("error", "room", choice.refusal, choice.remedy)
         case "surge" if choice.awaits:
-            remedy = "Free a GPU to be faster, or keep one spare node."
-            message = f"{free}: surge, on a node that an autoscaler may add, {MINUTES}: {some(choice.awaits)}"
+            remedy = "To be faster, free a GPU or keep a spare node."
+            message = f"{free}: surge, on a node that an autoscaler may add {MINUTES}: {some(choice.awaits)}"
             yield Finding("warning", "room", message, remedy)
         case "surge" if waiting.count and case.spec.gpu.count:
             message = f"{free}: surge; but {count(waiting.count, 'pod')} waiting for GPUs may take it first"
-            yield Finding("warning", "room", message, "Wait until they have started, or add nodes.")
+            yield Finding("warning", "room", message, "Wait until those pods start, or add nodes.")
         case "surge":
             yield Finding("ok", "room", f"{free}: surge")
         case "in-place":
@@ -109,34 +109,34 @@ def _room(case: Case) -> Iterator[Finding]:
 
 
 def _room_for_steps(case: Case) -> Iterator[Finding]:
-    """Whether the canary gets the replicas of its largest share of users' requests, beside all of stable's."""
+    """Whether the canary's replicas for its largest traffic step fit beside all of stable's."""
     spec, stable = case.spec, case.snapshot.stable.get(case.spec.name)
     if stable is None or not spec.traffic.steps:
-        return  # The first release has no users to move.
+        return  # The first release has no traffic to move.
     percent, replicas = spec.traffic.steps[-1].percent, max(spec.replicas, int(stable["spec"].get("replicas", 1)))
     needed, free = canary_replicas(percent, replicas), choose_strategy(spec, case.snapshot).free
-    told = f"{percent}% of the users need {count(needed, 'replica')} of the canary, and there is room for {free}"
+    message = f"{percent}% of the traffic needs {count(needed, 'replica')} of the canary; there is room for {free}"
     if free >= needed:
-        yield Finding("ok", "room for steps", told)
+        yield Finding("ok", "room for steps", message)
     elif awaited := growth(replica(spec), case.snapshot).may:
-        message = f"{told}; an autoscaler may add nodes, {MINUTES}: {some(awaited)}"
-        yield Finding("warning", "room for steps", message, "Keep as many nodes spare to be faster.")
+        message = f"{message}; an autoscaler may add nodes {MINUTES}: {some(awaited)}"
+        yield Finding("warning", "room for steps", message, "To be faster, keep that many nodes spare.")
     else:
-        remedy = "Free or add such nodes, or end traffic.steps at a smaller percentage: promotion moves the rest."
-        yield Finding("error", "room for steps", told, remedy)
+        remedy = "Free or add such nodes, or lower the last percentage of traffic.steps: promotion moves the rest."
+        yield Finding("error", "room for steps", message, remedy)
 
 
 def _priority(case: Case) -> Iterator[Finding]:
-    """Whether the class is there: without it, the API server refuses every pod."""
+    """Whether the priority class exists: without it, the API server refuses every pod."""
     wanted = case.spec.resources.priority_class
     subject = f"priority class {wanted}"
-    values = {str(each["metadata"]["name"]): each["value"] for each in case.snapshot.priority_classes}
+    values = {str(obj["metadata"]["name"]): obj["value"] for obj in case.snapshot.priority_classes}
     if wanted in values:
         yield Finding("ok", subject, f"has the value {values[wanted]}")
     else:
         own = [name for name in sorted(values) if not name.startswith("system-")]
-        remedy = f"Make it, or correct resources.priority_class in the model's entry: there is {some(own) or 'none'}."
-        yield Finding("error", subject, "is not there: every pod of the model would be refused", remedy)
+        remedy = f"Create it, or correct resources.priority_class: the cluster has {some(own) or 'none'}."
+        yield Finding("error", subject, "does not exist: the API server would refuse every pod of the model", remedy)
 
 
 CHECKS = (

@@ -1,4 +1,4 @@
-"""Secrets that are named: that they are there, with the key. Nobody looks at what is in them."""
+"""Whether the Secrets that the configuration names exist and have the key. Their values are not read."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _of_model(case: Case) -> Iterator[Finding]:
 def _of_installation(snapshot: Snapshot) -> Iterator[Finding]:
     if name := snapshot.settings.registry_secret:
         create = f"create secret docker-registry {name} --docker-server=HOST --docker-username=USER"
-        yield _there(snapshot, SecretKey(name=name, key=DOCKER_CONFIG), "registry_secret in the settings", create)
+        yield _exists(snapshot, SecretKey(name=name, key=DOCKER_CONFIG), "registry_secret in the settings", create)
     router = snapshot.settings.router
     if router.enabled:
         yield _key(snapshot, router.master_key, "router.master_key in the settings")
@@ -34,14 +34,14 @@ def _of_installation(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def _key(snapshot: Snapshot, secret: SecretKey, field: str) -> Finding:
-    return _there(snapshot, secret, field, f"create secret generic {secret.name} --from-file={secret.key}=FILE")
+    return _exists(snapshot, secret, field, f"create secret generic {secret.name} --from-file={secret.key}=FILE")
 
 
-def _there(snapshot: Snapshot, secret: SecretKey, field: str, create: str) -> Finding:
+def _exists(snapshot: Snapshot, secret: SecretKey, field: str, create: str) -> Finding:
     subject = f"Secret {secret.name}/{secret.key}"
     if secret.key in snapshot.secrets.get(secret.name, frozenset()):
-        return Finding("ok", subject, f"is there, for {field}")
-    missing = f"has no key {secret.key}" if secret.name in snapshot.secrets else "is not there"
+        return Finding("ok", subject, f"exists, for {field}")
+    missing = f"has no key {secret.key}" if secret.name in snapshot.secrets else "does not exist"
     remedy = f"kubectl -n {snapshot.settings.namespace} {create}"
     return Finding("error", subject, f"{missing}; {field} names it", remedy)
 

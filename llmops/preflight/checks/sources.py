@@ -1,4 +1,4 @@
-"""Where weights and image come from: the hub and the registry answer, and give what is asked for."""
+"""Whether the hub gives the weights, and the registry the image."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from llmops.preflight.checks.case import Case, Check, amount, failed, some
 from llmops.preflight.finding import Finding
 
 MANY_COPIES = 2
-"""Replicas above which copies of their own are no experiment any more."""
+"""More replicas than this are no experiment any more: each downloads its own copy."""
 ARCHITECTURE_LABEL = "kubernetes.io/arch"
 
 
@@ -30,7 +30,7 @@ def _hub(case: Case) -> Iterator[Finding]:
 
 
 def _copies(case: Case) -> Iterator[Finding]:
-    """Whether replicas that start together ask the hub together."""
+    """Whether replicas that start together overload the hub."""
     replicas = case.spec.replicas
     if case.spec.weights.strategy != "init" or replicas <= MANY_COPIES:
         return
@@ -38,29 +38,29 @@ def _copies(case: Case) -> Iterator[Finding]:
     yield Finding(
         "warning",
         "weights strategy",
-        f"init: {replicas} pods that start at once download a copy{size} each, and the hub limits rates (429)",
+        f"init: {replicas} pods that start at once download a copy{size} each; the hub limits rates (429)",
         "Take weights.strategy volume: one download for all replicas. init is for experiments.",
     )
 
 
 def _image(case: Case) -> Iterator[Finding]:
-    """Whether the image is there, pinned, and for the nodes' processors."""
+    """Whether the image exists, is pinned, and supports the nodes' processors."""
     if isinstance(case.image, LlmopsError):
         yield failed("image", case.image)
         return
     answer = case.image
     pinned = f"{answer.tag} is pinned as {answer.image}@{answer.digest}"
     nodes = [node for node in case.snapshot.nodes if obstacle(replica(case.spec), node) is None]
-    has = {str((node["metadata"].get("labels") or {}).get(ARCHITECTURE_LABEL, "")) for node in nodes} - {""}
-    if missing := sorted(has - answer.architectures):
+    needed = {str((node["metadata"].get("labels") or {}).get(ARCHITECTURE_LABEL, "")) for node in nodes} - {""}
+    if missing := sorted(needed - answer.architectures):
         yield Finding(
             "error",
             "image",
-            f"{pinned}, and is for {some(sorted(answer.architectures))}; the nodes that fit have {some(missing)}",
+            f"{pinned} for {some(sorted(answer.architectures))}; the nodes that fit have {some(missing)}",
             f"Take an image for {some(missing)} (engine.image, engine.variant), or other nodes (gpu.product).",
         )
     else:
-        yield Finding("ok", "image", f"{pinned}, for {some(sorted(answer.architectures))}")
+        yield Finding("ok", "image", f"{pinned} for {some(sorted(answer.architectures))}")
 
 
 CHECKS = (

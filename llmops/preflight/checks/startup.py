@@ -1,4 +1,4 @@
-"""Whether the startup probe waits for as long as the weights take to load."""
+"""Whether the startup probe waits as long as the weights load."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from llmops.preflight.checks.case import Case, Check, Start, amount
 from llmops.preflight.finding import Finding
 
 MARGIN = 0.8
-"""Share of the budget above which a slower day is enough."""
+"""Share of the budget above which a slightly slower start fails."""
 
 
 def _budget(case: Case) -> Iterator[Finding]:
-    """Compare the budget with the slowest start that was measured, scaled to these weights."""
+    """Compare the budget with the slowest measured start, scaled to these weights."""
     if case.release is None:
         return
     subject, size = "startup probe", case.release.weights.size
@@ -21,25 +21,25 @@ def _budget(case: Case) -> Iterator[Finding]:
     slowest = max(case.starts, key=lambda start: _scaled(start, size), default=None)
     if slowest is None:
         speed = case.spec.rollout.load_mb_per_second
-        told = f"{budget} s for {amount(size)} at {speed:g} MB/s and more; no start was measured yet"
-        yield Finding("ok", subject, told)
+        message = f"{budget} s for {amount(size)} at {speed:g} MB/s and more; no start is measured yet"
+        yield Finding("ok", subject, message)
         return
     needed = _scaled(slowest, size)
     message = (
         f"{budget} s for {amount(size)}; release {slowest.release} took {slowest.seconds:.0f} s for "
-        f"{amount(slowest.bytes)} with its image's pull, which makes {needed:.0f} s"
+        f"{amount(slowest.bytes)} with the image's pull; scaled: {needed:.0f} s"
     )
     if needed <= budget * MARGIN:
         yield Finding("ok", subject, message)
         return
-    what = "the engine is killed while it loads" if needed > budget else "little is left for a slower day"
+    problem = "the kubelet kills the engine while it loads" if needed > budget else "a slightly slower start fails"
     seconds = max(needed, budget) * 1.5 - (budget - case.spec.rollout.startup_seconds)
     remedy = f"Lower rollout.load_mb_per_second, or set rollout.startup_seconds to {seconds:.0f}."
-    yield Finding("warning", subject, f"{message}: {what}", remedy)
+    yield Finding("warning", subject, f"{message}: {problem}", remedy)
 
 
 def _scaled(start: Start, size: int) -> float:
-    """Seconds for weights of another size; a start takes its time with few weights, too."""
+    """Seconds for weights of another size; never less than measured, because much of a start is no loading."""
     return start.seconds * max(1.0, size / max(start.bytes, 1))
 
 

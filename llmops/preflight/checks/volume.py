@@ -1,4 +1,4 @@
-"""The shared volume with the weights: that pods of many nodes can have it at once, and room for another release."""
+"""Whether pods on many nodes can share the weights' volume, and it has room for another release."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Iterator, Mapping
 
 from llmops.clients.kubernetes.quantity import quantity
 from llmops.config.names import SHARED_ANNOTATION
-from llmops.preflight.checks.case import Case, Check, amount, some
+from llmops.preflight.checks.case import Case, Check, amount, names_of
 from llmops.preflight.finding import Finding
 from llmops.preflight.snapshot import Object, Snapshot
 
 DEFAULT_CLASS_ANNOTATION = "storageclass.kubernetes.io/is-default-class"
 SHARED = "ReadWriteMany"
 
-# What drivers can do, by kubernetes-csi.github.io/docs/drivers.html ("Supported Access Modes"), and for those that are
-# not in that table by their own documentation. True: ReadWriteMany as a file system.
+# By kubernetes-csi.github.io/docs/drivers.html ("Supported Access Modes"), and for drivers outside that table by their
+# own documentation. True: ReadWriteMany as a file system.
 PROVISIONERS: Mapping[str, bool] = {
     # Block storage: one node at a time.
     "ebs.csi.aws.com": False,
@@ -49,7 +49,7 @@ RWX_REMEDY = "use EFS, Filestore, Azure Files, NFS or CephFS"
 
 
 def _claim(snapshot: Snapshot) -> Iterator[Finding]:
-    """Whether the claim, or the class that it is to be made in, is for pods of many nodes."""
+    """Whether the claim, or the storage class that it will have, allows pods on many nodes."""
     subject, claim = _subject(snapshot), snapshot.claim
     if claim is None:
         yield _new_volume(subject, snapshot)
@@ -62,8 +62,8 @@ def _claim(snapshot: Snapshot) -> Iterator[Finding]:
         yield Finding(
             "error",
             subject,
-            f"is {', '.join(modes)}: pods on several nodes can't use it at once",
-            f"Name a claim with {SHARED} (NFS, CephFS, EFS, Filestore) as claim in the settings.",
+            f"is {', '.join(modes)}: pods on several nodes cannot share it",
+            f"Set claim in the settings to a claim with {SHARED} (NFS, CephFS, EFS, Filestore).",
         )
     elif phase == "Pending":
         yield _pending(subject, claim, snapshot)
@@ -72,90 +72,90 @@ def _claim(snapshot: Snapshot) -> Iterator[Finding]:
 
 
 def _pending(subject: str, claim: Object, snapshot: Snapshot) -> Finding:
-    named = claim["spec"].get("storageClassName")
-    found = _class(snapshot, named)
-    if found is not None and _shares(found) is False:
-        return _not_shared(subject, "is Pending", found)
-    if found is not None and found.get("volumeBindingMode") == "WaitForFirstConsumer":
-        return Finding("ok", subject, f"is Pending until its first pod; storage class {named} waits for it")
+    class_name = claim["spec"].get("storageClassName")
+    storage_class = _class(snapshot, class_name)
+    if storage_class is not None and _shares(storage_class) is False:
+        return _not_shared(subject, "is Pending", storage_class)
+    if storage_class is not None and storage_class.get("volumeBindingMode") == "WaitForFirstConsumer":
+        return Finding("ok", subject, f"is Pending: storage class {class_name} binds it to its first pod")
     return Finding(
         "warning",
         subject,
-        f"is Pending: no volume is bound to it (storage class {named or 'none'})",
+        f"is Pending: no volume is bound to it (storage class {class_name or 'none'})",
         "See its events: kubectl describe persistentvolumeclaim.",
     )
 
 
 def _new_volume(subject: str, snapshot: Snapshot) -> Finding:
-    named = snapshot.settings.storage_class
-    classes = sorted(str(each["metadata"]["name"]) for each in snapshot.storage_classes)
-    found = _class(snapshot, named)
-    if found is None and named is not None:
+    class_name = snapshot.settings.storage_class
+    storage_class = _class(snapshot, class_name)
+    if storage_class is None and class_name is not None:
         return Finding(
             "error",
             subject,
-            f"is not there, and neither is storage class {named}",
-            f"Correct storage_class in the settings; there is {some(classes) or 'none'}.",
+            f"does not exist, and neither does storage class {class_name}",
+            f"Correct storage_class in the settings: the cluster has {names_of(snapshot.storage_classes)}.",
         )
-    if found is None:
+    if storage_class is None:
         return Finding(
             "warning",
             subject,
-            "is not there, and no storage class is the default: a claim waits until a volume is made for it",
-            "Name storage_class in the settings, or make a PersistentVolume.",
+            "does not exist, and the cluster has no default storage class: a new claim stays Pending",
+            "Set storage_class in the settings, or create a PersistentVolume.",
         )
-    state = f"will be made in storage class {found['metadata']['name']}"
-    match _shares(found):
+    name = storage_class["metadata"]["name"]
+    state = f"will be created in storage class {name}"
+    match _shares(storage_class):
         case True:
             return Finding("ok", subject, state)
         case False:
-            return _not_shared(subject, state, found)
+            return _not_shared(subject, state, storage_class)
         case None:
-            name = found["metadata"]["name"]
             return Finding(
                 "warning",
                 subject,
-                f"{state} by {found['provisioner']}, of which it is not known here whether it can do {SHARED}",
-                f"If it can: kubectl annotate storageclass {name} {SHARED_ANNOTATION}=true; if not, {RWX_REMEDY}.",
+                f"{state} of {storage_class['provisioner']}; llmops does not know whether that supports {SHARED}",
+                f"If it does: kubectl annotate storageclass {name} {SHARED_ANNOTATION}=true; if not, {RWX_REMEDY}.",
             )
 
 
 def _shares(storage_class: Object) -> bool | None:
-    """Whether its volumes can be ReadWriteMany; None where nobody knows."""
-    told = (storage_class["metadata"].get("annotations") or {}).get(SHARED_ANNOTATION)
-    return told == "true" if told else PROVISIONERS.get(storage_class["provisioner"])
+    """Whether its volumes can be ReadWriteMany; None if unknown."""
+    annotation = (storage_class["metadata"].get("annotations") or {}).get(SHARED_ANNOTATION)
+    return annotation == "true" if annotation else PROVISIONERS.get(storage_class["provisioner"])
 
 
-def _not_shared(subject: str, state: str, found: Object) -> Finding:
+def _not_shared(subject: str, state: str, storage_class: Object) -> Finding:
     return Finding(
         "error",
         subject,
-        f"{state}, storage class {found['metadata']['name']} is of {found['provisioner']}, "
-        f"which can't do {SHARED}: a volume of it is for one node",
-        f"Name a storage class that can as storage_class in the settings: {RWX_REMEDY}.",
+        f"{state}; {storage_class['provisioner']} of storage class {storage_class['metadata']['name']} does not "
+        f"support {SHARED}: one node at a time",
+        f"Set storage_class in the settings to a class with {SHARED}: {RWX_REMEDY}.",
     )
 
 
 def _class(snapshot: Snapshot, name: str | None) -> Object | None:
-    """The storage class of a name; without one the default."""
-    for each in snapshot.storage_classes:
-        annotations = each["metadata"].get("annotations") or {}
-        if each["metadata"]["name"] == name or (name is None and annotations.get(DEFAULT_CLASS_ANNOTATION) == "true"):
-            return each
+    """The storage class of that name; without a name, the default."""
+    for storage_class in snapshot.storage_classes:
+        metadata = storage_class["metadata"]
+        default = (metadata.get("annotations") or {}).get(DEFAULT_CLASS_ANNOTATION) == "true"
+        if metadata["name"] == name or (name is None and default):
+            return storage_class
     return None
 
 
 def _room(case: Case) -> Iterator[Finding]:
-    """Whether the release's weights go on the volume, beside those that are kept."""
+    """Whether the volume has room for the release's weights beside those that llmops keeps."""
     if case.release is None:
         return
     subject, snapshot = f"room on {_subject(case.snapshot)}", case.snapshot
     storage = snapshot.settings.storage
     if snapshot.claim is not None:
-        asked = snapshot.claim["spec"]["resources"]["requests"]
-        storage = str(((snapshot.claim.get("status") or {}).get("capacity") or asked)["storage"])
+        requests = snapshot.claim["spec"]["resources"]["requests"]
+        storage = str(((snapshot.claim.get("status") or {}).get("capacity") or requests)["storage"])
     size, capacity = case.release.weights.size, float(quantity(storage))
-    # Stable's, the one before, those kept beside them, and the new one.
+    # stable's, the previous release's, those of rollout.keep_weights, and the new release's.
     kept = case.spec.rollout.keep_weights + 3
     message = f"{storage}; the weights are {amount(size)}"
     if size > capacity:
@@ -164,8 +164,10 @@ def _room(case: Case) -> Iterator[Finding]:
         yield Finding("warning", subject, f"{message}: no room for the next release beside them", "Enlarge the claim.")
     elif size * kept > capacity:
         remedy = "Enlarge the claim, or lower rollout.keep_weights."
-        told = f"{message}: {kept} releases of them (rollout.keep_weights {case.spec.rollout.keep_weights})"
-        yield Finding("warning", subject, f"{told} do not go on it", remedy)
+        keep = case.spec.rollout.keep_weights
+        yield Finding(
+            "warning", subject, f"{message}: no room for {kept} releases (rollout.keep_weights {keep})", remedy
+        )
     else:
         yield Finding("ok", subject, message)
 

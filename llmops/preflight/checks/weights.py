@@ -1,4 +1,4 @@
-"""Weights that do not come from the shared volume: copies of each pod's own, and images."""
+"""Weights outside the shared volume: a copy per pod, or an image."""
 
 from __future__ import annotations
 
@@ -15,50 +15,51 @@ from llmops.preflight.snapshot import Object
 SUBJECT = "weights"
 VOLUME = "Use weights.strategy volume: one copy that all pods read."
 EXISTS, BY_DEFAULT = (1, 33), (1, 35)
-"""Versions of Kubernetes from which image volumes with a folder of the image are there, and need no feature gate."""
+"""First versions of Kubernetes that have image volumes with subPath, and that have them without a feature gate."""
 CONTAINERD = (2, 1)
-"""Version of containerd from which it can mount images."""
+"""First version of containerd that mounts images."""
 
 
 def _own_copies(case: Case) -> Iterator[Finding]:
-    """What each pod's own download means for the hub and for the nodes' disks."""
+    """Whether the nodes' disks have room for a copy per pod, and the hub bears the downloads."""
     if case.release is None:
         return
     size, room = case.release.weights.size, room_mib(case.release)
     disks = [_disk(node) for node in case.snapshot.nodes if obstacle(replica(case.spec), node) is None]
     if disks and max(disks) < room * 2**20:
-        told = f"each pod keeps {room} MiB of its own on its node, and no node has as much (ephemeral-storage)"
-        yield Finding("error", SUBJECT, told, VOLUME)
+        message = f"each pod needs {room} MiB of ephemeral-storage on its node, and no node has as much"
+        yield Finding("error", SUBJECT, message, VOLUME)
         return
-    told = f"each pod downloads {size / 1e9:.1f} GB from the hub before its engine starts"
+    message = f"each pod downloads {size / 1e9:.1f} GB from the hub before its engine starts"
     if case.spec.replicas > 1:
-        told += f": {case.spec.replicas} pods at once, which the hub may refuse by its limits (429)"
-    severity = "warning" if case.spec.replicas > 1 else "ok"
-    yield Finding(severity, SUBJECT, told, VOLUME if severity == "warning" else "")
+        message += f": {case.spec.replicas} pods at once; the hub may refuse them (429)"
+        yield Finding("warning", SUBJECT, message, VOLUME)
+    else:
+        yield Finding("ok", SUBJECT, message)
 
 
 def _image(case: Case) -> Iterator[Finding]:
-    """Whether nodes can mount images: engines need it, or where the weights are baked in, the Job that proves them."""
+    """Whether nodes can mount images: engines mount their weights, checksum Jobs an engine's image with weights."""
     versions = {str(node["metadata"]["name"]): _node_info(node) for node in case.snapshot.nodes}
-    old = [name for name, info in versions.items() if _cannot(info)]
+    old = [name for name, info in versions.items() if _too_old(info)]
     gated = [
         name
         for name, info in versions.items()
-        if name not in old and (found := _version(info.get("kubeletVersion", ""))) and found < BY_DEFAULT
+        if name not in old and (version := _version(info.get("kubeletVersion", ""))) and version < BY_DEFAULT
     ]
     if old:
-        told = f"image volumes need Kubernetes 1.33 and containerd 2.1 or newer; not on {some(old)}"
-        yield Finding("error" if len(old) == len(versions) else "warning", SUBJECT, told, "Upgrade the nodes.")
+        message = f"image volumes need Kubernetes 1.33 and containerd 2.1 or newer; not on {some(old)}"
+        yield Finding("error" if len(old) == len(versions) else "warning", SUBJECT, message, "Upgrade the nodes.")
     elif gated:
-        told = f"image volumes are off by default before Kubernetes 1.35: {some(gated)}"
+        message = f"image volumes are off by default before Kubernetes 1.35: {some(gated)}"
         remedy = "Set the feature gate ImageVolume=true for API server and kubelets, or upgrade."
-        yield Finding("warning", SUBJECT, told, remedy)
+        yield Finding("warning", SUBJECT, message, remedy)
     else:
         image = case.spec.weights.image
         yield Finding("ok", SUBJECT, f"are in image {image.repository if image else ''}, and nodes can mount images")
 
 
-def _cannot(info: Mapping[str, str]) -> bool:
+def _too_old(info: Mapping[str, str]) -> bool:
     kubelet = _version(info.get("kubeletVersion", ""))
     runtime = info.get("containerRuntimeVersion", "")
     containerd = _version(runtime) if runtime.startswith("containerd://") else None
@@ -66,8 +67,8 @@ def _cannot(info: Mapping[str, str]) -> bool:
 
 
 def _version(text: str) -> tuple[int, int] | None:
-    found = re.search(r"(\d+)\.(\d+)", text)
-    return (int(found[1]), int(found[2])) if found else None
+    match = re.search(r"(\d+)\.(\d+)", text)
+    return (int(match[1]), int(match[2])) if match else None
 
 
 def _node_info(node: Object) -> Mapping[str, str]:
@@ -75,9 +76,9 @@ def _node_info(node: Object) -> Mapping[str, str]:
 
 
 def _disk(node: Object) -> float:
-    told = ((node.get("status") or {}).get("allocatable") or {}).get("ephemeral-storage")
-    # A node that says nothing of it is not held to it.
-    return float(quantity(told)) if told else float("inf")
+    allocatable = ((node.get("status") or {}).get("allocatable") or {}).get("ephemeral-storage")
+    # The kubelet may not report it: such a node counts as large enough.
+    return float(quantity(allocatable)) if allocatable else float("inf")
 
 
 CHECKS = (

@@ -1,1 +1,1 @@
-"""Whether a model fits into its GPUs: weights, what a forward pass takes, and the KV cache that is left over."""
+"""Whether a model fits into its GPUs: weights, activations, and the rest for the KV cache."""

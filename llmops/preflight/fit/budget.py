@@ -11,29 +11,29 @@ from llmops.preflight.fit.engine import GIB, EngineMemory
 from llmops.preflight.fit.layers import layers_of
 from llmops.preflight.fit.shape import Shape, number_bytes, weight_bytes
 
-# What CUDA, cuBLAS and the kernels of one process hold beside PyTorch's own memory; with several GPUs NCCL's buffers,
-# too. Logs of vLLM say 0.3 to 0.5 GiB for one GPU, 1 to 2 for several.
+# Memory of CUDA, cuBLAS and kernels beside PyTorch's own, and of NCCL's buffers on several GPUs. Logs of vLLM say
+# 0.3 to 0.5 GiB for one GPU, 1 to 2 for several.
 CONTEXT_BYTES = 0.45 * GIB
 COLLECTIVES_BYTES = 1.2 * GIB
 GRAPHS_BYTES = 0.6 * GIB
 SAMPLING_BYTES = 8
-"""Of one entry of the vocabulary for one request: its probability in 32 bits, twice."""
+"""Per vocabulary entry and request: a probability in 32 bits, twice."""
 
 
 @dataclass(frozen=True)
 class Fit:
-    """What one GPU of a replica holds, in bytes, and what that is enough for.
+    """Memory of one GPU of a replica, in bytes, and the requests that it is enough for.
 
     Args:
-        taken: What the engine takes of the GPU in all.
+        taken: The engine's share of the GPU.
         weights: Weights on this GPU.
-        activations: What a step of the largest size takes at its peak.
+        activations: Peak of the largest step.
         overhead: CUDA's context, buffers between GPUs, CUDA graphs.
-        kv_cache: What is left; below 0 where the rest does not fit.
-        context: Tokens of a request that users may send: `max_model_len`, or what the model was made for.
-        tokens: Tokens that the KV cache holds in all.
+        kv_cache: The rest; below 0 if the others do not fit.
+        context: Tokens of a request that users may send: `max_model_len`, or the model's trained context.
+        tokens: Tokens that the whole KV cache holds.
         concurrency: Requests of `context` tokens that run at once.
-        longest: Tokens of the longest request that can run at all, up to what the model was made for.
+        longest: Tokens of the longest request that fits, up to the model's trained context.
     """
 
     taken: float
@@ -48,7 +48,7 @@ class Fit:
 
 
 def fit(shape: Shape, engine: EngineMemory, gpu_bytes: float) -> Fit:
-    """Work out what is left for the KV cache on each GPU of a replica, and what that holds.
+    """Calculate the KV cache on each GPU of a replica, and the requests that it holds.
 
     Args:
         shape: The model.
@@ -56,7 +56,7 @@ def fit(shape: Shape, engine: EngineMemory, gpu_bytes: float) -> Fit:
         gpu_bytes: Memory of one GPU.
 
     Raises:
-        UnknownShape: The memory that such a model takes is not known.
+        UnknownShape: llmops cannot calculate the memory of such a model.
     """
     taken = gpu_bytes * engine.gpu_memory_utilization
     weights = weight_bytes(shape, engine.dtype) / (engine.tensor * engine.pipeline)
@@ -65,8 +65,8 @@ def fit(shape: Shape, engine: EngineMemory, gpu_bytes: float) -> Fit:
     overhead += 0 if engine.eager else GRAPHS_BYTES
     left = taken - weights - activations - overhead
     groups = kv_groups(shape, engine, gpu_bytes)
-    made_for = longest_context(shape.text)
-    context = engine.max_model_len or made_for
+    trained = longest_context(shape.text)
+    context = engine.max_model_len or trained
     concurrency = groups.concurrency(max(left, 0), context)
     return Fit(
         taken=taken,
@@ -77,7 +77,7 @@ def fit(shape: Shape, engine: EngineMemory, gpu_bytes: float) -> Fit:
         context=context,
         tokens=int(concurrency * context),
         concurrency=concurrency,
-        longest=groups.longest(max(left, 0), max(made_for, context)),
+        longest=groups.longest(max(left, 0), max(trained, context)),
     )
 
 
@@ -88,13 +88,13 @@ def kv_groups(shape: Shape, engine: EngineMemory, gpu_bytes: float) -> Groups:
         UnknownShape: See `layers_of`.
     """
     layers = layers_of(shape, dtype=engine.dtype, kv_cache_dtype=engine.kv_cache_dtype, tensor=engine.tensor)
-    # One step is scheduled while another runs, and each stage of a pipeline has one of its own.
+    # vLLM schedules one step while another runs, and each pipeline stage runs a step.
     in_flight = engine.limits(gpu_bytes)[0] * (engine.pipeline + 1)
     return groups_of(layers, pipeline=engine.pipeline, block_tokens=engine.block_tokens, in_flight=in_flight)
 
 
 def activation_bytes(shape: Shape, engine: EngineMemory, gpu_bytes: float) -> float:
-    """Peak of a step of the largest size: the widest layer's inputs and outputs, and the sampler's probabilities."""
+    """Peak of the largest step: inputs and outputs of the widest layer, and the sampler's probabilities."""
     text = shape.text
     tokens, requests = engine.limits(gpu_bytes)
     hidden = int(text.get("hidden_size") or text.get("n_embd") or 0)
@@ -104,7 +104,7 @@ def activation_bytes(shape: Shape, engine: EngineMemory, gpu_bytes: float) -> fl
 
 
 def _inner_width(text: Mapping[str, Any]) -> int:
-    """How wide a layer is inside for one token: with experts, of those that it is sent to."""
+    """Inner width of a layer for one token; with experts, of those that the router picks."""
     hidden = int(text.get("hidden_size") or text.get("n_embd") or 0)
     dense = int(text.get("intermediate_size") or text.get("n_inner") or 4 * hidden)
     chosen = int(text.get("num_experts_per_tok") or text.get("experts_per_token") or 0)
@@ -113,14 +113,14 @@ def _inner_width(text: Mapping[str, Any]) -> int:
 
 
 def longest_context(text: Mapping[str, Any]) -> int:
-    """Tokens of the longest request that a model was made for."""
-    told = int(
+    """The model's trained context: tokens of the longest request."""
+    declared = int(
         text.get("max_position_embeddings") or text.get("n_positions") or text.get("max_sequence_length") or 2048
     )
     scaling: Mapping[str, Any] = text.get("rope_scaling") or text.get("rope_parameters") or {}
     kind = scaling.get("rope_type") or scaling.get("type")
     if kind == "yarn" and (original := scaling.get("original_max_position_embeddings")):
-        return max(told, int(float(original) * float(scaling.get("factor", 1))))
+        return max(declared, int(float(original) * float(scaling.get("factor", 1))))
     if kind in ("linear", "dynamic"):
-        return int(told * float(scaling.get("factor", 1)))
-    return told
+        return int(declared * float(scaling.get("factor", 1)))
+    return declared

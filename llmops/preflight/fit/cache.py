@@ -1,7 +1,7 @@
 """How many tokens a KV cache of some bytes holds, by vLLM's own rules (0.32: `v1/core/kv_cache_utils.py`).
 
-Layers are put into groups of the same number of layers. A block of memory belongs to one group at a time; a request
-takes blocks of every group, and a group that looks back only so far gives up what is behind.
+vLLM puts layers into groups of equal size. A block of memory belongs to one group at a time. A request takes blocks
+of every group; a group with a sliding window frees the blocks behind its window.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from llmops.preflight.fit.layers import Layers
 
 BLOCK_TOKENS = 16
-# One kind of layers much more frequent than another is split into several groups, instead of padding the rarer.
+# vLLM splits a kind of layers that is much more frequent than another into several groups; it does not pad the rarer.
 PADDED_UP_TO = 1.5
 
 
@@ -22,10 +22,10 @@ class Groups:
     """The groups of a model on one GPU.
 
     Args:
-        windows: Of each group, how far it looks back; None for all the way.
-        block_bytes: Of one block.
+        windows: Window of each group in tokens; None for full attention.
+        block_bytes: Bytes of a block.
         block_tokens: Tokens in a block.
-        in_flight: Tokens that may be in work at once: blocks behind a window are kept until those are done.
+        in_flight: Tokens in work at once: vLLM keeps blocks behind a window until those are done.
     """
 
     windows: tuple[int | None, ...]
@@ -34,7 +34,7 @@ class Groups:
     in_flight: int
 
     def blocks(self, tokens: int) -> int:
-        """Blocks that a request of so many tokens takes at most."""
+        """Largest number of blocks that a request of so many tokens takes."""
         return sum(self._of_group(window, tokens) for window in self.windows)
 
     def _of_group(self, window: int | None, tokens: int) -> int:
@@ -47,11 +47,11 @@ class Groups:
         return (kv_bytes // self.block_bytes) / self.blocks(tokens)
 
     def fits(self, kv_bytes: float, tokens: int) -> bool:
-        """Whether one request of so many tokens can run at all; one block is never given out."""
+        """Whether one request of so many tokens fits; vLLM keeps one block back."""
         return self.blocks(tokens) * self.block_bytes <= kv_bytes - self.block_bytes
 
     def longest(self, kv_bytes: float, limit: int) -> int:
-        """The longest request, in tokens, that can run, up to a limit; 0 if none can."""
+        """Tokens of the longest request that fits, up to a limit; 0 if none fits."""
         low, high = 0, limit
         while low < high:
             middle = (low + high + 1) // 2
@@ -65,13 +65,13 @@ def groups_of(
     """Group the layers of a model.
 
     Args:
-        layers: By kind, each keeping the same of a token.
-        pipeline: GPUs that the layers are dealt out to, one after the other.
+        layers: The model's layers by kind, all with the same bytes per token.
+        pipeline: Number of pipeline stages.
         block_tokens: Tokens in a block.
         in_flight: See `Groups`.
     """
-    counts = [each.count for each in layers]
+    counts = [kind.count for kind in layers]
     size = max(counts) if max(counts) < min(counts) * PADDED_UP_TO else min(counts)
-    windows = [each.window for each in layers for _ in range(math.ceil(each.count / size))]
-    bytes_of_layer = max(each.token_bytes for each in layers) * block_tokens
+    windows = [kind.window for kind in layers for _ in range(math.ceil(kind.count / size))]
+    bytes_of_layer = max(kind.token_bytes for kind in layers) * block_tokens
     return Groups(tuple(windows), math.ceil(size / pipeline) * bytes_of_layer, block_tokens, in_flight)

@@ -1,4 +1,4 @@
-"""The engine's options that decide how much memory is left for the KV cache, with vLLM's own defaults."""
+"""The engine's options that decide the size of the KV cache, with vLLM's defaults."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from dataclasses import dataclass
 
 GIB = 2**30
 DEFAULT_UTILIZATION = 0.92
-# vLLM 0.32, `engine/arg_utils.py`: what a server takes by itself, by the memory of its GPU.
+# vLLM 0.32, `engine/arg_utils.py`: a server's defaults by its GPU's memory: bytes, tokens of a step, requests at once.
 DEFAULTS = ((160 * GIB, 16384, 1024), (70 * GIB, 8192, 1024), (0, 2048, 256))
 _SUFFIXES = {"k": 10**3, "m": 10**6, "g": 10**9, "K": 2**10, "M": 2**20, "G": 2**30}
 
 
 @dataclass(frozen=True)
 class EngineMemory:
-    """Options of an engine; None is what vLLM decides.
+    """Options of an engine; None leaves the value to vLLM.
 
     Args:
-        max_model_len: Tokens of a request at most.
+        max_model_len: Largest number of tokens of a request.
         max_num_seqs: Requests at once.
         max_num_batched_tokens: Tokens of one step.
-        gpu_memory_utilization: Share of a GPU's memory that the engine takes.
-        tensor: GPUs that each layer is split over.
-        pipeline: GPUs that the layers are dealt out to.
+        gpu_memory_utilization: The engine's share of a GPU's memory.
+        tensor: Tensor-parallel GPUs: each layer is split over them.
+        pipeline: Pipeline stages.
         block_tokens: Tokens of a block of the KV cache.
-        dtype: Of weights and activations.
-        kv_cache_dtype: Of the KV cache.
+        dtype: Type of weights and activations.
+        kv_cache_dtype: Type of the KV cache.
         quantization: Method of quantized weights.
         eager: No CUDA graphs.
     """
@@ -49,7 +49,7 @@ class EngineMemory:
 
 
 def engine_memory(arguments: Sequence[str]) -> EngineMemory:
-    """Take the options out of a release's arguments, `--flag` or `--flag=value`; the last of a flag counts."""
+    """Parse a release's arguments, `--flag` or `--flag=value`; the last of equal flags counts."""
     given = dict(_pair(argument) for argument in arguments)
 
     def whole(flag: str) -> int | None:
@@ -76,7 +76,7 @@ def _pair(argument: str) -> tuple[str, str]:
 
 
 def _whole(text: str) -> int | None:
-    """A number as vLLM reads it: `32k` is 32,000, `32K` is 32,768; `auto` is left to vLLM."""
+    """A number as vLLM reads it: `32k` is 32,000, `32K` is 32,768; `auto` leaves it to vLLM."""
     text = text.strip()
     if text.lower() in ("auto", "-1"):
         return None

@@ -1,4 +1,4 @@
-"""What each attention layer of a model keeps of every token, as vLLM lays its KV cache out.
+"""What each attention layer of a model keeps per token in vLLM's KV cache.
 
 The rules are those of vLLM 0.32's `v1/kv_cache_interface.py` and `v1/core/kv_cache_utils.py`.
 """
@@ -17,25 +17,25 @@ FP8 = ("fp8", "fp8_e4m3", "fp8_e5m2")
 HALF = ("bfloat16", "float16")
 # Of DeepSeek's compressed layer: 512 codes of 8 bits, 4 scales of 32 bits, 64 positions of 16 bits.
 FP8_LATENT_BYTES = 656
-# Layers that keep a state of fixed size instead of, or besides, what they saw of each token.
+# Layers that keep a state of fixed size instead of, or beside, keys and values of each token.
 STATEFUL = ("linear_attention", "mamba", "recurrent", "conv", "compressed_sparse_attention")
-# What says in a configuration that layers are of another kind than those below.
+# Fields of config.json that mean layers of a kind not handled below.
 FOREIGN = ("ssm_cfg", "mamba_d_state", "mamba_num_heads", "linear_num_key_heads", "index_head_dim", "rwkv_version",
            "linear_attn_config", "attn_type_list", "global_head_dim")  # fmt: skip
 
 
 class UnknownShape(LlmopsError):
-    """The memory that such a model takes is not known here; says why."""
+    """llmops cannot calculate the memory of such a model; the message says why."""
 
 
 @dataclass(frozen=True)
 class Layers:
-    """Layers that are alike.
+    """Layers of one kind.
 
     Args:
-        count: How many there are.
-        token_bytes: What one of them keeps of a token, on one GPU.
-        window: How many tokens it looks back; None for all of them.
+        count: Number of layers.
+        token_bytes: Bytes that a layer keeps per token, on one GPU.
+        window: Sliding window in tokens; None for full attention.
     """
 
     count: int
@@ -44,16 +44,16 @@ class Layers:
 
 
 def layers_of(shape: Shape, *, dtype: str | None, kv_cache_dtype: str | None, tensor: int) -> tuple[Layers, ...]:
-    """The layers of a model by kind, those that look back on everything first.
+    """The layers of a model by kind, those with full attention first.
 
     Args:
         shape: The model.
         dtype: The engine's option.
         kv_cache_dtype: The engine's option.
-        tensor: GPUs that each layer is split over.
+        tensor: Tensor-parallel GPUs.
 
     Raises:
-        UnknownShape: There are layers whose memory is not known here.
+        UnknownShape: The model has layers whose memory llmops cannot calculate.
     """
     text = shape.text
     _refuse_foreign(text)
@@ -68,16 +68,15 @@ def _refuse_foreign(text: Mapping[str, Any]) -> None:
     kinds = {str(kind) for kind in text.get("layer_types") or ()} & set(STATEFUL)
     named = [name for name in FOREIGN if text.get(name)]
     if kinds or named:
-        raise UnknownShape(
-            f"its layers ({', '.join(sorted(kinds) or named)}) keep more, or other, than keys and values of each token"
-        )
+        foreign = ", ".join(sorted(kinds) or named)
+        raise UnknownShape(f"its layers ({foreign}) keep other state than keys and values of each token", about=foreign)
 
 
 def _token_bytes(shape: Shape, dtype: str | None, kv_cache_dtype: str | None, tensor: int) -> float:
     text = shape.text
     width = _width(shape, dtype, kv_cache_dtype)
     if rank := text.get("kv_lora_rank"):
-        # Compressed keys and values (MLA): one vector for all heads, which every GPU keeps whole.
+        # Compressed keys and values (MLA): one vector for all heads; every GPU keeps all of it.
         if kv_cache_dtype == "fp8_ds_mla":
             return FP8_LATENT_BYTES
         return (int(rank) + int(_needed(text, "qk_rope_head_dim"))) * width
@@ -86,25 +85,25 @@ def _token_bytes(shape: Shape, dtype: str | None, kv_cache_dtype: str | None, te
         text.get("num_key_value_heads") or text.get("num_kv_heads") or (1 if text.get("multi_query") else heads)
     )
     size = int(text.get("head_dim") or int(_needed(text, "hidden_size", "n_embd")) // heads)
-    # A head that is not there for every GPU is kept by several.
+    # With fewer heads than GPUs, several GPUs keep the same head.
     return 2 * max(1, shared // tensor) * size * width
 
 
 def _width(shape: Shape, dtype: str | None, kv_cache_dtype: str | None) -> float:
     """Bytes of a number in the KV cache."""
-    asked = kv_cache_dtype or "auto"
-    if asked == "auto":
+    dtype_of_cache = kv_cache_dtype or "auto"
+    if dtype_of_cache == "auto":
         scheme: Mapping[str, Any] = (shape.quantization or {}).get("kv_cache_scheme") or {}
         return 1 if scheme.get("num_bits") == 8 else number_bytes(dtype)
-    if asked in FP8 or asked == "fp8_ds_mla":
+    if dtype_of_cache in FP8 or dtype_of_cache == "fp8_ds_mla":
         return 1
-    if asked in HALF:
+    if dtype_of_cache in HALF:
         return 2
-    raise UnknownShape(f"a KV cache of {asked} is not one whose size is known here")
+    raise UnknownShape(f"llmops does not know the size of a KV cache of type {dtype_of_cache}", about="kv_cache_dtype")
 
 
 def _window(text: Mapping[str, Any], index: int) -> int | None:
-    """How far a layer looks back; None for all the way."""
+    """The layer's sliding window in tokens; None for full attention."""
     window = text.get("sliding_window")
     if not window or text.get("use_sliding_window") is False:
         return None
@@ -121,4 +120,4 @@ def _needed(text: Mapping[str, Any], *names: str) -> Any:
     for name in names:
         if text.get(name):
             return text[name]
-    raise UnknownShape(f"config.json does not say {' or '.join(names)}")
+    raise UnknownShape(f"config.json has no {' or '.join(names)}", about=names[0])

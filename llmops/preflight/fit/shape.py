@@ -1,4 +1,4 @@
-"""What decides how much memory a model takes: its configuration, and the tensors in its weight files."""
+"""What decides a model's memory: its configuration, and the tensors in its weight files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 HALF_BYTES = 2
 FULL_BYTES = 4
 FULL_PRECISION = ("float32", "float")
-# Formats of numbers in a safetensors header that a model computes with; others are codes of quantized weights.
+# Formats in a safetensors header that a model computes with; all others are quantized weights.
 FLOATS = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 
 
@@ -19,7 +19,7 @@ class Shape:
 
     Args:
         config: Content of `config.json`.
-        parameters: Numbers in all weight files by format, as their headers say (`BF16`, `F8_E4M3`, `I32`).
+        parameters: Count of numbers in all weight files, by format of their headers (`BF16`, `F8_E4M3`, `I32`).
         size: Bytes of all weight files.
     """
 
@@ -29,21 +29,23 @@ class Shape:
 
     @property
     def text(self) -> Mapping[str, Any]:
-        """The part of the configuration that is about text: models that see or hear have it apart."""
+        """The configuration of the text model: models that see or hear have it in a part of their own."""
         return self.config.get("text_config") or self.config
 
     @property
     def quantization(self) -> Mapping[str, Any] | None:
-        """How the repository says that its weights are quantized; None for weights in full."""
-        found: Mapping[str, Any] | None = self.config.get("quantization_config") or self.text.get("quantization_config")
-        return found or self.config.get("compression_config")
+        """The repository's quantization; None for full weights."""
+        config: Mapping[str, Any] | None = self.config.get("quantization_config") or self.text.get(
+            "quantization_config"
+        )
+        return config or self.config.get("compression_config")
 
 
 def number_bytes(dtype: str | None) -> int:
     """Bytes of a number that the engine computes with.
 
     Args:
-        dtype: The engine's option; None and `auto` take the model's own, which vLLM never widens beyond 16 bits.
+        dtype: The engine's option; None and `auto` take the model's own, which vLLM keeps within 16 bits.
     """
     return FULL_BYTES if dtype in FULL_PRECISION else HALF_BYTES
 
@@ -51,7 +53,7 @@ def number_bytes(dtype: str | None) -> int:
 def weight_bytes(shape: Shape, dtype: str | None) -> int:
     """Bytes of all weights once they are loaded.
 
-    Weights in full are cast to what the engine computes with; quantized ones stay as they are.
+    vLLM casts full weights to the engine's type, and keeps quantized ones as they are.
     """
     if shape.quantization is not None or not shape.parameters:
         return shape.size

