@@ -1,1 +1,1 @@
-"""Releases: what they are, how a spec becomes one, what differs between two, and what is known of each."""
+"""Releases: their content, how a spec resolves to one, the difference between two, and the records of each."""

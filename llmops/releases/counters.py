@@ -1,8 +1,7 @@
-"""What is counted for ever, kept in the cluster: histories are pruned and databases get lost, counters only go up.
+"""Counters that never go down, one ConfigMap per model: histories are pruned, and databases get lost.
 
-One ConfigMap for each model. A happening is counted once, by a key that is its own: the last keys are kept beside the
-counters and written with them, so that who was killed and runs again, or does the same beside another, counts nothing
-twice.
+Each event has a key. The ConfigMap holds the last keys beside the counters, and one write changes both: a run that was
+killed, or runs twice, counts each event once.
 """
 
 from __future__ import annotations
@@ -23,76 +22,79 @@ from llmops.releases.store import Changes, Data, Store, record_labels
 KIND = "counters"
 KEY = "counters.json"
 KEPT_KEYS = 100
-"""Happenings that are remembered; one that comes again after so many others would be counted twice."""
+"""Remembered events; an event that repeats after so many others counts twice."""
 
 
 class Durations(Strict):
-    """How long something took, each time it was done."""
+    """Number and total time of a repeated piece of work."""
 
     count: int = 0
     seconds: float = 0
-    last: float = Field(default=0, description="Seconds, the last time.")
+    last: float = Field(default=0, description="Seconds of the last time.")
 
     def with_one(self, seconds: float) -> Durations:
-        """As it is after one more."""
+        """These durations and one more."""
         return Durations(count=self.count + 1, seconds=self.seconds + seconds, last=seconds)
 
 
 class Counted(Strict):
-    """All that is counted of a model."""
+    """The counters of a model."""
 
     rollouts: dict[str, int] = Field(default_factory=dict[str, int], description="By verdict.")
     stages: dict[str, Durations] = Field(default_factory=dict[str, Durations], description="By name of the stage.")
     canary_gpu_seconds: float = 0
-    keys: tuple[str, ...] = Field(default=(), description="What was counted last, newest last.")
+    keys: tuple[str, ...] = Field(default=(), description="Keys of the last events, newest last.")
 
     def with_key(self, key: str) -> Counted:
-        """As it is when that key was counted."""
+        """The counters with the key of one more event."""
         return self.model_copy(update={"keys": (*self.keys, key)[-KEPT_KEYS:]})
 
 
 def with_rollout(counted: Counted, record: Record) -> Counted:
-    """As it is after one more verdict.
+    """The counters with one more verdict.
 
-    Stages after the one that decided took part in no trial of this run: what the record has of them is older.
+    Stages after the one that decided did not run in this trial: their seconds in the record are older.
     """
     done = STAGES[: STAGES.index(record.stage) + 1] if record.stage in STAGES else ()
-    took = {stage: seconds for stage in done if (seconds := record.stages.get(stage, 0)) > 0}
+    seconds_of = {stage: seconds for stage in done if (seconds := record.stages.get(stage, 0)) > 0}
     return counted.model_copy(
         update={
             "rollouts": counted.rollouts | {record.verdict: counted.rollouts.get(record.verdict, 0) + 1},
             "stages": counted.stages
-            | {stage: counted.stages.get(stage, Durations()).with_one(seconds) for stage, seconds in took.items()},
+            | {
+                stage: counted.stages.get(stage, Durations()).with_one(seconds) for stage, seconds in seconds_of.items()
+            },
         }
     )
 
 
 def gpu_seconds(deployment: Mapping[str, Any], until: datetime.datetime) -> float:
-    """GPUs that a Deployment asks for, times the seconds since it was made."""
+    """A Deployment's GPUs, times its age in seconds."""
     spec = deployment["spec"]
-    limits = (each.get("resources", {}).get("limits", {}) for each in spec["template"]["spec"]["containers"])
+    containers = spec["template"]["spec"]["containers"]
+    limits = (container.get("resources", {}).get("limits", {}) for container in containers)
     gpus = sum(int(limit.get("nvidia.com/gpu", 0)) for limit in limits) * int(spec.get("replicas", 1))
-    made = datetime.datetime.fromisoformat(deployment["metadata"]["creationTimestamp"])
-    return gpus * max(0.0, (until - made).total_seconds())
+    created = datetime.datetime.fromisoformat(deployment["metadata"]["creationTimestamp"])
+    return gpus * max(0.0, (until - created).total_seconds())
 
 
 class Counters:
-    """Counts, and reads what was counted.
+    """Reads and writes the counters.
 
     Args:
-        cluster: Where it is kept; the ConfigMaps stand in its namespace.
+        cluster: The cluster; the ConfigMaps are in its namespace.
     """
 
     def __init__(self, cluster: Cluster) -> None:
         self._store = Store(cluster)
 
     def count_rollout(self, record: Record) -> None:
-        """Count a verdict and how long its stages took: once for each run."""
+        """Count a verdict and the seconds of its stages, once per run."""
         key = f"rollout/{record.release}/{record.run}"
         self._count(record.model, key, lambda counted: with_rollout(counted, record))
 
     def count_canary(self, model: str, deployment: Mapping[str, Any]) -> None:
-        """Count the GPU time of a canary that has just been removed: once for each Deployment."""
+        """Count the GPU time of a canary that llmops has just deleted, once per Deployment."""
         seconds = gpu_seconds(deployment, datetime.datetime.now(datetime.UTC))
         self._count(
             model,
@@ -101,12 +103,12 @@ class Counters:
         )
 
     def all(self) -> dict[str, Counted]:
-        """What was counted of each model, by its name."""
+        """The counters of each model, by its name."""
         stored = self._store.list({names.RECORD_LABEL: KIND})
         return {counters.labels[names.MODEL_LABEL]: _read(counters.data) for counters in stored}
 
     def _count(self, model: str, key: str, change: Callable[[Counted], Counted]) -> None:
-        """Change the counters, unless this key was counted."""
+        """Change the counters, unless they have this key."""
 
         def counting(data: Data) -> Changes | None:
             counted = _read(data)

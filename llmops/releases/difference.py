@@ -1,4 +1,4 @@
-"""What differs between two releases, in lines that read like a changelog."""
+"""The difference between two releases, in lines that read like a changelog."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ SHORT = 12
 
 
 def diff(old: Release | None, new: Release) -> list[str]:
-    """Lines that say what changes from a release to the next; empty if nothing does.
+    """The changes from a release to the next, one a line; empty without a change.
 
     Args:
-        old: What serves now; None before the first release.
-        new: What is to serve.
+        old: The release that serves now; None before the first.
+        new: The next release.
     """
     if old is None:
         return [
@@ -42,7 +42,7 @@ def _engine(old: EnginePin, new: EnginePin) -> Iterator[str]:
     elif old.tag != new.tag:
         yield f"engine {old.tag} -> {new.tag}"
     elif old.digest != new.digest:
-        # The same tag, pushed again: worth a word of its own.
+        # Somebody pushed the same tag again.
         yield f"engine {old.tag} was rebuilt: {_digest(old.digest)} -> {_digest(new.digest)}"
     yield from _items("engine argument", _by_flag(old.args), _by_flag(new.args))
     yield from _items("engine variable", dict(old.env), dict(new.env))
@@ -62,11 +62,11 @@ def _weights(old: WeightsPin, new: WeightsPin) -> Iterator[str]:
         "added": len(after.keys() - before.keys()),
         "removed": len(before.keys() - after.keys()),
     }
-    told = ", ".join(f"{count} {_files(count)} {word}" for word, count in counts.items() if count)
+    files = ", ".join(f"{count} {_files(count)} {word}" for word, count in counts.items() if count)
     if old.commit != new.commit:
-        yield f"weights {old.commit[:SHORT]} -> {new.commit[:SHORT]} ({told or 'the same files'})"
-    elif told:
-        yield f"weights {new.commit[:SHORT]}: {told}"
+        yield f"weights {old.commit[:SHORT]} -> {new.commit[:SHORT]} ({files or 'the same files'})"
+    elif files:
+        yield f"weights {new.commit[:SHORT]}: {files}"
     if old.strategy != new.strategy:
         yield f"weights.strategy {old.strategy} -> {new.strategy}"
     before_image, after_image = (f"{pin.reference}{pin.path}" if pin else "none" for pin in (old.image, new.image))
@@ -104,11 +104,11 @@ def _items(name: str, old: Mapping[str, str], new: Mapping[str, str]) -> Iterato
 
 
 def _by_flag(arguments: tuple[str, ...]) -> dict[str, str]:
-    found: dict[str, list[str]] = {}
+    values_of: dict[str, list[str]] = {}
     for argument in arguments:
         flag, _, value = argument.partition("=")
-        found.setdefault(flag, []).append(value)
-    return {flag: " ".join(values) for flag, values in found.items()}
+        values_of.setdefault(flag, []).append(value)
+    return {flag: " ".join(values) for flag, values in values_of.items()}
 
 
 def _assigned(value: str | None) -> str:
@@ -129,7 +129,7 @@ def _value(value: object) -> str:
 
 
 def _lines(text: str | None) -> str:
-    """A text by its length and hash."""
+    """Length and hash of a text."""
     if text is None:
         return "of the repository"
     return f"of {len(text.splitlines())} lines ({hashlib.sha256(text.encode()).hexdigest()[:SHORT]})"

@@ -1,7 +1,7 @@
-"""The ledger of a model's trials: what serves, what has been tried of which pins, and how that ended.
+"""The ledger of a model's trials: the serving release, the pins of each trial, and how each trial ended.
 
-It is kept in the ConfigMap of the model's state, beside the full records, so that one list tells it of all models:
-sensors that look after a thousand of them can't read every record.
+The ConfigMap of the model's state holds it, beside the full records. One list call reads the ledgers of all models:
+sensors for a thousand models cannot read every record.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ DECLARED_KEY = "declared"
 TRIED_PREFIX = "tried."
 VERDICT_PREFIX = "verdict."
 STATE_LABELS = {names.RECORD_LABEL: "state"}
-# What stands around the engines: not of the release, and no other chance for one that was rejected.
+# Objects around the engines: not part of the release, and no reason to try a rejected one again.
 _AROUND = {"exposure", "autoscaling", "objectives", "routing"}
-# How versions of the image are chosen; which one was, the pins say.
+# Policy that picks the image's version; the pins have its result.
 _POLICY = {"version", "variant", "prereleases"}
 _KEPT = ("stable", "previous", "candidate", "canary_percent")
 
 
 class State(Strict):
-    """Which releases of a model matter now; each is a release id.
+    """The releases of a model that matter now, by their ids.
 
     Args:
         stable: Serves users.
-        previous: Served before it; what a rollback goes back to.
-        candidate: Under trial, or the last that was.
-        canary_percent: Share of users' requests that the canary gets.
-        recovered: The record of the state does not say what serves: what is here comes from what else the cluster has.
-        unproven: Release that the main Deployment is at, where nothing proves what served before it.
+        previous: Served before stable; a rollback returns to it.
+        candidate: Under trial, or the last one that was.
+        canary_percent: The canary's share of users' requests.
+        recovered: The state's ConfigMap names no stable: this state comes from the Deployment and the records.
+        unproven: Release of the main Deployment, if nothing proves which release served before it.
     """
 
     stable: str | None = None
@@ -54,22 +54,22 @@ class State(Strict):
 
     @classmethod
     def read(cls, data: Mapping[str, str]) -> State:
-        """Take the state out of the data of its ConfigMap."""
+        """Read the state from the data of its ConfigMap."""
         return cls.model_validate({key: value for key, value in data.items() if key in _KEPT})
 
     def kept(self) -> dict[str, str | None]:
-        """What the state's ConfigMap gets to say all of it."""
+        """The data of the state's ConfigMap."""
         values = {key: getattr(self, key) for key in _KEPT if key in self.model_fields_set}
         return {key: str(value) for key, value in values.items() if value is not None}
 
 
 class Tried(Strict):
-    """The pins of a release under trial, and the terms that they were tried on.
+    """The pins of a release under trial, and the terms of the trial.
 
     Args:
         image: Image repository, as the spec names it.
-        tag: Tag that it was found by.
-        digest: Digest that the tag was at.
+        tag: Tag that the policy picked.
+        digest: Digest of the tag at that time.
         repo: Hub repository.
         commit: Commit of the weights.
         terms: See `terms`.
@@ -84,7 +84,7 @@ class Tried(Strict):
 
 
 class Decided(Strict):
-    """How a trial ended, at which stage, and whether by a decision on the release."""
+    """How a trial ended: verdict, stage, and whether it judged the release."""
 
     verdict: VerdictValue
     stage: str
@@ -92,13 +92,13 @@ class Decided(Strict):
 
 
 class Ledger(Strict):
-    """What is known of a model's trials.
+    """A model's state and trials.
 
     Args:
-        state: Which releases are stable, previous and candidate.
-        declared: Hash of the catalog's entry that was last resolved to a release; see `declaration`.
-        tried: Trials that were opened, by release.
-        decided: How they ended, by release; a trial that has no end yet is not here.
+        state: The stable, previous and candidate releases.
+        declared: Hash of the catalog entry that last resolved to a release; see `declaration`.
+        tried: Opened trials, by release.
+        decided: Ended trials, by release.
     """
 
     state: State = State()
@@ -108,16 +108,16 @@ class Ledger(Strict):
 
     @property
     def serving(self) -> Tried | None:
-        """The pins of stable; None if nothing serves, or its pins are not known."""
+        """stable's pins; None without a stable, or without its pins."""
         return self.tried.get(self.state.stable or "")
 
     @property
     def last(self) -> Tried | None:
-        """The pins of the release that was tried last."""
+        """The pins of the last trial's release."""
         return self.tried.get(self.state.candidate or "")
 
     def rejections(self, **pins: str) -> list[Decided]:
-        """How trials ended that were rejected and had these pins (fields of `Tried`)."""
+        """Rejections of releases with these pins (fields of `Tried`)."""
         return [
             end
             for release, end in self.decided.items()
@@ -125,7 +125,7 @@ class Ledger(Strict):
         ]
 
     def is_decided(self, **pins: str) -> bool:
-        """Whether a release with these pins passed or was rejected."""
+        """Whether a release with these pins has passed or was rejected."""
         return any(
             end.verdict != "Inconclusive" and (tried := self.tried.get(release)) and _has(tried, pins)
             for release, end in self.decided.items()
@@ -133,9 +133,9 @@ class Ledger(Strict):
 
 
 def terms(spec: ModelSpec, suites: Mapping[str, str]) -> str:
-    """Hash of all that goes into a model's releases besides its image's version and its weights' commit.
+    """Hash of all that goes into a model's releases except the image's version and the weights' commit.
 
-    A rejection holds for the terms that it was made on: with other gates or other arguments the same image may pass.
+    A rejection holds for its terms only: with other gates or arguments the same image may pass.
 
     Args:
         spec: The model.
@@ -154,8 +154,7 @@ def terms(spec: ModelSpec, suites: Mapping[str, str]) -> str:
 
 
 def declaration(spec: ModelSpec, suites: Mapping[str, str]) -> str:
-    """Hash of all in a model's entry that a rollout may act on: terms, version policies, replicas, what stands
-    around the engines.
+    """Hash of all in a model's entry that a rollout acts on: terms, version policies, replicas, objects around engines.
 
     Args:
         spec: The model.
@@ -172,11 +171,11 @@ def declaration(spec: ModelSpec, suites: Mapping[str, str]) -> str:
 
 
 def opening(release: Release, spec: ModelSpec) -> dict[str, str | None]:
-    """What the state's ConfigMap gets when a release is taken up: its pins, no end, and the entry it is from.
+    """Changes to the state's ConfigMap that open a trial: the release's pins, and the hash of its entry.
 
     Args:
         release: The release.
-        spec: The entry of the catalog that it was resolved from.
+        spec: The catalog entry that it resolves.
     """
     suites = {suite.name: suite.sha256 for suite in release.suites}
     tried = Tried(
@@ -191,22 +190,22 @@ def opening(release: Release, spec: ModelSpec) -> dict[str, str | None]:
 
 
 def ending(release: str, end: Decided) -> dict[str, str | None]:
-    """What the state's ConfigMap gets when a trial has ended."""
+    """Changes to the state's ConfigMap that end a trial."""
     return {VERDICT_PREFIX + release: end.model_dump_json()}
 
 
 def reopening(release: str) -> dict[str, str | None]:
-    """What is taken out of the state's ConfigMap when a release is to be tried anew."""
+    """Changes to the state's ConfigMap that allow another trial of a release."""
     return {VERDICT_PREFIX + release: None}
 
 
 def forgetting(release: str) -> dict[str, str | None]:
-    """What is taken out of the state's ConfigMap when a record is removed."""
+    """Changes to the state's ConfigMap that remove a release's record."""
     return {TRIED_PREFIX + release: None, VERDICT_PREFIX + release: None}
 
 
 def ledgers(cluster: Cluster) -> dict[str, Ledger]:
-    """The ledger of every model of the installation, by its name, in one list."""
+    """The ledger of every model by its name, in one list call."""
     return {
         str(state["metadata"]["labels"][names.MODEL_LABEL]): read_ledger(state.get("data") or {})
         for state in cluster.list("ConfigMap", labels=STATE_LABELS)
@@ -214,7 +213,7 @@ def ledgers(cluster: Cluster) -> dict[str, Ledger]:
 
 
 def read_ledger(data: Mapping[str, str]) -> Ledger:
-    """Read the data of a state's ConfigMap; what another version of llmops wrote and this one can't read, it leaves."""
+    """Read the data of a state's ConfigMap; entries of other llmops versions that do not parse are skipped."""
     return Ledger(
         state=State.read(data),
         declared=data.get(DECLARED_KEY),

@@ -1,7 +1,7 @@
-"""Pins from a file in place of the hub: for sites that cannot reach one.
+"""Pins from a file, for sites that cannot reach a hub.
 
 The file is the manifest that the checksum stage writes beside verified weights (`weights/MODEL/KEY.json` on the
-volume of a site that has a hub), or anything else with its `repo`, `commit` and `files`.
+volume of a site with a hub), or another JSON file with its `repo`, `commit` and `files`.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ class _Manifest(BaseModel):
 
 
 class PinsFile:
-    """Answers as the hub would, for the one commit that the file is of.
+    """Answers like the hub, for the one commit of the file.
 
     Args:
         path: The file.
 
     Raises:
-        BadInput: It cannot be read, or is no manifest.
+        BadInput: The file cannot be read, or is no manifest.
     """
 
     def __init__(self, path: Path) -> None:
@@ -50,41 +50,49 @@ class PinsFile:
             self._manifest = _Manifest.model_validate_json(path.read_bytes())
         except (OSError, ValidationError) as error:
             raise BadInput(
-                f"{path}: cannot be read as pins (weights.pins): {error}",
-                remedy="Copy the manifest of verified weights from a site that has a hub: weights/MODEL/KEY.json on "
-                "its volume.",
+                f"{path}: is no manifest of verified weights (weights.pins): {error}",
+                code="BadPinsFile",
+                about=str(path),
+                remedy="Copy weights/MODEL/KEY.json from the volume of a site with a hub.",
             ) from error
 
     def resolve(self, repo: str, revision: str) -> str:
-        """The commit, if it is the one that the file is of.
+        """The file's commit.
 
         Raises:
-            BadInput: It is not.
+            BadInput: The file has the pins of another repository or revision.
         """
         self._require(repo, revision)
         return self._manifest.commit
 
     def list_files(self, repo: str, commit: str) -> Sequence[HubFile]:
-        """All files of the commit. One that the hub pins by its git hash is pinned by that here, too.
+        """All files of the commit. A git hash comes before SHA-256, as at the hub: the release's id stays the same.
 
         Raises:
-            BadInput: The file is of another commit, or pins one of its files by nothing.
+            BadInput: The file has the pins of another commit, or no hash of one of its files.
         """
         self._require(repo, commit)
-        if loose := [path for path, file in self._manifest.files.items() if not (file.sha256 or file.git_sha1)]:
-            raise BadInput(f"{self._path}: {', '.join(loose[:3])}: neither sha256 nor git_sha1 is given")
+        if unpinned := [path for path, file in self._manifest.files.items() if not (file.sha256 or file.git_sha1)]:
+            raise BadInput(
+                f"{self._path}: {', '.join(unpinned[:3])}: has neither sha256 nor git_sha1",
+                code="FileNotPinned",
+                about=f"{self._path}: {unpinned[0]}",
+                remedy="Add one of them.",
+            )
         return [
             HubFile(path, file.size, None if file.git_sha1 else file.sha256, file.git_sha1)
             for path, file in sorted(self._manifest.files.items())
         ]
 
     def check_access(self, repo: str) -> None:
-        """Nobody is asked."""
+        """A file gives access to everybody."""
 
     def _require(self, repo: str, revision: str) -> None:
         if (repo, revision) != (self._manifest.repo, self._manifest.commit):
             raise BadInput(
-                f"{self._path} has the pins of {self._manifest.repo} at {self._manifest.commit}, and not those of "
-                f"{repo} at {revision}",
-                remedy="Correct weights.repo and weights.revision, or give weights.pins the file that belongs to them.",
+                f"{self._path}: has the pins of {self._manifest.repo} at {self._manifest.commit}, not of {repo} at "
+                f"{revision}",
+                code="OtherPins",
+                about=str(self._path),
+                remedy="Correct weights.repo and weights.revision, or set weights.pins to the file of that commit.",
             )

@@ -1,7 +1,7 @@
-"""What is known of a model's releases, kept in the cluster as ConfigMaps.
+"""The records of a model's releases, as ConfigMaps.
 
-The pins of a release (immutable), its record (outcomes of its stages and its verdict), proofs of weights, and the state
-of the model (which release is stable, which is under trial). Losing Dagster's database loses none of it.
+The pins of a release (immutable), its record (outcomes of its stages, and its verdict), proofs of weights, and the
+model's state (its stable release, and the one under trial). They survive the loss of Dagster's database.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ LIVE_KEYS = ("stable", "previous", "candidate")
 
 
 class OpenTrial(Strict):
-    """A trial without a verdict yet: whoever finds it abandoned can say whose it was, and how far it got.
+    """A trial without a verdict: the reaper of an abandoned one reports its run and stage.
 
     Args:
-        run: Dagster run that is at it.
+        run: Dagster run of the trial.
         requested_by: Who or what asked for it.
-        stage: Last stage that took it up.
-        since: When that was.
-        served: Release that served then; "" is none, None is not known.
+        stage: The last stage that started.
+        since: When it started.
+        served: Release that served then; "" is none, None unknown.
     """
 
     run: str
@@ -50,14 +50,14 @@ class OpenTrial(Strict):
 
 
 class Record(Strict):
-    """What is kept of a trial of a release: what was decided, why, on which figures, and who asked for it."""
+    """The record of a release's trial: its verdict, the reason, the figures, and who asked for it."""
 
     model: str
     release: str
     verdict: VerdictValue
     reason: str = Field(description="One line.")
-    details: str = Field(default="", description="What stands behind it: events, last log lines.")
-    stage: str = Field(description="Stage at which it was decided.")
+    details: str = Field(default="", description="Evidence: events, last log lines.")
+    stage: str = Field(description="Stage that decided.")
     image: str
     commit: str
     figures: dict[str, float] = Field(default_factory=dict[str, float])
@@ -70,17 +70,17 @@ class Record(Strict):
     finished: datetime.datetime
     cause: Cause = Field(
         default="judged",
-        description="judged: a stage or a gate decided; cancelled, died: nothing was decided on the release.",
+        description="judged: a stage or a gate decided; cancelled, died: the run ended before a decision.",
     )
 
     @property
     def decided(self) -> Decided:
-        """The same in little, for the state."""
+        """The part of the record that the ledger keeps."""
         return Decided(verdict=self.verdict, stage=self.stage, cause=self.cause)
 
 
 class VerifiedWeights(Strict):
-    """Proof that the volume, or an image, holds the weights: written when every byte has been read and compared."""
+    """Proof that the volume, or an image, holds the weights: every byte was read and compared."""
 
     path: str
     files: int
@@ -90,10 +90,10 @@ class VerifiedWeights(Strict):
 
 
 class Records:
-    """Reads and writes what is known of releases.
+    """Reads and writes the records.
 
     Args:
-        cluster: Where it is kept; the ConfigMaps stand in its namespace.
+        cluster: The cluster; the ConfigMaps are in its namespace.
     """
 
     def __init__(self, cluster: Cluster) -> None:
@@ -101,7 +101,7 @@ class Records:
         self._store = Store(cluster)
 
     def save_release(self, pins: dict[str, Any]) -> None:
-        """Keep the pins of a release; those that are there already are the same, as the name has their hash."""
+        """Keep the pins of a release. Existing pins of that name are equal: the name has their hash."""
         self._store.create(pins)
 
     def release(self, model: str, release: str) -> Release:
@@ -113,24 +113,27 @@ class Records:
         pins = self._store.data(names.pins_name(model, release)).get(names.RELEASE_FILE)
         if pins is None:
             raise BadInput(
-                f"{model}: there is no release {release}", remedy=f"`llmops history {model}` lists those there are."
+                f"{model}: there is no release {release}",
+                code="NoSuchRelease",
+                about=f"release {release}",
+                remedy=f"Take one that `llmops history {model}` lists.",
             )
         return Release.model_validate_json(pins)
 
     def state(self, model: str) -> State:
-        """Which releases of the model are stable, previous and under trial.
+        """The model's stable, previous and candidate releases.
 
-        What its ConfigMap does not say is recovered from the main Deployment and the records of trials.
+        If its ConfigMap names no stable, the main Deployment and the records of trials decide.
         """
         stored = self._store.get(names.state_name(model))
         kept = State.read({} if stored is None else stored.data)
         return kept if kept.stable else self._recovered(model, kept, stored)
 
     def proven_state(self, model: str) -> State:
-        """The same, for who acts on what serves.
+        """The state, for a caller that changes what serves.
 
         Raises:
-            ClusterCannot: The main Deployment is there, and nothing proves what served before.
+            ClusterCannot: The main Deployment exists, and nothing proves which release served before.
         """
         state = self.state(model)
         if state.unproven is not None:
@@ -138,10 +141,10 @@ class Records:
         return state
 
     def recover_state(self, model: str) -> State:
-        """Write down again what was recovered of a lost state. The caller holds the model's lease.
+        """Write a recovered state to its ConfigMap. The caller holds the model's lease.
 
         Returns:
-            The state; `recovered` says whether it was lost.
+            The state; `recovered` if it was lost.
         """
         state = self.state(model)
         if state.recovered:
@@ -178,7 +181,7 @@ class Records:
         return kept.model_copy(update=known)
 
     def _share(self, model: str, release: str, trial: OpenTrial, data: Data) -> dict[str, int]:
-        """What share of the users a canary may have, as far as its trial has come; empty if none was led to it."""
+        """The canary's share of users' requests by the progress of its trial; empty if it has no users yet."""
         if trial.stage not in ("traffic", "promotion"):
             return {}
         if self.cluster.get("Deployment", names.engine_name(model, "canary")) is None:
@@ -187,47 +190,47 @@ class Records:
         return {"canary_percent": steps[-1 if "traffic.json" in data else 0].percent} if steps else {}
 
     def update_state(self, model: str, **changes: str | None) -> State:
-        """Change some of the state; None removes."""
+        """Set keys of the state; None removes one."""
         self._store.merge(names.state_name(model), record_labels("state", model), changes)
         return self.state(model)
 
     def outcome(self, model: str, release: str, stage: str, kind: type[OutcomeT]) -> OutcomeT | None:
-        """What a stage left for this release; None if it did not get there."""
+        """The outcome of a stage for this release; None if the stage has none."""
         text = self._trial(model, release).get(f"{stage}.json")
         return kind.model_validate_json(text) if text else None
 
     def save_outcome(self, model: str, release: str, stage: str, outcome: BaseModel | None) -> None:
-        """Keep what a stage made of this release; None forgets it."""
+        """Keep the outcome of a stage for this release; None removes it."""
         text = outcome.model_dump_json() if outcome is not None else None
         self._write_trial(model, release, {f"{stage}.json": text})
 
     def save_seconds(self, model: str, release: str, stage: str, seconds: float) -> None:
-        """Keep how long a stage took, whatever became of it."""
+        """Keep how long a stage took, whether it passed or failed."""
         self._write_trial(model, release, {f"{stage}.seconds": f"{seconds:.3f}"})
 
     def seconds(self, model: str, release: str) -> dict[str, float]:
-        """How long each stage of this release took; a stage that was not reached took 0."""
+        """Seconds of each stage of this release; 0 for a stage that did not run."""
         data = self._trial(model, release)
         return {stage: float(data.get(f"{stage}.seconds", 0)) for stage in STAGES}
 
     def record(self, model: str, release: str) -> Record | None:
-        """The record of the release's last trial; None if none has ended, or another one is open."""
+        """The record of the release's last trial; None if no trial has ended, or one is open."""
         return _record(self._trial(model, release), VERDICT_KEY)
 
     def rejection(self, model: str, release: str) -> Record | None:
-        """The record of the trial that rejected the release; None if none did, or a later one passed.
+        """The record of the trial that rejected the release; None without a rejection, or if a later trial passed.
 
-        Trials since then that decided nothing change nothing about it.
+        A later Inconclusive trial leaves the rejection in force.
         """
         return _rejection(self._trial(model, release))
 
     def save_record(self, record: Record) -> None:
-        """Keep a verdict; the trial is open no longer. One that decides nothing leaves a rejection in force."""
+        """Keep a verdict and close the trial. Inconclusive leaves a rejection in force."""
         rejection = self.rejection(record.model, record.release) if record.verdict == "Inconclusive" else None
         self._keep(record.model, record.release, record, rejection)
 
     def restore_record(self, model: str, release: str, record: Record | None) -> None:
-        """Put a record back as it was before another was saved in its place; None is: there was none."""
+        """Restore the record that another one replaced; None if there was none."""
         self._keep(model, release, record, None)
 
     def _keep(
@@ -245,37 +248,37 @@ class Records:
         self.update_state(model, **(ending(release, end.decided) if end else reopening(release)))
 
     def open_trial(self, model: str, release: str, trial: OpenTrial) -> None:
-        """Note that a stage of a run has taken the release's trial up."""
+        """Keep that a stage of the release's trial has started."""
         self._write_trial(model, release, {OPEN_KEY: trial.model_dump_json()})
 
     def opened(self, model: str, release: str) -> OpenTrial | None:
-        """The release's trial that has no verdict yet; None if there is none."""
+        """The release's open trial; None without one."""
         text = self._trial(model, release).get(OPEN_KEY)
         return OpenTrial.model_validate_json(text) if text else None
 
     def forget_trial(self, model: str, release: str) -> None:
-        """Make the release one that may be tried anew: for `--retry`.
+        """Allow another trial of the release, for `--retry`.
 
-        What is known of its weights stays, and so does that it was rejected, until a trial decides otherwise.
+        The proof of its weights stays, and so does a rejection until a trial passes.
         """
         self._keep(model, release, None, self.rejection(model, release), outcomes=False)
 
     def history(self, model: str) -> list[Record]:
-        """Records of trials that ended, newest first: of each release the last, and the one that rejected it."""
+        """Records of ended trials, newest first: of each release the last one, and the one that rejected it."""
         return _ended(self._trials(model))
 
     def _trials(self, model: str) -> dict[str, dict[str, str]]:
-        """What is kept of all trials, by release."""
+        """The data of all trials, by release."""
         trials = self._store.list({names.MODEL_LABEL: model, names.RECORD_LABEL: "trial"})
         return {trial.labels[names.RELEASE_LABEL]: trial.data for trial in trials}
 
     def verified_weights(self, model: str, key: str) -> VerifiedWeights | None:
-        """Proof that these weights are where they are to be; None if they were never verified, or are collected."""
+        """Proof of these weights; None if they were never verified, or are deleted."""
         text = self._store.data(_weights_name(model, key)).get(PROOF_KEY)
         return VerifiedWeights.model_validate_json(text) if text else None
 
     def has_weights(self, release: Release) -> bool:
-        """Whether the release's engines can have their weights now: proven, or fetched and proven by each pod."""
+        """Whether an engine can start: the weights are proven, or each pod downloads and verifies its own."""
         pins = release.weights
         return pins.strategy == "init" or self.verified_weights(release.model, pins.key) is not None
 
@@ -285,7 +288,7 @@ class Records:
         self._store.merge(_weights_name(model, key), record_labels("weights", model), proof)
 
     def verified_keys(self, model: str) -> list[str]:
-        """Keys of all weights of the model that are proven, newest proof first."""
+        """Keys of the model's proven weights, newest proof first."""
         proofs = [
             (VerifiedWeights.model_validate_json(text), proof.name.removeprefix(_weights_name(model, "")))
             for proof in self._store.list({names.MODEL_LABEL: model, names.RECORD_LABEL: "weights"})
@@ -294,15 +297,15 @@ class Records:
         return [key for _, key in sorted(proofs, key=lambda proof: proof[0].verified, reverse=True)]
 
     def forget_weights(self, model: str, key: str) -> None:
-        """Forget the proof: before the weights are removed, or when they were found altered."""
+        """Delete the proof: before llmops deletes the weights, or because they were altered."""
         self._store.delete(_weights_name(model, key))
 
     def prune(self, model: str, limit: int) -> list[str]:
         """Remove the oldest records above `limit`, never those of stable, previous or candidate.
 
         Returns:
-            Ids of the releases that were forgotten. None is where the record of the state is lost: recovered, it may
-            not name all that matters.
+            Ids of the removed releases. Nothing is removed after the loss of the state: a recovered one may not name
+            all live releases.
         """
         state = self.state(model)
         if state.recovered:
@@ -317,7 +320,7 @@ class Records:
         return old
 
     def _trial(self, model: str, release: str) -> dict[str, str]:
-        """What is kept of a release's trial; nothing if it was never tried."""
+        """The data of a release's trial; empty without a trial."""
         return self._store.data(names.record_name(model, release))
 
     def _write_trial(self, model: str, release: str, changes: Changes) -> None:
@@ -339,13 +342,15 @@ def _rejection(data: Data) -> Record | None:
 
 
 def in_doubt(model: str, deployed: str) -> ClusterCannot:
-    """What is said where nothing proves what served: whoever goes on could take production away."""
+    """The error if nothing proves which release served: to go on could take production down."""
     name, state = names.engine_name(model, "stable"), names.state_name(model)
     return ClusterCannot(
-        f"{model}: ConfigMap {state} does not say what serves, and nothing else proves it: Deployment {name} is at "
-        f"{deployed}, whose trial did not pass, and no other release is known to have passed",
-        remedy=f"If it serves users, say so: kubectl patch configmap {state} --type merge -p "
-        f'\'{{"data":{{"stable":"{deployed}"}}}}\'. If it never did, remove it: kubectl delete '
+        f"{model}: ConfigMap {state} names no stable release, and nothing else proves one: Deployment {name} has "
+        f"release {deployed}, whose trial did not pass, and no other release has passed",
+        code="StableUnknown",
+        about=f"ConfigMap {state}",
+        remedy=f"If {deployed} serves users: kubectl patch configmap {state} --type merge -p "
+        f'\'{{"data":{{"stable":"{deployed}"}}}}\'. If it never did: kubectl delete '
         f"deployment,service,poddisruptionbudget {name}. Then roll out again.",
     )
 

@@ -1,6 +1,6 @@
-"""What served a model whose state names nothing stable: told by the Deployment, and by what is known of its trials.
+"""Which release served a model whose state names no stable: concluded from the Deployment and the records of trials.
 
-A state that was deleted looks like that of a model that nothing was ever promoted of. Only proof tells them apart.
+A deleted state looks like the state of a model without any promotion. Only evidence tells them apart.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the cluster has of a model besides its state.
+    """What the cluster knows of a model besides its state.
 
     Args:
-        deployed: Release that the main Deployment is at; None if there is none of ours.
+        deployed: Release of the main Deployment; None without a Deployment of llmops.
         passed: Releases whose last trial passed, newest first.
         refused: Releases whose last trial ended otherwise.
-        opened: Releases under trial, and what served when the trial began: "" is nothing, None is not known.
-        unpromoted: The state is older than the main Deployment, so that a promotion since would be in it.
+        opened: Releases under trial, with the release that served at the start of the trial: "" is none, None unknown.
+        unpromoted: The state is older than the main Deployment: it would have a promotion since then.
     """
 
     deployed: str | None
@@ -28,15 +28,15 @@ class Evidence:
     unpromoted: bool
 
 
-def what_served(found: Evidence) -> str | None:
-    """The release that a trial has to leave serving; "" if nothing served; None if nothing proves either."""
-    main = found.deployed
-    if main is not None and main not in found.opened and main not in found.refused:
+def what_served(evidence: Evidence) -> str | None:
+    """The release that served; "" if none did; None if nothing proves either."""
+    main = evidence.deployed
+    if main is not None and main not in evidence.opened and main not in evidence.refused:
         return main
-    # The promotion of a release under trial has moved the Deployment already.
-    if main is not None and (noted := found.opened.get(main)) is not None:
-        return noted
-    earlier = next((release for release in found.passed if release != main), None)
+    # The promotion of the release under trial has moved the Deployment already.
+    if main is not None and (served := evidence.opened.get(main)) is not None:
+        return served
+    earlier = next((release for release in evidence.passed if release != main), None)
     if earlier is not None:
         return earlier
-    return "" if main is None or found.unpromoted else None
+    return "" if main is None or evidence.unpromoted else None

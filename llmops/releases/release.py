@@ -16,9 +16,9 @@ from llmops.config.catalog.traffic import Traffic
 
 
 class FilePin(Strict):
-    """One file of a model commit, pinned by size and hash.
+    """One file of a commit, pinned by size and hash.
 
-    Exactly one hash is set: `sha256` where the hub stores the file as LFS/Xet, else `git_sha1`, the git blob hash.
+    Exactly one hash is set: `sha256` if the hub stores the file as LFS/Xet, else `git_sha1`, the git blob hash.
     """
 
     path: str
@@ -28,7 +28,7 @@ class FilePin(Strict):
 
 
 class ImagePin(Strict):
-    """The exact image that has the weights, in the folder `path`."""
+    """The exact image with the weights in its folder `path`."""
 
     repository: str
     tag: str
@@ -37,12 +37,12 @@ class ImagePin(Strict):
 
     @property
     def reference(self) -> str:
-        """The image by digest, never by a tag that can move."""
+        """The image by digest: a tag can move."""
         return f"{self.repository}@{self.digest}"
 
 
 class WeightsPin(Strict):
-    """The exact files of one commit, and how they come to the engines."""
+    """The exact files of one commit, and how engines get them."""
 
     repo: str
     commit: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
@@ -58,7 +58,7 @@ class WeightsPin(Strict):
 
     @property
     def key(self) -> str:
-        """Folder name: commit, file set and where the files are, so that what is proven of one is said of no other."""
+        """Folder name from commit, file set and place of the files: a proof holds for exactly these."""
         listing = json.dumps([file.model_dump() for file in self.files], sort_keys=True, separators=(",", ":"))
         if self.strategy != "volume":
             listing += self.strategy + (f"{self.image.reference}{self.image.path}" if self.image else "")
@@ -66,7 +66,7 @@ class WeightsPin(Strict):
 
 
 class EnginePin(Strict):
-    """The exact image, and the arguments besides those that the manifest adds (model path, name, port, drain)."""
+    """The exact image and arguments; the manifest adds model path, name, port and drain."""
 
     image: str
     tag: str
@@ -74,16 +74,16 @@ class EnginePin(Strict):
     args: tuple[str, ...] = ()
     env: tuple[tuple[str, str], ...] = ()
     user: Annotated[int, Field(ge=0)] = Field(default=2000, description="User id that the engine runs as.")
-    chat_template: str | None = Field(default=None, description="Text of the template that chats become prompts by.")
+    chat_template: str | None = Field(default=None, description="Text of the chat template.")
 
     @property
     def reference(self) -> str:
-        """The image by digest, never by a tag that can move."""
+        """The image by digest: a tag can move."""
         return f"{self.image}@{self.digest}"
 
 
 class SuitePin(Strict):
-    """A suite by the hash of its definition and cases."""
+    """A suite, pinned by the hash of its definition and cases."""
 
     name: str
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -109,10 +109,10 @@ class Release(Strict):
         return self.weights.image is not None and self.weights.image.repository == self.engine.image
 
     def canonical(self) -> str:
-        """What differs from the defaults, as JSON with sorted keys and no white space: what the id is the hash of.
+        """The values other than defaults, as JSON with sorted keys and no white space. The id is its hash.
 
-        Without the defaults, so that a version of llmops with a new field makes no new releases, and starts no trials
-        by itself. A default must therefore never change its meaning; a test holds them.
+        It leaves out defaults, so that a new field in a new version of llmops changes no id and starts no trial. A
+        default must therefore never change; a test holds them.
         """
         content = self.model_dump(mode="json", exclude_defaults=True)
         return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
@@ -121,6 +121,6 @@ class Release(Strict):
     def id(self) -> str:
         """First 12 hex digits of the SHA-256 of the content.
 
-        Worked out each time: a cached one would go along with `model_copy` into other content.
+        Calculated on each access: `model_copy` would copy a cached id to other content.
         """
         return hashlib.sha256(self.canonical().encode()).hexdigest()[:12]

@@ -1,7 +1,6 @@
-"""From a spec to a release: every policy becomes a pin.
+"""Resolves a spec to a release: every policy becomes a pin.
 
-What is asked of the hub and the registry are the only questions; the rest is pure, so that the same answers give the
-same release on every machine.
+Only the answers of hub and registry come from outside; equal answers give the same release on every machine.
 """
 
 from __future__ import annotations
@@ -24,10 +23,10 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class HubLike(Protocol):
-    """What resolving asks of a model hub."""
+    """The part of a hub that `resolve` needs."""
 
     def resolve(self, repo: str, revision: str) -> str:
-        """The commit that a branch or tag is at."""
+        """The commit of a branch or tag."""
         ...
 
     def list_files(self, repo: str, commit: str) -> Sequence[HubFile]:
@@ -35,13 +34,13 @@ class HubLike(Protocol):
         ...
 
     def check_access(self, repo: str) -> None:
-        """Refuse a repository whose files may be seen but not downloaded."""
+        """Raise if the repository's files are listed but cannot be downloaded."""
         ...
 
 
 @dataclass(frozen=True)
 class Hub:
-    """The hub at an endpoint, asked with one model's token."""
+    """The hub at an endpoint, with one model's token."""
 
     endpoint: str
     token: str | None = None
@@ -72,23 +71,26 @@ def resolve(
     """Pin a spec.
 
     Args:
-        spec: What is declared.
-        hub: Answers for the weights.
-        registry: Answers for the image.
-        suites: SHA-256 of each suite that there is, by its name.
-        engine_version: Take this version (or range) instead of the spec's policy.
-        image: Take exactly this image, without asking the registry.
-        revision: Take this branch, tag or commit instead of the spec's.
+        spec: The model's entry.
+        hub: Resolves the weights.
+        registry: Resolves the image.
+        suites: SHA-256 of each existing suite, by its name.
+        engine_version: This version (or range) instead of the spec's policy.
+        image: Exactly this image; the registry is not asked.
+        revision: This branch, tag or commit instead of the spec's.
 
     Raises:
-        BadInput: The hub has no such thing or gives no access, the registry refuses, or a suite is not there.
-        BadRelease: The commit has no weights that may be loaded, or there is no image of an allowed version.
+        BadInput: The hub has no such repository or revision or gives no access, the registry refuses, or a suite does
+            not exist.
+        BadRelease: The commit has no weights that an engine may load, or no image has an allowed version.
         Unavailable: The hub or the registry does not answer.
     """
     if unknown := [name for name in spec.evaluation.suites if name not in suites]:
         raise BadInput(
-            f"{spec.name}: evaluation.suites names {', '.join(unknown)}, which is not there.",
-            remedy=f"There is {', '.join(sorted(suites)) or 'none'}; suites stand in the evals folder.",
+            f"{spec.name}: evaluation.suites names {', '.join(unknown)}, but no such suite exists.",
+            code="NoSuchSuite",
+            about=f"suite {unknown[0]}",
+            remedy=f"Take one of {', '.join(sorted(suites)) or 'none'}, or add it to the evals folder.",
         )
     engine = spec.engine if engine_version is None else _at_version(spec.engine, engine_version)
     pinned = _pin_engine(engine, image or _find_image(engine, registry))
@@ -110,7 +112,7 @@ def resolve(
 def render_arguments(options: EngineOptions, further: Sequence[str]) -> tuple[str, ...]:
     """The engine's arguments as one canonical list: `--flag` or `--flag=value`, sorted by flag.
 
-    Further arguments of the same flag keep their order, as the last may win or all may count.
+    Arguments of the same flag keep their order: the last may win, or all may count.
     """
     rendered = [_render(name, value) for name, value in options.model_dump().items()]
     own = [argument for argument in rendered if argument]
@@ -123,7 +125,10 @@ def _at_version(engine: Engine, version: str) -> Engine:
         return Engine.model_validate(engine.model_dump() | {"version": version})
     except ValidationError as error:
         raise BadInput(
-            f"engine version {version!r} is not one.", remedy="Give a version (0.32.0) or a range (>=0.31,<0.40)."
+            f"engine version {version!r} is no version.",
+            code="BadVersion",
+            about=version,
+            remedy="Give a version (0.32.0) or a range (>=0.31,<0.40).",
         ) from error
 
 
@@ -151,7 +156,9 @@ def _pin_weights_image(weights: Weights, engine: EnginePin, registry: RegistryCl
     digest = registry.find(ImageName.parse(image.repository), image.tag)
     if digest is None:
         raise BadInput(
-            f"The registry knows no image {image.repository}:{image.tag}, which is to have the weights.",
+            f"The registry has no image {image.repository}:{image.tag}; weights.image names it.",
+            code="ImageNotFound",
+            about=f"{image.repository}:{image.tag}",
             remedy="Correct weights.image, or push the image.",
         )
     return ImagePin(repository=image.repository, tag=image.tag, digest=digest, path=image.path)

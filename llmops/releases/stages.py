@@ -1,3 +1,3 @@
-"""The stages of a trial, in the order in which they run: the one list of them."""
+"""The only list of a trial's stages, in their order."""
 
 STAGES = ("release", "weights", "checksum", "canary", "evaluation", "traffic", "promotion")

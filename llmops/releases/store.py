@@ -1,7 +1,7 @@
-"""ConfigMaps that llmops keeps its records in, with writes that bear with other writers and that end.
+"""The ConfigMaps of llmops' records.
 
-A write that meets another writer's change is made anew after a pause, `ATTEMPTS` times at most. What no other attempt
-changes (a namespace that is gone, a quota, a missing right) ends it at once, with the API server's own words.
+A write that conflicts with another writer's is repeated after a pause, at most `ATTEMPTS` times. Errors that a retry
+cannot change (a missing namespace, a quota, a missing right) end it at once, with the API server's message.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Changes = Mapping[str, str | None]
 
 KIND = "ConfigMap"
 LIMIT_BYTES = 1024 * 1024
-"""Of all values of a ConfigMap together; the API server takes no more."""
+"""Largest sum of a ConfigMap's values that the API server accepts."""
 SHOWN_KEYS = 3
 ATTEMPTS = 20
 FIRST_PAUSE_SECONDS = 0.02
@@ -38,7 +38,7 @@ class Stored:
     """A ConfigMap.
 
     Attributes:
-        manifest: The object, as the cluster has it.
+        manifest: The object of the API server.
     """
 
     manifest: Object
@@ -55,7 +55,7 @@ class Stored:
 
     @property
     def data(self) -> dict[str, str]:
-        """What it holds."""
+        """Its data."""
         return self.manifest.get("data") or {}
 
 
@@ -65,13 +65,13 @@ def record_labels(kind: str, model: str, release: str = "") -> dict[str, str]:
     Args:
         kind: Kind of the record.
         model: Name of the model.
-        release: Id of the release; empty where the record is of the model.
+        release: Id of the release; empty for a record of the model.
     """
     return names.labels(model, release, "record") | {names.RECORD_LABEL: kind}
 
 
 def config_map(name: str, labels: Mapping[str, str], data: Data) -> Object:
-    """A ConfigMap to create. It has no namespace: it goes where the store works."""
+    """A ConfigMap to create. It has no namespace: the store adds its own."""
     return {
         "apiVersion": "v1",
         "kind": KIND,
@@ -85,22 +85,22 @@ class Store:
 
     Every call raises `Unavailable` if the API server does not answer. Every write raises `ClusterCannot` if the API
     server refuses it (the namespace is gone or terminating, a quota is used up, the account lacks the right), if the
-    ConfigMap would hold more than `LIMIT_BYTES`, or if other writers were faster `ATTEMPTS` times.
+    ConfigMap would exceed `LIMIT_BYTES`, or if `ATTEMPTS` attempts conflict with other writers.
 
     Args:
-        cluster: Where the ConfigMaps are; they are in its namespace.
+        cluster: The cluster; the ConfigMaps are in its namespace.
     """
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
 
     def get(self, name: str) -> Stored | None:
-        """Read a ConfigMap; None if there is none of that name."""
+        """Read a ConfigMap; None if it does not exist."""
         manifest = self._cluster.get(KIND, name)
         return None if manifest is None else Stored(manifest)
 
     def data(self, name: str) -> dict[str, str]:
-        """What a ConfigMap holds; nothing if there is none of that name."""
+        """The data of a ConfigMap; empty if it does not exist."""
         stored = self.get(name)
         return {} if stored is None else stored.data
 
@@ -109,7 +109,7 @@ class Store:
         return [Stored(manifest) for manifest in self._cluster.list(KIND, labels=labels)]
 
     def create(self, manifest: Object) -> bool:
-        """Create a ConfigMap; one of that name stays as it is.
+        """Create a ConfigMap; an existing one of that name stays as it is.
 
         Returns:
             Whether it is new.
@@ -121,11 +121,11 @@ class Store:
         return True
 
     def merge(self, name: str, labels: Mapping[str, str], changes: Changes) -> Stored:
-        """Set and remove single keys, whatever they held; writers of other keys are not disturbed.
+        """Set and remove single keys, whatever they hold; other keys stay as other writers left them.
 
         Args:
-            name: Name of the ConfigMap, which is created if there is none.
-            labels: Labels that it gets.
+            name: Name of the ConfigMap, created if it does not exist.
+            labels: Labels to set.
             changes: Keys to set and to remove.
         """
 
@@ -138,13 +138,13 @@ class Store:
         return self._write(name, write)
 
     def update(self, name: str, labels: Mapping[str, str], change: Callable[[Data], Changes | None]) -> Stored | None:
-        """Change a ConfigMap by what it holds; nobody else's change is lost.
+        """Change a ConfigMap depending on its data; no other writer's change is lost.
 
         Args:
-            name: Name of the ConfigMap, which is created if there is none.
-            labels: Labels that it gets.
-            change: Gets what the ConfigMap holds, nothing if there is none, and gives the keys to set and to remove;
-                None leaves the ConfigMap as it is. It is called anew whenever another writer was faster.
+            name: Name of the ConfigMap, created if it does not exist.
+            labels: Labels to set.
+            change: Takes the ConfigMap's data, empty if it does not exist, and returns the keys to set and to remove;
+                None leaves the ConfigMap as it is. A conflict with another writer calls it again.
 
         Returns:
             The ConfigMap after the change; None if `change` left it as it was.
@@ -165,16 +165,16 @@ class Store:
         """Delete a ConfigMap.
 
         Returns:
-            Whether it was there.
+            Whether it existed.
         """
         return self._cluster.delete(KIND, name)
 
     def _write(self, name: str, write: Callable[[], ResultT]) -> ResultT:
-        """Write until no other writer is in the way, for `ATTEMPTS` times at most."""
+        """Repeat a write while other writers win, at most `ATTEMPTS` times."""
         retrying = Retrying(
             retry=retry_if_exception(_is_race),
             stop=stop_after_attempt(ATTEMPTS),
-            # With jitter, because the other writer waits, too.
+            # With jitter: the other writer pauses as well.
             wait=wait_random_exponential(multiplier=FIRST_PAUSE_SECONDS, max=LONGEST_PAUSE_SECONDS),
         )
         try:
@@ -182,8 +182,10 @@ class Store:
         except RetryError as end:
             last = end.last_attempt.exception()
             raise ClusterCannot(
-                f"{self._shown(name)} is not written: in each of {ATTEMPTS} attempts another writer was faster; "
-                f"the last answer: {last}",
+                f"{self._shown(name)} is not written: each of {ATTEMPTS} attempts conflicted with another writer; the "
+                f"last answer: {last}",
+                code="TooManyConflicts",
+                about=f"{KIND} {name}",
                 remedy=f"Find the other writer (kubectl get configmap {name} -n {self._cluster.namespace} -o yaml "
                 "--show-managed-fields), stop it, and try again.",
             ) from last
@@ -202,17 +204,17 @@ class Store:
             raise
 
     def _check_size(self, name: str, data: Data) -> None:
-        """Refuse what no ConfigMap holds. The API server refuses it as well, and does not say why it is so much."""
+        """Refuse too much data. The API server refuses it as well, but does not name the large keys."""
         sizes = {key: len(value.encode()) for key, value in data.items()}
         if (total := sum(sizes.values())) <= LIMIT_BYTES:
             return
         largest = sorted(sizes, key=lambda key: sizes[key], reverse=True)[:SHOWN_KEYS]
         raise ClusterCannot(
-            f"{self._shown(name)} is not written: it would hold {total:,} bytes, and a ConfigMap holds "
-            f"{LIMIT_BYTES:,} at most; its largest keys are "
-            + ", ".join(f"{key} ({sizes[key]:,} bytes)" for key in largest),
-            remedy="Remove the keys that nothing needs any more: "
-            f"kubectl edit configmap {name} -n {self._cluster.namespace}.",
+            f"{self._shown(name)} is not written: it would hold {total:,} bytes, and a ConfigMap holds at most "
+            f"{LIMIT_BYTES:,}; its largest keys are " + ", ".join(f"{key} ({sizes[key]:,} bytes)" for key in largest),
+            code="RecordTooLarge",
+            about=f"{KIND} {name}",
+            remedy=f"Remove unneeded keys: kubectl edit configmap {name} -n {self._cluster.namespace}.",
         )
 
     def _shown(self, name: str) -> str:
@@ -224,5 +226,5 @@ def _values(changes: Changes) -> dict[str, str]:
 
 
 def _is_race(error: BaseException) -> bool:
-    """Whether another writer changed, created or deleted the ConfigMap since it was looked at."""
+    """Whether another writer changed, created or deleted the ConfigMap since it was read."""
     return isinstance(error, AlreadyExists | Conflict) or (isinstance(error, NotFound) and error.object_absent)

@@ -1,4 +1,4 @@
-"""What the last validation of a model found, kept in the cluster: losing Dagster's database loses none of it."""
+"""The record of a model's last validation, as a ConfigMap: it survives the loss of Dagster's database."""
 
 from __future__ import annotations
 
@@ -20,37 +20,35 @@ KEY = "last.json"
 
 
 class Finding(Strict):
-    """One thing that is not as it was when the release was promoted."""
+    """One difference from the state in which the release was promoted."""
 
-    subject: str = Field(
-        description="What it is about, such as a file, a gate or a field: the same one time after time."
-    )
+    subject: str = Field(description="The object, such as a file, a gate or a field; the same in each validation.")
     severity: Literal["warning", "error"]
-    message: str = Field(description="One line: what, where, and by whom if that is known.")
+    message: str = Field(description="One line: what changed, where, and by whom if known.")
     remedy: str = Field(description="What to do next.")
-    since: str = Field(default="", description="Dagster run that found it first, and since when it was always found.")
+    since: str = Field(default="", description="First Dagster run of the validations in a row that found it.")
 
 
 class CheckResult(Strict):
-    """How one check ended.
+    """The result of one check.
 
-    Failed is a check with findings. Inconclusive could not be made, or could not tell: it says nothing against the
-    release, and is no pass.
+    Failed has findings. Inconclusive could not measure, or not decide: it neither speaks against the release nor
+    passes it.
     """
 
     check: CheckName
     value: VerdictValue
-    line: str = Field(description="What was checked and how it ended, in a line.")
+    line: str = Field(description="What the check compared, and its result, in a line.")
     findings: tuple[Finding, ...] = ()
-    repaired: str = Field(default="", description="What was set right because of the findings; empty if nothing was.")
+    repaired: str = Field(default="", description="What llmops repaired; empty if nothing.")
     figures: dict[str, float] = Field(
-        default_factory=dict[str, float], description="What was measured; units are part of the names."
+        default_factory=dict[str, float], description="Measured figures; the names have the units."
     )
     seconds: float = 0.0
 
     @property
     def severity(self) -> Literal["ok", "warning", "error"]:
-        """The worst of its findings; a warning where it could not tell, or where what was found is set right."""
+        """The worst of its findings; a warning if it is Inconclusive or llmops repaired the findings."""
         if self.value == "Passed":
             return "ok"
         wrong = any(finding.severity == "error" for finding in self.findings)
@@ -58,7 +56,7 @@ class CheckResult(Strict):
 
 
 class Validation(Strict):
-    """One validation of what serves of a model."""
+    """One validation of a model's stable release."""
 
     model: str
     release: str
@@ -68,28 +66,28 @@ class Validation(Strict):
     finished: datetime.datetime
     checks: tuple[CheckResult, ...]
     completed: datetime.datetime | None = Field(
-        default=None, description="When a validation of the model last came to a conclusion in every check."
+        default=None, description="When a validation of the model last decided every check."
     )
 
     @property
     def complete(self) -> bool:
-        """Whether every check could tell."""
+        """Whether every check decided."""
         return all(check.value != "Inconclusive" for check in self.checks)
 
     @property
     def severity(self) -> Literal["ok", "warning", "error"]:
-        """The worst of its checks."""
+        """The worst severity of its checks."""
         severities = {check.severity for check in self.checks}
         return "error" if "error" in severities else "warning" if "warning" in severities else "ok"
 
     def summary(self) -> str:
-        """How each check ended, in a few words."""
+        """The result of each check, in a few words."""
         return ", ".join(
             f"{check.check} {check.value}{' (repaired)' if check.repaired else ''}" for check in self.checks
         )
 
     def line(self) -> str:
-        """How it ended, in a line."""
+        """The results, in a line."""
         return f"{self.model} {self.release}: " + "; ".join(f"{check.check}: {check.line}" for check in self.checks)
 
 
@@ -97,26 +95,26 @@ class Validations:
     """Reads and writes the last validation of each model.
 
     Args:
-        cluster: Where they are kept; the ConfigMaps stand in its namespace.
+        cluster: The cluster; the ConfigMaps are in its namespace.
     """
 
     def __init__(self, cluster: Cluster) -> None:
         self._store = Store(cluster)
 
     def last(self, model: str) -> Validation | None:
-        """The model's last validation; None if there was none."""
+        """The model's last validation; None without one."""
         return _read(self._store.data(names.validation_name(model)))
 
     def all(self) -> dict[str, Validation]:
-        """The last validation of every model that has had one, by its name."""
+        """The last validation of every validated model, by its name."""
         validations = (_read(stored.data) for stored in self._store.list({names.RECORD_LABEL: RECORD}))
         return {validation.model: validation for validation in validations if validation is not None}
 
     def save(self, validation: Validation) -> Validation:
-        """Keep a validation as the model's last, with the time of the last one that was complete.
+        """Keep a validation as the model's last, with the time of the last complete one.
 
         Returns:
-            What is kept.
+            The validation with that time.
         """
         model = validation.model
         before = self.last(model)

@@ -9,11 +9,11 @@ from llmops.releases.store import Store
 
 
 class Attempts:
-    """Counts the attempts at a change that a connection makes.
+    """Counts the writes that a connection attempts.
 
     Attributes:
         cluster: The connection.
-        made: How many it has made.
+        made: Number of attempts.
     """
 
     def __init__(self, cluster: Cluster) -> None:

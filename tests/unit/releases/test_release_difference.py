@@ -1,4 +1,4 @@
-"""What differs between two releases, as a person reads it."""
+"""The difference between two releases. The subject is the wording."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A release's id: what reaches it, and what must not."""
+"""A release's id: which inputs change it, and which must not."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ PROGRAM = (
 
 
 def elsewhere(content: dict[str, Any], folder: Path, **variables: str) -> str:
-    """The id as another process works it out, in another place and with other variables."""
+    """The id that another process calculates, in another folder and with other variables."""
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), **variables}
     result = subprocess.run(
         [sys.executable, "-c", PROGRAM],
@@ -96,7 +96,7 @@ def elsewhere(content: dict[str, Any], folder: Path, **variables: str) -> str:
 
 
 def turned(value: Any) -> Any:
-    """The same content with every mapping's keys in the opposite order."""
+    """The content with the keys of every mapping in reverse order."""
     if isinstance(value, dict):
         pairs = list(cast(dict[str, Any], value).items())
         return {key: turned(item) for key, item in reversed(pairs)}
@@ -154,12 +154,12 @@ CHANGES = [(path, other(path, value)) for path, value in leaves(CONTENT) if othe
 
 
 def test_the_id_is_the_same_on_every_machine_and_at_any_time() -> None:
-    # A constant: another id for the same content would try every release again everywhere.
+    # A constant: another id for the same content would start trials on every installation.
     assert Release.model_validate(CONTENT).id == KNOWN_ID
 
 
-# A default is left out of the id's content: one that changed would change releases that stay the same by their id.
-# A new field with its default may be added here; what stands here may never change.
+# The id's content leaves out defaults: a changed default would change releases without changing their ids.
+# Add new fields with their defaults here; never change an existing line.
 DEFAULTS: dict[type[BaseModel], dict[str, Any]] = {
     FilePin: {"sha256": None, "git_sha1": None},
     WeightsPin: {"token": None, "strategy": "volume", "image": None},
