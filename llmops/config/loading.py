@@ -1,10 +1,10 @@
-"""Reading YAML files that people write: to models, with every mistake of every file at once.
+"""Reads the YAML files that people write, and reports every mistake of every file at once.
 
-A file is composed once into nodes that know their lines; values are built from the nodes, so that a mistake
-finds its line without a second parse.
+The loader parses a file once, into nodes that know their lines, and builds the values from the nodes: each mistake has
+its line without a second parse.
 
-Plain words are read as YAML 1.2 reads them, for every kind of file alike: `true` and `false` are the only truth values
-(`no`, `on` and `off` are texts), `1:30` and `2026-01-31` are texts, `1e3` is a number.
+Plain words follow YAML 1.2 in every kind of file: `true` and `false` are the only truth values (`no`, `on` and `off`
+are texts), `1:30` and `2026-01-31` are texts, `1e3` is a number.
 """
 
 from __future__ import annotations
@@ -28,41 +28,47 @@ else:
     from yaml import SafeLoader as _SafeLoader
 
 MOST_BYTES = 1 << 20
-"""Of one file."""
+"""Largest file."""
 MOST_LEVELS = 32
-"""Of values within values."""
+"""Deepest nesting."""
 MOST_VALUES = 100_000
-"""Of one file, each alias counted as all that it stands for: a few lines of aliases can stand for billions."""
+"""Most values of a file. An alias counts as all values of its anchor: a few lines of aliases can expand to billions."""
 MOST_DIGITS = 64
-"""Of an integer."""
+"""Longest integer."""
 SHOWN = 200
 """Characters of a value in a message."""
 
+INVALID_FILE = "InvalidFile"
+"""Code of the error for a file with mistakes."""
 Place = tuple[str | int, ...]
 EntryModel = TypeVar("EntryModel", bound=BaseModel)
 Check = Callable[[EntryModel], Iterable[Problem]]
 
 
 class Mistake(NamedTuple):
-    """One thing that is wrong in a file."""
+    """One mistake in a file."""
 
     file: Path
     line: int
     field: str
     message: str
 
+    @property
+    def place(self) -> str:
+        """`file:line: field`, or `file:line` for a mistake of the whole file."""
+        return f"{self.file}:{self.line}" + (f": {self.field}" if self.field else "")
+
     def __str__(self) -> str:
-        where = f"{self.file}:{self.line}"
-        return f"{where}: {self.field}: {self.message}" if self.field else f"{where}: {self.message}"
+        return f"{self.place}: {self.message}"
 
 
 class Source(NamedTuple):
-    """What a file holds, and where each field of it is.
+    """The content of a file, and the line of each field.
 
     Args:
         path: The file.
         content: Its mapping.
-        root: The same as nodes, which know their lines.
+        root: The mapping as nodes with their lines.
     """
 
     path: Path
@@ -70,8 +76,8 @@ class Source(NamedTuple):
     root: yaml.Node
 
     def mistakes(self, problems: Iterable[Problem]) -> list[Mistake]:
-        """Problems with their lines, in the order of the file."""
-        return sorted(Mistake(self.path, _line(self.root, place), dotted(place), said) for place, said in problems)
+        """The problems with their lines, in the order of the file."""
+        return sorted(Mistake(self.path, _line(self.root, place), dotted(place), text) for place, text in problems)
 
 
 def read_folder(
@@ -81,25 +87,25 @@ def read_folder(
 
     Args:
         folder: The folder; it exists.
-        model: What each file holds; it has a field `name`.
-        check: What is wrong with an entry that is right by itself, because of something beyond it.
+        model: Model of each file; it has a field `name`.
+        check: Problems of a valid entry with things outside of it.
 
     Returns:
         The entries by name, sorted by name.
 
     Raises:
-        BadInput: Any file is wrong. The message has one line per mistake, over all files: file, line, field,
-            what was found and what is allowed.
+        BadInput: A file has a mistake. The message has one line per mistake of all files: file, line, field, the value
+            and what is allowed.
     """
     entries: dict[str, EntryModel] = {}
-    wrong: list[str] = []
+    errors: list[BadInput] = []
     for path in sorted((*folder.glob("*.yaml"), *folder.glob("*.yml"))):
         try:
             entries[path.stem] = read_entry(path, model, check)
         except BadInput as error:
-            wrong.append(error.message)
-    if wrong:
-        raise BadInput("\n".join(wrong))
+            errors.append(error)
+    if errors:
+        raise BadInput("\n".join(error.message for error in errors), code=INVALID_FILE, about=errors[0].about)
     return dict(sorted(entries.items()))
 
 
@@ -119,33 +125,33 @@ def read_entry(path: Path, model: type[EntryModel], check: Check[EntryModel] = l
 
 
 def read_file(path: Path, model: type[EntryModel]) -> EntryModel:
-    """Read one file, whatever it is called. An empty one is right for a model that requires nothing.
+    """Read one file of any name. An empty file is valid for a model without required fields.
 
     Raises:
-        BadInput: The file is wrong; the message has one line per mistake, as in `read_folder`.
+        BadInput: As in `read_folder`.
     """
     empty = not any(field.is_required() for field in model.model_fields.values())
     return _entry(read_source(path, _shape(model), empty=empty), model, lambda _: (), [])
 
 
 def read_source(path: Path, shape: str, *, empty: bool = False) -> Source:
-    """Read one file without judging its fields.
+    """Read one file without validating its fields.
 
     Args:
         path: The file.
-        shape: What it must be, for the message.
-        empty: Whether a file that holds nothing is a mapping of nothing.
+        shape: The expected content, for the message.
+        empty: Whether an empty file is an empty mapping.
 
     Raises:
-        BadInput: It cannot be read, is no YAML or no mapping, has a key twice, or is larger or deeper than people
-            write.
+        BadInput: The file cannot be read, is no YAML or no mapping, has a key twice, or is larger or deeper than the
+            limits.
     """
     try:
         with path.open("rb") as file:
-            read = file.read(MOST_BYTES + 1)
-        if len(read) > MOST_BYTES:
+            content_bytes = file.read(MOST_BYTES + 1)
+        if len(content_bytes) > MOST_BYTES:
             raise bad_input([Mistake(path, 1, "", f"is larger than {MOST_BYTES:,} bytes")])
-        text = read.decode()
+        text = content_bytes.decode()
     except (OSError, UnicodeDecodeError) as error:
         raise bad_input([Mistake(path, 1, "", f"cannot be read: {error}")]) from error
     try:
@@ -156,37 +162,40 @@ def read_source(path: Path, shape: str, *, empty: bool = False) -> Source:
                 return Source(path, {}, yaml.MappingNode(f"{_TAG}map", [], _START, _START))
             if not isinstance(root, yaml.MappingNode):
                 raise bad_input([Mistake(path, 1, "", f"must be {shape}")])
-            if unfit := sorted(Mistake(path, line, dotted(place), said) for line, place, said in _unfit(root)):
-                raise bad_input(unfit)
+            if refused := sorted(
+                Mistake(path, line, dotted(place), problem) for line, place, problem in _refused(root)
+            ):
+                raise bad_input(refused)
             content = loader.construct_document(root)
         finally:
             loader.dispose()
     except yaml.MarkedYAMLError as error:
-        mark, said = error.problem_mark or error.context_mark, error.problem or error.context
-        raise bad_input([Mistake(path, mark.line + 1 if mark else 1, "", f"is not valid YAML: {said}")]) from error
+        mark, problem = error.problem_mark or error.context_mark, error.problem or error.context
+        raise bad_input([Mistake(path, mark.line + 1 if mark else 1, "", f"is not valid YAML: {problem}")]) from error
     except yaml.YAMLError as error:
         raise bad_input([Mistake(path, 1, "", f"is not valid YAML: {' '.join(str(error).split())}")]) from error
-    except RecursionError as error:  # PyYAML without libyaml, which has a bound of its own
+    except RecursionError as error:  # PyYAML without libyaml; libyaml has its own limit
         raise bad_input([Mistake(path, 1, "", _TOO_DEEP)]) from error
     return Source(path, content, root)
 
 
 def bad_input(mistakes: Iterable[Mistake]) -> BadInput:
-    """An error with one line per mistake."""
-    return BadInput("\n".join(map(str, mistakes)))
+    """An error with one line per mistake; its object is the place of the first."""
+    listed = list(mistakes)
+    return BadInput("\n".join(map(str, listed)), code=INVALID_FILE, about=listed[0].place)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A hint at what is spelled nearly like it, with a space after it; empty if nothing is."""
+    """A hint at the most similar known word, with a space after it; empty without a similar one."""
     close = difflib.get_close_matches(word, list(known), n=1)
     return f"did you mean {close[0]}? " if close else ""
 
 
 def _entry(source: Source, model: type[EntryModel], check: Check[EntryModel], problems: list[Problem]) -> EntryModel:
-    """The entry that a file holds, unless there are problems with it besides those that are known."""
+    """The validated entry of a file, unless it has problems: the given ones, or others."""
     entry = None
     try:
-        # What an entry names by file stands beside it.
+        # An entry names files in its own folder.
         entry = model.model_validate(source.content, context={FOLDER: source.path.parent})
         problems.extend(check(entry))
     except ValidationError as error:
@@ -196,7 +205,7 @@ def _entry(source: Source, model: type[EntryModel], check: Check[EntryModel], pr
     return entry
 
 
-# --- YAML: what plain words are, and what nobody writes
+# --- YAML: plain words, and what the loader refuses
 
 _TAG = "tag:yaml.org,2002:"
 _START = yaml.Mark("", 0, 0, 0, None, 0)
@@ -205,13 +214,13 @@ _BOOLEANS = {"true": True, "false": False}
 
 
 class _Loader(_SafeLoader):
-    """Knows the types of JSON alone."""
+    """Constructs the types of JSON only."""
 
 
 def _integer(text: str) -> int:
     if len(text) > MOST_DIGITS:
         raise ValueError(text)
-    # Python refuses 010, as it should be: YAML 1.1 reads it as 8, and YAML 1.2 as 10.
+    # Python refuses 010, which YAML 1.1 reads as 8, and YAML 1.2 as 10.
     return int(text.replace("_", ""), 0)
 
 
@@ -259,19 +268,19 @@ _Loader.add_constructor(
 _Loader.add_constructor(f"{_TAG}float", _scalar(_float, "number"))
 
 
-def _unfit(root: yaml.Node) -> list[tuple[int, Place, str]]:
-    """What a file must not have whatever its fields are: each with line and place.
+def _refused(root: yaml.Node) -> list[tuple[int, Place, str]]:
+    """Line, place and problem of each thing that no file may have, whatever its fields are.
 
-    A key that is given twice would keep its last value without a word.
+    Of a key that is given twice, YAML would silently keep the last value.
     """
-    found: list[tuple[int, Place, str]] = []
+    problems: list[tuple[int, Place, str]] = []
     waiting: list[tuple[yaml.Node, Place]] = [(root, ())]
     values = 0
     while waiting:
         node, place = waiting.pop()
         values += 1
         if values > MOST_VALUES:
-            return [(1, (), f"holds more than {MOST_VALUES:,} values, each alias counted as all that it stands for")]
+            return [(1, (), f"has more than {MOST_VALUES:,} values, with all values behind its aliases")]
         if len(place) > MOST_LEVELS:
             return [(node.start_mark.line + 1, place[:1], _TOO_DEEP)]
         if isinstance(node, yaml.SequenceNode):
@@ -282,15 +291,15 @@ def _unfit(root: yaml.Node) -> list[tuple[int, Place, str]]:
         for key, value in node.value:
             name, line = key.value if isinstance(key, yaml.ScalarNode) else "[...]", key.start_mark.line + 1
             if key.tag not in (f"{_TAG}str", f"{_TAG}merge"):
-                found.append((line, place, f"has the key {_short(name)}, which is no text: put it in quotes"))
+                problems.append((line, place, f"has the key {_short(name)}, which is no text: put it in quotes"))
             elif name in lines:
-                found.append((line, (*place, name), f"is given twice, first in line {lines[name]}"))
+                problems.append((line, (*place, name), f"is given twice, first in line {lines[name]}"))
             lines.setdefault(name, line)
             waiting.append((value, (*place, name)))
-    return found
+    return problems
 
 
-# --- Words for what is wrong
+# --- Messages
 
 
 def _shape(model: type[BaseModel]) -> str:
@@ -300,25 +309,25 @@ def _shape(model: type[BaseModel]) -> str:
 
 
 def explain(error: ValidationError, model: type[BaseModel], *, filled_in: Collection[str] = ()) -> Iterator[Problem]:
-    """What pydantic found, each with its field and in words that say what was found and what is allowed.
+    """Each of pydantic's errors as a problem: the field, the value and what is allowed.
 
     Args:
-        error: What it found.
-        model: What was validated.
-        filled_in: Fields of the model that no file gives: they are not told as allowed.
+        error: The errors.
+        model: The validated model.
+        filled_in: Fields that the program fills in: the messages do not list them as allowed.
     """
-    for item in error.errors(include_url=False):
-        loc = tuple(part for part in item["loc"] if part != "[key]")
-        context = item.get("ctx", {})
-        if item["type"] == INCONSISTENT:
+    for details in error.errors(include_url=False):
+        loc = tuple(part for part in details["loc"] if part != "[key]")
+        context = details.get("ctx", {})
+        if details["type"] == INCONSISTENT:
             for path, message in cast(list[Problem], context["problems"]):
                 yield (*loc, *path), message
         else:
-            yield loc, _message(item, loc, model, filled_in)
+            yield loc, _message(details, loc, model, filled_in)
 
 
-def _message(item: ErrorDetails, loc: Place, model: type[BaseModel], filled_in: Collection[str]) -> str:
-    match item["type"]:
+def _message(details: ErrorDetails, loc: Place, model: type[BaseModel], filled_in: Collection[str]) -> str:
+    match details["type"]:
         case "missing":
             return "is required and not given"
         case "extra_forbidden":
@@ -326,17 +335,17 @@ def _message(item: ErrorDetails, loc: Place, model: type[BaseModel], filled_in: 
             allowed = sorted(set(_model_at(model, loc[:-1]).model_fields).difference(hidden))
             return f"is not a field; {did_you_mean(str(loc[-1]), allowed)}Allowed: {', '.join(allowed)}"
         case "value_error":
-            message = item["msg"].removeprefix("Value error, ")
+            message = details["msg"].removeprefix("Value error, ")
         case "string_pattern_mismatch":
             field = _model_at(model, loc[:-1]).model_fields.get(str(loc[-1]))
-            message = _lower(item["msg"]) + (f": {field.description}" if field and field.description else "")
+            message = _lower(details["msg"]) + (f": {field.description}" if field and field.description else "")
         case _:
-            message = _lower(item["msg"])
-    found = item["input"]
-    if isinstance(found, (dict, BaseModel)):
+            message = _lower(details["msg"])
+    value = details["input"]
+    if isinstance(value, (dict, BaseModel)):
         return message
-    quote = isinstance(found, int | float) and item["type"] in ("string_type", "path_type", "literal_error")
-    return f"{message} (found {_short(found)})" + ("; put it in quotes to have a text" if quote else "")
+    quote = isinstance(value, int | float) and details["type"] in ("string_type", "path_type", "literal_error")
+    return f"{message} (found {_short(value)})" + ("; put it in quotes to have a text" if quote else "")
 
 
 def _short(value: Any) -> str:
@@ -364,7 +373,7 @@ def _model_of(annotation: Any) -> type[BaseModel] | None:
 
 
 def _line(root: yaml.Node, loc: Place) -> int:
-    """Line of a field: of its value, or of the nearest mapping around it that the file has."""
+    """Line of a field, or of the nearest mapping around a missing one."""
     node, line = root, root.start_mark.line
     for part in loc:
         if isinstance(node, yaml.MappingNode):
@@ -381,5 +390,5 @@ def _line(root: yaml.Node, loc: Place) -> int:
 
 
 def dotted(loc: Place) -> str:
-    """A place as people write it: `evaluation.gates[0].min`."""
+    """A place as text: `evaluation.gates[0].min`."""
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".")

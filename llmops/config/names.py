@@ -1,7 +1,6 @@
-"""Names, labels and annotations of everything that llmops puts into a cluster.
+"""Names, labels and annotations of all objects that llmops creates.
 
-A model's name is the base of every object's name; names are deterministic, so that a second run adopts
-what the first one made.
+A model's name is the base of every object's name. Names are deterministic: a second run adopts existing objects.
 """
 
 from __future__ import annotations
@@ -10,10 +9,10 @@ import hashlib
 from typing import Literal
 
 SETTINGS_VARIABLE = "LLMOPS_SETTINGS"
-"""Environment variable that names the settings file."""
+"""Environment variable with the path of the settings file."""
 FIELD_MANAGER = "llmops"
 REPLICAS_MANAGER = "llmops-replicas"
-"""Owner of a Deployment's replicas while they pass from or to an autoscaler."""
+"""Field manager of a Deployment's replicas while llmops or an autoscaler takes them over."""
 DOMAIN = "llmops.dev"
 
 MODEL_LABEL = f"{DOMAIN}/model"
@@ -23,35 +22,35 @@ RUN_LABEL = f"{DOMAIN}/run"
 COMPONENT_LABEL = "app.kubernetes.io/component"
 RECORD_LABEL = f"{DOMAIN}/record"
 SURROUNDS_LABEL = f"{DOMAIN}/surrounds"
-"""On what stands around a model's engines: the model, by which it is found again when it is no longer wanted."""
+"""On objects around a model's engines: the model. By it llmops finds and deletes unwanted ones."""
 TENANT_LABEL = f"{DOMAIN}/tenant"
-"""On a tenant's namespace, and on what stands in it."""
+"""On a tenant's namespace and the objects in it."""
 ALERT_LABEL = f"{DOMAIN}/alert"
 """On an alert: whether it is pending or settled."""
 SHARED_ANNOTATION = f"{DOMAIN}/read-write-many"
-"""On a storage class of which it is not known by its provisioner: "true" where its volumes can be ReadWriteMany."""
+"""On a storage class with an unknown provisioner: "true" if its volumes can be ReadWriteMany."""
 EXPIRES_ANNOTATION = f"{DOMAIN}/expires-at"
 LENT_ANNOTATION = f"{DOMAIN}/lent-replicas"
-"""On stable's Deployment: how many of its replicas it lends to the canary."""
+"""On stable's Deployment: number of replicas that it lends to the canary."""
 AUTOSCALER_ANNOTATION = f"{DOMAIN}/autoscaler"
-"""On stable's Deployment: the kind of what sets its number of replicas, where that is not a fixed one."""
+"""On stable's Deployment: the kind of autoscaler that sets its replicas."""
 
 ENGINE_PORT = 8000
 ROUTER = "llmops-router"
-"""Name of the router's Deployment and Service, and so of no model."""
+"""Name of the router's Deployment and Service; no model may have it."""
 ROUTER_PORT = 4000
 ROUTER_CONTAINER = "router"
 ENGINE_CONTAINER = "engine"
 WORKER_CONTAINER = "worker"
 WEIGHTS_CONTAINERS = ("weights-download", "weights-checksum")
-"""Init containers of an engine's pod that fetches its own weights: the worker, in this order."""
+"""Init containers of an engine's pod that downloads its own weights, in this order."""
 EVALUATION_CONTAINER = "evaluation"
 VOLUME_MOUNT = "/models"
 RELEASE_MOUNT = "/etc/llmops"
 RELEASE_FILE = "release.json"
 TERMINATION_LOG = "/dev/termination-log"
 JOB_NAME_LENGTH = 60
-"""A pod of an Indexed Job has the host name JOB-INDEX, of 63 characters at most."""
+"""A pod of an Indexed Job has the host name JOB-INDEX, which is at most 63 characters long."""
 
 Track = Literal["stable", "canary"]
 
@@ -62,10 +61,10 @@ def labels(model: str, release: str, component: str, *, run: str | None = None) 
     Args:
         model: Name of the model.
         release: Id of the release.
-        component: What the object is part of: engine, download, checksum, rehash, collect, evaluation, record.
-        run: Dagster run that made it, for what is temporary.
+        component: One of engine, download, checksum, rehash, collect, evaluation, record.
+        run: Dagster run that creates a temporary object.
     """
-    found = {
+    common = {
         "app.kubernetes.io/name": model,
         COMPONENT_LABEL: component,
         "app.kubernetes.io/part-of": "llmops",
@@ -73,11 +72,11 @@ def labels(model: str, release: str, component: str, *, run: str | None = None) 
         MODEL_LABEL: model,
         RELEASE_LABEL: release,
     }
-    return found | ({RUN_LABEL: run} if run else {})
+    return common | ({RUN_LABEL: run} if run else {})
 
 
 def engine_selector(model: str, track: Track) -> dict[str, str]:
-    """What a Deployment and its Service select pods by: canary and stable never mix."""
+    """Labels that a Deployment and its Service select pods by: they tell canary and stable apart."""
     return {MODEL_LABEL: model, TRACK_LABEL: track}
 
 
@@ -87,50 +86,50 @@ def engine_name(model: str, track: Track) -> str:
 
 
 def job_name(model: str, stage: Literal["download", "checksum", "collect", "evaluation", "rehash"], key: str) -> str:
-    """Name of a stage's Job; `key` is what its work depends on: the weights' key, or the release.
+    """Name of a stage's Job; `key` identifies its work: the weights' key, or the release.
 
-    A name that is too long keeps its start and ends in its hash: cut off at its end, two keys could become one name,
-    and a run would adopt the Job of other weights.
+    A name that is too long keeps its start and ends in its hash. Two long keys never share a name: a run would adopt
+    the Job of other weights.
     """
     name = f"{model}-{stage}-{key}"
     if len(name) <= JOB_NAME_LENGTH:
         return name
-    mark = hashlib.sha256(name.encode()).hexdigest()[:8]
-    return f"{name[: JOB_NAME_LENGTH - 9].rstrip('-')}-{mark}"
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{name[: JOB_NAME_LENGTH - 9].rstrip('-')}-{digest}"
 
 
 def pins_name(model: str, release: str) -> str:
-    """Name of the immutable ConfigMap that holds a release's pins."""
+    """Name of the immutable ConfigMap with a release's pins."""
     return f"{model}.release.{release}"
 
 
 def record_name(model: str, release: str) -> str:
-    """Name of the ConfigMap that holds what is known of a release: outcomes of stages, verdict, figures."""
+    """Name of the ConfigMap with a release's record: outcomes of stages, verdict, figures."""
     return f"{model}.record.{release}"
 
 
 def state_name(model: str) -> str:
-    """Name of the ConfigMap that says which release is stable and which is under trial."""
+    """Name of the ConfigMap with the model's stable and candidate releases."""
     return f"{model}.state"
 
 
 def validation_name(model: str) -> str:
-    """Name of the ConfigMap that holds what the model's last validation found."""
+    """Name of the ConfigMap with the model's last validation."""
     return f"{model}.validation"
 
 
 def alert_name(alert: str) -> str:
-    """Name of the ConfigMap that holds an alert, by its id."""
+    """Name of the ConfigMap with an alert, by its id."""
     return f"llmops.alert.{alert}"
 
 
 def counters_name(model: str) -> str:
-    """Name of the ConfigMap that holds what is counted of a model."""
+    """Name of the ConfigMap with a model's counters."""
     return f"{model}.counters"
 
 
 def costs_name(model: str) -> str:
-    """Name of the ConfigMap that holds what the model cost, week by week."""
+    """Name of the ConfigMap with the model's costs, week by week."""
     return f"{model}.costs"
 
 
@@ -140,10 +139,10 @@ def lease_name(model: str) -> str:
 
 
 def weights_path(model: str, key: str) -> str:
-    """Folder of verified weights on the volume, relative to its root."""
+    """Folder of verified weights, relative to the volume's root."""
     return f"weights/{model}/{key}"
 
 
 def staging_path(model: str, key: str) -> str:
-    """Folder that a download writes to, relative to the volume's root; never served from."""
+    """Folder that a download writes to, relative to the volume's root; no engine mounts it."""
     return f"staging/{model}/{key}"

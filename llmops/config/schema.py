@@ -20,22 +20,21 @@ Problem = tuple[tuple[str | int, ...], str]
 
 
 def raise_inconsistent(problems: Iterator[Problem]) -> None:
-    """Refuse values that are each allowed but don't go together, naming the fields.
+    """Refuse values that are each valid but not together, naming the fields.
 
     Args:
-        problems: Field, as a path below the model that is validated, and what is wrong with it.
+        problems: Field, as a path below the validated model, and its problem.
 
     Raises:
-        PydanticCustomError: There is a problem; its context carries all of them under `problems`.
+        PydanticCustomError: There is a problem; its context has all of them under `problems`.
     """
-    found = list(problems)
-    if found:
-        text = "; ".join(f"{'.'.join(map(str, path))}: {message}" for path, message in found)
-        raise PydanticCustomError(INCONSISTENT, "{text}", {"text": text, "problems": found})
+    if listed := list(problems):
+        text = "; ".join(f"{'.'.join(map(str, path))}: {message}" for path, message in listed)
+        raise PydanticCustomError(INCONSISTENT, "{text}", {"text": text, "problems": listed})
 
 
 class Strict(BaseModel):
-    """Immutable; unknown fields are refused, and so are NaN and infinities, which no limit could be compared with."""
+    """Immutable. Unknown fields are refused, and so are NaN and infinities: no limit compares with them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -43,5 +42,5 @@ class Strict(BaseModel):
 class SecretKey(Strict):
     """One key of a Secret in the serving namespace."""
 
-    name: Annotated[str, Field(pattern=SUBDOMAIN, max_length=253, description="Of the Secret.")]
-    key: Annotated[str, Field(pattern=r"^\.?[-_a-zA-Z0-9][-._a-zA-Z0-9]*$", description="Of its data.")]
+    name: Annotated[str, Field(pattern=SUBDOMAIN, max_length=253, description="Name of the Secret.")]
+    key: Annotated[str, Field(pattern=r"^\.?[-_a-zA-Z0-9][-._a-zA-Z0-9]*$", description="Key of its data.")]

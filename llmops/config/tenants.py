@@ -1,7 +1,7 @@
-"""Who uses the models: one YAML file per tenant, `tenants/NAME.yaml`.
+"""The tenants: one YAML file each, `tenants/NAME.yaml`.
 
-A tenant's applications run in a namespace of their own and ask the router with a key of their own; engines, and the
-other tenants, are out of their reach.
+A tenant's applications run in its namespace and call the router with its key. They reach neither engines nor other
+tenants.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ NAMESPACE = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
 
 
 class Quota(Strict):
-    """What all pods of the tenant's namespace may ask for together."""
+    """ResourceQuota of the tenant's namespace."""
 
     cpu: Annotated[str, Field(pattern=QUANTITY)] = Field(default="4", description="Sum of CPU requests.")
     memory: Annotated[str, Field(pattern=QUANTITY)] = Field(
         default="8Gi", description="Sum of memory requests, and of memory limits."
     )
     gpus: Annotated[int, Field(ge=0)] = Field(
-        default=0, description="Sum of nvidia.com/gpu: engines have the GPUs, unless a tenant is to have some."
+        default=0, description="Sum of nvidia.com/gpu; 0 leaves all GPUs to engines."
     )
     pods: Annotated[int, Field(ge=0)] = Field(default=20, description="Pods that have not ended.")
 
 
 class ContainerDefaults(Strict):
-    """What a container of the tenant's namespace gets that asks for nothing: under a quota it would be refused."""
+    """Requests and limit of a container that names none: the quota would refuse its pod."""
 
     cpu: Annotated[str, Field(pattern=QUANTITY)] = Field(default="100m", description="CPU request.")
     memory: Annotated[str, Field(pattern=QUANTITY)] = Field(default="256Mi", description="Memory request and limit.")
@@ -47,15 +47,15 @@ class Tenant(Strict):
     name: Annotated[str, Field(pattern=NAME, description="DNS label, at most 40 characters; the file's name.")]
     description: str = Field(default="", description="For people.")
     namespace: Annotated[str, Field(pattern=NAMESPACE, description="DNS label.")] | None = Field(
-        default=None, description="Of the tenant's applications; none: tenant-NAME."
+        default=None, description="Namespace of the tenant's applications; none: tenant-NAME."
     )
-    models: tuple[str, ...] = Field(min_length=1, description="Names of models that the tenant may ask for.")
-    key: SecretKey = Field(description="Its API key at the router; in the serving namespace.")
+    models: tuple[str, ...] = Field(min_length=1, description="Models that the tenant may use.")
+    key: SecretKey = Field(description="Its API key for the router, in a Secret of the serving namespace.")
     requests_per_minute: Annotated[int, Field(ge=1)] | None = Field(
         default=None, description="Over all its models; none: no limit."
     )
     tokens_per_minute: Annotated[int, Field(ge=1)] | None = Field(
-        default=None, description="Of prompts and answers, over all its models; none: no limit."
+        default=None, description="Tokens of prompts and answers, over all its models; none: no limit."
     )
     parallel_requests: Annotated[int, Field(ge=1)] | None = Field(
         default=None, description="Requests at once; none: no limit."
@@ -82,17 +82,17 @@ def load_tenants(
     """Read every `*.yaml` of a folder.
 
     Args:
-        tenants_dir: The folder; where there is none, there are no tenants.
-        catalog: The models that tenants may be allowed.
-        serving_namespace: Namespace of the engines, which can be no tenant's.
-        managed: Further models that the router has, at providers of managed inference.
+        tenants_dir: The folder; without it there are no tenants.
+        catalog: The models of the catalog.
+        serving_namespace: Namespace of the engines; no tenant may have it.
+        managed: Further models of the router, at providers of managed inference.
 
     Returns:
         The tenants by name, sorted by name.
 
     Raises:
-        BadInput: Any file is wrong: the message has one line per mistake, over all files, with file, line and field.
-            A model that is not in the catalog is a mistake, as is a namespace or a key that is another tenant's, too.
+        BadInput: A file has a mistake; see `read_folder`. A model outside of the catalog is one, and so is a namespace
+            or a key of another tenant.
     """
     if not tenants_dir.is_dir():
         return {}
@@ -105,12 +105,12 @@ def load_tenants(
             if model not in known:
                 yield ("models", index), not_known(model, known)
         if tenant.home == serving_namespace:
-            yield ("namespace",), f"is {tenant.home}, which is the engines'"
+            yield ("namespace",), f"is {tenant.home}, the namespace of the engines"
         elif tenant.home == "default" or tenant.home.startswith("kube-"):
-            yield ("namespace",), f"is {tenant.home}, which is the cluster's: its pods would be cut off"
+            yield ("namespace",), f"is {tenant.home}, a namespace of the cluster: its pods would lose their network"
         elif (other := homes.setdefault(tenant.home, tenant.name)) != tenant.name:
-            yield ("namespace",), f"is {tenant.home}, which is that of tenant {other}, too"
+            yield ("namespace",), f"is {tenant.home}, the namespace of tenant {other}"
         if (other := keys.setdefault((tenant.key.name, tenant.key.key), tenant.name)) != tenant.name:
-            yield ("key",), f"is that of tenant {other}, too: the router could not tell them apart"
+            yield ("key",), f"is the key of tenant {other}: the router could not tell them apart"
 
     return read_folder(tenants_dir, Tenant, check)

@@ -1,1 +1,1 @@
-"""What people declare: specs, and reading them from `models/` with errors that name file, line and field."""
+"""The catalog: the models' entries in `models/`, and their loader."""

@@ -1,4 +1,4 @@
-"""How many replicas serve a model, where that is not a fixed number."""
+"""Autoscaling of a model's replicas."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from llmops.config.schema import Problem, Strict
 
 
 class ScalePace(Strict):
-    """How fast replicas come or go."""
+    """Pace of adding or removing replicas."""
 
     window_seconds: Annotated[int, Field(ge=0, le=3600)] = Field(
-        description="Of all numbers that were asked for in so long, the one that changes least is taken."
+        description="Of all wanted numbers within this time, the one with the smallest change counts."
     )
-    pods: Annotated[int, Field(ge=1)] = Field(description="Replicas at most in each period.")
+    pods: Annotated[int, Field(ge=1)] = Field(description="Most replicas in each period.")
     period_seconds: Annotated[int, Field(ge=1, le=1800)] = Field(description="Length of a period.")
 
 
 class ScaleUp(ScalePace):
-    """How fast replicas come: soon, as a new one takes minutes to load."""
+    """Pace of adding replicas: soon, because a new one loads for minutes."""
 
     window_seconds: Annotated[int, Field(ge=0, le=3600)] = Field(
-        default=60, description="Only what was asked for throughout so long is done: a burst is not answered."
+        default=60, description="How long more replicas must be wanted: a short burst adds none."
     )
-    pods: Annotated[int, Field(ge=1)] = Field(default=2, description="Replicas that come at most in each period.")
+    pods: Annotated[int, Field(ge=1)] = Field(default=2, description="Most new replicas in each period.")
     period_seconds: Annotated[int, Field(ge=1, le=1800)] = Field(default=60, description="Length of a period.")
 
 
 class ScaleDown(ScalePace):
-    """How fast replicas go: late, as a node with GPUs is not lightly given back."""
+    """Pace of removing replicas: late, because a GPU node is hard to get back."""
 
     window_seconds: Annotated[int, Field(ge=0, le=3600)] = Field(
-        default=600, description="Only what was asked for throughout so long is done: a lull is not answered."
+        default=600, description="How long fewer replicas must be wanted: a short lull removes none."
     )
-    pods: Annotated[int, Field(ge=1)] = Field(default=1, description="Replicas that go at most in each period.")
+    pods: Annotated[int, Field(ge=1)] = Field(default=1, description="Most removed replicas in each period.")
     period_seconds: Annotated[int, Field(ge=1, le=1800)] = Field(default=300, description="Length of a period.")
 
 
@@ -45,20 +45,20 @@ class Autoscaling(Strict):
 
     kind: Literal["queue", "cpu", "keda"] = Field(
         default="queue",
-        description="queue: HPA on requests that wait, by the Prometheus Adapter; keda: the same by KEDA, without an "
-        "adapter; cpu: HPA on CPU, where there is neither.",
+        description="queue: HPA on waiting requests, through the Prometheus Adapter; keda: the same through KEDA; cpu: "
+        "HPA on CPU, which needs neither.",
     )
-    max: Annotated[int, Field(ge=1)] = Field(default=8, description="Replicas at most; at least are `replicas`.")
+    max: Annotated[int, Field(ge=1)] = Field(default=8, description="Most replicas; the fewest are `replicas`.")
     waiting: Annotated[int, Field(ge=1)] = Field(
-        default=5, description="Requests that wait per replica, above which replicas come. Not for cpu."
+        default=5, description="Waiting requests per replica above which replicas are added. Not for cpu."
     )
     running: Annotated[int, Field(ge=1)] | None = Field(
         default=None,
-        description="Requests at work per replica, by which replicas stay where nothing waits; none: they go as soon "
-        "as the queue is empty, however busy they are. Less than engine.options.max_num_seqs. Not for cpu.",
+        description="Running requests per replica that keep replicas while nothing waits; none: an empty queue removes "
+        "replicas, however busy they are. Less than engine.options.max_num_seqs. Not for cpu.",
     )
     cpu_percent: Annotated[int, Field(ge=1, le=1000)] = Field(
-        default=70, description="Share of resources.cpu in use, above which replicas come. For cpu alone."
+        default=70, description="Used share of resources.cpu above which replicas are added. For cpu only."
     )
     scale_up: ScaleUp = ScaleUp()
     scale_down: ScaleDown = ScaleDown()
@@ -67,28 +67,28 @@ class Autoscaling(Strict):
 def problems(
     autoscaling: Autoscaling | None, replicas: int, strategy: str, max_num_seqs: int | None
 ) -> Iterator[Problem]:
-    """What in a model's entry autoscaling can't go with; fields are those of the entry.
+    """Problems of a model's entry with its autoscaling.
 
     Args:
-        autoscaling: How replicas are set; None is a fixed number.
-        replicas: At least so many.
-        strategy: How a release replaces another.
-        max_num_seqs: Sequences that an engine works on at once; None leaves it to the engine.
+        autoscaling: The model's autoscaling; None for a fixed number of replicas.
+        replicas: Fewest replicas.
+        strategy: The rollout's strategy.
+        max_num_seqs: Sequences that an engine runs at once; None leaves it to the engine.
     """
     if autoscaling is None:
         return
     if autoscaling.max < replicas:
         yield (
             ("autoscaling", "max"),
-            f"is {autoscaling.max}, but replicas, of which there are at least so many, is {replicas}",
+            f"is {autoscaling.max}, less than replicas of {replicas}",
         )
     if strategy == "in-place":
         yield (
             ("rollout", "strategy"),
-            "is in-place, but a replica that is lent to the canary would be put back by autoscaling: use surge or auto",
+            "is in-place, but the autoscaler would put back a replica lent to the canary: use surge or auto",
         )
     if autoscaling.running is not None and max_num_seqs is not None and autoscaling.running >= max_num_seqs:
         yield (
             ("autoscaling", "running"),
-            f"is {autoscaling.running}, which no engine exceeds, as engine.options.max_num_seqs is {max_num_seqs}",
+            f"is {autoscaling.running}, not less than engine.options.max_num_seqs ({max_num_seqs})",
         )

@@ -1,4 +1,4 @@
-"""How users outside of the cluster reach a model: never without being asked who they are."""
+"""Checks that a model's exposure authenticates its users."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ RUNTIME_LORA = "VLLM_ALLOW_RUNTIME_LORA_UPDATING"
 
 
 def problems(exposure: Exposure, api_key: SecretKey | None, environment: Mapping[str, str]) -> Iterator[Problem]:
-    """What in a model's entry would leave its engine open to the world; fields are those of the entry.
+    """Problems of a model's entry that would open its engine to the world.
 
     Args:
-        exposure: The way in.
-        api_key: The key that the engine asks for.
-        environment: The engine's.
+        exposure: The model's exposure.
+        api_key: The engine's API key.
+        environment: The engine's environment.
     """
     if exposure.kind == "none":
         return
     if api_key is None and exposure.auth_url is None:
-        asked = "access.api_key or exposure.auth_url" if exposure.kind == "ingress" else "access.api_key"
-        yield ("exposure", "kind"), f"is {exposure.kind}, but nobody is asked who they are: set {asked}"
+        fields = "access.api_key or exposure.auth_url" if exposure.kind == "ingress" else "access.api_key"
+        yield ("exposure", "kind"), f"is {exposure.kind} without authentication: set {fields}"
     if environment.get(RUNTIME_LORA, "0").lower() in ("1", "true"):
         yield (
             ("engine", "env", RUNTIME_LORA),
-            "lets every user load adapters through /v1, which is open to the outside; unset it, or exposure.kind",
+            "lets every user outside of the cluster load adapters through /v1: unset it, or exposure.kind",
         )

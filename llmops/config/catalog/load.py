@@ -1,4 +1,4 @@
-"""Reading the catalog: `models/*.yaml` to specs."""
+"""Reads the catalog: `models/*.yaml` to specs."""
 
 from __future__ import annotations
 
@@ -21,23 +21,25 @@ def load_catalog(models_dir: Path) -> Catalog:
         The specs by name, sorted by name.
 
     Raises:
-        BadInput: The folder is missing or empty, or any file is wrong; the message has one line per mistake, over
-            all files.
+        BadInput: The folder is missing or empty, or a file has a mistake; see `read_folder`.
     """
     if not models_dir.is_dir():
         raise BadInput(
-            f"{models_dir}: is not a folder.", remedy="Name the catalog's folder as models_dir in the settings."
+            f"{models_dir}: is not a folder.",
+            code="NoCatalog",
+            about=str(models_dir),
+            remedy="Set models_dir in the settings to the catalog's folder.",
         )
     check = routing_check({path.stem for path in models_dir.glob("*.yaml")})
     if specs := read_folder(models_dir, ModelSpec, lambda spec: check(spec.name, spec.routing)):
         return specs
-    raise BadInput(f"{models_dir}: holds no model.", remedy="Add one as NAME.yaml.")
+    raise BadInput(f"{models_dir}: has no model.", code="EmptyCatalog", about=str(models_dir), remedy="Add NAME.yaml.")
 
 
 def load_model(path: Path) -> ModelSpec:
     """Read one file of the catalog.
 
     Raises:
-        BadInput: The file is wrong; the message has one line per mistake.
+        BadInput: The file has a mistake; see `read_folder`.
     """
     return read_entry(path, ModelSpec)

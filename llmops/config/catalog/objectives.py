@@ -1,4 +1,4 @@
-"""What users are promised of a model, and from when on its operators are told."""
+"""A model's service levels, and when alerts fire."""
 
 from __future__ import annotations
 
@@ -18,26 +18,31 @@ class Objectives(Strict):
     p95_ttft_seconds: Annotated[float, Field(gt=0)] = Field(
         default=5, description="95th percentile of the first token."
     )
-    slow_for_seconds: Seconds = Field(default=300, description="How long either is above that before it is told.")
-    waiting_requests: Annotated[int, Field(ge=0)] = Field(
-        default=20, description="Requests that wait in the queue of one engine."
+    slow_for_seconds: Seconds = Field(
+        default=300, description="How long either is above its limit before the alert fires."
     )
+    waiting_requests: Annotated[int, Field(ge=0)] = Field(default=20, description="Waiting requests of one engine.")
     waiting_for_seconds: Seconds = Field(
-        default=180, description="How long there are more: autoscaling did not help, or not soon enough."
+        default=180,
+        description="How long more requests wait before the alert fires: autoscaling helps too late, or not at all.",
     )
     gpu_percent: Annotated[float, Field(gt=0, le=100)] = Field(
-        default=95, description="Utilization of the model's GPUs, on average."
+        default=95, description="Average utilization of the model's GPUs."
     )
-    gpu_for_seconds: Seconds = Field(default=900, description="How long it is above that before it is told.")
+    gpu_for_seconds: Seconds = Field(default=900, description="How long it is above the limit before the alert fires.")
     kv_cache_percent: Annotated[float, Field(gt=0, le=100)] = Field(
-        default=95, description="Use of an engine's KV cache, while it preempts requests for want of room."
+        default=95, description="Use of an engine's KV cache while it preempts requests."
     )
-    kv_cache_for_seconds: Seconds = Field(default=300, description="How long it is above that before it is told.")
+    kv_cache_for_seconds: Seconds = Field(
+        default=300, description="How long it is above the limit before the alert fires."
+    )
     error_ratio: Annotated[float, Field(ge=0, lt=1)] = Field(
-        default=0.01, description="Share of requests that fail through the engine's fault; 0.01 is one in a hundred."
+        default=0.01, description="Share of requests that fail by the engine's fault; 0.01 is one in a hundred."
     )
-    errors_for_seconds: Seconds = Field(default=300, description="How long it is above that before it is told.")
+    errors_for_seconds: Seconds = Field(
+        default=300, description="How long it is above the limit before the alert fires."
+    )
     restarts_per_hour: Annotated[int, Field(ge=0)] = Field(default=1, description="Restarts of one pod within an hour.")
     unready_for_seconds: Seconds = Field(
-        default=120, description="How long no replica is ready, though some are wanted, before it is told."
+        default=120, description="How long no wanted replica is ready before the alert fires."
     )

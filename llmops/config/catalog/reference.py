@@ -1,4 +1,4 @@
-"""Writes the reference of the catalog's fields from the models: `python -m llmops.config.catalog.reference`."""
+"""Writes docs/reference/models.md from the catalog's fields: `python -m llmops.config.catalog.reference`."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from llmops.config.catalog.spec import ModelSpec
 
 HEAD = """# Fields of a model
 
-One YAML file per model, `models/NAME.yaml`. Unknown fields are refused; `llmops check` names every mistake by file,
+One YAML file per model, `models/NAME.yaml`. llmops refuses unknown fields; `llmops check` names every mistake by file,
 line and field. Quantities are Kubernetes' (`48Gi`, `500m`).
-Plain words are read as YAML 1.2 reads them, here and in settings, suites, tenants and prices: `no` is a text; a text
-such as `true` or `1e3` needs quotes, and `llmops check` says so.
+Plain words follow YAML 1.2, here and in settings, suites, tenants and prices: `no` is a text; a text such as `true` or
+`1e3` needs quotes, and `llmops check` says so.
 
-Not part of a release, so that a change starts no trial: `replicas`, `description`, `automation`,
+Not part of a release, so a change starts no trial: `replicas`, `description`, `automation`,
 `exposure`, `traffic`, `autoscaling`, `objectives`, `routing`.
 """
 
@@ -29,17 +29,17 @@ def reference() -> str:
     return HEAD + "".join(f"\n{table}" for table in _tables("", ModelSpec, set()))
 
 
-def _tables(path: str, model: type[BaseModel], told: set[type[BaseModel]]) -> Iterator[str]:
-    """A table of the model's fields, then those of its parts; a part that stands in two places is told once."""
+def _tables(path: str, model: type[BaseModel], written: set[type[BaseModel]]) -> Iterator[str]:
+    """A table of the model's fields, then those of its parts; each part has one table."""
     title = f"## `{path}`\n" if path else "## The model\n"
     about = re.sub(r"\s+", " ", (model.__doc__ or "").strip())
     rows = [f"| `{name}` | {_kind(field)} | {_default(field)} | {_about(field)} |" for name, field in _fields(model)]
     yield "\n".join([title, about, "", "| field | value | default | meaning |", "|---|---|---|---|", *rows, ""])
     for name, field in _fields(model):
         for part in _parts(field.annotation):
-            if part not in told:
-                told.add(part)
-                yield from _tables(f"{path}.{name}".lstrip("."), part, told)
+            if part not in written:
+                written.add(part)
+                yield from _tables(f"{path}.{name}".lstrip("."), part, written)
 
 
 def _fields(model: type[BaseModel]) -> Iterator[tuple[str, FieldInfo]]:
@@ -49,17 +49,17 @@ def _fields(model: type[BaseModel]) -> Iterator[tuple[str, FieldInfo]]:
 def _parts(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [part for each in get_args(annotation) for part in _parts(each)]
+    return [part for argument in get_args(annotation) for part in _parts(argument)]
 
 
 def _kind(field: FieldInfo) -> str:
     names = _names(field.annotation)
     words = [name for name in dict.fromkeys(names) if name != "nothing"]
     bounds = [
-        f"{sign} {getattr(each, attribute):g}"
-        for each in field.metadata
+        f"{sign} {getattr(constraint, attribute):g}"
+        for constraint in field.metadata
         for attribute, sign in (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("lt", "<"))
-        if isinstance(getattr(each, attribute, None), int | float)
+        if isinstance(getattr(constraint, attribute, None), int | float)
     ]
     return " or ".join(words) + (f" {', '.join(bounds)}" if bounds else "")
 
@@ -81,7 +81,7 @@ def _names(annotation: Any) -> list[str]:
         return [f"list of {' or '.join(dict.fromkeys(_names(inner[0])))}"]
     if text.startswith("dict"):
         return ["names and texts"]
-    return [name for each in inner for name in _names(each)]
+    return [name for argument in inner for name in _names(argument)]
 
 
 def _default(field: FieldInfo) -> str:
@@ -95,20 +95,20 @@ def _default(field: FieldInfo) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, tuple):
-        return ", ".join(f"`{_short(each)}`" for each in value)
+        return ", ".join(f"`{_short(item)}`" for item in value)
     return f"`{value}`"
 
 
 def _short(value: object) -> str:
-    """An entry of a list, as it would be written in a model's file."""
+    """An item of a list, as a model's file has it."""
     if not isinstance(value, BaseModel):
         return str(value)
     return "{" + ", ".join(f"{key}: {item}" for key, item in value.model_dump(exclude_defaults=True).items()) + "}"
 
 
 def _about(field: FieldInfo) -> str:
-    told = [field.description, *(getattr(each, "description", None) for each in field.metadata)]
-    return re.sub(r"\s+", " ", next((text for text in told if text), "")).replace("|", "\\|")
+    descriptions = [field.description, *(getattr(constraint, "description", None) for constraint in field.metadata)]
+    return re.sub(r"\s+", " ", next((text for text in descriptions if text), "")).replace("|", "\\|")
 
 
 if __name__ == "__main__":

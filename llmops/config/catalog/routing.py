@@ -1,4 +1,4 @@
-"""How the router in front of all models treats one of them."""
+"""How the router treats a model."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from llmops.config.settings.router import Managed, ModelName
 class Routing(Strict):
     """A model behind the router. Not part of the release."""
 
-    aliases: tuple[ModelName, ...] = Field(default=(), description="Further names that users may ask for it by.")
+    aliases: tuple[ModelName, ...] = Field(default=(), description="Further names of the model at the router.")
     fallbacks: tuple[str, ...] = Field(
-        default=(), description="Models that answer instead, in this order, while no engine of this one does."
+        default=(), description="Models that answer, in this order, while no engine of this one does."
     )
     managed: tuple[Managed, ...] = Field(
-        default=(), description="The same model at providers of managed inference, asked after the fallbacks."
+        default=(), description="The same model at providers of managed inference, after the fallbacks."
     )
     timeout_seconds: Annotated[int, Field(ge=1)] = Field(
-        default=600, description="Within which an engine has to answer; of a stream, each part of its answer."
+        default=600, description="Longest wait for an engine's answer, or for the next part of a stream."
     )
 
 
 def routing_check(models: Collection[str]) -> Callable[[str, Routing], Iterator[Problem]]:
-    """What tells, of one entry after the other, what is wrong with its routing in the company of the others.
+    """A check of each entry's routing against the other entries.
 
     Args:
         models: Names of all models.
@@ -41,8 +41,8 @@ def routing_check(models: Collection[str]) -> Callable[[str, Routing], Iterator[
             yield ("name",), "is the router's own name"
         for index, alias in enumerate(routing.aliases):
             if (other := owners.get(alias)) is not None:
-                what = f"the name of model {other}" if alias in models else f"an alias of model {other}"
-                yield ("routing", "aliases", index), f"is {alias!r}, which is {what}: nobody could tell who answers"
+                owner = f"the name of model {other}" if alias in models else f"an alias of model {other}"
+                yield ("routing", "aliases", index), f"is {alias!r}, {owner}: the router could not tell them apart"
             owners.setdefault(alias, model)
         for index, name in enumerate(routing.fallbacks):
             if name == model:

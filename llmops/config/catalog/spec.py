@@ -1,6 +1,6 @@
-"""What a person declares about a model, in `models/NAME.yaml`.
+"""A model's entry in the catalog, `models/NAME.yaml`.
 
-Defaults live here and nowhere else. Unknown fields are refused everywhere.
+All defaults are here. Unknown fields are refused.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ NAME = r"^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$"
 LABEL_VALUE = r"^[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
 QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|Ki|[MGTPE]i?)?$"
 DEFAULT_INCLUDE = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "*.tiktoken", "merges.txt", "vocab.txt")
-# Formats that run code when they are loaded (pickle) or that vLLM loads only on request.
+# Formats that can run code when loaded (pickle), or that vLLM loads only on request.
 UNSAFE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".h5", ".msgpack")
 
 
@@ -36,20 +36,20 @@ def _repository(value: str) -> str:
     if "@" in value:
         raise ValueError("must be a repository without a digest; the release pins the tag's digest")
     if ":" in value.rsplit("/", 1)[-1]:
-        raise ValueError("must be a repository without a tag, which has a field of its own")
+        raise ValueError("must be a repository without a tag; the tag is a field of its own")
     if not re.fullmatch(r"[a-z0-9]([-a-z0-9._/:]*[a-z0-9])?", value):
         raise ValueError("must be an image repository in lower case, such as vllm/vllm-openai or ghcr.io/owner/name")
     return value
 
 
 class WeightsImage(Strict):
-    """Where an OCI image has the weights: exactly the pinned files, in one folder."""
+    """An OCI image with the weights: exactly the pinned files, in one folder."""
 
     repository: Annotated[str, AfterValidator(_repository)] = Field(
-        description="Image repository, without tag; the engine's own if it has the weights baked in."
+        description="Image repository without tag; engine.image if that image has the weights."
     )
     tag: Annotated[str, Field(pattern=r"^\w[\w.-]{0,127}$")] | None = Field(
-        default=None, description="Pinned to its digest by the release; none for the engine's own image."
+        default=None, description="The release pins its digest; none for the engine's own image."
     )
     path: Annotated[str, Field(pattern=r"^/(\w[\w.-]*(/\w[\w.-]*)*)?$")] = Field(
         default="/", description="Folder in the image."
@@ -57,28 +57,26 @@ class WeightsImage(Strict):
 
 
 class Weights(Strict):
-    """Where the weights come from."""
+    """The source of the weights."""
 
     repo: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$", description="Hub repository, owner/name.")]
     revision: Annotated[str, Field(pattern=r"^\S+$")] = Field(
-        default="main", description="A commit (40 hex digits: pinned), or a branch or tag (followed)."
+        default="main", description="A commit (40 hex digits), or a branch or tag that llmops follows."
     )
     include: tuple[str, ...] = Field(default=DEFAULT_INCLUDE, min_length=1, description="Patterns of files to take.")
-    exclude: tuple[str, ...] = Field(default=(), description="Patterns of files to leave out of those.")
-    allow_pickle: bool = Field(
-        default=False, description="Take formats that can run code when loaded. Off for a reason."
-    )
+    exclude: tuple[str, ...] = Field(default=(), description="Patterns of files to leave out.")
+    allow_pickle: bool = Field(default=False, description="Allow formats that can run code when loaded.")
     token: SecretKey | None = Field(default=None, description="Hub token, for gated or private repositories.")
     strategy: Literal["volume", "init", "image"] = Field(
         default="volume",
-        description="volume: one copy on the shared claim; init: each pod downloads a copy of its own, for "
-        "experiments; image: in an OCI image, for sites without a hub.",
+        description="volume: one copy on the shared claim; init: each pod downloads its own copy, for experiments; "
+        "image: in an OCI image, for sites without a hub.",
     )
     image: WeightsImage | None = Field(default=None, description="Required with strategy image.")
     pins: Annotated[str, Field(pattern=r"^\w[\w.-]*(/\w[\w.-]*)*\.json$")] | None = Field(
         default=None,
-        description="File below the catalog's folder with sizes and hashes of the revision, which is then a commit: "
-        "for sites without a hub.",
+        description="File below the catalog's folder with sizes and hashes of the revision, for sites without a hub; "
+        "the revision must be a commit.",
     )
 
     @model_validator(mode="after")
@@ -90,50 +88,50 @@ class Weights(Strict):
         if (self.strategy == "image") != (self.image is not None):
             yield ("image",), f"is {'required' if self.image is None else 'not'} for strategy {self.strategy}"
         if self.pins and self.strategy != "image":
-            yield ("pins",), f"is for strategy image: strategy {self.strategy} downloads from the hub, which has them"
+            yield ("pins",), f"is for strategy image; strategy {self.strategy} takes the pins from the hub"
         if self.pins and not re.fullmatch(r"[0-9a-f]{40}", self.revision):
-            yield ("revision",), f"is {self.revision}; with pins it is the commit of 40 hex digits that they are of"
+            yield ("revision",), f"is {self.revision}; with pins it must be their commit (40 hex digits)"
         if not self.allow_pickle:
             for index, pattern in enumerate(self.include):
                 if pattern.lower().endswith(UNSAFE_SUFFIXES):
                     yield (
                         ("include", index),
-                        f"{pattern!r} takes a format that can run code when loaded: set allow_pickle if it must be",
+                        f"{pattern!r} takes a format that can run code when loaded: set allow_pickle to allow it",
                     )
 
 
 class EngineOptions(Strict):
-    """The engine options that most models set; everything else goes into `args`. Names are vLLM's."""
+    """The options that most models set, with vLLM's names; all others go into `args`."""
 
     max_model_len: Annotated[int, Field(ge=1)] | None = Field(default=None, description="Context length, tokens.")
     max_num_seqs: Annotated[int, Field(ge=1)] | None = Field(default=None, description="Concurrent sequences.")
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = Field(
-        default=None, description="Share of a GPU's memory that the engine takes."
+        default=None, description="The engine's share of a GPU's memory."
     )
     tensor_parallel_size: Annotated[int, Field(ge=1)] = Field(
         default=1, description="GPUs that the model is split over; at most gpu.count."
     )
     dtype: Literal["auto", "bfloat16", "float16", "float32", "half", "float"] | None = Field(
-        default=None, description="Of weights and activations; none leaves it to the engine."
+        default=None, description="Type of weights and activations; none leaves it to the engine."
     )
     quantization: str | None = Field(default=None, description="Method of quantized weights, such as awq_marlin.")
-    kv_cache_dtype: str | None = Field(default=None, description="Of the KV cache, such as fp8.")
-    enforce_eager: bool = Field(default=False, description="No CUDA graphs: starts faster, answers slower.")
-    trust_remote_code: bool = Field(default=False, description="Runs code from the repository. Off for a reason.")
+    kv_cache_dtype: str | None = Field(default=None, description="Type of the KV cache, such as fp8.")
+    enforce_eager: bool = Field(default=False, description="No CUDA graphs: a faster start, slower answers.")
+    trust_remote_code: bool = Field(default=False, description="Run code from the repository.")
 
 
 LARGEST_TEMPLATE = 256 * 1024
-"""Bytes: it is kept with the release's pins, in a ConfigMap of at most 1 MiB."""
+"""Largest chat template in bytes: the ConfigMap of the release's pins holds it, and has at most 1 MiB."""
 
 RESERVED_FLAGS = {
     "--model": "use weights.repo",
-    "--served-model-name": "it is the model's name",
+    "--served-model-name": "llmops sets the model's name",
     "--host": "engines listen on all addresses of their pod",
     "--port": "engines listen on 8000",
     "--uds": "engines listen on 8000",
-    "--config": "a file's content would not be part of the release; write its options here",
-    "--api-server-count": "one process answers users, as it is what drains the engine",
-    "--api-key": "use access.api_key, so that no secret stands in arguments",
+    "--config": "the file's content would not be part of the release; write its options here",
+    "--api-server-count": "the drain needs one process that answers all users",
+    "--api-key": "use access.api_key, which keeps the secret out of the arguments",
     "--hf-token": "use weights.token; engines run offline",
     "--revision": "use weights.revision",
     "--shutdown-timeout": "use rollout.drain_seconds",
@@ -151,16 +149,16 @@ RESERVED_FLAGS = {
 RESERVED_VARIABLES = {
     "DO_NOT_TRACK": "engines send no usage data",
     "HF_ENDPOINT": "engines run offline",
-    "HF_HOME": "it is a folder that the pod can write to",
+    "HF_HOME": "llmops sets a folder that the pod can write to",
     "HF_HUB_OFFLINE": "engines run offline",
     "HF_TOKEN": "use weights.token; engines run offline",
-    "HOME": "it is a folder that the pod can write to",
+    "HOME": "llmops sets a folder that the pod can write to",
     "HUGGING_FACE_HUB_TOKEN": "use weights.token; engines run offline",
-    "PYTHONPATH": "it leads to the module that drains the engine",
+    "PYTHONPATH": "llmops sets the folder of the drain module",
     "TRANSFORMERS_OFFLINE": "engines run offline",
-    "USER": "it names the account that the engine runs as",
-    "VLLM_USE_RUST_FRONTEND": "it runs no middleware, by which engines are drained",
-    "VLLM_API_KEY": "use access.api_key, so that no secret stands in a specification",
+    "USER": "llmops sets the engine's account",
+    "VLLM_USE_RUST_FRONTEND": "the drain is a middleware, which that frontend does not run",
+    "VLLM_API_KEY": "use access.api_key, which keeps the secret out of the pod's specification",
     "VLLM_NO_USAGE_STATS": "engines send no usage data",
 }
 
@@ -177,11 +175,11 @@ def _image(value: str) -> str:
 def _argument(value: str) -> str:
     if not re.fullmatch(r"--[a-z][-a-z0-9._]*(=.*)?", value, re.DOTALL):
         raise ValueError("must be a flag: '--flag' or '--flag=value'")
-    # vLLM takes an underscore for a dash, and --no-FLAG as the negation of a switch.
+    # vLLM reads an underscore as a dash, and --no-FLAG as the negation of a switch.
     flag = value.split("=", 1)[0].replace("_", "-")
     for reserved in (flag, flag.replace("--no-", "--", 1)):
         if reserved in RESERVED_FLAGS:
-            raise ValueError(f"{flag} is set by the pipeline; {RESERVED_FLAGS[reserved]}")
+            raise ValueError(f"{flag} is reserved: {RESERVED_FLAGS[reserved]}")
     return value
 
 
@@ -189,12 +187,12 @@ def _variable(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value):
         raise ValueError("must be the name of an environment variable")
     if value in RESERVED_VARIABLES:
-        raise ValueError(f"is set by the pipeline; {RESERVED_VARIABLES[value]}")
+        raise ValueError(f"is reserved: {RESERVED_VARIABLES[value]}")
     return value
 
 
 def _template(value: str, info: ValidationInfo) -> str:
-    """The content of the file that an entry names; what is validated apart from its file is the content already."""
+    """The content of the file that an entry names. Without the entry's folder, the value is the content already."""
     folder = (info.context or {}).get(FOLDER)
     if folder is None:
         return value
@@ -205,40 +203,40 @@ def _template(value: str, info: ValidationInfo) -> str:
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"cannot be read: {error}") from error
     if not 0 < len(text.encode()) <= LARGEST_TEMPLATE:
-        raise ValueError(f"is of {len(text.encode())} bytes; from 1 to {LARGEST_TEMPLATE} are allowed")
+        raise ValueError(f"has {len(text.encode())} bytes; 1 to {LARGEST_TEMPLATE} are allowed")
     return text
 
 
 class Engine(Strict):
-    """The serving program: an image repository, the versions allowed, and its options."""
+    """The serving program: image repository, allowed versions, options."""
 
     image: Annotated[str, AfterValidator(_image)] = Field(
-        default="vllm/vllm-openai", description="Image repository, without tag."
+        default="vllm/vllm-openai", description="Image repository without tag."
     )
     version: Annotated[str, Field(min_length=1)] = Field(
-        description="PEP 440 versions allowed: '0.32.0' or '==0.32.0' (pinned), '>=0.31,<0.40' (the newest of them)."
+        description="Allowed PEP 440 versions: '0.32.0' or '==0.32.0' (pinned), '>=0.31,<0.40' (the newest of them)."
     )
     variant: Annotated[str, Field(pattern=r"^[a-z0-9_.-]*$")] = Field(
         default="", description="Tag suffix, such as 'cu130'."
     )
     prereleases: bool = Field(
-        default=False, description="Follow pre-releases, too. Those that version names itself are always allowed."
+        default=False, description="Follow pre-releases as well. A pre-release in `version` is always allowed."
     )
     options: EngineOptions = EngineOptions()
     args: tuple[Annotated[str, AfterValidator(_argument)], ...] = Field(
-        default=(), description="Further arguments, as the engine takes them: '--flag' or '--flag=value'."
+        default=(), description="Further arguments of the engine: '--flag' or '--flag=value'."
     )
     env: dict[Annotated[str, AfterValidator(_variable)], str] = Field(
-        default_factory=dict[str, str], description="Further environment; never a secret."
+        default_factory=dict[str, str], description="Further environment variables; never a secret."
     )
     chat_template: Annotated[str, AfterValidator(_template)] | None = Field(
         default=None,
-        description="File beside this one with a Jinja template, by which chats become prompts; its content is part of "
-        "the release. None: the repository's own.",
+        description="File in this folder with a Jinja chat template; its content is part of the release. None: the "
+        "repository's own.",
     )
     user: Annotated[int, Field(ge=0)] = Field(
         default=2000,
-        description="User id that the engine runs as: vLLM's image brings 2000; 0 for an image that needs root.",
+        description="User id of the engine: vLLM's image has 2000; 0 for an image that needs root.",
     )
 
     @model_validator(mode="after")
@@ -246,7 +244,7 @@ class Engine(Strict):
         flags = [argument.partition("=")[0].replace("_", "-") for argument in self.args]
         if self.chat_template is not None and "--chat-template" in flags:
             place = ("args", flags.index("--chat-template"))
-            raise_inconsistent(iter([(place, "is given, and chat_template, too: an engine has one")]))
+            raise_inconsistent(iter([(place, "sets the template that chat_template sets: remove one")]))
         return self
 
     @field_validator("version")
@@ -273,18 +271,18 @@ class Gpu(Strict):
 
 
 class Resources(Strict):
-    """What one replica takes of its node, as Kubernetes quantities, and before whom."""
+    """Resources and priority of one replica, as Kubernetes quantities."""
 
-    cpu: Annotated[str, Field(pattern=QUANTITY)] = Field(default="4", description="Requested; there is no limit.")
-    memory: Annotated[str, Field(pattern=QUANTITY)] = Field(default="32Gi", description="Requested, and the limit.")
+    cpu: Annotated[str, Field(pattern=QUANTITY)] = Field(default="4", description="CPU request; there is no limit.")
+    memory: Annotated[str, Field(pattern=QUANTITY)] = Field(default="32Gi", description="Memory request and limit.")
     shm: Annotated[str, Field(pattern=QUANTITY)] = Field(
         default="8Gi",
-        description="Shared memory between the engine's processes, part of memory; the default of 64 MB crashes vLLM.",
+        description="Shared memory of the engine's processes, part of memory; the default of 64 MB crashes vLLM.",
     )
     priority_class: Annotated[str, Field(pattern=SUBDOMAIN, max_length=253)] | None = Field(
         default=None,
-        description="PriorityClass of the cluster's, for stable and canary alike: who evicts whom where room is short. "
-        "None: the cluster's default. A rollout counts room without evictions.",
+        description="PriorityClass of stable and canary: it decides evictions when room is short. None: the cluster's "
+        "default. A rollout counts room without evictions.",
     )
 
 
@@ -293,19 +291,19 @@ class Gate(Strict):
 
     metric: Annotated[str, Field(pattern=r"^[a-z0-9_.-]+(/[a-z0-9_.-]+)?$")] = Field(
         description="SUITE/FIGURE: 'arithmetic/score', 'chat/p95_ttft_ms', 'chat/error_rate'; "
-        "'all/score' is over every case; 'cost/usd_per_million_tokens' is of the first load profile."
+        "'all/score' covers every case; 'cost/usd_per_million_tokens' uses the first load profile."
     )
     min: float | None = Field(default=None, description="Absolute floor.")
     max: float | None = Field(default=None, description="Absolute ceiling.")
     max_drop: Annotated[float, Field(ge=0)] | None = Field(
         default=None,
-        description="Relative to stable on the same cases: how much lower the figure may be (0.03 = 3 points).",
+        description="Largest drop below stable on the same cases (0.03 = 3 points).",
     )
     max_ratio: Annotated[float, Field(gt=0)] | None = Field(
-        default=None, description="Relative to stable under the same load: canary/stable may be at most this."
+        default=None, description="Largest ratio canary/stable under the same load."
     )
 
-    dry: bool = Field(default=False, description="Reported, and never blocking: for a gate that is on trial itself.")
+    dry: bool = Field(default=False, description="Report only, never block: for a new gate.")
 
     @model_validator(mode="after")
     def _one_rule(self) -> Gate:
@@ -316,7 +314,7 @@ class Gate(Strict):
 
     @property
     def relative(self) -> bool:
-        """Whether the gate compares with what serves now."""
+        """Whether the gate compares with stable."""
         return self.max_drop is not None or self.max_ratio is not None
 
 
@@ -325,24 +323,22 @@ COST_METRIC = f"{COST}/usd_per_million_tokens"
 
 
 class Evaluation(Strict):
-    """Which suites judge a release, and by which gates."""
+    """The suites and gates that judge a release."""
 
-    suites: tuple[str, ...] = Field(
-        default=(), description="Names of suites in evals/: quality suites and load profiles."
-    )
-    gates: tuple[Gate, ...] = Field(default=(), description="All of them have to hold.")
+    suites: tuple[str, ...] = Field(default=(), description="Suites in evals/: quality suites and load profiles.")
+    gates: tuple[Gate, ...] = Field(default=(), description="All have to hold.")
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = Field(
         default=0.95,
         description="Of relative gates: how rarely they pass a release beyond a limit, or reject an equal one.",
     )
-    concurrency: Annotated[int, Field(ge=1)] = Field(default=8, description="Requests at once of the quality suites.")
+    concurrency: Annotated[int, Field(ge=1)] = Field(default=8, description="Parallel requests of the quality suites.")
     repeats: Annotated[int, Field(ge=1, le=100)] = Field(
         default=1,
-        description="Times that each case is asked; its score is their mean. A temperature above 0 needs 2.",
+        description="Requests per case; its score is their mean. A temperature above 0 needs 2.",
     )
     max_rounds: Annotated[int, Field(ge=1, le=20)] = Field(
         default=4,
-        description="Times at most that a load profile is run on canary and stable while a gate on it is open.",
+        description="Most runs of a load profile on canary and stable while one of its gates is undecided.",
     )
 
 
@@ -351,29 +347,30 @@ class Rollout(Strict):
 
     strategy: Literal["surge", "in-place", "auto"] = Field(
         default="auto",
-        description="surge: canary and rolling update use one GPU set more; in-place: they take it from stable, which "
-        "needs two replicas or more; auto: surge where a GPU is free, else in-place where possible.",
+        description="surge: canary and rolling update use the GPUs of one more replica; in-place: they take a replica "
+        "from stable, which needs two or more; auto: surge if the GPUs are free, else in-place if possible.",
     )
     stabilization_seconds: Annotated[float, Field(ge=0)] = Field(
-        default=60, description="Watched after the rollout, before it is final."
+        default=60, description="How long promotion watches the new pods before it is final."
     )
     load_mb_per_second: Annotated[float, Field(ge=1)] = Field(
-        default=100, description="Slowest load speed expected; sizes the startup probe."
+        default=100, description="Slowest expected load speed; it sizes the startup probe."
     )
     startup_seconds: Annotated[int, Field(ge=5)] = Field(
-        default=300, description="Start-up besides reading weights: compilation, warm-up."
+        default=300, description="Start-up time besides loading: compilation, warm-up."
     )
     drain_seconds: Annotated[int, Field(ge=1)] = Field(
-        default=120, description="How long requests in flight may go on after that, before the engine ends."
+        default=120, description="How long running requests may continue after unroute_seconds before the engine ends."
     )
     unroute_seconds: Annotated[int, Field(ge=1)] = Field(
-        default=10, description="How long routers may take to forget a pod that is to end."
+        default=10, description="How long routers may take to forget a terminating pod."
     )
     on_inconclusive: Literal["reject", "hold"] = Field(
-        default="hold", description="hold: stable goes on, the release may be tried again; reject: as if it had failed."
+        default="hold",
+        description="hold: stable stays, and the release may be tried again; reject: the release counts as Failed.",
     )
     keep_weights: Annotated[int, Field(ge=0)] = Field(
-        default=1, description="Older weights kept besides stable's and the previous."
+        default=1, description="Older weights to keep, besides those of stable and the previous release."
     )
 
 
@@ -383,11 +380,11 @@ Clock = Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
 
 
 class Window(Strict):
-    """A time of the week in which a rollout that nobody asked for may start."""
+    """A time of the week in which an automatic rollout may start."""
 
-    days: tuple[Day, ...] = Field(default=DAYS, min_length=1, description="Days on which it begins.")
+    days: tuple[Day, ...] = Field(default=DAYS, min_length=1, description="Days on which the window begins.")
     start: Clock = Field(description="HH:MM.")
-    end: Clock = Field(description="At or before start: on the next day.")
+    end: Clock = Field(description="HH:MM; at or before start means the next day.")
 
 
 def _cron(value: str) -> str:
@@ -407,35 +404,38 @@ def _zone(value: str) -> str:
 
 
 class Automation(Strict):
-    """What happens without anybody asking. Not part of the release: it says when, and not what."""
+    """What llmops does unasked, and when. Not part of the release."""
 
     follow: bool = Field(
         default=True, description="Roll out new image tags, new model revisions and changes of this file."
     )
     windows: tuple[Window, ...] = Field(
-        default=(), description="When such a rollout may start; empty is always. What has begun is finished."
+        default=(),
+        description="When such a rollout may start; empty is always. A started rollout continues after its window.",
     )
-    timezone: Annotated[str, AfterValidator(_zone)] = Field(default="UTC", description="Of windows and revalidate.")
+    timezone: Annotated[str, AfterValidator(_zone)] = Field(
+        default="UTC", description="Time zone of windows and revalidate."
+    )
     revalidate: Annotated[str, AfterValidator(_cron)] | None = Field(
-        default="0 3 * * *", description="Cron expression: when stable's weights, figures and Deployment are checked."
+        default="0 3 * * *", description="Cron expression: when llmops checks stable's weights, figures and Deployment."
     )
     revalidate_mb_per_second: Annotated[float, Field(gt=0)] = Field(
-        default=200, description="How fast weights are read back at most, so that serving does not suffer."
+        default=200, description="Highest speed of reading weights back, to spare serving."
     )
     validation_max_age_hours: Annotated[float, Field(gt=0)] = Field(
-        default=50, description="Age of the last validation from which the model counts as stale."
+        default=50, description="Age of the last validation above which the model counts as stale."
     )
     repair: tuple[Literal["weights", "rollback"], ...] = Field(
         default=(),
-        description="What a finding may set right by itself. weights: fetch rotten bytes again; rollback: go back to "
-        "the previous good release when stable fails its gates.",
+        description="Automatic repairs of findings. weights: download damaged bytes again; rollback: return to the "
+        "previous good release when stable fails its gates.",
     )
 
 
 class Access(Strict):
-    """Who may talk to the engine."""
+    """Who may call the engine."""
 
-    api_key: SecretKey | None = Field(default=None, description="API key that the engine asks for.")
+    api_key: SecretKey | None = Field(default=None, description="API key of the engine.")
 
 
 class ModelSpec(Strict):
@@ -454,7 +454,7 @@ class ModelSpec(Strict):
     access: Access = Access()
     exposure: Exposure = Exposure()
     traffic: Traffic = Traffic()
-    autoscaling: Autoscaling | None = Field(default=None, description="None: `replicas` is a fixed number.")
+    autoscaling: Autoscaling | None = Field(default=None, description="None: `replicas` stays fixed.")
     objectives: Objectives = Objectives()
     routing: Routing = Routing()
 
@@ -465,7 +465,7 @@ class ModelSpec(Strict):
 
     def _problems(self) -> Iterator[Problem]:
         if self.name.endswith("-canary"):
-            yield ("name",), f"is {self.name}, but NAME-canary is what the canary of a model NAME is called"
+            yield ("name",), f"is {self.name}, but NAME-canary is the canary of a model NAME"
         tensor, gpus = self.engine.options.tensor_parallel_size, self.gpu.count
         if gpus and tensor > gpus:
             yield ("engine", "options", "tensor_parallel_size"), f"is {tensor}, but gpu.count is {gpus}"
@@ -482,7 +482,7 @@ class ModelSpec(Strict):
             suite = gate.metric.split("/", 1)[0]
             if gate.metric == COST_METRIC:
                 if gate.max is None and gate.max_ratio is None:
-                    yield ("evaluation", "gates", index, "metric"), f"{COST_METRIC} is judged by max or max_ratio"
+                    yield ("evaluation", "gates", index, "metric"), f"{COST_METRIC} needs max or max_ratio"
             elif suite not in (*self.evaluation.suites, "all"):
                 allowed = ", ".join((*self.evaluation.suites, "all"))
                 yield (
@@ -494,8 +494,8 @@ class ModelSpec(Strict):
         if self.weights.strategy == "init" and self.autoscaling is not None:
             yield (
                 ("weights", "strategy"),
-                "is init, by which all pods that autoscaling adds would ask the hub at once and be refused (429): "
-                "use volume",
+                "is init, but pods that autoscaling adds would download at once, and the hub refuses that (429): use "
+                "volume",
             )
         if (image := self.weights.image) is None:
             return
@@ -505,7 +505,7 @@ class ModelSpec(Strict):
         elif image.tag is not None:
             yield (
                 ("weights", "image", "tag"),
-                "is given, but the image is the engine's own, whose tag engine.version is",
+                "is given, but engine.version picks the tag of the engine's own image",
             )
         elif image.path == "/":
             yield ("weights", "image", "path"), "is /, but the engine's own image has more than weights there"

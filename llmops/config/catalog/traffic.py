@@ -1,6 +1,6 @@
-"""Users' traffic, moved to a release in steps between its evaluation and its promotion.
+"""The steps that move users' traffic to a release, between its evaluation and its promotion.
 
-The words are those of Argo Rollouts where they mean the same: steps, interval, failure limit, inconclusive.
+Steps, interval, failure limit and inconclusive mean what they mean in Argo Rollouts.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ RATES = ("error_rate", "abort_rate")
 class TrafficStep(Strict):
     """One step: a share of users' requests, for a time."""
 
-    percent: Annotated[int, Field(ge=1, le=100)] = Field(description="Share of users' requests that the canary gets.")
+    percent: Annotated[int, Field(ge=1, le=100)] = Field(description="The canary's share of users' requests.")
     bake_seconds: Annotated[float, Field(ge=0)] = Field(
-        default=300, description="At least so long before it is judged."
+        default=300, description="How long the step lasts at least before it is judged."
     )
 
 
 class LiveGate(Strict):
-    """A rule on what Prometheus knows of users' requests. Exactly one of `max`, `max_rise` and `max_ratio`."""
+    """A rule on Prometheus' figures of users' requests. Exactly one of `max`, `max_rise` and `max_ratio`."""
 
     metric: LiveMetric = Field(
-        description="error_rate: requests answered with 5xx or broken off by the engine; abort_rate: those that the "
-        "client gave up; p95_ttft_ms, p95_e2el_ms: first token and whole answer, as the engine measures them."
+        description="error_rate: requests that the engine answers with 5xx or breaks off; abort_rate: those that the "
+        "client gives up; p95_ttft_ms, p95_e2el_ms: first token and whole answer, as the engine measures them."
     )
     max: Annotated[float, Field(ge=0)] | None = Field(default=None, description="Absolute ceiling.")
     max_rise: Annotated[float, Field(ge=0)] | None = Field(
-        default=None, description="Relative to stable in the same time: how much higher a rate may be (0.01 = 1 point)."
+        default=None, description="Largest rise of a rate over stable's in the same time (0.01 = 1 point)."
     )
     max_ratio: Annotated[float, Field(gt=0)] | None = Field(
-        default=None, description="Relative to stable in the same time: canary/stable may be at most this."
+        default=None, description="Largest ratio canary/stable in the same time."
     )
     failure_limit: Annotated[int, Field(ge=0)] = Field(
         default=0, description="Measurements of a step that may fail before the release is rejected."
     )
-    dry: bool = Field(default=False, description="Reported, and never blocking: for a gate that is on trial itself.")
+    dry: bool = Field(default=False, description="Report only, never block: for a new gate.")
 
     @model_validator(mode="after")
     def _one_rule(self) -> LiveGate:
@@ -54,12 +54,12 @@ class LiveGate(Strict):
         if self.max_rise is not None and self.metric not in RATES:
             raise ValueError(f"max_rise is for {' and '.join(RATES)}; compare {self.metric} by max_ratio")
         if self.max_ratio is not None and self.metric in RATES:
-            raise ValueError(f"max_ratio of {self.metric} has no meaning where stable has no errors; use max_rise")
+            raise ValueError(f"max_ratio of {self.metric} has no meaning while stable has no errors; use max_rise")
         return self
 
     @property
     def relative(self) -> bool:
-        """Whether the gate compares with what serves now."""
+        """Whether the gate compares with stable."""
         return self.max is None
 
 
@@ -71,31 +71,31 @@ DEFAULT_GATES = (
 
 
 def canary_replicas(percent: int, replicas: int) -> int:
-    """How many replicas a canary needs for its share of users' requests, where stable has so many for all of them."""
+    """Replicas that a canary needs for its share of the traffic that stable serves with so many replicas."""
     return max(1, math.ceil(percent * replicas / 100))
 
 
 class Traffic(Strict):
-    """Steps of users' traffic, judged by what Prometheus knows of both releases; none moves it at promotion alone."""
+    """Steps of users' traffic, judged by Prometheus' figures of both releases; none: promotion moves it at once."""
 
     steps: tuple[TrafficStep, ...] = Field(
         default=(),
-        description="In rising order; none moves traffic at promotion. At P percent the canary has P percent of "
-        "stable's replicas, rounded up, on GPUs of their own.",
+        description="In rising order; none: promotion moves the traffic. At P percent the canary has P percent of "
+        "stable's replicas, rounded up, on further GPUs.",
     )
     gates: tuple[LiveGate, ...] = Field(
-        default=DEFAULT_GATES, description="All of them have to hold in each step; none: only that engines live."
+        default=DEFAULT_GATES, description="All have to hold in each step; none: only the engines' health counts."
     )
     interval_seconds: Annotated[float, Field(ge=1)] = Field(
-        default=60, description="Between two measurements of a step, each over all of the step so far."
+        default=60, description="Time between two measurements of a step; each covers the step so far."
     )
     min_requests: Annotated[int, Field(ge=20)] = Field(
-        default=100, description="Requests to a release in a step below which nothing is concluded of it."
+        default=100, description="Fewest requests to a release in a step that allow a judgement."
     )
     wait_seconds: Annotated[float, Field(ge=0)] = Field(
         default=1800,
-        description="How much longer than bake_seconds a step may last while there is too little to conclude from; "
-        "then it is inconclusive, and rollout.on_inconclusive says what follows.",
+        description="How much longer than bake_seconds a step may wait for enough requests; after that it is "
+        "Inconclusive, and rollout.on_inconclusive applies.",
     )
 
     @model_validator(mode="after")
@@ -108,5 +108,7 @@ class Traffic(Strict):
             if step.percent <= before.percent:
                 yield ("steps", index, "percent"), f"is {step.percent}, not more than {before.percent} before it"
         if self.steps and self.steps[0].percent == 100 and any(gate.relative for gate in self.gates):
-            why = "is 100, where stable has no users to compare with: a smaller step has to come before it"
-            yield ("steps", 0, "percent"), why
+            yield (
+                ("steps", 0, "percent"),
+                "is 100, which leaves stable no users to compare with: put a smaller step first",
+            )

@@ -1,4 +1,4 @@
-"""Who may reach the engines inside this installation's cluster."""
+"""Who may reach the engines inside the cluster."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Peer(Strict):
     """Pods of a namespace, or addresses outside of the pods' network."""
 
     namespace: str | None = Field(default=None, description="Namespace of the pods.")
-    labels: dict[str, str] = Field(default_factory=dict[str, str], description="Of the pods; none: all of them.")
+    labels: dict[str, str] = Field(default_factory=dict[str, str], description="Labels of the pods; none: all pods.")
     cidr: Annotated[str, AfterValidator(_cidr)] | None = Field(
-        default=None, description="Addresses, for what comes from no pod: nodes, a cloud's load balancer."
+        default=None, description="Addresses of callers without a pod: nodes, a cloud's load balancer."
     )
 
     @model_validator(mode="after")
@@ -35,29 +35,31 @@ class Peer(Strict):
 
     def _problems(self) -> Iterator[Problem]:
         if (self.namespace is None) == (self.cidr is None):
-            yield ("namespace",), "or cidr has to be given, and not both"
+            yield ("namespace",), "or cidr is required, but not both"
         elif self.labels and self.cidr:
-            yield ("labels",), "are of pods, and cidr names addresses"
+            yield ("labels",), "select pods, but cidr names addresses"
         if self.cidr and ip_network(self.cidr).prefixlen == 0:
             yield ("cidr",), f"is {self.cidr}: engines are never open to the world"
 
 
 class NetworkSettings(Strict):
-    """NetworkPolicies of the engines, and those whom they let in. Policies do nothing where the network has none."""
+    """NetworkPolicies of the engines, and the callers that they allow. The cluster's network must enforce policies."""
 
     enforce: bool = Field(default=True, description="Whether engines get NetworkPolicies.")
     pipeline: tuple[Peer, ...] = Field(
-        default=(Peer(namespace="llmops"),), description="Where this pipeline runs, which proves and measures engines."
+        default=(Peer(namespace="llmops"),), description="This pipeline, which measures engines."
     )
-    prometheus: tuple[Peer, ...] = Field(default=(Peer(namespace="monitoring"),), description="What scrapes engines.")
+    prometheus: tuple[Peer, ...] = Field(
+        default=(Peer(namespace="monitoring"),), description="Prometheus, which scrapes engines."
+    )
     entrances: tuple[Peer, ...] = Field(
         default=(Peer(namespace="ingress-nginx"),),
-        description="Ingress controllers and gateways; let in to engines with an exposure alone.",
+        description="Ingress controllers and gateways; only engines with an exposure allow them.",
     )
     clients: tuple[Peer, ...] = Field(
-        default=(), description="Applications that ask engines directly, and not through the router or an entrance."
+        default=(), description="Applications that call engines directly, without the router or an entrance."
     )
     dns: tuple[Peer, ...] = Field(
         default=(Peer(namespace="kube-system", labels={"k8s-app": "kube-dns"}),),
-        description="The cluster's DNS: all that an engine may reach by itself.",
+        description="The cluster's DNS, the only destination of an engine.",
     )

@@ -1,4 +1,4 @@
-"""Whatever a person writes down, each number in it is finite: no limit could be compared with NaN or an infinity."""
+"""Every file refuses NaN and infinities in every number: no limit compares with them."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ SUITES: list[dict[str, Any]] = [
     {"kind": "tool", "tool": "lm-eval", "arguments": ["--tasks", "x"], "timeout_seconds": 9.0},
 ]
 WRITTEN: dict[str, tuple[st.SearchStrategy[dict[str, Any]], Callable[[Path], object]]] = {
-    "model": (MODELS.map(lambda each: each.model_dump(mode="json")), load_model),
-    "tenant": (TENANTS.map(lambda each: each.model_dump(mode="json")), tenants),
+    "model": (MODELS.map(lambda spec: spec.model_dump(mode="json")), load_model),
+    "tenant": (TENANTS.map(lambda tenant: tenant.model_dump(mode="json")), tenants),
     "settings": (st.just(Settings.model_validate({}).model_dump(mode="json")), load_settings),
     "prices": (st.just(PRICES), load_prices),
     "suite": (st.sampled_from(SUITES), suite),
@@ -56,7 +56,7 @@ WRITTEN: dict[str, tuple[st.SearchStrategy[dict[str, Any]], Callable[[Path], obj
 
 
 def numbers(content: Any, place: Place = ()) -> Iterator[Place]:
-    """Where the numbers of a content are."""
+    """Places of the numbers in a content."""
     if isinstance(content, dict):
         for key, value in cast(dict[str, Any], content).items():
             yield from numbers(value, (*place, key))
@@ -68,18 +68,18 @@ def numbers(content: Any, place: Place = ()) -> Iterator[Place]:
 
 
 def with_number(content: Any, place: Place, number: float) -> Any:
-    """A copy with another number there."""
-    found = copy.deepcopy(content)
-    holder = found
+    """A copy with another number at that place."""
+    changed = copy.deepcopy(content)
+    holder = changed
     for part in place[:-1]:
         holder = holder[part]
     holder[place[-1]] = number
-    return found
+    return changed
 
 
 @pytest.mark.parametrize("kind", WRITTEN)
 @given(data=st.data(), number=NOT_FINITE)
-def test_no_file_with_a_number_that_is_not_finite_is_taken(kind: str, data: st.DataObject, number: float) -> None:
+def test_a_file_with_a_number_that_is_not_finite_is_refused(kind: str, data: st.DataObject, number: float) -> None:
     contents, load = WRITTEN[kind]
     content = data.draw(contents)
     places = list(numbers(content))
@@ -89,9 +89,9 @@ def test_no_file_with_a_number_that_is_not_finite_is_taken(kind: str, data: st.D
         path = Path(folder) / "it.yaml"
         path.write_text(quoted_yaml(with_number(content, place, number)))
         path.with_suffix(".jsonl").write_text(json.dumps({"id": "a", "prompt": "?", "expected": "b", "answer": "b"}))
-        with pytest.raises(BadInput) as refused:
+        with pytest.raises(BadInput) as raised:
             load(path)
-    message = str(refused.value)
+    message = str(raised.value)
     assert str(path) in message
     assert str(place[-1]) in message
     assert f"ound {number!r}" in message

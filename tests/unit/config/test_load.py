@@ -1,4 +1,4 @@
-"""The catalog: what is refused, in which words, and that what is accepted comes through whole."""
+"""The catalog: each mistake has file, line, field and value, and a valid entry loads unchanged."""
 
 from __future__ import annotations
 
@@ -42,9 +42,11 @@ def write(folder: Path, text: str, name: str = "tiny.yaml") -> Path:
 
 
 def mistakes(path: Path) -> list[str]:
-    with pytest.raises(BadInput) as caught:
+    with pytest.raises(BadInput) as raised:
         load_model(path)
-    return str(caught.value).splitlines()
+    assert raised.value.code == "InvalidFile"
+    assert raised.value.about.startswith(f"{path}:")
+    return str(raised.value).splitlines()
 
 
 def test_a_good_file_loads(tmp_path: Path) -> None:
@@ -105,9 +107,9 @@ def test_a_mistake_is_named_by_line_and_field(
 ) -> None:
     assert old in GOOD
     path = write(tmp_path, GOOD.replace(old, new))
-    found = mistakes(path)
-    matching = [each for each in found if each.startswith(f"{path}:{line}: {field}: ")]
-    assert len(matching) == 1, found
+    lines = mistakes(path)
+    matching = [text for text in lines if text.startswith(f"{path}:{line}: {field}: ")]
+    assert len(matching) == 1, lines
     assert all(word in matching[0] for word in words), matching
 
 
@@ -126,10 +128,9 @@ def test_a_mistake_is_named_by_line_and_field(
 )
 def test_a_mistake_of_the_engine(tmp_path: Path, extra: str, line: int, field: str, words: list[str]) -> None:
     text = "name: tiny\nweights:\n  repo: a/b\n" + "\n" * 9 + "engine:\n  version: 0.32.0\n" + extra
-    found = mistakes(write(tmp_path, text))
-    assert len(found) == 1
-    assert found[0].startswith(f"{tmp_path / 'tiny.yaml'}:{line}: {field}: ")
-    assert all(word in found[0] for word in words), found
+    (mistake,) = mistakes(write(tmp_path, text))
+    assert mistake.startswith(f"{tmp_path / 'tiny.yaml'}:{line}: {field}: ")
+    assert all(word in mistake for word in words), mistake
 
 
 @pytest.mark.parametrize(
@@ -148,46 +149,44 @@ def test_a_registry_with_a_port_is_no_tag(tmp_path: Path) -> None:
     assert load_model(write(tmp_path, text)).engine.image == "registry.example:5000/team/engine"
 
 
-def test_what_runs_code_when_loaded_is_refused(tmp_path: Path) -> None:
+def test_formats_that_run_code_when_loaded_are_refused(tmp_path: Path) -> None:
     text = GOOD.replace("  repo: acme/tiny", "  repo: acme/tiny\n  include:\n    - '*.safetensors'\n    - '*.BIN'")
-    found = mistakes(write(tmp_path, text))
-    assert len(found) == 1
-    assert found[0].startswith(f"{tmp_path / 'tiny.yaml'}:7: weights.include[1]: ")
-    assert "allow_pickle" in found[0]
+    (mistake,) = mistakes(write(tmp_path, text))
+    assert mistake.startswith(f"{tmp_path / 'tiny.yaml'}:7: weights.include[1]: ")
+    assert "allow_pickle" in mistake
     allowed = text.replace("  include:", "  allow_pickle: true\n  include:")
     assert load_model(write(tmp_path, allowed)).weights.allow_pickle
 
 
-def test_values_that_do_not_go_together_are_all_told(tmp_path: Path) -> None:
+def test_all_inconsistent_values_are_reported(tmp_path: Path) -> None:
     text = GOOD.replace("replicas: 2", "replicas: 1") + ("gpu: {count: 1}\nrollout: {strategy: in-place}\n")
     text = text.replace("max_model_len: 2048", "tensor_parallel_size: 4").replace("arithmetic/score", "other/score")
-    found = mistakes(write(tmp_path, text))
-    fields = [each.split(": ")[1] for each in found]
+    fields = [mistake.split(": ")[1] for mistake in mistakes(write(tmp_path, text))]
     assert fields == ["engine.options.tensor_parallel_size", "evaluation.gates[0].metric", "rollout.strategy"]
 
 
 def test_a_gpu_product_without_a_gpu_is_refused(tmp_path: Path) -> None:
-    found = mistakes(write(tmp_path, GOOD + "gpu: {count: 0, product: NVIDIA-L40S}\n"))
-    assert "gpu.product: is NVIDIA-L40S, but gpu.count is 0" in found[0]
+    (mistake,) = mistakes(write(tmp_path, GOOD + "gpu: {count: 0, product: NVIDIA-L40S}\n"))
+    assert ": gpu.product: is NVIDIA-L40S" in mistake
 
 
-def test_the_name_is_the_files(tmp_path: Path) -> None:
-    found = mistakes(write(tmp_path, GOOD.replace("replicas: 2", "replicas: 0"), "other.yaml"))
-    assert found[0].startswith(f"{tmp_path / 'other.yaml'}:1: name: is 'tiny', but the file is other.yaml")
-    assert "replicas" in found[1]
+def test_the_name_must_be_the_files(tmp_path: Path) -> None:
+    first, second = mistakes(write(tmp_path, GOOD.replace("replicas: 2", "replicas: 0"), "other.yaml"))
+    assert first.startswith(f"{tmp_path / 'other.yaml'}:1: name: is 'tiny'")
+    assert ": replicas: " in second
 
 
-def test_a_model_is_not_called_as_another_ones_canary(tmp_path: Path) -> None:
-    found = mistakes(write(tmp_path, GOOD.replace("name: tiny", "name: tiny-canary"), "tiny-canary.yaml"))
-    assert ":1: name: is tiny-canary, but NAME-canary is what the canary" in found[0]
+def test_no_model_has_the_name_of_a_canary(tmp_path: Path) -> None:
+    (mistake,) = mistakes(write(tmp_path, GOOD.replace("name: tiny", "name: tiny-canary"), "tiny-canary.yaml"))
+    assert ":1: name: is tiny-canary" in mistake
 
 
 def test_a_key_twice_is_refused(tmp_path: Path) -> None:
     text = GOOD.replace("replicas: 2", "replicas: 2\nreplicas: 3").replace(
         "  repo: acme/tiny", "  repo: acme/tiny\n  repo: acme/other"
     )
-    found = mistakes(write(tmp_path, text))
-    assert [each.removeprefix(str(tmp_path / "tiny.yaml")) for each in found] == [
+    lines = mistakes(write(tmp_path, text))
+    assert [mistake.removeprefix(str(tmp_path / "tiny.yaml")) for mistake in lines] == [
         ":3: replicas: is given twice, first in line 2",
         ":6: weights.repo: is given twice, first in line 5",
     ]
@@ -204,10 +203,10 @@ def test_a_key_twice_is_refused(tmp_path: Path) -> None:
         ("- tiny\n", 1, "must be a mapping"),
     ],
 )
-def test_what_is_no_mapping_is_refused_with_its_line(tmp_path: Path, text: str, line: int, words: str) -> None:
-    found = mistakes(write(tmp_path, text))
-    assert found[0].startswith(f"{tmp_path / 'tiny.yaml'}:{line}: ")
-    assert words in found[0]
+def test_a_file_without_a_mapping_is_refused_with_its_line(tmp_path: Path, text: str, line: int, words: str) -> None:
+    (mistake,) = mistakes(write(tmp_path, text))
+    assert mistake.startswith(f"{tmp_path / 'tiny.yaml'}:{line}: ")
+    assert words in mistake
 
 
 def test_all_mistakes_of_all_files_come_at_once(tmp_path: Path) -> None:
@@ -215,23 +214,27 @@ def test_all_mistakes_of_all_files_come_at_once(tmp_path: Path) -> None:
     write(tmp_path, GOOD.replace("name: tiny", "name: first").replace("replicas: 2", "replicas: 0"), "first.yaml")
     write(tmp_path, "a: [", "second.yaml")
     write(tmp_path, GOOD, "third.yml")
-    with pytest.raises(BadInput) as caught:
+    with pytest.raises(BadInput) as raised:
         load_catalog(tmp_path)
-    files = [line.split(":")[0].rsplit("/", 1)[1] for line in str(caught.value).splitlines()]
+    files = [line.split(":")[0].rsplit("/", 1)[1] for line in str(raised.value).splitlines()]
     assert files == ["first.yaml", "second.yaml", "third.yml"]
+    assert (raised.value.code, raised.value.about) == ("InvalidFile", f"{tmp_path / 'first.yaml'}:2: replicas")
 
 
 def test_a_file_that_is_not_text_is_named(tmp_path: Path) -> None:
     path = tmp_path / "tiny.yaml"
     path.write_bytes(b"name: \xff\xfe\n")
-    assert "cannot be read" in mistakes(path)[0]
+    (mistake,) = mistakes(path)
+    assert mistake.startswith(f"{path}:1: ")
 
 
 def test_a_folder_that_is_missing_or_empty_is_named(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="is not a folder"):
+    with pytest.raises(BadInput) as missing:
         load_catalog(tmp_path / "nowhere")
-    with pytest.raises(BadInput, match="holds no model"):
+    assert (missing.value.code, missing.value.about) == ("NoCatalog", str(tmp_path / "nowhere"))
+    with pytest.raises(BadInput) as empty:
         load_catalog(tmp_path)
+    assert (empty.value.code, empty.value.about) == ("EmptyCatalog", str(tmp_path))
 
 
 def test_a_thousand_models_load_in_time(tmp_path: Path) -> None:
@@ -310,9 +313,7 @@ def specs(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @given(content=specs())
-def test_what_is_accepted_comes_through_whole(
-    content: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_a_valid_entry_loads_unchanged(content: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("catalog")
     spec = load_model(write(folder, quoted_yaml(content)))
     assert spec == ModelSpec.model_validate(content)
@@ -334,20 +335,20 @@ def test_a_plain_word_is_a_text_as_in_yaml_1_2(tmp_path: Path, text: str) -> Non
 
 
 @pytest.mark.parametrize("text", ["true", "False", "12", "0x1F", "0o17", "1e3", "12e4567", "-.5", ".inf", "1_000"])
-def test_a_text_that_yaml_reads_as_something_else_has_to_be_quoted(tmp_path: Path, text: str) -> None:
+def test_a_text_that_yaml_reads_as_another_type_needs_quotes(tmp_path: Path, text: str) -> None:
     path = write(tmp_path, GOOD + f"description: {text}\n")
-    (found,) = mistakes(path)
-    assert found.startswith(f"{path}:15: description: input should be a valid string (found ")
-    assert found.endswith("; put it in quotes to have a text")
+    (mistake,) = mistakes(path)
+    assert mistake.startswith(f"{path}:15: description: input should be a valid string (found ")
+    assert mistake.endswith("; put it in quotes to have a text")
     assert load_model(write(tmp_path, GOOD + f"description: '{text}'\n")).description == text
 
 
 @pytest.mark.parametrize("text", ["010", "08", "-007", "9" * 5000, "0x" + "f" * 5000, "!!int x", "!!bool maybe"])
-def test_what_two_versions_of_yaml_read_as_two_numbers_is_refused(tmp_path: Path, text: str) -> None:
+def test_integers_that_versions_of_yaml_read_differently_are_refused(tmp_path: Path, text: str) -> None:
     path = write(tmp_path, GOOD.replace("replicas: 2", f"replicas: {text}"))
-    (found,) = mistakes(path)
-    assert found.startswith(f"{path}:2: is not valid YAML: {text.split()[-1]!r}"[:200])
-    assert len(found) < 500
+    (mistake,) = mistakes(path)
+    assert mistake.startswith(f"{path}:2: is not valid YAML: {text.split()[-1]!r}"[:200])
+    assert len(mistake) < 500
 
 
 @pytest.mark.parametrize(
@@ -377,25 +378,25 @@ MERGES = "\n".join(["a0: &a0 {x: 1}", *(f"a{n}: &a{n}\n  <<: [{', '.join([f'*a{n
         ("name: tiny\nengine:\n  args: " + "[" * 40 + "]" * 40, ":3: engine: is nested more than 32 levels deep"),
         ("engine: " + "[" * 5000, "is not valid YAML"),
         ("name: tiny\nengine: &self\n  args: *self\n", ":2: engine: is nested more than 32 levels deep"),
-        (LAUGHS, ":1: holds more than 100,000 values, each alias counted as all that it stands for"),
-        (MERGES, ":1: holds more than 100,000 values"),
+        (LAUGHS, ":1: has more than 100,000 values"),
+        (MERGES, ":1: has more than 100,000 values"),
     ],
     ids=["large", "deep", "deeper", "itself", "laughs", "merges"],
 )  # fmt: skip
-def test_what_nobody_writes_is_refused_at_once(tmp_path: Path, text: str, words: str) -> None:
+def test_oversized_and_deep_files_are_refused_at_once(tmp_path: Path, text: str, words: str) -> None:
     started = time.process_time()
-    (found,) = mistakes(write(tmp_path, text))
-    assert words in found
+    (mistake,) = mistakes(write(tmp_path, text))
+    assert words in mistake
     assert time.process_time() - started < 2
 
 
-def test_aliases_are_taken(tmp_path: Path) -> None:
+def test_aliases_are_allowed(tmp_path: Path) -> None:
     text = GOOD.replace("  repo: acme/tiny", "  repo: acme/tiny\n  include: &files ['*.json']\n  exclude: *files")
     weights = load_model(write(tmp_path, text)).weights
     assert weights.include == weights.exclude == ("*.json",)
 
 
 def test_a_long_value_is_cut_off_in_the_message(tmp_path: Path) -> None:
-    (found,) = mistakes(write(tmp_path, GOOD.replace("replicas: 2", f"replicas: {'many ' * 999}")))
-    assert "many many" in found
-    assert len(found) < 500
+    (mistake,) = mistakes(write(tmp_path, GOOD.replace("replicas: 2", f"replicas: {'many ' * 999}")))
+    assert "many many" in mistake
+    assert len(mistake) < 500

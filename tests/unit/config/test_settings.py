@@ -1,4 +1,4 @@
-"""Settings: what is refused, in which words, and what an empty file is."""
+"""Settings: an empty file is all defaults, and each mistake has line, field and value. The subject is the wording."""
 
 from __future__ import annotations
 
@@ -39,9 +39,10 @@ def test_all_mistakes_come_at_once_with_line_field_and_value(tmp_path: Path) -> 
         "    - cidr: 10.0.0.0/99\n"
         "prices: 3\n",
     )
-    with pytest.raises(BadInput) as caught:
+    with pytest.raises(BadInput) as raised:
         load_settings(path)
-    found = [line.removeprefix(f"{path}:") for line in caught.value.message.splitlines()]
+    assert (raised.value.code, raised.value.about) == ("InvalidFile", f"{path}:1: namespace")
+    lines = [line.removeprefix(f"{path}:") for line in raised.value.message.splitlines()]
     starts = (
         "1: namespace: input should be a valid string (found 12); put it in quotes",
         "2: storage_clas: is not a field; did you mean storage_class? Allowed: access, alerts",
@@ -49,14 +50,14 @@ def test_all_mistakes_come_at_once_with_line_field_and_value(tmp_path: Path) -> 
         "9: network.pipeline[0].cidr: ",
         "10: prices: input is not a valid path for <class 'pathlib.Path'> (found 3); put it in quotes",
     )
-    assert len(found) == len(starts), found
-    for line, start in zip(found, starts, strict=True):
+    assert len(lines) == len(starts), lines
+    for line, start in zip(lines, starts, strict=True):
         assert line.startswith(start), line
-    assert "'10.0.0.0/99'" in found[3]
+    assert "'10.0.0.0/99'" in lines[3]
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "mistake"),
     [
         ("a: b: c\n", "1: is not valid YAML"),
         ("- namespace\n", "1: must be a mapping of fields to values"),
@@ -64,13 +65,15 @@ def test_all_mistakes_come_at_once_with_line_field_and_value(tmp_path: Path) -> 
         ("stuck_after_hours: 1:30\n", "1: stuck_after_hours: input should be a valid number"),
     ],
 )
-def test_what_is_no_settings_file_is_refused(tmp_path: Path, text: str, said: str) -> None:
+def test_other_files_are_refused(tmp_path: Path, text: str, mistake: str) -> None:
     path = write(tmp_path, text)
-    with pytest.raises(BadInput) as caught:
+    with pytest.raises(BadInput) as raised:
         load_settings(path)
-    assert caught.value.message.startswith(f"{path}:{said}")
+    assert raised.value.code == "InvalidFile"
+    assert raised.value.message.startswith(f"{path}:{mistake}")
 
 
 def test_a_file_that_is_missing_is_named(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=r"none\.yaml:1: cannot be read"):
+    with pytest.raises(BadInput) as raised:
         load_settings(tmp_path / "none.yaml")
+    assert (raised.value.code, raised.value.about) == ("InvalidFile", f"{tmp_path / 'none.yaml'}:1")

@@ -94,7 +94,7 @@ def test_what_is_missing_is_told_before_anything_is_measured() -> None:
 @pytest.mark.parametrize(
     ("gate", "words"),
     [
-        ({"metric": COST_METRIC, "min": 1}, "is judged by max or max_ratio"),
+        ({"metric": COST_METRIC, "min": 1}, "needs max or max_ratio"),
         ({"metric": "cost/usd", "max": 1}, "names suite 'cost', which is not in evaluation.suites"),
     ],
 )

@@ -79,28 +79,31 @@ WEIGHTS = {"repo": "acme/tiny"}
 @pytest.mark.parametrize(
     ("weights", "words"),
     [
-        ({"strategy": "image"}, "image: is required for strategy image"),
+        ({"strategy": "image"}, "image: is required"),
         ({"image": {"repository": "a/b"}}, "image: is not for strategy volume"),
         ({"pins": "a.json", "revision": COMMIT}, "pins: is for strategy image"),
         ({"strategy": "image", "image": {"repository": "a/b", "tag": "1"}, "pins": "a.json"}, "revision: is main"),
-        ({"strategy": "image", "image": {"repository": "a/b:1"}}, "without a tag, which has a field of its own"),
+        ({"strategy": "image", "image": {"repository": "a/b:1"}}, "without a tag"),
         ({"strategy": "image", "image": {"repository": "a/b", "path": "models"}}, "should match pattern"),
         ({"strategy": "image", "image": {"repository": "a/b", "path": "/a/../b"}}, "should match pattern"),
         ({"strategy": "image", "image": {"repository": "a/b"}, "pins": "../a.json"}, "should match pattern"),
         ({"strategy": "image", "image": {"repository": "a/b"}}, "weights.image.tag: is required"),
-        ({"strategy": "image", "image": {"repository": "a/engine", "tag": "1", "path": "/m"}}, "the engine's own"),
+        (
+            {"strategy": "image", "image": {"repository": "a/engine", "tag": "1", "path": "/m"}},
+            "image.tag: is given",
+        ),
         ({"strategy": "image", "image": {"repository": "a/engine"}}, "weights.image.path: is /"),
     ],
 )
 def test_inconsistent_fields_are_refused_by_name(weights: dict[str, object], words: str) -> None:
     engine = {"image": "a/engine", "version": "1.0"}
-    with pytest.raises(ValidationError) as caught:
+    with pytest.raises(ValidationError) as raised:
         ModelSpec.model_validate({"name": "tiny", "weights": WEIGHTS | weights, "engine": engine})
-    assert words in str(caught.value)
+    assert words in str(raised.value)
 
 
 def test_autoscaled_pods_do_not_all_download() -> None:
-    with pytest.raises(ValidationError, match="would ask the hub at once"):
+    with pytest.raises(ValidationError, match=r"weights\.strategy"):
         ModelSpec(
             name="tiny",
             weights=Weights(repo="acme/tiny", strategy="init"),
