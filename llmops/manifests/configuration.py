@@ -91,10 +91,10 @@ def _folder(release: Release) -> str:
 
 
 def _files(release: Release) -> dict[str, str]:
-    found = {FILE: yaml.safe_dump(options(release), sort_keys=False, width=10_000, allow_unicode=True)}
+    files = {FILE: yaml.safe_dump(options(release), sort_keys=False, width=10_000, allow_unicode=True)}
     if template := release.engine.chat_template:
-        found[TEMPLATE_FILE] = template
-    return found
+        files[TEMPLATE_FILE] = template
+    return files
 
 
 def _beside_the_file(given: Iterable[str]) -> list[str]:
@@ -103,11 +103,11 @@ def _beside_the_file(given: Iterable[str]) -> list[str]:
     A file has each flag once, without its negation, and a value that begins with a dash would be taken for a flag.
     """
     arguments = tuple(given)
-    times = Counter(_switch(each) for each in arguments)
+    times = Counter(_switch(argument) for argument in arguments)
     return [
-        each
-        for each in arguments
-        if times[_switch(each)] > 1 or each.partition("=")[2].startswith("-") or _switch(each) == _ADDED_UP
+        argument
+        for argument in arguments
+        if times[_switch(argument)] > 1 or argument.partition("=")[2].startswith("-") or _switch(argument) == _ADDED_UP
     ]
 
 

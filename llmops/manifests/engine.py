@@ -77,11 +77,11 @@ def objects(
     The arguments are those of `deployment`.
     """
     files = [drain.config_map(settings), configuration.config_map(release, settings)]
-    found = [*files, service(release, settings, track, run=run, expires_at=expires_at)]
+    manifests = [*files, service(release, settings, track, run=run, expires_at=expires_at)]
     if track == "stable":
-        found.append(disruption_budget(release, settings))
+        manifests.append(disruption_budget(release, settings))
     wanted = deployment(release, settings, track, replicas, surge=surge, run=run, expires_at=expires_at)
-    return [*found, wanted]
+    return [*manifests, wanted]
 
 
 def deployment(
@@ -194,14 +194,14 @@ def _metadata(
     run: str | None = None,
     expires_at: datetime | None = None,
 ) -> Manifest:
-    found: Manifest = {
+    metadata: Manifest = {
         "name": names.engine_name(release.model, track),
         "namespace": settings.namespace,
         "labels": _labels(release, track, run=run),
     }
     if expires_at:
-        found["annotations"] = {names.EXPIRES_ANNOTATION: expires_at.isoformat(timespec="seconds")}
-    return found
+        metadata["annotations"] = {names.EXPIRES_ANNOTATION: expires_at.isoformat(timespec="seconds")}
+    return metadata
 
 
 def _pod(release: Release, settings: Settings, selector: dict[str, str]) -> Manifest:
@@ -275,7 +275,7 @@ def _container(release: Release) -> Manifest:
 
 
 def _environment(release: Release) -> list[Manifest]:
-    found = [
+    variables = [
         variable("HF_HUB_OFFLINE", "1"),
         variable("TRANSFORMERS_OFFLINE", "1"),
         variable("VLLM_NO_USAGE_STATS", "1"),
@@ -288,8 +288,8 @@ def _environment(release: Release) -> list[Manifest]:
         drain.search_path(),
     ]
     if key := release.access.api_key:
-        found.append({"name": "VLLM_API_KEY", "valueFrom": {"secretKeyRef": {"name": key.name, "key": key.key}}})
-    return [*found, *(variable(name, value) for name, value in release.engine.env)]
+        variables.append({"name": "VLLM_API_KEY", "valueFrom": {"secretKeyRef": {"name": key.name, "key": key.key}}})
+    return [*variables, *(variable(name, value) for name, value in release.engine.env)]
 
 
 def _resources(release: Release) -> Manifest:

@@ -1,6 +1,6 @@
-"""The Job that measures engines from inside the cluster, and the ConfigMaps with what it is told to do.
+"""The Job that measures engines from inside the cluster, and the ConfigMaps with its order.
 
-It needs no rights: its order is mounted, the engines' API keys are in its environment, its answer is in its log.
+It needs no rights: it mounts its order, has the engines' API keys in its environment, and writes its answer to its log.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ORDER_MOUNT = "/etc/llmops-order"
 RETRIES = 2
 LIFETIME = datetime.timedelta(hours=6)
 FINISHED_SECONDS = 3600
-"""How long a finished Job is kept: a run that was interrupted and goes on still finds its answer."""
+"""How long a finished Job stays: an interrupted run still finds its answer."""
 REQUESTS = {"cpu": "500m", "memory": "512Mi"}
 MEMORY_LIMIT = "2Gi"
 # Exit codes that a retry does not change, see `llmops.evaluation.remote.ending`. A measurement that failed was tried
@@ -43,16 +43,16 @@ def evaluation_job(
     settings: Settings,
     expires_at: datetime.datetime,
 ) -> Manifest:
-    """The Job. Its order has to be there first: a pod that finds none is taken for one that cannot start.
+    """The Job. Create its order first: a pod without its order counts as one that cannot start.
 
     Args:
-        name: Its name.
-        labels: Of the model, the release and the run.
-        parts: How many ConfigMaps its order takes.
+        name: Name of the Job.
+        labels: Labels of the model, the release and the run.
+        parts: Number of ConfigMaps of its order.
         keys: Variable -> the API key that it holds.
-        image: With the program that carries out the order.
-        settings: Where.
-        expires_at: When it is taken for forgotten.
+        image: Image of the evaluation program.
+        settings: The installation's settings.
+        expires_at: When the reaper may delete it.
     """
     container: Manifest = {
         "name": names.EVALUATION_CONTAINER,
@@ -72,7 +72,7 @@ def evaluation_job(
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "securityContext": pods.container_security(),
     }
-    sources = [{"configMap": {"name": each}} for each in order_names(name, parts)]
+    sources = [{"configMap": {"name": config_map}} for config_map in order_names(name, parts)]
     pod: Manifest = {
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
@@ -97,7 +97,7 @@ def evaluation_job(
             "activeDeadlineSeconds": int(LIFETIME.total_seconds()),
             "backoffLimit": RETRIES,
             "podFailurePolicy": _failure_policy(),
-            # Two at once would each measure the other's load, too.
+            # Two pods at once would measure each other's load.
             "podReplacementPolicy": "Failed",
             "ttlSecondsAfterFinished": FINISHED_SECONDS,
             "template": {"metadata": {"labels": dict(labels)}, "spec": pod},
@@ -131,10 +131,10 @@ def order_config_maps(job: Manifest, parts: Sequence[tuple[str, bytes]]) -> list
 
 
 def ownership(job: Manifest) -> Manifest:
-    """The change that makes an object go with a Job.
+    """A patch that makes a Job the owner of an object: Kubernetes deletes both together.
 
     Args:
-        job: As the cluster has it.
+        job: The Job of the API server.
     """
     meta = job["metadata"]
     owner = {"apiVersion": job["apiVersion"], "kind": job["kind"], "name": meta["name"], "uid": meta["uid"]}
@@ -146,7 +146,7 @@ def _reference(secret: SecretKey) -> Manifest:
 
 
 def _failure_policy() -> Manifest:
-    """What becomes of a failed pod: a drained node is no failure, and what a retry can't change is final."""
+    """How the Job treats a failed pod: a drained node is no failure, and an error that no retry changes is final."""
     return {
         "rules": [
             {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},

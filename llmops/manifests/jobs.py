@@ -19,9 +19,9 @@ from llmops.releases.release import ImagePin, Release
 
 RETRIES = 4
 FINISHED_SECONDS = 86_400
-"""How long a finished Job is kept: a run whose orchestrator was down for a night still finds its result."""
+"""How long a finished Job stays: a run whose orchestrator was down overnight still finds its result."""
 SLACK_SECONDS = 1800
-"""Seconds of a Job besides moving bytes: pulling its image, and the waits between retries."""
+"""Seconds of a Job besides moving bytes: the pull of its image, and pauses between retries."""
 
 # Exit codes of the worker that a retry does not change: 1 a bug, 2 usage, 3 the release is bad, 5 someone has to
 # act. 4 (hub, network, I/O) is retried.
@@ -31,13 +31,13 @@ FINAL_EXIT_CODES = [1, 2, 3, 5]
 def download_job(
     release: Release, settings: Settings, run: str, *, read_mb_per_second: float | None = None
 ) -> Manifest:
-    """The Job that brings a release's files to the volume: resumes what is staged, renames it when complete.
+    """The Job that downloads a release's files to the volume. It resumes staged files, and renames them when complete.
 
     Files that are in place and wrong are replaced one by one. The hub's token is in its pod alone, as a file.
 
     Args:
-        release: Whose files.
-        settings: Where.
+        release: The release with the files.
+        settings: The installation's settings.
         run: Run that asks for it.
         read_mb_per_second: Bound of reading what is in place, MB/s; None means none.
     """
@@ -62,14 +62,14 @@ def download_job(
 def checksum_job(
     release: Release, settings: Settings, shards: int, run: str, *, read_mb_per_second: float | None = None
 ) -> Manifest:
-    """The Job that reads every byte back and compares it, in as many pods as there are shards.
+    """The Job that reads every byte back and compares it, with one pod per shard.
 
     A shard that finds a wrong file fails alone: the others go on, so that every wrong file is named at once.
 
     Args:
-        release: Whose files.
-        settings: Where.
-        shards: How many pods.
+        release: The release with the files.
+        settings: The installation's settings.
+        shards: Number of pods.
         run: Run that asks for it.
         read_mb_per_second: Bound of all shards' reading together, MB/s; None means none.
     """
@@ -78,7 +78,7 @@ def checksum_job(
         *worker.release_arguments(names.weights_path(release.model, release.weights.key)),
         f"--shards={shards}",
         f"--run={run}",
-        # The pages that a download left in this node's memory prove nothing about the volume.
+        # Pages of the download in this node's page cache prove nothing about the volume.
         "--from-volume",
         *_bound(read_mb_per_second and read_mb_per_second / shards),
     ]
@@ -101,9 +101,9 @@ def image_checksum_job(
     """The Job that reads every byte of weights in an image and compares it, in one pod: each node would pull all of it.
 
     Args:
-        release: Whose files.
+        release: The release with the files.
         image: Where they are.
-        settings: Where.
+        settings: The installation's settings.
         run: Run that asks for it.
         read_mb_per_second: Bound of the reading, MB/s, for a validation: then the Job is the run's own; None for the
             proof, which is made once.
@@ -130,14 +130,14 @@ def image_checksum_job(
 
 
 def rehash_job(release: Release, settings: Settings, run: str, *, read_mb_per_second: float) -> Manifest:
-    """The Job that reads what serves back from the volume, no faster than told.
+    """The Job that reads stable's weights back from the volume, at a limited speed.
 
     One pod, however large the weights are: more of them would not be faster within the same bound. Its name has the
     run's, so that each validation reads anew, and one that is run again adopts what it has begun.
 
     Args:
-        release: Whose files.
-        settings: Where.
+        release: The release with the files.
+        settings: The installation's settings.
         run: Run that asks for it.
         read_mb_per_second: Bound of the reading, MB/s.
     """
@@ -161,12 +161,12 @@ def rehash_job(release: Release, settings: Settings, run: str, *, read_mb_per_se
 
 
 def collect_job(model: str, keep: Sequence[str], settings: Settings, run: str, key: str) -> Manifest:
-    """The Job that removes weights of a model from the volume.
+    """The Job that deletes weights of a model from the volume.
 
     Args:
-        model: Whose weights.
-        keep: Keys of the weights that stay; with none, all of the model's go.
-        settings: Where.
+        model: The model.
+        keep: Keys of the weights to keep; empty deletes all weights of the model.
+        settings: The installation's settings.
         run: Run that asked for it.
         key: Id of the release that asked for it; the last part of the Job's name.
     """
@@ -188,7 +188,7 @@ def _bound(mb_per_second: float | None) -> list[str]:
 
 
 def _slowest(speed: float, mb_per_second: float | None) -> float:
-    """Bytes per second below which work is given up, where it is held to a bound of its own."""
+    """Slowest speed in bytes per second of work with a speed limit."""
     return min(speed, mb_per_second * 1e6 / 2) if mb_per_second else speed
 
 
@@ -197,7 +197,7 @@ def _deadline(size: int, slowest: float) -> int:
 
 
 def _failure_policy(action: Literal["FailJob", "FailIndex"]) -> Manifest:
-    """What becomes of a failed pod: a drained node is no failure, and what a retry can't change is final."""
+    """How the Job treats a failed pod: a drained node is no failure, and an error that no retry changes is final."""
     return {
         "rules": [
             {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
@@ -220,7 +220,7 @@ def _job(name: str, labels: dict[str, str], settings: Settings, limits: Manifest
         "metadata": {"name": name, "namespace": settings.namespace, "labels": labels},
         "spec": limits
         | {
-            # A pod is replaced when it has ended, not while it ends: two never write the same folder.
+            # Kubernetes replaces a pod after it has ended: two pods never write to the same folder.
             "podReplacementPolicy": "Failed",
             "ttlSecondsAfterFinished": FINISHED_SECONDS,
             "template": {"metadata": {"labels": labels}, "spec": pod},

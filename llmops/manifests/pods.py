@@ -1,4 +1,4 @@
-"""What the pods of engines and Jobs have in common: how little they may do, and the volumes they work in."""
+"""Security contexts, variables and volumes of the pods of engines and Jobs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WEIGHTS_VOLUME = "weights"
 
 
 def pod_security(user: int = USER) -> Manifest:
-    """Security context of a pod: `user` 0 is for images that work as root alone."""
+    """Security context of a pod: `user` 0 is for images that need root."""
     return {
         "runAsNonRoot": user != 0,
         "runAsUser": user,
@@ -28,7 +28,7 @@ def pod_security(user: int = USER) -> Manifest:
 
 
 def container_security() -> Manifest:
-    """Security context of a container: it writes to its volumes alone, and can gain nothing."""
+    """Security context of a container: it writes only to its volumes, and gains no privileges."""
     return {
         "allowPrivilegeEscalation": False,
         "readOnlyRootFilesystem": True,
@@ -37,22 +37,22 @@ def container_security() -> Manifest:
 
 
 def variable(name: str, value: str) -> Manifest:
-    """An environment variable with a value that anybody may see."""
+    """An environment variable with a public value."""
     return {"name": name, "value": value}
 
 
 def mount(volume: str, path: str, *, read_only: bool = False, sub_path: str = "") -> Manifest:
-    """A volume of the pod in its container."""
-    found: Manifest = {"name": volume, "mountPath": path}
+    """A mount of one of the pod's volumes."""
+    volume_mount: Manifest = {"name": volume, "mountPath": path}
     if sub_path:
-        found["subPath"] = sub_path
+        volume_mount["subPath"] = sub_path
     if read_only:
-        found["readOnly"] = True
-    return found
+        volume_mount["readOnly"] = True
+    return volume_mount
 
 
 def empty_volume(name: str, *, memory: str | None = None) -> Manifest:
-    """A folder that lives as long as the pod; in memory where a size is given."""
+    """A folder that lives as long as the pod; with a size, in memory."""
     return {"name": name, "emptyDir": {"medium": "Memory", "sizeLimit": memory} if memory else {}}
 
 

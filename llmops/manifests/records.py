@@ -1,4 +1,4 @@
-"""The object that keeps a release: its pins, which never change."""
+"""The ConfigMap with a release's pins."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from llmops.releases.release import Release
 
 
 def pins_config_map(release: Release) -> Manifest:
-    """The immutable ConfigMap with the pins of a release: what the Jobs mount and what a rollback goes back to.
+    """The immutable ConfigMap with the pins of a release: Jobs mount it, and a rollback reads it.
 
-    It has no namespace: it goes where the client that creates it works.
+    It has no namespace: the client adds its own.
     """
     return {
         "apiVersion": "v1",

@@ -1,4 +1,4 @@
-"""The namespace of a tenant's applications: what they may take of the cluster, and whom they reach.
+"""The namespace of a tenant's applications, with its quota, defaults and network policy.
 
 Policies add up: what a tenant's own policies allow beside is allowed, but engines and the other tenants let nobody in
 who is not named by theirs.
@@ -13,20 +13,20 @@ from llmops.manifests.companions.network import ROUTER_COMPONENT, peers
 from llmops.manifests.pods import Manifest
 
 NAME = "llmops-tenant"
-"""Name of each object in a tenant's namespace: there is one of each kind."""
+"""Name of the objects in a tenant's namespace, one of each kind."""
 
 
 def objects(tenant: Tenant, settings: Settings) -> list[Manifest]:
     """All objects of a tenant, in the order to apply them.
 
-    The quota comes before the defaults: while it stands alone, pods are refused, and not let in without limits.
+    The quota comes before the defaults: without defaults it refuses pods, instead of admitting pods without limits.
 
     Args:
         tenant: The tenant.
-        settings: Where engines and router are.
+        settings: The installation's settings.
     """
-    found = [namespace(tenant), _quota(tenant), _defaults(tenant)]
-    return [*found, _network_policy(tenant, settings)] if settings.network.enforce else found
+    manifests = [namespace(tenant), _quota(tenant), _defaults(tenant)]
+    return [*manifests, _network_policy(tenant, settings)] if settings.network.enforce else manifests
 
 
 def namespace(tenant: Tenant) -> Manifest:

@@ -1,4 +1,4 @@
-"""Objects as YAML text: the same bytes for the same objects, read alike by every reader of YAML."""
+"""Objects as YAML text: equal bytes for equal objects, with one meaning to every YAML parser."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _AMBIGUOUS = re.compile(
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes no anchors, and text of several lines as such."""
+    """Writes no anchors, and texts of several lines as blocks."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
@@ -34,5 +34,5 @@ _Dumper.add_representer(str, _text)
 
 def as_yaml(manifests: Iterable[Manifest]) -> str:
     """Several objects as documents of one text, in their order."""
-    documents = (yaml.dump(each, Dumper=_Dumper, sort_keys=False, width=10_000) for each in manifests)
+    documents = (yaml.dump(manifest, Dumper=_Dumper, sort_keys=False, width=10_000) for manifest in manifests)
     return "---\n".join(documents)

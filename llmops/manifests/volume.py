@@ -1,4 +1,4 @@
-"""The objects that stand before any release: the namespace, and the claim for the volume with the weights."""
+"""The objects that come before any release: the namespace, and the claim of the weights' volume."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def namespace(settings: Settings) -> Manifest:
 
 
 def claim(settings: Settings) -> Manifest:
-    """The claim for the volume: written by the Jobs and read by engines on several nodes at once.
+    """The claim of the volume: Jobs write it, and engines on several nodes read it at once.
 
     Its folders are written by user and group 2000 (`llmops.manifests.pods`). Where the storage driver sets no group
     (NFS), its root has to be writable for them beforehand.

@@ -1,7 +1,7 @@
-"""How an engine's pod comes to its weights: from the shared claim, by init containers of its own, or from an image.
+"""How an engine's pod gets its weights: from the shared claim, by its init containers, or from an image.
 
-Whichever it is, the engine sees one read-only folder with this release's files, and every byte of it was compared with
-the release's pins: on the claim and in the image by the checksum Job, once; by init containers in each pod.
+In each case the engine sees one read-only folder with the release's files, and every byte was compared with the pins:
+once by the checksum Job on the claim or in the image, or by init containers in each pod.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from llmops.manifests.pods import Manifest, mount
 from llmops.releases.release import ImagePin, Release
 
 ROOM = 1.02
-"""What a pod's own copy may take of its node's disk, for each byte of weights, with what the download keeps beside."""
+"""Disk space of a pod's own copy per byte of weights, with the download's temporary files."""
 ROOM_MB = 64
 
 
 def folder(release: Release) -> str:
-    """Where the engine's container has the verified weights: what `--model` names."""
+    """Folder of the verified weights in the engine's container: the value of `--model`."""
     if release.baked and release.weights.image:
         return release.weights.image.path
     return f"{names.VOLUME_MOUNT}/{names.weights_path(release.model, release.weights.key)}"
 
 
 def place(release: Release) -> str:
-    """Where the weights are, for people: the folder on the volume or in each pod, or the image and the folder in it."""
+    """Place of the weights for messages: the folder on the volume or in each pod, or the image and its folder."""
     pins = release.weights
     if pins.image:
         return f"{pins.image.repository}:{pins.image.tag}@{pins.image.digest}{pins.image.path}"
@@ -34,7 +34,7 @@ def place(release: Release) -> str:
 
 
 def arrival_seconds(release: Release) -> int:
-    """Seconds that weights may take to be on the node of a new pod, before its engine starts."""
+    """Longest time in seconds until the weights are on a new pod's node, before its engine starts."""
     size = release.weights.size
     match release.weights.strategy:
         case "volume":
@@ -47,7 +47,7 @@ def arrival_seconds(release: Release) -> int:
 
 
 def mounts(release: Release) -> list[Manifest]:
-    """The weights in the engine's container, read-only: this release's files alone. None if its own image has them."""
+    """Read-only mount of this release's weights; empty if the engine's image has them."""
     pins = release.weights
     if release.baked:
         return []
@@ -56,7 +56,7 @@ def mounts(release: Release) -> list[Manifest]:
 
 
 def volumes(release: Release, settings: Settings) -> list[Manifest]:
-    """What the engine's pod needs for its weights."""
+    """Volumes of the engine's pod for its weights."""
     pins = release.weights
     match pins.strategy:
         case "volume":
@@ -77,7 +77,7 @@ def image_volume(image: ImagePin) -> Manifest:
 
 
 def init_containers(release: Release, settings: Settings) -> list[Manifest]:
-    """What runs before the engine: with strategy `init` the download, which alone has the hub's token, and the proof.
+    """Init containers of strategy `init`: the download, which alone has the hub's token, and the checksum.
 
     They run as the worker's user, whatever the engine runs as.
     """
@@ -102,8 +102,8 @@ def init_containers(release: Release, settings: Settings) -> list[Manifest]:
         [own, worker.pins_mount()],
     )
     user = {"runAsNonRoot": True, "runAsUser": pods.USER, "runAsGroup": pods.GROUP}
-    for each in (fetching, proving):
-        each["securityContext"] |= user
+    for container in (fetching, proving):
+        container["securityContext"] |= user
     # The scheduler has to find a node with as much disk.
     fetching["resources"]["requests"]["ephemeral-storage"] = f"{room_mib(release)}Mi"
     return [fetching, proving]

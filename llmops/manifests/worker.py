@@ -1,4 +1,4 @@
-"""The container that works on weights, in Jobs and in front of an engine, and what it needs in its pod."""
+"""The worker's container for weights, in Jobs and in an engine's init containers, with its mounts and volumes."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ TOKEN_MOUNT = "/etc/llmops-hub"  # noqa: S105 - the name of a folder
 TOKEN_FILE = "token"  # noqa: S105 - the name of a file
 
 SLOWEST_DOWNLOAD = 5e6
-"""Bytes per second below which a download is given up, as is the pull of an image."""
+"""Slowest download, or pull of an image, in bytes per second; below it the Job fails."""
 SLOWEST_READ = 20e6
-"""Bytes per second below which reading back is given up."""
+"""Slowest reading in bytes per second; below it the Job fails."""
 REQUESTS = {"cpu": "1", "memory": "1Gi"}
 
 
 def container(
     name: str, settings: Settings, arguments: list[str], variables: list[Manifest], mounts: list[Manifest]
 ) -> Manifest:
-    """The worker with a command. It writes what came of it into the termination message.
+    """The worker's container with a command; it writes its result into the termination message.
 
     Args:
-        name: Of the container.
+        name: Name of the container.
         settings: Where it runs.
         arguments: The command and its arguments.
-        variables: Of its environment, beside the home folder.
-        mounts: Beside the folder for temporary files.
+        variables: Environment besides the home folder.
+        mounts: Mounts besides the folder for temporary files.
     """
     return {
         "name": name,
@@ -69,14 +69,16 @@ def download_arguments(release: Release) -> list[str]:
 
 
 def download_variables(release: Release, settings: Settings) -> list[Manifest]:
-    """Where the hub is, and where the token for it is, if it needs one."""
-    found = [
+    """Environment with the hub's URL, and the path of its token if the release has one."""
+    variables = [
         variable("HF_ENDPOINT", settings.hub_endpoint),
         variable("HF_HUB_DISABLE_PROGRESS_BARS", "1"),
         variable("HF_HUB_DISABLE_TELEMETRY", "1"),
         variable("DO_NOT_TRACK", "1"),
     ]
-    return [*found, variable("HF_TOKEN_PATH", f"{TOKEN_MOUNT}/{TOKEN_FILE}")] if release.weights.token else found
+    if release.weights.token:
+        variables.append(variable("HF_TOKEN_PATH", f"{TOKEN_MOUNT}/{TOKEN_FILE}"))
+    return variables
 
 
 def pins_mount() -> Manifest:
@@ -90,7 +92,7 @@ def pins_volume(release: Release) -> Manifest:
 
 
 def token_mounts(release: Release) -> list[Manifest]:
-    """The hub's token, in the one container that downloads; none where the release needs none."""
+    """Mount of the hub's token, only in the downloading container; empty without a token."""
     return [mount(TOKEN_VOLUME, TOKEN_MOUNT, read_only=True)] if release.weights.token else []
 
 
@@ -100,11 +102,11 @@ def token_volumes(release: Release) -> list[Manifest]:
 
 
 def seconds_to_read(size: int, slowest: float) -> int:
-    """Seconds within which so many bytes have to be read or fetched."""
+    """Deadline in seconds for reading or downloading so many bytes."""
     return math.ceil(size / slowest)
 
 
 def _token_volume(token: SecretKey) -> Manifest:
-    """The token as a file that the worker's group can read, and nobody else."""
+    """The token as a file that only the worker's group can read."""
     secret = {"secretName": token.name, "items": [{"key": token.key, "path": TOKEN_FILE}], "defaultMode": 0o440}
     return {"name": TOKEN_VOLUME, "secret": secret}

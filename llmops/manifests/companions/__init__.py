@@ -1,1 +1,1 @@
-"""What surrounds a model's engines: exposure, autoscaling, monitoring, network policies. Pure."""
+"""Objects around a model's engines: exposure, autoscaling, monitoring, network policies. Pure."""

@@ -1,4 +1,4 @@
-"""What sets the number of replicas: HorizontalPodAutoscaler or ScaledObject.
+"""The autoscaler of a model's replicas: a HorizontalPodAutoscaler or a ScaledObject.
 
 Both look at stable's pods alone: a canary's load says nothing of how many replicas users need.
 """
@@ -23,11 +23,11 @@ KEDA_PERIOD_SECONDS = 15
 
 Scaler = Literal["HorizontalPodAutoscaler", "ScaledObject"]
 Scale = int | Scaler
-"""How many replicas, or the kind of what sets their number."""
+"""Number of replicas, or the kind of the autoscaler that sets it."""
 
 
 def scale(spec: ModelSpec) -> Scale:
-    """How many replicas serve a model by its entry in the catalog, or the kind of what sets their number."""
+    """The number of replicas in a model's entry, or the kind of its autoscaler."""
     if spec.autoscaling is None:
         return spec.replicas
     return "ScaledObject" if spec.autoscaling.kind == "keda" else "HorizontalPodAutoscaler"
@@ -57,7 +57,7 @@ def objects(spec: ModelSpec, release: Release, settings: Settings) -> list[Manif
 
 
 def adapter_rules() -> Manifest:
-    """What the Prometheus Adapter is configured with, for an HPA to find the metrics: one rule for both.
+    """The Prometheus Adapter's rule that serves the metrics of an HPA: one rule for both.
 
     It goes by the labels `namespace` and `pod` that the engines' series have; see docs/guides/monitoring.md.
     """
@@ -106,7 +106,9 @@ def _autoscaler(spec: ModelSpec, scaling: Autoscaling, release: Release, setting
 def _scaled_object(spec: ModelSpec, scaling: Autoscaling, release: Release, settings: Settings) -> Manifest:
     if (url := settings.monitoring.prometheus_url) is None:
         raise BadInput(
-            f"{spec.name}: autoscaling.kind is keda, which asks Prometheus, and the settings don't say where that is",
+            f"{spec.name}: autoscaling.kind is keda, but the settings have no Prometheus for it",
+            code="NoPrometheus",
+            about=f"model {spec.name}",
             remedy="Set monitoring.prometheus_url, or autoscaling.kind to queue.",
         )
     selector = f'namespace="{settings.namespace}",model="{spec.name}",track="stable"'
@@ -114,7 +116,7 @@ def _scaled_object(spec: ModelSpec, scaling: Autoscaling, release: Release, sett
         {
             "type": "prometheus",
             "name": gauge.replace("_", "-"),
-            # An AverageValue of what all replicas have together: the HPA divides it by their number.
+            # The AverageValue of the sum over all replicas: the HPA divides it by their number.
             "metricType": "AverageValue",
             "metadata": {
                 "serverAddress": url,
@@ -142,7 +144,7 @@ def _scaled_object(spec: ModelSpec, scaling: Autoscaling, release: Release, sett
 
 
 def _amounts(scaling: Autoscaling) -> list[tuple[str, int]]:
-    """Gauges and what a replica may have of each; the one that asks for most replicas counts."""
+    """Gauges with the target of each per replica; the one that wants most replicas counts."""
     return [(WAITING, scaling.waiting), *([(RUNNING, scaling.running)] if scaling.running else [])]
 
 

@@ -205,15 +205,15 @@ def config_map(namespace: str) -> Manifest:
 
 def _panels() -> list[Manifest]:
     """Numbers in the first row, then pictures, three beside each other."""
-    found: list[Manifest] = []
+    panels: list[Manifest] = []
     x = y = 0
     for number, panel in enumerate(PANELS, 1):
         height = STAT_HEIGHT if panel.stat else HEIGHT
-        found.append(_panel(number, panel) | {"gridPos": {"x": x, "y": y, "w": WIDTH, "h": height}})
+        panels.append(_panel(number, panel) | {"gridPos": {"x": x, "y": y, "w": WIDTH, "h": height}})
         x += WIDTH
         if x == COLUMNS:
             x, y = 0, y + height
-    return found
+    return panels
 
 
 def _panel(number: int, panel: Panel) -> Manifest:

@@ -35,11 +35,11 @@ class Backend:
 
 @dataclass(frozen=True)
 class WayIn:
-    """What is reached from outside, and how.
+    """An exposed model or router, with its backends.
 
     Attributes:
         name: Of the objects, and the base of further ones.
-        labels: Of each of them.
+        labels: Labels of its objects.
         exposure: What a person declared; its kind is not none.
         stable: What answers.
         canary: What answers the rest.
@@ -57,7 +57,7 @@ class WayIn:
 
     @property
     def backends(self) -> list[tuple[Backend, int]]:
-        """Each Service that is asked, with its percentage."""
+        """Each Service with its percentage."""
         if self.canary is None or self.canary_percent == 0:
             return [(self.stable, 100)]
         return [(self.stable, 100 - self.canary_percent), (self.canary, self.canary_percent)]
@@ -136,22 +136,24 @@ def _nginx(way: WayIn, settings: Settings) -> list[Manifest]:
     if exposure.auth_response_headers:
         annotations[f"{NGINX}/auth-response-headers"] = ",".join(exposure.auth_response_headers)
     main = _ingress(way, settings, annotations | _issuer(exposure, settings.access), way.stable.service)
-    found = [_certified(main, way)]
+    ingresses = [_certified(main, way)]
     for backend, percent in way.backends[1:]:
         # A canary has the certificate, timeouts and authentication of the Ingress with its host and path.
         weight = {f"{NGINX}/canary": "true", f"{NGINX}/canary-weight": str(percent)}
         canary = _ingress(way, settings, weight, backend.service)
         canary["metadata"]["name"] = f"{way.name}-canary"
-        found.append(canary)
-    return found
+        ingresses.append(canary)
+    return ingresses
 
 
 def _alb(way: WayIn, settings: Settings) -> Manifest:
     exposure = way.exposure
     if exposure.auth_url:
         raise BadInput(
-            f"{way.name}: exposure.auth_url is {exposure.auth_url}, but an ALB asks no such service",
-            remedy="Set access.api_key in the model's entry and leave auth_url out, or use ingress-nginx.",
+            f"{way.name}: exposure.auth_url is {exposure.auth_url}, but an ALB does not support it",
+            code="AuthUrlUnsupported",
+            about=f"Ingress {way.name}",
+            remedy="Set access.api_key in the model's entry and remove auth_url, or use ingress-nginx.",
         )
     annotations = {
         f"{ALB}/target-type": "ip",
@@ -161,7 +163,10 @@ def _alb(way: WayIn, settings: Settings) -> Manifest:
     }
     if len(way.backends) == 1:
         return _certified(_ingress(way, settings, annotations, way.stable.service), way)
-    targets = [{"serviceName": each.service, "servicePort": each.port, "weight": share} for each, share in way.backends]
+    targets = [
+        {"serviceName": backend.service, "servicePort": backend.port, "weight": share}
+        for backend, share in way.backends
+    ]
     action = {"type": "forward", "forwardConfig": {"targetGroups": targets}}
     annotations[f"{ALB}/actions.{WEIGHTED}"] = json.dumps(action)
     return _certified(_ingress(way, settings, annotations, WEIGHTED, port={"name": "use-annotation"}), way)
@@ -193,15 +198,15 @@ def _certified(ingress: Manifest, way: WayIn) -> Manifest:
 
 def _gateway(way: WayIn, settings: Settings) -> list[Manifest]:
     gateway = settings.access.gateway
-    found: list[Manifest] = []
+    manifests: list[Manifest] = []
     parent = {"name": way.name if gateway.class_name else gateway.name}
     if gateway.class_name:
-        found.append(_own_gateway(way, settings))
+        manifests.append(_own_gateway(way, settings))
     elif gateway.namespace:
         parent["namespace"] = gateway.namespace
     parent["sectionName"] = _listener(way, settings)
     whole = f"{way.exposure.request_seconds}s"
-    found.append({
+    manifests.append({
         "apiVersion": "gateway.networking.k8s.io/v1",
         "kind": "HTTPRoute",
         "metadata": _metadata(way, settings, way.name),
@@ -213,15 +218,16 @@ def _gateway(way: WayIn, settings: Settings) -> list[Manifest]:
                     "matches": [{"path": {"type": "PathPrefix", "value": PATH}}],
                     "timeouts": {"request": whole, "backendRequest": whole},
                     "backendRefs": [
-                        {"name": each.service, "port": each.port, "weight": share} for each, share in way.backends
+                        {"name": backend.service, "port": backend.port, "weight": share}
+                        for backend, share in way.backends
                     ],
                 }
             ],
         },
     })  # fmt: skip
     if gateway.load_balancer == "gke":
-        found += [policy for backend, _ in way.backends for policy in _gke_policies(way, settings, backend)]
-    return found
+        manifests += [policy for backend, _ in way.backends for policy in _gke_policies(way, settings, backend)]
+    return manifests
 
 
 def _own_gateway(way: WayIn, settings: Settings) -> Manifest:
@@ -278,7 +284,7 @@ def _listener(way: WayIn, settings: Settings) -> str:
 
 
 def _issuer(exposure: Exposure, access: AccessSettings) -> dict[str, str]:
-    """What makes cert-manager fill the Secret with the certificate."""
+    """Annotation by which cert-manager fills the Secret with the certificate."""
     if exposure.insecure_http or access.issuer is None or exposure.tls_secret:
         return {}
     return {f"cert-manager.io/{'cluster-issuer' if access.issuer_kind == 'ClusterIssuer' else 'issuer'}": access.issuer}

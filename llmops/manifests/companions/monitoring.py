@@ -1,4 +1,4 @@
-"""What tells Prometheus of a model: what to scrape, and when to alert."""
+"""Prometheus' objects of a model: its scrape targets and its alerting rules."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ METRICS_PATH = "/metrics"
 
 
 def objects(spec: ModelSpec, release: Release, settings: Settings) -> list[Manifest]:
-    """What tells Prometheus of a model: what to scrape, and when to alert.
+    """Prometheus' objects of a model: its scrape targets and its alerting rules.
 
     Args:
         spec: The model's entry in the catalog.
@@ -60,8 +60,8 @@ def monitor(release: Release, settings: Settings) -> Manifest:
 
 def rule(spec: ModelSpec, release: Release, settings: Settings) -> Manifest:
     """The PrometheusRule of a model."""
-    found = rules.groups(release, settings, spec.objectives)
-    return _object("PrometheusRule", release, settings, {"groups": found})
+    groups = rules.groups(release, settings, spec.objectives)
+    return _object("PrometheusRule", release, settings, {"groups": groups})
 
 
 def _object(kind: str, release: Release, settings: Settings, spec: Manifest) -> Manifest:

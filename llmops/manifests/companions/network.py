@@ -53,7 +53,7 @@ def objects(spec: ModelSpec, release: Release, settings: Settings) -> list[Manif
                 "policyTypes": ["Ingress", "Egress"],
                 "ingress": [
                     {
-                        "from": [*({"podSelector": {"matchLabels": each}} for each in own), *peers(allowed)],
+                        "from": [*({"podSelector": {"matchLabels": labels}} for labels in own), *peers(allowed)],
                         "ports": [{"port": names.ENGINE_PORT, "protocol": "TCP"}],
                     }
                 ],
@@ -76,7 +76,7 @@ def _asks_hub(spec: ModelSpec, release: Release) -> bool:
 
 
 def _hub(settings: Settings) -> list[Manifest]:
-    """The hub, whose addresses no selector can name: its port anywhere but at the cloud's metadata service."""
+    """The hub, whose addresses no selector matches: its port everywhere except at the cloud's metadata service."""
     url = urlsplit(settings.hub_endpoint)
     port = url.port or (80 if url.scheme == "http" else 443)
     anywhere = {"ipBlock": {"cidr": "0.0.0.0/0", "except": [METADATA_SERVICE]}}
@@ -85,11 +85,11 @@ def _hub(settings: Settings) -> list[Manifest]:
 
 def peers(allowed: Iterable[Peer]) -> list[Manifest]:
     """Peers as a rule of a NetworkPolicy names them."""
-    return [_peer(each) for each in allowed]
+    return [_peer(peer) for peer in allowed]
 
 
 def _peer(peer: Peer) -> Manifest:
     if peer.cidr:
         return {"ipBlock": {"cidr": peer.cidr}}
-    found: Manifest = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": peer.namespace}}}
-    return found | ({"podSelector": {"matchLabels": dict(peer.labels)}} if peer.labels else {})
+    selector: Manifest = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": peer.namespace}}}
+    return selector | ({"podSelector": {"matchLabels": dict(peer.labels)}} if peer.labels else {})

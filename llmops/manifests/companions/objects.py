@@ -1,4 +1,4 @@
-"""All that stands around the engines that serve a model's users, of each part its objects."""
+"""All objects around stable's engines, part by part."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ KINDS = (
     "GCPBackendPolicy",
     "HealthCheckPolicy",
 )
-"""Every kind that an object around an engine may be of: where those that are no longer wanted are looked for."""
+"""All kinds of objects around engines: llmops looks for unwanted ones among them."""
 
 
 def around(spec: ModelSpec, release: Release, settings: Settings, *, canary_percent: int = 0) -> list[Manifest]:
@@ -39,22 +39,22 @@ def around(spec: ModelSpec, release: Release, settings: Settings, *, canary_perc
     Raises:
         BadInput: The entry asks for what this installation can't do.
     """
-    found = [
+    manifests = [
         *protection(spec, release, settings),
         *monitoring.objects(spec, release, settings),
         *autoscaling.objects(spec, release, settings),
         *exposure.objects(spec, release, settings, canary_percent=canary_percent),
     ]
-    return [_labelled(each, spec.name) for each in found]
+    return [_labelled(manifest, spec.name) for manifest in manifests]
 
 
 def protection(spec: ModelSpec, release: Release, settings: Settings) -> list[Manifest]:
     """Those of the objects that have to be there before any engine is: who may reach it."""
-    return [_labelled(each, spec.name) for each in network.objects(spec, release, settings)]
+    return [_labelled(manifest, spec.name) for manifest in network.objects(spec, release, settings)]
 
 
 def owned(model: str) -> dict[str, str]:
-    """Labels of all that stands around a model's engines."""
+    """Labels of the objects around a model's engines."""
     return {names.SURROUNDS_LABEL: model}
 
 

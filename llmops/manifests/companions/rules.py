@@ -66,7 +66,7 @@ def groups(release: Release, settings: Settings, objectives: Objectives) -> list
         },
         {
             "name": f"llmops.{settings.namespace}.{model}.alerts",
-            "rules": [_alert(each, release, settings) for each in rules.alerts()],
+            "rules": [_alert(alert, release, settings) for alert in rules.alerts()],
         },
     ]
 

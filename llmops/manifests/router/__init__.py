@@ -1,4 +1,4 @@
-"""The objects of the router in front of all models: LiteLLM's proxy, what it is told, and who may reach it.
+"""The objects of the router in front of all models: LiteLLM's proxy, its configuration and its network policy.
 
 All that it is told is in one ConfigMap, named by its content: what a pod that runs has mounted never changes, and
 another configuration is a rollout of the Deployment. All new pods start at once, and the old ones end when they answer
@@ -44,7 +44,7 @@ STARTUP_SECONDS = 300
 """Within which LiteLLM starts: 13 s on a fast machine, 45 s on one with little CPU whose image has no bytecode."""
 SHUTDOWN_MARGIN = 15
 METADATA_SERVICE = "169.254.0.0/16"
-"""Where clouds give a node's credentials to whoever asks from it."""
+"""Addresses at which clouds give a node's credentials to its pods."""
 
 _MODULE = files(__name__).joinpath(MODULE_FILE).read_text()
 
@@ -150,7 +150,7 @@ def _items() -> list[Manifest]:
 
 
 def _key_sources(plan: RouterPlan) -> list[Manifest]:
-    """Each tenant's key as a file of its name. One that is not there keeps its tenant out, and nobody else."""
+    """Each tenant's key as a file of its name. A missing key keeps only its tenant out."""
     return [
         {"secret": {"name": key.name, "optional": True, "items": [{"key": key.key, "path": tenant}]}}
         for tenant, key in sorted(plan.keys.items())
@@ -281,4 +281,4 @@ def _metadata(settings: Settings, name: str) -> Manifest:
 def configured(deployment: Manifest) -> str | None:
     """Name of the ConfigMap that a Deployment of the router's goes by; None if it is not known."""
     volumes: Iterable[Mapping[str, Manifest]] = deployment["spec"]["template"]["spec"].get("volumes", [])
-    return next((each["configMap"]["name"] for each in volumes if "configMap" in each), None)
+    return next((volume["configMap"]["name"] for volume in volumes if "configMap" in volume), None)

@@ -24,7 +24,7 @@ from llmops.releases.release import Release
 
 @dataclass(frozen=True)
 class Serving:
-    """What answers a model's users.
+    """The releases that answer a model's users.
 
     Args:
         stable: The release that serves.
@@ -71,49 +71,51 @@ def plan(serving: Mapping[str, Serving], catalog: Catalog, tenants: Tenants, set
         BadInput: A model of the settings has the name or an alias of one in the catalog.
     """
     check_managed(catalog, settings)
-    found = RouterPlan({}, {}, {}, {}, {tenant.name: tenant.key for tenant in tenants.values()}, leaves=False)
+    draft = RouterPlan({}, {}, {}, {}, {tenant.name: tenant.key for tenant in tenants.values()}, leaves=False)
     routed = [spec for spec in catalog.values() if spec.name in serving]
     deployments: list[dict[str, Any]] = []
     fallbacks: list[dict[str, list[str]]] = []
     for spec in routed:
-        deployments += _tracks(spec, serving[spec.name], settings, found)
+        deployments += _tracks(spec, serving[spec.name], settings, draft)
         others = [name for name in spec.routing.fallbacks if name in serving]
         for index, (name, managed) in enumerate(zip(_managed_names(spec), spec.routing.managed, strict=True)):
             variable = f"KEY_{_upper(spec.name)}_MANAGED_{index}"
-            deployments.append(_managed(name, managed, variable, spec.routing.timeout_seconds, found))
+            deployments.append(_managed(name, managed, variable, spec.routing.timeout_seconds, draft))
             others.append(name)
         if others:
             # LiteLLM looks them up by the name that was asked for.
             fallbacks += [{name: others} for name in (spec.name, *spec.routing.aliases)]
     for index, (name, managed) in enumerate(sorted(settings.router.managed.items())):
-        deployments.append(_managed(name, managed, f"KEY_MANAGED_{index}", None, found))
+        deployments.append(_managed(name, managed, f"KEY_MANAGED_{index}", None, draft))
     aliases = {alias: spec.name for spec in routed for alias in spec.routing.aliases}
-    found.config.update(_config(deployments, aliases, fallbacks, settings))
+    draft.config.update(_config(deployments, aliases, fallbacks, settings))
     further = {spec.name: (*spec.routing.aliases, *_managed_names(spec)) for spec in catalog.values()}
     for tenant in tenants.values():
-        found.tenants[tenant.name] = _limits(tenant, further, settings.router.replicas)
+        draft.tenants[tenant.name] = _limits(tenant, further, settings.router.replicas)
     leaves = any(spec.routing.managed for spec in routed) or bool(settings.router.managed)
-    return RouterPlan(found.config, found.tenants, found.urls, found.secrets, found.keys, leaves=leaves)
+    return RouterPlan(draft.config, draft.tenants, draft.urls, draft.secrets, draft.keys, leaves=leaves)
 
 
 def check_managed(catalog: Catalog, settings: Settings) -> None:
-    """Make sure that no name leads to a model of the catalog and to one of the settings.
+    """Refuse names of router.managed that the catalog has as well.
 
     Raises:
-        BadInput: One does.
+        BadInput: A name is both.
     """
     taken = {name: name for name in catalog} | {
         alias: name for name, spec in catalog.items() for alias in spec.routing.aliases
     }
     if both := sorted(settings.router.managed.keys() & taken.keys()):
-        told = ", ".join(f"{name!r} is that of model {taken[name]}" for name in both)
+        owners = ", ".join(f"{name!r} belongs to model {taken[name]}" for name in both)
         raise BadInput(
-            f"router.managed in the settings: {told}, too: nobody could tell who answers",
+            f"router.managed in the settings: {owners}: the router could not tell them apart",
+            code="NameTaken",
+            about=f"router.managed {both[0]}",
             remedy="Give it another name, or declare it under routing.managed of that model.",
         )
 
 
-def _tracks(spec: ModelSpec, serving: Serving, settings: Settings, found: RouterPlan) -> Iterator[dict[str, Any]]:
+def _tracks(spec: ModelSpec, serving: Serving, settings: Settings, draft: RouterPlan) -> Iterator[dict[str, Any]]:
     shares: list[tuple[Track, Release, int]] = [("stable", serving.stable, 100)]
     if serving.canary is not None and serving.canary_percent:
         share = serving.canary_percent
@@ -121,18 +123,18 @@ def _tracks(spec: ModelSpec, serving: Serving, settings: Settings, found: Router
     for track, release, weight in shares:
         suffix = f"{_upper(spec.name)}_{track.upper()}"
         host = f"{names.engine_name(spec.name, track)}.{settings.namespace}.svc"
-        found.urls[f"URL_{suffix}"] = f"http://{host}:{names.ENGINE_PORT}/v1"
+        draft.urls[f"URL_{suffix}"] = f"http://{host}:{names.ENGINE_PORT}/v1"
         params: dict[str, Any] = {"model": f"hosted_vllm/{spec.name}", "api_base": f"os.environ/URL_{suffix}"}
         if key := release.access.api_key:
-            found.secrets[f"KEY_{suffix}"] = key
+            draft.secrets[f"KEY_{suffix}"] = key
             params["api_key"] = f"os.environ/KEY_{suffix}"
         # Of a model's tracks one alone gets all requests that the other one's weight of 0 leaves to it.
         params |= _timeouts(spec.routing.timeout_seconds) | {"weight": weight}
         yield {"model_name": spec.name, "litellm_params": params, "model_info": {"id": f"{spec.name}.{track}"}}
 
 
-def _managed(name: str, managed: Managed, variable: str, timeout: int | None, found: RouterPlan) -> dict[str, Any]:
-    found.secrets[variable] = managed.api_key
+def _managed(name: str, managed: Managed, variable: str, timeout: int | None, draft: RouterPlan) -> dict[str, Any]:
+    draft.secrets[variable] = managed.api_key
     params: dict[str, Any] = {"model": managed.model, "api_key": f"os.environ/{variable}"}
     if managed.api_base:
         params["api_base"] = managed.api_base
@@ -186,7 +188,7 @@ def _managed_names(spec: ModelSpec) -> list[str]:
 
 
 def _limits(tenant: Tenant, further: Mapping[str, tuple[str, ...]], replicas: int) -> dict[str, Any]:
-    """What a tenant may do at each replica: they count by themselves, so that each lets its share through.
+    """A tenant's limits at each replica: replicas count separately, so each has its share.
 
     Its models' aliases and their providers are among them. A fall-back to another model is not, unless the tenant may
     ask for that one, too.

@@ -179,18 +179,19 @@ def test_a_chat_template_is_the_content_of_its_file(tmp_path: Path, release: Rel
 
 
 @pytest.mark.parametrize(
-    ("entry", "said"),
+    ("entry", "words"),
     [
-        (ENTRY, "tiny.yaml:3: engine.chat_template: cannot be read"),
-        (ENTRY.replace("chat.jinja", "../chat.jinja"), "must be the name of a file beside this one"),
-        (ENTRY.replace("chat.jinja", "empty.jinja"), "is of 0 bytes"),
-        (ENTRY.replace("chat.jinja", "ok.jinja, args: [--chat_template=/x]"), "an engine has one"),
+        (ENTRY, "engine.chat_template: cannot be read"),
+        (ENTRY.replace("chat.jinja", "../chat.jinja"), "engine.chat_template: must be the name of a file"),
+        (ENTRY.replace("chat.jinja", "empty.jinja"), "engine.chat_template: has 0 bytes"),
+        (ENTRY.replace("chat.jinja", "ok.jinja, args: [--chat_template=/x]"), "engine.args[0]: "),
     ],
 )
-def test_a_wrong_chat_template_is_told_by_file_line_and_field(tmp_path: Path, entry: str, said: str) -> None:
+def test_a_wrong_chat_template_is_told_by_file_line_and_field(tmp_path: Path, entry: str, words: str) -> None:
     (tmp_path / "tiny.yaml").write_text(entry)
     (tmp_path / "empty.jinja").write_text("")
     (tmp_path / "ok.jinja").write_text("x")
-    with pytest.raises(BadInput) as told:
+    with pytest.raises(BadInput) as raised:
         load_catalog(tmp_path)
-    assert said in str(told.value)
+    assert (raised.value.code, raised.value.about.rpartition(": ")[0]) == ("InvalidFile", f"{tmp_path}/tiny.yaml:3")
+    assert words in str(raised.value)
