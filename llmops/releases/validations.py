@@ -38,7 +38,7 @@ class CheckResult(Strict):
 
     check: CheckName
     value: VerdictValue
-    line: str = Field(description="What the check compared, and its result, in a line.")
+    line: str = Field(description="What was checked and how it ended, in a line.")
     findings: tuple[Finding, ...] = ()
     repaired: str = Field(default="", description="What llmops repaired; empty if nothing.")
     figures: dict[str, float] = Field(
