@@ -1,13 +1,13 @@
-"""How much lower one release scores than another on the same cases: bounds that keep what they promise. Pure.
+"""How much lower one release scores than another on the same cases: a bound and a test. Pure.
 
-**The bound.** The difference of two scores of a case lies between -1 and 1. Its mean is bounded by Gaffke's method: the
-upper bound at a confidence is that quantile of the differences' mean under random weights (Dirichlet, one each), among
-them one more difference of the worst kind, 1. For scores of right and wrong it is the bound of Fay and Lumbard that is
-compatible with McNemar's exact test: the Clopper-Pearson bounds of how many answers changed and of how many of those
-for the worse, melded. For n same answers it is 1 - (1 - confidence)^(1/n), the rule of three.
+**The bound.** The difference of two scores of a case lies between -1 and 1. Gaffke's method bounds its mean: the upper
+bound at a confidence is that quantile of the differences' mean under random weights (Dirichlet, one each), with one
+more difference of the worst kind, 1, among them. For scores of right and wrong it equals the bound of Fay and Lumbard
+that is compatible with McNemar's exact test: the Clopper-Pearson bounds of how many answers changed and of how many of
+those for the worse, melded. For n same answers it is 1 - (1 - confidence)^(1/n), the rule of three.
 
-It holds for few cases, few changed answers and partial scores alike, where a bootstrap or a t interval has no width, or
-too little (figures: docs/concepts/verdicts.md), and for right and wrong no table was found for which it fails.
+The bound holds for few cases, few changed answers and partial scores, where a bootstrap or a t interval is too narrow
+(figures: docs/concepts/verdicts.md). No table of right and wrong is known for which it fails.
 
 - N. Gaffke: Three test statistics for a nonparametric one-sided hypothesis on the mean of a nonnegative variable.
   Mathematical Methods of Statistics 14 (2005), 451-467.
@@ -15,8 +15,8 @@ too little (figures: docs/concepts/verdicts.md), and for right and wrong no tabl
 - M. P. Fay, K. Lumbard: Confidence intervals for difference in proportions for matched pairs compatible with exact
   McNemar's or sign tests. Statistics in Medicine 40 (2021), 1147-1159.
 
-**The test** that says whether a drop is an accident is McNemar's, exact, for scores of right and wrong (it is the
-binomial test of the changed answers), and a sign-flip permutation test for partial scores.
+**The test** of whether a drop is significant is McNemar's exact test for scores of right and wrong (the binomial test
+of the changed answers), and a sign-flip permutation test for partial scores.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ import numpy as np
 SEED = 20261125
 RESAMPLES = 9999
 MOST_CASES = 1_000_000
-"""More than anybody would ask: what needs more cases than that is not decided by cases."""
+"""A gate that needs more cases counts as undecidable."""
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,14 @@ class Drop:
     """How much lower the canary scores than stable on the same cases.
 
     Args:
-        cases: That both have answered.
+        cases: Number of cases that both answered.
         value: The drop on these cases: stable's mean score less the canary's.
         low: One-sided lower bound of the drop in the population that the cases stand for.
-        high: The upper one; cases without an answer are counted into it as the worst that they can be.
+        high: One-sided upper bound. A case without an answer counts as the worst drop, 1.
         p_value: How likely so large a drop is if there is none.
-        worse: Cases that score lower than stable's.
-        better: Cases that score higher.
-        changes: The differences with how many cases have each, those without an answer included.
+        worse: Number of cases that score lower than stable's.
+        better: Number of cases that score higher.
+        changes: The differences and how many cases have each, cases without an answer included.
     """
 
     cases: int
@@ -68,7 +68,7 @@ def paired_drop(canary: Sequence[float], stable: Sequence[float], confidence: fl
         canary: Scores from 0 to 1.
         stable: Those of the same cases.
         confidence: Of each bound by itself.
-        missing: Cases besides, which not both have answered.
+        missing: Number of further cases, which lack an answer of one or both.
 
     Raises:
         ValueError: No cases, not as many in both, or a score outside 0 to 1.
@@ -99,10 +99,10 @@ def paired_drop(canary: Sequence[float], stable: Sequence[float], confidence: fl
 
 @lru_cache(maxsize=4096)
 def upper_bound(values: tuple[tuple[float, float], ...], confidence: float) -> float:
-    """Upper confidence bound of the mean of what lies between -1 and 1 (Gaffke's; see above).
+    """Gaffke's upper confidence bound of the mean of values between -1 and 1.
 
     Args:
-        values: Each value that was observed, and how often.
+        values: Each observed value, and how often.
         confidence: One-sided.
     """
     from scipy import optimize  # slow to import
@@ -112,40 +112,40 @@ def upper_bound(values: tuple[tuple[float, float], ...], confidence: float) -> f
         return 1.0
     weighted = (*values, (1.0, 1.0))
 
-    def lacking(mean: float) -> float:
-        return _below(weighted, mean) - confidence
+    def shortfall(mean: float) -> float:
+        return _chance_below(weighted, mean) - confidence
 
-    bound: Any = optimize.brentq(lacking, lowest, 1.0, xtol=1e-7)
+    bound: Any = optimize.brentq(shortfall, lowest, 1.0, xtol=1e-7)
     return float(bound)
 
 
-def _within(margin: float, values: Sequence[tuple[float, float]], confidence: float) -> bool:
+def _is_within(margin: float, values: Sequence[tuple[float, float]], confidence: float) -> bool:
     """Whether the upper bound of the mean is at or below a margin."""
-    return _below((*values, (1.0, 1.0)), margin) >= confidence
+    return _chance_below((*values, (1.0, 1.0)), margin) >= confidence
 
 
-def _below(values: Sequence[tuple[float, float]], mean: float) -> float:
-    """How likely the values' mean is at or below `mean` when each has a random weight, and all weights make one.
+def _chance_below(values: Sequence[tuple[float, float]], mean: float) -> float:
+    """How likely the values' mean under random weights that sum to one is at or below `mean`.
 
-    That is the chance that a sum of gamma variables, each times its value's distance from `mean`, is not above 0. It is
-    found from the sum's characteristic function, as Davies does it (Biometrika 60, 1973), to some six digits.
+    It equals the chance that a sum of gamma variables, each times its value's distance from `mean`, is not above 0.
+    Davies' method (Biometrika 60, 1973) finds that from the sum's characteristic function, to some six digits.
     """
-    away = np.array([value - mean for value, _ in values])
+    distances = np.array([value - mean for value, _ in values])
     shape = np.array([count for _, count in values], dtype=float)
-    if (away >= 0).all():
+    if (distances >= 0).all():
         return 0.0
-    if (away <= 0).all():
+    if (distances <= 0).all():
         return 1.0
-    spread, furthest = math.sqrt(float((shape * away**2).sum())), float(np.abs(away).max())
-    # Beyond this reach the sum has no probability to speak of.
-    step = 2 * math.pi / (abs(float((shape * away).sum())) + 12 * spread + 30 * furthest)
+    spread, furthest = math.sqrt(float((shape * distances**2).sum())), float(np.abs(distances).max())
+    # The sum hardly ever lies beyond this reach.
+    step = 2 * math.pi / (abs(float((shape * distances).sum())) + 12 * spread + 30 * furthest)
     top = 1 / spread
-    while float((shape * np.log1p((top * away) ** 2)).sum()) < 32 and top < step * (1 << 16):
+    while float((shape * np.log1p((top * distances) ** 2)).sum()) < 32 and top < step * (1 << 16):
         top *= 1.5
     half = np.arange(int(top / step) + 1) + 0.5
     angles = half * step
     size, phase = np.zeros_like(angles), np.zeros_like(angles)
-    for distance, count in zip(away, shape, strict=True):
+    for distance, count in zip(distances, shape, strict=True):
         size -= count / 2 * np.log1p((angles * distance) ** 2)
         phase += count * np.arctan(angles * distance)
     return 0.5 - float((np.exp(size) * np.sin(phase) / half).sum()) / math.pi
@@ -162,7 +162,7 @@ def _p_value(changes: tuple[tuple[float, int], ...]) -> float:
         worse = sum(count for drop, count in changes if drop > 0)
         changed = sum(count for drop, count in changes if drop)
         return float(stats.binomtest(worse, changed, 0.5, alternative="greater").pvalue)
-    # scipy enumerates every flip where there are no more than the resamples, and draws them otherwise.
+    # scipy enumerates every flip if there are no more than `n_resamples`, and draws flips at random otherwise.
     test = stats.permutation_test(
         (np.repeat([drop for drop, _ in changes if drop], [count for drop, count in changes if drop]),),
         np.sum,
@@ -176,15 +176,15 @@ def _p_value(changes: tuple[tuple[float, int], ...]) -> float:
 
 
 def cases_to_pass(drop: Drop, margin: float, confidence: float) -> int | None:
-    """How many more cases would bring the upper bound within a margin, if answers go on to change as often as now.
+    """How many more cases would bring the upper bound within a margin, if answers change as often as now.
 
     Returns:
-        None if no number of cases would: the drop is at the margin, or so near that a million does not tell.
+        None if no number of cases would: the drop is at the margin, or nearer than a million cases tell.
     """
     cases = sum(count for _, count in drop.changes)
 
     def passes(total: int) -> bool:
-        return _within(margin, [(value, count * total / cases) for value, count in drop.changes], confidence)
+        return _is_within(margin, [(value, count * total / cases) for value, count in drop.changes], confidence)
 
     if math.fsum(value * count for value, count in drop.changes) / cases >= margin:
         return None
@@ -200,11 +200,11 @@ def cases_to_pass(drop: Drop, margin: float, confidence: float) -> int | None:
 
 
 def cases_to_fail(drop: Drop, level: float) -> int:
-    """About how many more cases would show that a drop of this size is no accident, if it goes on like this.
+    """About how many more cases would make a drop of this size significant.
 
     Args:
-        drop: One that is above 0.
-        level: What the test's p-value has to be at or below.
+        drop: A drop above 0.
+        level: The highest p-value of a significant drop.
     """
     from scipy import stats
 
@@ -215,26 +215,3 @@ def cases_to_fail(drop: Drop, level: float) -> int:
     # An exact test needs that many cases changed for the worse, even if none changes for the better.
     least = math.ceil(math.log(level) / math.log(0.5)) / drop.value
     return max(1, math.ceil(max(wanted, least)) - drop.cases)
-
-
-def least_cases(margin: float, confidence: float, changed: float = 0.0) -> int:
-    """How many cases a margin needs, so that a release that answers as well as stable passes.
-
-    Args:
-        margin: The drop that is allowed.
-        confidence: Of the gate.
-        changed: Share of cases whose answers differ, as many for the better as for the worse.
-    """
-
-    def passes(cases: int) -> bool:
-        half = cases * changed / 2
-        same = [(-1.0, half), (0.0, cases - 2 * half), (1.0, half)] if changed else [(0.0, float(cases))]
-        return _within(margin, same, confidence)
-
-    few, many = 0, 1
-    while not passes(many):
-        few, many = many, 2 * many
-    while many - few > 1:
-        middle = (few + many) // 2
-        few, many = (few, middle) if passes(middle) else (middle, many)
-    return many

@@ -5,14 +5,32 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 
 from llmops.config.schema import Strict, VerdictValue
 from llmops.evaluation.statistics import finite
 
 Outcome = Literal[VerdictValue, "Skipped"]
 Rule = Literal["min", "max", "max_drop", "max_rise", "max_ratio"]
-
+Code = Literal[
+    "",
+    "WithinLimit",
+    "BeyondLimit",
+    "ReplicaBeyondLimit",  # one replica is, the canary as a whole may not be
+    "AtLimit",  # so near that no amount of data decides
+    "TooFewCases",
+    "TooFewTurns",
+    "TooFewSamples",
+    "TooFewRequests",
+    "NoRequests",
+    "NotMeasured",
+    "CasesUnmeasured",  # too many cases have no answer
+    "CasesNotPaired",  # too few cases have an answer of both releases
+    "ScoreOutOfRange",
+    "NoBaseline",  # no stable release to compare with
+    "BaselineIsZero",
+]
+"""Why a gate has its outcome. Empty for a gate that was read from a record."""
 
 Known = Annotated[float | None, BeforeValidator(finite)]
 
@@ -20,9 +38,21 @@ Known = Annotated[float | None, BeforeValidator(finite)]
 class GateResult(Strict):
     """One gate, decided.
 
-    `change` is what a relative gate judges: the drop (stable - canary), the rise or the ratio; `low` and
-    `high` are its one-sided confidence bounds, where there are cases or turns to compute them from. `p_value` is how
-    likely a drop as large as that is of an equal release. A `dry` gate has its outcome, and no part in the verdict.
+    Args:
+        metric: As SUITE/FIGURE.
+        rule: The rule of the gate.
+        limit: The limit of the rule.
+        canary: The canary's figure.
+        stable: Stable's figure.
+        change: What a relative gate judges: the drop (stable - canary), the rise or the ratio.
+        low: One-sided lower confidence bound of the change, if cases or turns give one.
+        high: One-sided upper confidence bound, likewise.
+        p_value: How likely an equal release shows a drop as large.
+        dry: The gate has no part in the verdict.
+        outcome: How the gate came out.
+        note: Why, in one sentence.
+        code: Why, in one word; records do not keep it.
+        more: How many more cases or turns would decide an open gate, if known; records do not keep it.
     """
 
     metric: str
@@ -37,6 +67,8 @@ class GateResult(Strict):
     dry: bool = False
     outcome: Outcome
     note: str
+    code: Code = Field(default="", exclude=True)
+    more: int | None = Field(default=None, exclude=True)
 
 
 class Verdict(Strict):
@@ -47,17 +79,17 @@ class Verdict(Strict):
     gates: tuple[GateResult, ...] = ()
 
     def because(self, reason: str) -> Verdict:
-        """The same conclusion in other words."""
+        """The same conclusion with another reason."""
         return self.model_copy(update={"reason": reason})
 
 
 def verdict_of(gates: Sequence[GateResult], *, held: str, unknown: str = "") -> Verdict:
-    """The verdict that gates come to. Failed wins over Inconclusive, Inconclusive over Passed; dry gates have no part.
+    """The verdict of gates. Failed wins over Inconclusive, Inconclusive over Passed; dry gates do not count.
 
     Args:
-        gates: Each decided by itself.
-        held: The reason if nothing keeps the release from passing.
-        unknown: What keeps it from passing even if every gate holds; empty if nothing does.
+        gates: The decided gates.
+        held: The reason of a Passed.
+        unknown: Why the verdict is Inconclusive even if every gate holds; empty if it is not.
     """
     notes: dict[Outcome, list[str]] = {"Failed": [], "Inconclusive": []}
     for gate in gates:

@@ -95,7 +95,9 @@ def judge(spec: Evaluation, measured: Measurements, reference: Measurements | No
 
 def _settled(gate: GateResult) -> GateResult:
     within = gate.rule == "max_drop" and gate.change is not None and gate.change <= gate.limit + ROUNDING
-    return gate.model_copy(update={"outcome": "Passed"}) if within and gate.outcome == "Inconclusive" else gate
+    if within and gate.outcome == "Inconclusive":
+        return gate.model_copy(update={"outcome": "Passed", "code": "WithinLimit", "more": None})
+    return gate
 
 
 def _held(gates: Sequence[GateResult], measured: Measurements, reference: Measurements | None) -> str:

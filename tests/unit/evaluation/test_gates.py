@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from llmops.config.catalog.spec import Evaluation, Gate
 from llmops.evaluation.gates.offline import decide, undecided
+from llmops.evaluation.gates.verdict import GateResult, Verdict
 from llmops.evaluation.measurements import Measurements
 from llmops.evaluation.statistics import summary
 
@@ -32,9 +33,9 @@ def quality(scores: list[float], *, of: int | None = None, sha: str = "a", error
 
 def load(samples: list[float], **figures: float) -> Measurements:
     """What a load profile named chat gives."""
-    found = {f"chat/{name}_ttft_ms": value for name, value in summary(samples).items()}
-    found |= {"chat/error_rate": 0.0} | {f"chat/{name}": value for name, value in figures.items()}
-    return Measurements(suites={"chat": "c"}, figures=found, samples={"chat": {"ttft": tuple(sorted(samples))}})
+    measured = {f"chat/{name}_ttft_ms": value for name, value in summary(samples).items()}
+    measured |= {"chat/error_rate": 0.0} | {f"chat/{name}": value for name, value in figures.items()}
+    return Measurements(suites={"chat": "c"}, figures=measured, samples={"chat": {"ttft": tuple(sorted(samples))}})
 
 
 def evaluation(*gates: dict[str, Any]) -> Evaluation:
@@ -47,6 +48,12 @@ def right(passed: int, cases: int) -> list[float]:
     return [1.0] * passed + [0.0] * (cases - passed)
 
 
+def deciding(verdict: Verdict) -> GateResult:
+    """The one gate that makes the verdict what it is."""
+    (decisive,) = (gate for gate in verdict.gates if gate.outcome == verdict.value and not gate.dry)
+    return decisive
+
+
 DROP = evaluation({"metric": "q/score", "max_drop": 0.03})
 RATIO = evaluation({"metric": "chat/p95_ttft_ms", "max_ratio": 1.5})
 
@@ -57,7 +64,7 @@ def test_the_same_answers_pass_on_enough_cases(margin: float, cases: int, share:
     same = quality(right(int(cases * share), cases))
     verdict = decide(evaluation({"metric": "q/score", "max_drop": margin}), same, same)
     assert verdict.value == "Passed"
-    assert verdict.reason.startswith("score ")
+    assert {gate.code for gate in verdict.gates} == {"WithinLimit"}
 
 
 @pytest.mark.parametrize(("cases", "more"), [(1, 58), (20, 39), (58, 1)])
@@ -65,15 +72,21 @@ def test_the_same_answers_on_too_few_cases_are_open_and_say_how_many_more(cases:
     same = quality(right(cases, cases))
     verdict = decide(evaluation({"metric": "q/score", "max_drop": 0.05}), same, same)
     assert verdict.value == "Inconclusive"
-    assert f"about {more} more cases would do" in verdict.reason
+    assert (deciding(verdict).code, deciding(verdict).more) == ("TooFewCases", more)
 
 
 @pytest.mark.parametrize(("stable", "canary"), [(108, 97), (100, 89), (80, 69), (54, 43), (11, 0)])
 def test_ten_points_worse_fails(stable: int, canary: int) -> None:
     verdict = decide(DROP, quality(right(canary, 108)), quality(right(stable, 108)))
     assert verdict.value == "Failed"
-    assert "q/score dropped 10.2 points on the same 108 cases" in verdict.reason
-    assert "margin 3 points" in verdict.reason
+    gate = deciding(verdict)
+    assert (gate.metric, gate.code, gate.limit) == ("q/score", "BeyondLimit", 0.03)
+    assert gate.change == pytest.approx(11 / 108)
+
+
+def test_the_words_of_a_failed_score_name_cases_figures_and_margin() -> None:
+    verdict = decide(DROP, quality(right(97, 108)), quality(right(108, 108)))
+    assert "q/score dropped 10.2 points on the same 108 cases (100.0% -> 89.8%), margin 3 points" in verdict.reason
 
 
 def test_ten_points_worse_fails_though_some_cases_got_better() -> None:
@@ -98,7 +111,8 @@ def test_a_few_changed_answers_pass() -> None:
 def test_one_case_of_ten_is_too_few_to_tell() -> None:
     verdict = decide(DROP, quality(right(9, 10)), quality(right(10, 10)))
     assert verdict.value == "Inconclusive"
-    assert "about 40 more would do" in verdict.reason
+    assert (deciding(verdict).code, deciding(verdict).more) == ("TooFewCases", 40)
+    assert deciding(verdict).change == pytest.approx(0.1)
 
 
 def test_no_change_on_average_but_everything_changed_is_too_noisy() -> None:
@@ -106,15 +120,17 @@ def test_no_change_on_average_but_everything_changed_is_too_noisy() -> None:
     canary = [0.0] * 40 + [1.0] * 50 + [0.0] * 10
     verdict = decide(DROP, quality(canary), quality(stable))
     assert verdict.value == "Inconclusive"
-    assert "with 80 changed answers on so few cases" in verdict.reason
-    assert "more cases would do" in verdict.reason
+    gate = deciding(verdict)
+    assert (gate.code, gate.change) == ("TooFewCases", 0)
+    assert gate.more is not None
+    assert "80 changed answers on 100 cases" in verdict.reason
 
 
 def test_a_drop_that_meets_the_margin_exactly_is_open_for_ever() -> None:
     wide = evaluation({"metric": "q/score", "max_drop": 0.1})
     verdict = decide(wide, quality(right(90, 100)), quality(right(100, 100)))
     assert verdict.value == "Inconclusive"
-    assert "no number of cases would do" in verdict.reason
+    assert (deciding(verdict).code, deciding(verdict).more) == ("AtLimit", None)
 
 
 def test_five_points_worse_never_passes_a_margin_of_five_points_for_want_of_cases() -> None:
@@ -131,15 +147,16 @@ def test_five_points_worse_never_passes_a_margin_of_five_points_for_want_of_case
 def test_other_cases_are_no_comparison() -> None:
     verdict = decide(DROP, quality(right(50, 100)), quality(right(100, 100), sha="b"))
     assert verdict.value == "Inconclusive"
-    assert "only 0 of 100 cases" in verdict.reason
+    assert deciding(verdict).code == "CasesNotPaired"
 
 
 def test_first_release_skips_relative_gates() -> None:
     both = evaluation({"metric": "q/score", "max_drop": 0.03}, {"metric": "q/score", "min": 0.5})
     verdict = decide(both, quality(right(60, 100)), None)
     assert verdict.value == "Passed"
-    assert [gate.outcome for gate in verdict.gates] == ["Skipped", "Passed", "Passed"]
-    assert "1 skipped, nothing to compare with yet" in verdict.reason
+    assert [(gate.outcome, gate.code) for gate in verdict.gates] == [
+        ("Skipped", "NoBaseline"), ("Passed", "WithinLimit"), ("Passed", "WithinLimit"),
+    ]  # fmt: skip
     assert decide(both, quality(right(40, 100)), None).value == "Failed"
 
 
@@ -155,7 +172,7 @@ def test_missing_figure_is_never_a_pass(bad: float | None, rule: dict[str, float
     relative = "max_drop" in rule or "max_ratio" in rule
     assert verdict.value == ("Inconclusive" if side == "canary" or relative else "Passed")
     if verdict.value == "Inconclusive":
-        assert "chat/extra was not measured" in verdict.reason
+        assert (deciding(verdict).metric, deciding(verdict).code) == ("chat/extra", "NotMeasured")
 
 
 NOT_FINITE = st.sampled_from([math.nan, math.inf, -math.inf])
@@ -177,7 +194,7 @@ def test_no_gate_passes_or_fails_on_a_figure_that_is_not_finite(
     spoilt: dict[str, Any] = copy.deepcopy(given_whole)
     spoilt["figures"][metric] = bad
     if data.draw(st.booleans()):
-        spoilt["scores"] = {suite: dict.fromkeys(found, bad) for suite, found in spoilt["scores"].items()}
+        spoilt["scores"] = {suite: dict.fromkeys(cases, bad) for suite, cases in spoilt["scores"].items()}
         spoilt["samples"] = {"chat": {"ttft": [*samples, bad]}}
         spoilt["turns"] = {"chat": {"p95_ttft_ms": [bad] * 12}}
     broken, fine = Measurements.model_validate(spoilt), Measurements.model_validate(given_whole)
@@ -203,18 +220,20 @@ def test_a_turn_that_is_not_finite_leaves_bounds_that_are(bad: float, place: int
 @pytest.mark.parametrize("limit", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("rule", ["min", "max", "max_drop", "max_ratio"])
 def test_no_gate_has_a_limit_that_is_not_finite(limit: float, rule: str) -> None:
-    with pytest.raises(ValidationError, match="finite number"):
+    with pytest.raises(ValidationError) as raised:
         Gate.model_validate({"metric": "q/score", rule: limit})
+    assert [(mistake["loc"], mistake["type"]) for mistake in raised.value.errors()] == [((rule,), "finite_number")]
 
 
 def test_score_without_enough_answers_is_open() -> None:
     floor = evaluation({"metric": "q/score", "min": 0.5})
     verdict = decide(floor, quality(right(90, 90), of=100), None)
     assert verdict.value == "Inconclusive"
-    assert "10 of 100 cases have no answer" in verdict.reason
+    assert deciding(verdict).code == "CasesUnmeasured"
     assert decide(floor, quality(right(96, 96), of=100), None).value == "Passed"
     strict = evaluation({"metric": "q/score", "min": 0.97})
-    assert "for want of 4 answers" in decide(strict, quality(right(96, 96), of=100), None).reason
+    gate = deciding(decide(strict, quality(right(96, 96), of=100), None))
+    assert (gate.outcome, gate.code) == ("Inconclusive", "CasesUnmeasured")
 
 
 def test_cases_without_an_answer_count_as_the_worst_in_a_comparison() -> None:
@@ -223,13 +242,14 @@ def test_cases_without_an_answer_count_as_the_worst_in_a_comparison() -> None:
     assert decide(margin, quality(right(128, 128)), stable).value == "Passed"
     verdict = decide(margin, quality(right(123, 123), of=128), stable)
     assert verdict.value == "Inconclusive"
-    assert "cannot be ruled out" in verdict.reason
+    assert deciding(verdict).code == "TooFewCases"
 
 
 def test_scores_outside_0_to_1_are_no_comparison() -> None:
     verdict = decide(DROP, quality([0.5] * 100), quality([1.5] * 100))
     assert verdict.value == "Inconclusive"
-    assert "scores are from 0 to 1; found 1.5" in verdict.reason
+    assert deciding(verdict).code == "ScoreOutOfRange"
+    assert "1.5" in verdict.reason
 
 
 def test_engine_that_does_not_answer_fails_without_any_gate_for_it() -> None:
@@ -240,13 +260,15 @@ def test_engine_that_does_not_answer_fails_without_any_gate_for_it() -> None:
     )  # fmt: skip
     verdict = decide(floor, dead, quality(right(100, 100)))
     assert verdict.value == "Failed"
-    assert verdict.reason == "q/error_rate 100.0% is above its ceiling of 5.0% (HTTP 500: broken)"
+    gate = deciding(verdict)
+    assert (gate.metric, gate.code, gate.canary, gate.limit) == ("q/error_rate", "BeyondLimit", 1.0, 0.05)
+    assert "HTTP 500: broken" in verdict.reason
 
 
 def test_suite_that_did_not_run_leaves_the_verdict_open() -> None:
     verdict = decide(Evaluation(suites=("q", "chat")), quality(right(9, 9)), None)
     assert verdict.value == "Inconclusive"
-    assert verdict.reason == "chat/error_rate was not measured"
+    assert (deciding(verdict).metric, deciding(verdict).code) == ("chat/error_rate", "NotMeasured")
 
 
 def test_named_error_ceiling_replaces_the_implied_one() -> None:
@@ -267,8 +289,10 @@ def test_three_times_slower_fails_and_equal_passes() -> None:
     assert decide(RATIO, equal, stable).value == "Passed"
     verdict = decide(RATIO, slow, stable)
     assert verdict.value == "Failed"
-    assert verdict.reason.startswith("chat/p95_ttft_ms ")
-    assert "limit 1.5x, at least" in verdict.reason
+    gate = deciding(verdict)
+    assert (gate.metric, gate.code) == ("chat/p95_ttft_ms", "BeyondLimit")
+    assert gate.low is not None
+    assert gate.low > 1.5
 
 
 def test_slower_than_the_limit_by_little_is_open() -> None:
@@ -276,13 +300,15 @@ def test_slower_than_the_limit_by_little_is_open() -> None:
     stable = list(generator.lognormal(4, 0.4, 48))
     verdict = decide(RATIO, load([time * 1.55 for time in stable]), load(stable))
     assert verdict.value == "Inconclusive"
-    assert "with confidence on 48 requests: more would do" in verdict.reason
+    assert deciding(verdict).code == "TooFewSamples"
+    assert "48 requests" in verdict.reason
 
 
 def test_few_samples_are_open() -> None:
     verdict = decide(RATIO, load([10.0] * 9), load([10.0] * 40))
     assert verdict.value == "Inconclusive"
-    assert "too few samples (9 and 40)" in verdict.reason
+    assert (deciding(verdict).code, deciding(verdict).low) == ("TooFewSamples", None)
+    assert "9 and 40" in verdict.reason
 
 
 def test_ratio_of_throughput_compares_the_figures() -> None:
@@ -294,15 +320,17 @@ def test_ratio_of_throughput_compares_the_figures() -> None:
 
 def test_ratio_to_nothing_is_open() -> None:
     gate = evaluation({"metric": "chat/error_rate", "max_ratio": 2}, {"metric": "chat/error_rate", "max": 1})
-    assert decide(gate, load([10.0] * 12, error_rate=0.01), load([10.0] * 12)).value == "Inconclusive"
+    verdict = decide(gate, load([10.0] * 12, error_rate=0.01), load([10.0] * 12))
+    assert (verdict.value, deciding(verdict).code) == ("Inconclusive", "BaselineIsZero")
     assert decide(gate, load([10.0] * 12), load([10.0] * 12)).value == "Passed"
 
 
-def test_failed_wins_over_inconclusive_and_says_only_why_it_failed() -> None:
+def test_the_reason_of_a_failed_verdict_is_that_of_the_failed_gate_alone() -> None:
     both = evaluation({"metric": "q/score", "min": 0.9}, {"metric": "chat/p95_ttft_ms", "max": 5})
     verdict = decide(both, quality(right(5, 10)), None)
     assert verdict.value == "Failed"
-    assert verdict.reason == "q/score 50.0% is below its floor of 90.0%"
+    assert deciding(verdict).metric == "q/score"
+    assert verdict.reason == deciding(verdict).note
     assert "\n" not in verdict.reason
 
 
@@ -364,12 +392,14 @@ def test_a_faster_canary_is_never_judged_worse(
 
 
 @given(GATES)
-def test_verdict_survives_json(gates: list[dict[str, Any]]) -> None:
+def test_all_of_a_verdict_but_its_codes_survives_json(gates: list[dict[str, Any]]) -> None:
     verdict = decide(evaluation(*gates), quality(right(9, 12)), quality(right(10, 12)))
-    assert type(verdict).model_validate_json(verdict.model_dump_json()) == verdict
+    stored = verdict.model_dump_json()
+    assert type(verdict).model_validate_json(stored).model_dump_json() == stored
+    assert not {"code", "more"} & set(verdict.model_dump()["gates"][0])
 
 
-def test_dry_gates_are_told_of_and_decide_nothing() -> None:
+def test_dry_gates_are_counted_in_the_reason_and_decide_nothing() -> None:
     stable = quality(right(200, 200))
     rules = evaluation(
         {"metric": "q/score", "max_drop": 0.05},
@@ -384,7 +414,7 @@ def test_dry_gates_are_told_of_and_decide_nothing() -> None:
     ]  # fmt: skip
     worse = decide(rules, quality(right(150, 200)), stable)
     assert worse.value == "Failed"
-    assert worse.reason.endswith("p=8.9e-16, 1 dry gate would have failed")
+    assert worse.reason.endswith(", 1 dry gate would have failed")
 
 
 def test_a_dry_error_ceiling_leaves_the_implied_one_in_force() -> None:
@@ -406,10 +436,16 @@ def test_latency_is_compared_turn_by_turn() -> None:
     slower = in_turns([time * factor * 1.8 for time, factor in zip(times, noise, strict=True)])
     verdict = decide(RATIO, slower, stable)
     assert verdict.value == "Failed"
-    assert "1.80x over 8 turns, limit 1.5x, at least" in verdict.reason
+    gate = deciding(verdict)
+    assert gate.code == "BeyondLimit"
+    assert gate.change == pytest.approx(1.8, abs=0.01)
+    assert gate.low is not None
+    assert gate.low > 1.5
+    assert "1.80x over 8 turns, limit 1.5x" in verdict.reason
     near = in_turns([time * factor * 1.5 for time, factor in zip(times, noise, strict=True)])
     verdict = decide(RATIO, near, stable)
     assert verdict.value == "Inconclusive"
+    assert deciding(verdict).code in ("TooFewTurns", "AtLimit")
     assert undecided(RATIO, near, stable, "chat")
     assert not undecided(RATIO, near, stable, "other")
     assert not undecided(RATIO, slower, stable, "chat")
@@ -420,7 +456,8 @@ def test_too_few_turns_are_open() -> None:
     few = in_turns([100.0, 110.0, 90.0])
     verdict = decide(RATIO, few, few)
     assert verdict.value == "Inconclusive"
-    assert "too few turns in which both have it (3): at least 4 would do" in verdict.reason
+    assert (deciding(verdict).code, deciding(verdict).low) == ("TooFewTurns", None)
+    assert "3 turns" in verdict.reason
     assert undecided(RATIO, few, few, "chat")
 
 

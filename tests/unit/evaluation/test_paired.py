@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,9 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from llmops.evaluation.gates.paired import cases_to_fail, cases_to_pass, least_cases, paired_drop, upper_bound
+from llmops.evaluation.gates.paired import cases_to_fail, cases_to_pass, paired_drop, upper_bound
 
 SCORES = st.lists(st.sampled_from([0.0, 0.5, 1.0]), min_size=1, max_size=60)
+PAGE = Path(__file__).parents[3] / "docs" / "concepts" / "verdicts.md"
+MARGINS = (0.01, 0.02, 0.03, 0.05, 0.10)
+CHANGED = (0.0, 0.01, 0.02, 0.05, 0.10)
 WORST_SHARES = (0.0, 0.002, 0.005, 0.01, 0.03, 0.1, 0.25)
 
 
@@ -75,13 +79,13 @@ def test_a_release_at_the_margin_passes_no_oftener_than_promised(cases: int, mar
 
 def _most_worse_that_pass(cases: int, margin: float, most: int) -> list[int]:
     """For each number of answers that got better, how many may have got worse."""
-    found: list[int] = []
+    most_worse: list[int] = []
     worse = -1
     for better in range(most + 1):
         while worse + 1 + better <= cases and _high(worse + 1, better, cases) <= margin:
             worse += 1
-        found.append(worse)
-    return found
+        most_worse.append(worse)
+    return most_worse
 
 
 def _high(worse: int, better: int, cases: int) -> float:
@@ -163,10 +167,40 @@ def test_as_many_more_cases_as_are_asked_for_would_do(worse: int, better: int, s
 
 @pytest.mark.parametrize(("margin", "cases"), [(0.01, 299), (0.02, 149), (0.03, 99), (0.05, 59), (0.1, 29)])
 def test_how_many_cases_a_margin_needs_if_nothing_changes(margin: float, cases: int) -> None:
-    assert least_cases(margin, 0.95) == cases
+    assert least_cases(margin) == cases
+
+
+def test_the_document_shows_how_many_cases_a_margin_needs() -> None:
+    rows = [
+        f"| {margin * 100:g} points | " + " | ".join(f"{least_cases(margin, changed):,}" for changed in CHANGED) + " |"
+        for margin in MARGINS
+    ]
+    assert "\n".join(rows) in PAGE.read_text(), "\n".join(rows)
+
+
+def least_cases(margin: float, changed: float = 0.0) -> int:
+    """How many cases a margin needs, so that a release that answers as well as stable passes with 95% confidence.
+
+    Args:
+        margin: The drop that is allowed.
+        changed: Share of cases whose answers differ, as many for the better as for the worse.
+    """
+
+    def passes(cases: int) -> bool:
+        half = cases * changed / 2
+        same = ((-1.0, half), (0.0, cases - 2 * half), (1.0, half)) if changed else ((0.0, float(cases)),)
+        return upper_bound(same, 0.95) <= margin
+
+    few, many = 0, 1
+    while not passes(many):
+        few, many = many, 2 * many
+    while many - few > 1:
+        middle = (few + many) // 2
+        few, many = (few, middle) if passes(middle) else (middle, many)
+    return many
 
 
 @pytest.mark.parametrize("wrong", [([], []), ([1.0], [1.0, 1.0]), ([1.2], [1.0]), ([0.0], [float("nan")])])
-def test_what_is_no_pair_of_scores_is_refused(wrong: tuple[list[float], list[float]]) -> None:
-    with pytest.raises(ValueError, match=r"pairs|scores are from 0 to 1"):
+def test_unpaired_scores_and_scores_outside_0_to_1_are_refused(wrong: tuple[list[float], list[float]]) -> None:
+    with pytest.raises(ValueError):
         paired_drop(*wrong, 0.95)

@@ -1,4 +1,4 @@
-"""What may be declared of steps, and what is shown of them: pure."""
+"""The steps that a catalog may declare, and how reports show them: pure."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def test_all_users_at_once_may_be_given_where_nothing_is_compared() -> None:
 def test_a_canary_has_at_least_its_share_of_replicas_and_never_more_than_one_too_many(
     percent: int, replicas: int
 ) -> None:
-    found = canary_replicas(percent, replicas)
-    assert percent * replicas / 100 <= found < percent * replicas / 100 + 1
-    assert 1 <= found <= replicas
+    canaries = canary_replicas(percent, replicas)
+    assert percent * replicas / 100 <= canaries < percent * replicas / 100 + 1
+    assert 1 <= canaries <= replicas
 
 
 def point(at: float, percent: int = 25) -> Point:
@@ -53,7 +53,7 @@ def point(at: float, percent: int = 25) -> Point:
     return Point(at=at, percent=percent, canary=figures, stable=figures | {"p95_e2el_ms": 900.0})
 
 
-def test_a_step_is_told_with_both_releases_figures() -> None:
+def test_a_row_of_the_step_table_has_the_figures_of_both_releases() -> None:
     verdict = Verdict(value="Failed", reason="error_rate | too high")
     step = StepOutcome(percent=25, replicas=2, seconds=61.4, verdict=verdict, points=(point(1),))
     nothing = step.model_copy(update={"percent": 50, "points": ()})
@@ -70,7 +70,7 @@ def test_of_many_measurements_the_first_the_last_and_some_between_are_kept(count
     points = [point(at) for at in range(count)]
     kept = thinned(points)
     assert len(kept) == min(count, POINTS_KEPT)
-    assert list(kept) == sorted(kept, key=lambda each: each.at)
+    assert list(kept) == sorted(kept, key=lambda kept_point: kept_point.at)
     if points:
         assert (kept[0], kept[-1]) == (points[0], points[-1])
 

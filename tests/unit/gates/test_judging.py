@@ -15,7 +15,7 @@ from llmops.errors import MeasurementFailed
 from llmops.evaluation.gates.live.judge import decide, figures_of, judge
 from llmops.evaluation.gates.live.queries import Subject, What, queries
 from llmops.evaluation.gates.live.samples import Figures, Histogram, Samples, read
-from llmops.evaluation.gates.verdict import Verdict
+from llmops.evaluation.gates.verdict import Code, Verdict
 
 BOUNDS = (0.1, 0.25, 0.5, 1.0, 2.5, math.inf)
 STEP = TrafficStep(percent=25, bake_seconds=60)
@@ -32,7 +32,7 @@ def figures(requests: float = 400, errors: float = 0, aborts: float = 0, seconds
 
 
 def samples(*replicas: Figures) -> Samples:
-    named = {f"pod-{index}": each for index, each in enumerate(replicas)}
+    named = {f"pod-{index}": replica for index, replica in enumerate(replicas)}
     return Samples(named, frozenset(named))
 
 
@@ -43,44 +43,49 @@ def gated(*gates: LiveGate, **changes: Any) -> Traffic:
 def test_an_equal_release_passes_with_what_was_seen_in_the_reason() -> None:
     verdict = judge(TRAFFIC, samples(figures()), samples(figures()), 1)
     assert (verdict.value, verdict.reason) == ("Passed", "3 gates held on 400 requests")
-    assert [each.outcome for each in verdict.gates] == ["Passed"] * 3
+    assert [(gate.outcome, gate.code) for gate in verdict.gates] == [("Passed", "WithinLimit")] * 3
 
 
-FAILING = {
-    "errors": (figures(errors=40), "error_rate of the canary is 10.0%, +10.0 points (stable 0.0%), limit +1 points"),
-    "first token": (figures(seconds=0.9), "p95_ttft_ms of the canary is"),
-}
+FAILING = {"errors": (figures(errors=40), "error_rate"), "first token": (figures(seconds=0.9), "p95_ttft_ms")}
 
 
 @pytest.mark.parametrize("name", FAILING)
 def test_what_is_clearly_worse_than_stable_fails(name: str) -> None:
-    canary, said = FAILING[name]
+    canary, metric = FAILING[name]
     verdict = judge(TRAFFIC, samples(canary), samples(figures()), 1)
     assert verdict.value == "Failed"
-    assert verdict.reason.startswith(said)
+    failed = [gate for gate in verdict.gates if gate.outcome == "Failed"]
+    assert (failed[0].metric, failed[0].code) == (metric, "BeyondLimit")
 
 
-NOT_KNOWN = {
-    "no data at all": (Samples(), samples(figures()), "no data"),
-    "no request": (samples(figures(0)), samples(figures()), "no request to the canary"),
-    "few requests": (samples(figures(40)), samples(figures()), "40 requests to the canary since the step began, 100"),
-    "no stable": (samples(figures()), Samples(), "no request to the stable"),
-    "few of stable": (samples(figures()), samples(figures(30)), "30 requests to the stable"),
-    "not a number": (
-        samples(Figures(200, 0, 0, Histogram(), Histogram())),
-        samples(figures()),
-        "no data",
-    ),
-    "not scraped": (Samples({"pod-0": figures()}, frozenset()), samples(figures()), "0 of the canary's 1 replicas"),
+def test_the_words_of_a_failed_rate_name_both_figures_the_change_and_the_limit() -> None:
+    verdict = judge(TRAFFIC, samples(figures(errors=40)), samples(figures()), 1)
+    assert verdict.reason == "error_rate of the canary is 10.0%, +10.0 points (stable 0.0%), limit +1 points"
+
+
+NOT_KNOWN: dict[str, tuple[Samples, Samples, Code]] = {
+    "no data at all": (Samples(), samples(figures()), "NoRequests"),
+    "no request": (samples(figures(0)), samples(figures()), "NoRequests"),
+    "few requests": (samples(figures(40)), samples(figures()), "TooFewRequests"),
+    "no stable": (samples(figures()), Samples(), "NoRequests"),
+    "few of stable": (samples(figures()), samples(figures(30)), "TooFewRequests"),
+    "no histogram": (samples(Figures(200, 0, 0, Histogram(), Histogram())), samples(figures()), "NoRequests"),
 }
 
 
 @pytest.mark.parametrize("name", NOT_KNOWN)
 def test_no_data_and_too_little_are_inconclusive_and_never_a_pass(name: str) -> None:
-    canary, stable, said = NOT_KNOWN[name]
+    canary, stable, code = NOT_KNOWN[name]
     verdict = judge(TRAFFIC, canary, stable, 1)
     assert verdict.value == "Inconclusive"
-    assert said in verdict.reason
+    assert code in {gate.code for gate in verdict.gates if gate.outcome == "Inconclusive"}
+
+
+def test_a_replica_that_prometheus_does_not_scrape_leaves_the_verdict_open_though_all_gates_hold() -> None:
+    verdict = judge(TRAFFIC, Samples({"pod-0": figures()}, frozenset()), samples(figures()), 1)
+    assert verdict.value == "Inconclusive"
+    assert {gate.outcome for gate in verdict.gates} == {"Passed"}
+    assert "0 of the canary's 1 replicas" in verdict.reason
 
 
 def test_three_slow_requests_say_nothing_and_three_failed_ones_of_three_do_not_either() -> None:
@@ -98,7 +103,8 @@ def test_one_bad_replica_of_three_fails_the_release_by_its_name() -> None:
     bad = samples(figures(3000), figures(3000), figures(120, errors=30))
     verdict = judge(gated(LiveGate(metric="error_rate", max_rise=0.02)), bad, samples(figures(3000)), 3)
     assert verdict.value == "Failed"
-    assert "replica pod-2 of the canary" in verdict.reason
+    assert verdict.gates[0].code == "ReplicaBeyondLimit"
+    assert "pod-2" in verdict.reason
     together = bad.together
     assert together.errors / together.requests < 0.02
 
@@ -107,14 +113,15 @@ def test_a_figure_beyond_its_limit_that_may_be_chance_is_waited_for() -> None:
     traffic = gated(LiveGate(metric="error_rate", max=0.01))
     verdict = judge(traffic, samples(figures(150, errors=3)), None, 1)
     assert verdict.value == "Inconclusive"
-    assert "chance" in verdict.reason
+    (gate,) = verdict.gates
+    assert (gate.code, gate.canary) == ("TooFewRequests", 0.02)
     assert judge(traffic, samples(figures(15000, errors=300)), None, 1).value == "Failed"
 
 
 def test_without_a_stable_that_serves_only_absolute_gates_count() -> None:
     verdict = judge(TRAFFIC, samples(figures()), None, 1)
     assert verdict.value == "Passed"
-    assert {each.outcome for each in verdict.gates} == {"Skipped"}
+    assert {(gate.outcome, gate.code) for gate in verdict.gates} == {("Skipped", "NoBaseline")}
     absolute = gated(LiveGate(metric="error_rate", max=0.01), LiveGate(metric="p95_ttft_ms", max_ratio=1.5))
     assert judge(absolute, samples(figures(errors=40)), None, 1).value == "Failed"
 
@@ -125,13 +132,13 @@ def test_a_dry_gate_decides_nothing() -> None:
     assert (verdict.value, verdict.gates[0].outcome) == ("Passed", "Failed")
 
 
-def test_what_is_asked_of_prometheus_names_the_release_and_no_time_before_the_step() -> None:
-    asked = queries(Subject("llm", "tiny", "abc123", "canary"), 75.9)
-    for what, promql in asked.items():
+def test_queries_select_the_release_and_no_time_before_the_step() -> None:
+    by_figure = queries(Subject("llm", "tiny", "abc123", "canary"), 75.9)
+    for what, promql in by_figure.items():
         assert promql.count("{") == promql.count('release="abc123"') == promql.count('track="canary"'), what
         if what != "scraped":
             assert "[75s]" in promql
-    assert "offset 75s" in asked["http_errors"]
+    assert "offset 75s" in by_figure["http_errors"]
 
 
 def answers(**given: list[Sample]) -> dict[What, list[Sample]]:
@@ -147,7 +154,7 @@ def sample(value: float, **labels: str) -> Sample:
 
 def test_answers_are_put_together_by_pod() -> None:
     buckets = [sample(value, le=le) for le, value in (("0.25", 3.0), ("0.5", 2.9), ("+Inf", 4.0))]
-    found = read(
+    known = read(
         answers(
             scraped=[sample(1)],
             requests=[sample(4), sample(7, pod="b"), sample(math.nan, pod="c")],
@@ -156,27 +163,31 @@ def test_answers_are_put_together_by_pod() -> None:
             ttft=buckets,
         )
     )
-    assert found.scraped == {"a"}
-    assert sorted(found.replicas) == ["a", "b"]
-    assert (found.replicas["a"].requests, found.replicas["a"].errors) == (4, 2)
+    assert known.scraped == {"a"}
+    assert sorted(known.replicas) == ["a", "b"]
+    assert (known.replicas["a"].requests, known.replicas["a"].errors) == (4, 2)
     # A bucket holds all of those below it, whatever rounding said.
-    assert found.replicas["a"].ttft == Histogram((0.25, 0.5, math.inf), (3.0, 3.0, 4.0))
-    assert found.together.requests == 11
+    assert known.replicas["a"].ttft == Histogram((0.25, 0.5, math.inf), (3.0, 3.0, 4.0))
+    assert known.together.requests == 11
 
 
-def test_a_histogram_that_is_none_is_no_measurement() -> None:
-    with pytest.raises(MeasurementFailed, match="Inf"):
-        read(answers(ttft=[sample(1, le="0.5")]))
-    with pytest.raises(MeasurementFailed, match="bound"):
-        read(answers(ttft=[sample(1)]))
-    with pytest.raises(MeasurementFailed, match="different buckets"):
+@pytest.mark.parametrize("labels", [{"le": "0.5"}, {}], ids=["no last bucket", "no bound"])
+def test_a_broken_histogram_is_no_measurement(labels: dict[str, str]) -> None:
+    with pytest.raises(MeasurementFailed) as raised:
+        read(answers(ttft=[sample(1, **labels)]))
+    assert raised.value.code == "BadHistogram"
+
+
+def test_histograms_of_different_buckets_do_not_add_up() -> None:
+    with pytest.raises(MeasurementFailed) as raised:
         _ = histogram(0.2, 1) + Histogram((1.0, math.inf), (1.0, 1.0))
+    assert raised.value.code == "BucketsDiffer"
 
 
 def test_a_quantile_is_where_prometheus_puts_it() -> None:
-    found = Histogram((0.1, 0.2, math.inf), (50.0, 100.0, 100.0))
-    assert found.quantile(0.95) == pytest.approx(0.19)
-    assert found.quantile(0.25) == pytest.approx(0.05)
+    latencies = Histogram((0.1, 0.2, math.inf), (50.0, 100.0, 100.0))
+    assert latencies.quantile(0.95) == pytest.approx(0.19)
+    assert latencies.quantile(0.25) == pytest.approx(0.05)
     assert Histogram((0.1, math.inf), (0.0, 10.0)).quantile(0.95) == 0.1
     assert math.isnan(Histogram().quantile(0.95))
 
@@ -215,8 +226,8 @@ OPEN, AWAY = verdict("Inconclusive", "Inconclusive"), verdict("Inconclusive")
 def test_a_step_bakes_fails_fast_and_waits_for_data_so_long(
     traffic: Traffic, measured: list[Verdict], seconds: float, expected: str | None
 ) -> None:
-    found = decide(traffic, STEP, measured, seconds)
-    assert (found and found.value) == expected
+    ended = decide(traffic, STEP, measured, seconds)
+    assert (ended and ended.value) == expected
 
 
 COUNTS = st.integers(min_value=0, max_value=5000)
@@ -228,8 +239,8 @@ def test_nothing_passes_on_too_little_and_more_errors_never_help(
 ) -> None:
     errors = min(errors, requests)
     base = samples(figures(stable))
-    found = judge(TRAFFIC, samples(figures(requests, errors, seconds=slow)), base, 1)
-    if found.value == "Passed":
+    judged = judge(TRAFFIC, samples(figures(requests, errors, seconds=slow)), base, 1)
+    if judged.value == "Passed":
         assert requests >= TRAFFIC.min_requests <= stable
         assert errors / requests <= 0.01
     order = ("Passed", "Inconclusive", "Failed")
@@ -244,10 +255,10 @@ def test_nothing_passes_on_too_little_and_more_errors_never_help(
 @given(counts=st.lists(st.integers(0, 100), min_size=6, max_size=6), share=st.floats(0, 1))
 def test_a_quantile_is_between_its_buckets_and_rises_with_its_share(counts: list[int], share: float) -> None:
     running = tuple(float(sum(counts[: index + 1])) for index in range(6))
-    found = Histogram(BOUNDS, running)
-    if found.total == 0:
-        assert math.isnan(found.quantile(share))
-        assert "p95_ttft_ms" not in figures_of(Figures(ttft=found))
+    latencies = Histogram(BOUNDS, running)
+    if latencies.total == 0:
+        assert math.isnan(latencies.quantile(share))
+        assert "p95_ttft_ms" not in figures_of(Figures(ttft=latencies))
         return
-    assert 0 <= found.quantile(share) <= BOUNDS[-2]
-    assert found.quantile(share) <= found.quantile(min(1.0, share + 0.1)) + 1e-12
+    assert 0 <= latencies.quantile(share) <= BOUNDS[-2]
+    assert latencies.quantile(share) <= latencies.quantile(min(1.0, share + 0.1)) + 1e-12

@@ -1,1 +1,1 @@
-"""Users' requests to two releases, as Prometheus knows of them: what to ask, what it comes to, what follows. Pure."""
+"""Gates on users' requests: what to ask Prometheus of both releases, and the verdict from its answers. Pure."""

@@ -1,10 +1,10 @@
-"""Gates on users' requests: from what Prometheus knows of both releases to a verdict.
+"""Gates on users' requests: from Prometheus' samples of both releases to a verdict.
 
-A step is looked at often, and each replica for itself, so that a release is only rejected for what is hardly ever an
-accident: `Failed` says that a figure is beyond its limit with all but 0.5% of confidence. `Passed` asks for enough
-requests and a figure within its limit. All else, and above all no data, is `Inconclusive`.
+llmops judges a step many times, and each replica by itself. So a release fails only if a figure is beyond its limit
+with 99.5% confidence. It passes with enough requests and a figure within its limit. Anything else is Inconclusive, no
+data above all.
 
-One bad replica of many fails a release, too, as its users are users. One that got few requests says nothing by itself.
+One bad replica fails the release: its users are users, too. A replica with few requests fails nothing by itself.
 """
 
 from __future__ import annotations
@@ -16,64 +16,64 @@ from dataclasses import dataclass
 from llmops.config.catalog.traffic import RATES, LiveGate, LiveMetric, Traffic, TrafficStep
 from llmops.evaluation.gates.live.samples import Figures, Histogram, Samples
 from llmops.evaluation.gates.metrics import show
-from llmops.evaluation.gates.verdict import GateResult, Outcome, Rule, Verdict, verdict_of
+from llmops.evaluation.gates.verdict import Code, GateResult, Outcome, Rule, Verdict, verdict_of
 
 CHANCE = 0.005
-"""How likely one look at one figure may be wrong in failing a release."""
+"""Error probability of failing a release by one look at one figure."""
 Z = 2.5758
-"""The same, in standard deviations."""
+"""`CHANCE` in standard deviations."""
 FEWEST = 20
-"""Requests below which no latency fails a release."""
+"""With fewer requests, no latency fails a release."""
 SHARE = 0.95
 ALL = "the canary"
 
 
 def figures_of(figures: Figures) -> dict[str, float]:
-    """What is known of a release, by the names of metrics; and `requests`."""
+    """The known figures of a release by metric, and its `requests`."""
     known = {metric: _value(figures, metric) for metric in (*RATES, "p95_ttft_ms", "p95_e2el_ms")}
     return {"requests": figures.requests} | {name: value for name, value in known.items() if math.isfinite(value)}
 
 
 def judge(traffic: Traffic, canary: Samples, stable: Samples | None, replicas: int) -> Verdict:
-    """One measurement of a step.
+    """Judge one measurement of a step.
 
     Args:
-        traffic: The gates, and what is enough to conclude from.
-        canary: What is known of it since the step began.
-        stable: Likewise; None where it serves nobody and there is nothing to compare with.
-        replicas: Of the canary: of each there have to be series.
+        traffic: The gates, and the fewest requests to conclude from.
+        canary: The canary's samples since the step began.
+        stable: Stable's samples; None if stable serves nobody.
+        replicas: Replicas of the canary. Prometheus has to have series of each.
     """
     results = tuple(_gate(gate, traffic, canary, stable) for gate in traffic.gates)
     unknown = ""
     if results and len(canary.scraped) < replicas:
         unknown = f"no data: Prometheus has series of {len(canary.scraped)} of the canary's {replicas} replicas"
-    return verdict_of(results, held=_held(results, canary), unknown=unknown)
+    return verdict_of(results, held=_reason_to_pass(results, canary), unknown=unknown)
 
 
-def _held(results: Sequence[GateResult], canary: Samples) -> str:
+def _reason_to_pass(results: Sequence[GateResult], canary: Samples) -> str:
     binding = [result for result in results if not result.dry]
     held = sum(result.outcome == "Passed" for result in binding)
     reason = f"{held} gate{'' if held == 1 else 's'} held on {canary.together.requests:.0f} requests"
     if any(result.outcome == "Skipped" for result in binding):
-        reason += ", not compared as stable serves nobody"
+        reason += ", not compared: stable serves nobody"
     return reason
 
 
 def decide(traffic: Traffic, step: TrafficStep, measured: Sequence[Verdict], seconds: float) -> Verdict | None:
-    """Whether a step is over, and how it came out; None: it goes on.
+    """How a step came out; None while it goes on.
 
     Args:
-        traffic: The gates, and how long is waited.
+        traffic: The gates, and how long to wait for data.
         step: The step.
-        measured: Its measurements so far, oldest first.
-        seconds: Since it began.
+        measured: The verdicts on its measurements so far, oldest first.
+        seconds: Seconds since the step began.
     """
     if not measured:
         return None
     last = measured[-1]
-    known = [verdict.gates for verdict in measured if verdict.gates]
+    decided = [verdict.gates for verdict in measured if verdict.gates]
     for index, gate in enumerate(traffic.gates):
-        failures = [gates[index] for gates in known if gates[index].outcome == "Failed"]
+        failures = [gates[index] for gates in decided if gates[index].outcome == "Failed"]
         if not gate.dry and len(failures) > gate.failure_limit:
             return last.model_copy(update={"value": "Failed", "reason": failures[-1].note})
     if seconds < step.bake_seconds:
@@ -87,36 +87,39 @@ def decide(traffic: Traffic, step: TrafficStep, measured: Sequence[Verdict], sec
 
 @dataclass(frozen=True)
 class _Look:
-    """A figure of the canary against its limit: the change that the gate judges, and its lower and upper bound."""
+    """A figure of the canary against its limit: the change that the gate judges, and its lower and upper bound.
+
+    `code` and `why` say what keeps the gate from a Passed; both are empty if nothing does.
+    """
 
     canary: float
     stable: float | None
     change: float | None
     low: float
     high: float
-    missing: str = ""
+    code: Code = ""
+    why: str = ""
 
 
 def _gate(gate: LiveGate, traffic: Traffic, canary: Samples, stable: Samples | None) -> GateResult:
     if gate.relative and stable is None:
-        return _result(gate, "Skipped", f"{gate.metric}: nothing to compare with, as stable serves nobody", None)
+        return _result(gate, "Skipped", "NoBaseline", f"{gate.metric}: not compared: stable serves nobody", None)
     theirs = stable.together if stable is not None else Figures()
     look = _look(gate, canary.together, theirs, traffic.min_requests)
     if len(canary.replicas) > 1:
         for pod, figures in canary.replicas.items():
-            one = _look(gate, figures, theirs, traffic.min_requests)
-            if one.low > _limit(gate)[1]:
-                return _result(gate, "Failed", _told(gate, one, f"replica {pod} of the canary"), one)
-    outcome: Outcome
+            of_replica = _look(gate, figures, theirs, traffic.min_requests)
+            if of_replica.low > _limit(gate)[1]:
+                note = _in_words(gate, of_replica, f"replica {pod} of the canary")
+                return _result(gate, "Failed", "ReplicaBeyondLimit", note, of_replica)
     if look.low > _limit(gate)[1]:
-        outcome, note = "Failed", _told(gate, look, ALL)
-    elif look.missing:
-        outcome, note = "Inconclusive", f"{gate.metric}: {look.missing}"
-    elif _judged(look) <= _limit(gate)[1]:
-        outcome, note = "Passed", _told(gate, look, ALL)
-    else:
-        outcome, note = "Inconclusive", f"{_told(gate, look, ALL)}: on so few requests that may be chance"
-    return _result(gate, outcome, note, look)
+        return _result(gate, "Failed", "BeyondLimit", _in_words(gate, look, ALL), look)
+    if look.code:
+        return _result(gate, "Inconclusive", look.code, f"{gate.metric}: {look.why}", look)
+    if _judged(look) <= _limit(gate)[1]:
+        return _result(gate, "Passed", "WithinLimit", _in_words(gate, look, ALL), look)
+    note = f"{_in_words(gate, look, ALL)}: on so few requests that may be chance"
+    return _result(gate, "Inconclusive", "TooFewRequests", note, look)
 
 
 def _judged(look: _Look) -> float:
@@ -129,44 +132,47 @@ def _look(gate: LiveGate, canary: Figures, stable: Figures, enough: int) -> _Loo
 
 def _rate(gate: LiveGate, canary: Figures, stable: Figures, enough: int) -> _Look:
     ours, theirs = _events(canary, gate.metric), _events(stable, gate.metric)
-    low, high = _bounds(ours, canary.requests)
-    missing = _missing(canary.requests, stable.requests if gate.relative else None, enough)
+    low, high = _rate_bounds(ours, canary.requests)
+    code, why = _too_little(canary.requests, stable.requests if gate.relative else None, enough)
     value = _value(canary, gate.metric)
     if not gate.relative:
-        return _Look(value, None, None, low, high, missing)
-    base, (below, above) = _value(stable, gate.metric), _bounds(theirs, stable.requests)
+        return _Look(value, None, None, low, high, code, why)
+    base, (below, above) = _value(stable, gate.metric), _rate_bounds(theirs, stable.requests)
     change = value - base
     # Newcombe's bounds of a difference, from those of the two rates.
     lowest = change - math.hypot(value - low, above - base)
     highest = change + math.hypot(high - value, base - below)
-    return _Look(value, base, change, _or_less(lowest), highest, missing)
+    return _Look(value, base, change, _finite_or_lowest(lowest), highest, code, why)
 
 
 def _latency(gate: LiveGate, canary: Figures, stable: Figures, enough: int) -> _Look:
     ours, theirs = _times(canary, gate.metric), _times(stable, gate.metric)
     low, value, high = _quantiles(ours)
-    missing = _missing(ours.total, theirs.total if gate.relative else None, enough)
+    code, why = _too_little(ours.total, theirs.total if gate.relative else None, enough)
     few = ours.total < FEWEST or (gate.relative and theirs.total < FEWEST)
     if not gate.relative:
-        return _Look(value, None, None, -math.inf if few else low, high, missing)
+        return _Look(value, None, None, -math.inf if few else low, high, code, why)
     below, base, above = _quantiles(theirs)
     if not (base > 0 and below > 0):
-        return _Look(value, base, math.nan, -math.inf, math.inf, missing or "stable has no such latency")
-    return _Look(value, base, value / base, -math.inf if few else low / above, high / below, missing)
+        if not code:
+            code, why = "BaselineIsZero", "stable has no such latency"
+        return _Look(value, base, math.nan, -math.inf, math.inf, code, why)
+    return _Look(value, base, value / base, -math.inf if few else low / above, high / below, code, why)
 
 
-def _missing(canary: float, stable: float | None, enough: int) -> str:
-    """What keeps from concluding anything; empty if nothing does."""
+def _too_little(canary: float, stable: float | None, enough: int) -> tuple[Code, str]:
+    """Why there are not enough requests to conclude from, as code and words; both empty if there are."""
     for track, requests in (("canary", canary), ("stable", stable)):
         if requests is not None and not requests > 0:
-            return f"no data: no request to the {track} since the step began"
+            return "NoRequests", f"no data: no request to the {track} since the step began"
         if requests is not None and requests < enough:
-            return f"{requests:.0f} requests to the {track} since the step began, {enough} are needed"
-    return ""
+            words = f"{requests:.0f} requests to the {track} since the step began, {enough} are needed"
+            return "TooFewRequests", words
+    return "", ""
 
 
-def _bounds(events: float, requests: float) -> tuple[float, float]:
-    """Clopper and Pearson's bounds of a rate: exact also for few requests."""
+def _rate_bounds(events: float, requests: float) -> tuple[float, float]:
+    """Clopper and Pearson's bounds of a rate: exact for few requests, too."""
     from scipy.special import betaincinv
 
     if not requests > 0:
@@ -178,7 +184,7 @@ def _bounds(events: float, requests: float) -> tuple[float, float]:
 
 
 def _quantiles(latencies: Histogram) -> tuple[float, float, float]:
-    """The 95th percentile in milliseconds between its bounds: the ranks that it may be at, of as many requests."""
+    """The 95th percentile in milliseconds between its bounds: the ranks it may have among as many requests."""
     if not latencies.total > 0:
         return -math.inf, math.nan, math.inf
     spread = Z * math.sqrt(SHARE * (1 - SHARE) / latencies.total)
@@ -186,7 +192,7 @@ def _quantiles(latencies: Histogram) -> tuple[float, float, float]:
     return low, value, high
 
 
-def _or_less(bound: float) -> float:
+def _finite_or_lowest(bound: float) -> float:
     return bound if math.isfinite(bound) else -math.inf
 
 
@@ -213,7 +219,7 @@ def _limit(gate: LiveGate) -> tuple[Rule, float]:
     return next((rule, limit) for rule, limit in limits.items() if limit is not None)
 
 
-def _told(gate: LiveGate, look: _Look, who: str) -> str:
+def _in_words(gate: LiveGate, look: _Look, who: str) -> str:
     rule, limit = _limit(gate)
     value = f"{gate.metric} of {who} is {show(gate.metric, look.canary)}"
     if rule == "max":
@@ -225,7 +231,7 @@ def _told(gate: LiveGate, look: _Look, who: str) -> str:
     return f"{value}, {look.change:.2f} times stable's ({against}), limit {limit:g}"
 
 
-def _result(gate: LiveGate, outcome: Outcome, note: str, look: _Look | None) -> GateResult:
+def _result(gate: LiveGate, outcome: Outcome, code: Code, note: str, look: _Look | None) -> GateResult:
     rule, limit = _limit(gate)
     return GateResult(
         metric=gate.metric,
@@ -239,4 +245,5 @@ def _result(gate: LiveGate, outcome: Outcome, note: str, look: _Look | None) -> 
         dry=gate.dry,
         outcome=outcome,
         note=note,
+        code=code,
     )

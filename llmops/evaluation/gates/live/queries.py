@@ -1,6 +1,6 @@
-"""What Prometheus is asked of a release under users' traffic.
+"""The queries to Prometheus about a release under users' traffic.
 
-Every series is chosen by its release: an older canary's never count. Counts are those since a moment, never before it.
+They select series by release, so an older canary's never count, and count from the start of the step on.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ What = Literal["scraped", "requests", "http_errors", "engine_errors", "aborts", 
 HANDLERS = "/v1/.*"
 _NOT_COUNTED = "/v1/models"
 _COUNTERS: Mapping[What, tuple[str, Mapping[str, str]]] = {
-    # What the client did wrong (4xx) is nobody's error.
+    # A 4xx is the client's mistake, and counts for no release.
     "requests": ("http_requests_total", {"status": "2xx|3xx|5xx"}),
     "http_errors": ("http_requests_total", {"status": "5xx"}),
     "engine_errors": ("vllm:request_success_total", {"finished_reason": "error"}),
@@ -30,7 +30,7 @@ _HISTOGRAMS: Mapping[What, str] = {
 
 @dataclass(frozen=True)
 class Subject:
-    """A release on a track, as its series are labelled."""
+    """A release on a track, as the labels of its series name it."""
 
     namespace: str
     model: str
@@ -39,34 +39,34 @@ class Subject:
 
     @property
     def labels(self) -> dict[str, str]:
-        """What its series have, and no other release's."""
+        """Labels that select its series, and no other release's."""
         return {"namespace": self.namespace, "model": self.model, "release": self.release, "track": self.track}
 
 
 def queries(subject: Subject, seconds: float) -> dict[What, str]:
-    """All that is asked of a release: counts by pod, of histograms by pod and bucket too.
+    """All queries about a release: counts by pod, histograms by pod and bucket.
 
     Args:
         subject: The release.
-        seconds: How far back counts go. Prometheus needs two scrapes in that time.
+        seconds: How far back to count. Prometheus needs two scrapes in that time.
     """
     window = f"[{max(1, int(seconds))}s]"
-    asked: dict[What, str] = {"scraped": f"count by (pod) ({_select('vllm:num_requests_running', subject)})"}
+    promql: dict[What, str] = {"scraped": f"count by (pod) ({_select('vllm:num_requests_running', subject)})"}
     for what, (name, chosen) in _COUNTERS.items():
-        asked[what] = _increase(_select(name, subject, chosen), window, "pod")
+        promql[what] = _increase(_select(name, subject, chosen), window, "pod")
     for what, name in _HISTOGRAMS.items():
-        asked[what] = f"sum by (pod, le) (increase({_select(name, subject)}{window}))"
-    return asked
+        promql[what] = f"sum by (pod, le) (increase({_select(name, subject)}{window}))"
+    return promql
 
 
 def _increase(series: str, window: str, by: str) -> str:
-    """How much counters grew. One that began in the window began at zero, which `increase` does not know.
+    """How much counters grew. A counter that began in the window began at zero, which `increase` ignores.
 
-    Without that, the first errors of all would not count: their series begins with them.
+    The first error of a pod begins its series; `increase` alone would not count it.
     """
     began = f"({series} unless ({series} offset {window[1:-1]}))"
     grown = f"increase({series}{window})"
-    # On the right of `or` only what is not on its left: of a series that began, the larger of both counts.
+    # `or` prefers its left side: of a series that began in the window, the larger of both counts.
     return f"sum by ({by}) (({began} > {grown}) or {grown} or {began})"
 
 

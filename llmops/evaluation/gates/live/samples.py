@@ -1,4 +1,4 @@
-"""What Prometheus' answers come to: requests, errors and latencies of each replica of a release, and of all."""
+"""From Prometheus' answers to requests, errors and latencies, of each replica of a release and of all together."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Histogram:
 
     Args:
         bounds: Upper bounds in seconds, rising; the last is infinite.
-        counts: How many were at or below each. Reckoned by Prometheus, they need not be whole numbers.
+        counts: How many were at or below each. Prometheus extrapolates: they need not be whole numbers.
     """
 
     bounds: tuple[float, ...] = ()
@@ -26,13 +26,13 @@ class Histogram:
 
     @property
     def total(self) -> float:
-        """How many there were."""
+        """How many requests there were."""
         return self.counts[-1] if self.counts else 0.0
 
     def quantile(self, share: float) -> float:
-        """Seconds within which this share of the requests was, evenly spread in a bucket as `histogram_quantile` does.
+        """Seconds within which this share of the requests ended, interpolated as `histogram_quantile` does.
 
-        NaN if there are none. The last finite bound if they are above it: more is not known.
+        NaN without requests. The last finite bound if the quantile is above it.
         """
         if not self.total > 0:
             return math.nan
@@ -48,18 +48,20 @@ class Histogram:
         if not self.bounds or not other.bounds:
             return self if self.bounds else other
         if self.bounds != other.bounds:
-            raise MeasurementFailed("the replicas of one release have histograms of different buckets")
+            raise MeasurementFailed(
+                "the replicas of one release have histograms of different buckets", code="BucketsDiffer"
+            )
         return Histogram(self.bounds, tuple(ours + more for ours, more in zip(self.counts, other.counts, strict=True)))
 
 
 @dataclass(frozen=True)
 class Figures:
-    """Of one replica, or of several together.
+    """Figures of one replica, or of several together.
 
     Args:
-        requests: That were answered, without those that the client asked wrongly.
-        errors: Of these, the ones that failed.
-        aborts: That the client gave up.
+        requests: Answered requests, without those that the client got wrong (4xx).
+        errors: Those among them that failed.
+        aborts: Requests that the client gave up.
         ttft: Times to the first token.
         e2el: Times of whole answers.
     """
@@ -82,11 +84,11 @@ class Figures:
 
 @dataclass(frozen=True)
 class Samples:
-    """What Prometheus knows of a release since a step began.
+    """Prometheus' samples of a release since a step began.
 
     Args:
-        replicas: By pod.
-        scraped: Pods that it has fresh series of.
+        replicas: Figures by pod.
+        scraped: Pods of which Prometheus has fresh series.
     """
 
     replicas: Mapping[str, Figures] = field(default_factory=dict[str, Figures])
@@ -95,14 +97,14 @@ class Samples:
     @property
     def together(self) -> Figures:
         """All replicas as one."""
-        return reduce(lambda one, other: one + other, self.replicas.values(), Figures())
+        return reduce(lambda total, figures: total + figures, self.replicas.values(), Figures())
 
 
 def read(answers: Mapping[What, Sequence[Sample]]) -> Samples:
     """Put answers together by pod.
 
     Raises:
-        MeasurementFailed: A histogram is none, or replicas have different ones.
+        MeasurementFailed: A histogram lacks a bound or its last bucket.
     """
     counts: dict[What, dict[str, float]] = {
         what: _by_pod(answers[what]) for what in ("requests", "http_errors", "engine_errors", "aborts")
@@ -113,8 +115,8 @@ def read(answers: Mapping[What, Sequence[Sample]]) -> Samples:
         {
             pod: Figures(
                 counts["requests"].get(pod, 0.0),
-                # The engine's and its HTTP server's count are mostly of the same requests; a stream that breaks off
-                # is in the first alone, one that never got to the engine in the second.
+                # The engine and its HTTP server mostly count the same requests. The engine alone counts a stream that
+                # breaks off; the server alone counts a request that never reaches the engine.
                 max(counts["http_errors"].get(pod, 0.0), counts["engine_errors"].get(pod, 0.0)),
                 counts["aborts"].get(pod, 0.0),
                 times["ttft"].get(pod, Histogram()),
@@ -141,7 +143,9 @@ def _histograms(samples: Iterable[Sample]) -> dict[str, Histogram]:
             try:
                 bound = float(sample.labels["le"])
             except (KeyError, ValueError) as error:
-                raise MeasurementFailed(f"a bucket without a bound: {dict(sample.labels)}") from error
+                raise MeasurementFailed(
+                    f"a histogram has a bucket without a bound: {dict(sample.labels)}", code="BadHistogram"
+                ) from error
             buckets.setdefault(_pod(sample), {})[bound] = sample.value
     return {pod: _histogram(counts) for pod, counts in buckets.items()}
 
@@ -149,9 +153,9 @@ def _histograms(samples: Iterable[Sample]) -> dict[str, Histogram]:
 def _histogram(buckets: Mapping[float, float]) -> Histogram:
     bounds = tuple(sorted(buckets))
     if not math.isinf(bounds[-1]):
-        raise MeasurementFailed("a histogram without its last bucket, +Inf")
+        raise MeasurementFailed("a histogram lacks its last bucket, +Inf", code="BadHistogram")
     counts: list[float] = []
     for bound in bounds:
-        # Reckoned one by one, buckets may fall short of those below by a rounding.
+        # Prometheus extrapolates each bucket by itself: one may fall short of the one below by a rounding.
         counts.append(max(buckets[bound], counts[-1] if counts else 0.0))
     return Histogram(bounds, tuple(counts))

@@ -1,4 +1,4 @@
-"""How users' traffic was moved: what is kept of each step, and shown of it."""
+"""The steps by which a rollout moved users' traffic, as records keep them and reports show them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ POINTS_KEPT = 200
 
 
 class Point(Strict):
-    """One measurement: seconds since the first step began, and the figures of both releases that were known."""
+    """One measurement: seconds since the first step began, and the known figures of both releases."""
 
     at: float
     percent: int
@@ -25,11 +25,11 @@ class StepOutcome(Strict):
     """One step, decided.
 
     Args:
-        percent: Share of users' requests that the canary got.
-        replicas: Pods that it had.
+        percent: The canary's share of users' requests.
+        replicas: Replicas of the canary.
         seconds: How long the step took.
-        verdict: What was concluded, and why.
-        points: Its measurements.
+        verdict: The conclusion.
+        points: The measurements.
     """
 
     percent: int
@@ -40,12 +40,12 @@ class StepOutcome(Strict):
 
     @property
     def last(self) -> Point | None:
-        """What it was decided on."""
+        """The measurement that decided the step."""
         return self.points[-1] if self.points else None
 
 
 def thinned(points: Sequence[Point]) -> tuple[Point, ...]:
-    """At most so many of them, evenly, and always the last."""
+    """At most `POINTS_KEPT` points, evenly spaced, the first and the last among them."""
     if len(points) <= POINTS_KEPT:
         return tuple(points)
     stride = (len(points) - 1) / (POINTS_KEPT - 1)
@@ -53,7 +53,7 @@ def thinned(points: Sequence[Point]) -> tuple[Point, ...]:
 
 
 def step_table(steps: Sequence[StepOutcome]) -> str:
-    """One row per step as Markdown: what was given, what was seen of both, what was concluded."""
+    """One row per step as Markdown: the canary's share, the figures of both releases, the outcome."""
     head = ("percent", "replicas", "seconds", "requests", *SHOWN, "outcome", "why")
     rows = [
         (
@@ -71,7 +71,7 @@ def step_table(steps: Sequence[StepOutcome]) -> str:
 
 
 def _both(point: Point | None, figure: str) -> str:
-    """The canary's, and stable's in brackets."""
+    """The canary's figure, stable's in brackets."""
     if point is None or figure not in point.canary:
         return "none"
     ours = _shown(figure, point.canary[figure])

@@ -1,6 +1,6 @@
-"""The kinds of metric that a gate can name: how each is shown and judged, one file per kind. Pure.
+"""The kinds of metric that gates name: one file per kind says how to show and judge it. Pure.
 
-A new kind is a new file and its line in `KINDS`.
+A new kind is a new file and a line in `KINDS`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ KINDS: tuple[type[Metric], ...] = (
     cost.Cost,
     Metric,
 )
-"""The first that covers a figure is its kind; the last covers every figure."""
+"""In order of precedence: the first that covers a figure judges it, and the last covers every figure."""
 
 
 def show(figure: str, value: float) -> str:
@@ -28,7 +28,7 @@ def show(figure: str, value: float) -> str:
 
 
 def judge(question: Question) -> GateResult:
-    """Whether a gate holds, judged as its kind of metric is."""
+    """Whether a gate holds, by the rules of its kind of metric."""
     return _kind(question.metric.partition("/")[2])(question).judge()
 
 

@@ -1,4 +1,4 @@
-"""Latencies, in milliseconds: a ratio without turns is known as well as a bootstrap of the samples tells."""
+"""Latencies, in milliseconds; a ratio without turns has the bounds of a bootstrap of the samples."""
 
 from __future__ import annotations
 
@@ -28,16 +28,17 @@ class Latency(Metric):
         if not ratio or kind not in LATENCIES:
             return super()._compare_once(value, words, ratio=ratio)
         assert self._stable is not None
-        mine = self._canary.samples.get(self._suite, {}).get(kind, ())
-        yours = self._stable.samples.get(self._suite, {}).get(kind, ())
-        if min(len(mine), len(yours)) < LEAST_SAMPLES:
-            note = f"{words}; too few samples ({len(mine)} and {len(yours)}): at least {LEAST_SAMPLES} would do"
-            return self._say("Inconclusive", note, value)
-        known = bootstrap_ratio(mine, yours, statistic, self._once.accept, self._once.reject)
-        bounds = (value, known.low, known.high)
-        if known.high <= self._limit:
-            return self._say("Passed", words, *bounds)
-        if known.low > self._limit:
-            return self._say("Failed", f"{words}, at least {known.low:.2f}x with confidence", *bounds)
-        note = f"{words}; {known.low:.2f}x to {known.high:.2f}x with confidence on {known.samples} requests"
-        return self._say("Inconclusive", f"{note}: more would do", *bounds)
+        ours = self._canary.samples.get(self._suite, {}).get(kind, ())
+        theirs = self._stable.samples.get(self._suite, {}).get(kind, ())
+        if min(len(ours), len(theirs)) < LEAST_SAMPLES:
+            note = f"{words}; {len(ours)} and {len(theirs)} samples, at least {LEAST_SAMPLES} of each are needed"
+            return self._result("Inconclusive", "TooFewSamples", note, value)
+        bounded = bootstrap_ratio(ours, theirs, statistic, self._once.accept, self._once.reject)
+        bounds = (value, bounded.low, bounded.high)
+        if bounded.high <= self._limit:
+            return self._result("Passed", "WithinLimit", words, *bounds)
+        if bounded.low > self._limit:
+            note = f"{words}, at least {bounded.low:.2f}x with confidence"
+            return self._result("Failed", "BeyondLimit", note, *bounds)
+        note = f"{words}; {bounded.low:.2f}x to {bounded.high:.2f}x with confidence on {bounded.samples} requests"
+        return self._result("Inconclusive", "TooFewSamples", f"{note}: more requests would decide", *bounds)

@@ -1,4 +1,4 @@
-"""How a gate judges a figure of which nothing more is known than its values. Other kinds of metric begin from here."""
+"""How a gate judges a figure. The base of the kinds of metric that know more about theirs."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 from llmops.config.catalog.spec import Gate
 from llmops.evaluation.gates.turns import LEAST_TURNS, Change, change_of
-from llmops.evaluation.gates.verdict import GateResult, Outcome, Rule
+from llmops.evaluation.gates.verdict import Code, GateResult, Outcome, Rule
 from llmops.evaluation.measurements import Measurements
 from llmops.evaluation.statistics import finite
 
 
 @dataclass(frozen=True)
 class Levels:
-    """How likely one relative gate may be wrong: in passing, and in failing."""
+    """The error probability that one relative gate may have: in passing, and in failing."""
 
     accept: float
     reject: float
@@ -26,10 +26,10 @@ class Question:
 
     Args:
         gate: The gate.
-        once: Levels of a comparison that is made once.
-        looks: Levels of one look at a comparison by turns, of which there may be several.
+        once: Levels of a comparison made once.
+        looks: Levels of each look at a comparison by turns.
         canary: Measurements of the release under trial.
-        stable: Measurements of what serves now; None for a first release.
+        stable: Measurements of the stable release; None for a first release.
     """
 
     gate: Gate
@@ -45,7 +45,7 @@ class Question:
 
 
 class Metric:
-    """A figure without a kind of its own: shown as a number, compared as measured, or by turns where there are any."""
+    """A figure of no special kind: shown as a number, compared by turns, or as measured if there are none."""
 
     def __init__(self, question: Question) -> None:
         self._gate, self._canary, self._stable = question.gate, question.canary, question.stable
@@ -69,8 +69,8 @@ class Metric:
 
     def judge(self) -> GateResult:
         """Whether the gate holds."""
-        if (missing := self._missing()) is not None:
-            return missing
+        if (unjudged := self._unjudged()) is not None:
+            return unjudged
         assert self._ours is not None
         judges: dict[Rule, Callable[[float], GateResult]] = {
             "min": self._floor,
@@ -80,32 +80,37 @@ class Metric:
         }
         return judges[self._rule](self._ours)
 
-    def _missing(self) -> GateResult | None:
-        """What comes before any comparison: nothing to compare, or not enough of it."""
+    def _unjudged(self) -> GateResult | None:
+        """The result of a gate whose figures are not known; None if they are."""
         if self._gate.relative and self._stable is None:
-            return self._say("Skipped", f"{self._metric}: no stable release to compare with")
+            return self._result("Skipped", "NoBaseline", f"{self._metric}: no stable release to compare with")
         for who, measured, value in (("", self._canary, self._ours), ("stable's ", self._stable, self._theirs)):
             if measured is None or (who and not self._gate.relative):
                 continue
-            if why := self._unknown(measured, value):
-                return self._say("Inconclusive", f"{who}{self._metric} {why}{self._first_error(measured)}")
+            code, why = self._unknown(measured, value)
+            if code:
+                return self._result("Inconclusive", code, f"{who}{self._metric} {why}{self._first_error(measured)}")
         return None
 
-    def _unknown(self, measured: Measurements, value: float | None) -> str:
-        """Why the figure cannot be judged; empty if it can."""
-        return "was not measured" if value is None else ""
+    def _unknown(self, measured: Measurements, value: float | None) -> tuple[Code, str]:
+        """Why the figure cannot be judged, as code and words; both empty if it can."""
+        return ("NotMeasured", "was not measured") if value is None else ("", "")
 
     def _floor(self, ours: float) -> GateResult:
         floor = self.show(self._limit)
         if ours < self._limit:
-            return self._say("Failed", f"{self._now(ours)} is below its floor of {floor}{self._cause()}")
-        return self._say("Passed", f"{self._now(ours)} is at or above its floor of {floor}")
+            return self._result(
+                "Failed", "BeyondLimit", f"{self._now(ours)} is below its floor of {floor}{self._cause()}"
+            )
+        return self._result("Passed", "WithinLimit", f"{self._now(ours)} is at or above its floor of {floor}")
 
     def _ceiling(self, ours: float) -> GateResult:
         ceiling = self.show(self._limit)
         if ours <= self._limit:
-            return self._say("Passed", f"{self._now(ours)} is at or below its ceiling of {ceiling}")
-        return self._say("Failed", f"{self._now(ours)} is above its ceiling of {ceiling}{self._cause()}")
+            return self._result("Passed", "WithinLimit", f"{self._now(ours)} is at or below its ceiling of {ceiling}")
+        return self._result(
+            "Failed", "BeyondLimit", f"{self._now(ours)} is above its ceiling of {ceiling}{self._cause()}"
+        )
 
     def _drop(self, ours: float) -> GateResult:
         assert self._theirs is not None
@@ -114,12 +119,14 @@ class Metric:
     def _ratio(self, ours: float) -> GateResult:
         assert self._theirs is not None
         if self._theirs <= 0:
-            outcome: Outcome = "Passed" if ours <= 0 else "Inconclusive"
-            return self._say(outcome, f"{self._both(ours)}; a ratio needs a stable figure above 0 (use max)")
+            note = f"{self._both(ours)}; a ratio needs a stable figure above 0: use max"
+            if ours <= 0:
+                return self._result("Passed", "WithinLimit", note)
+            return self._result("Inconclusive", "BaselineIsZero", note)
         return self._compare(ours, self._theirs, ratio=True)
 
     def _compare(self, ours: float, theirs: float, *, ratio: bool) -> GateResult:
-        """By turns where both engines took them, else by what is known of one measurement of each."""
+        """Compare by turns if both engines took turns, else by the one measurement of each."""
         assert self._stable is not None
         value = ours / theirs if ratio else theirs - ours
         now = self._both(ours)
@@ -129,26 +136,31 @@ class Metric:
         turns = self._canary.paired_turns(self._stable, self._metric)
         change = change_of(turns, ratio=ratio)
         if change is None:
-            note = f"{now}; too few turns in which both have it ({len(turns)}): at least {LEAST_TURNS} would do"
-            return self._say("Inconclusive", note, value)
+            note = f"{now}; {len(turns)} turns have a figure of both, at least {LEAST_TURNS} are needed"
+            return self._result("Inconclusive", "TooFewTurns", note, value)
         against = self._against(change.value, ratio, f" over {change.turns} turns")
         return self._compare_turns(change, f"{now}, {against}")
 
     def _compare_once(self, value: float, words: str, *, ratio: bool) -> GateResult:
-        # Nothing is known of how it varies: a limit that is wide enough has to allow for that.
-        return self._say("Passed" if value <= self._limit else "Failed", words, value)
+        # How the figure varies is not known: the limit has to allow for it.
+        if value <= self._limit:
+            return self._result("Passed", "WithinLimit", words, value)
+        return self._result("Failed", "BeyondLimit", words, value)
 
     def _compare_turns(self, change: Change, words: str) -> GateResult:
         low, high = change.bounds(self._looks.accept, self._looks.reject)
         bounds = (change.value, low, high)
         if high <= self._limit:
-            return self._say("Passed", words, *bounds)
+            return self._result("Passed", "WithinLimit", words, *bounds)
         if low > self._limit:
-            return self._say("Failed", f"{words}, at least {_size(low, change)} with confidence", *bounds)
+            note = f"{words}, at least {_size(low, change)} with confidence"
+            return self._result("Failed", "BeyondLimit", note, *bounds)
         more = change.turns_to_decide(self._limit, self._looks.accept, self._looks.reject)
-        what = "no number of turns would do" if more is None else f"about {more} more turns would do"
-        span = f"{_size(low, change)} to {_size(high, change)} with confidence"
-        return self._say("Inconclusive", f"{words}; {span}: {what}", *bounds)
+        span = f"{words}; {_size(low, change)} to {_size(high, change)} with confidence"
+        if more is None:
+            return self._result("Inconclusive", "AtLimit", f"{span}: no number of turns would decide", *bounds)
+        note = f"{span}: about {more} more turns would decide"
+        return self._result("Inconclusive", "TooFewTurns", note, *bounds, more=more)
 
     def _now(self, ours: float) -> str:
         return f"{self._metric} {self.show(ours)}"
@@ -164,21 +176,24 @@ class Metric:
         return f"a drop of {value:.4g}{over}, margin {self._limit:g}"
 
     def _cause(self) -> str:
-        """What made an absolute gate fail, in brackets; empty where the figure does not tell."""
+        """Why an absolute gate fails, in brackets; empty if the figure has no cause to show."""
         return ""
 
     def _first_error(self, measured: Measurements) -> str:
         errors = measured.errors.get(self._suite, {})
         return f" ({next(iter(errors))})" if errors else ""
 
-    def _say(
+    def _result(
         self,
         outcome: Outcome,
+        code: Code,
         note: str,
         change: float | None = None,
         low: float | None = None,
         high: float | None = None,
         p_value: float | None = None,
+        *,
+        more: int | None = None,
     ) -> GateResult:
         return GateResult(
             metric=self._metric,
@@ -193,11 +208,13 @@ class Metric:
             dry=self._gate.dry,
             outcome=outcome,
             note=note,
+            code=code,
+            more=more,
         )
 
 
 def full_name(gate: Gate) -> str:
-    """A gate's metric as SUITE/FIGURE: a suite alone is its score."""
+    """A gate's metric as SUITE/FIGURE; a suite alone means its score."""
     return gate.metric if "/" in gate.metric else f"{gate.metric}/score"
 
 

@@ -1,4 +1,4 @@
-"""Rates and shares, in percent; of the error rate also which error was the commonest."""
+"""Rates and shares, in percent; a failed error rate shows its commonest error."""
 
 from __future__ import annotations
 
