@@ -1,4 +1,4 @@
-"""Where an engine answers, and as which model."""
+"""An engine's address, the name of its model, and its API key."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 Progress = Callable[[str, int, int], None]
-"""Called with the suite's name, the requests done and their total, as a measurement goes on."""
+"""Called during a measurement with the suite's name, the requests done and their total."""
 
 
 @dataclass(frozen=True)
@@ -16,8 +16,8 @@ class Endpoint:
 
     Args:
         base_url: The server's root, such as `http://127.0.0.1:8000`; a trailing `/v1` is allowed and ignored.
-        model: The name that the model is served under: the llmops model's name.
-        api_key: What the engine asks for, if it does; never printed.
+        model: The served model's name, which is the llmops model's name.
+        api_key: The engine's API key, if it asks for one; never printed.
     """
 
     base_url: str

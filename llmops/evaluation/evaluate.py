@@ -1,4 +1,4 @@
-"""Measuring one engine by all suites of a model, and proving that it answers at all."""
+"""Measures an engine by the suites of a model, compares two engines, and probes one."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ def measure(
     *,
     rules: Evaluation | None = None,
 ) -> Measurements:
-    """Run suites one after the other: quality first, as tools and load need an engine that answers.
+    """Run suites one after the other: quality first, because tools and load need an engine that answers.
 
-    When a quality suite stops early because the engine does not answer, the rest is not run: the engine's error
-    rate decides. `rules` say how often each case is asked; once without them.
+    If a quality suite stops early because the engine does not answer, the rest does not run: the engine's error rate
+    decides. `rules` say how often to ask each case; once without them.
 
     Raises:
-        BadInput: A suite samples at a temperature above 0 and its cases are asked once.
+        BadInput: A suite samples at a temperature above 0 and asks its cases once.
         MeasurementFailed: The engine cannot be reached, asks to come back later, or refuses the API key.
     """
     quality, tools, load = _split(suites)
     repeats = rules.repeats if rules else 1
     results: list[Result] = []
-    if _ask(endpoint, quality, concurrency, progress, repeats, results):
+    if _run_quality_suites(endpoint, quality, concurrency, progress, repeats, results):
         results += [run_tool(endpoint, suite, progress) for suite in tools]
         results += [run_load(endpoint, profile, progress) for profile in load]
     return collect(results)
@@ -61,22 +61,21 @@ def compare(
     *,
     rules: Evaluation | None = None,
 ) -> tuple[Measurements, Measurements]:
-    """Measure canary and stable by the same suites; load profiles run on both in turns, so that their ratio is fair.
+    """Measure canary and stable by the same suites. Load profiles run on both in turns, so that their ratio is fair.
 
-    A tool runs as a whole on the one, then on the other.
-
-    When the canary does not answer, stable is not measured: there is nothing to compare. `rules` say how often each
-    case is asked, and which gates ask for further rounds of a load profile while they are open; one round without.
+    A tool runs to its end on the canary, then on stable. If the canary does not answer, stable is not measured: there
+    is nothing to compare. `rules` say how often to ask each case, and which open gates ask for further rounds of a
+    load profile; one round without them.
 
     Raises:
-        BadInput: A suite samples at a temperature above 0 and its cases are asked once.
+        BadInput: A suite samples at a temperature above 0 and asks its cases once.
         MeasurementFailed: One of them cannot be reached, asks to come back later, or refuses the API key.
     """
     quality, tools, load = _split(suites)
     repeats = rules.repeats if rules else 1
     ours: list[Result] = []
     theirs: list[Result] = []
-    if _ask(canary, quality, concurrency, progress, repeats, ours) and _ask(
+    if _run_quality_suites(canary, quality, concurrency, progress, repeats, ours) and _run_quality_suites(
         stable, quality, concurrency, progress, repeats, theirs
     ):
         for suite in tools:
@@ -93,20 +92,20 @@ def compare(
 
 
 def _open(rules: Evaluation, ours: list[Result], theirs: list[Result], one: LoadResult, other: LoadResult) -> bool:
-    """Whether a gate on a load profile is open, after what was measured so far."""
+    """Whether a gate on a load profile is open, by the measurements so far."""
     return undecided(rules, collect([*ours, one]), collect([*theirs, other]), one.profile.name)
 
 
 def _split(suites: Iterable[AnySuite]) -> tuple[list[Suite], list[ToolSuite], list[LoadProfile]]:
-    known = list(suites)
+    every = list(suites)
     return (
-        [suite for suite in known if isinstance(suite, Suite)],
-        [suite for suite in known if isinstance(suite, ToolSuite)],
-        [suite for suite in known if isinstance(suite, LoadProfile)],
+        [suite for suite in every if isinstance(suite, Suite)],
+        [suite for suite in every if isinstance(suite, ToolSuite)],
+        [suite for suite in every if isinstance(suite, LoadProfile)],
     )
 
 
-def _ask(
+def _run_quality_suites(
     endpoint: Endpoint,
     suites: list[Suite],
     concurrency: int,
@@ -114,7 +113,7 @@ def _ask(
     repeats: int,
     results: list[Result],
 ) -> bool:
-    """Run quality suites, add their results, and tell whether the engine went on answering."""
+    """Run quality suites and add their results; False if the engine stopped answering."""
     for suite in suites:
         result = run_quality(endpoint, suite, concurrency, progress, repeats=repeats)
         results.append(result)
@@ -131,7 +130,7 @@ def probe(endpoint: Endpoint, timeout: float) -> str:
         timeout: Seconds for connecting and the whole answer.
 
     Raises:
-        MeasurementFailed: No connection could be made, it was refused a request (429) or the API key was.
+        MeasurementFailed: The engine cannot be reached, asks to come back later (429), or refuses the API key.
         BadRelease: The engine was reached, and answered an error, nothing in time, or no text.
     """
     return run(_probe(endpoint, timeout))
@@ -150,31 +149,45 @@ async def _probe(endpoint: Endpoint, timeout: float) -> str:  # noqa: ASYNC109 -
             async with asyncio.timeout(timeout):
                 response = await client.send(client.request(CHAT, content))
         except Unreachable as error:
-            raise MeasurementFailed(f"{who}: {error}") from error
+            raise MeasurementFailed(f"{who}: {error}", code="EngineUnreachable", about=endpoint.model) from error
         except TimeoutError as error:
-            raise BadRelease(f"{who}: a completion did not come within {timeout:g} s") from error
+            raise BadRelease(
+                f"{who}: no completion came within {timeout:g} s", code="CompletionTimedOut", about=endpoint.model
+            ) from error
         except (Cut, WireError) as error:
-            raise BadRelease(f"{who}: a completion failed: {error}") from error
-    return _text(who, response)
+            code = error.code if isinstance(error, WireError) else "ConnectionCut"
+            raise BadRelease(f"{who}: a completion failed: {error}", code=code, about=endpoint.model) from error
+    return _text(endpoint, response)
 
 
-def _text(who: str, response: Response) -> str:
+def _text(endpoint: Endpoint, response: Response) -> str:
+    who, model = f"{endpoint.model} at {endpoint.root}", endpoint.model
     if response.status in (401, 403):
         raise MeasurementFailed(
             f"{who}: the engine refuses the API key (HTTP {response.status})",
+            code="CredentialsRefused",
+            about=model,
             remedy="Check the Secret that access.api_key names.",
         )
     body = response.body.decode(errors="replace")
     if response.status == 429:
-        raise MeasurementFailed(f"{who}: asks to come back later (HTTP 429)")
+        raise MeasurementFailed(
+            f"{who}: the engine asks to come back later (HTTP 429)", code="TooManyRequests", about=model
+        )
     if response.status != 200:
-        raise BadRelease(f"{who}: a completion failed with HTTP {response.status}: {body[:300]}")
+        raise BadRelease(
+            f"{who}: a completion failed with HTTP {response.status}: {body[:300]}",
+            code="CompletionFailed",
+            about=model,
+        )
     try:
         content: Any = json.loads(body)
         message = content["choices"][0]["message"]
         text = message.get("content") or message.get("reasoning") or message.get("reasoning_content") or ""
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        raise BadRelease(f"{who}: answered what is no chat completion: {body[:300]}") from error
+        raise BadRelease(
+            f"{who}: the answer is no chat completion: {body[:300]}", code="NoChatCompletion", about=model
+        ) from error
     if not str(text).strip():
-        raise BadRelease(f"{who}: answered a completion without text")
+        raise BadRelease(f"{who}: the completion has no text", code="EmptyCompletion", about=model)
     return str(text)

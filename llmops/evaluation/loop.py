@@ -1,4 +1,4 @@
-"""From the synchronous code of the pipeline into asyncio and back."""
+"""Runs asyncio code for the synchronous pipeline."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Result = TypeVar("Result")
 
 
 def run(work: Coroutine[Any, Any, Result]) -> Result:
-    """Run a coroutine in a new event loop; an error of ours leaves it bare, not in a task group's wrapping.
+    """Run a coroutine in a new event loop. An `LlmopsError` in a task group's exception group is raised by itself.
 
-    The loop has a thread of its own, so that whatever interrupts the caller cancels the work: raised by a signal
-    within the loop, an interrupt would be one more failed callback to it, and lost.
+    The loop runs in a separate thread, so that an interrupt of the caller cancels the work. Raised by a signal inside
+    the loop, an interrupt would be one more failed callback, and lost.
     """
     with _loop() as loop:
         future = asyncio.run_coroutine_threadsafe(work, loop)
@@ -32,7 +32,7 @@ def run(work: Coroutine[Any, Any, Result]) -> Result:
 
 @contextmanager
 def _loop() -> Generator[asyncio.AbstractEventLoop]:
-    """A loop that runs in a thread; what still goes on in it at the end is cancelled, and waited for."""
+    """A loop that runs in a thread; leaving it cancels its tasks and waits for them."""
     runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
     loop = runner.get_loop()
 

@@ -1,4 +1,4 @@
-"""What an evaluation measured of one release: figures by name, and what comparing two releases needs."""
+"""The measurements of one release: figures by name, and what a comparison of two releases needs."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from llmops.evaluation.statistics import finite, summary
 
 
 class Measurements(Strict):
-    """Figures by "suite/figure", among them "all/score", and beside them the scores and samples behind.
+    """Figures by "suite/figure", "all/score" among them, with the scores and samples behind them.
 
-    Some tens of kilobytes as JSON: samples are kept as at most 500 quantiles per suite and kind, answers only of
-    cases that were not passed, shortened. NaN and infinities are taken for not measured.
+    Some tens of kilobytes as JSON: at most 500 quantiles of samples per suite and kind, and shortened answers to the
+    cases that did not pass. NaN and infinities count as not measured.
     """
 
     model_config = ConfigDict(allow_inf_nan=True)
 
     suites: dict[str, str] = Field(default_factory=dict[str, str], description="Suite -> its sha256.")
     figures: dict[str, float] = Field(default_factory=dict[str, float])
-    cases: dict[str, int] = Field(default_factory=dict[str, int], description="Suite -> cases that it has.")
+    cases: dict[str, int] = Field(default_factory=dict[str, int], description="Suite -> its number of cases.")
     scores: dict[str, dict[str, float]] = Field(
-        default_factory=dict[str, dict[str, float]], description="Suite -> case -> score; no answer, no score."
+        default_factory=dict[str, dict[str, float]], description="Suite -> case -> score; none without an answer."
     )
     samples: dict[str, dict[str, tuple[float, ...]]] = Field(
         default_factory=dict[str, dict[str, tuple[float, ...]]],
@@ -32,11 +32,11 @@ class Measurements(Strict):
     )
     turns: dict[str, dict[str, tuple[float | None, ...]]] = Field(
         default_factory=dict[str, dict[str, tuple[float | None, ...]]],
-        description="Load profile -> figure -> its value in each turn, of a profile that two engines took turns in.",
+        description="Load profile -> figure -> its value in each turn, if two engines took turns.",
     )
     wrong: dict[str, dict[str, str]] = Field(
         default_factory=dict[str, dict[str, str]],
-        description="Suite -> case -> start of an answer not passed, here or by what it is compared with.",
+        description="Suite -> case -> start of an answer that did not pass, here or in what it is compared with.",
     )
     errors: dict[str, dict[str, int]] = Field(
         default_factory=dict[str, dict[str, int]], description="Suite -> the commonest errors -> how many."
@@ -51,7 +51,8 @@ class Measurements(Strict):
     @classmethod
     def _finite_scores(cls, scores: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
         return {
-            suite: {case: score for case, score in found.items() if isfinite(score)} for suite, found in scores.items()
+            suite: {case: score for case, score in by_case.items() if isfinite(score)}
+            for suite, by_case in scores.items()
         }
 
     @field_validator("samples")
@@ -59,7 +60,7 @@ class Measurements(Strict):
     def _finite_samples(
         cls, samples: dict[str, dict[str, tuple[float, ...]]]
     ) -> dict[str, dict[str, tuple[float, ...]]]:
-        # All of a kind or none: without its worst, a release would look better than it is.
+        # All samples of a kind or none: without its worst, a release would look better than it is.
         return {
             suite: {kind: values for kind, values in kinds.items() if all(map(isfinite, values))}
             for suite, kinds in samples.items()
@@ -76,9 +77,9 @@ class Measurements(Strict):
         }
 
     def paired(self, other: Measurements, suite: str) -> tuple[list[float], list[float], int]:
-        """Scores of the cases that both have answered, and how many cases there are; "all" is every suite.
+        """Scores of the cases that both answered, and the number of all cases; "all" means every suite.
 
-        Suites that differ in content are not paired: other cases are no comparison.
+        Suites of different content are not paired: different cases are no comparison.
         """
         names = sorted(self.cases) if suite == "all" else [suite]
         ours: list[float] = []
@@ -93,7 +94,7 @@ class Measurements(Strict):
         return ours, theirs, sum(self.cases.get(name, 0) for name in names)
 
     def paired_turns(self, other: Measurements, metric: str) -> list[tuple[float, float]]:
-        """A figure of a load profile in each turn in which both have it, this one's first."""
+        """A figure of a load profile in each turn in which both have it; this release's value comes first."""
         suite, _, figure = metric.partition("/")
         if self.suites.get(suite) != other.suites.get(suite):
             return []
@@ -103,18 +104,18 @@ class Measurements(Strict):
         ]
 
     def answered(self, suite: str) -> tuple[int, int]:
-        """How many cases of a suite, or of "all", have a score, and how many there are."""
+        """How many cases of a suite, or of "all", have a score, and how many cases it has."""
         names = list(self.cases) if suite == "all" else [suite]
         return sum(len(self.scores.get(name, {})) for name in names), sum(self.cases.get(name, 0) for name in names)
 
 
 def together(parts: Sequence[Measurements]) -> Measurements:
-    """Measurements of one engine by different suites, as if they had been taken at once."""
-    known = [part.model_dump() for part in parts]
+    """Merge measurements of one engine by different suites."""
+    dumped = [part.model_dump() for part in parts]
     merged = Measurements.model_validate({
-        name: {key: value for part in known for key, value in part[name].items()} for name in Measurements.model_fields
+        name: {key: value for part in dumped for key, value in part[name].items()} for name in Measurements.model_fields
     })  # fmt: skip
-    every = [score for scores in merged.scores.values() for score in scores.values()]
+    all_scores = [score for scores in merged.scores.values() for score in scores.values()]
     return merged.model_copy(
-        update={"figures": merged.figures | ({"all/score": summary(every)["mean"]} if every else {})}
+        update={"figures": merged.figures | ({"all/score": summary(all_scores)["mean"]} if all_scores else {})}
     )

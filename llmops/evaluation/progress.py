@@ -1,4 +1,4 @@
-"""How far a measurement is, in lines for people."""
+"""Progress of a measurement, as lines for people."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from llmops.evaluation.endpoint import Progress
 
 
 def quarters(say: Callable[[str], None]) -> Progress:
-    """Tell how far a suite is at its quarters; `say` gets a line."""
+    """Progress that calls `say` with a line at each quarter of a suite."""
 
     def tell(suite: str, done: int, total: int) -> None:
         reached(Step.REQUEST_DONE, suite, done)

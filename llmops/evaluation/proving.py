@@ -1,4 +1,4 @@
-"""Proofs that an engine answers users: a first completion, and completions for a while."""
+"""Proves that an engine answers users: by a first completion, and by completions for a while."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from llmops.evaluation.evaluate import probe
 
 PROBE_SECONDS = 30.0
 PROBE_EVERY_SECONDS = 0.5
-# An engine that has just become ready may refuse a first request; one that refuses this many in a row is bad.
+# A just ready engine may fail its first requests; an engine that fails this many is bad.
 REFUSALS = 3
 PROOFS = 3
-# One completion may fail for a reason of its own. An engine that fails each third never fails twice in a row, and is
-# none to serve users with.
+# One completion may fail by accident. Failures are counted over the whole window: an engine that fails every third
+# completion never fails twice in a row, and is unfit to serve users.
 TOLERATED_FAILURES = 1
 
 
@@ -23,12 +23,12 @@ def prove(endpoint: Endpoint, *, timeout: float) -> str:
     """Wait until the engine answers one real completion, and return its text.
 
     Args:
-        endpoint: What to ask.
-        timeout: Seconds for which it may be out of reach.
+        endpoint: The engine.
+        timeout: Seconds for which the engine may be out of reach.
 
     Raises:
-        BadRelease: It answers, again and again, with an error or with nothing.
-        MeasurementFailed: It could not be reached in time.
+        BadRelease: The engine answers `REFUSALS` times with an error or with nothing.
+        MeasurementFailed: The engine cannot be reached in time.
     """
     deadline = time.monotonic() + timeout
     refusals = 0
@@ -46,23 +46,23 @@ def prove(endpoint: Endpoint, *, timeout: float) -> str:
 
 
 def watch(endpoint: Endpoint, *, seconds: float, check: Callable[[], None], say: Callable[[str], None]) -> None:
-    """Prove an engine with completions, and go on for a while.
+    """Prove an engine by completions for a while.
 
     Args:
-        endpoint: What to ask.
-        seconds: How long to go on; a few completions are asked for however short it is.
-        check: Called before each completion and at the end, for what else is to be looked at; raises if it is off.
-        say: Gets a line on a failure that is tolerated.
+        endpoint: The engine.
+        seconds: How long to go on; the engine has to answer `PROOFS` completions in any case.
+        check: Called before each completion and at the end; raises if the rollout has another problem.
+        say: Called with a line on a tolerated failure.
 
     Raises:
         BadRelease: Completions failed.
-        MeasurementFailed: It was out of reach for too long.
+        MeasurementFailed: The engine was out of reach for too long.
     """
     proofs = failures = 0
     reached = time.monotonic()
     deadline = reached + seconds
     while proofs < PROOFS or time.monotonic() < deadline:
-        # First, as a pod that died says more than the connections that were cut or refused because of it.
+        # First: a dead pod explains more than the connections that it cut or refused.
         check()
         try:
             probe(endpoint, timeout=PROBE_SECONDS)

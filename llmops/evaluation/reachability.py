@@ -1,4 +1,4 @@
-"""Whether this process reaches an engine's Service, as it would have to in order to measure it."""
+"""Whether this process reaches an engine's Service, and can measure it."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ LONGEST_ANSWER = 1 << 20
 def why_unreachable(endpoint: Endpoint, weights: str, *, patience: float) -> str | None:
     """Why the engine cannot be reached from here; None if it can.
 
-    The engine has to say itself that it serves these weights under this name. Less would be no sign: the cluster's
-    address of a Service is a private one, that another network may have given to somebody else.
+    The answer has to name these weights and this model. An open port is no proof: a Service has a private address,
+    which may belong to another server in this process's network.
 
     Args:
-        endpoint: The engine's Service, ready.
-        weights: Folder of the weights that it serves, relative to the volume's root.
-        patience: Seconds for which it is asked again: routes to a pod lag behind its readiness.
+        endpoint: The engine's Service; the engine is ready.
+        weights: Folder of the served weights, relative to the volume's root.
+        patience: Seconds to try: routes to a pod lag behind its readiness.
     """
     deadline = time.monotonic() + patience
     while True:
@@ -36,7 +36,7 @@ def why_unreachable(endpoint: Endpoint, weights: str, *, patience: float) -> str
 def _ask(endpoint: Endpoint, weights: str) -> str | None:
     host, port, _ = endpoint.address
     headers = {"Authorization": f"Bearer {endpoint.api_key}"} if endpoint.api_key else {}
-    # A connection of its own: what the environment says of proxies is about other networks.
+    # http.client ignores proxy variables: proxies do not lead into the cluster.
     connection = http.client.HTTPConnection(host, port, timeout=CONNECT_SECONDS)
     try:
         connection.request("GET", "/v1/models", headers=headers)
@@ -48,11 +48,11 @@ def _ask(endpoint: Endpoint, weights: str) -> str | None:
         connection.close()
     if answer.status == 200 and serves(body, endpoint.model, weights):
         return None
-    return f"{endpoint.root} answers (HTTP {answer.status}), but not as an engine that serves {endpoint.model} does"
+    return f"{endpoint.root} answers with HTTP {answer.status}, but does not serve {endpoint.model}"
 
 
 def serves(body: bytes, model: str, weights: str) -> bool:
-    """Whether an answer of `/v1/models` says that a model is served from a folder of weights."""
+    """Whether an answer of `/v1/models` lists a model with a folder of weights."""
     try:
         content: Any = json.loads(body)
         cards: list[Any] = content["data"]

@@ -1,15 +1,15 @@
-"""Scorers: pure functions from an answer's text to whether it is right.
+"""Scorers: from the text of an answer to its score. Pure.
 
-Each scorer is built from what a case expects, so that a wrong expectation is found when a suite is loaded:
+A scorer is built from what a case expects, so that loading a suite finds a wrong expectation:
 
 | scorer | `expected` | an answer is right if |
 |---|---|---|
-| exact | text, or a list of texts | it is one of them, white space around it aside |
-| contains | text, or a list of texts | it contains all of them, case aside |
-| regex | a Python pattern | the pattern is found in it, white space around it aside |
+| exact | text, or a list of texts | it is one of them, ignoring white space around it |
+| contains | text, or a list of texts | it contains all of them, ignoring case |
+| regex | a Python pattern | the pattern matches in it, ignoring white space around it |
 | number | a number, or `{value, tolerance, which}` | its last (or `which: first`, or only) number is within tolerance |
 | json-schema | a JSON Schema, draft 2020-12 | it is JSON, bare or in a fenced block, that the schema accepts |
-| choice | a letter, or `{value, letters}` | the letter that it settles on is that one; letters are ABCD unless told |
+| choice | a letter, or `{value, letters}` | it settles on that letter; letters are ABCD by default |
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ScorerName = Literal["exact", "contains", "regex", "number", "json-schema", "cho
 Scorer = Callable[[str], float]
 """From the text of an answer to a score: 0 (wrong) to 1 (right)."""
 
-# A minus is a sign unless it stands after a number or a closing bracket (3-4 is a range); H2O and v1.5 hold no number.
+# A minus is a sign unless it follows a number or a closing bracket (3-4 is a range); H2O and v1.5 hold no number.
 _NUMBER = re.compile(
     r"(?:(?<![\w)\].])[-+\u2212][$€£]?|(?<![\w.]))"
     r"(?:(?:[0-9]{1,3}(?:,[0-9]{3})+(?![0-9])|[0-9]+)(?:\.[0-9]+)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?"
@@ -38,7 +38,7 @@ Texts = str | Annotated[list[str], Field(min_length=1)]
 
 
 class NumberExpected(Strict):
-    """A number, how far from it an answer may be, and which of several numbers in an answer counts."""
+    """A number, its tolerance, and which of several numbers in an answer counts."""
 
     value: float
     tolerance: Annotated[float, Field(ge=0)] = 0.0
@@ -53,17 +53,17 @@ class ChoiceExpected(Strict):
 
 
 def build(name: ScorerName, expected: JsonValue) -> Scorer:
-    """The scorer of that name for what a case expects.
+    """The scorer of that name for an expectation.
 
     Raises:
-        ValueError: `expected` is not what the scorer takes; the message says what it takes.
+        ValueError: The scorer does not take `expected`; the message says what it takes.
     """
     right = _BUILDERS[name](expected)
     return lambda text: 1.0 if right(text) else 0.0
 
 
 def numbers(text: str) -> list[float]:
-    """The numbers in a text in their order: signs, thousands separators, decimals and exponents understood."""
+    """The numbers in a text, in order, with signs, thousands separators, decimals and exponents."""
     return [float(re.sub("[,$€£]", "", number).replace("\u2212", "-")) for number in _NUMBER.findall(text)]
 
 
@@ -71,17 +71,17 @@ def find_json(text: str) -> Any:
     """The JSON value of an answer: the first fenced block if there is one, else the whole text.
 
     Raises:
-        ValueError: It is not JSON (NaN and Infinity are not).
+        ValueError: It is not JSON. NaN and Infinity are not JSON.
     """
     fenced = _FENCE.search(text)
     return json.loads(fenced.group(1) if fenced else text.strip(), parse_constant=_no_constant)
 
 
 def find_choice(text: str, letters: str) -> str | None:
-    """The letter that an answer settles on, or None if it settles on none or on several.
+    """The letter that an answer settles on; None for none or several.
 
-    In this order: the last "answer is X" or "answer: X"; a letter that the answer starts with, marked off as in
-    "B", "(B)" or "B. text"; the only letter that stands alone anywhere.
+    In this order: the last "answer is X" or "answer: X"; a letter at the start, marked off as in "B", "(B)" or
+    "B. text"; the only letter that is a word by itself.
     """
     plain = re.sub(r"[*_`]", "", text).strip()
     one = f"[{letters}]"
@@ -99,7 +99,7 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
-def _take(adapter: TypeAdapter[Any], expected: object, takes: str) -> Any:
+def _validated(adapter: TypeAdapter[Any], expected: object, takes: str) -> Any:
     try:
         return adapter.validate_python(expected, strict=False)
     except ValidationError as error:
@@ -109,7 +109,7 @@ def _take(adapter: TypeAdapter[Any], expected: object, takes: str) -> Any:
 
 
 def _texts(expected: JsonValue) -> list[str]:
-    accepted = _take(_TEXTS, expected, "a text or a list of texts")
+    accepted = _validated(_TEXTS, expected, "a text or a list of texts")
     texts = [accepted] if isinstance(accepted, str) else list(accepted)
     if not all(text.strip() for text in texts):
         raise ValueError("takes texts that are not empty")
@@ -122,8 +122,8 @@ def _exact(expected: JsonValue) -> Callable[[str], bool]:
 
 
 def _contains(expected: JsonValue) -> Callable[[str], bool]:
-    needed = [text.casefold() for text in _texts(expected)]
-    return lambda text: all(part in text.casefold() for part in needed)
+    parts = [text.casefold() for text in _texts(expected)]
+    return lambda text: all(part in text.casefold() for part in parts)
 
 
 def _regex(expected: JsonValue) -> Callable[[str], bool]:
@@ -139,22 +139,22 @@ def _regex(expected: JsonValue) -> Callable[[str], bool]:
 def _number(expected: JsonValue) -> Callable[[str], bool]:
     if isinstance(expected, bool):
         raise ValueError("takes a number or {value, tolerance, which}; found a boolean")
-    given = {"value": expected} if isinstance(expected, int | float) else expected
-    wanted: NumberExpected = _take(_NUMBERS, given, "a number or {value, tolerance, which}")
+    content = {"value": expected} if isinstance(expected, int | float) else expected
+    wanted: NumberExpected = _validated(_NUMBERS, content, "a number or {value, tolerance, which}")
 
     def right(text: str) -> bool:
-        written = numbers(text)
-        if not written or (wanted.which == "only" and len(written) != 1):
+        in_text = numbers(text)
+        if not in_text or (wanted.which == "only" and len(in_text) != 1):
             return False
-        number = written[0] if wanted.which == "first" else written[-1]
-        # 3.15 is within 0.01 of 3.14, though not in binary fractions.
+        number = in_text[0] if wanted.which == "first" else in_text[-1]
+        # 3.15 is within 0.01 of 3.14, but not in binary fractions.
         return abs(number - wanted.value) <= wanted.tolerance * (1 + 1e-9)
 
     return right
 
 
 def _json_schema(expected: JsonValue) -> Callable[[str], bool]:
-    from jsonschema import Draft202012Validator, SchemaError  # slow to import, and not every suite needs it
+    from jsonschema import Draft202012Validator, SchemaError  # slow to import
 
     if not isinstance(expected, dict):
         raise ValueError("takes a JSON Schema as a mapping")
@@ -167,15 +167,15 @@ def _json_schema(expected: JsonValue) -> Callable[[str], bool]:
     def right(text: str) -> bool:
         try:
             return validator.is_valid(find_json(text))
-        except (ValueError, RecursionError):  # not JSON, or nested too deep to be the answer to anything
+        except (ValueError, RecursionError):  # not JSON, or nested too deep
             return False
 
     return right
 
 
 def _choice(expected: JsonValue) -> Callable[[str], bool]:
-    given = {"value": expected} if isinstance(expected, str) else expected
-    wanted: ChoiceExpected = _take(_CHOICES, given, "a letter or {value, letters}")
+    content = {"value": expected} if isinstance(expected, str) else expected
+    wanted: ChoiceExpected = _validated(_CHOICES, content, "a letter or {value, letters}")
     if wanted.value not in wanted.letters:
         raise ValueError(f"takes a letter out of {wanted.letters}; found {wanted.value}")
     return lambda text: find_choice(text, wanted.letters) == wanted.value

@@ -1,4 +1,4 @@
-"""The mathematics of gates and figures: pure, deterministic, and independent of the order of cases and samples."""
+"""The mathematics of gates and figures. Pure, deterministic, and independent of the order of cases and samples."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ SEED = 20261125
 
 
 def finite(value: Any) -> Any:
-    """The value, or None in place of NaN and infinities: of such a figure nothing is known."""
+    """The value; None for NaN and infinities, which count as not measured."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def summary(values: Sequence[float]) -> dict[str, float]:
-    """mean, median, std and the percentiles as `p95`, of values in any unit; nothing of no values."""
+    """mean, median, std and percentiles such as `p95`, in the unit of the values; empty without values."""
     if not values:
         return {}
     array = np.asarray(values, dtype=float)
@@ -30,7 +30,7 @@ def summary(values: Sequence[float]) -> dict[str, float]:
 
 
 def sketch(values: Sequence[float], size: int) -> tuple[float, ...]:
-    """At most `size` values that stand for all: the values themselves, sorted, or evenly spaced quantiles."""
+    """The values, sorted; evenly spaced quantiles of them if there are more than `size`."""
     array = np.sort(np.asarray(values, dtype=float))
     if len(array) > size:
         array = np.quantile(array, np.linspace(0, 1, size))
@@ -41,7 +41,7 @@ def statistic(values: NDArray[np.float64], name: str, axis: int = -1) -> NDArray
     """`mean`, `median`, `std` or a percentile such as `p95`, along an axis.
 
     Raises:
-        ValueError: There is no such statistic.
+        ValueError: No statistic has this name.
     """
     if name.startswith("p") and name[1:].isdigit() and int(name[1:]) <= 100:
         return np.asarray(np.percentile(values, int(name[1:]), axis=axis))
@@ -52,7 +52,7 @@ def statistic(values: NDArray[np.float64], name: str, axis: int = -1) -> NDArray
 
 @dataclass(frozen=True)
 class Ratio:
-    """A statistic of the canary's samples over the same of stable's, with one-sided bounds."""
+    """Ratio of a statistic of the canary's samples to that of stable's, with one-sided bounds."""
 
     value: float
     low: float
@@ -64,11 +64,11 @@ def bootstrap_ratio(canary: Sequence[float], stable: Sequence[float], name: str,
     """Bootstrap the ratio of a statistic (`p95`, `mean`) of two independent samples of positive values.
 
     Args:
-        canary: Samples.
-        stable: Likewise.
+        canary: The canary's samples.
+        stable: Stable's samples.
         name: The statistic.
-        accept: How likely the upper bound may be wrong.
-        reject: How likely the lower one may be.
+        accept: Error probability of the upper bound.
+        reject: Error probability of the lower bound.
 
     Raises:
         ValueError: No samples, or stable's statistic is not positive.
@@ -79,9 +79,9 @@ def bootstrap_ratio(canary: Sequence[float], stable: Sequence[float], name: str,
     ours, theirs = (np.sort(np.asarray(values, dtype=float)) for values in (canary, stable))
     base = float(statistic(theirs, name))
     if not base > 0:
-        raise ValueError(f"stable's {name} is {base:g}, and a ratio needs more than 0")
-    # Indices are drawn from quantiles of the sorted samples, the same for each sample size, so that a canary that
-    # is slower everywhere has higher bounds everywhere.
+        raise ValueError(f"stable's {name} is {base:g}; a ratio needs more than 0")
+    # The draws are indices into the sorted samples, the same for each sample size, so that a canary that is slower
+    # everywhere has higher bounds everywhere.
     drawn = [_resampled(values, name, rng) for values in (ours, theirs)]
     ratios = drawn[0] / np.maximum(drawn[1], np.finfo(float).tiny)
     low, high = np.quantile(ratios, [reject, 1 - accept])

@@ -1,5 +1,5 @@
-"""Evaluation suites: `evals/NAME.yaml`. A quality suite has its cases in `evals/NAME.jsonl` beside it; the files that a
-tool suite names are in folders below."""
+"""Evaluation suites: `evals/NAME.yaml`. A quality suite has its cases in `evals/NAME.jsonl` beside it; a tool suite has
+its files in folders below."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from llmops.evaluation.formats import TOOLS, ToolName
 from llmops.evaluation.scorers import ScorerName, build
 
 TOOL_BYTES = 4 << 20
-"""Of the files of a tool suite, together: they travel to its Job in ConfigMaps."""
-PLACES = ("url", "model")
-"""What stands in braces in a tool's arguments and is filled in when it runs."""
+"""Most bytes of all files of a tool suite: they travel to its Job in ConfigMaps."""
+PLACEHOLDERS = ("url", "model")
+"""Placeholders in braces in a tool's arguments, filled in when the tool runs."""
 
 
 class Message(Strict):
@@ -34,7 +34,7 @@ class Message(Strict):
 
 
 class Sampling(Strict):
-    """How the engine is asked to sample. Temperature 0, so that a release answers the same way twice."""
+    """How the engine samples. At temperature 0 a release answers the same way twice."""
 
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
     seed: int = 0
@@ -42,7 +42,7 @@ class Sampling(Strict):
 
 
 class Case(Strict):
-    """One question. `answer` is a text that its scorer accepts: the proof that the case can be passed."""
+    """One question. `answer` is a text that its scorer accepts, which proves that an engine can pass the case."""
 
     id: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
     prompt: str | None = Field(default=None, min_length=1)
@@ -60,17 +60,17 @@ class Case(Strict):
         except ValueError as error:
             raise ValueError(f"expected: scorer {self.scorer} {error}") from error
         if score(self.answer) < 1:
-            raise ValueError(f"answer: scorer {self.scorer} does not accept it, so that nobody could pass the case")
+            raise ValueError(f"answer: scorer {self.scorer} does not accept it, so no engine could pass the case")
         if score("") > 0:
             raise ValueError(f"expected: scorer {self.scorer} accepts an empty answer")
         return self
 
     def score(self, text: str) -> float:
-        """How right an answer is, 0 to 1."""
+        """The score of an answer, 0 to 1."""
         return build(self.scorer, self.expected)(text)
 
     def conversation(self, system: str = "") -> list[dict[str, str]]:
-        """The messages to send, as the OpenAI API takes them."""
+        """The messages to send, in the form of the OpenAI API."""
         turns = self.messages or (Message(role="user", content=self.prompt or ""),)
         start = [{"role": "system", "content": system}] if system else []
         return start + [{"role": turn.role, "content": turn.content} for turn in turns]
@@ -82,7 +82,7 @@ class _Hashed(Strict):
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of what decides the measurement: definition and cases, whatever their order, and no description."""
+        """Hash of what decides the measurement: definition and cases in any order, without the description."""
         content: dict[str, Any] = self.model_dump(mode="json", exclude={"name", "description"})
         if "cases" in content:
             content["cases"] = sorted(content["cases"], key=itemgetter("id"))
@@ -90,10 +90,10 @@ class _Hashed(Strict):
 
 
 class Suite(_Hashed):
-    """A set of cases that are asked one by one and scored."""
+    """A set of cases to ask one by one and score."""
 
     kind: Literal["quality"]
-    scorer: ScorerName | None = Field(default=None, description="Of cases that name none.")
+    scorer: ScorerName | None = Field(default=None, description="Scorer of cases that name none.")
     system: str = Field(default="", description="System message before every case; empty sends none.")
     sampling: Sampling = Sampling()
     timeout_seconds: Annotated[float, Field(gt=0)] = Field(default=120, description="For one answer.")
@@ -127,19 +127,19 @@ class LoadProfile(_Hashed):
         return self
 
 
-def _below(value: str) -> str:
+def _path_below(value: str) -> str:
     path = PurePosixPath(value)
     if path.is_absolute() or ".." in path.parts or str(path) != value:
         raise ValueError("must be a path below the suites' folder, such as lm-eval/task.yaml")
     if len(path.parts) == 1 and path.suffix == ".yaml":
-        raise ValueError("must be in a folder of its own: the .yaml files beside this one are suites")
+        raise ValueError("must be in a folder: the .yaml files beside this one are suites")
     return value
 
 
 class ToolFile(Strict):
-    """A file that a tool gets. In YAML it is its path below the suites' folder; its text is part of the suite."""
+    """A file of a tool suite. YAML names its path below the suites' folder; its text is part of the suite."""
 
-    path: Annotated[str, AfterValidator(_below)]
+    path: Annotated[str, AfterValidator(_path_below)]
     content: str
 
 
@@ -147,7 +147,7 @@ Figure = Annotated[str, Field(pattern=r"^[a-z0-9_.-]+$")]
 
 
 class ToolSuite(_Hashed):
-    """An evaluation tool that is run against the engine, and whose results file has the figures."""
+    """An evaluation tool to run against the engine; its results file has the figures."""
 
     kind: Literal["tool"]
     tool: ToolName
@@ -174,11 +174,13 @@ class ToolSuite(_Hashed):
         reserved = TOOLS[self.tool].reserved
         for argument in self.arguments:
             if (flag := argument.partition("=")[0]) in reserved:
-                raise ValueError(f"arguments: {flag} is set by the pipeline, which has to find the results")
-            for place in re.findall(r"\{(\w+)\}", argument):
-                if place not in PLACES:
-                    allowed = " and ".join(f"{{{known}}}" for known in PLACES)
-                    raise ValueError(f"arguments: {{{place}}} in {argument!r} is not known; there are {allowed}")
+                raise ValueError(f"arguments: llmops sets {flag} itself, to find the results")
+            for placeholder in re.findall(r"\{(\w+)\}", argument):
+                if placeholder not in PLACEHOLDERS:
+                    allowed = " and ".join(f"{{{known}}}" for known in PLACEHOLDERS)
+                    raise ValueError(
+                        f"arguments: {{{placeholder}}} in {argument!r} is no placeholder; there are {allowed}"
+                    )
         paths = [file.path for file in self.files]
         if twice := next((path for path in paths if paths.count(path) > 1), None):
             raise ValueError(f"files: {twice} is named twice")
@@ -189,15 +191,17 @@ AnySuite = Annotated[Suite | LoadProfile | ToolSuite, Field(discriminator="kind"
 
 
 def check_repeats(suites: Iterable[AnySuite], repeats: int) -> None:
-    """Refuse to judge by one throw of the dice.
+    """Refuse to judge answers that are sampled at random by one answer per case.
 
     Raises:
-        BadInput: A suite samples at a temperature above 0, and its cases are asked once.
+        BadInput: A suite samples at a temperature above 0, and `repeats` is 1.
     """
     for suite in suites:
         if isinstance(suite, Suite) and suite.sampling.temperature > 0 and repeats < 2:
             raise BadInput(
                 f"suite {suite.name} samples at temperature {suite.sampling.temperature:g} and asks each case once",
+                code="SampledOnce",
+                about=f"suite {suite.name}",
                 remedy="Set evaluation.repeats to 2 or more, or the suite's temperature to 0.",
             )
 
@@ -211,46 +215,52 @@ def load_suites(directory: Path, names: Iterable[str]) -> tuple[AnySuite, ...]:
     """Read the suites of those names, in that order.
 
     Raises:
-        BadInput: Files are missing or wrong. All mistakes at once, each with file, line, field and what was found.
+        BadInput: Files are missing or wrong. The message has all mistakes, each with file, line, field and value; code
+            and object are those of the first wrong suite.
     """
     loaded: list[AnySuite] = []
-    wrong: list[str] = []
+    errors: list[BadInput] = []
     for name in names:
         try:
             loaded.append(_load(directory, name))
         except BadInput as error:
-            wrong.append(error.message)
-    if wrong:
-        raise BadInput("\n".join(wrong))
+            errors.append(error)
+    if errors:
+        message = "\n".join(error.message for error in errors)
+        raise BadInput(message, code=errors[0].code, about=errors[0].about)
     return tuple(loaded)
 
 
 def _load(directory: Path, name: str) -> AnySuite:
     path = directory / f"{name}.yaml"
     if not path.is_file():
-        raise BadInput(f"{path}: no such suite; there are: {', '.join(available(directory)) or 'none'}")
+        raise BadInput(
+            f"{path}: no such suite; there are: {', '.join(available(directory)) or 'none'}",
+            code="NoSuchSuite",
+            about=f"suite {name}",
+        )
     source = read_source(path, "a mapping that starts with 'kind: quality', 'kind: load' or 'kind: tool'")
     kind = source.content.get("kind")
     model = _KINDS.get(kind) if isinstance(kind, str) else None
     if model is None:
-        found = f"found {kind!r}" if "kind" in source.content else "it is not given"
-        raise bad_input(source.mistakes([(("kind",), f"must be {' or '.join(_KINDS)} ({found})")]))
+        value = f"found {kind!r}" if "kind" in source.content else "it is not given"
+        raise bad_input(source.mistakes([(("kind",), f"must be {' or '.join(_KINDS)} ({value})")]))
     elsewhere = {"name": "it is the file's name", "cases": f"they are in {name}.jsonl"}
     problems: list[Problem] = [
         ((field,), f"does not belong here: {why}") for field, why in elsewhere.items() if field in source.content
     ]
-    given = {field: value for field, value in source.content.items() if field not in elsewhere} | {"name": name}
+    content = {field: value for field, value in source.content.items() if field not in elsewhere} | {"name": name}
     of_cases: list[Mistake] = []
     if model is Suite:
-        cases, of_cases = _cases(path.with_suffix(".jsonl"), given.get("scorer"))
-        # Mistakes in the cases hide none of the definition.
-        given["cases"] = [_PLACEHOLDER] if of_cases else cases
-    if model is ToolSuite and isinstance(names := given.get("files"), list):
-        given["files"], of_files = _files(path.parent, names)
+        cases, of_cases = _cases(path.with_suffix(".jsonl"), content.get("scorer"))
+        # Mistakes in the cases must not hide those of the definition.
+        content["cases"] = [_PLACEHOLDER] if of_cases else cases
+    if model is ToolSuite and isinstance(names := content.get("files"), list):
+        content["files"], of_files = _files(path.parent, names)
         problems.extend(of_files)
     suite = None
     try:
-        suite = model.model_validate(given)
+        suite = model.model_validate(content)
     except ValidationError as error:
         problems.extend(explain(error, model, filled_in=elsewhere))
     if suite is None or problems or of_cases:
@@ -259,38 +269,38 @@ def _load(directory: Path, name: str) -> AnySuite:
 
 
 def _cases(path: Path, default: Any) -> tuple[list[Case], list[Mistake]]:
-    """The cases of a file, and all that is wrong in it."""
+    """The cases of a file, and its mistakes."""
     if not path.is_file():
-        said = "no such file; a quality suite keeps its cases there, one JSON object per line"
-        return [], [Mistake(path, 1, "", said)]
+        why = "no such file; a quality suite keeps its cases there, one JSON object per line"
+        return [], [Mistake(path, 1, "", why)]
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         return [], [Mistake(path, 1, "", f"cannot be read: {error}")]
     cases: list[Case] = []
     mistakes: list[Mistake] = []
-    seen: dict[str, int] = {}
+    lines_by_id: dict[str, int] = {}
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
-            given = json.loads(line)
+            content = json.loads(line)
         except (ValueError, RecursionError) as error:
             mistakes.append(Mistake(path, number, "", f"is not JSON: {error}"))
             continue
-        if not isinstance(given, dict):
+        if not isinstance(content, dict):
             mistakes.append(Mistake(path, number, "", f"must be a JSON object (found {line[:60]!r})"))
             continue
         if default is not None:
-            given.setdefault("scorer", default)
+            content.setdefault("scorer", default)
         try:
-            case = Case.model_validate(given)
+            case = Case.model_validate(content)
         except ValidationError as error:
-            mistakes += [Mistake(path, number, dotted(place), said) for place, said in explain(error, Case)]
+            mistakes += [Mistake(path, number, dotted(place), why) for place, why in explain(error, Case)]
             continue
-        if case.id in seen:
-            mistakes.append(Mistake(path, number, "id", f"{case.id!r} is used on line {seen[case.id]} already"))
-        seen.setdefault(case.id, number)
+        if case.id in lines_by_id:
+            mistakes.append(Mistake(path, number, "id", f"{case.id!r} is used on line {lines_by_id[case.id]} already"))
+        lines_by_id.setdefault(case.id, number)
         cases.append(case)
     if not cases and not mistakes:
         mistakes.append(Mistake(path, 1, "", "has no cases"))
@@ -298,25 +308,25 @@ def _cases(path: Path, default: Any) -> tuple[list[Case], list[Mistake]]:
 
 
 def _files(directory: Path, names: list[Any]) -> tuple[list[dict[str, str]], list[Problem]]:
-    """The files that a tool suite names, with their text, and what is wrong with them."""
-    found: list[dict[str, str]] = []
+    """The files that a tool suite names, with their text, and the problems with them."""
+    files: list[dict[str, str]] = []
     problems: list[Problem] = []
     for index, name in enumerate(names):
         try:
-            found.append({"path": name, "content": _text(directory, name)})
+            files.append({"path": name, "content": _text(directory, name)})
         except (OSError, ValueError) as error:
             problems.append((("files", index), f"{error} (found {name!r})"))
-    size = sum(len(each["content"].encode()) for each in found)
+    size = sum(len(file["content"].encode()) for file in files)
     if size > TOOL_BYTES:
-        said = f"are {size:,} bytes together, of at most {TOOL_BYTES:,}; put larger data into an image of your own, "
-        problems.append((("files",), said + "and name it in image"))
-    return found, problems
+        why = f"are {size:,} bytes together, of at most {TOOL_BYTES:,}; put larger data into an image, and set image"
+        problems.append((("files",), why))
+    return files, problems
 
 
 def _text(directory: Path, name: Any) -> str:
     if not isinstance(name, str):
         raise ValueError("must be the path of a file")
-    source = directory / _below(name)
+    source = directory / _path_below(name)
     if not source.is_file():
         raise ValueError(f"{source}: no such file")
     try:

@@ -1,5 +1,5 @@
-"""Where engines are measured and proven from: this process, a Job inside the cluster, or both, suite by suite.
+"""Where llmops measures and proves engines from: this process, a Job in the cluster, or both, suite by suite.
 
-Stages ask through a `Backend` (`base`) that `choose` picks by the settings. A laptop beside a remote cluster reaches
-the API server, and not the engines' Services; there a Job gives true latencies, and no port has to be opened.
+Stages use a `Backend` (`base`) that `choose` picks by the settings. A laptop beside a remote cluster reaches the API
+server but not the engines' Services: a Job measures true latencies there, and needs no open port.
 """

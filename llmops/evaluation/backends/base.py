@@ -1,4 +1,4 @@
-"""What the backends share: the engines that they measure, the run that asks, and the protocol that stages go by."""
+"""What the backends share: the engines to measure, the run that measures, and the protocol for stages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from llmops.evaluation.suites import AnySuite
 from llmops.releases.release import Release
 
 PROOF_SECONDS = 30.0
-"""How long an engine that is ready may take to answer its first completion."""
+"""How long a ready engine may take to answer its first completion."""
 Suites = Sequence[AnySuite]
 
 
@@ -37,10 +37,10 @@ class Session:
     """The run that measures, as far as a backend needs it.
 
     Args:
-        cluster: Where the engines are.
-        settings: Of the installation.
-        run: Id of the run: it owns the Jobs that measure for it.
-        log: Gets a line on how far the measurement is.
+        cluster: The engines' cluster.
+        settings: The installation's settings.
+        run: Id of the run that owns the Jobs.
+        log: Called with a line of progress.
     """
 
     cluster: Cluster
@@ -50,18 +50,18 @@ class Session:
 
 
 class Backend(Protocol):
-    """Measures and proves engines. Every method raises `MeasurementFailed` where that could not be done."""
+    """Measures and proves engines. Every method raises `MeasurementFailed` if it cannot."""
 
     def prove(self, target: Target, *, timeout: float) -> str:
         """Wait until an engine answers a real completion, and return its text; see `proving.prove`.
 
         Raises:
-            BadRelease: It was reached, and gave none.
+            BadRelease: The engine was reached, and gave no completion.
         """
         ...
 
     def watch(self, target: Target, *, seconds: float, check: Callable[[], None]) -> None:
-        """Ask for completions for a while; see `proving.watch`. What `check` raises ends it.
+        """Ask for completions for a while; see `proving.watch`. An error of `check` ends it.
 
         Raises:
             BadRelease: Completions failed.
@@ -75,5 +75,5 @@ class Backend(Protocol):
     def compare(
         self, canary: Target, stable: Target, suites: Suites, spec: Evaluation
     ) -> tuple[Measurements, Measurements]:
-        """Run suites on two; see `evaluate.compare`."""
+        """Run suites on canary and stable; see `evaluate.compare`."""
         ...

@@ -1,4 +1,4 @@
-"""Which backend a run measures by."""
+"""Which backend a run uses."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from llmops.evaluation.reachability import why_unreachable
 from llmops.manifests.weights import folder
 
 REACHABILITY_SECONDS = 5.0
-"""How long routes to a pod that has just become ready are waited for, before the engine counts as unreachable."""
+"""How long to try an engine before it counts as unreachable: routes lag behind a pod's readiness."""
 
-# Asked once in a run, so that all of its figures are taken from one place. A process has few runs.
+# By run, so that all figures of a run are taken from one place. A process has few runs.
 _reached: dict[str, bool] = {}
 
 
 def choose(session: Session, target: Target) -> Backend:
-    """The backend that the settings name; `auto` asks whether this process reaches the target.
+    """The backend that `evaluate_from` names; `auto` tries whether this process reaches the target.
 
-    Tools run in the cluster, in an image that has them, unless everything is to be measured from here.
+    Tools run in the cluster, in an image that has them, unless `evaluate_from` is `here`.
 
     Args:
         session: The run that measures.
-        target: Engines that are ready now.
+        target: Ready engines.
     """
     where = session.settings.evaluate_from
     if where == "here":
@@ -42,9 +42,9 @@ def _reaches(session: Session, target: Target) -> bool:
     if why is None:
         return True
     if session.cluster.is_around:
-        # Pods reach Services. An engine that does not say what it serves is not judged by that here.
+        # Pods reach Services, even if this engine does not list the model that it serves.
         return True
     session.log(
-        f"the engine's Service can't be reached from here ({why}): evaluation and proofs run as Jobs in the cluster"
+        f"Service {target.service} cannot be reached from here ({why}): evaluating and proving by Jobs in the cluster"
     )
     return False

@@ -1,4 +1,4 @@
-"""Measuring by a Job inside the cluster: created or adopted, followed, and its answer read out of its log."""
+"""Measures by a Job in the cluster: creates or adopts it, follows it, and reads the answer from its log."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ GONE_SECONDS = 60.0
 SLACK_SECONDS = 60.0
 READS = 5
 READ_AGAIN_SECONDS = 1.0
-# An order is measured once in a run; what proves that an engine answers now has to be asked for now.
+# A run measures an order once. A proof has to be of the engine as it is now.
 REUSED = ("measure", "compare")
 
 
 class JobBackend:
-    """Asks engines from a pod beside them.
+    """Asks engines from a pod in their cluster.
 
-    A Job's name is that of its order in its run: a run that goes on after its process was killed adopts the Job that
-    is there. Jobs of other runs would be load that nobody measures by, and are removed first.
+    A Job's name is a hash of its run and its order: a run that continues after its process was killed adopts the Job.
+    Jobs of other runs would load the engines during the measurement, so the backend deletes them first.
     """
 
     def __init__(self, session: Session, image: str) -> None:
         self._session = session
         self._image = image
         self._cluster = session.cluster
-        self._given = Counter[str]()
+        self._times_ordered = Counter[str]()
 
     def prove(self, target: Target, *, timeout: float) -> str:
         """See `Backend`."""
@@ -54,12 +54,12 @@ class JobBackend:
         return self._run(order, target).text
 
     def watch(self, target: Target, *, seconds: float, check: Callable[[], None]) -> None:
-        """See `Backend`; `check` is called as often as the Job tells of itself."""
+        """See `Backend`. Each completion that the Job asks for calls `check`."""
         order = Order(task="watch", engine=self._engine(target, 0), seconds=seconds)
         try:
             self._run(order, target, check=check)
         except (BadRelease, MeasurementFailed):
-            # First, as a pod that died says more than the connections that were cut or refused because of it.
+            # A dead pod explains more than the connections that it cut or refused.
             check()
             raise
         check()
@@ -98,32 +98,33 @@ class JobBackend:
         name: str = job["metadata"]["name"]
         self._remove_others(job)
         self._ensure(job, parts, reuse=order.task in REUSED)
-        with self._given_up(name):
+        with self._deleted_on_error(name):
             lines = _Lines(self._session.log, check)
             outcome = wait_for_job(
                 self._cluster, name, timeout=LIFETIME.total_seconds() + SLACK_SECONDS, on_line=lines.see
             )
             answer = self._answer(name, outcome)
         seconds = time.monotonic() - started
-        self._session.log(
-            f"Job {name} took {seconds:.1f} s, {seconds - answer.seconds:.1f} s of that to start and to hand over"
-        )
+        beside = seconds - answer.seconds
+        self._session.log(f"Job {name} took {seconds:.1f} s, {beside:.1f} s of it to start and to read the answer")
         return answer
 
     def _manifest(self, order: Order, parts: list[tuple[str, bytes]], targets: tuple[Target, ...]) -> dict[str, Any]:
         release = targets[0].release
         run = self._session.run
         content = order.model_dump_json()
-        # A stage that gives an order again wants it measured again.
-        self._given[content] += 1
-        mark = hashlib.sha256(f"{run} {self._image} {self._given[content]} {content}".encode()).hexdigest()[:10]
+        # A stage that repeats an order wants it measured again.
+        self._times_ordered[content] += 1
+        digest = hashlib.sha256(f"{run} {self._image} {self._times_ordered[content]} {content}".encode()).hexdigest()[
+            :10
+        ]
         keys: dict[str, SecretKey] = {
             variable: target.release.access.api_key
             for variable, target in zip(KEY_VARIABLES, targets, strict=False)
             if target.release.access.api_key
         }
         return evaluation_job(
-            names.job_name(release.model, "evaluation", f"{order.task}-{mark}"),
+            names.job_name(release.model, "evaluation", f"{order.task}-{digest}"),
             names.labels(release.model, release.id, COMPONENT, run=run),
             len(parts),
             keys,
@@ -136,14 +137,14 @@ class JobBackend:
         wanted: dict[str, str] = job["metadata"]["labels"]
         labels = {key: wanted[key] for key in (names.MODEL_LABEL, names.COMPONENT_LABEL)}
         for kind in ("Job", "ConfigMap"):
-            for left in self._cluster.list(kind, labels=labels):
-                name, run = left["metadata"]["name"], left["metadata"]["labels"].get(names.RUN_LABEL)
+            for existing in self._cluster.list(kind, labels=labels):
+                name, run = existing["metadata"]["name"], existing["metadata"]["labels"].get(names.RUN_LABEL)
                 if run != wanted[names.RUN_LABEL]:
-                    self._session.log(f"{kind} {name} is left from run {run}; it is removed")
+                    self._session.log(f"{kind} {name} is left over from run {run}: deleting it")
                     self._cluster.delete(kind, name, propagation="Foreground", wait=GONE_SECONDS)
 
     def _ensure(self, job: dict[str, Any], parts: list[tuple[str, bytes]], *, reuse: bool) -> None:
-        """See to it that the Job is there, has its order, and runs or has run."""
+        """Create the Job with its order, or adopt one that runs or has run."""
         name: str = job["metadata"]["name"]
         orders = order_config_maps(job, parts)
         existing = self._cluster.get("Job", name)
@@ -152,13 +153,13 @@ class JobBackend:
             existing = None
         if existing is None:
             for order in orders:
-                # One that is there belonged to a Job that is gone, and is about to go after it.
+                # An existing ConfigMap belongs to a Job that is gone; the garbage collector is about to delete it.
                 self._cluster.delete("ConfigMap", order["metadata"]["name"], wait=GONE_SECONDS)
                 self._create(order)
             existing = self._create(job)
             self._session.log(f"Job {name} created")
         else:
-            self._session.log(f"Job {name} is there from before this run was interrupted; it is adopted")
+            self._session.log(f"Job {name} exists from before this run was interrupted: adopting it")
         for order in orders:
             self._cluster.patch("ConfigMap", order["metadata"]["name"], ownership(existing))
 
@@ -166,10 +167,14 @@ class JobBackend:
         try:
             return self._cluster.create(wanted)
         except AlreadyExists:
-            # By this very call, whose first answer got lost.
+            # This very call created it, and the API server's first answer got lost.
             kind, name = wanted["kind"], wanted["metadata"]["name"]
             if (existing := self._cluster.get(kind, name)) is None:
-                raise ClusterCannot(f"{kind} {name} was removed as soon as it was created") from None
+                raise ClusterCannot(
+                    f"{kind} {name} was deleted as soon as it was created",
+                    code="DeletedWhileCreating",
+                    about=f"{kind} {name}",
+                ) from None
             return existing
 
     def _is_usable(self, job: dict[str, Any], *, reuse: bool) -> bool:
@@ -177,40 +182,44 @@ class JobBackend:
             return False
         if not has_condition(job, "Complete"):
             return True
-        # Whoever reads it later finds an answer only as long as its pod is kept.
+        # The answer is in the pod's log, and gone with the pod.
         return reuse and any(_seal(pod) for pod in self._pods(job))
 
     @contextmanager
-    def _given_up(self, name: str) -> Generator[None]:
-        """Whatever ends the wait but the Job's own end takes the Job away, and what it still does to the engines."""
+    def _deleted_on_error(self, name: str) -> Generator[None]:
+        """Delete the Job if anything but its own end ends the wait, so that it stops loading the engines."""
         try:
             yield
         except BaseException:
             try:
                 self._cluster.delete("Job", name)
             except LlmopsError as error:
-                self._session.log(f"Job {name} could not be removed, and ends by itself: {error}")
+                self._session.log(f"Job {name} cannot be deleted, and goes on until its own end: {error}")
             raise
 
     def _answer(self, name: str, outcome: JobOutcome) -> Answer:
         for message in outcome.failures.values():
-            ending = _parsed(message)
+            ending = _parse_ending(message)
             if ending is not None and (error := ending.error()) is not None:
                 raise error
         outcome.raise_for_failure()
         job = self._cluster.get("Job", name)
         pods = [] if job is None else self._pods(job)
-        answered = next(((pod["metadata"]["name"], seal) for pod in pods if (seal := _seal(pod)) is not None), None)
-        if answered is None:
-            raise MeasurementFailed(f"Job {name} is complete, but the pod with its answer is gone")
-        pod, seal = answered
+        sealed = next(((pod["metadata"]["name"], seal) for pod in pods if (seal := _seal(pod)) is not None), None)
+        if sealed is None:
+            raise MeasurementFailed(
+                f"Job {name} is complete, but the pod with its answer is gone", code="AnswerGone", about=f"Job {name}"
+            )
+        pod, seal = sealed
         for attempt in range(READS):
             log = self._cluster.logs(pod, container=names.EVALUATION_CONTAINER, limit=2 * LONGEST_LOG)
             try:
                 return read_answer(log, seal)
             except MeasurementFailed as error:
                 if attempt == READS - 1:
-                    raise MeasurementFailed(f"Job {name}: {error.message}", remedy=error.remedy) from error
+                    raise MeasurementFailed(
+                        f"Job {name}: {error.message}", code=error.code, about=f"Job {name}", remedy=error.remedy
+                    ) from error
                 time.sleep(READ_AGAIN_SECONDS)
         raise AssertionError("the last read returns or raises")
 
@@ -220,7 +229,7 @@ class JobBackend:
 
 
 class _Lines:
-    """Passes on what a Job says; each line is a sign that it goes on, and an occasion to look at what else there is."""
+    """Passes a Job's log on, and calls `check` for each completion that the Job asks for."""
 
     def __init__(self, log: Callable[[str], None], check: Callable[[], None]) -> None:
         self._log = log
@@ -241,18 +250,18 @@ class _Lines:
 
 
 def _seal(pod: dict[str, Any]) -> Seal | None:
-    """The seal of the answer that a pod says to have given; None for one that gave none."""
+    """The seal of a pod's answer; None if the pod gave no answer."""
     if (pod.get("status") or {}).get("phase") != "Succeeded":
         return None
     for container in pod["status"].get("containerStatuses") or ():
-        ended: dict[str, Any] = (container.get("state") or {}).get("terminated") or {}
-        ending = _parsed(str(ended.get("message")))
+        terminated: dict[str, Any] = (container.get("state") or {}).get("terminated") or {}
+        ending = _parse_ending(str(terminated.get("message")))
         if ending is not None and ending.seal is not None:
             return ending.seal
     return None
 
 
-def _parsed(message: str) -> Ending | None:
+def _parse_ending(message: str) -> Ending | None:
     try:
         return Ending.model_validate_json(message)
     except ValidationError:

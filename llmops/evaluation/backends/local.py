@@ -1,4 +1,4 @@
-"""Measuring from this process."""
+"""Measures from this process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from llmops.evaluation.progress import quarters
 
 
 class LocalBackend:
-    """Asks engines from this process, by their Services' cluster addresses."""
+    """Asks engines from this process, at their Services' cluster addresses."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -45,7 +45,7 @@ class LocalBackend:
 
 
 def endpoint_of(cluster: Cluster, target: Target) -> Endpoint:
-    """The Service of a track, with the API key that its engines ask for."""
+    """The Service of a track, with its engines' API key."""
     key = target.release.access.api_key
     return Endpoint(
         base_url=cluster.endpoint(target.service, names.ENGINE_PORT),

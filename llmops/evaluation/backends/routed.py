@@ -1,4 +1,4 @@
-"""Measuring suite by suite, each where its program is: tools in a Job of the image that has them."""
+"""Measures suite by suite: llmops' own from here or a Job, tools in a Job of the image that has them."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from llmops.evaluation.suites import AnySuite, ToolSuite
 
 
 class RoutedBackend:
-    """Runs suites of llmops' own where `first` measures, and tools in the cluster, in one Job for each image.
+    """Runs llmops' own suites by `first`, and tools in the cluster, in one Job for each image.
 
-    Where suites stop early because the engine does not answer, no tool is run: the error rate decides.
+    If suites stop early because the engine does not answer, no tool runs: the error rate decides.
     """
 
     def __init__(self, session: Session, first: Backend) -> None:
         self._session = session
         self._first = first
-        # Kept, as each of them knows what it was asked before: what is asked for again is measured again.
+        # Kept, because a JobBackend counts the orders that it repeats.
         self._jobs: dict[str, JobBackend] = {}
 
     def prove(self, target: Target, *, timeout: float) -> str:
@@ -37,7 +37,7 @@ class RoutedBackend:
         measured: list[Measurements] = []
         for backend, part in self._parts(suites):
             measured.append(backend.measure(target, part, spec))
-            if _stopped(measured[-1], part):
+            if _stopped_early(measured[-1], part):
                 break
         return together(measured)
 
@@ -51,19 +51,19 @@ class RoutedBackend:
             one, other = backend.compare(canary, stable, part, spec)
             ours.append(one)
             theirs.append(other)
-            if _stopped(one, part) or _stopped(other, part):
+            if _stopped_early(one, part) or _stopped_early(other, part):
                 break
         return together(ours), together(theirs)
 
     def _parts(self, suites: Suites) -> Iterator[tuple[Backend, Suites]]:
-        """Suites that run at one place, and what runs them there; those of llmops' own come first."""
+        """Suites with the backend that runs them, llmops' own first."""
         default = self._session.settings.evaluation_image
         by_image: dict[str | None, list[AnySuite]] = {None: []}
         for suite in suites:
             image = suite.image or default if isinstance(suite, ToolSuite) else None
-            # A Job measures by the default image already: its tools run in it, too.
-            place = None if image == default and not isinstance(self._first, LocalBackend) else image
-            by_image.setdefault(place, []).append(suite)
+            # `first` is a Job of the default image: it runs this image's tools, too.
+            key = None if image == default and not isinstance(self._first, LocalBackend) else image
+            by_image.setdefault(key, []).append(suite)
         for image, part in by_image.items():
             if part or len(by_image) == 1:
                 yield (self._first if image is None else self._job(image)), part
@@ -74,6 +74,6 @@ class RoutedBackend:
         return self._jobs[image]
 
 
-def _stopped(measured: Measurements, suites: Suites) -> bool:
-    """Whether suites were left out, as the engine did not answer the ones before."""
+def _stopped_early(measured: Measurements, suites: Suites) -> bool:
+    """Whether suites were skipped, because the engine did not answer the ones before."""
     return any(suite.name not in measured.suites for suite in suites)

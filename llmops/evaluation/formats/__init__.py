@@ -1,9 +1,9 @@
-"""Evaluation tools that users have: a suite names one, and its results file has the figures.
+"""Evaluation tools of the field: a suite names a tool, and the tool's results file has the figures.
 
-One module per tool says how the tool is started, and reads its files; `tool` and `reading` are what they have in
-common. `TOOLS` is all of them: a new tool is a new module and its line there.
+One module per tool says how to start the tool, and reads its files; they share `tool` and `reading`. A new tool is a
+new module and a line in `TOOLS`.
 
-A file that is missing, cut off, of another tool or version, inconsistent, or of a run that did not finish is a
+A file that is missing, cut off, of another tool or version, inconsistent, or of an unfinished run is a
 `MeasurementFailed`: never a score of 0, and never half of the figures.
 """
 
@@ -30,7 +30,7 @@ TOOLS: Mapping[str, Tool] = {
 }
 
 
-def _known(name: str) -> str:
+def _check_known(name: str) -> str:
     if name not in TOOLS:
         *others, last = (repr(known) for known in TOOLS)
         raise PydanticCustomError(
@@ -39,4 +39,4 @@ def _known(name: str) -> str:
     return name
 
 
-ToolName = Annotated[str, AfterValidator(_known)]
+ToolName = Annotated[str, AfterValidator(_check_known)]

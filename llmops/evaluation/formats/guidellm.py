@@ -1,15 +1,15 @@
 """Results of guidellm: the JSON file of `guidellm run --output kind=json`.
 
-Its words differ from those of `vllm bench serve`, which are ours:
+llmops uses the words of `vllm bench serve`, and guidellm uses others:
 
-| guidellm | here |
+| guidellm | llmops |
 |---|---|
 | `time_to_first_token_ms` | `ttft` |
 | `inter_token_latency_ms`: of a request, (last token - first token) / (tokens - 1) | `tpot` |
 | `request_latency`, in seconds | `e2el` |
-| `time_per_output_token_ms`: of a request, latency / tokens | not taken: it has the first token in it |
+| `time_per_output_token_ms`: of a request, latency / tokens | not taken: it includes the first token |
 
-It keeps no time of each single token: there is no `itl`.
+guidellm keeps no time of single tokens: there is no `itl`.
 """
 
 from __future__ import annotations
@@ -108,26 +108,28 @@ def parse(files: Files) -> Reading:
     """Read the results of one benchmark at one load.
 
     Raises:
-        MeasurementFailed: They are not whole, not guidellm's, of several loads, or of a run that nothing answered.
+        MeasurementFailed: They are incomplete, not guidellm's, of several loads, or of a run without any answer.
     """
     name, content = only(files, RESULTS)
     file = read(_File, name, content, "results file of guidellm")
     check_version(name, NAME, file.metadata.guidellm_version, "0.8.")
     benchmark, *others = file.benchmarks
     if others:
-        refuse(name, f"has {len(file.benchmarks)} benchmarks", "Measure one load per suite: no sweep, one rate.")
+        why = f"has {len(file.benchmarks)} benchmarks"
+        refuse(name, "ResultsUnsupported", why, "Measure one load per suite: no sweep, one rate.")
     metrics, totals, requests = benchmark.metrics, benchmark.metrics.request_totals, benchmark.requests
     if (len(requests.successful), len(requests.errored)) != (totals.successful, totals.errored):
         refuse(
             name,
-            f"has details of {len(requests.successful)} of {totals.successful} requests that were answered and of "
-            f"{len(requests.errored)} of {totals.errored} that were not",
+            "ResultsInconsistent",
+            f"has details of {len(requests.successful)} of {totals.successful} successful requests and of "
+            f"{len(requests.errored)} of {totals.errored} failed ones",
             "Leave out sample_size.",
         )
-    engines, unmeasured = split_errors(request.info.error or "no error is given" for request in requests.errored)
+    engines, unmeasured = split_errors(request.info.error or "no message" for request in requests.errored)
     good = requests.successful
     if not good and not engines:
-        refuse(name, f"no request was measured: {unmeasured[0] if unmeasured else 'none was sent'}")
+        refuse(name, "NothingMeasured", f"no request was measured: {unmeasured[0] if unmeasured else 'none was sent'}")
     samples: dict[Latency, tuple[float, ...]] = {
         "ttft": tuple(request.time_to_first_token_ms for request in good),
         "tpot": tuple(gap for request in good if (gap := request.inter_token_latency_ms) is not None),
@@ -154,8 +156,8 @@ def parse(files: Files) -> Reading:
 
 
 def _check(name: str, metrics: _Metrics, samples: dict[Latency, tuple[float, ...]]) -> None:
-    """Its own means are those of its requests."""
-    for what, said, computed in (
+    """Check the file's means against those of its requests."""
+    for figure, in_file, computed in (
         ("time_to_first_token_ms", metrics.time_to_first_token_ms.successful.mean, mean(samples["ttft"])),
         (
             "inter_token_latency_ms",
@@ -164,8 +166,9 @@ def _check(name: str, metrics: _Metrics, samples: dict[Latency, tuple[float, ...
         ),
         ("request_latency", metrics.request_latency.successful.mean, mean(samples["e2el"]) / MILLISECONDS),
     ):
-        if not same(said, computed):
-            refuse(name, f"{what} is {said} on average, and {computed} over its requests")
+        if not same(in_file, computed):
+            why = f"{figure} is {in_file} on average, and {computed} over its requests"
+            refuse(name, "ResultsInconsistent", why)
 
 
 TOOL = Tool(

@@ -1,6 +1,6 @@
 """Logs of inspect-ai: the `.eval` file (a zip), or the same log as `.json`.
 
-Of a `.eval` file only its header and its scores are read, whatever the size of the transcripts in it.
+llmops reads the header and the scores of a `.eval` file, and skips its transcripts.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from llmops.evaluation.formats.tool import RESULTS_PLACE, Tool
 NAME = "inspect-ai"
 RESULTS = "*.eval"
 MEANS = ("accuracy", "mean")
-"""Metrics that are the mean of the scores of a scorer's cases."""
+"""Metrics that are the mean of a scorer's scores."""
 DISPERSION = ("stderr", "std", "var", "bootstrap_stderr")
-"""Metrics that are no figures to gate: gates compute their own of the cases."""
+"""Metrics that are no figures: gates compute their own from the cases."""
 LONGEST = 64 << 20
-"""Bytes of a part of a `.eval` file, unpacked; what is longer is none of ours."""
+"""Most bytes of a part of a `.eval` file, unpacked."""
 ZSTANDARD = 93
-"""Compression of the parts of a `.eval` file; zipfile knows it from Python 3.14 on."""
+"""Compression method of `.eval` files; zipfile knows it from Python 3.14 on."""
 
 
 class _Packages(Part):
@@ -98,7 +98,7 @@ def parse(files: Files) -> Reading:
     """Read the log of one task. A figure is SCORER.METRIC, such as `match.accuracy`.
 
     Raises:
-        MeasurementFailed: It is not whole, not inspect-ai's, or its run has not been completed.
+        MeasurementFailed: It is damaged, not inspect-ai's, or of an incomplete run.
     """
     name, content = only(files, RESULTS)
     log = _unpack(name, content) if content.startswith(b"PK") else read(_Log, name, content, _WHAT)
@@ -110,7 +110,7 @@ def parse(files: Files) -> Reading:
     scores: dict[str, dict[str, float]] = {}
     for score in results.scores:
         if score.unscored_samples:
-            refuse(name, f"scorer {score.name} left {score.unscored_samples} samples without a score")
+            refuse(name, "RunIncomplete", f"scorer {score.name} left {score.unscored_samples} samples without a score")
         for metric, measured in score.metrics.items():
             if metric in DISPERSION:
                 continue
@@ -119,7 +119,7 @@ def parse(files: Files) -> Reading:
             if by_case := _scores(name, metric, measured.value, cases.get(score.name, {})):
                 scores[figure] = by_case
     if not figures:
-        refuse(name, "has no metric")
+        refuse(name, "NothingMeasured", "has no metric")
     put(figures, name, "error_rate", 0.0)
     answers = {str(case.id): case.answer or "" for reduction in log.reductions or () for case in reduction.samples}
     ids = {case for by_case in cases.values() for case in by_case}
@@ -136,39 +136,41 @@ _WHAT = "log of inspect-ai"
 
 
 def _results(name: str, log: _Log) -> _Results:
-    """The results of a run that was completed."""
+    """The results of a complete run."""
     if log.status != "success" or log.invalidated:
         why = f": {log.error.message}" if log.error else ""
-        refuse(name, f"task {log.eval.task} ended as {'invalidated' if log.invalidated else log.status}{why}")
+        status = "invalidated" if log.invalidated else log.status
+        refuse(name, "RunIncomplete", f"task {log.eval.task} ended as {status}{why}")
     if log.results is None:
-        refuse(name, f"task {log.eval.task} has no results")
+        refuse(name, "RunIncomplete", f"task {log.eval.task} has no results")
     if log.results.completed_samples != log.results.total_samples or not log.results.total_samples:
-        refuse(name, f"{log.results.completed_samples} of {log.results.total_samples} samples were completed")
+        why = f"{log.results.completed_samples} of {log.results.total_samples} samples were completed"
+        refuse(name, "RunIncomplete", why)
     if not log.results.scores:
-        refuse(name, f"task {log.eval.task} has no scores")
+        refuse(name, "NothingMeasured", f"task {log.eval.task} has no scores")
     return log.results
 
 
 def _values(name: str, reduction: _Reduction) -> dict[str, float]:
-    """Case -> score over its epochs, of a scorer whose scores are numbers; else nothing."""
+    """Case -> score over its epochs; empty unless all scores of the scorer are numbers."""
     scores = {str(case.id): case.value for case in reduction.samples}
     if len(scores) != len(reduction.samples):
-        refuse(name, f"scorer {reduction.scorer} scored a sample twice")
+        refuse(name, "ResultsAmbiguous", f"scorer {reduction.scorer} scored a sample twice")
     numbers = {case: float(value) for case, value in scores.items() if isinstance(value, int | float)}
     return numbers if len(numbers) == len(scores) else {}
 
 
 def _scores(name: str, metric: str, value: float, by_case: dict[str, float]) -> dict[str, float]:
-    """The cases behind a metric that is their mean, if each is a share; else none."""
+    """The scores behind a metric that is their mean; empty for other metrics, or if a score is no share."""
     if metric not in MEANS or not by_case or not all(0 <= score <= 1 for score in by_case.values()):
         return {}
     if not same(mean(by_case.values()), value):
-        refuse(name, f"{metric} is {value}, and {mean(by_case.values())} over its samples")
+        refuse(name, "ResultsInconsistent", f"{metric} is {value}, and {mean(by_case.values())} over its samples")
     return by_case
 
 
 def _unpack(name: str, content: bytes) -> _Log:
-    """The log in a `.eval` file. That of a run that did not succeed may lack its scores, and is what it says it is."""
+    """The log in a `.eval` file. A run that did not succeed may lack its scores; `_results` refuses it."""
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             log = read(_Log, f"{name}/header.json", _part(name, archive, "header.json"), _WHAT)
@@ -176,27 +178,27 @@ def _unpack(name: str, content: bytes) -> _Log:
                 return log
             reductions = _part(name, archive, "reductions.json")
     except (zipfile.BadZipFile, EOFError) as error:
-        refuse(name, f"is no whole .eval file: {error}")
+        refuse(name, "ResultsUnreadable", f"is no complete .eval file: {error}")
     try:
         return log.model_copy(update={"reductions": _REDUCTIONS.validate_json(reductions)})
     except ValidationError as error:
-        refuse(f"{name}/reductions.json", f"is no part of a {_WHAT}: {error.errors()[0]['msg']}")
+        refuse(f"{name}/reductions.json", "ResultsUnreadable", f"is no part of a {_WHAT}: {error.errors()[0]['msg']}")
 
 
 def _part(name: str, archive: zipfile.ZipFile, part: str) -> bytes:
     try:
         info = archive.getinfo(part)
     except KeyError:
-        refuse(name, f"has no {part}: its run was not completed, or it is no {_WHAT}")
+        refuse(name, "RunIncomplete", f"has no {part}: its run is incomplete, or it is no {_WHAT}")
     if info.file_size > LONGEST:
-        refuse(name, f"{part} is {info.file_size} bytes long, of at most {LONGEST}")
+        refuse(name, "ResultsUnreadable", f"{part} is {info.file_size} bytes long, of at most {LONGEST}")
     if info.compress_type != ZSTANDARD:
         return archive.read(part)
     return _decompress(name, archive, info)
 
 
 def _decompress(name: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
-    """A part that zipfile itself cannot unpack, its checksum compared."""
+    """A part that zipfile cannot unpack, checked against its checksum."""
     import zlib
 
     import zstandard  # of the extra `evaluation`
@@ -210,14 +212,14 @@ def _decompress(name: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> b
     try:
         content = zstandard.ZstdDecompressor().decompressobj().decompress(packed)
     except zstandard.ZstdError as error:
-        refuse(name, f"{info.filename} cannot be unpacked: {error}")
+        refuse(name, "ResultsUnreadable", f"{info.filename} cannot be unpacked: {error}")
     if len(content) != info.file_size or zlib.crc32(content) != info.CRC:
-        refuse(name, f"{info.filename} is damaged")
+        refuse(name, "ResultsUnreadable", f"{info.filename} is damaged")
     return content
 
 
 _LOCAL_HEADER = 30
-"""Bytes of the fixed part of a zip's local file header; the lengths of name and extra field are its last four."""
+"""Bytes of the fixed part of a zip's local file header; its last four are the lengths of name and extra field."""
 
 
 TOOL = Tool(

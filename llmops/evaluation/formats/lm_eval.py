@@ -1,6 +1,6 @@
 """Results of lm-evaluation-harness: `results_DATE.json`, and `samples_TASK_DATE.jsonl` of each task beside it.
 
-The harness ends with an error when a request fails for good, so a complete file has an error rate of 0.
+The harness ends with an error if a request fails for good, so a complete file has an error rate of 0.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class _Results(Part):
 
 
 class _Sample(Part, extra="allow"):
-    """One case under one filter; the values of its metrics are fields of their names."""
+    """One case under one filter; each metric is a field of its name."""
 
     doc_id: int
     filter: str
@@ -60,27 +60,28 @@ class _Sample(Part, extra="allow"):
     filtered_resps: Any
 
     def value(self, where: str, metric: str) -> float | None:
-        """The value of a metric; None of one that is no number by case, such as what BLEU is computed of."""
+        """The value of a metric; None for a metric without a number by case, such as BLEU."""
         value = (self.model_extra or {}).get(metric)
         if isinstance(value, list | dict):
             return None
         if not isinstance(value, int | float) or not math.isfinite(value):
-            refuse(where, f"{metric} of case {self.doc_id} is no number: {value!r}")
+            refuse(where, "ResultsUnreadable", f"{metric} of case {self.doc_id} is no number: {value!r}")
         return float(value)
 
 
 def parse(files: Files) -> Reading:
     """Read the results of one run, and its samples.
 
-    A figure is METRIC, or METRIC.FILTER where the filter has a name, for a run of one task; of several it is
-    TASK.METRIC and, where all of them have it case by case, METRIC over all cases.
+    A figure of one task is METRIC, or METRIC.FILTER if the filter has a name. Figures of several tasks are TASK.METRIC
+    and, if every task has the metric case by case, METRIC over all cases.
 
     Raises:
-        MeasurementFailed: They are not whole, or not the harness's.
+        MeasurementFailed: They are incomplete, or not the harness's.
     """
     names = [name for name in files if re.fullmatch(rf"results_{DATE}\.json", name)]
     if len(names) != 1:
-        refuse(RESULTS, f"is to be one file, and there are {len(names)} among: {', '.join(sorted(files)) or 'none'}")
+        why = f"one file is expected, there are {len(names)} among: {', '.join(sorted(files)) or 'none'}"
+        refuse(RESULTS, "ResultsAmbiguous" if names else "ResultsMissing", why)
     (name,) = names
     results = read(_Results, name, files[name], "results file of lm-evaluation-harness")
     check_version(name, NAME, results.lm_eval_version, "0.4.")
@@ -116,25 +117,27 @@ class _Reader:
     def _task(self, task: str, *, single: bool) -> None:
         count = self._results.samples[task]
         if count.effective == 0:
-            refuse(self._name, f"task {task} asked no case")
+            refuse(self._name, "NothingMeasured", f"task {task} asked no case")
         if count.effective != count.original and self._results.config.limit is None:
-            refuse(self._name, f"task {task} asked {count.effective} of {count.original} cases only")
+            why = f"task {task} asked {count.effective} of {count.original} cases only"
+            refuse(self._name, "RunIncomplete", why)
         if task not in self._results.results:
-            refuse(self._name, f"task {task} has no results")
+            refuse(self._name, "RunIncomplete", f"task {task} has no results")
         samples = self._read_samples(task, count.effective)
         values = _metrics(self._name, task, self._results.results[task])
         if not values:
-            refuse(self._name, f"task {task} has no metric")
+            refuse(self._name, "NothingMeasured", f"task {task} has no metric")
         for (metric, filter_name), value in values.items():
             figure = figure_name(metric, "" if filter_name == "none" else filter_name)
             put(self._figures, self._name, figure if single else figure_name(task, figure), value)
             if filter_name not in samples:
-                refuse(self._name, f"{metric} of task {task} has filter {filter_name}, and no sample has")
+                why = f"{metric} of task {task} has filter {filter_name}, and no sample has"
+                refuse(self._name, "ResultsInconsistent", why)
             if scores := self._case_scores(task, metric, value, samples[filter_name]):
                 self._scores[figure][task] = scores
 
     def _case_scores(self, task: str, metric: str, value: float, samples: list[_Sample]) -> dict[str, float]:
-        """Case -> score, of a metric that is a mean of shares of which more is better; else none."""
+        """Case -> score, of a metric that is a mean of shares and better when higher; empty for others."""
         if self._results.higher_is_better.get(task, {}).get(metric) is not True:
             return {}
         by_case = {str(sample.doc_id): sample.value(self._name, metric) for sample in samples}
@@ -142,7 +145,8 @@ class _Reader:
         if len(scores) < len(by_case):
             return {}
         if not same(mean(scores.values()), value):
-            refuse(self._name, f"{metric} of task {task} is {value}, and {mean(scores.values())} over its samples")
+            why = f"{metric} of task {task} is {value}, and {mean(scores.values())} over its samples"
+            refuse(self._name, "ResultsInconsistent", why)
         return scores
 
     def _group(self, group: str, results: dict[str, Any]) -> None:
@@ -168,7 +172,8 @@ class _Reader:
         """The samples of a task by filter, each with every case."""
         names = [name for name in self._files if re.fullmatch(rf"samples_{re.escape(task)}_{DATE}\.jsonl", name)]
         if len(names) != 1:
-            refuse(f"samples_{task}_*.jsonl", f"is to be one file, and there are {len(names)}")
+            code = "ResultsAmbiguous" if names else "ResultsMissing"
+            refuse(f"samples_{task}_*.jsonl", code, f"one file is expected, there are {len(names)}")
         (name,) = names
         by_filter: dict[str, list[_Sample]] = defaultdict(list)
         for number, line in enumerate(self._files[name].splitlines(), start=1):
@@ -176,28 +181,29 @@ class _Reader:
             by_filter[sample.filter].append(sample)
             self._answers.setdefault(f"{task}/{sample.doc_id}", _text(sample.filtered_resps))
         if not by_filter:
-            refuse(name, "is empty")
+            refuse(name, "ResultsUnreadable", "is empty")
         for filter_name, samples in by_filter.items():
             if len({sample.doc_id for sample in samples}) != cases or len(samples) != cases:
-                refuse(name, f"has {len(samples)} samples of filter {filter_name}, and {cases} cases were asked")
+                why = f"has {len(samples)} samples of filter {filter_name}, and {cases} cases were asked"
+                refuse(name, "ResultsInconsistent", why)
         return by_filter
 
 
 def _metrics(name: str, task: str, results: dict[str, Any]) -> dict[tuple[str, str], float]:
-    """Metric and filter -> value; without standard errors, which gates compute of the cases themselves."""
+    """Metric and filter -> value, without standard errors: gates compute their own from the cases."""
     values: dict[tuple[str, str], float] = {}
     for key, value in results.items():
         metric, comma, filter_name = key.partition(",")
         if not comma or metric.endswith("_stderr"):
             continue
         if isinstance(value, bool) or not isinstance(value, int | float):
-            refuse(name, f"{key} of {task} is no number: {value!r}")
+            refuse(name, "ResultsUnreadable", f"{key} of {task} is no number: {value!r}")
         values[metric, filter_name] = float(value)
     return values
 
 
 def _text(responses: Any) -> str:
-    """What was answered; of a multiple choice, its log-probabilities."""
+    """The answer; of a multiple choice, its log-probabilities."""
     first: Any = responses[0] if isinstance(responses, list) and responses else responses
     return first if isinstance(first, str) else str(responses)
 

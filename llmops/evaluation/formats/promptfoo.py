@@ -1,7 +1,7 @@
 """Results of promptfoo: the JSON file of `promptfoo eval --output`.
 
-A case is one test with one prompt; its score is promptfoo's, 0 to 1. `pass_rate` counts the cases of which every
-assertion holds.
+A case is one test with one prompt; promptfoo scores it from 0 to 1. `pass_rate` is the share of cases whose assertions
+all hold.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from llmops.evaluation.formats.tool import RESULTS_PLACE, Tool
 NAME = "promptfoo"
 RESULTS = "promptfoo.json"
 ERROR = 2
-"""Of `failureReason`: the case could not be decided. 0 is none, 1 an assertion that does not hold."""
+"""The `failureReason` of a case without a decision. 0 is no failure, 1 a failed assertion."""
 
 
 class _Response(Part):
@@ -81,26 +81,29 @@ def parse(files: Files) -> Reading:
     """Read the results of one run, of one provider.
 
     Raises:
-        MeasurementFailed: They are not whole, not promptfoo's, or of several providers.
+        MeasurementFailed: They are incomplete, not promptfoo's, or of several providers.
     """
     name, content = only(files, RESULTS)
     file = read(_File, name, content, "results file of promptfoo")
     check_version(name, NAME, file.metadata.version, "0.1")
     results, stats = file.results, file.results.stats
     if len(providers := {prompt.provider for prompt in results.prompts}) > 1:
-        refuse(name, f"has results of {len(providers)} providers", "Give one provider: the engine that is measured.")
+        why = f"has results of {len(providers)} providers"
+        refuse(name, "ResultsUnsupported", why, "Give one provider: the engine.")
     cases = {case.id: case for case in results.results}
     if len(cases) != len(results.results):
-        refuse(name, "has results of the same test and prompt twice", "Leave out --repeat.")
+        refuse(name, "ResultsUnsupported", "has results of the same test and prompt twice", "Leave out --repeat.")
     errors = [case for case in results.results if case.reason == ERROR]
     decided = {case.id: case for case in results.results if case.reason != ERROR}
     passed = [case for case in decided.values() if case.success]
     counted = (len(passed), len(decided) - len(passed), len(errors))
     if counted != (stats.successes, stats.failures, stats.errors):
-        refuse(name, f"says {stats.successes}, {stats.failures}, {stats.errors} passed, failed, errors; has {counted}")
-    engines, unmeasured = split_errors(case.error or "no error is given" for case in errors)
+        stated = (stats.successes, stats.failures, stats.errors)
+        why = f"states {stated} cases that passed, failed and had errors, and has {counted}"
+        refuse(name, "ResultsInconsistent", why)
+    engines, unmeasured = split_errors(case.error or "no message" for case in errors)
     if not decided and not engines:
-        refuse(name, f"no case was measured: {unmeasured[0]}")
+        refuse(name, "NothingMeasured", f"no case was measured: {unmeasured[0]}")
     figures: dict[str, float] = {}
     if decided:
         put(figures, name, "score", mean(case.score for case in decided.values()))
@@ -109,8 +112,8 @@ def parse(files: Files) -> Reading:
     return Reading(
         tool=f"{NAME} {file.metadata.version}",
         figures=figures,
-        scores={"score": {id_: case.score for id_, case in decided.items()}} if decided else {},
-        answers={id_: _text(case) for id_, case in decided.items()},
+        scores={"score": {case_id: case.score for case_id, case in decided.items()}} if decided else {},
+        answers={case_id: _text(case) for case_id, case in decided.items()},
         cases=len(cases),
         errors=tally(engines),
         unmeasured=tally(unmeasured),
@@ -135,7 +138,7 @@ TOOL = Tool(
         "PROMPTFOO_DISABLE_TELEMETRY": "1",
         "PROMPTFOO_DISABLE_UPDATE": "1",
         "PROMPTFOO_DISABLE_REMOTE_GENERATION": "1",
-        # A case that fails is a result, and no failure of the run.
+        # A failed case is a result, and no failure of the run.
         "PROMPTFOO_FAILED_TEST_EXIT_CODE": "0",
     },
 )

@@ -1,4 +1,4 @@
-"""What a tool's results say, whichever tool it was, and what all readers of results files have in common. Pure."""
+"""What every tool's results come to, and what the readers of results files share. Pure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Files = Mapping[str, bytes]
 """Results files by their names, without folders."""
 
 SAME = 1e-6
-"""How far, relatively, a figure may be from the one computed of its cases: what rounding in another order makes."""
+"""Relative difference that rounding may make between a figure and the one computed from its cases."""
 ERRORS_SHOWN = 3
 ERROR_LENGTH = 160
 
@@ -29,13 +29,13 @@ class Reading(Strict):
 
     Args:
         tool: Name and version of the tool that wrote the files.
-        figures: By name, without the suite's. Rates and scores are shares, times are in milliseconds.
-        scores: Figure -> case -> score, of each figure that is a mean over cases, 0 to 1, of which more is better.
-        samples: Milliseconds of each request, of a tool that measures load.
-        answers: Case -> what was answered.
-        cases: How many cases were asked; 0 of a tool that measures load.
-        errors: What the engine did instead of answering -> how often.
-        unmeasured: What kept requests from being measured (no connection, 429) -> how often.
+        figures: Figures by name, without the suite's name. Rates and scores are shares, times are in milliseconds.
+        scores: Figure -> case -> score, 0 to 1, of each figure that is a mean over cases and better when higher.
+        samples: Milliseconds of each request, if the tool measures load.
+        answers: Case -> answer.
+        cases: How many cases the tool asked; 0 if it measures load.
+        errors: Errors of the engine -> how often.
+        unmeasured: Errors that tell nothing about the engine (no connection, 429) -> how often.
     """
 
     tool: str
@@ -49,7 +49,7 @@ class Reading(Strict):
 
 
 class Part(BaseModel):
-    """A part of a results file, of which only the fields that are named are read. Nothing is converted."""
+    """A part of a results file. Unnamed fields are ignored, and no value is converted."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
@@ -62,47 +62,59 @@ Milliseconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 PartType = TypeVar("PartType", bound=Part)
 
 
-def refuse(name: str, why: str, remedy: str = "") -> NoReturn:
-    """Say that a results file is no measurement.
+Code = Literal[
+    "ResultsMissing",
+    "ResultsAmbiguous",  # several files where one is expected, or several values of one name
+    "ResultsUnreadable",  # empty, cut off, damaged, or of another tool
+    "ResultsInconsistent",  # figures contradict their cases, or counts each other
+    "ResultsUnsupported",  # of a version or kind of run that llmops cannot take figures from
+    "RunIncomplete",
+    "NothingMeasured",
+]
+"""Why a results file is no measurement."""
+
+
+def refuse(name: str, code: Code, why: str, remedy: str = "") -> NoReturn:
+    """Refuse a results file as no measurement.
 
     Raises:
-        MeasurementFailed: Always.
+        MeasurementFailed: Always, about the file.
     """
-    raise MeasurementFailed(f"{name}: {why}", remedy=remedy)
+    raise MeasurementFailed(f"{name}: {why}", code=code, about=name, remedy=remedy)
 
 
 def read(kind: type[PartType], name: str, content: bytes, what: str) -> PartType:
     """The content of a results file, as JSON.
 
     Args:
-        kind: What it has to be.
+        kind: The model of the content.
         name: The file's name, for errors.
-        content: Its bytes.
-        what: What it has to be, in words.
+        content: The file's bytes.
+        what: The kind of file in words, for errors.
 
     Raises:
-        MeasurementFailed: It is empty, cut off, or something else.
+        MeasurementFailed: The file is empty, cut off, or of another kind.
     """
     if not content.strip():
-        refuse(name, "is empty")
+        refuse(name, "ResultsUnreadable", "is empty")
     try:
         return kind.model_validate_json(content)
     except ValidationError as error:
         problems = [f"{'.'.join(map(str, item['loc'])) or 'the file'}: {item['msg']}" for item in error.errors()]
         more = f" and {len(problems) - ERRORS_SHOWN} more" if len(problems) > ERRORS_SHOWN else ""
-        refuse(name, f"is no {what}: {'; '.join(problems[:ERRORS_SHOWN])}{more}")
+        refuse(name, "ResultsUnreadable", f"is no {what}: {'; '.join(problems[:ERRORS_SHOWN])}{more}")
 
 
 def only(files: Files, what: str) -> tuple[str, bytes]:
-    """The one file that there has to be.
+    """The name and content of the one results file.
 
     Raises:
         MeasurementFailed: There is none, or there are several.
     """
     if not files:
-        refuse(what, "was not written")
+        refuse(what, "ResultsMissing", "was not written")
     if len(files) > 1:
-        refuse(what, f"is not one file but {len(files)}: {', '.join(sorted(files))}")
+        refuse(what, "ResultsAmbiguous", f"is not one file but {len(files)}: {', '.join(sorted(files))}")
     return next(iter(files.items()))
 
 
@@ -112,19 +124,20 @@ def check_version(name: str, tool: str, version: str, *known: str) -> None:
     Args:
         name: The file's name.
         tool: The tool's name.
-        version: Its version, as the file says.
-        known: Starts of the versions that can be read, such as `0.4.`.
+        version: The tool's version, from the file.
+        known: Prefixes of the known versions, such as `0.4.`.
 
     Raises:
-        MeasurementFailed: It is none of them.
+        MeasurementFailed: The version has none of the prefixes.
     """
     if not version.startswith(known):
         readable = " and ".join(f"{start}x" for start in known)
-        refuse(name, f"is of {tool} {version}; {readable} can be read", f"Use {tool} {readable}.")
+        why = f"is of {tool} {version}, llmops reads {readable}"
+        refuse(name, "ResultsUnsupported", why, f"Use {tool} {readable}.")
 
 
 def figure_name(*parts: str) -> str:
-    """A figure's name as gates write it: lower case, parts joined by dots, what may not stand in it as `_`."""
+    """A figure's name as gates write it: lower case, parts joined by dots, other characters replaced by `_`."""
     return ".".join(re.sub(r"[^a-z0-9_.-]+", "_", part.lower()) for part in parts if part)
 
 
@@ -132,28 +145,28 @@ def put(figures: dict[str, float], name: str, figure: str, value: float) -> None
     """Add a figure.
 
     Raises:
-        MeasurementFailed: It is no number, or there is another one of that name.
+        MeasurementFailed: The value is not finite, or another figure has that name.
     """
     if not math.isfinite(value):
-        refuse(name, f"{figure} is {value}")
+        refuse(name, "ResultsUnreadable", f"{figure} is {value}")
     if figure in figures:
-        refuse(name, f"has two figures that are both called {figure}")
+        refuse(name, "ResultsAmbiguous", f"has two figures of the name {figure}")
     figures[figure] = value
 
 
 def mean(values: Iterable[float]) -> float:
     """The mean of one value or more."""
-    known = list(values)
-    return math.fsum(known) / len(known)
+    numbers = list(values)
+    return math.fsum(numbers) / len(numbers)
 
 
 def same(one: float, other: float, tolerance: float = SAME) -> bool:
-    """Whether two figures are the same but for rounding."""
+    """Whether two figures differ by rounding at most."""
     return math.isclose(one, other, rel_tol=tolerance, abs_tol=tolerance)
 
 
 def latencies(samples: Mapping[Latency, Iterable[float]]) -> dict[str, float]:
-    """Figures of latencies, as a load profile names them: `p95_ttft_ms`."""
+    """Figures of latencies, named as those of a load profile: `p95_ttft_ms`."""
     return {
         f"{statistic}_{kind}_ms": value
         for kind, values in samples.items()
@@ -167,12 +180,15 @@ def tally(errors: Iterable[str]) -> dict[str, int]:
 
 
 def split_errors(errors: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Errors that are the engine's doing, and those that are not known to be: no connection, 429, the tool's own.
+    """Errors of the engine, and errors that tell nothing about it: no connection, 429, the tool's own.
 
-    A release is rejected for what its engine did alone, so that the engine has to have been reached.
+    Only errors of an engine that was reached may reject a release.
     """
-    judged = [(error, _is_engines(error)) for error in errors]
-    return [error for error, is_ in judged if is_], [error for error, is_ in judged if not is_]
+    of_engine: list[str] = []
+    unmeasured: list[str] = []
+    for error in errors:
+        (of_engine if _is_engines(error) else unmeasured).append(error)
+    return of_engine, unmeasured
 
 
 def _is_engines(error: str) -> bool:

@@ -1,4 +1,4 @@
-"""What the pipeline knows of an evaluation tool: how it starts, where it writes, and who reads its files. Pure."""
+"""An evaluation tool: how to start it, where it writes, and what reads its files. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OFFLINE: Mapping[str, str] = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "DO_NOT_TRACK": "1",
 }
-"""Of every tool: what it needs is in its image or in the suite, and nothing is sent anywhere but to the engine."""
+"""Variables of every tool: its image and its suite have all it needs, and it talks to the engine alone."""
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,13 @@ class Tool:
     """One tool.
 
     Args:
-        name: As suites name it.
-        program: What is started, as its image has it on the path; a suite's arguments follow.
-        saving: Arguments that make it write its results; `{results}` is the folder for them.
-        reserved: Flags that a suite may not give, as `saving` does.
-        patterns: Names of the files that it writes and that are read, below that folder.
-        parse: Reads them.
-        environment: Variables that it runs with, besides those of every tool.
+        name: The name that suites use.
+        program: The program and its first arguments; the suite's arguments follow.
+        saving: Arguments that make the tool write its results; `{results}` is the results folder.
+        reserved: Flags that a suite may not give, because `saving` gives them or llmops relies on their default.
+        patterns: Names of the results files, below the results folder.
+        parse: Reads the results files.
+        environment: Variables of this tool, besides those of every tool.
     """
 
     name: str

@@ -1,7 +1,7 @@
 """Results of `vllm bench serve --save-result --save-detailed`.
 
-Its figures have the names of ours. They are computed anew from its requests, of which times are in seconds, and held
-against its own: of a run without an answer the file says 0 ms.
+Its figures have the names that llmops uses. The reader computes them from the requests, whose times are in seconds, and
+checks the file's own against them: a file of a run without any answer has 0 ms.
 """
 
 from __future__ import annotations
@@ -58,19 +58,22 @@ def parse(files: Files) -> Reading:
     """Read the results of one run.
 
     Raises:
-        MeasurementFailed: They are not whole, not of `vllm bench serve`, or of a run that nothing answered.
+        MeasurementFailed: They are incomplete, not of `vllm bench serve`, or of a run without any answer.
     """
     name, content = only(files, RESULTS)
     run = read(_File, name, content, "results file of vllm bench serve with details (--save-detailed)")
     details = (run.output_lens, run.ttfts, run.itls, run.latencies, run.errors)
     if any(len(values) != run.num_prompts for values in details):
-        refuse(name, f"has details of {len(run.errors)} requests, and {run.num_prompts} were to be sent")
+        why = f"has details of {len(run.errors)} requests, and num_prompts is {run.num_prompts}"
+        refuse(name, "ResultsInconsistent", why)
     good = [index for index, error in enumerate(run.errors) if not error]
     if len(good) != run.completed or run.failed != run.num_prompts - run.completed:
-        refuse(name, f"says that {run.completed} were completed and {run.failed} failed; details say {len(good)}")
+        stated = f"states {run.completed} completed and {run.failed} failed requests"
+        why = f"{stated}, and has details of {len(good)} completed ones"
+        refuse(name, "ResultsInconsistent", why)
     engines, unmeasured = split_errors(error for error in run.errors if error)
     if not good and not engines:
-        refuse(name, f"no request was measured: {unmeasured[0] if unmeasured else 'none was sent'}")
+        refuse(name, "NothingMeasured", f"no request was measured: {unmeasured[0] if unmeasured else 'none was sent'}")
     samples = _samples(run, good)
     figures: dict[str, float] = {}
     for figure, count in (("completed", len(good)), ("failed", len(engines)), ("unmeasured", len(unmeasured))):
@@ -93,7 +96,7 @@ def parse(files: Files) -> Reading:
 
 
 def _samples(run: _File, good: list[int]) -> dict[Latency, tuple[float, ...]]:
-    """Times of the requests that were answered, in milliseconds."""
+    """Times of the completed requests, in milliseconds."""
     return {
         "ttft": tuple(run.ttfts[index] * MILLISECONDS for index in good),
         "tpot": tuple(
@@ -107,17 +110,18 @@ def _samples(run: _File, good: list[int]) -> dict[Latency, tuple[float, ...]]:
 
 
 def _check(name: str, run: _File, samples: dict[Latency, tuple[float, ...]]) -> None:
-    """Means are those of the requests, and throughputs are counts over the duration."""
+    """Check the file's means against its requests, and its throughputs against counts and duration."""
     means = (run.mean_ttft_ms, run.mean_tpot_ms, run.mean_itl_ms, run.mean_e2el_ms)
-    for kind, said in zip(("ttft", "tpot", "itl", "e2el"), means, strict=True):
-        # Where there is none, the file says 0.
+    for kind, in_file in zip(("ttft", "tpot", "itl", "e2el"), means, strict=True):
+        # Without samples, the file has 0.
         computed = mean(samples[kind]) if samples[kind] else 0.0
-        if not same(said, computed):
-            refuse(name, f"mean_{kind}_ms is {said}, and {computed} over its requests")
+        if not same(in_file, computed):
+            refuse(name, "ResultsInconsistent", f"mean_{kind}_ms is {in_file}, and {computed} over its requests")
     if not run.duration:
-        refuse(name, "took no time")
+        refuse(name, "ResultsInconsistent", "took no time")
     if sum(run.output_lens) != run.total_output_tokens:
-        refuse(name, f"has {sum(run.output_lens)} output tokens in its requests, of {run.total_output_tokens}")
+        why = f"has {sum(run.output_lens)} output tokens in its requests, of {run.total_output_tokens}"
+        refuse(name, "ResultsInconsistent", why)
     tokens = run.total_input_tokens + run.total_output_tokens
     for figure, value, count in (
         ("request_throughput", run.request_throughput, run.completed),
@@ -125,7 +129,8 @@ def _check(name: str, run: _File, samples: dict[Latency, tuple[float, ...]]) -> 
         ("total_token_throughput", run.total_token_throughput, tokens),
     ):
         if not same(value, count / run.duration):
-            refuse(name, f"{figure} is {value}, and {count} in {run.duration} s are {count / run.duration}")
+            why = f"{figure} is {value}, and {count} in {run.duration} s are {count / run.duration}"
+            refuse(name, "ResultsInconsistent", why)
 
 
 TOOL = Tool(

@@ -1,4 +1,4 @@
-"""`python -m llmops.evaluation.remote`: what runs in the Jobs that measure inside the cluster."""
+"""`python -m llmops.evaluation.remote`: the program of the Jobs that measure inside the cluster."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _run(folder: Path) -> Ending:
         lines, seal = write_answer(answer.model_copy(update={"seconds": round(time.monotonic() - started, 3)}))
     except LlmopsError as error:
         return Ending.of(error)
-    except Exception as error:  # noqa: BLE001 - the last frame: what it was has to reach the termination log
+    except Exception as error:  # noqa: BLE001 - the last frame: the termination log has to name the error
         traceback.print_exc()
         return Ending.of(error)
     for line in lines:
@@ -80,7 +80,7 @@ def _say(**event: Any) -> None:
 
 
 def _terminated(*_: object) -> None:
-    # Process 1 of a container has no default action for SIGTERM. Nothing needs tidying.
+    # Process 1 of a container has no default action for SIGTERM. There is nothing to clean up.
     os._exit(128 + signal.SIGTERM)
 
 

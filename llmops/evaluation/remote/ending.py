@@ -3,14 +3,14 @@
 | code | meaning | retry |
 |---|---|---|
 | 0 | done | |
-| 1 | we are wrong: a bug, with a traceback on stderr | no |
+| 1 | a bug of llmops, with a traceback on stderr | no |
 | 2 | usage: arguments, or an order of another version | no |
 | 3 | the release is bad | no |
-| 4 | an outside service is away | yes |
-| 5 | cannot until someone acts | no |
-| 6 | the measurement failed: tried again within its bounds already, no verdict | no |
+| 4 | an outside service is unavailable | yes |
+| 5 | the cluster cannot until someone acts | no |
+| 6 | the measurement failed after its bounded retries: no verdict | no |
 
-0 to 5 are the worker's (see `llmops.worker.report`). What ends a process from outside (137, 143) is tried again.
+0 to 5 are the worker's (see `llmops.worker.report`). The Job retries a process that a signal ends (137, 143).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ TEXT_BYTES = 1800
 
 
 class Ending(Strict):
-    """The last thing that the program says."""
+    """The result of the program, as its termination message."""
 
     exit_code: int
     message: str
@@ -50,17 +50,17 @@ class Ending(Strict):
         return cls(exit_code=code, message=_cut(error.message), remedy=_cut(error.remedy))
 
     def error(self) -> LlmopsError | None:
-        """The error that ended the program, as it was; None for success, and for what it has no name for."""
+        """The error that ended the program, without its code; None for success and for a bug."""
         kind = next((kind for kind, code in EXIT_CODES if code == self.exit_code), None)
         return kind(self.message, remedy=self.remedy) if kind else None
 
     def event(self) -> dict[str, Any]:
-        """As a line of the log."""
+        """The result as an event of the log."""
         return {"event": "result", **self.model_dump()}
 
 
 def _cut(text: str) -> str:
-    """So short that the termination message, of 4,096 bytes, holds two of it, with what JSON makes of it."""
+    """Shorten a text so that the termination message, of 4,096 bytes, holds two of it as JSON."""
     while len(json.dumps(text)) > TEXT_BYTES:
         text = text[: len(text) * 9 // 10 - 3] + "..."
     return text

@@ -1,4 +1,4 @@
-"""What a Job is told to do, as files that ConfigMaps hold."""
+"""The order of a Job, as files in ConfigMaps."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from llmops.evaluation.endpoint import Endpoint
 from llmops.evaluation.suites import AnySuite
 
 PART_BYTES = 512 << 10
-"""Of one ConfigMap, which may hold 1 MiB; the rest is for what the API adds when it encodes it."""
+"""Most bytes in one ConfigMap. It may hold 1 MiB; the API's encoding needs the rest."""
 LONGEST = 64 << 20
-"""Bytes of an order. What unpacks to more is not one of ours."""
+"""Most bytes of an unpacked order."""
 PART = "order-"
 KEY_VARIABLES = ("LLMOPS_API_KEY", "LLMOPS_OTHER_API_KEY")
 
 
 class Engine(Strict):
-    """An engine as the Job reaches it; its API key is in the environment, and never here."""
+    """An engine as the Job reaches it. Its API key is in the Job's environment, never in the order."""
 
     base_url: str
     model: str
@@ -35,12 +35,16 @@ class Engine(Strict):
         """The engine with its key.
 
         Raises:
-            BadInput: The variable with the key is not there, or what it holds is no key.
+            BadInput: The variable with the key is not set, or its value is no key.
         """
         if self.key_variable is None:
             return Endpoint(self.base_url, self.model)
         if not (key := environment.get(self.key_variable)):
-            raise BadInput(f"{self.model} at {self.base_url}: its API key is not in {self.key_variable}")
+            raise BadInput(
+                f"{self.model} at {self.base_url}: the variable {self.key_variable} with its API key is not set",
+                code="CredentialsMissing",
+                about=self.model,
+            )
         return Endpoint(self.base_url, self.model, as_header(key, f"the API key in {self.key_variable}"))
 
 
@@ -48,13 +52,13 @@ class Order(Strict):
     """One piece of work.
 
     Args:
-        version: Of llmops that wrote it: another one may measure in another way.
-        task: measure and compare run the suites; prove asks for a first completion; watch goes on asking.
-        engine: What is measured or proven.
-        other: What it is compared with.
-        suites: To run.
-        evaluation: How they are run.
-        seconds: prove: for how long the engine may be out of reach; watch: how long to go on.
+        version: The version of llmops that wrote it. Another version may measure in another way.
+        task: measure and compare run the suites; prove asks for a first completion; watch asks for a while.
+        engine: The engine to measure or prove.
+        other: The engine to compare it with.
+        suites: The suites to run.
+        evaluation: How to run them.
+        seconds: prove: how long the engine may be out of reach; watch: how long to ask.
     """
 
     version: str = __version__
@@ -74,7 +78,7 @@ def pack(order: Order) -> list[tuple[str, bytes]]:
 
 
 def unpack(parts: Iterable[tuple[str, bytes]]) -> Order:
-    """The order out of its files, in whatever sequence they come.
+    """The order from its files, in any sequence.
 
     Raises:
         BadInput: A part is missing or wrong, or another version of llmops wrote it.
@@ -84,19 +88,21 @@ def unpack(parts: Iterable[tuple[str, bytes]]) -> Order:
     try:
         text = unpacking.decompress(content, LONGEST)
     except zlib.error as error:
-        raise BadInput(f"the order cannot be unpacked: {error}") from error
+        raise BadInput(f"the order cannot be unpacked: {error}", code="OrderDamaged") from error
     if not unpacking.eof:
-        raise BadInput(f"the order is cut off, or longer than {LONGEST} bytes")
+        raise BadInput(f"the order is cut off, or longer than {LONGEST} bytes", code="OrderDamaged")
     try:
         order = Order.model_validate_json(text)
     except ValidationError as error:
         raise BadInput(
-            f"llmops {__version__} does not understand the order: {error}",
+            f"llmops {__version__} cannot read the order: {error}",
+            code="OtherVersion",
             remedy="Set evaluation_image to the image of the version that runs the stages.",
         ) from error
     if order.version != __version__:
         raise BadInput(
             f"the order is of llmops {order.version}, and this is {__version__}",
+            code="OtherVersion",
             remedy="Set evaluation_image to the image of the version that runs the stages.",
         )
     return order

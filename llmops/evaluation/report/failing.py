@@ -1,4 +1,4 @@
-"""Cases that the canary did not pass, with what was asked and what both answered: what a person looks at first."""
+"""Cases that the canary did not pass, with the question and both answers."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class FailingCase(Strict):
     Args:
         suite: Name of the suite.
         case: Id of the case.
-        prompt: What was asked; empty where the suite's cases are not known here.
-        expected: What was wanted.
+        prompt: The question; empty if the suite is not known here.
+        expected: The expected answer.
         canary: The canary's answer; None if it was not kept.
-        stable: Stable's answer; None if it was not kept, or nothing serves.
-        stable_score: How right stable was, 0 to 1; None if it did not answer.
+        stable: Stable's answer; None if it was not kept, or there is no stable.
+        stable_score: Stable's score, 0 to 1; None if it did not answer.
     """
 
     suite: str
@@ -37,31 +37,31 @@ class FailingCase(Strict):
 
     @property
     def lost(self) -> bool:
-        """Whether stable passes it, so that the canary is worse here."""
+        """Whether stable passes the case, so that the canary is worse."""
         return self.stable_score is not None and self.stable_score >= 1
 
 
 def failing_cases(suites: Iterable[AnySuite], canary: Measurements, stable: Measurements | None) -> list[FailingCase]:
-    """The cases that the canary did not pass, those that stable passes first; at most some tens."""
-    known = {suite.name: {case.id: case for case in suite.cases} for suite in suites if isinstance(suite, Suite)}
+    """The cases that the canary did not pass, those that stable passes first; at most `SHOWN`."""
+    cases = {suite.name: {case.id: case for case in suite.cases} for suite in suites if isinstance(suite, Suite)}
     failing: list[FailingCase] = []
     for suite, scores in canary.scores.items():
         for case, score in scores.items():
             if score >= 1:
                 continue
-            asked = known.get(suite, {}).get(case)
+            definition = cases.get(suite, {}).get(case)
             failing.append(
                 FailingCase(
                     suite=suite,
                     case=case,
-                    prompt=_prompt(asked)[:PROMPT_LENGTH] if asked else "",
-                    expected=_expected(asked)[:EXPECTED_LENGTH] if asked else "",
+                    prompt=_prompt(definition)[:PROMPT_LENGTH] if definition else "",
+                    expected=_expected(definition)[:EXPECTED_LENGTH] if definition else "",
                     canary=canary.wrong.get(suite, {}).get(case),
                     stable=stable.wrong.get(suite, {}).get(case) if stable else None,
                     stable_score=stable.scores.get(suite, {}).get(case) if stable else None,
                 )
             )
-    # Those of which the answer was kept before those of which it was not.
+    # Cases with a kept answer come before cases without.
     failing.sort(key=lambda case: (not case.lost, case.canary is None, case.suite, case.case))
     return failing[:SHOWN]
 

@@ -1,4 +1,4 @@
-"""An evaluation as Markdown tables: what was measured, what was decided, and which cases went wrong."""
+"""An evaluation as Markdown tables: gates, scores, latencies, and the cases that did not pass."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ANSWER_LENGTH = 160
 
 
 def report(verdict: Verdict, canary: Measurements, stable: Measurements | None) -> str:
-    """Everything about an evaluation on one page."""
+    """The whole evaluation on one page."""
     sections = (
         ("Gates", gate_table(verdict)),
         ("Scores", score_table(canary, stable)),
@@ -27,7 +27,7 @@ def report(verdict: Verdict, canary: Measurements, stable: Measurements | None) 
 
 
 def gate_table(verdict: Verdict) -> str:
-    """One row per gate: what it asks, what was found, how it came out."""
+    """One row per gate: outcome, rule, figures, bounds, and the reason."""
     rows = [
         (
             gate.outcome,
@@ -43,7 +43,7 @@ def gate_table(verdict: Verdict) -> str:
 
 
 def score_table(canary: Measurements, stable: Measurements | None) -> str:
-    """One row per quality suite, and one over all."""
+    """One row per suite with cases, and one over all."""
     names = sorted(canary.cases)
     rows: list[Sequence[str]] = []
     for name in [*names, "all"] if len(names) > 1 else names:
@@ -89,7 +89,7 @@ def latency_table(canary: Measurements, stable: Measurements | None) -> str:
 
 
 def case_table(canary: Measurements, stable: Measurements | None) -> str:
-    """Cases that the canary did not pass, those that stable passed first; answers side by side."""
+    """Cases that the canary did not pass, those that stable passed first, with both answers."""
     rows: list[tuple[bool, str, str, str]] = []
     for suite in sorted(canary.scores):
         for case, score in sorted(canary.scores[suite].items()):
@@ -150,6 +150,6 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def _cell(text: str) -> str:
-    """An engine's answer goes into a table as text: no pipe, line break or markup of its own takes effect."""
+    """Escape an engine's answer, so that none of its pipes, line breaks and markup takes effect in a table."""
     escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|").replace("`", "\\`")
     return " ".join(escaped.replace("[", "\\[").replace("!", "\\!").split())

@@ -26,7 +26,7 @@ KINDS = {
 
 
 def markdown_image(png: bytes, alt: str = "") -> str:
-    """A PNG as a Markdown image with its bytes inline, as Dagster's `MetadataValue.md` shows it."""
+    """A PNG as a Markdown image with inline bytes, for Dagster's `MetadataValue.md`."""
     return f"![{alt}](data:image/png;base64,{base64.b64encode(png).decode()})"
 
 
@@ -51,11 +51,11 @@ def score_plot(canary: Measurements, stable: Measurements | None) -> bytes:
 
 
 def latency_plot(canary: Measurements, stable: Measurements | None, suite: str, kind: str = "ttft") -> bytes:
-    """How latency is distributed under one load profile: the share of samples at or below each time.
+    """The distribution of a latency under one load profile: the share of samples at or below each time.
 
     Args:
         canary: The release under trial.
-        stable: What serves now, measured under the same load; None if nothing does.
+        stable: The stable release, measured under the same load; None if there is none.
         suite: The load profile's name.
         kind: ttft, tpot, itl or e2el.
     """
@@ -85,9 +85,9 @@ def live_plot(points: Sequence[Point], figure: str) -> bytes:
     canvas, axes = _figure(2.6)
     scale = 100 if figure.endswith("_rate") else 1
     for name, colour in (("stable", STABLE), ("canary", CANARY)):
-        known = [(point.at, getattr(point, name)[figure] * scale) for point in points if figure in getattr(point, name)]
-        if known:
-            axes.plot(*zip(*known, strict=True), color=colour, linewidth=1.8, marker="o", markersize=3, label=name)
+        drawn = [(point.at, getattr(point, name)[figure] * scale) for point in points if figure in getattr(point, name)]
+        if drawn:
+            axes.plot(*zip(*drawn, strict=True), color=colour, linewidth=1.8, marker="o", markersize=3, label=name)
     axes.set_ylim(bottom=0)
     before = 0
     for point in points:
@@ -108,18 +108,18 @@ def trend_plot(
     """Ranges over time, each a band with its ends drawn.
 
     Args:
-        times: When, oldest first.
-        ranges: Name to low and high at each time; None where there is none.
-        title: With the unit.
+        times: The times, oldest first.
+        ranges: Name -> low and high at each time; None for a time without a range.
+        title: The title, with the unit.
     """
     from matplotlib.dates import date2num, num2date
 
     figure, axes = _figure(3.2)
     for colour, (name, values) in zip((CANARY, STABLE, INK), ranges.items(), strict=False):
-        known = [(date2num(time), *value) for time, value in zip(times, values, strict=True) if value is not None]
-        if not known:
+        points = [(date2num(time), *value) for time, value in zip(times, values, strict=True) if value is not None]
+        if not points:
             continue
-        when, low, high = zip(*known, strict=True)
+        when, low, high = zip(*points, strict=True)
         axes.fill_between(when, low, high, color=colour, alpha=0.25, linewidth=0, label=name)
         for edge in (low, high):
             axes.plot(when, edge, color=colour, linewidth=1.2, marker=".", markersize=5)
@@ -130,7 +130,7 @@ def trend_plot(
 
 
 def _figure(height: float) -> tuple[Any, Axes]:
-    # The object interface, not pyplot: no global state, so that stages may draw in several threads.
+    # The object interface, unlike pyplot, has no global state: stages may draw in several threads.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -1,1 +1,1 @@
-"""What runs a suite against an engine: quality cases, load profiles, evaluation tools."""
+"""Runs suites against an engine: quality cases, load profiles, evaluation tools."""

@@ -1,7 +1,7 @@
-"""A light HTTP client for one thing: POST JSON to an engine and take its answer, whole or event by event.
+"""A light HTTP client: POSTs JSON to an engine and takes its answer, whole or event by event.
 
-It is a bare asyncio protocol: bytes are timed, and parsed, in the callback that receives them, without a task
-switch, so that under load the client measures the engine and not itself. Proxies from the environment are not used.
+It is a bare asyncio protocol. The callback that receives bytes times and parses them, without a task switch, so that
+under load the client measures the engine and not itself. It ignores proxies from the environment.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from llmops.evaluation.runners.wire import Answer, Events, WireError
 CHAT = "/v1/chat/completions"
 MAX_BODY = 16 << 20
 OnEvent = Callable[[float, bytes], None]
-"""Called with the time (`time.perf_counter`) at which an event's last bytes came, and its data."""
+"""Called with the time (`time.perf_counter`) of an event's last bytes, and the event's data."""
 
 
 class Unreachable(OSError):
-    """No connection could be made: nothing is known about the engine."""
+    """No connection could be made: this tells nothing about the engine."""
 
 
 class Cut(OSError):
-    """The connection ended before the answer did. `started` tells whether any of the answer had come."""
+    """The connection ended before the answer. `started` is whether a part of the answer came."""
 
     def __init__(self, message: str, *, started: bool) -> None:
         super().__init__(message)
@@ -38,7 +38,7 @@ class Cut(OSError):
 
 @dataclass(frozen=True)
 class Response:
-    """An answer that came to its end."""
+    """A complete answer."""
 
     status: int
     headers: Mapping[str, str]
@@ -64,7 +64,7 @@ class _Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         now = time.perf_counter()
         if self._done is None or self._done.done():
-            self.close()  # bytes that nobody asked for
+            self.close()  # bytes without a request
             return
         try:
             self._take(now, self._answer.feed(data))
@@ -81,7 +81,7 @@ class _Connection(asyncio.Protocol):
             return
         self._body += body
         if len(self._body) > MAX_BODY:
-            raise WireError(f"the answer's body is longer than {MAX_BODY} bytes")
+            raise WireError(f"the answer's body is longer than {MAX_BODY} bytes", code="AnswerTooLong")
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.usable = False
@@ -97,7 +97,7 @@ class _Connection(asyncio.Protocol):
                 self._done.set_exception(error)
 
     async def exchange(self, request: bytes, on_event: OnEvent | None) -> Response:
-        """Send a request and wait for the end of its answer; after anything else the connection is closed."""
+        """Send a request and wait for the end of its answer; on any other end, close the connection."""
         assert self._transport is not None
         self._answer, self._events, self._on_event, self._body = Answer(), Events(), on_event, bytearray()
         self._done = asyncio.get_running_loop().create_future()
@@ -120,7 +120,7 @@ class _Connection(asyncio.Protocol):
 
 
 class Client:
-    """Connections to one endpoint, kept open between requests. Use within one event loop; close at the end."""
+    """Connections to one endpoint, kept open between requests. Use it in one event loop, as a context manager."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
@@ -136,7 +136,7 @@ class Client:
         self._idle.clear()
 
     def request(self, path: str, content: Mapping[str, Any]) -> bytes:
-        """A POST request as bytes, to be sent once or many times."""
+        """A POST request as bytes, to send once or many times."""
         body = json.dumps(content).encode()
         secret = f"Authorization: Bearer {self._endpoint.api_key}\r\n" if self._endpoint.api_key else ""
         head = (
@@ -148,14 +148,14 @@ class Client:
         return head.encode("latin-1") + body
 
     async def send(self, request: bytes, on_event: OnEvent | None = None) -> Response:
-        """Send a request that `request` made; a streamed answer's events go to `on_event` as they come.
+        """Send a request of `request`; pass the events of a streamed answer to `on_event` as they come.
 
-        An idle connection that the engine had closed meanwhile is replaced once, as HTTP allows.
+        If the engine closed an idle connection meanwhile, the client sends on another one, as HTTP allows.
 
         Raises:
             Unreachable: No connection could be made.
             Cut: The answer began and did not end, or did not begin.
-            WireError: What came is not an HTTP answer, or longer than one may be.
+            WireError: The bytes are no HTTP answer, or too many.
         """
         while self._idle:
             connection = self._idle.pop()

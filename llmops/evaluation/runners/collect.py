@@ -1,4 +1,4 @@
-"""From the results of runners to measurements: what is kept of each, and how much of it."""
+"""From the results of runners to measurements: what to keep of each result, and how much."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def collect(results: Iterable[Result], beside: Measurements | None = None) -> Me
     """Put the results of suites together.
 
     Args:
-        results: Of suites and load profiles.
-        beside: What they are shown beside: answers to the cases that were not passed there are kept, too.
+        results: The results of suites and load profiles.
+        beside: The measurements that reports show them beside. Answers to the cases that failed there are kept, too.
     """
     suites: dict[str, str] = {}
     figures: dict[str, float] = {}
@@ -34,7 +34,7 @@ def collect(results: Iterable[Result], beside: Measurements | None = None) -> Me
     turns: dict[str, dict[str, tuple[float | None, ...]]] = {}
     wrong: dict[str, dict[str, str]] = {}
     errors: dict[str, dict[str, int]] = {}
-    every: list[float] = []
+    all_scores: list[float] = []
     for result in results:
         if isinstance(result, QualityResult):
             name, measured, taken = result.suite.name, result.figures(), {"e2el": result.latencies}
@@ -43,14 +43,14 @@ def collect(results: Iterable[Result], beside: Measurements | None = None) -> Me
             failed = [answer for answer in result.answers if answer.score is not None and answer.score < 1]
             shown = [*failed[:WRONG_SHOWN], *(answer for answer in result.answers if answer.case in theirs)]
             wrong[name] = {answer.case: answer.text[:WRONG_LENGTH] for answer in shown if answer.score is not None}
-            every += result.scores.values()
+            all_scores += result.scores.values()
         elif isinstance(result, ToolResult):
             name, measured, taken = result.suite.name, result.figures, result.reading.samples
             suites[name] = result.suite.sha256
             if result.reading.cases:
                 cases[name], scores[name] = result.reading.cases, result.scores
             wrong[name] = {case: text[:WRONG_LENGTH] for case, text in list(result.wrong.items())[:WRONG_SHOWN]}
-            every += result.scores.values()
+            all_scores += result.scores.values()
         else:
             name, measured, taken = result.profile.name, result.figures(), result.samples
             suites[name] = result.profile.sha256
@@ -60,8 +60,8 @@ def collect(results: Iterable[Result], beside: Measurements | None = None) -> Me
         samples[name] = {kind: sketch(values, SAMPLES) for kind, values in taken.items() if values}
         if counted := result.errors + result.unmeasured:
             errors[name] = dict(Counter(counted).most_common(ERRORS_SHOWN))
-    if every:
-        figures["all/score"] = summary(every)["mean"]
+    if all_scores:
+        figures["all/score"] = summary(all_scores)["mean"]
     return Measurements(
         suites=suites,
         figures=figures,
@@ -75,6 +75,6 @@ def collect(results: Iterable[Result], beside: Measurements | None = None) -> Me
 
 
 def _by_figure(turns: Sequence[Mapping[str, float]]) -> dict[str, tuple[float | None, ...]]:
-    """Figures of turns, turned about: for each figure its value in each turn, None where a turn has it not."""
+    """Figure -> its value in each turn; None for a turn without the figure."""
     names = sorted({name for turn in turns for name in turn})
     return {name: tuple(round(turn[name], 3) if name in turn else None for turn in turns) for name in names}

@@ -1,12 +1,12 @@
 """Load profiles: streamed chat completions under load, timed as `vllm bench serve` names its figures.
 
-Times run from the moment when a request is due to be sent, connecting included. TTFT ends with the first event that
-carries text; ITL is each gap between two such events; E2EL ends with the last of them; TPOT is (E2EL - TTFT) over the
-output tokens but the first. Tokens are the engine's own count (`usage`), or else the events with text.
+Times start when a request is due, and include connecting. TTFT ends with the first event that carries text; ITL is each
+gap between two such events; E2EL ends with the last of them; TPOT is (E2EL - TTFT) over the output tokens but the
+first. Tokens are the engine's own count (`usage`), or the events with text if it gives none.
 
-Nothing is retried here: an error under load is a finding. What the engine did (a 4xx or 5xx, a hang, a stream that
-ends early) counts into `error_rate`; an engine that does nothing else any more is not waited for a thousand times.
-What says nothing about it (no connection, 429) is counted apart, and too many of those in a row end the measurement.
+The runner retries nothing: an error under load is a finding. Errors of the engine (a 4xx or 5xx, a hang, a stream that
+ends early) count into `error_rate`; too many in a row stop the load. Errors that tell nothing about the engine (no
+connection, 429) count as `unmeasured`; too many in a row fail the measurement.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ TURN_FIGURES = frozenset(
     + ["request_throughput", "output_throughput", "total_token_throughput"]
 )
 COMPLETE = ("stop", "length", "tool_calls")
-# Words that most tokenizers know as one token each.
+# Most tokenizers have one token for each of these words.
 WORDS = tuple(
     """the time of day when all people go home and then come back to work for one more year in a new house near some
     water with good food light air life hand part place case week company system program question government number
@@ -48,12 +48,12 @@ WORDS = tuple(
 
 @dataclass
 class LoadResult:
-    """What one load profile measured. Times in milliseconds.
+    """What one load profile measured. Times are in milliseconds.
 
-    `samples` holds TTFT, TPOT and E2EL of each complete request, and each ITL. `errors` counts what the engine did
-    wrong, `unmeasured` what says nothing about it, each by message. `cpu_seconds` is the CPU that this client took;
-    near `seconds`, the times measured are its own. `stopped` tells that nothing was answered any more, and
-    that the rest was not sent. `turns` has the figures of each turn alone, where engines took turns.
+    `samples` has TTFT, TPOT and E2EL of each complete request, and each ITL. `errors` counts errors of the engine,
+    `unmeasured` errors that tell nothing about it, each by message. `cpu_seconds` is the CPU time of this client; near
+    `seconds`, the client measures itself. `stopped` means that the engine stopped answering, and the runner sent no
+    more. `turns` has the figures of each turn, if engines took turns.
     """
 
     profile: LoadProfile
@@ -71,11 +71,11 @@ class LoadResult:
 
     @property
     def failed(self) -> int:
-        """Requests that the engine failed, truncated streams included."""
+        """Number of requests that the engine failed, truncated streams included."""
         return self.errors.total()
 
     def figures(self) -> dict[str, float]:
-        """The figures by name; one that was not measured is not there."""
+        """The measured figures by name."""
         answered = self.completed + self.failed
         figures = {
             "completed": float(self.completed),
@@ -97,11 +97,11 @@ class LoadResult:
 
 
 Again = Callable[[LoadResult, LoadResult], bool]
-"""Whether another round is wanted, after what the first and the second engine have shown."""
+"""Whether to run another round, given the results of the first and the second engine."""
 
 
 class _Stream:
-    """One streamed answer, as its events come."""
+    """One streamed answer, event by event."""
 
     def __init__(self) -> None:
         self.started = time.perf_counter()
@@ -113,7 +113,7 @@ class _Stream:
         self.error: str | None = None
 
     def event(self, now: float, data: bytes) -> None:
-        """Take one event; one that is not as the API has it is the engine's error."""
+        """Take one event. A malformed event is an error of the engine."""
         if data == b"[DONE]":
             self.done = True
             return
@@ -130,15 +130,15 @@ class _Stream:
             if usage := content.get("usage"):
                 self.prompt_tokens, self.output_tokens = usage["prompt_tokens"], usage["completion_tokens"]
         except (ValueError, AttributeError, KeyError, TypeError) as error:
-            self.error = f"an event that is no chat completion chunk: {data[:80]!r} ({error!r})"
+            self.error = f"an event is no chat completion chunk: {data[:80]!r} ({error!r})"
 
 
 def _requests(client: Client, profile: LoadProfile, model: str) -> Iterator[bytes]:
-    """Requests without end, the warm-up's first; the same for every engine that the profile is run on.
+    """Endless requests, those of the warm-up first; the same for every engine under the profile.
 
-    No two share a prompt, so that no prefix cache answers for the engine.
+    No two requests share a prompt, so that no prefix cache answers for the engine.
     """
-    chooser = random.Random(profile.seed)  # noqa: S311 - prompts, not secrets
+    generator = random.Random(profile.seed)  # noqa: S311 - prompts, not secrets
     common = {
         "model": model,
         "max_tokens": profile.output_tokens,
@@ -148,28 +148,28 @@ def _requests(client: Client, profile: LoadProfile, model: str) -> Iterator[byte
         "stream_options": {"include_usage": True},
     } | ({"ignore_eos": True} if profile.ignore_eos else {})
     while True:
-        prompt = " ".join(chooser.choices(WORDS, k=profile.prompt_tokens))
+        prompt = " ".join(generator.choices(WORDS, k=profile.prompt_tokens))
         yield client.request(CHAT, common | {"messages": [{"role": "user", "content": prompt}]})
 
 
 class _Run:
-    """One engine under a profile: what its requests share."""
+    """One engine under a profile: the state that its requests share."""
 
     def __init__(self, client: Client, profile: LoadProfile, progress: Progress | None) -> None:
         self._client = client
         self._profile = profile
         self._progress = progress
         self._arrivals = random.Random(profile.seed)  # noqa: S311 - moments, not secrets
-        self._row: list[str] = []
+        self._failures_in_a_row: list[str] = []
         self.planned = 0
         self.result = LoadResult(profile)
 
     async def turn(self, requests: list[bytes]) -> None:
-        """Send requests as one of several turns, and keep the turn's figures by themselves, too."""
+        """Send requests as one of several turns, and keep the figures of this turn, too."""
         result = self.result
         completed, seconds = result.completed, result.seconds
         tokens = result.input_tokens, result.output_tokens
-        had = {name: len(values) for name, values in result.samples.items()}
+        sampled = {name: len(values) for name, values in result.samples.items()}
         await self.send(requests)
         turn = LoadResult(
             self._profile,
@@ -177,12 +177,12 @@ class _Run:
             input_tokens=result.input_tokens - tokens[0],
             output_tokens=result.output_tokens - tokens[1],
             seconds=result.seconds - seconds,
-            samples={name: values[had[name] :] for name, values in result.samples.items()},
+            samples={name: values[sampled[name] :] for name, values in result.samples.items()},
         )
         result.turns.append({name: value for name, value in turn.figures().items() if name in TURN_FIGURES})
 
     async def send(self, requests: list[bytes]) -> None:
-        """Send requests at the profile's pace, and add what they show to the result."""
+        """Send requests at the profile's pace, and add their outcomes to the result."""
         started, cpu = time.perf_counter(), time.thread_time()
         if self._profile.rate is not None:
             await self._at_rate(requests, self._profile.rate)
@@ -192,7 +192,7 @@ class _Run:
         self.result.cpu_seconds += time.thread_time() - cpu
 
     async def _at_concurrency(self, requests: list[bytes], concurrency: int) -> None:
-        """Keep that many requests in flight until all are done."""
+        """Keep `concurrency` requests in flight until all are done."""
         waiting = iter(requests)
 
         async def worker() -> None:
@@ -206,7 +206,7 @@ class _Run:
                 group.create_task(worker())
 
     async def _at_rate(self, requests: list[bytes], rate: float) -> None:
-        """Send at random moments, that many a second on average, whether earlier ones are done or not."""
+        """Send at random moments, `rate` a second on average, whether earlier requests are done or not."""
         due = asyncio.get_running_loop().time()
         async with asyncio.TaskGroup() as group:
             for request in requests:
@@ -235,6 +235,8 @@ class _Run:
             if response.status in (401, 403):
                 raise MeasurementFailed(
                     f"{self._profile.name}: the engine refuses the API key (HTTP {response.status})",
+                    code="CredentialsRefused",
+                    about=f"suite {self._profile.name}",
                     remedy="Check the Secret that access.api_key names.",
                 )
             if response.status == 429:
@@ -255,8 +257,8 @@ class _Run:
             self._failed("stream without text")
         else:
             self._complete(stream)
-            self._row.clear()
-            self._tell()
+            self._failures_in_a_row.clear()
+            self._report_progress()
 
     def _complete(self, stream: _Stream) -> None:
         result, times = self.result, stream.texts
@@ -272,22 +274,24 @@ class _Run:
 
     def _failed(self, why: str) -> None:
         self.result.errors[why] += 1
-        self._row.append("engine")
-        # Requests in flight may all fail of one cause, and the next succeed: that is no collapse yet.
-        self.result.stopped |= len(self._row) >= max(IN_A_ROW, 2 * (self._profile.concurrency or 1))
-        self._tell()
+        self._failures_in_a_row.append("engine")
+        # All requests in flight may fail of one cause, and the next succeed: stop only after twice as many.
+        self.result.stopped |= len(self._failures_in_a_row) >= max(IN_A_ROW, 2 * (self._profile.concurrency or 1))
+        self._report_progress()
 
     def _unmeasured(self, why: str) -> None:
         self.result.unmeasured[why] += 1
-        self._row.append("measurement")
-        if self._row[-IN_A_ROW:] == ["measurement"] * IN_A_ROW:
+        self._failures_in_a_row.append("measurement")
+        if self._failures_in_a_row[-IN_A_ROW:] == ["measurement"] * IN_A_ROW:
             raise MeasurementFailed(
                 f"{self._profile.name}: {IN_A_ROW} requests in a row could not be measured; the last: {why}",
+                code="RequestsUnmeasured",
+                about=f"suite {self._profile.name}",
                 remedy="Check that the engine's pod is ready and reachable from here.",
             )
-        self._tell()
+        self._report_progress()
 
-    def _tell(self) -> None:
+    def _report_progress(self) -> None:
         if self._progress:
             result = self.result
             done = result.completed + result.failed + result.unmeasured.total()
@@ -313,7 +317,7 @@ async def _run(
 
 
 async def _round(profile: LoadProfile, runs: list[tuple[_Run, Iterator[bytes]]]) -> None:
-    """Run a profile once on each engine, in turns; who begins changes, so that a trend is no difference."""
+    """Run a profile once on each engine, in turns. The engines take turns to begin, so that a trend favours neither."""
     for engine, _ in runs:
         engine.planned += profile.requests
     for number, size in enumerate(_turns(profile, len(runs))):
@@ -324,7 +328,7 @@ async def _round(profile: LoadProfile, runs: list[tuple[_Run, Iterator[bytes]]])
 
 
 def _turns(profile: LoadProfile, engines: int) -> list[int]:
-    """How many requests engines send in each turn: some turns, but never so short that the pace is not kept."""
+    """How many requests to send in each turn: up to `TURNS` turns, each long enough to keep the pace."""
     least = 4 * (profile.concurrency or 1)
     turns = min(TURNS, max(1, profile.requests // least)) if engines > 1 else 1
     marks = [profile.requests * turn // turns for turn in range(turns + 1)]
@@ -351,16 +355,16 @@ def run_load_in_turns(
 ) -> tuple[LoadResult, LoadResult]:
     """Run a profile on two engines in turns, a part of the requests at a time.
 
-    What comes and goes on the machines and the network between then meets both alike, and their ratio is of the
-    engines. Run one whole after the other, a busy minute would look like a slow release.
+    A passing disturbance of machines or network then meets both engines, and cancels out of their ratio. If one engine
+    ran after the other, a busy minute would look like a slow release.
 
     Args:
         first: An engine.
-        second: The other.
+        second: The other engine.
         profile: The load.
-        progress: Told of each request.
-        again: Says after a round, from what both show so far, whether another round is wanted.
-        rounds: Most rounds, each with prompts of its own; the results are of all of them together.
+        progress: Called after each request.
+        again: Called after a round with both results so far: whether to run another round.
+        rounds: Most rounds. Each has new prompts; the results are of all rounds together.
 
     Raises:
         MeasurementFailed: An engine cannot be reached, asks to come back later, or refuses the API key.

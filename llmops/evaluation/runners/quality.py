@@ -1,18 +1,19 @@
-"""Quality suites: ask every case, once or as often as wanted, at a set concurrency, and score the answers.
+"""Quality suites: ask every case, once or several times, at a set concurrency, and score the answers.
 
-An engine is asked at the suite's temperature, 0 unless it says otherwise, and with a fixed seed, so that it answers the
-same way twice. A case that is asked several times gets each time a seed of its own, and the mean of its scores: the
-case stays what is compared, as answers to one question are not as good as answers to several.
+The runner asks at the suite's temperature, 0 by default, and with a fixed seed, so that an engine answers the same way
+twice. Each repeat of a case has another seed, and the case gets the mean of its scores. The case stays the unit of
+comparison: several answers to one question tell less than answers to several questions.
 
-What happens to a case that gets no answer decides a verdict, so the line is drawn here:
+A case without an answer decides verdicts, so its cause matters:
 
-- **The engine's doing**: it was reached, and answered an error (4xx, 5xx), cut the connection, hung, or answered
-  what is no chat completion. What may pass is retried; what persists counts into `error_rate`, which gates judge.
-- **The measurement's**: no connection could be made, or 429. Retried too; what persists is counted as
-  `unmeasured`. Too many cases in a row, and the measurement has failed.
+- **The engine**: it was reached, and answered an error (4xx, 5xx), cut the connection, hung, or answered something
+  other than a chat completion. The runner retries errors that may pass; errors that persist count into `error_rate`,
+  which gates judge.
+- **The measurement**: no connection could be made, or 429. The runner retries them, too; those that persist count as
+  `unmeasured`. Too many cases in a row fail the measurement.
 
-Neither is ever a score of 0. When cases in a row get no answer and the engine had a part in it, the suite stops
-early: its error rate is known well enough.
+Neither is ever a score of 0. If cases in a row get no answer and the engine caused one of them, the suite stops early:
+the error rate is clear by then.
 """
 
 from __future__ import annotations
@@ -47,10 +48,10 @@ Fault = Literal["engine", "measurement"]
 
 @dataclass(frozen=True)
 class CaseAnswer:
-    """What a case got: a text with its score and the seconds it took, or an error and whose it was.
+    """The outcome of a case: a text with its score and its seconds, or an error and its cause.
 
-    Of a case that was asked several times: the worst answer's text, the mean score and the mean seconds; one that was
-    not answered each time has none.
+    A case that was asked several times has the text of its worst answer, the mean score and the mean seconds. If one
+    of the repeats has no answer, the case has none.
     """
 
     case: str
@@ -63,7 +64,7 @@ class CaseAnswer:
 
 @dataclass
 class QualityResult:
-    """What one quality suite measured. `answers` are in the order of the cases; a stopped suite has fewer."""
+    """What one quality suite measured. `answers` are in the order of the cases; a stopped suite has fewer of them."""
 
     suite: Suite
     answers: list[CaseAnswer] = field(default_factory=list[CaseAnswer])
@@ -72,7 +73,7 @@ class QualityResult:
 
     @property
     def scores(self) -> dict[str, float]:
-        """Case -> score, of the cases that were answered."""
+        """Case -> score, of the answered cases."""
         return {answer.case: answer.score for answer in self.answers if answer.score is not None}
 
     @property
@@ -82,16 +83,16 @@ class QualityResult:
 
     @property
     def errors(self) -> Counter[str]:
-        """What the engine did instead of answering, by message."""
+        """Errors of the engine, by message."""
         return Counter(answer.error for answer in self.answers if answer.fault == "engine")
 
     @property
     def unmeasured(self) -> Counter[str]:
-        """What kept cases from being measured, by message."""
+        """Errors that tell nothing about the engine, by message."""
         return Counter(answer.error for answer in self.answers if answer.fault == "measurement")
 
     def figures(self) -> dict[str, float]:
-        """The figures by name; one that was not measured is not there."""
+        """The measured figures by name."""
         scores, failed = self.scores, self.errors.total()
         figures = {
             "cases": float(len(self.suite.cases)),
@@ -107,7 +108,7 @@ class QualityResult:
 
 
 class _NoAnswer(Exception):
-    """A request that brought no answer."""
+    """A request without an answer."""
 
     def __init__(self, fault: Fault, why: str, *, again: bool, after: float = 0.0) -> None:
         super().__init__(why)
@@ -116,7 +117,7 @@ class _NoAnswer(Exception):
 
 
 class _Run:
-    """One run of a suite: what its cases share."""
+    """One run of a suite: the state that its cases share."""
 
     def __init__(self, client: AsyncOpenAI, suite: Suite, model: str, progress: Progress | None, repeats: int) -> None:
         self._client = client
@@ -124,13 +125,13 @@ class _Run:
         self._suite = suite
         self._model = model
         self._progress = progress
-        self._row: list[Fault] = []
+        self._faults_in_a_row: list[Fault] = []
         self.answers: dict[str, CaseAnswer] = {}
         self.retries = 0
         self.stopped = False
 
     async def worker(self, waiting: Iterator[Case]) -> None:
-        """Take cases until there are none, or the suite stops."""
+        """Ask cases until none are left, or the suite stops."""
         for case in waiting:
             answer = await self._answer(case)
             self.answers[case.id] = answer
@@ -142,16 +143,19 @@ class _Run:
 
     def _judge_row(self, answer: CaseAnswer) -> None:
         if answer.fault is None:
-            self._row.clear()
+            self._faults_in_a_row.clear()
             return
-        self._row.append(answer.fault)
-        if len(self._row) < IN_A_ROW:
+        self._faults_in_a_row.append(answer.fault)
+        if len(self._faults_in_a_row) < IN_A_ROW:
             return
-        if "engine" in self._row:
+        if "engine" in self._faults_in_a_row:
             self.stopped = True
             return
         raise MeasurementFailed(
-            f"{self._suite.name}: {len(self._row)} cases in a row could not be measured; the last: {answer.error}",
+            f"{self._suite.name}: {len(self._faults_in_a_row)} cases in a row could not be measured; "
+            f"the last: {answer.error}",
+            code="CasesUnmeasured",
+            about=f"suite {self._suite.name}",
             remedy="Check that the engine's pod is ready and reachable from here.",
         )
 
@@ -200,25 +204,29 @@ class _Run:
             )
             return completion.choices[0].message.content or ""
         except openai.APIStatusError as error:
-            raise _status(error.status_code, error.response.headers.get("retry-after"), error.message) from error
+            raise _error_of_status(
+                error.status_code, error.response.headers.get("retry-after"), error.message
+            ) from error
         except openai.APIConnectionError as error:
             cause = error.__cause__
             if isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout):
                 raise _NoAnswer("measurement", f"cannot connect: {cause}", again=True) from error
             if isinstance(error, openai.APITimeoutError):
-                # A hang as long as that is no blip, and waiting for four of them would cost minutes.
+                # A hang that long is no accident, and four attempts would take minutes.
                 why = f"no answer within {self._suite.timeout_seconds:g} s"
                 raise _NoAnswer("engine", why, again=False) from error
             raise _NoAnswer("engine", f"connection cut: {cause or error}", again=True) from error
         except (openai.APIError, ValueError, AttributeError, IndexError, TypeError) as error:
-            # The client does not check what it is answered: what is no chat completion shows as one of these.
+            # The client does not check answers: one that is no chat completion raises one of these.
             raise _NoAnswer("engine", f"the answer is no chat completion: {error!r}"[:200], again=False) from error
 
 
-def _status(status: int, retry_after: str | None, message: str) -> Exception:
+def _error_of_status(status: int, retry_after: str | None, message: str) -> Exception:
     if status in (401, 403):
         return MeasurementFailed(
-            f"the engine refuses the API key: HTTP {status}", remedy="Check the Secret that access.api_key names."
+            f"the engine refuses the API key (HTTP {status})",
+            code="CredentialsRefused",
+            remedy="Check the Secret that access.api_key names.",
         )
     why = f"HTTP {status}: {message[:120]}"
     if status == 429:
@@ -242,7 +250,7 @@ async def _run(
         api_key=endpoint.api_key or "none",
         timeout=suite.timeout_seconds,
         max_retries=0,
-        http_client=DefaultAsyncHttpx2Client(trust_env=False),  # an engine in the cluster is not behind a proxy
+        http_client=DefaultAsyncHttpx2Client(trust_env=False),  # no proxy leads into the cluster
     )
     async with client:
         run = _Run(client, suite, endpoint.model, progress, repeats)
@@ -257,10 +265,10 @@ async def _run(
 def run_quality(
     endpoint: Endpoint, suite: Suite, concurrency: int, progress: Progress | None = None, *, repeats: int = 1
 ) -> QualityResult:
-    """Ask every case of a suite, that many at once, each `repeats` times.
+    """Ask every case of a suite `repeats` times, `concurrency` cases at once.
 
     Raises:
-        BadInput: The suite samples at a temperature above 0, and its cases are asked once.
+        BadInput: The suite samples at a temperature above 0, and `repeats` is 1.
         MeasurementFailed: The engine cannot be reached, asks to come back later, or refuses the API key.
     """
     check_repeats([suite], repeats)

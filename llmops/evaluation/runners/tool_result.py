@@ -1,4 +1,4 @@
-"""What a suite takes of what its tool measured. Pure."""
+"""The figures and scores that a suite takes from its tool's results. Pure."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from llmops.evaluation.formats.reading import Reading, mean
 from llmops.evaluation.suites import ToolSuite
 
 ALWAYS = ("score", "error_rate", "cases", "answered", "unmeasured")
-"""Figures that are taken whatever a suite names."""
+"""Figures that every suite takes."""
 
 
 @dataclass(frozen=True)
 class ToolResult:
-    """What one tool suite measured: a reading, as its suite asks for it.
+    """What one tool suite measured.
 
     Args:
         suite: The suite.
-        reading: What the tool's files say.
-        figures: The figures by name; one that was not measured is not there.
+        reading: The content of the tool's results files.
+        figures: The measured figures by name.
         scores: Case -> score, of the figure that is the suite's score.
     """
 
@@ -31,25 +31,25 @@ class ToolResult:
 
     @property
     def errors(self) -> Counter[str]:
-        """What the engine did instead of answering, by message."""
+        """Errors of the engine, by message."""
         return Counter(self.reading.errors)
 
     @property
     def unmeasured(self) -> Counter[str]:
-        """What kept requests from being measured, by message."""
+        """Errors that tell nothing about the engine, by message."""
         return Counter(self.reading.unmeasured)
 
     @property
     def wrong(self) -> dict[str, str]:
-        """Case -> answer, of cases that were not passed."""
+        """Case -> answer, of cases that did not pass."""
         return {case: self.reading.answers.get(case, "") for case, score in self.scores.items() if score < 1}
 
 
 def take(suite: ToolSuite, reading: Reading) -> ToolResult:
-    """Name a suite's score, and keep the figures that it names.
+    """Take a suite's score and its figures.
 
     Raises:
-        MeasurementFailed: A figure that it names is not there, or it is not clear which one is the score.
+        MeasurementFailed: The tool did not measure a figure that the suite names, or the score is ambiguous.
     """
     figures = dict(reading.figures)
     scores: dict[str, float] = {}
@@ -65,7 +65,9 @@ def take(suite: ToolSuite, reading: Reading) -> ToolResult:
     if missing := [figure for figure in suite.figures if figure not in figures]:
         raise MeasurementFailed(
             f"{suite.name}: {reading.tool} measured no {', '.join(missing)}; it measured {', '.join(sorted(figures))}",
-            remedy="Name figures of those in the suite.",
+            code="NoSuchFigure",
+            about=f"suite {suite.name}",
+            remedy="Name some of the measured figures in the suite.",
         )
     if suite.figures:
         figures = {figure: value for figure, value in figures.items() if figure in (*suite.figures, *ALWAYS)}
@@ -73,13 +75,19 @@ def take(suite: ToolSuite, reading: Reading) -> ToolResult:
 
 
 def _score(suite: ToolSuite, reading: Reading) -> str | None:
-    known = sorted(reading.scores)
-    if suite.score is None and len(known) <= 1:
-        return known[0] if known else None
-    if suite.score in known:
+    by_case = sorted(reading.scores)
+    if suite.score is None and len(by_case) <= 1:
+        return by_case[0] if by_case else None
+    if suite.score in by_case:
         return suite.score
-    given = f"is to be {suite.score}, which is none" if suite.score else "is not named, and there are several"
+    names = ", ".join(by_case) or "none"
+    if suite.score:
+        what = f"{suite.name}: {reading.tool} scored no {suite.score} case by case; it scored: {names}"
+    else:
+        what = f"{suite.name}: {reading.tool} scored several figures case by case: {names}"
     raise MeasurementFailed(
-        f"{suite.name}: its score {given}; scored case by case were: {', '.join(known) or 'none'}",
-        remedy="Name one of them as score in the suite; gate other figures by their own names.",
+        what,
+        code="NoSuchScore" if suite.score else "ScoreAmbiguous",
+        about=f"suite {suite.name}",
+        remedy="Name one of them as score in the suite. Gates name other figures directly.",
     )

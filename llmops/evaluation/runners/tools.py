@@ -1,4 +1,4 @@
-"""Runs an evaluation tool as a process: bounded in time, offline, and gone with its children when it ends."""
+"""Runs an evaluation tool as a process: offline, with a time limit, and killed with its children at the end."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ from llmops.evaluation.runners.tool_result import ToolResult, take
 from llmops.evaluation.suites import ToolSuite
 
 LONGEST = 256 << 20
-"""Bytes of results files, together."""
+"""Most bytes of all results files together."""
 TAIL_LINES = 15
 TAIL_BYTES = 16 << 10
 NO_KEY = "none"
-"""In the place of an API key where the engine asks for none: most tools insist on one."""
+"""The API key for an engine that asks for none: most tools insist on one."""
 SECRET = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL|_PROXY$", re.IGNORECASE)
-"""Variables that tools do not get: what may be a secret, and proxies, which an engine in the cluster is not behind."""
+"""Variables that tools do not get: possible secrets, and proxies, which do not lead into the cluster."""
 
 
 def run_tool(endpoint: Endpoint, suite: ToolSuite, progress: Progress | None = None) -> ToolResult:
-    """Run a suite's tool against an engine, and read what it wrote.
+    """Run a suite's tool against an engine, and read its results.
 
     Raises:
-        MeasurementFailed: The tool is not installed, failed, took too long, or wrote no results that can be taken.
+        MeasurementFailed: The tool is not installed, fails, takes too long, or writes no usable results.
     """
     tool = TOOLS[suite.tool]
     with tempfile.TemporaryDirectory(prefix="llmops-tool-") as folder:
         place = Path(folder)
         copy, results = place / "files", place / "results"
-        for made in (copy, results, place / "home"):
-            made.mkdir()
+        for subfolder in (copy, results, place / "home"):
+            subfolder.mkdir()
         for file in suite.files:
             target = copy / file.path
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -53,7 +53,9 @@ def run_tool(endpoint: Endpoint, suite: ToolSuite, progress: Progress | None = N
         try:
             result = take(suite, tool.parse(files))
         except MeasurementFailed as error:
-            raise MeasurementFailed(f"{suite.name}: {error.message}", remedy=error.remedy) from error
+            raise MeasurementFailed(
+                f"{suite.name}: {error.message}", code=error.code, about=error.about, remedy=error.remedy
+            ) from error
     if progress and result.reading.cases:
         progress(suite.name, result.reading.cases, result.reading.cases)
     return result
@@ -61,13 +63,15 @@ def run_tool(endpoint: Endpoint, suite: ToolSuite, progress: Progress | None = N
 
 def _command(suite: ToolSuite, tool: Tool, endpoint: Endpoint, results: Path) -> list[str]:
     name, *start = tool.program
-    # The environment that this program runs in may have the tool, and not be on the path.
+    # The Python environment of this process may have the tool without being on the path.
     search = os.pathsep.join((os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent)))
     program = shutil.which(name, path=search)
     if program is None:
         raise MeasurementFailed(
             f"{suite.name}: {suite.tool} is not installed: there is no program {name}",
-            remedy="Name an image that has it in the suite's image, or in the setting evaluation_image.",
+            code="ToolNotInstalled",
+            about=suite.tool,
+            remedy=f"Name an image with {suite.tool} in the suite's image, or in the setting evaluation_image.",
         )
     filled = [
         argument.replace("{url}", endpoint.root).replace("{model}", endpoint.model) for argument in suite.arguments
@@ -76,9 +80,9 @@ def _command(suite: ToolSuite, tool: Tool, endpoint: Endpoint, results: Path) ->
 
 
 def _environment(tool: Tool, endpoint: Endpoint, home: Path) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not SECRET.search(name)}
+    inherited = {name: value for name, value in os.environ.items() if not SECRET.search(name)}
     return {
-        **kept,
+        **inherited,
         **OFFLINE,
         **tool.environment,
         "HOME": str(home),
@@ -104,14 +108,18 @@ def _run(suite: ToolSuite, command: Sequence[str], folder: Path, environment: Ma
         except subprocess.TimeoutExpired as error:
             raise MeasurementFailed(
                 f"{suite.name}: {suite.tool} did not end within {suite.timeout_seconds:g} s{_tail(log)}",
-                remedy="Give it more time (timeout_seconds), or less to do.",
+                code="ToolTimedOut",
+                about=suite.tool,
+                remedy="Raise timeout_seconds in the suite, or give the tool less to do.",
             ) from error
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
     if code:
-        raise MeasurementFailed(f"{suite.name}: {suite.tool} ended with exit code {code}{_tail(log)}")
+        raise MeasurementFailed(
+            f"{suite.name}: {suite.tool} ended with exit code {code}{_tail(log)}", code="ToolFailed", about=suite.tool
+        )
 
 
 def _collect(suite: ToolSuite, tool: Tool, results: Path, log: Path) -> Files:
@@ -119,17 +127,29 @@ def _collect(suite: ToolSuite, tool: Tool, results: Path, log: Path) -> Files:
     paths = sorted({path for pattern in tool.patterns for path in results.rglob(pattern) if path.is_file()})
     if not paths:
         expected = " or ".join(tool.patterns)
-        raise MeasurementFailed(f"{suite.name}: {suite.tool} ended well, and wrote no {expected}{_tail(log)}")
+        raise MeasurementFailed(
+            f"{suite.name}: {suite.tool} succeeded, but wrote no {expected}{_tail(log)}",
+            code="ResultsMissing",
+            about=suite.tool,
+        )
     if (size := sum(path.stat().st_size for path in paths)) > LONGEST:
-        raise MeasurementFailed(f"{suite.name}: results of {suite.tool} are {size:,} bytes, of at most {LONGEST:,}")
+        raise MeasurementFailed(
+            f"{suite.name}: results of {suite.tool} are {size:,} bytes, of at most {LONGEST:,}",
+            code="ResultsTooLarge",
+            about=suite.tool,
+        )
     files = {path.name: path.read_bytes() for path in paths}
     if len(files) < len(paths):
-        raise MeasurementFailed(f"{suite.name}: {suite.tool} wrote several files called {paths[0].name}")
+        raise MeasurementFailed(
+            f"{suite.name}: {suite.tool} wrote several files of the name {paths[0].name}",
+            code="ResultsAmbiguous",
+            about=suite.tool,
+        )
     return files
 
 
 def _tail(log: Path) -> str:
-    """The end of what a tool said, on lines of their own."""
+    """The last lines of a tool's output."""
     text = log.read_bytes()[-TAIL_BYTES:].decode(errors="replace").strip()
     lines = [line.rpartition("\r")[2] for line in text.splitlines()][-TAIL_LINES:]
-    return ":\n" + "\n".join(lines) if lines else ", and said nothing"
+    return ":\n" + "\n".join(lines) if lines else ", without any output"

@@ -1,4 +1,4 @@
-"""Evaluations of simulated engines as processes: what each of their faults is judged as."""
+"""Evaluations of simulated engines as processes: the verdict on each of their faults."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from llmops.errors import BadRelease
 from llmops.evaluation.endpoint import Endpoint
 from llmops.evaluation.evaluate import compare, measure, probe
 from llmops.evaluation.gates.offline import decide
+from llmops.evaluation.gates.verdict import Verdict
 from llmops.evaluation.measurements import Measurements
 from llmops.evaluation.suites import load_suites
 
@@ -29,12 +30,12 @@ BY_LATENCY = Evaluation(suites=("smoke-load",), gates=(Gate(metric="smoke-load/p
 
 Start = Callable[..., Endpoint]
 SLOW = {"SIM_TTFT_MS": "150"}
-"""So slow to the first token that the noise of a busy machine is small beside it."""
+"""A time to the first token that is long beside the noise of a busy machine."""
 
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
-    """Start an engine over one folder of weights, with the behaviour that its image sets."""
+    """Starts engines on one folder of weights; the environment sets their faults."""
     folder = tmp_path_factory.mktemp("engines")
     weights = make_model(folder / "model", size_bytes=1 << 16, suites_dir=EVALS, ttft_ms=30, tokens_per_second=2000)
     with ExitStack() as stack:
@@ -66,6 +67,11 @@ def test_good_engine_answers_every_case_and_streams_whole(good: Endpoint, stable
     assert stable.figures["smoke-load/median_ttft_ms"] >= 25
 
 
+def failed(verdict: Verdict) -> list[tuple[str, str]]:
+    """Metric and code of the failed gates."""
+    return [(gate.metric, gate.code) for gate in verdict.gates if gate.outcome == "Failed"]
+
+
 def test_same_quality_passes(start: Start, stable: Measurements) -> None:
     verdict = decide(BY_QUALITY, measure(start(), QUALITY, 8), stable)
     assert verdict.value == "Passed", verdict.reason
@@ -74,13 +80,13 @@ def test_same_quality_passes(start: Start, stable: Measurements) -> None:
 def test_ten_points_worse_fails(start: Start, stable: Measurements) -> None:
     verdict = decide(BY_QUALITY, measure(start(SIM_QUALITY="0.9"), QUALITY, 8), stable)
     assert verdict.value == "Failed"
-    assert "all/score dropped " in verdict.reason
+    assert ("all/score", "BeyondLimit") in failed(verdict)
 
 
 def test_three_times_slower_to_the_first_token_fails(start: Start) -> None:
     verdict = decide(BY_LATENCY, *compare(start(**SLOW, SIM_TTFT_FACTOR="3"), start(**SLOW), LOAD, 8))
     assert verdict.value == "Failed"
-    assert verdict.reason.startswith("smoke-load/p95_ttft_ms ")
+    assert failed(verdict) == [("smoke-load/p95_ttft_ms", "BeyondLimit")]
 
 
 def test_equally_fast_does_not_fail(start: Start) -> None:
@@ -91,18 +97,21 @@ def test_equally_fast_does_not_fail(start: Start) -> None:
 def test_garbage_fails(start: Start) -> None:
     verdict = decide(BY_QUALITY, measure(start(SIM_GARBAGE="true"), QUALITY, 8), None)
     assert verdict.value == "Failed"
-    assert "below its floor" in verdict.reason
+    assert ("all/score", "BeyondLimit") in failed(verdict)
 
 
 def test_completions_that_fail_are_a_bad_release(start: Start) -> None:
     endpoint = start(SIM_COMPLETIONS='"error"')
-    with pytest.raises(BadRelease, match="HTTP 500"):
+    with pytest.raises(BadRelease, match="HTTP 500") as raised:
         probe(endpoint, 10)
+    assert raised.value.code == "CompletionFailed"
     verdict = decide(BY_QUALITY, measure(endpoint, QUALITY, 8), None)
     assert verdict.value == "Failed"
-    assert "error_rate 100.0%" in verdict.reason
+    gates = [gate for gate in verdict.gates if gate.outcome == "Failed"]
+    assert {(gate.code, gate.canary) for gate in gates} == {("BeyondLimit", 1.0)}
 
 
 def test_completions_that_hang_are_a_bad_release(start: Start) -> None:
-    with pytest.raises(BadRelease, match="did not come within"):
+    with pytest.raises(BadRelease) as raised:
         probe(start(SIM_COMPLETIONS='"hang"'), 1)
+    assert raised.value.code == "CompletionTimedOut"

@@ -271,7 +271,7 @@ def test_where_only_the_api_server_is_reached_jobs_measure(sandbox: Sandbox, tmp
             env={key: value for key, value in os.environ.items() if key != "DAGSTER_HOME"},
         )
         assert done.returncode == Exit.DONE, done.stdout
-        assert done.stdout.count("can't be reached from here") == 1, done.stdout
+        assert done.stdout.count("cannot be reached from here") == 1, done.stdout
         assert "run as Jobs in the cluster" in done.stdout
         assert len(jobs_of(model)) == 3
         assert model.serving()

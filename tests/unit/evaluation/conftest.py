@@ -1,4 +1,4 @@
-"""A small OpenAI-compatible engine that really listens, and does wrong what a test asks of it."""
+"""A small OpenAI-compatible engine that really listens, with faults for tests to switch on."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MODEL = "tiny"
 
 
 def completion(text: str | None) -> dict[str, Any]:
-    """A whole chat completion as vLLM answers it."""
+    """A chat completion in the form of vLLM."""
     message = {"role": "assistant", "content": text}
     return {
         "id": "chatcmpl-1",
@@ -34,7 +34,7 @@ def completion(text: str | None) -> dict[str, Any]:
 
 @dataclass
 class Engine:
-    """What the engine answers with, and what it was asked."""
+    """The engine's behaviour, and the requests that it got."""
 
     answers: Callable[[str], str | None] = lambda prompt: "ready"
     first_seconds: float = 0.0
@@ -110,7 +110,7 @@ async def _listening(handler: Handler) -> AsyncGenerator[int]:
 
 @contextmanager
 def serving(engine: Engine) -> Generator[Endpoint]:
-    """The engine's endpoint, served by a thread of its own."""
+    """The engine's endpoint, served by a thread."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
@@ -132,8 +132,8 @@ def second_engine() -> Engine:
 
 @pytest.fixture
 def second_endpoint(second_engine: Engine) -> Iterator[Endpoint]:
-    with serving(second_engine) as found:
-        yield found
+    with serving(second_engine) as served:
+        yield served
 
 
 @pytest.fixture
@@ -143,13 +143,13 @@ def engine() -> Engine:
 
 @pytest.fixture
 def endpoint(engine: Engine) -> Iterator[Endpoint]:
-    with serving(engine) as found:
-        yield found
+    with serving(engine) as served:
+        yield served
 
 
 @pytest.fixture
 def nowhere() -> Iterator[Endpoint]:
-    """An endpoint where nothing listens: a port that is taken, and not listened on."""
+    """An endpoint where nothing listens: a bound port without a listener."""
     import socket
 
     with socket.socket() as taken:

@@ -1,4 +1,4 @@
-"""The client's connections: one whose answer broke carries no other request."""
+"""The client's connections: after a broken answer, a connection carries no other request."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from llmops.evaluation.runners.wire import WireError
 
 
 @pytest.mark.parametrize(
-    "said",
+    "content",
     [
         b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}surplus",
         b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (MAX_BODY + 1, b"x" * (MAX_BODY + 1)),
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-2\r\n{}\r\n",
     ],
 )
-async def test_a_connection_whose_answer_broke_is_closed(said: bytes) -> None:
+async def test_a_connection_whose_answer_broke_is_closed(content: bytes) -> None:
     closed = asyncio.Event()
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError):
             await reader.readuntil(b"\r\n\r\n{}")
-            writer.write(said)
+            writer.write(content)
             await reader.read()
         closed.set()
 

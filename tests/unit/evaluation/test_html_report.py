@@ -1,4 +1,4 @@
-"""The HTML report: whole, self-contained, and harmless whatever a model answered."""
+"""The HTML report: complete, self-contained, and harmless whatever a model answers."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ SUITE = Suite(name="sums", kind="quality", scorer="number", cases=CASES)
 
 
 def measured(wrong: int, *, answer: str = "no", slow: float = 1.0, errors: int = 0) -> Measurements:
-    """What 40 cases and a load gave, of which the first so many cases went wrong."""
+    """Measurements of 40 cases, the first so many of them wrong, and of a load."""
     samples = tuple(slow * (20 + n / 4) for n in range(200))
     return Measurements(
         suites={"sums": SUITE.sha256, "chat": "e" * 64},
@@ -116,13 +116,13 @@ class Parsed(HTMLParser):
 
 
 def assert_self_contained(text: str) -> Parsed:
-    found = Parsed(text)
-    assert not {"script", "img", "link", "iframe", "object", "a", "base"} & set(found.tags)
-    assert not [name for name, _ in found.attributes if name.startswith("on") or name in ("src", "href", "xlink:href")]
+    parsed = Parsed(text)
+    assert not {"script", "img", "link", "iframe", "object", "a", "base"} & set(parsed.tags)
+    assert not [name for name, _ in parsed.attributes if name.startswith("on") or name in ("src", "href", "xlink:href")]
     style = text[text.index("<style>") : text.index("</style>")]
     assert "url(" not in style
     assert "@import" not in style
-    return found
+    return parsed
 
 
 def test_everything_about_a_worse_release_is_on_the_page() -> None:
@@ -143,7 +143,7 @@ def test_everything_about_a_worse_release_is_on_the_page() -> None:
         finished=dt.datetime(2026, 11, 25, 12, 0, tzinfo=dt.UTC),
     )
     text = render(page(canary, stable, record=record), now=dt.datetime(2026, 11, 25, 13, 0, tzinfo=dt.UTC))
-    found = assert_self_contained(text)
+    parsed = assert_self_contained(text)
     for wanted in (
         RELEASE.id, "Failed", given_page.verdict.reason,
         "engine v0.32.0 -> v0.33.0", "sums/score drops at most 3 points",
@@ -151,19 +151,19 @@ def test_everything_about_a_worse_release_is_on_the_page() -> None:
         "ann@laptop (llmops)",
         "2026-11-25 12:00:00 UTC", "last lines of a log", f"sha256:{'c' * 64}", "123.4 tokens/s",
     ):  # fmt: skip
-        assert wanted in found.text, wanted
-    assert found.tags.count("polyline") == 4
-    assert found.tags.count("details") == 20
+        assert wanted in parsed.text, wanted
+    assert parsed.tags.count("polyline") == 4
+    assert parsed.tags.count("details") == 20
     assert len(text) < 150_000
 
 
 def test_a_first_release_has_nothing_beside_it() -> None:
     text = render(page(measured(1), None))
-    found = assert_self_contained(text)
-    assert "Served then" in found.text
-    assert "Skipped" in found.text
-    assert found.tags.count("polyline") == 2
-    assert not any(name == "class" and "stable" in str(value) for name, value in found.attributes)
+    parsed = assert_self_contained(text)
+    assert "Served then" in parsed.text
+    assert "Skipped" in parsed.text
+    assert parsed.tags.count("polyline") == 2
+    assert not any(name == "class" and "stable" in str(value) for name, value in parsed.attributes)
 
 
 def test_a_release_that_was_never_measured_has_its_record() -> None:
@@ -172,27 +172,27 @@ def test_a_release_that_was_never_measured_has_its_record() -> None:
         commit="c",
         finished=dt.datetime(2026, 11, 25, tzinfo=dt.UTC),
     )  # fmt: skip
-    found = assert_self_contained(render(Page(release=RELEASE, record=record)))
-    assert "crash <loop>" in found.text
-    assert "is not kept any more" in found.text
-    assert "svg" not in found.tags
+    parsed = assert_self_contained(render(Page(release=RELEASE, record=record)))
+    assert "crash <loop>" in parsed.text
+    assert "is not kept any more" in parsed.text
+    assert "svg" not in parsed.tags
 
 
 @pytest.mark.parametrize("wrong", [1, 5])
 def test_what_a_model_answers_stays_text(wrong: int) -> None:
-    found = assert_self_contained(render(page(measured(wrong, answer=HOSTILE), measured(wrong, answer=HOSTILE))))
-    assert found.text.count(HOSTILE) == 2 * wrong
+    parsed = assert_self_contained(render(page(measured(wrong, answer=HOSTILE), measured(wrong, answer=HOSTILE))))
+    assert parsed.text.count(HOSTILE) == 2 * wrong
 
 
 @given(st.text(max_size=300), st.text(max_size=300))
 @settings(max_examples=50, deadline=None)
 def test_no_text_breaks_the_page(answer: str, reason: str) -> None:
     canary = measured(1, answer=answer, errors=1)
-    found = page(canary, measured(1, answer=answer))
-    assert found.verdict is not None
+    whole = page(canary, measured(1, answer=answer))
+    assert whole.verdict is not None
     broken = Page(
         release=RELEASE,
-        verdict=found.verdict.model_copy(update={"reason": reason}),
+        verdict=whole.verdict.model_copy(update={"reason": reason}),
         canary=canary.model_copy(update={"errors": {answer: {reason: 1}}}),
         failing=[FailingCase(suite=reason, case=answer, prompt=answer, expected=reason, canary=answer)],
         changes=[reason],
@@ -203,10 +203,10 @@ def test_no_text_breaks_the_page(answer: str, reason: str) -> None:
 def test_failing_cases_that_stable_passes_come_first_with_both_answers() -> None:
     canary, stable = measured(20), measured(2, answer="stable's")
     stable.wrong["sums"] |= {case.id: "right" for case in CASES[2:10]}
-    found = failing_cases([SUITE], canary, stable)
-    assert len(found) == 20
-    assert [each.lost for each in found] == [True] * 18 + [False] * 2
-    by_case = {each.case: each for each in found}
+    failing = failing_cases([SUITE], canary, stable)
+    assert len(failing) == 20
+    assert [case.lost for case in failing] == [True] * 18 + [False] * 2
+    by_case = {case.case: case for case in failing}
     assert (by_case["c0"].stable, by_case["c3"].stable, by_case["c15"].stable) == ("stable's", "right", None)
     assert (by_case["c3"].prompt, by_case["c3"].expected) == ("What is 3 + 1?", "4")
     assert len(failing_cases([SUITE], measured(40), None)) == min(40, SHOWN)

@@ -1,4 +1,4 @@
-"""Coroutines run from synchronous code, and interrupted there."""
+"""Coroutines run from synchronous code, and interrupts of that code."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from llmops.evaluation.loop import run
 
 
 class Interrupt(BaseException):
-    """What an orchestrator makes of a signal."""
+    """The exception that an orchestrator raises on a signal."""
 
 
 def test_an_interrupt_in_the_midst_of_callbacks_ends_the_work() -> None:

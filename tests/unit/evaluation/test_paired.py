@@ -146,7 +146,7 @@ def test_a_worse_answer_never_lowers_a_bound(stable: list[float], chooser: rando
 
 @settings(max_examples=50, deadline=None)
 @given(st.integers(0, 5), st.integers(0, 5), st.integers(1, 80), st.sampled_from([0.02, 0.05, 0.1]))
-def test_as_many_more_cases_as_are_asked_for_would_do(worse: int, better: int, same: int, margin: float) -> None:
+def test_as_many_more_cases_as_are_asked_for_decide(worse: int, better: int, same: int, margin: float) -> None:
     drop = paired_drop(*pairs(worse, better, same), 0.95)
     if drop.high > margin:
         more = cases_to_pass(drop, margin, 0.95)

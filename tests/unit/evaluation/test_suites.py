@@ -1,4 +1,4 @@
-"""Suites: what is shipped, what is refused and how that is said, and what the hash depends on."""
+"""Suites: those that are shipped, refused mistakes, and the content of the hash."""
 
 from __future__ import annotations
 
@@ -40,9 +40,10 @@ def write(directory: Path, definition: str, *cases: dict[str, Any] | str, name: 
 
 
 def refusal(directory: Path, name: str = "suite") -> list[str]:
-    with pytest.raises(BadInput) as error:
+    """The mistakes in a suite, each as `file:line: field: words`."""
+    with pytest.raises(BadInput) as raised:
         load_suites(directory, [name])
-    return [line.replace(f"{directory}/", "") for line in error.value.message.splitlines()]
+    return [line.replace(f"{directory}/", "") for line in raised.value.message.splitlines()]
 
 
 def test_what_is_shipped() -> None:
@@ -79,59 +80,69 @@ def test_names_in_order_and_kinds(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("definition", "message"),
+    ("definition", "place"),
     [
-        (
-            "kind: quality\nscorer: number\n\nsampling:\n  temprature: 0\n",
-            "suite.yaml:5: sampling.temprature: is not a field; did you mean temperature?",
-        ),
-        ("kind: quality\nscorer: nunber\n", "suite.yaml:2: scorer: input should be"),
-        ("kind: other\nscorer: number\n", "suite.yaml:1: kind: must be quality or load or tool (found 'other')"),
-        ("scorer: number\n", "suite.yaml:1: kind: must be quality or load or tool (it is not given)"),
-        (
-            "# a comment\nkind: quality\nname: x\nscorer: number\n",
-            "suite.yaml:3: name: does not belong here: it is the file's name",
-        ),
-        ("kind: load\nrequests: 0\nconcurrency: 1\n", "suite.yaml:2: requests: input should be greater than"),
-        ("kind: load\nrequests: 1\nconcurrency: 1\nrate: 1\n", "needs exactly one of concurrency and rate"),
-        ("kind: load\nrequests: 1\n", "needs exactly one of concurrency and rate"),
-        ("- a list\n", "suite.yaml:1: must be a mapping"),
-        ("kind: [\n", "suite.yaml:2: is not valid YAML"),
+        ("kind: quality\nscorer: number\n\nsampling:\n  temprature: 0\n", "suite.yaml:5: sampling.temprature: "),
+        ("kind: quality\nscorer: nunber\n", "suite.yaml:2: scorer: "),
+        ("kind: other\nscorer: number\n", "suite.yaml:1: kind: "),
+        ("scorer: number\n", "suite.yaml:1: kind: "),
+        ("# a comment\nkind: quality\nname: x\nscorer: number\n", "suite.yaml:3: name: "),
+        ("kind: load\nrequests: 0\nconcurrency: 1\n", "suite.yaml:2: requests: "),
+        ("kind: load\nrequests: 1\nconcurrency: 1\nrate: 1\n", "exactly one of concurrency and rate"),
+        ("kind: load\nrequests: 1\n", "exactly one of concurrency and rate"),
+        ("- a list\n", "suite.yaml:1: "),
+        ("kind: [\n", "suite.yaml:2: "),
     ],
 )
-def test_wrong_definition_is_refused_by_file_line_and_field(tmp_path: Path, definition: str, message: str) -> None:
-    found = refusal(write(tmp_path, definition, GOOD_CASE))
-    assert any(message in line for line in found), found
+def test_wrong_definition_is_refused_by_file_line_and_field(tmp_path: Path, definition: str, place: str) -> None:
+    mistakes = refusal(write(tmp_path, definition, GOOD_CASE))
+    assert any(place in mistake for mistake in mistakes), mistakes
+
+
+def test_the_words_on_a_wrong_kind_name_the_kinds(tmp_path: Path) -> None:
+    assert refusal(write(tmp_path, "kind: other\n", GOOD_CASE)) == [
+        "suite.yaml:1: kind: must be quality or load or tool (found 'other')"
+    ]
+    assert refusal(write(tmp_path, "scorer: number\n", GOOD_CASE)) == [
+        "suite.yaml:1: kind: must be quality or load or tool (it is not given)"
+    ]
 
 
 @pytest.mark.parametrize(
-    ("case", "message"),
+    ("case", "place"),
     [
-        ("{", "suite.jsonl:2: is not JSON"),
-        ("[1]", "suite.jsonl:2: must be a JSON object (found '[1]')"),
-        (GOOD_CASE, "suite.jsonl:2: id: 'one' is used on line 1 already"),
-        ({**GOOD_CASE, "id": "Two!"}, "suite.jsonl:2: id: string should match pattern"),
-        ({**GOOD_CASE, "id": "two", "anwser": "2"}, "suite.jsonl:2: anwser: is not a field; did you mean answer?"),
-        ({**GOOD_CASE, "id": "two", "answer": "3"}, "suite.jsonl:2: answer: scorer number does not accept it"),
-        ({**GOOD_CASE, "id": "two", "expected": "x"}, "suite.jsonl:2: expected: scorer number takes a number"),
-        ({**GOOD_CASE, "id": "two", "scorer": "regex", "expected": ".*"}, "scorer regex accepts an empty answer"),
+        ("{", "suite.jsonl:2: "),
+        ("[1]", "suite.jsonl:2: "),
+        (GOOD_CASE, "suite.jsonl:2: id: 'one'"),
+        ({**GOOD_CASE, "id": "Two!"}, "suite.jsonl:2: id: "),
+        ({**GOOD_CASE, "id": "two", "anwser": "2"}, "suite.jsonl:2: anwser: "),
+        ({**GOOD_CASE, "id": "two", "answer": "3"}, "suite.jsonl:2: answer: scorer number"),
+        ({**GOOD_CASE, "id": "two", "expected": "x"}, "suite.jsonl:2: expected: scorer number"),
+        ({**GOOD_CASE, "id": "two", "scorer": "regex", "expected": ".*"}, "suite.jsonl:2: expected: scorer regex"),
         ({**GOOD_CASE, "id": "two", "prompt": None}, "suite.jsonl:2: needs exactly one of prompt and messages"),
-        ({"id": "two", "prompt": "x"}, "suite.jsonl:2: expected: is required and not given"),
+        ({"id": "two", "prompt": "x"}, "suite.jsonl:2: expected: "),
     ],
 )
-def test_wrong_case_is_refused_by_file_line_and_field(tmp_path: Path, case: dict[str, Any] | str, message: str) -> None:
-    found = refusal(write(tmp_path, GOOD_SUITE, GOOD_CASE, case))
-    assert len([line for line in found if message in line]) == 1, found
+def test_wrong_case_is_refused_by_file_line_and_field(tmp_path: Path, case: dict[str, Any] | str, place: str) -> None:
+    mistakes = refusal(write(tmp_path, GOOD_SUITE, GOOD_CASE, case))
+    assert len([mistake for mistake in mistakes if mistake.startswith(place)]) == 1, mistakes
 
 
 def test_all_errors_at_once(tmp_path: Path) -> None:
     write(tmp_path, "kind: quality\nscorer: number\nunknown: 1\n", "{", {**GOOD_CASE, "answer": "3"}, name="a")
     write(tmp_path, "kind: load\nrequests: 0\nrate: -1\n", name="b")
-    with pytest.raises(BadInput) as error:
+    with pytest.raises(BadInput) as raised:
         load_suites(tmp_path, ["a", "b", "absent"])
-    lines = error.value.message.splitlines()
+    lines = raised.value.message.splitlines()
     assert len(lines) == 6
-    assert "absent.yaml: no such suite; there are: a, b" in lines[-1]
+    assert "absent.yaml" in lines[-1]
+
+
+def test_an_unknown_suite_is_refused_with_the_names_of_the_known_ones(tmp_path: Path) -> None:
+    write(tmp_path, GOOD_SUITE, GOOD_CASE, name="sums")
+    with pytest.raises(BadInput, match="sums") as raised:
+        load_suites(tmp_path, ["absent"])
+    assert (raised.value.code, raised.value.about) == ("NoSuchSuite", "suite absent")
 
 
 def test_plain_words_of_a_suite_are_what_they_were(tmp_path: Path) -> None:
@@ -139,25 +150,24 @@ def test_plain_words_of_a_suite_are_what_they_were(tmp_path: Path) -> None:
     (suite,) = load_suites(tmp_path, ["suite"])
     assert isinstance(suite, Suite)
     assert (suite.system, suite.timeout_seconds) == ("no", 1000)
-    assert refusal(write(tmp_path, GOOD_SUITE + "system: true\n", GOOD_CASE)) == [
-        "suite.yaml:3: system: input should be a valid string (found True); put it in quotes to have a text"
-    ]
+    (mistake,) = refusal(write(tmp_path, GOOD_SUITE + "system: true\n", GOOD_CASE))
+    assert mistake.startswith("suite.yaml:3: system: ")
 
 
-def test_fields_that_no_definition_has_are_not_told_as_allowed(tmp_path: Path) -> None:
-    (found,) = refusal(write(tmp_path, GOOD_SUITE + "case: 1\n", GOOD_CASE))
-    assert found.endswith("Allowed: description, kind, sampling, scorer, system, timeout_seconds")
+def test_allowed_fields_do_not_include_those_that_no_file_gives(tmp_path: Path) -> None:
+    (mistake,) = refusal(write(tmp_path, GOOD_SUITE + "case: 1\n", GOOD_CASE))
+    assert mistake.endswith("Allowed: description, kind, sampling, scorer, system, timeout_seconds")
 
 
 def test_cases_that_nest_without_end_are_refused(tmp_path: Path) -> None:
-    assert refusal(write(tmp_path, GOOD_SUITE, "[" * 100_000))[0].startswith("suite.jsonl:1: is not JSON")
+    assert refusal(write(tmp_path, GOOD_SUITE, "[" * 100_000))[0].startswith("suite.jsonl:1: ")
 
 
 def test_suite_without_cases_is_refused(tmp_path: Path) -> None:
     (tmp_path / "suite.yaml").write_text(GOOD_SUITE)
-    assert refusal(tmp_path)[0].startswith("suite.jsonl:1: no such file")
+    assert refusal(tmp_path)[0].startswith("suite.jsonl:1: ")
     (tmp_path / "suite.jsonl").write_text("\n\n")
-    assert refusal(tmp_path)[0] == "suite.jsonl:1: has no cases"
+    assert refusal(tmp_path)[0].startswith("suite.jsonl:1: ")
 
 
 def test_hash_ignores_path_order_comments_and_line_endings(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Figures of engines that took turns: what a change is, how well it is known, and what more turns would do."""
+"""Figures of engines that took turns: the change, its bounds, and how many more turns decide."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def test_a_ratio_is_the_mean_ratio_of_turns_and_one_hiccup_does_not_make_it() ->
     assert change.bounds(0.05, 0.05)[0] < 1
 
 
-def test_turns_that_hang_together_count_for_less() -> None:
-    together = [(0.0, float(drop)) for drop in (0, 0, 0, 0, 1, 1, 1, 1)]
-    apart = [(0.0, float(drop)) for drop in (0, 1, 0, 1, 0, 1, 0, 1)]
-    one, other = change_of(together, ratio=False), change_of(apart, ratio=False)
+def test_correlated_turns_count_for_less() -> None:
+    correlated = [(0.0, float(drop)) for drop in (0, 0, 0, 0, 1, 1, 1, 1)]
+    independent = [(0.0, float(drop)) for drop in (0, 1, 0, 1, 0, 1, 0, 1)]
+    one, other = change_of(correlated, ratio=False), change_of(independent, ratio=False)
     assert one is not None
     assert other is not None
     assert one.value == other.value
@@ -66,7 +66,7 @@ def test_an_engine_that_is_faster_everywhere_has_lower_bounds(turns: list[tuple[
 
 
 @given(st.floats(0.5, 2), st.floats(0.01, 1), st.integers(LEAST_TURNS, 40), st.floats(1.01, 3))
-def test_as_many_more_turns_as_are_asked_for_would_do(value: float, spread: float, turns: int, limit: float) -> None:
+def test_as_many_more_turns_as_are_asked_for_decide(value: float, spread: float, turns: int, limit: float) -> None:
     change = Change(value, spread, turns, ratio=True)
     low, high = change.bounds(0.05, 0.02)
     if low <= limit < high and (more := change.turns_to_decide(limit, 0.05, 0.02)) is not None:

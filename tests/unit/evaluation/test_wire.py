@@ -1,4 +1,4 @@
-"""The parser of answers: whatever way the bytes are cut into packets, what it finds is the same."""
+"""The parser of answers: its result does not depend on how packets cut the bytes."""
 
 from __future__ import annotations
 
@@ -100,28 +100,30 @@ def test_interim_answers_are_skipped() -> None:
         b"x" * 70_000,
     ],
 )
-def test_what_is_no_answer_is_refused(data: bytes) -> None:
-    with pytest.raises(WireError):
+def test_bytes_that_are_no_answer_are_refused(data: bytes) -> None:
+    with pytest.raises(WireError) as raised:
         Answer().feed(data)
+    assert raised.value.code == "NotHttp"
     with pytest.raises(WireError):
         read(Answer(), [data[place : place + 1] for place in range(len(data))])
 
 
 @pytest.mark.parametrize(
-    ("before", "endless", "message"),
+    ("before", "endless"),
     [
-        (b"HTTP/1.1 200 OK\r\n", b"X-One-More: header\r\n", "head is longer than 65536 bytes"),
-        (b"HTTP/1.1 200 OK\r\nX-Long: ", b"value", "head is longer than 65536 bytes"),
-        (b"", b"HTTP/1.1 100 Continue\r\n\r\n", "head is longer than 65536 bytes"),
-        (CHUNKED + b"3;name=", b"value", "chunk extensions or trailers are longer than 65536 bytes"),
-        (CHUNKED + b"3\r\nabc\r\n0\r\n", b"X-One-More: trailer\r\n", "chunk extensions or trailers are longer"),
+        (b"HTTP/1.1 200 OK\r\n", b"X-One-More: header\r\n"),
+        (b"HTTP/1.1 200 OK\r\nX-Long: ", b"value"),
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        (CHUNKED + b"3;name=", b"value"),
+        (CHUNKED + b"3\r\nabc\r\n0\r\n", b"X-One-More: trailer\r\n"),
     ],
 )
-def test_what_never_comes_to_a_body_is_refused(before: bytes, endless: bytes, message: str) -> None:
+def test_an_endless_head_or_chunk_extension_or_trailer_is_refused(before: bytes, endless: bytes) -> None:
     answer = Answer()
     read(answer, [before, *repeat(endless, (MAX_OVERHEAD - len(before)) // len(endless))])
-    with pytest.raises(WireError, match=message):
+    with pytest.raises(WireError, match="65536 bytes") as raised:
         answer.feed(endless * 20)
+    assert raised.value.code == "AnswerTooLong"
     assert not answer.complete
 
 
@@ -155,8 +157,8 @@ def test_events_in_any_packets(texts: list[str], places: list[int], end: str, be
     texts = [text.lstrip(" ") or "x" for text in texts]
     body = "".join(f"{before}{text}\n\n" for text in texts).replace("\n", end).encode()
     events = Events()
-    found = [event for packet in cut(body, places) for event in events.feed(packet)]
-    assert [event.decode() for event in found] == texts
+    read_events = [event for packet in cut(body, places) for event in events.feed(packet)]
+    assert [event.decode() for event in read_events] == texts
 
 
 def test_an_event_of_several_lines_is_one() -> None:
@@ -167,5 +169,6 @@ def test_an_event_of_several_lines_is_one() -> None:
 def test_an_event_that_never_ends_is_refused(part: bytes) -> None:
     events = Events()
     assert events.feed(b"data: {}\n\n" * MAX_EVENT) == [b"{}"] * MAX_EVENT
-    with pytest.raises(WireError, match="an event of the answer is longer than"):
+    with pytest.raises(WireError) as raised:
         events.feed(part * (MAX_EVENT + 1))
+    assert raised.value.code == "AnswerTooLong"

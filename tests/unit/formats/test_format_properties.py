@@ -1,4 +1,4 @@
-"""However a results file is damaged, it gives an error, or figures that the whole file has, too."""
+"""A damaged results file gives an error, or only figures that the whole file has, too."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ def places(node: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | 
 @cache
 def places_of(folder: str) -> list[tuple[str | int, ...]]:
     """Places in the results file, those near its root as likely as the many far below."""
-    found = list(places(json.loads(files_of(folder)[main_file(folder)])))
-    shallow = [place for place in found if len(place) <= 3]
-    return found + shallow * (1 + len(found) // max(1, len(shallow)))
+    every = list(places(json.loads(files_of(folder)[main_file(folder)])))
+    shallow = [place for place in every if len(place) <= 3]
+    return every + shallow * (1 + len(every) // max(1, len(shallow)))
 
 
 def main_file(folder: str) -> str:
@@ -71,16 +71,16 @@ def damage(folder: str, place: tuple[str | int, ...], change: Callable[[Any, str
 def check(folder: str, files: Files) -> None:
     """No figure that the whole file does not have: fewer at most."""
     try:
-        found = TOOLS[FOLDERS[folder]].parse(files)
+        reading = TOOLS[FOLDERS[folder]].parse(files)
     except MeasurementFailed:
         return
     expected = whole(folder)
-    for name, value in found.figures.items():
+    for name, value in reading.figures.items():
         assert value == pytest.approx(expected.figures.get(name)), name
-    for name, scores in found.scores.items():
+    for name, scores in reading.scores.items():
         # A case that has another name in the file has it here.
         assert sorted(scores.values()) == sorted(expected.scores[name].values()), name
-    assert found.cases == expected.cases
+    assert reading.cases == expected.cases
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
@@ -142,7 +142,7 @@ def document(folder: str) -> Any:
 @given(data=st.data())
 @QUICK
 def test_a_number_that_is_none_gives_no_other_figure(folder: str, data: st.DataObject) -> None:
-    place = data.draw(st.sampled_from([each for each in places_of(folder) if is_number(folder, each)]))
+    place = data.draw(st.sampled_from([place for place in places_of(folder) if is_number(folder, place)]))
     junk = data.draw(st.sampled_from([None, "x", float("nan"), float("inf"), [], {}]))
 
     def replace(node: Any, key: str | int) -> None:

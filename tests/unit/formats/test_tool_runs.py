@@ -1,4 +1,4 @@
-"""Tools as processes: what they are given, how their results come back, and every way in which they don't."""
+"""Tools as processes: their arguments and environment, their results, and every way to bring none."""
 
 from __future__ import annotations
 
@@ -50,16 +50,16 @@ Path({str(seen)!r}).write_text(json.dumps(found))
     files = [{"path": "lm-eval/task.yaml", "content": "task: sums\n"}, {"path": "sums.jsonl", "content": "{}\n"}]
     arguments = ["--model_args=base_url={url}/v1/chat/completions,model={model}", '--metadata={"a": 1}']
     run_tool(engine_endpoint, suite(files=files, arguments=arguments))
-    found = json.loads(seen.read_text())
-    assert found["arguments"][:3] == [
+    started = json.loads(seen.read_text())
+    assert started["arguments"][:3] == [
         "run",
         "--model_args=base_url=http://127.0.0.1:1/v1/chat/completions,model=tiny",
         '--metadata={"a": 1}',
     ]
-    assert "--log_samples" in found["arguments"]
-    assert found["task"] == "task: sums\n"
-    assert found["files"] == ["lm-eval", "sums.jsonl"]
-    environment = found["environment"]
+    assert "--log_samples" in started["arguments"]
+    assert started["task"] == "task: sums\n"
+    assert started["files"] == ["lm-eval", "sums.jsonl"]
+    environment = started["environment"]
     assert environment["OPENAI_API_KEY"] == "key-of-the-engine"
     assert (environment["LLMOPS_URL"], environment["LLMOPS_MODEL"]) == ("http://127.0.0.1:1", "tiny")
     assert environment["HF_HUB_OFFLINE"] == environment["HF_DATASETS_OFFLINE"] == "1"
@@ -67,34 +67,35 @@ Path({str(seen)!r}).write_text(json.dumps(found))
     assert not Path(environment["HOME"]).exists(), "its folder is gone"
 
 
-def test_what_it_wrote_is_measured_as_a_suites_figures_and_scores(program: Program, engine_endpoint: Endpoint) -> None:
+def test_results_files_become_a_suites_figures_and_scores(program: Program, engine_endpoint: Endpoint) -> None:
     program("lm-eval", COPY)
     harness = suite()
-    found = measure(engine_endpoint, [harness], 1)
-    assert found.suites == {"harness": harness.sha256}
-    assert found.figures["harness/score"] == found.figures["harness/exact_match"] == pytest.approx(11 / 12)
-    assert found.figures["harness/error_rate"] == 0
-    assert found.answered("harness") == (12, 12)
-    assert found.answered("all") == (12, 12)
-    assert found.figures["all/score"] == pytest.approx(11 / 12)
-    assert list(found.wrong["harness"]) == ["sums/8"]
+    measured = measure(engine_endpoint, [harness], 1)
+    assert measured.suites == {"harness": harness.sha256}
+    assert measured.figures["harness/score"] == measured.figures["harness/exact_match"] == pytest.approx(11 / 12)
+    assert measured.figures["harness/error_rate"] == 0
+    assert measured.answered("harness") == (12, 12)
+    assert measured.answered("all") == (12, 12)
+    assert measured.figures["all/score"] == pytest.approx(11 / 12)
+    assert list(measured.wrong["harness"]) == ["sums/8"]
     ours, theirs = compare(engine_endpoint, engine_endpoint, [harness], 1)
     assert len(ours.paired(theirs, "harness")[0]) == 12
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "code", "shown"),
     [
-        ("print('Traceback: no such task'); sys.exit(3)", r"exit code 3:\nTraceback: no such task"),
-        ("sys.exit(1)", "exit code 1, and said nothing"),
-        ("print('Could not save results aggregated')", r"ended well, and wrote no .*\nCould not save"),
+        ("print('Traceback: no such task'); sys.exit(3)", "ToolFailed", r"exit code 3.*\nTraceback: no such task"),
+        ("sys.exit(1)", "ToolFailed", "exit code 1"),
+        ("print('Could not save results aggregated')", "ResultsMissing", r"results_\*\.json.*\nCould not save"),
         (
             COPY + "(place / 'tiny').rename(place / 'one'); shutil.copytree(place / 'one', place / 'two')",
-            "several files",
+            "ResultsAmbiguous",
+            "lm-eval",
         ),
-        (COPY + "next((place / 'tiny').glob('results_*')).write_text('')", "is empty"),
-        (COPY + "next((place / 'tiny').glob('samples_*')).unlink()", "samples_sums_"),
-        ("os.kill(os.getpid(), 9)", "exit code -9"),
+        (COPY + "next((place / 'tiny').glob('results_*')).write_text('')", "ResultsUnreadable", "results_"),
+        (COPY + "next((place / 'tiny').glob('samples_*')).unlink()", "ResultsMissing", "samples_sums_"),
+        ("os.kill(os.getpid(), 9)", "ToolFailed", "exit code -9"),
     ],
     ids=[
         "fails",
@@ -107,12 +108,13 @@ def test_what_it_wrote_is_measured_as_a_suites_figures_and_scores(program: Progr
     ],
 )
 def test_a_tool_that_brings_no_results_is_no_measurement(
-    program: Program, engine_endpoint: Endpoint, body: str, said: str
+    program: Program, engine_endpoint: Endpoint, body: str, code: str, shown: str
 ) -> None:
     program("lm-eval", body)
-    with pytest.raises(MeasurementFailed, match=said) as caught:
+    with pytest.raises(MeasurementFailed, match=shown) as raised:
         run_tool(engine_endpoint, suite())
-    assert caught.value.message.startswith("harness: ")
+    assert raised.value.code == code
+    assert raised.value.message.startswith("harness: ")
 
 
 def test_a_tool_that_hangs_is_ended_with_its_children(
@@ -128,8 +130,9 @@ Path({str(mark)!r}).write_text(str(child.pid))
 print("asking", flush=True)
 time.sleep(3600)""",
     )
-    with pytest.raises(MeasurementFailed, match=r"did not end within 2 s:\nasking"):
+    with pytest.raises(MeasurementFailed, match=r" 2 s:\nasking") as raised:
         run_tool(engine_endpoint, suite(timeout_seconds=2))
+    assert raised.value.code == "ToolTimedOut"
     child, deadline = int(mark.read_text()), time.monotonic() + 5
     while _lives(child):
         assert time.monotonic() < deadline, "the tool's child goes on"
@@ -144,25 +147,28 @@ def _lives(pid: int) -> bool:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
 
 
-def test_a_tool_that_is_not_there_is_named(engine_endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tool_that_is_not_installed_is_named(engine_endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(MeasurementFailed, match="promptfoo is not installed: there is no program promptfoo") as caught:
+    with pytest.raises(MeasurementFailed) as raised:
         run_tool(engine_endpoint, suite(tool="promptfoo"))
-    assert "evaluation_image" in caught.value.remedy
+    assert (raised.value.code, raised.value.about) == ("ToolNotInstalled", "promptfoo")
+    assert "evaluation_image" in raised.value.remedy
 
 
-def test_figures_that_a_suite_names_are_taken_and_have_to_be_there(program: Program, engine_endpoint: Endpoint) -> None:
+def test_a_suite_takes_the_figures_that_it_names_and_no_measurement_lacks_one(
+    program: Program, engine_endpoint: Endpoint
+) -> None:
     program("lm-eval", COPY)
     taken = run_tool(engine_endpoint, suite(figures=["score"])).figures
     assert set(taken) == {"score", "error_rate", "cases", "answered", "unmeasured"}
-    with pytest.raises(
-        MeasurementFailed, match=r"harness: lm-eval 0.4.13 measured no acc_norm; it measured .*exact_match"
-    ):
+    with pytest.raises(MeasurementFailed, match=r"acc_norm.*exact_match") as raised:
         run_tool(engine_endpoint, suite(figures=["acc_norm"]))
+    assert (raised.value.code, raised.value.about) == ("NoSuchFigure", "suite harness")
 
 
 def test_the_score_is_one_that_has_cases(program: Program, engine_endpoint: Endpoint) -> None:
     program("lm-eval", COPY)
     assert run_tool(engine_endpoint, suite(score="exact_match")).figures["score"] == pytest.approx(11 / 12)
-    with pytest.raises(MeasurementFailed, match="is to be acc, which is none; scored case by case were: exact_match"):
+    with pytest.raises(MeasurementFailed, match=r"no acc .*exact_match") as raised:
         run_tool(engine_endpoint, suite(score="acc"))
+    assert (raised.value.code, raised.value.about) == ("NoSuchScore", "suite harness")

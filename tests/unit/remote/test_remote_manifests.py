@@ -1,4 +1,4 @@
-"""The measuring Job and its order against Kubernetes' published schemas, and how little its pod may do."""
+"""The measuring Job and its order against Kubernetes' published schemas, and the few rights of its pod."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def job() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("version", ["1.34", "1.37"])
-def test_every_object_is_what_the_schema_says(version: str) -> None:
-    made = job()
-    made["metadata"]["uid"] = "0" * 8
-    for config_map in order_config_maps(made, PARTS):
-        config_map["metadata"] |= ownership(made)["metadata"]
+def test_every_object_fits_the_schema(version: str) -> None:
+    manifest = job()
+    manifest["metadata"]["uid"] = "0" * 8
+    for config_map in order_config_maps(manifest, PARTS):
+        config_map["metadata"] |= ownership(manifest)["metadata"]
         kubernetes_validate.validate(config_map, version, strict=True)
     kubernetes_validate.validate(job(), version, strict=True)
 
@@ -51,7 +51,7 @@ def test_the_pod_has_no_rights_and_few_resources() -> None:
     }
     assert "nvidia.com/gpu" not in json.dumps(pod)
     assert "persistentVolumeClaim" not in json.dumps(pod)
-    key = next(each for each in container["env"] if each["name"] == "LLMOPS_API_KEY")
+    key = next(variable for variable in container["env"] if variable["name"] == "LLMOPS_API_KEY")
     assert key == {"name": "LLMOPS_API_KEY", "valueFrom": {"secretKeyRef": {"name": "access", "key": "token"}}}
 
 
@@ -59,29 +59,29 @@ def test_the_reaper_can_tell_whose_it_is_and_until_when() -> None:
     meta = job()["metadata"]
     assert meta["labels"] == LABELS
     assert meta["annotations"][names.EXPIRES_ANNOTATION] == "2026-11-25T12:00:00+00:00"
-    assert all(each["metadata"]["labels"] == LABELS for each in order_config_maps(job(), PARTS))
+    assert all(config_map["metadata"]["labels"] == LABELS for config_map in order_config_maps(job(), PARTS))
 
 
 def test_an_order_is_mounted_whole() -> None:
-    [volume] = [each for each in job()["spec"]["template"]["spec"]["volumes"] if "projected" in each]
+    [volume] = [mount for mount in job()["spec"]["template"]["spec"]["volumes"] if "projected" in mount]
     mounted = [source["configMap"]["name"] for source in volume["projected"]["sources"]]
-    made = order_config_maps(job(), PARTS)
-    assert mounted == [each["metadata"]["name"] for each in made]
-    assert [each["binaryData"] for each in made] == [
+    config_maps = order_config_maps(job(), PARTS)
+    assert mounted == [config_map["metadata"]["name"] for config_map in config_maps]
+    assert [config_map["binaryData"] for config_map in config_maps] == [
         {name: base64.b64encode(content).decode()} for name, content in PARTS
     ]
-    assert all(each["immutable"] for each in made)
+    assert all(config_map["immutable"] for config_map in config_maps)
 
 
-def test_what_a_retry_does_not_change_is_final() -> None:
-    again = {code for kind, code in EXIT_CODES if kind is Unavailable}
-    assert set(FINAL_EXIT_CODES) == {1, *(code for _, code in EXIT_CODES)} - again
+def test_every_exit_code_that_a_retry_cannot_help_is_final() -> None:
+    retried = {code for kind, code in EXIT_CODES if kind is Unavailable}
+    assert set(FINAL_EXIT_CODES) == {1, *(code for _, code in EXIT_CODES)} - retried
 
 
 def test_the_program_takes_the_arguments_that_the_job_gives(capsys: pytest.CaptureFixture[str], tmp_path: Any) -> None:
     arguments = [
-        each.replace("/etc", str(tmp_path)).replace("/dev", str(tmp_path))
-        for each in job()["spec"]["template"]["spec"]["containers"][0]["args"]
+        argument.replace("/etc", str(tmp_path)).replace("/dev", str(tmp_path))
+        for argument in job()["spec"]["template"]["spec"]["containers"][0]["args"]
     ]
     assert main(arguments) == 2
-    assert "cut off" in capsys.readouterr().out
+    assert "order" in capsys.readouterr().out

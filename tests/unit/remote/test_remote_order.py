@@ -1,4 +1,4 @@
-"""What goes into a Job and comes out of it: the order, the answer, the ending."""
+"""The input and output of a measuring Job: the order, the answer, the ending."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def test_an_order_arrives_as_it_was_given(prompts: list[str], seconds: float, ra
     order = Order(task="compare", engine=ENGINE, other=ENGINE, suites=suites, evaluation=spec, seconds=seconds)
     arrived = unpack(reversed(pack(order)))
     assert arrived == order
-    # What tells whether two releases were asked the same.
-    assert [each.sha256 for each in arrived.suites] == [each.sha256 for each in suites]
+    # Hashes tell whether two releases had the same suites.
+    assert [arrived_suite.sha256 for arrived_suite in arrived.suites] == [ordered.sha256 for ordered in suites]
 
 
 def hard_to_pack(size: int) -> str:
-    """Text that no packing makes much shorter."""
+    """Text that does not compress well."""
     import random
 
     return "".join(random.Random(1).choices("abcdefghijklmnopqrstuvwxyz0123456789", k=size))
@@ -62,23 +62,26 @@ def test_an_order_that_is_too_large_for_one_config_map_takes_several() -> None:
     assert len(parts) >= 3
     assert all(len(content) <= PART_BYTES for _, content in parts)
     assert unpack(parts) == order
-    with pytest.raises(BadInput, match="cut off"):
-        unpack(parts[:-1])
-    with pytest.raises(BadInput, match="cannot be unpacked"):
-        unpack(parts[1:])
+    for incomplete in (parts[:-1], parts[1:]):
+        with pytest.raises(BadInput) as raised:
+            unpack(incomplete)
+        assert raised.value.code == "OrderDamaged"
 
 
 def test_an_order_of_another_version_is_refused() -> None:
     order = Order(task="prove", engine=ENGINE, version="0.0.1")
-    with pytest.raises(BadInput, match=r"of llmops 0\.0\.1.*evaluation_image"):
+    with pytest.raises(BadInput, match=r"0\.0\.1") as raised:
         unpack(pack(order))
+    assert raised.value.code == "OtherVersion"
+    assert "evaluation_image" in raised.value.remedy
 
 
 def test_a_key_is_in_the_environment_and_nowhere_else() -> None:
     engine = Engine(base_url="http://127.0.0.1:1", model="tiny", key_variable="KEY")
     assert engine.endpoint({"KEY": "hidden"}).api_key == "hidden"
-    with pytest.raises(BadInput, match="not in KEY"):
+    with pytest.raises(BadInput, match="KEY") as raised:
         engine.endpoint({})
+    assert (raised.value.code, raised.value.about) == ("CredentialsMissing", "tiny")
 
 
 def answer_of(scores: dict[str, float]) -> Answer:
@@ -104,14 +107,16 @@ LINES, SEAL = write_answer(LONG)
 @given(share=st.floats(0, 1, exclude_max=True))
 def test_an_answer_that_was_cut_off_is_none(share: float) -> None:
     log = "\n".join(LINES)
-    with pytest.raises(MeasurementFailed, match="missing in the log"):
+    with pytest.raises(MeasurementFailed) as raised:
         read_answer(log[: int(share * len(log))], SEAL)
+    assert raised.value.code == "AnswerIncomplete"
 
 
 @given(gone=st.integers(0, len(LINES) - 1))
 def test_an_answer_that_lacks_a_line_is_none(gone: int) -> None:
-    with pytest.raises(MeasurementFailed, match=f"1 of {len(LINES)} lines"):
+    with pytest.raises(MeasurementFailed, match=f"1 of {len(LINES)} lines") as raised:
         read_answer("\n".join(LINES[:gone] + LINES[gone + 1 :]), SEAL)
+    assert raised.value.code == "AnswerIncomplete"
 
 
 @given(number=st.integers(0, len(LINES) - 1), share=st.floats(0, 1, exclude_max=True), other=st.sampled_from("AB+/="))
@@ -121,7 +126,7 @@ def test_an_answer_that_was_changed_is_never_another(number: int, share: float, 
     event["data"] = event["data"][:at] + other + event["data"][at + 1 :]
     log = "\n".join([*LINES[:number], json.dumps(event), *LINES[number + 1 :]])
     with suppress(MeasurementFailed):
-        # A last character may have bits that say nothing.
+        # The last character may have unused bits.
         assert read_answer(log, SEAL) == LONG
 
 
@@ -137,18 +142,19 @@ def long_seal() -> Seal:
 
 def test_an_answer_that_a_log_would_not_keep_is_refused() -> None:
     text = hard_to_pack(LONGEST_LOG + 1_000_000)
-    with pytest.raises(MeasurementFailed, match="at most"):
+    with pytest.raises(MeasurementFailed) as raised:
         write_answer(Answer(text=text))
+    assert raised.value.code == "AnswerTooLarge"
 
 
 @pytest.mark.parametrize("kind", [BadInput, BadRelease, ClusterCannot, MeasurementFailed, Unavailable])
 @given(message=st.text(max_size=3000), remedy=st.text(max_size=3000))
-def test_an_error_is_the_same_on_the_other_side(kind: type[LlmopsError], message: str, remedy: str) -> None:
+def test_an_error_crosses_from_the_job_to_the_run(kind: type[LlmopsError], message: str, remedy: str) -> None:
     ending = Ending.of(
         kind(message.encode("utf-8", "replace").decode(), remedy=remedy.encode("utf-8", "replace").decode())
     )
     text = ending.model_dump_json()
-    # Longer ones are cut off by kubelets, and would be read no more.
+    # Kubelets cut off longer messages, and nobody could parse them.
     assert len(text.encode()) <= 4096
     error = Ending.model_validate_json(text).error()
     assert error is not None

@@ -1,4 +1,4 @@
-"""The report of a release: one page of HTML that needs nothing else. See `render`."""
+"""The report of a release: one self-contained HTML page. See `render`."""
 
 from llmops.evaluation.report.html.page import Page, render
 

@@ -1,4 +1,4 @@
-"""Charts as inline SVG: no scripts, no fonts, colours from the page's style. Pure."""
+"""Charts as inline SVG, without scripts and fonts; the page's style has the colours. Pure."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ MOST_POINTS = 200
 
 @dataclass(frozen=True)
 class Series:
-    """One line or bar colour: `canary` or `stable`, as the style knows them."""
+    """Values of one release. Its name, `canary` or `stable`, selects a colour of the page's style."""
 
     name: str
     values: Sequence[float | None]
 
 
 def ecdf(series: Sequence[Series], unit: str) -> Markup:
-    """How values are distributed: the share at or below each.
+    """The distribution of values: the share at or below each.
 
     Args:
-        series: Samples of each.
-        unit: Of the values, for the axis.
+        series: The samples of each release.
+        unit: The unit of the values, for the axis.
     """
-    samples = [(one.name, sorted(value for value in one.values if value is not None)) for one in series]
+    samples = [(line.name, sorted(value for value in line.values if value is not None)) for line in series]
     samples = [(name, values) for name, values in samples if values]
     if not samples:
         return Markup()
-    highest = _nice(max(values[-1] for _, values in samples))
+    highest = _round_up(max(values[-1] for _, values in samples))
     across, down = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
 
     def point(value: float, share: float) -> tuple[float, float]:
@@ -67,9 +67,9 @@ def bars(labels: Sequence[str], series: Sequence[Series], texts: Sequence[Sequen
     """Shares from 0 to 1 as bars, one group for each label.
 
     Args:
-        labels: Of the groups.
-        series: A value for each label; None is no bar.
-        texts: What is written at each bar, by series and label.
+        labels: The labels of the groups.
+        series: A value for each label; None has no bar.
+        texts: The text at each bar, by series and label.
     """
     group = BAR * len(series) + GAP
     height = group * len(labels) + GAP
@@ -78,21 +78,21 @@ def bars(labels: Sequence[str], series: Sequence[Series], texts: Sequence[Sequen
     for index, label in enumerate(labels):
         top = GAP + index * group
         parts.append(_text(LABEL_WIDTH - 8, top + BAR * len(series) / 2 + 4, label, "end"))
-        for row, one in enumerate(series):
-            value = one.values[index]
+        for row, track in enumerate(series):
+            value = track.values[index]
             y = top + row * BAR
             width = across * max(0.0, min(1.0, value or 0.0))
             parts.append(
                 Markup('<rect class="bar {}" x="{}" y="{}" width="{:.1f}" height="{}"/>').format(
-                    one.name, LABEL_WIDTH, y, width, BAR - 1
+                    track.name, LABEL_WIDTH, y, width, BAR - 1
                 )
             )
             parts.append(_text(LABEL_WIDTH + width + 6, y + BAR - 2, texts[row][index], "start"))
     return _svg(WIDTH, height, "scores by suite", parts)
 
 
-def _nice(value: float) -> float:
-    """The end of an axis on which `value` has room: a round number."""
+def _round_up(value: float) -> float:
+    """The end of an axis for values up to `value`: a round number."""
     if value <= 0:
         return 1.0
     size = 10.0 ** math.floor(math.log10(value))

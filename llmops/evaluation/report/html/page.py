@@ -1,4 +1,4 @@
-"""The report of a release as one HTML page: self-contained, and safe whatever a model answered. Pure."""
+"""The report of a release as one self-contained HTML page. It escapes the answers of models. Pure."""
 
 from __future__ import annotations
 
@@ -39,19 +39,19 @@ THROUGHPUT = ("output_throughput", "request_throughput", "error_rate")
 
 @dataclass(frozen=True)
 class Page:
-    """All that a report tells.
+    """The content of a report.
 
     Args:
-        release: What was tried.
-        record: How its trial ended; None while it goes on.
-        verdict: What the gates said; None if it was never measured.
-        canary: What was measured of it.
-        stable: What was measured of what served then.
-        stable_id: Release that served then.
-        changes: What differs from what served then, in lines; None if that is not known any more.
+        release: The release under trial.
+        record: The record of its trial; None while the trial goes on.
+        verdict: The verdict of the gates; None if the release was never measured.
+        canary: The canary's measurements.
+        stable: Stable's measurements.
+        stable_id: The release that was stable at the trial.
+        changes: The differences to stable, one a line; None if they are not known any more.
         failing: Cases that the canary did not pass.
-        seconds: What each stage took.
-        requested_by: Who or what asked for it.
+        seconds: Seconds of each stage.
+        requested_by: The person or trigger that requested the trial.
         run: The Dagster run.
     """
 
@@ -69,11 +69,11 @@ class Page:
 
 
 def render(page: Page, *, now: datetime.datetime | None = None) -> str:
-    """The page as HTML: no script, and nothing is fetched from anywhere.
+    """The page as HTML, without scripts and without anything to fetch.
 
     Args:
-        page: What it tells.
-        now: When it was made; None leaves that out, so that the same page is the same text.
+        page: The content.
+        now: The time to show; None shows no time, so that the same content gives the same text.
     """
     value, reason = _outcome(page)
     return _template().render(
@@ -95,7 +95,7 @@ def render(page: Page, *, now: datetime.datetime | None = None) -> str:
 
 @cache
 def _template() -> Template:
-    # Everything that is put in is text, until it says that it is markup: answers of a model come from anywhere.
+    # A model may answer anything: all values are escaped, except those of the type Markup.
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string(
         files("llmops.evaluation.report.html").joinpath("report.html.jinja").read_text(encoding="utf-8")
@@ -123,7 +123,7 @@ def _facts(page: Page) -> list[tuple[str, str]]:
 
 
 def _tiles(page: Page) -> list[tuple[str, str, str]]:
-    """What matters most, as name, figure and what it is compared with."""
+    """The most important figures, as name, value and stable's value."""
     canary, stable = page.canary, page.stable
     if canary is None:
         return []
@@ -192,12 +192,12 @@ def _scores(page: Page) -> dict[str, Any] | None:
 
 
 def _loads(page: Page) -> list[dict[str, Any]]:
-    """Latencies of each suite that has samples: charts, and rows of percentiles."""
+    """Latencies of each load profile: charts, and rows of percentiles."""
     canary, stable = page.canary, page.stable
     if canary is None:
         return []
     sections: list[dict[str, Any]] = []
-    # Suites that were asked for speed; how long answers to a quality suite took says little.
+    # Suites without cases: latencies of a quality suite tell little.
     for name in sorted(canary.samples.keys() - canary.cases.keys()):
         charts: list[tuple[str, Markup]] = []
         rows: list[tuple[str, ...]] = []
@@ -225,7 +225,7 @@ def _loads(page: Page) -> list[dict[str, Any]]:
 
 
 def _errors(page: Page) -> list[tuple[str, str, str, int]]:
-    """Whose, suite, message and how many: what went wrong while measuring."""
+    """Errors during the measurement: release, suite, message and count."""
     return [
         (track, suite, message, count)
         for track, measured in (("canary", page.canary), ("stable", page.stable))
