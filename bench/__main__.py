@@ -1,4 +1,4 @@
-"""`make bench`: everything, into build/bench.json. Arguments choose single benches."""
+"""`make bench`: runs all benches, and writes build/bench.json. Arguments choose single benches."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BENCHES = (
     "sensors",
     "verdicts",
 )
-# What a figure may be at most, on an idle core.
+# The highest value of a figure, on an idle core.
 LIMITS = {
     "load_client.cpu_ms_per_request": 1.0,
     "startup.help_cpu_seconds": 0.3,
@@ -31,26 +31,28 @@ LIMITS = {
 
 
 def main() -> None:
-    """Run the benches one after the other; each is measured against its peer in alternation."""
+    """Run the benches one after the other. Each alternates with its peer."""
     arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("benches", nargs="*", choices=[*BENCHES, []], help="all, if none is named")
+    arguments.add_argument("benches", nargs="*", choices=[*BENCHES, []], help="all by default")
     arguments.add_argument(
-        "--small", action="store_true", help="as little as shows that a bench works; into build/bench-small.json"
+        "--small",
+        action="store_true",
+        help="the shortest run that shows that a bench works; writes build/bench-small.json",
     )
     arguments.add_argument("--output", type=Path)
-    given = arguments.parse_args()
-    output: Path = given.output or Path("build/bench-small.json" if given.small else "build/bench.json")
-    found: dict[str, Any] = json.loads(output.read_text()) if given.benches and output.exists() else {}
-    for name in given.benches or BENCHES:
+    options = arguments.parse_args()
+    output: Path = options.output or Path("build/bench-small.json" if options.small else "build/bench.json")
+    figures: dict[str, Any] = json.loads(output.read_text()) if options.benches and output.exists() else {}
+    for name in options.benches or BENCHES:
         sys.stderr.write(f"{name} ...\n")
         bench = importlib.import_module(f"bench.{name}")
-        measured: dict[str, float] = bench.run(**bench.SMALL) if given.small else bench.run()
+        measured: dict[str, float] = bench.run(**bench.SMALL) if options.small else bench.run()
         for key, value in measured.items():
             sys.stderr.write(f"  {key:<44} {value:g}{_limit(key, value)}\n")
-        # Written after each: what a later bench breaks on takes nothing away.
-        found |= measured | {"machine": _machine()}
+        # Written after each bench, so that a later bench that breaks loses nothing.
+        figures |= measured | {"machine": _machine()}
         output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(json.dumps(found, indent=2) + "\n")
+        output.write_text(json.dumps(figures, indent=2) + "\n")
 
 
 def _limit(key: str, value: float) -> str:

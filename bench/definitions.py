@@ -19,14 +19,14 @@ from llmops.config.settings import SETTINGS_VARIABLE
 COUNTS = (1, 100, 1000)
 REPEATS = 5
 SMALL: dict[str, Any] = {"counts": (1, 10), "repeats": 1}
-"""Arguments of `run` for a run that takes as little as it can."""
-# Imports included: every process that Dagster starts for the location pays for them.
+"""Arguments of `run` for the shortest run."""
+# Includes imports: every process that Dagster starts for the location pays for them.
 LOAD = """
 import time
 started = time.perf_counter()
 from llmops.definitions import defs
-found = defs()
-found.resolve_job_def("rollout")
+definitions = defs()
+definitions.resolve_job_def("rollout")
 print(time.perf_counter() - started)
 """
 
@@ -34,13 +34,13 @@ print(time.perf_counter() - started)
 def run(counts: Sequence[int] = COUNTS, repeats: int = REPEATS) -> dict[str, float]:
     """Seconds to import and load definitions, medians, as `definitions.seconds.COUNT`."""
     example = yaml.safe_load(Path("models/smollm2-135m.yaml").read_text())
-    found: dict[str, list[float]] = {}
+    seconds: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         settings = {count: _catalog(Path(folder) / str(count), example, count) for count in counts}
         for _ in range(repeats):
             for count in counts:
-                found.setdefault(f"definitions.seconds.{count}", []).append(_load(settings[count]))
-    return {key: round(statistics.median(values), 3) for key, values in found.items()}
+                seconds.setdefault(f"definitions.seconds.{count}", []).append(_load(settings[count]))
+    return {key: round(statistics.median(values), 3) for key, values in seconds.items()}
 
 
 def _catalog(folder: Path, example: dict[str, object], count: int) -> Path:

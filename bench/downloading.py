@@ -1,4 +1,4 @@
-"""Download with proof: our worker against `hf download` followed by `hf cache verify`."""
+"""Downloads with verification: llmops' worker against `hf download` followed by `hf cache verify`."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any
 from bench.side_by_side import REPO, Case, Weights, alternate, gb_per_s, hf, hub, make_weights, ratio, remove, worker
 
 SMALL: dict[str, Any] = {"size": 1 << 20, "count": 2, "rounds": 1}
-"""Arguments of `run` for a run that takes as little as it can."""
+"""Arguments of `run` for the shortest run."""
 
 
 def run(*, size: int = 1 << 30, count: int = 4, rounds: int = 5) -> dict[str, float]:
-    """Ratio (above 1: ours is faster) and speeds, from a stand-in hub on loopback over plain HTTP.
+    """Ratio (above 1: llmops is faster) and speeds, from a stand-in hub on loopback over plain HTTP.
 
-    Ours also waits until the bytes are on the disk; theirs does not.
+    llmops also waits until the bytes are on the disk; the hub's program does not.
 
     Args:
         size: Bytes of one file.
         count: Number of files.
-        rounds: Rounds of each contestant, in alternation.
+        rounds: Number of rounds; the contestants alternate.
 
     Returns:
         `download.vs_hf_download_verify`, and the speeds of both in GB/s.

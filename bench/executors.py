@@ -1,4 +1,4 @@
-"""What Dagster's executors cost: seconds of a rollout besides its stages, in one process and in a process for each."""
+"""The cost of Dagster's executors: seconds of a rollout outside its stages, in one process and in one per stage."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from llmops.releases.stages import STAGES
 
 ROUNDS = 3
 SMALL: dict[str, Any] = {"rounds": 1}
-"""Arguments of `run` for a run that takes as little as it can."""
+"""Arguments of `run` for the shortest run."""
 EXECUTORS = {"in_process": "llmops.definitions", "multiprocess": "bench.multiprocess"}
 
 
 def run(rounds: int = ROUNDS) -> dict[str, float]:
     """Seconds of a first rollout without suites under each executor, medians of rounds in alternation.
 
-    `run` is from the run's start to its end as Dagster has them; `overhead` what of it is spent outside of the stages.
+    `run` lasts from the run's start to its end, by Dagster's records; `overhead` is the part of it outside the stages.
     """
     with tempfile.TemporaryDirectory(prefix="bench-executors-") as folder:
         project = Path(folder)
@@ -46,8 +46,8 @@ def run(rounds: int = ROUNDS) -> dict[str, float]:
 
 
 def _measure(sandbox: Sandbox, project: Path, rounds: int) -> dict[str, float]:
-    for each in ("evals", "models", "dagster"):
-        (project / each).mkdir()
+    for subfolder in ("evals", "models", "dagster"):
+        (project / subfolder).mkdir()
     (project / "dagster" / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
     make_model(project / "weights", size_bytes=1 << 20, suites_dir=None, load_seconds=0.1)
     sandbox.hub_store.commit(REPO, project / "weights")
@@ -70,19 +70,19 @@ def _measure(sandbox: Sandbox, project: Path, rounds: int) -> dict[str, float]:
             took[executor].append(seconds)
             outside[executor].append(seconds - sum(stages[stage] for stage in STAGES))
             cluster.delete("Deployment", name, propagation="Foreground", wait=60)
-    found = {
+    figures = {
         f"executors.{executor}_{what}_seconds": statistics.median(values[executor])
         for what, values in (("run", took), ("overhead", outside))
         for executor in EXECUTORS
     }
-    found["executors.run_ratio"] = (
-        found["executors.multiprocess_run_seconds"] / found["executors.in_process_run_seconds"]
+    figures["executors.run_ratio"] = (
+        figures["executors.multiprocess_run_seconds"] / figures["executors.in_process_run_seconds"]
     )
-    return {key: round(value, 2) for key, value in found.items()}
+    return {key: round(value, 2) for key, value in figures.items()}
 
 
 def _rollout(module: str, model: str) -> float:
-    """Run the job by Dagster's command line, as its run launchers do, and return how long the run took."""
+    """Run the job by Dagster's command line, as its run launchers do, and return the seconds of the run."""
     tags: Mapping[str, str] = {"dagster/partition": model}
     subprocess.run(
         [sys.executable, "-m", "dagster", "job", "execute", "-m", module, "-j", "rollout", "--tags", json.dumps(tags)],

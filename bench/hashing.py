@@ -1,4 +1,4 @@
-"""Hashing of weights on a volume: our worker against `hf cache verify` and against openssl on every core."""
+"""Hashes weights on a volume: llmops' worker against `hf cache verify` and against openssl on every core."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from bench.side_by_side import REPO, Case, Weights, alternate, call, gb_per_s, h
 from llmops.worker.hashing import cores, evict
 
 SMALL: dict[str, Any] = {"size": 1 << 20, "count": 2, "rounds": 1}
-"""Arguments of `run` for a run that takes as little as it can."""
+"""Arguments of `run` for the shortest run."""
 
 
 def run(*, size: int = 1 << 30, count: int = 4, rounds: int = 5) -> dict[str, float]:
-    """Ratios (above 1: ours is faster) and speeds, on warm and on cold page cache.
+    """Ratios (above 1: llmops is faster) and speeds, with a warm and with a cold page cache.
 
     Args:
         size: Bytes of one file.
         count: Number of files.
-        rounds: Rounds of each contestant, in alternation.
+        rounds: Number of rounds; the contestants alternate.
 
     Returns:
         `hash.*` (SHA-256 compared with the pins), `rehash.*` (BLAKE3 compared with the manifest), `checksum.*`
@@ -41,23 +41,23 @@ def _measure(weights: Weights, url: str, rounds: int) -> dict[str, float]:
         ),
         "openssl": lambda: call(
             *("xargs", "-P", str(cores()), "-n1", "openssl", "dgst", "-sha256"),
-            given="\n".join(map(str, weights.files)),
+            stdin="\n".join(map(str, weights.files)),
         ),
         "rehash": lambda: worker("rehash", *target),
         "checksum": lambda: worker("checksum", "--release", weights.release, *target),
     }
-    contestants["checksum"]()  # Writes the manifest that rehash needs, and warms the cache.
+    contestants["checksum"]()  # writes the manifest for rehash, and warms the cache
 
-    def forget() -> None:
+    def empty_cache() -> None:
         for file in weights.files:
             evict(file)
 
-    found: dict[str, float] = {}
-    for suffix, prepare in (("", lambda: None), ("_cold", forget)):
+    figures: dict[str, float] = {}
+    for suffix, prepare in (("", lambda: None), ("_cold", empty_cache)):
         seconds = alternate({name: Case(prepare, timed) for name, timed in contestants.items()}, rounds)
         for ours in ("hash", "rehash", "checksum"):
-            found[f"{ours}{suffix}.vs_hf_cache_verify"] = ratio(seconds["hf"], seconds[ours])
-        found[f"hash{suffix}.vs_openssl_parallel"] = ratio(seconds["openssl"], seconds["hash"])
+            figures[f"{ours}{suffix}.vs_hf_cache_verify"] = ratio(seconds["hf"], seconds[ours])
+        figures[f"hash{suffix}.vs_openssl_parallel"] = ratio(seconds["openssl"], seconds["hash"])
         for name, times in seconds.items():
-            found[f"{name}{suffix}.gb_per_s"] = gb_per_s(weights.size, times)
-    return found
+            figures[f"{name}{suffix}.gb_per_s"] = gb_per_s(weights.size, times)
+    return figures

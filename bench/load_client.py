@@ -1,8 +1,8 @@
-"""What the load client itself costs, beside the clients that could have been taken.
+"""The CPU time of the load client, beside that of other clients.
 
-A mock in a process of its own streams 32 tokens 20 ms after each request. Each client sends 1,000 requests at
-concurrency 32 from a process of its own, in alternation; the CPU is what that process took from its first measured
-request to its last, by getrusage. Run as a program, it prints one JSON object.
+A mock in another process streams 32 tokens 20 ms after each request. The clients alternate; each sends 1,000 requests
+at concurrency 32 from a new process. The figure is the CPU time of that process from its first measured request to its
+last, by getrusage. As a program, the bench prints one JSON object.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from typing import Any
 REQUESTS, CONCURRENCY, TOKENS, FIRST_SECONDS, ROUNDS = 1000, 32, 32, 0.02, 5
 CLIENTS = ("llmops", "aiohttp", "openai")
 SMALL: dict[str, Any] = {"requests": 64, "rounds": 1}
-"""Arguments of `run` for a run that takes as little as it can."""
+"""Arguments of `run` for the shortest run."""
 MESSAGES: Any = [{"role": "user", "content": "Tell me of the sea."}]
 
 
 def run(requests: int = REQUESTS, rounds: int = ROUNDS) -> dict[str, float]:
-    """Measure, and return CPU in milliseconds per request, and how many times more each other client takes."""
+    """CPU milliseconds per request of each client, and how many times more the other clients take."""
     with subprocess.Popen([sys.executable, __file__, "mock"], stdout=subprocess.PIPE, text=True) as mock:
         try:
             assert mock.stdout is not None
@@ -94,7 +94,7 @@ async def _mock() -> None:
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
-    print(runner.addresses[0][1], flush=True)  # noqa: T201 - how the parent learns of the port
+    print(runner.addresses[0][1], flush=True)  # noqa: T201 - the parent reads the port
     await asyncio.Event().wait()
 
 
@@ -124,7 +124,7 @@ def _llmops(url: str, requests: int) -> float:
     return taken
 
 
-async def _others(one: Callable[[], Awaitable[None]], requests: int) -> float:
+async def _through(send_one: Callable[[], Awaitable[None]], requests: int) -> float:
     """Send a warm-up and then the requests through another client, at the same concurrency."""
 
     async def send(count: int) -> None:
@@ -132,7 +132,7 @@ async def _others(one: Callable[[], Awaitable[None]], requests: int) -> float:
 
         async def worker() -> None:
             for _ in waiting:
-                await one()
+                await send_one()
 
         await asyncio.gather(*(worker() for _ in range(CONCURRENCY)))
 
@@ -147,7 +147,7 @@ async def _openai(url: str, requests: int) -> float:
 
     async with AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
 
-        async def one() -> None:
+        async def send_one() -> None:
             stream: AsyncIterator[Any] = await client.chat.completions.create(
                 model="mock",
                 messages=MESSAGES,
@@ -161,7 +161,7 @@ async def _openai(url: str, requests: int) -> float:
             if tokens != TOKENS:
                 raise SystemExit(f"{tokens} tokens instead of {TOKENS}")
 
-        return await _others(one, requests)
+        return await _through(send_one, requests)
 
 
 async def _aiohttp(url: str, requests: int) -> float:
@@ -170,7 +170,7 @@ async def _aiohttp(url: str, requests: int) -> float:
     body = {"model": "mock", "messages": MESSAGES, "max_tokens": TOKENS, "stream": True}
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
 
-        async def one() -> None:
+        async def send_one() -> None:
             tokens = 0
             async with session.post(f"{url}/v1/chat/completions", json=body) as response:
                 async for line in response.content:
@@ -180,27 +180,27 @@ async def _aiohttp(url: str, requests: int) -> float:
             if tokens != TOKENS:
                 raise SystemExit(f"{tokens} tokens instead of {TOKENS}")
 
-        return await _others(one, requests)
+        return await _through(send_one, requests)
 
 
 def main() -> None:
-    """Measure, or be one of the processes that a measurement is made of."""
+    """Measure, or act as the mock or a client of a measurement."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("role", nargs="?", choices=("mock", *CLIENTS))
     parser.add_argument("--url", default="")
     parser.add_argument("--requests", type=int, default=REQUESTS)
-    given = parser.parse_args()
-    if given.role == "mock":
+    options = parser.parse_args()
+    if options.role == "mock":
         asyncio.run(_mock())
-    elif given.role is None:
-        print(json.dumps(run(given.requests), indent=2))  # noqa: T201 - the program's output
+    elif options.role is None:
+        print(json.dumps(run(options.requests), indent=2))  # noqa: T201 - the program's output
     else:
         seconds = (
-            _llmops(given.url, given.requests)
-            if given.role == "llmops"
-            else asyncio.run({"openai": _openai, "aiohttp": _aiohttp}[given.role](given.url, given.requests))
+            _llmops(options.url, options.requests)
+            if options.role == "llmops"
+            else asyncio.run({"openai": _openai, "aiohttp": _aiohttp}[options.role](options.url, options.requests))
         )
-        print(seconds * 1000 / given.requests)  # noqa: T201 - how the parent learns of the figure
+        print(seconds * 1000 / options.requests)  # noqa: T201 - the parent reads the figure
 
 
 if __name__ == "__main__":

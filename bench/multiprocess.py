@@ -1,4 +1,4 @@
-"""The definitions with the rollout job under Dagster's multiprocess executor: each stage is a process of its own."""
+"""The definitions with the rollout job under Dagster's multiprocess executor: one process per stage."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from llmops.defs.rollout.jobs import rollout_job
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    """What `llmops.definitions` has of the rollout."""
+    """The rollout part of `llmops.definitions`."""
     assets = stage_assets(dg.StaticPartitionsDefinition(sorted(load_catalog(load_settings().models_dir))))
     platform = PlatformResource()
     return dg.Definitions(

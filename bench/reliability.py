@@ -1,7 +1,7 @@
 """Breaks the installed system in the middle of each stage: `make reliability` writes docs/concepts/reliability.md.
 
-Each fault is made while a rollout that a sensor asked for is under way, with users asking all the while. What has to
-come of it is the same each time: the new release serves with a verdict, no canary is left, and no user has noticed.
+Each fault happens during a rollout that a sensor requested, while users ask the model. The result has to be the same
+each time: the new release serves with a verdict, no canary is left, and no request of users failed.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 @dataclass(frozen=True)
 class World:
-    """The installed system on a sandbox, and what can be broken of it."""
+    """The installed system on a sandbox, with its parts to break."""
 
     sandbox: Sandbox
     plane: ControlPlane
@@ -62,15 +62,15 @@ class World:
 
     @property
     def records(self) -> Records:
-        """What the pipeline keeps."""
+        """The records of the pipeline."""
         return Records(self.cluster)
 
     def new_commit(self, version: int) -> str:
-        """A new revision of the model: the sensor will see it."""
+        """Commit a new revision of the model, which the sensor will see."""
         return commit_simulated(self.sandbox, self.repo, quality=GOOD, version=version)
 
     def delete_pods(self, selector: dict[str, str], *, grace: int | None = None) -> int:
-        """Delete pods of the installation; how many there were."""
+        """Delete pods of the installation; returns their number."""
         installed = self.cluster.list("Pod", labels=selector, namespace=NAMESPACE)
         kubectl = [str(find_or_build_kubectl()), "--kubeconfig", str(self.sandbox.kubeconfig)]
         for pod in installed:
@@ -81,12 +81,12 @@ class World:
 
 @dataclass(frozen=True)
 class Fault:
-    """Something that breaks.
+    """A fault of the system.
 
     Args:
-        name: What, for the table.
-        stage: When: in the middle of this stage of a rollout; empty is before the sensor sees what is new.
-        make: Breaks it, and puts it right where nature would.
+        name: Name in the table.
+        stage: The stage of the rollout to break; empty breaks before the sensor sees the new commit.
+        make: Causes the fault, and ends it if nothing else would.
     """
 
     name: str
@@ -126,7 +126,7 @@ def _api_away(world: World) -> None:
 
 def _kill_run(world: World) -> None:
     if not world.delete_pods({"app.kubernetes.io/component": "run_worker"}, grace=0):
-        raise LlmopsError("there is no run pod to kill")
+        raise LlmopsError("there is no run pod to kill", code="NoRunPod")
 
 
 def _kill_daemon(world: World) -> None:
@@ -134,7 +134,7 @@ def _kill_daemon(world: World) -> None:
 
 
 def _lose_database(world: World) -> None:
-    """The claim's folder goes with everything in it, as if the disk had died."""
+    """Delete the content of the database's volume, as if the disk died."""
     volume = next((world.sandbox.folder / "volumes").glob(f"{NAMESPACE}-*"))
     for entry in volume.iterdir():
         shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink(missing_ok=True)
@@ -153,7 +153,7 @@ FAULTS: tuple[Fault, ...] = (
 
 @dataclass
 class Users:
-    """Somebody who asks the model all the while."""
+    """Counts of users' requests."""
 
     asked: int = 0
     failed: int = 0
@@ -161,47 +161,47 @@ class Users:
 
 @contextmanager
 def users(world: World) -> Generator[Users]:
-    """Ask through the model's Service, one completion after the other."""
-    found, stop = Users(), threading.Event()
+    """Ask the model's Service for one completion after the other, in a thread."""
+    counted, stop = Users(), threading.Event()
     endpoint = Endpoint(base_url=world.cluster.endpoint(MODEL, names.ENGINE_PORT), model=MODEL, api_key=None)
 
     def ask() -> None:
         while not stop.is_set():
-            found.asked += 1
+            counted.asked += 1
             try:
                 probe(endpoint, timeout=30)
             except LlmopsError:
-                found.failed += 1
+                counted.failed += 1
             stop.wait(0.1)
 
     thread = threading.Thread(target=ask)
     thread.start()
     try:
-        yield found
+        yield counted
     finally:
         stop.set()
         thread.join()
 
 
 def reached(world: World, commit: str, stage: str) -> bool:
-    """Whether the rollout of this commit is in the middle of a stage, by what the stages before have left."""
+    """Whether the rollout of this commit is in the middle of a stage, by the results of the stages before it."""
     candidate = world.records.state(MODEL).candidate
     if candidate is None:
         return False
     release = world.records.release(MODEL, candidate)
     if release.weights.commit != commit:
         return False
-    found = world.cluster.get("ConfigMap", names.record_name(MODEL, candidate)) or {}
-    data = found.get("data") or {}
+    config_map = world.cluster.get("ConfigMap", names.record_name(MODEL, candidate)) or {}
+    data = config_map.get("data") or {}
     before = STAGES[: STAGES.index(stage)]
-    return all(f"{each}.json" in data for each in before if each != "release") and f"{stage}.json" not in data
+    return all(f"{done}.json" in data for done in before if done != "release") and f"{stage}.json" not in data
 
 
 def wait(what: str, there: Callable[[], bool], seconds: float) -> float:
-    """Seconds until it is so.
+    """Wait until `there` is true; returns the seconds.
 
     Raises:
-        LlmopsError: It is not in time.
+        LlmopsError: It was not true in time.
     """
     started = time.monotonic()
     while True:
@@ -209,27 +209,27 @@ def wait(what: str, there: Callable[[], bool], seconds: float) -> float:
             if there():
                 return time.monotonic() - started
         if time.monotonic() - started > seconds:
-            raise LlmopsError(f"{what}: not within {seconds:.0f} s")
+            raise LlmopsError(f"{what}: not within {seconds:.0f} s", code="TimedOut")
         time.sleep(0.05)
 
 
 def serves(world: World, commit: str) -> bool:
-    """Whether the commit's release serves, with a verdict, and nothing is left of its trial."""
+    """Whether the commit's release is stable with a verdict and ready, and its canary is gone."""
     state = world.records.state(MODEL)
     if state.stable is None or world.records.release(MODEL, state.stable).weights.commit != commit:
         return False
     record = world.records.record(MODEL, state.stable)
     main = world.cluster.get("Deployment", MODEL)
     ready = main is not None and (main.get("status") or {}).get("readyReplicas", 0) >= main["spec"]["replicas"]
-    left = world.cluster.get("Deployment", names.engine_name(MODEL, "canary"))
-    return record is not None and record.verdict == "Passed" and ready and left is None
+    canary = world.cluster.get("Deployment", names.engine_name(MODEL, "canary"))
+    return record is not None and record.verdict == "Passed" and ready and canary is None
 
 
 def try_fault(world: World, fault: Fault, version: int) -> dict[str, Any]:
-    """One fault, and what came of it."""
+    """Cause one fault; returns its row of the table."""
     row: dict[str, Any] = {"fault": fault.name, "stage": fault.stage or "before the rollout"}
     console.print(f"[bold]{fault.name}[/], {row['stage']}")
-    with users(world) as asked:
+    with users(world) as counted:
         commit = world.new_commit(version) if fault.stage else ""
         if fault.stage:
             wait(f"stage {fault.stage}", lambda: reached(world, commit, fault.stage), CONVERGE_SECONDS)
@@ -240,21 +240,21 @@ def try_fault(world: World, fault: Fault, version: int) -> dict[str, Any]:
             row["seconds"] = round(wait("convergence", lambda: serves(world, commit), CONVERGE_SECONDS), 1)
         except LlmopsError as error:
             row["problem"] = str(error)
-    row |= {"asked": asked.asked, "failed": asked.failed}
+    row |= {"asked": counted.asked, "failed": counted.failed}
     console.print(f"  {row}")
     return row
 
 
-def told(world: World, before: set[str]) -> bool:
-    """Whether the receiver has a rejection that it had not before."""
-    return any(alert["kind"] == "rejected" for each, alert in world.receiver.alerts.items() if each not in before)
+def new_rejection(world: World, before: set[str]) -> bool:
+    """Whether the receiver has a new alert of a rejection."""
+    return any(alert["kind"] == "rejected" for key, alert in world.receiver.alerts.items() if key not in before)
 
 
 def try_webhook(world: World) -> dict[str, Any]:
-    """A rejection while nobody can be told of it: the alert comes when somebody is there again."""
+    """Reject a release while the receiver of alerts is away: the alert has to arrive when it is back."""
     row: dict[str, Any] = {"fault": "alerts' webhook away", "stage": "a rejection"}
     console.print(f"[bold]{row['fault']}[/], {row['stage']}")
-    with users(world) as asked:
+    with users(world) as counted:
         world.receiver.away = True
         before = set(world.receiver.alerts)
         faults = json.dumps({"error_rate": 0.3})
@@ -262,19 +262,19 @@ def try_webhook(world: World) -> dict[str, Any]:
 
         def rejected() -> bool:
             history = world.records.history(MODEL)
-            return any(f":{BAD_TAG}@" in each.image and each.verdict == "Failed" for each in history)
+            return any(f":{BAD_TAG}@" in record.image and record.verdict == "Failed" for record in history)
 
         try:
             wait("the rejection", rejected, CONVERGE_SECONDS)
             time.sleep(AWAY_SECONDS)
             world.receiver.away = False
-            row["seconds"] = round(wait("the alert", lambda: told(world, before), CONVERGE_SECONDS), 1)
+            row["seconds"] = round(wait("the alert", lambda: new_rejection(world, before), CONVERGE_SECONDS), 1)
         except LlmopsError as error:
             row["problem"] = str(error)
         finally:
             world.receiver.away = False
     console.print(f"  {row}")
-    return row | {"asked": asked.asked, "failed": asked.failed}
+    return row | {"asked": counted.asked, "failed": counted.failed}
 
 
 def page(rows: Sequence[dict[str, Any]]) -> str:
@@ -304,22 +304,25 @@ def page(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    """Make every fault, and write the page; exits 0 if all converged and no user noticed."""
+    """Cause every fault, and write the page; exits 0 if all converged and no request of users failed."""
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument(
         "--only", type=int, nargs="*", help="numbers of the faults, from 0; the others keep their rows"
     )
-    arguments.add_argument("--dir", type=Path, default=default_folder("reliability"), help="the sandbox; made anew")
-    given = arguments.parse_args()
-    chosen = [fault for index, fault in enumerate(FAULTS) if given.only is None or index in given.only]
-    rows: list[dict[str, Any]] = json.loads(FOUND.read_text()) if given.only is not None and FOUND.exists() else []
-    with installed(given.dir) as world:
+    arguments.add_argument(
+        "--dir", type=Path, default=default_folder("reliability"), help="folder of the sandbox, which is created anew"
+    )
+    options = arguments.parse_args()
+    chosen = [fault for index, fault in enumerate(FAULTS) if options.only is None or index in options.only]
+    rows: list[dict[str, Any]] = json.loads(FOUND.read_text()) if options.only is not None and FOUND.exists() else []
+    with installed(options.dir) as world:
         trials = [partial(try_fault, world, fault, version) for version, fault in enumerate(chosen, start=2)]
-        if given.only is None or len(FAULTS) in given.only:
+        if options.only is None or len(FAULTS) in options.only:
             trials.append(partial(try_webhook, world))
         for trial in trials:
             row = trial() | {"load": round(os.getloadavg()[0], 1)}
-            rows = [each for each in rows if (each["fault"], each["stage"]) != (row["fault"], row["stage"])] + [row]
+            others = [other for other in rows if (other["fault"], other["stage"]) != (row["fault"], row["stage"])]
+            rows = [*others, row]
             FOUND.parent.mkdir(exist_ok=True)
             FOUND.write_text(json.dumps(rows, indent=2) + "\n")
     text = page(rows)
@@ -330,7 +333,7 @@ def main() -> None:
 
 @contextmanager
 def installed(folder: Path) -> Generator[World]:
-    """llmops on a new sandbox, with a model that serves."""
+    """Install llmops on a new sandbox, with a serving model."""
     project = folder / "project"
     Sandbox(folder, project=project).down(erase=True)
     shutil.copytree("evals", project / "evals")

@@ -1,4 +1,4 @@
-"""What the seven stages cost over a bare script that applies the same objects and waits with kubectl."""
+"""The cost of the seven stages over a bare script that applies the same objects and waits with kubectl."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ from llmops.rollout.platform import Platform
 ROUNDS = 5
 REPO = "bench/model"
 SMALL: dict[str, Any] = {"rounds": 1}
-"""Arguments of `run` for a run that takes as little as it can."""
+"""Arguments of `run` for the shortest run."""
 
 
 def run(rounds: int = ROUNDS) -> dict[str, float]:
-    """Seconds of a first rollout without suites, ours and bare, medians of rounds in alternation; and the difference.
+    """Seconds of a first rollout without suites, by llmops and bare, and their difference. Medians of the rounds.
 
-    Ours is the time in the stages; the run's own start (imports, Dagster's instance) is `rollout.run_seconds`.
+    llmops' time is that of the stages; `rollout.run_seconds` includes the run's start (imports, Dagster's instance).
     """
     with tempfile.TemporaryDirectory(prefix="bench-rollout-") as folder:
         project = Path(folder)
@@ -84,17 +84,17 @@ def _measure(sandbox: Sandbox, project: Path, rounds: int) -> dict[str, float]:
                 _bare(cluster, settings, release, _kubectl(sandbox))
                 bare.append(time.monotonic() - started)
             cluster.delete("Deployment", name, propagation="Foreground", wait=60)
-    found = {
+    figures = {
         "rollout.seconds": statistics.median(ours),
         "rollout.bare_seconds": statistics.median(bare),
         "rollout.overhead_seconds": statistics.median(ours) - statistics.median(bare),
         "rollout.run_seconds": statistics.median(runs),
     }
-    return {key: round(value, 3) for key, value in found.items()}
+    return {key: round(value, 3) for key, value in figures.items()}
 
 
 def declare(project: Path, name: str) -> None:
-    """Put a model into the project's catalog, with nothing to measure."""
+    """Put a model without suites into the project's catalog."""
     entry = {
         "name": name,
         "weights": {"repo": REPO},
@@ -107,16 +107,16 @@ def declare(project: Path, name: str) -> None:
 
 
 def _bare(cluster: Cluster, settings: Settings, release: Release, kubectl: Callable[..., None]) -> None:
-    """The same path as a person would script it: apply, wait, ask once, clean up."""
-    kubectl("apply", given=pins_config_map(release) | {"metadata": _in(settings, pins_config_map(release))})
+    """The same path as a bare script: apply, wait, ask once, clean up."""
+    kubectl("apply", manifest=pins_config_map(release) | {"metadata": _metadata_in(settings, pins_config_map(release))})
     for job in (download_job(release, settings, "bare"), checksum_job(release, settings, 1, "bare")):
-        kubectl("apply", given=job)
+        kubectl("apply", manifest=job)
         kubectl("wait", "--for=condition=complete", "--timeout=120s", f"job/{job['metadata']['name']}")
     tracks: tuple[names.Track, ...] = ("canary", "stable")
     for track in tracks:
         name = names.engine_name(release.model, track)
-        for each in objects(release, settings, track, 1, surge=True):
-            kubectl("apply", given=each)
+        for obj in objects(release, settings, track, 1, surge=True):
+            kubectl("apply", manifest=obj)
         kubectl("rollout", "status", "--timeout=120s", f"deployment/{name}")
         prove(Endpoint(cluster.endpoint(name, names.ENGINE_PORT), release.model), timeout=30)
         if track == "canary":
@@ -124,7 +124,7 @@ def _bare(cluster: Cluster, settings: Settings, release: Release, kubectl: Calla
             kubectl("delete", "deployment", name, "--cascade=foreground", "--timeout=120s")
 
 
-def _in(settings: Settings, obj: dict[str, Any]) -> dict[str, Any]:
+def _metadata_in(settings: Settings, obj: dict[str, Any]) -> dict[str, Any]:
     return obj["metadata"] | {"namespace": settings.namespace}
 
 
@@ -132,8 +132,8 @@ def _kubectl(sandbox: Sandbox) -> Callable[..., None]:
     program = str(find_or_build_kubectl())
     common = (program, f"--kubeconfig={sandbox.kubeconfig}", f"--namespace={load_settings().namespace}")
 
-    def kubectl(verb: str, *arguments: str, given: dict[str, Any] | None = None) -> None:
-        files = ("--server-side", "-f", "-") if given else ()
-        call(*common, verb, *arguments, *files, given=json.dumps(given) if given else None)
+    def kubectl(verb: str, *arguments: str, manifest: dict[str, Any] | None = None) -> None:
+        files = ("--server-side", "-f", "-") if manifest else ()
+        call(*common, verb, *arguments, *files, stdin=json.dumps(manifest) if manifest else None)
 
     return kubectl

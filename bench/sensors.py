@@ -1,6 +1,6 @@
-"""What the sensors cost: a thousand models over three image repositories of nine thousand tags each.
+"""The cost of the sensors: a thousand models over three image repositories of nine thousand tags each.
 
-On a real API server, and a stand-in registry and hub over HTTP, whose logs say how often they were asked.
+Runs on a real API server, and on a stand-in registry and hub over HTTP, whose logs count the requests.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ SERVING = "v0.40.0"
 REPO = "acme/tiny"
 IDLE_TICKS = 20
 SMALL: dict[str, Any] = {"models": 20, "tags": 1000}
-"""Arguments of `run` for a run that takes as little as it can."""
+"""Arguments of `run` for the shortest run."""
 
 
 @dataclass(frozen=True)
 class Fleet:
-    """The catalog of the bench, its sensors, and what they ask."""
+    """The catalog of the bench, its sensors, and the services that they ask."""
 
     registry: RegistryServer
     hub: HubServer
@@ -70,15 +70,15 @@ class Fleet:
 
 
 def tag_names(tags: int) -> list[str]:
-    """So many tags, as of a repository that builds every night: most of them are of commits."""
-    found = ["latest", "nightly", *(f"v0.{minor}.{patch}" for minor in range(41) for patch in range(5))]
-    found = [tag for tag in found if tag == SERVING or not tag.startswith("v0.40")]
-    found += [f"{tag}-cu130" for tag in found if tag.startswith("v")]
-    return found + [f"nightly-{number:040x}" for number in range(tags - len(found))]
+    """`tags` tags of a repository with nightly builds: most of them name commits."""
+    listed = ["latest", "nightly", *(f"v0.{minor}.{patch}" for minor in range(41) for patch in range(5))]
+    listed = [tag for tag in listed if tag == SERVING or not tag.startswith("v0.40")]
+    listed += [f"{tag}-cu130" for tag in listed if tag.startswith("v")]
+    return listed + [f"nightly-{number:040x}" for number in range(tags - len(listed))]
 
 
 def write_images(path: Path, tags: int) -> dict[str, str]:
-    """Put the repositories into an image store; the digest of `SERVING`, by repository."""
+    """Put the repositories into an image store; returns repository -> digest of `SERVING`."""
     store = ImageStore(path)
     digests = {repository: store.add(repository, SERVING, ("engine", repository)).digest for repository in REPOSITORIES}
     content = json.loads(path.read_text())
@@ -89,7 +89,7 @@ def write_images(path: Path, tags: int) -> dict[str, str]:
 
 
 def make_specs(models: int) -> dict[str, ModelSpec]:
-    """So many models, spread over the repositories, under a few policies."""
+    """`models` models, spread over the repositories, with a few version policies."""
     content = [
         {
             "name": f"model-{number}",
@@ -105,7 +105,7 @@ def make_specs(models: int) -> dict[str, ModelSpec]:
 
 
 def write_ledgers(cluster: Cluster, specs: Mapping[str, ModelSpec], digests: Mapping[str, str], commit: str) -> None:
-    """Have every model serve `SERVING`, with a history of trials."""
+    """Write records by which every model serves `SERVING`, with a history of trials."""
 
     def write(spec: ModelSpec) -> None:
         image = spec.engine.image
@@ -139,7 +139,7 @@ def _release(spec: ModelSpec, engine: EnginePin, commit: str) -> Release:
 
 
 def make_sensors(settings: Settings, specs: Mapping[str, ModelSpec]) -> dict[str, dg.SensorDefinition]:
-    """The triggers over these models."""
+    """The trigger sensors of these models."""
     return {sensor.name: sensor for sensor in trigger_sensors(Platform.of(settings, specs), job_name=ROLLOUT)}
 
 
@@ -147,14 +147,16 @@ def measure(fleet: Fleet) -> dict[str, float]:
     """Tick each sensor, for the first time and then with nothing new.
 
     Raises:
-        RuntimeError: A sensor asked for a rollout, though nothing was new.
+        RuntimeError: A sensor requested a rollout, though nothing was new.
     """
-    found: dict[str, float] = {}
+    figures: dict[str, float] = {}
     for name in fleet.sensors:
         ticks = [fleet.tick(name) for _ in range(IDLE_TICKS + 1)]
-        if asked := [request.partition_key for result, _, _ in ticks for request in result.run_requests or ()]:
-            raise RuntimeError(f"{name} asked for {len(asked)} rollouts, such as of {asked[0]}, and nothing was new")
-        found |= {
+        if requested := [request.partition_key for result, _, _ in ticks for request in result.run_requests or ()]:
+            raise RuntimeError(
+                f"{name} requested {len(requested)} rollouts, such as of {requested[0]}, though nothing was new"
+            )
+        figures |= {
             f"sensors.{name}.first_seconds": round(ticks[0][1], 3),
             f"sensors.{name}.first_requests": ticks[0][2],
             f"sensors.{name}.idle_seconds": round(statistics.median(seconds for _, seconds, _ in ticks[1:]), 4),
@@ -162,15 +164,15 @@ def measure(fleet: Fleet) -> dict[str, float]:
             f"sensors.{name}.idle_requests_most": max(requests for _, _, requests in ticks[1:]),
             f"sensors.{name}.cursor_bytes": len(fleet.cursors[name] or ""),
         }
-    return found
+    return figures
 
 
 def run(models: int = MODELS, tags: int = TAGS) -> dict[str, float]:
     """Seconds and requests of the first tick, and of ticks with nothing new.
 
     Args:
-        models: In the catalog.
-        tags: Of each image repository.
+        models: Number of models in the catalog.
+        tags: Number of tags of each image repository.
     """
     with tempfile.TemporaryDirectory() as folder:
         plane = ControlPlane(Path(folder) / "plane", find_or_build())
@@ -182,7 +184,7 @@ def run(models: int = MODELS, tags: int = TAGS) -> dict[str, float]:
 
 
 def run_on(kubeconfig: Path, folder: Path, models: int = MODELS, tags: int = TAGS) -> dict[str, float]:
-    """Measure on a control plane that is there, in a namespace of its own."""
+    """Measure on a running control plane, in a new namespace."""
     digests = write_images(folder / "images.json", tags)
     store = HubStore(folder / "hub")
     commit = store.commit(REPO, {"config.json": "{}"})

@@ -1,4 +1,4 @@
-"""Ours against theirs: whole processes, in alternation, so that what else the machine does hits both alike."""
+"""Compares llmops with other programs: whole processes in alternation, so that other load on the machine hits both."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _BLOCK = 16 << 20
 
 @dataclass(frozen=True)
 class Case:
-    """One contestant: what is done before, outside of the clock, and what is timed."""
+    """One contestant: an untimed preparation, and the timed work."""
 
     prepare: Callable[[], None]
     timed: Callable[[], None]
 
 
 def alternate(cases: Mapping[str, Case], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each case in each round; every other round goes backwards, so that no one is always first."""
+    """Seconds of each case in each round. Every other round goes backwards, so that no case is always first."""
     seconds: dict[str, list[float]] = {name: [] for name in cases}
     for number in range(rounds):
         for name in list(cases)[:: -1 if number % 2 else 1]:
@@ -41,7 +41,7 @@ def alternate(cases: Mapping[str, Case], rounds: int) -> dict[str, list[float]]:
 
 
 def ratio(theirs: Sequence[float], ours: Sequence[float]) -> float:
-    """How many times faster ours is: the median over the rounds, each compared with itself."""
+    """How many times faster ours is: the median of the rounds' ratios."""
     return round(statistics.median(their / our for their, our in zip(theirs, ours, strict=True)), 3)
 
 
@@ -50,36 +50,33 @@ def gb_per_s(size: int, seconds: Sequence[float]) -> float:
     return round(size / statistics.median(seconds) / 1e9, 3)
 
 
-def call(*command: str | Path, env: Mapping[str, str] | None = None, given: str | None = None) -> None:
-    """Run a program to its end with nothing on the terminal.
+def call(*command: str | Path, env: Mapping[str, str] | None = None, stdin: str | None = None) -> None:
+    """Run a program to its end, without output to the terminal.
 
     Raises:
-        RuntimeError: It failed; with what it said.
+        RuntimeError: It failed. The message has its output.
     """
     done = subprocess.run(
-        command, env={**os.environ, **(env or {})}, input=given, capture_output=True, text=True, check=False
+        command, env={**os.environ, **(env or {})}, input=stdin, capture_output=True, text=True, check=False
     )
     if done.returncode:
         raise RuntimeError(f"{command} ended with {done.returncode}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
 
 
 def hf(*arguments: str | Path, env: Mapping[str, str]) -> None:
-    """Run the hub's own command-line program, the one installed beside this Python."""
+    """Run the hub's command-line program that is installed beside this Python."""
     program = Path(sys.executable).with_name("hf")
     call(program, *arguments, env={"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1", **env})
 
 
 def worker(*arguments: str | Path, env: Mapping[str, str] | None = None) -> None:
-    """Run our worker as its Jobs do."""
+    """Run llmops' worker as its Jobs do."""
     call(sys.executable, "-m", "llmops.worker", *arguments, env=env)
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Files to measure with, committed to a stand-in hub and pinned by a release.
-
-    `home` holds all of it; `files` are the originals.
-    """
+    """Files in a folder `home`, committed to a stand-in hub and pinned by a release. `files` are the originals."""
 
     home: Path
     files: tuple[Path, ...]
@@ -104,7 +101,7 @@ def make_weights(home: Path, *, count: int, size: int) -> Weights:
             for offset in range(0, size, _BLOCK):
                 file.write(block[: min(_BLOCK, size - offset)])
             file.flush()
-            os.fsync(file.fileno())  # Pages that are not on the disk cannot be evicted.
+            os.fsync(file.fileno())  # only pages that are on the disk can be evicted
         files.append(path)
     store = HubStore(home / "hub")
     commit = store.commit(REPO, folder)
@@ -119,7 +116,7 @@ def make_weights(home: Path, *, count: int, size: int) -> Weights:
 
 @contextmanager
 def hub(weights: Weights) -> Generator[str]:
-    """The stand-in hub as a process of its own; gives its URL."""
+    """Run the stand-in hub as a process; yields its URL."""
     ready = weights.home / "ready.json"
     server = subprocess.Popen(
         [sys.executable, "-m", "llmops_sandbox.hub", "--root", weights.home / "hub", "--ready-file", ready]
@@ -137,7 +134,7 @@ def hub(weights: Weights) -> Generator[str]:
 
 
 def remove(*folders: Path) -> None:
-    """Delete folders and let the disk come to rest, so that no one pays for another's writes."""
+    """Delete folders and flush the disk, so that no contestant pays for another's writes."""
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
     os.sync()

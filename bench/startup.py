@@ -1,4 +1,4 @@
-"""What `llmops` takes of the CPU to start, beside what the libraries of any such command line take."""
+"""The CPU time that `llmops` takes to start, beside that of the libraries of any such command line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from llmops.config.settings import SETTINGS_VARIABLE
 
 ROUNDS = 9
 SMALL: dict[str, Any] = {"rounds": 1}
-"""Arguments of `run` for a run that takes as little as it can."""
+"""Arguments of `run` for the shortest run."""
 COMMANDS = {
     "help": ("-m", "llmops.cli", "--help"),
     "check": ("-m", "llmops.cli", "check"),
@@ -24,18 +24,18 @@ COMMANDS = {
 def run(rounds: int = ROUNDS) -> dict[str, float]:
     """CPU seconds of `llmops --help`, of `llmops check` on this catalog, and of importing typer and rich.
 
-    Medians of rounds in alternation, the interpreter's own start included; `vs_libraries` is how many times more.
+    Medians of rounds in alternation, including the interpreter's start; `vs_libraries` is how many times more.
     """
-    for arguments in COMMANDS.values():  # the first run of each compiles the modules and reads them from the disk
+    for arguments in COMMANDS.values():  # a first run compiles the modules and reads them from the disk
         _cpu_seconds(arguments)
     taken = {name: list[float]() for name in COMMANDS}
     for _ in range(rounds):
         for name, arguments in COMMANDS.items():
             taken[name].append(_cpu_seconds(arguments))
     medians = {name: statistics.median(values) for name, values in taken.items()}
-    found = {f"startup.{name}_cpu_seconds": seconds for name, seconds in medians.items()}
-    found |= {f"startup.{name}_vs_libraries": medians[name] / medians["libraries"] for name in ("help", "check")}
-    return {key: round(value, 3) for key, value in found.items()}
+    figures = {f"startup.{name}_cpu_seconds": seconds for name, seconds in medians.items()}
+    figures |= {f"startup.{name}_vs_libraries": medians[name] / medians["libraries"] for name in ("help", "check")}
+    return {key: round(value, 3) for key, value in figures.items()}
 
 
 def _cpu_seconds(arguments: tuple[str, ...]) -> float:

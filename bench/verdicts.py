@@ -1,7 +1,7 @@
-"""How often verdicts are wrong: simulated rollouts through the gates as they judge real ones.
+"""How often verdicts are wrong: simulated rollouts through the real gates.
 
-A release that is equal must not be rejected, and one that is beyond a limit, or at it, must not pass, oftener than
-1 - confidence. What is neither is Inconclusive: stable goes on, and the verdict says how much more would decide.
+An equal release must not be rejected oftener than 1 - confidence, and a release at or beyond a limit must not pass
+oftener than that. Other verdicts are Inconclusive: stable goes on, and the reason says how much more data decides.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SLOWER = 1.5
 TURNS = 4
 REQUESTS = 16
 SMALL: dict[str, Any] = {"rollouts": 20}
-"""Arguments of `run` for a run that takes as little as it can."""
+"""Arguments of `run` for the shortest run."""
 Random = np.random.Generator
 Kinds = tuple[int, int, int, int]
 Shares = dict[str, float]
@@ -44,13 +44,13 @@ Shares = dict[str, float]
 
 @dataclass(frozen=True)
 class Answers:
-    """How a release answers beside stable.
+    """How a release answers compared with stable.
 
     Args:
-        base: Share of cases that stable answers rightly.
+        base: Share of cases that stable answers right.
         changed: Share of answers that differ by chance, as many for the better as for the worse.
-        cases: How many cases are asked.
-        drop: How much lower the release scores in truth.
+        cases: Number of cases.
+        drop: True drop of the release's score.
     """
 
     base: float
@@ -59,7 +59,7 @@ class Answers:
     drop: float = 0.0
 
     def draw(self, chance: Random) -> Kinds:
-        """One evaluation: how many cases both answer rightly, stable alone, the canary alone, and neither."""
+        """One evaluation: how many cases both answer right, stable alone, the canary alone, and neither."""
         worse, better = self.changed / 2 + self.drop, self.changed / 2
         kinds = chance.multinomial(self.cases, [self.base - worse, worse, better, 1 - self.base - better])
         right, stable_alone, canary_alone, wrong = (int(kind) for kind in kinds)
@@ -67,7 +67,7 @@ class Answers:
 
 
 def _answered(kinds: Kinds, suite: str = "q") -> tuple[Measurements, Measurements]:
-    """What was measured of canary and of stable."""
+    """Measurements of canary and stable."""
     return _scored(suite, np.repeat([1.0, 0.0, 1.0, 0.0], kinds)), _scored(
         suite, np.repeat([1.0, 1.0, 0.0, 0.0], kinds)
     )
@@ -81,14 +81,15 @@ def _scored(suite: str, scores: NDArray[np.float64]) -> Measurements:
 
 @dataclass(frozen=True)
 class Noise:
-    """What disturbs latencies, as standard deviations of their logarithm.
+    """Disturbances of latencies, as standard deviations of their logarithm.
 
     Args:
-        name: For the table.
+        name: Name in the table.
         request: Of each request by itself.
-        shared: Of the machine's business, which goes on from turn to turn and meets both engines.
-        own: Of each engine's, which goes on likewise.
+        shared: Of both engines together, correlated from turn to turn.
+        own: Of each engine by itself, correlated from turn to turn.
         hiccups: Share of turns in which one engine takes three times as long.
+        correlation: Correlation of a turn with the next.
     """
 
     name: str
@@ -96,16 +97,16 @@ class Noise:
     shared: float
     own: float
     hiccups: float = 0.0
-    goes_on: float = 0.6
+    correlation: float = 0.6
 
     def walk(self, chance: Random, deviation: float, turns: int) -> NDArray[np.float64]:
-        """A disturbance over turns that goes on for a while (autoregressive)."""
-        found = np.empty(turns)
+        """A correlated disturbance over turns (autoregressive)."""
+        levels = np.empty(turns)
         now = chance.normal() * deviation
         for turn in range(turns):
-            found[turn] = now
-            now = self.goes_on * now + chance.normal() * deviation * np.sqrt(1 - self.goes_on**2)
-        return found
+            levels[turn] = now
+            now = self.correlation * now + chance.normal() * deviation * np.sqrt(1 - self.correlation**2)
+        return levels
 
 
 NOISES = (
@@ -121,11 +122,11 @@ def under_load(
     """One comparison under load, with as many rounds as the gates ask for.
 
     Args:
-        rules: With a gate on the profile.
-        chance: Of all disturbances.
-        noise: Which they are.
-        factor: How much slower the canary is.
-        before: What was measured of canary and stable by other suites.
+        rules: Rules with a gate on the profile.
+        chance: The random generator.
+        noise: The disturbances.
+        factor: How many times slower the canary is.
+        before: Measurements of canary and stable by other suites.
     """
     turns = TURNS * rules.max_rounds
     order = np.array([[2 * turn + place for place in ((0, 1) if turn % 2 == 0 else (1, 0))] for turn in range(turns)])
@@ -134,11 +135,11 @@ def under_load(
     level += np.log(3.0) * (chance.random((2, turns)) < noise.hiccups)
     level[0] += np.log(factor)
     times = chance.lognormal(level[:, :, None], noise.request, (2, turns, REQUESTS))
-    each = np.percentile(times, 95, axis=2)
+    by_turn = np.percentile(times, 95, axis=2)
     for looks in range(1, rules.max_rounds + 1):
         until = looks * TURNS
         canary, stable = (
-            _joined(_timed(float(np.percentile(times[at, :until], 95)), each[at, :until]), *before[at : at + 1])
+            _joined(_timed(float(np.percentile(times[at, :until], 95)), by_turn[at, :until]), *before[at : at + 1])
             for at in range(2)
         )
         if looks == rules.max_rounds or not undecided(rules, canary, stable, "load"):
@@ -164,16 +165,16 @@ def _joined(one: Measurements, *others: Measurements) -> Measurements:
 
 
 def shares(outcomes: Iterable[str]) -> Shares:
-    """How often each verdict came, as shares."""
+    """The share of each verdict."""
     counted = Counter(outcomes)
     return {value: counted[value] / counted.total() for value in ("Passed", "Failed", "Inconclusive")}
 
 
 def quality(rules: Evaluation, answers: Answers, rollouts: int, seed: int = SEED) -> Shares:
-    """Verdicts on releases that are judged by their answers alone."""
+    """Verdicts on releases that gates judge by their answers alone."""
     chance = np.random.default_rng(seed)
     drawn = (answers.draw(chance) for _ in range(rollouts))
-    # Cases that both answer alike say nothing of a difference, whichever way: each table is judged once.
+    # Cases that both answer alike tell nothing about a difference: each table is judged once.
     return shares(_verdict(rules.gates, (right + wrong, worse, better, 0)) for right, worse, better, wrong in drawn)
 
 
@@ -183,18 +184,18 @@ def _verdict(gates: tuple[Gate, ...], kinds: Kinds) -> str:
 
 
 def latency(rules: Evaluation, noise: Noise, factor: float, rollouts: int, seed: int = SEED) -> Shares:
-    """Verdicts on releases that are judged by their latency alone."""
+    """Verdicts on releases that gates judge by their latency alone."""
     chance = np.random.default_rng(seed)
     return shares(decide(rules, *under_load(rules, chance, noise, factor)).value for _ in range(rollouts))
 
 
 def whole(rules: Evaluation, answers: Answers, noise: Noise, factor: float, rollouts: int) -> Shares:
-    """Verdicts on releases that are judged by all gates of a model."""
+    """Verdicts on releases that all gates of a model judge."""
     chance = np.random.default_rng(SEED)
-    asked = [suite for suite in rules.suites if suite != "load"]
+    suites = [suite for suite in rules.suites if suite != "load"]
 
     def rollout() -> str:
-        parts = [_answered(answers.draw(chance), suite) for suite in asked]
+        parts = [_answered(answers.draw(chance), suite) for suite in suites]
         measured = [_joined(*(pair[place] for pair in parts)) for place in range(2)]
         for place, one in enumerate(measured):
             scores = [score for suite in one.scores.values() for score in suite.values()]
@@ -216,7 +217,7 @@ def latency_rules(limit: float = LIMIT) -> Evaluation:
 
 
 def shipped_rules() -> Evaluation:
-    """The gates of the sandbox's model, with the load profile under the name that is simulated."""
+    """The gates of the sandbox's model, with its load profile renamed to `load`."""
     spec = load_catalog(Path(__file__).parents[1] / "models")["smollm2-135m"].evaluation
     gates = tuple(
         gate.model_copy(update={"metric": gate.metric.replace("smoke-load/", "load/")}) for gate in spec.gates
@@ -226,29 +227,29 @@ def shipped_rules() -> Evaluation:
 
 
 def six_rules() -> Evaluation:
-    """A relative gate on each of five suites and one on latency: as much chance to err as anybody gives."""
+    """A relative gate on each of five suites and one on latency: more chances to err than usual."""
     suites = ("a", "b", "c", "d", "e")
     gates = (*(Gate(metric=f"{suite}/score", max_drop=0.05) for suite in suites), *latency_rules().gates)
     return Evaluation(suites=(*suites, "load"), gates=gates)
 
 
 Row = tuple[str, str, Shares, str]
-"""What was judged, what the release is in truth, the verdicts, and which of them is the wrong one."""
+"""The gates, the true release, the shares of the verdicts, and the wrong verdict."""
 
 
 def quality_rows(rollouts: int) -> list[Row]:
-    """For each number of cases, of changed answers and margin: so many rollouts at each base."""
+    """Rows for each number of cases, share of changed answers and margin, with `rollouts` rollouts at each base."""
     rows: list[Row] = []
     for cases, changed, margin in product(CASES, CHANGED, MARGINS):
         truths = {"equal": (0.0, "Failed"), "at the margin": (margin, "Passed")}
         if margin < WORSE:
             truths[f"{WORSE * 100:g} points worse"] = (WORSE, "Passed")
         for truth, (drop, wrong) in truths.items():
-            found = [
+            by_base = [
                 quality(quality_rules(margin), Answers(base, changed, cases, drop), rollouts, SEED + index)
                 for index, base in enumerate(BASES)
             ]
-            mean = {value: sum(one[value] for one in found) / len(found) for value in found[0]}
+            mean = {value: sum(verdicts[value] for verdicts in by_base) / len(by_base) for value in by_base[0]}
             rows.append(
                 (f"{cases} cases, {changed * 100:g}% change, margin {margin * 100:g} points", truth, mean, wrong)
             )
@@ -256,7 +257,7 @@ def quality_rows(rollouts: int) -> list[Row]:
 
 
 def latency_rows(rollouts: int) -> list[Row]:
-    """For each kind of noise."""
+    """Rows for each kind of noise."""
     truths = {"equal": (1.0, "Failed"), "at the limit": (LIMIT, "Passed"), f"{SLOWER:g}x slower": (SLOWER, "Passed")}
     return [
         (f"p95 TTFT, {noise.name}, limit {LIMIT:g}x", truth, latency(latency_rules(), noise, factor, rollouts), wrong)
@@ -266,7 +267,7 @@ def latency_rows(rollouts: int) -> list[Row]:
 
 
 def whole_rows(rollouts: int) -> list[Row]:
-    """All gates of a model together."""
+    """Rows for all gates of a model together."""
     shipped, six, busy = shipped_rules(), six_rules(), NOISES[1]
     small = len([suite for suite in shipped.suites if suite != "load"])
     cases = 128 // small
@@ -274,10 +275,10 @@ def whole_rows(rollouts: int) -> list[Row]:
         (
             f"{name}, {changed * 100:g}% change",
             truth,
-            whole(rules, Answers(0.6, changed, asked, drop), busy, factor, rollouts),
+            whole(rules, Answers(0.6, changed, per_suite, drop), busy, factor, rollouts),
             wrong,
         )
-        for name, rules, asked, changed in (("5 gates", shipped, cases, 0.02), ("6 relative gates", six, 100, 0.10))
+        for name, rules, per_suite, changed in (("5 gates", shipped, cases, 0.02), ("6 relative gates", six, 100, 0.10))
         for truth, drop, factor, wrong in (
             ("equal", 0.0, 1.0, "Failed"),
             (f"{WORSE * 100:g} points worse", WORSE, 1.0, "Passed"),
@@ -293,20 +294,20 @@ def run(*, rollouts: int = 1000) -> dict[str, float]:
     """Simulate, and print the table.
 
     Args:
-        rollouts: Of each kind of release.
+        rollouts: Rollouts of each kind of release.
 
     Returns:
-        For quality, latency and whole verdicts: the highest share of wrong verdicts on releases that are equal, and on
-        those that are at a limit or beyond it; and the share that is to be kept.
+        For quality, latency and whole verdicts: the highest share of wrong verdicts on equal releases, and on releases
+        at or beyond a limit; and the promised share.
     """
-    found: dict[str, float] = {"verdicts.promised": round(1 - Evaluation().confidence, 6)}
+    figures: dict[str, float] = {"verdicts.promised": round(1 - Evaluation().confidence, 6)}
     console = Console(file=sys.stderr, width=120)
     for part, simulate in PARTS.items():
         rows = simulate(rollouts)
         console.print(_table(part, rows))
         for kind, wrong in (("equal_failed", "Failed"), ("beyond_passed", "Passed")):
-            found[f"verdicts.{part}_{kind}"] = max(row[2][wrong] for row in rows if row[3] == wrong)
-    return found
+            figures[f"verdicts.{part}_{kind}"] = max(row[2][wrong] for row in rows if row[3] == wrong)
+    return figures
 
 
 def _table(title: str, rows: list[Row]) -> Table:

@@ -1,7 +1,7 @@
-"""The main job on real input, end to end: `make demo`.
+"""Two rollouts end to end: `make demo`.
 
-Brings the sandbox up, takes a model through all seven stages to production, then offers a second, worse release, which
-has to be rejected while the first goes on serving. Writes what happened to `build/demo.json`.
+Brings the sandbox up, takes a model through all seven stages to production, and then offers a worse release. llmops has
+to reject that one while the first goes on serving. Writes a report to `build/demo.json`.
 """
 
 from __future__ import annotations
@@ -31,24 +31,26 @@ MODEL = "smollm2-135m"
 
 
 def main() -> None:
-    """Run the demo; exits 0 if the good release serves at the end and the worse one was rejected."""
+    """Run the demo; exits 0 if the good release serves at the end and llmops rejected the worse one."""
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--engine", choices=("simulated", "vllm"), default="simulated")
     arguments.add_argument("--output", type=Path, default=Path("build/demo.json"))
-    arguments.add_argument("--dir", type=Path, default=default_folder("demo"), help="the sandbox; it is made anew")
+    arguments.add_argument(
+        "--dir", type=Path, default=default_folder("demo"), help="folder of the sandbox, which is created anew"
+    )
     arguments.add_argument("--keep", action="store_true", help="leave the sandbox running")
-    given = arguments.parse_args()
-    sandbox = Sandbox(given.dir)
+    options = arguments.parse_args()
+    sandbox = Sandbox(options.dir)
     try:
-        report = run(sandbox, given.engine)
+        report = run(sandbox, options.engine)
     except LlmopsError as error:
         show.say(f"demo: {error}", "red", err=True)
         sys.exit(1)
     finally:
-        if not given.keep:
+        if not options.keep:
             sandbox.down()
-    given.output.parent.mkdir(parents=True, exist_ok=True)
-    given.output.write_text(json.dumps(report, indent=2) + "\n")
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(json.dumps(report, indent=2) + "\n")
     promoted, rejected = report["promoted"], report["rejected"]
     held = (
         promoted["verdict"] == "Passed"
@@ -56,7 +58,7 @@ def main() -> None:
         and rejected["deployment"]["release"] == promoted["release"]
     )
     show.say(
-        f"\n{given.output}: promoted {promoted['release']}, rejected {rejected['release']} "
+        f"\n{options.output}: promoted {promoted['release']}, rejected {rejected['release']} "
         f"({rejected['reason']}), {report['seconds']:.0f} s in all",
         err=True,
     )
@@ -64,7 +66,7 @@ def main() -> None:
 
 
 def run(sandbox: Sandbox, engine: Engine) -> dict[str, Any]:
-    """Two rollouts on a new sandbox; the report of both."""
+    """Roll out two releases on a new sandbox; returns the report."""
     started = time.monotonic()
     _say(f"a new sandbox in {sandbox.folder}")
     sandbox.down(erase=True)
@@ -100,7 +102,9 @@ def _rollout(records: Records) -> Ended:
 def _report(cluster: Cluster, records: Records, ended: Ended) -> dict[str, Any]:
     record = ended.record
     if record is None:
-        raise LlmopsError(f"the rollout ended without a verdict: {ended.line}")
+        raise LlmopsError(
+            f"the rollout of {MODEL} ended without a verdict: {ended.line}", code="NoVerdict", about=f"model {MODEL}"
+        )
     main = cluster.get("Deployment", names.engine_name(MODEL, "stable")) or {"metadata": {"labels": {}}}
     spec, status = main.get("spec") or {}, main.get("status") or {}
     containers: list[dict[str, Any]] = spec["template"]["spec"]["containers"] if spec else [{"image": ""}]

@@ -1,1 +1,1 @@
-"""An unattended day in fast motion, on the sandbox: nobody starts a rollout, and every one is the right one."""
+"""An unattended day in fast motion, on the sandbox: llmops starts every rollout by itself."""

@@ -1,4 +1,4 @@
-"""`make demo-auto`: the day on a new sandbox; what happened is written to `build/demo-auto.json`."""
+"""`make demo-auto`: runs the day on a new sandbox, and writes `build/demo-auto.json`."""
 
 from __future__ import annotations
 
@@ -30,18 +30,20 @@ MODEL = "smollm2-135m"
 
 
 def main() -> None:
-    """Run the day; exits 0 if everything that had to come of it did."""
+    """Run the day; exits 0 if every step ends as it has to."""
     arguments = argparse.ArgumentParser(prog="demos.auto", description=__doc__)
     arguments.add_argument("--output", type=Path, default=Path("build/demo-auto.json"))
-    arguments.add_argument("--dir", type=Path, default=default_folder("demo-auto"), help="the sandbox; it is made anew")
+    arguments.add_argument(
+        "--dir", type=Path, default=default_folder("demo-auto"), help="folder of the sandbox, which is created anew"
+    )
     arguments.add_argument("--keep", action="store_true", help="leave the sandbox running")
-    given = arguments.parse_args()
+    options = arguments.parse_args()
     timeline = Timeline(Console(stderr=True, highlight=False, soft_wrap=True))
     problem = ""
     started = time.monotonic()
     steps: list[dict[str, Any]] = []
     try:
-        run(given.dir, timeline, steps, keep=given.keep)
+        run(options.dir, timeline, steps, keep=options.keep)
     except LlmopsError as error:
         problem = str(error)
         show.say(f"demo-auto: {error}", "red", err=True)
@@ -52,14 +54,14 @@ def main() -> None:
         "steps": steps,
         "timeline": timeline.entries,
     }
-    given.output.parent.mkdir(parents=True, exist_ok=True)
-    given.output.write_text(json.dumps(report, indent=2) + "\n")
-    show.say(f"\n{given.output}: {len(steps)} of {len(STEPS)} steps, {report['seconds']:.0f} s in all", err=True)
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(json.dumps(report, indent=2) + "\n")
+    show.say(f"\n{options.output}: {len(steps)} of {len(STEPS)} steps, {report['seconds']:.0f} s in all", err=True)
     sys.exit(1 if problem else 0)
 
 
 def run(folder: Path, timeline: Timeline, steps: list[dict[str, Any]], *, keep: bool) -> None:
-    """The day on a new sandbox in `folder`; `steps` gets what was gone through, with its seconds."""
+    """Run the day on a new sandbox in `folder`; adds each finished step with its seconds to `steps`."""
     project = Path.cwd()
     day_project = folder / "project"
     Sandbox(folder, project=day_project).down(erase=True)
@@ -87,7 +89,7 @@ def run(folder: Path, timeline: Timeline, steps: list[dict[str, Any]], *, keep: 
 
 
 def _declare(original: Path, models: Path) -> str:
-    """Write the demo's model: the shipped one, re-validated each minute, and repaired. Its repository."""
+    """Declare the shipped model, with re-validation each minute and repair; returns its repository."""
     from ruamel.yaml import YAML
 
     yaml = YAML()

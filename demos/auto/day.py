@@ -1,4 +1,4 @@
-"""The day: what happens in the world, and what llmops has to make of it without being asked."""
+"""The day: events in the world, and the reaction of llmops that each step waits for."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ WAIT_SECONDS = 300.0
 
 @dataclass(frozen=True)
 class Day:
-    """Where the day takes place."""
+    """The sandbox of the day, and what observes it."""
 
     sandbox: Sandbox
     cluster: Cluster
@@ -39,11 +39,11 @@ class Day:
 
     @property
     def records(self) -> Records:
-        """What the pipeline keeps of releases."""
+        """The records of the pipeline."""
         return Records(self.cluster)
 
     def stable(self) -> Release | None:
-        """What serves: stable, with its Deployment at it and ready."""
+        """The stable release, if its Deployment runs it and is ready."""
         stable = self.records.state(self.model).stable
         main = self.cluster.get("Deployment", self.model)
         if stable is None or main is None or main["metadata"]["labels"].get(names.RELEASE_LABEL) != stable:
@@ -52,20 +52,20 @@ class Day:
         return self.records.release(self.model, stable) if ready else None
 
     def wait_for(self, what: str, there: Callable[[], str | None]) -> None:
-        """Wait until `there` says what it found.
+        """Wait until `there` returns a line, and put that onto the timeline.
 
         Raises:
-            LlmopsError: It was not found in time.
+            LlmopsError: `there` returned None until the deadline.
         """
         deadline = time.monotonic() + WAIT_SECONDS
-        while (found := there()) is None:
+        while (line := there()) is None:
             if time.monotonic() > deadline:
-                raise LlmopsError(f"{what}: did not come about within {WAIT_SECONDS:.0f} s")
+                raise LlmopsError(f"{what}: not within {WAIT_SECONDS:.0f} s", code="TimedOut")
             time.sleep(0.5)
-        self.timeline.add("seen", found)
+        self.timeline.add("seen", line)
 
     def promoted(self, wanted: Callable[[Release], bool]) -> Callable[[], str | None]:
-        """Look for a release that serves and passed, and is the wanted one."""
+        """A condition: a wanted release is stable, ready and Passed."""
 
         def look() -> str | None:
             release = self.stable()
@@ -79,14 +79,14 @@ class Day:
 
 @dataclass(frozen=True)
 class Step:
-    """One thing that happens, and what has to come of it."""
+    """One event of the day, and the reaction to wait for."""
 
     name: str
     run: Callable[[Day], None]
 
 
 def first_release(day: Day) -> None:
-    """A model is new in the catalog: it is rolled out."""
+    """A model is new in the catalog: llmops rolls it out."""
     day.sandbox.images.add(ENGINE_IMAGE, ENGINE_TAG, ENGINE_PROGRAM)
     commit_simulated(day.sandbox, day.repo, quality=GOOD)
     day.timeline.add("world", f"{day.model} is in the catalog; hub and registry have what it names")
@@ -94,14 +94,14 @@ def first_release(day: Day) -> None:
 
 
 def new_tag(day: Day) -> None:
-    """A good version of the engine appears: it is promoted."""
+    """A good version of the engine appears: llmops promotes it."""
     day.sandbox.images.add(ENGINE_IMAGE, NEW_TAG, ENGINE_PROGRAM, {"BUILD": "1"})
     day.timeline.add("world", f"{ENGINE_IMAGE}:{NEW_TAG} is pushed, and is good")
     day.wait_for("the new tag", day.promoted(lambda release: release.engine.tag == NEW_TAG))
 
 
 def bad_tag(day: Day) -> None:
-    """A bad version of the engine appears: it is rejected, and what serves goes on."""
+    """A bad version of the engine appears: llmops rejects it, and stable goes on serving."""
     faults = json.dumps({"error_rate": 0.3})
     day.sandbox.images.add(ENGINE_IMAGE, BAD_TAG, ENGINE_PROGRAM, {"SIM_FAULTS": faults})
     day.timeline.add("world", f"{ENGINE_IMAGE}:{BAD_TAG} is pushed; it fails every third request")
@@ -113,26 +113,30 @@ def bad_tag(day: Day) -> None:
 
     day.wait_for("rejection of the bad tag", rejected)
     if day.stable() != before:
-        raise LlmopsError(f"{day.model}: the bad tag changed what serves")
+        raise LlmopsError(
+            f"{day.model}: stable is another release after the bad tag",
+            code="StableChanged",
+            about=f"model {day.model}",
+        )
     day.wait_for("alert of the rejection", lambda: _alert(day, "rejected", BAD_TAG))
 
 
 def pushed_again(day: Day) -> None:
-    """The tag that serves is pushed again with other content: it is noticed, tried and promoted."""
+    """The serving tag is pushed again with other content: llmops notices, tries and promotes it."""
     digest = day.sandbox.images.add(ENGINE_IMAGE, NEW_TAG, ENGINE_PROGRAM, {"BUILD": "2"}).digest
     day.timeline.add("world", f"{ENGINE_IMAGE}:{NEW_TAG} is pushed again, as {digest[7:19]}")
     day.wait_for("the tag that was pushed again", day.promoted(lambda release: release.engine.digest == digest))
 
 
 def new_revision(day: Day) -> None:
-    """The model gets a new commit: it is promoted."""
+    """The model gets a new commit: llmops promotes it."""
     commit = commit_simulated(day.sandbox, day.repo, quality=GOOD, version=1)
     day.timeline.add("world", f"{day.repo} has a new commit on main: {commit[:12]}")
     day.wait_for("the new revision", day.promoted(lambda release: release.weights.commit == commit))
 
 
 def bit_rot(day: Day) -> None:
-    """A bit of the weights flips on the volume: it is found and repaired."""
+    """A bit of the weights flips on the volume: llmops finds and repairs it."""
     release = day.stable()
     assert release is not None
     pin = max(release.weights.files, key=lambda file: file.size)
@@ -142,15 +146,15 @@ def bit_rot(day: Day) -> None:
     day.timeline.add("world", f"a bit of {pin.path} flips on the volume")
 
     def repaired() -> str | None:
-        found = _finding(day, "weights")
-        return f"{found}; the file has its bytes again" if found and path.read_bytes() == content else None
+        finding = _finding(day, "weights")
+        return f"{finding}; the file has its bytes again" if finding and path.read_bytes() == content else None
 
     day.wait_for("repair of the weights", repaired)
     day.wait_for("alert of the rotten bytes", lambda: _alert(day, "validation_finding", pin.path))
 
 
 def drift(day: Day) -> None:
-    """Somebody edits the Deployment: it is named, with who it was, and left for people to decide."""
+    """Somebody edits the Deployment: llmops reports the edit and its author, and leaves the decision to people."""
     kubectl = [str(find_or_build_kubectl()), "--kubeconfig", str(day.sandbox.kubeconfig)]
     edit = [*kubectl, "--namespace", day.cluster.namespace, "set", "env", f"deployment/{day.model}"]
     subprocess.run([*edit, "VLLM_LOGGING_LEVEL=DEBUG"], check=True, capture_output=True, timeout=60)
@@ -160,8 +164,8 @@ def drift(day: Day) -> None:
 
 
 STEPS = tuple(
-    Step(each.__name__.replace("_", " "), each)
-    for each in (first_release, new_tag, bad_tag, pushed_again, new_revision, bit_rot, drift)
+    Step(run.__name__.replace("_", " "), run)
+    for run in (first_release, new_tag, bad_tag, pushed_again, new_revision, bit_rot, drift)
 )
 
 
@@ -170,12 +174,12 @@ def _last(day: Day, wanted: Callable[[Record], bool]) -> Record | None:
 
 
 def _finding(day: Day, check: str, *words: str) -> str | None:
-    """What the last validation found by a check, if all words are in it."""
+    """The findings of a check in the last validation, if they contain all words."""
     last = Validations(day.cluster).last(day.model)
-    for each in last.checks if last else ():
-        told = "; ".join((*(finding.message for finding in each.findings), each.repaired))
-        if each.check == check and each.findings and all(word in told for word in words):
-            return told
+    for result in last.checks if last else ():
+        line = "; ".join((*(finding.message for finding in result.findings), result.repaired))
+        if result.check == check and result.findings and all(word in line for word in words):
+            return line
     return None
 
 

@@ -1,4 +1,4 @@
-"""Somebody who is told: a webhook receiver that takes alerts, checks who signed them, and drops what it has had."""
+"""A webhook receiver of alerts: it checks signatures, and drops repeated alerts."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ class Receiver:
     """An HTTP server on loopback; use it in a `with`.
 
     Args:
-        secret: Key of the signatures, as Standard Webhooks write it: `whsec_` and base64.
-        on_alert: Called with each alert that comes for the first time.
+        secret: Key of the signatures in the form of Standard Webhooks: `whsec_` and base64.
+        on_alert: Called with each new alert.
     """
 
     def __init__(self, secret: str, on_alert: Callable[[Alert], None]) -> None:
         self.alerts: dict[str, Alert] = {}
-        """What came, by id: the data of the messages."""
+        """The data of the messages by id."""
         self.away = False
-        """Whether it answers nothing but that it is not there now."""
+        """Whether the receiver answers every delivery with HTTP 503."""
         self._key = base64.b64decode(secret.removeprefix("whsec_"))
         self._on_alert = on_alert
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
@@ -34,7 +34,7 @@ class Receiver:
 
     @property
     def url(self) -> str:
-        """Where alerts are to be sent."""
+        """The URL for alerts."""
         return f"http://127.0.0.1:{self._server.server_port}/alerts"
 
     def __enter__(self) -> Receiver:
@@ -46,12 +46,12 @@ class Receiver:
         self._server.server_close()
 
     def take(self, identity: str, stamp: str, signatures: str, body: bytes) -> int:
-        """Judge one delivery; the HTTP status to answer."""
+        """Check and keep one delivery; returns the HTTP status of the answer."""
         if self.away:
             return 503
         signed = hmac.new(self._key, f"{identity}.{stamp}.".encode() + body, hashlib.sha256).digest()
         wanted = f"v1,{base64.b64encode(signed).decode()}"
-        if not any(hmac.compare_digest(wanted, given) for given in signatures.split()):
+        if not any(hmac.compare_digest(wanted, signature) for signature in signatures.split()):
             return 401
         if identity not in self.alerts:
             self.alerts[identity] = json.loads(body)["data"]
@@ -70,6 +70,6 @@ class Receiver:
                 self.end_headers()
 
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's name
-                """Say nothing: the timeline does."""
+                """Log nothing: the timeline has the alerts."""
 
         return Handler

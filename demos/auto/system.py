@@ -1,4 +1,4 @@
-"""llmops as it is installed on a cluster, at work on a sandbox, with somebody to tell."""
+"""Installs llmops on a sandbox as on a cluster, with a target for alerts."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def start(sandbox: Sandbox, progress: Progress, alerts_url: str, alerts_key: str
     """Bring a sandbox up with all of llmops on it.
 
     Args:
-        sandbox: Where.
-        progress: Of building Kubernetes, where that is needed.
-        alerts_url: Webhook that alerts go to.
-        alerts_key: What they are signed with.
+        sandbox: The sandbox.
+        progress: Called with the progress of building Kubernetes, if it has to be built.
+        alerts_url: The webhook for alerts.
+        alerts_key: The key that signs them.
 
     Returns:
         The Dagster UI.

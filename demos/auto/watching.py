@@ -1,4 +1,4 @@
-"""Threads that put onto the timeline what Dagster and the cluster say of themselves."""
+"""Threads that put Dagster's runs and the cluster's Events onto the timeline."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ POLL_SECONDS = 1.0
 
 @contextmanager
 def watched(timeline: Timeline, cluster: Cluster, ui: Ui) -> Generator[None]:
-    """Follow the runs of Dagster and the Events of llmops meanwhile."""
+    """Follow Dagster's runs and llmops' Events during the context."""
     stop = threading.Event()
     threads = [
         threading.Thread(target=_follow_events, args=(timeline, cluster, stop), daemon=True),
@@ -34,32 +34,32 @@ def watched(timeline: Timeline, cluster: Cluster, ui: Ui) -> Generator[None]:
 
 
 def _follow_events(timeline: Timeline, cluster: Cluster, stop: threading.Event) -> None:
-    told: set[str] = set()
+    shown: set[str] = set()
     while not stop.is_set():
         try:
-            found = cluster.list("Event")
+            events = cluster.list("Event")
         except LlmopsError as error:
-            timeline.add("cluster", f"events cannot be read: {error}")
-            found = []
-        for event in found:
+            timeline.add("cluster", f"Events cannot be read: {error}")
+            events = []
+        for event in events:
             uid = event["metadata"]["uid"]
-            if uid not in told and (event.get("source") or {}).get("component") == "llmops":
-                told.add(uid)
+            if uid not in shown and (event.get("source") or {}).get("component") == "llmops":
+                shown.add(uid)
                 timeline.add("cluster", f"Event {event['reason']}: {event['message']}", reason=event["reason"])
         stop.wait(POLL_SECONDS)
 
 
 def _follow_runs(timeline: Timeline, ui: Ui, stop: threading.Event) -> None:
-    told: dict[str, Run] = {}
+    shown: dict[str, Run] = {}
     while not stop.is_set():
         try:
-            found = ui.runs()
+            runs = ui.runs()
         except LlmopsError:
-            # The webserver is not up yet, or is being restarted: what it knows then is told then.
-            found = []
-        for run in found:
-            if told.get(run.id) != run:
-                told[run.id] = run
-                asked = f", asked for by {run.requested_by}" if run.requested_by else ""
-                timeline.add("dagster", f"run {run.id[:8]} of {run.job} {run.status}{asked}", run=run.id)
+            # The webserver starts or restarts: the next poll shows its runs.
+            runs = []
+        for run in runs:
+            if shown.get(run.id) != run:
+                shown[run.id] = run
+                requester = f", requested by {run.requested_by}" if run.requested_by else ""
+                timeline.add("dagster", f"run {run.id[:8]} of {run.job} {run.status}{requester}", run=run.id)
         stop.wait(POLL_SECONDS)

@@ -1,1 +1,1 @@
-"""The whole serving stack around two models, on a sandbox: `make demo-stack`."""
+"""A serving stack with two models, on a sandbox: `make demo-stack`."""

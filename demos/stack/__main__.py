@@ -1,4 +1,4 @@
-"""`make demo-stack`: two models, a router, Prometheus, an autoscaler; written to `build/demo-stack.json`."""
+"""`make demo-stack`: two models, a router, Prometheus, an autoscaler; writes `build/demo-stack.json`."""
 
 from __future__ import annotations
 
@@ -21,19 +21,21 @@ from llmops.errors import LlmopsError
 
 
 def main() -> None:
-    """Run the demo; exits 0 if every step showed what it has to."""
+    """Run the demo; exits 0 if every step holds."""
     arguments = argparse.ArgumentParser(prog="demos.stack", description=__doc__)
     arguments.add_argument("--engine", choices=("simulated", "vllm"), default="simulated")
     arguments.add_argument("--output", type=Path, default=Path("build/demo-stack.json"))
-    arguments.add_argument("--dir", type=Path, default=default_folder("demo-stack"), help="the sandbox; made anew")
+    arguments.add_argument(
+        "--dir", type=Path, default=default_folder("demo-stack"), help="folder of the sandbox, which is created anew"
+    )
     arguments.add_argument("--keep", action="store_true", help="leave the sandbox running")
-    given = arguments.parse_args()
+    options = arguments.parse_args()
     timeline = Timeline(Console(stderr=True, highlight=False, soft_wrap=True))
     steps: list[dict[str, Any]] = []
     problem = ""
     started = time.monotonic()
     try:
-        world = make_world(given.dir, given.engine, timeline, line_progress(lambda line: show.say(line, err=True)))
+        world = make_world(options.dir, options.engine, timeline, line_progress(lambda line: show.say(line, err=True)))
         for step in STEPS:
             show.say(f"\n== {step.name}: {(step.run.__doc__ or '').strip()}", "bold", err=True)
             began = time.monotonic()
@@ -43,19 +45,19 @@ def main() -> None:
         problem = str(error)
         show.say(f"demo-stack: {error}", "red", err=True)
     finally:
-        if not given.keep:
-            Sandbox(given.dir).down()
+        if not options.keep:
+            Sandbox(options.dir).down()
     report = {
         "held": not problem,
         "problem": problem,
-        "engine": given.engine,
+        "engine": options.engine,
         "seconds": round(time.monotonic() - started, 1),
         "steps": steps,
         "timeline": timeline.entries,
     }
-    given.output.parent.mkdir(parents=True, exist_ok=True)
-    given.output.write_text(json.dumps(report, indent=2) + "\n")
-    show.say(f"\n{given.output}: {len(steps)} of {len(STEPS)} steps, {report['seconds']:.0f} s in all", err=True)
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(json.dumps(report, indent=2) + "\n")
+    show.say(f"\n{options.output}: {len(steps)} of {len(STEPS)} steps, {report['seconds']:.0f} s in all", err=True)
     sys.exit(1 if problem else 0)
 
 

@@ -1,4 +1,4 @@
-"""What the stack has to show, one step after the other; each leaves its figures."""
+"""The steps of the demo; each checks the stack and returns its figures."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from llmops.errors import LlmopsError
 
 Figures = dict[str, Any]
 SCALE_SECONDS = 240.0
-# Enough that each replica of the sandbox has more than it works on at once.
+# Enough users to make every replica of the sandbox queue requests.
 CROWD = 4 * QUEUE_AT
 SLOWER = 6.0
 
@@ -36,36 +36,36 @@ class Step:
 
 
 def serve(world: World) -> Figures:
-    """Both models are rolled out, and the router learns of them."""
+    """llmops rolls out both models, and the router serves them."""
     return {model: _rolled(world, model, "Passed") for model in (CHAT, CODE)}
 
 
 def route(world: World) -> Figures:
-    """One address answers for both models by name, for an alias, and for nobody without a key."""
+    """One address answers for both models by name and for an alias, and refuses requests without a key."""
     listed = _models_of_the_router(world)
     answers = {name: asyncio.run(ask(world.users_of(name), 4)).outcome for name in (CHAT, CODE, "assistant")}
     stranger = asyncio.run(ask(_without_key(world), 4))
-    _hold("every name is answered", set(answers.values()) == {"completed"}, answers)
-    _hold("a stranger is refused", stranger.outcome == "failed" and "401" in stranger.why, stranger.why)
-    world.timeline.add("seen", f"the router answers for {', '.join(listed)}, and refuses who has no key")
+    _check("every name is answered", set(answers.values()) == {"completed"}, answers)
+    _check("a stranger is refused", stranger.outcome == "failed" and "401" in stranger.why, stranger.why)
+    world.timeline.add("seen", f"the router answers for {', '.join(listed)}, and refuses requests without a key")
     return {"models": listed, "answers": answers, "without a key": stranger.why[:80]}
 
 
 def examine(world: World) -> Figures:
-    """`llmops doctor` finds nothing to mend."""
+    """`llmops doctor` finds no error."""
     program = str(Path(sys.executable).with_name("llmops"))
     began = time.monotonic()
     ended = subprocess.run([program, "doctor", "--json"], capture_output=True, text=True, check=False)
     seconds = round(time.monotonic() - began, 2)
-    _hold("the doctor finds no error", ended.returncode == 0, f"{ended.stdout[-2000:]}{ended.stderr[-2000:]}")
+    _check("the doctor finds no error", ended.returncode == 0, f"{ended.stdout[-2000:]}{ended.stderr[-2000:]}")
     findings: list[dict[str, Any]] = json.loads(ended.stdout)["findings"]
-    counted = {kind: sum(each["severity"] == kind for each in findings) for kind in ("ok", "warning", "unknown")}
+    counted = {kind: sum(finding["severity"] == kind for finding in findings) for kind in ("ok", "warning", "unknown")}
     world.timeline.add("seen", f"the doctor: {counted} in {seconds} s")
-    return {"seconds": seconds, **counted, "not ok": [each for each in findings if each["severity"] != "ok"]}
+    return {"seconds": seconds, **counted, "not ok": [finding for finding in findings if finding["severity"] != "ok"]}
 
 
 def promote(world: World) -> Figures:
-    """A good release gets users' requests in steps, and then all of them; no request is lost."""
+    """A good release gets users' requests in steps, and then all of them; no request fails."""
     world.commit(CHAT)
     with _crowd(world, CHAT) as counted:
         figures = _rolled(world, CHAT, "Passed")
@@ -73,24 +73,24 @@ def promote(world: World) -> Figures:
 
 
 def abort(world: World) -> Figures:
-    """A release that is slow under users' requests is aborted by its metrics; stable takes all back, none is lost."""
+    """Metrics abort a release that is slow under users' requests; stable takes over again, and no request fails."""
     stable = world.records.state(CHAT).stable
     world.commit(CHAT, ttft_factor=SLOWER)
     with _crowd(world, CHAT) as counted:
         figures = _rolled(world, CHAT, "Failed")
         time.sleep(5)
     state = world.records.state(CHAT)
-    _hold("stable serves", state.stable == stable and state.canary_percent == 0, state)
-    _hold("traffic decided", figures["stage"] == "traffic", figures)
+    _check("stable serves", state.stable == stable and state.canary_percent == 0, state)
+    _check("traffic decided", figures["stage"] == "traffic", figures)
     return figures | _unharmed(world, counted)
 
 
 def scale(world: World) -> Figures:
-    """The HPA adds replicas while requests wait, and takes them away when none do; no request is lost."""
+    """The HPA adds replicas while requests wait, and removes them afterwards; no request fails."""
     before = _replicas(world)
     with _crowd(world, CODE, count=CROWD, pause=0.0) as counted:
-        out = _wait_for_replicas(world, lambda found: found > before, "more replicas under load")
-    back = _wait_for_replicas(world, lambda found: found == before, "as many replicas as before")
+        out = _wait_for_replicas(world, lambda replicas: replicas > before, "more replicas under load")
+    back = _wait_for_replicas(world, lambda replicas: replicas == before, "as many replicas as before")
     return {"replicas": before, "seconds out": out, "seconds in": back} | _unharmed(world, counted)
 
 
@@ -110,8 +110,8 @@ def _crowd(world: World, model: str, *, count: int | None = None, pause: float =
 
 
 def _unharmed(world: World, counted: Counted) -> Figures:
-    _hold("no request is lost", counted.failed == 0 and counted.started > 0, counted.troubles)
-    world.timeline.add("seen", f"{counted.started} requests of users meanwhile, {counted.failed} failed")
+    _check("no request fails", counted.failed == 0 and counted.started > 0, counted.troubles)
+    world.timeline.add("seen", f"{counted.started} requests of users during the step, {counted.failed} failed")
     return {"requests": counted.started, "failed": counted.failed}
 
 
@@ -119,7 +119,7 @@ def _rolled(world: World, model: str, verdict: str) -> Figures:
     ended: Ended = run_rollout(world.records, model, engine_version=None, revision=None, retry=False)
     world.timeline.add("dagster", ended.line)
     record = ended.record
-    _hold(f"{model} is {verdict}", record is not None and record.verdict == verdict, ended.line)
+    _check(f"{model} is {verdict}", record is not None and record.verdict == verdict, ended.line)
     assert record is not None
     seconds = {stage: round(value, 1) for stage, value in record.stages.items()}
     return {
@@ -135,7 +135,7 @@ def _models_of_the_router(world: World) -> list[str]:
     endpoint = world.users_of(CHAT)
     request = urllib.request.Request(f"{endpoint.root}/v1/models", headers={"Authorization": f"Bearer {world.key}"})  # noqa: S310 - our own http URL
     with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
-        return sorted(each["id"] for each in json.load(answer)["data"])
+        return sorted(card["id"] for card in json.load(answer)["data"])
 
 
 def _without_key(world: World) -> Any:
@@ -145,24 +145,27 @@ def _without_key(world: World) -> Any:
 
 
 def _replicas(world: World) -> int:
-    found = world.cluster.get("Deployment", names.engine_name(CODE, "stable"))
-    return int((found or {}).get("status", {}).get("readyReplicas", 0))
+    deployment = world.cluster.get("Deployment", names.engine_name(CODE, "stable"))
+    return int((deployment or {}).get("status", {}).get("readyReplicas", 0))
 
 
 def _wait_for_replicas(world: World, enough: Callable[[int], bool], what: str) -> float:
     began = time.monotonic()
-    while not enough(found := _replicas(world)):
+    while not enough(replicas := _replicas(world)):
         if time.monotonic() - began > SCALE_SECONDS:
             hpa = world.cluster.get("HorizontalPodAutoscaler", names.engine_name(CODE, "stable"))
             raise LlmopsError(
-                f"{what}: {found} after {SCALE_SECONDS:.0f} s; the autoscaler says {(hpa or {}).get('status')}"
+                f"{what}: {replicas} after {SCALE_SECONDS:.0f} s; the HorizontalPodAutoscaler's status: "
+                f"{(hpa or {}).get('status')}",
+                code="TimedOut",
+                about=f"Deployment {names.engine_name(CODE, 'stable')}",
             )
         time.sleep(0.5)
     seconds = round(time.monotonic() - began, 1)
-    world.timeline.add("seen", f"{what}: {found} after {seconds} s")
+    world.timeline.add("seen", f"{what}: {replicas} after {seconds} s")
     return seconds
 
 
-def _hold(what: str, held: bool, found: object) -> None:
-    if not held:
-        raise LlmopsError(f"{what}: it is not so: {found}")
+def _check(what: str, holds: bool, seen: object) -> None:
+    if not holds:
+        raise LlmopsError(f"{what}: does not hold: {seen}", code="CheckFailed")

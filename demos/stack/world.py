@@ -1,4 +1,4 @@
-"""A cluster with a serving stack, as a platform team would have it, and two models that are to be served on it."""
+"""A cluster with a typical serving stack, and two models to serve on it."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ REPOS = {CHAT: "acme/chat", CODE: "acme/code"}
 TENANT = "acme"
 GPUS = 8
 QUEUE_AT = 4
-"""Requests that an engine of the model `code` works on at once; what comes on top waits."""
+"""Requests that an engine of the model `code` handles at once; more of them wait."""
 
 
 @dataclass(frozen=True)
 class World:
-    """The cluster, what is declared on it, and how far real engines are in it."""
+    """The cluster, the kind of its engines, and the tenant's key."""
 
     sandbox: Sandbox
     cluster: Cluster
@@ -49,11 +49,11 @@ class World:
 
     @property
     def records(self) -> Records:
-        """What the pipeline keeps of releases."""
+        """The records of the pipeline."""
         return Records(self.cluster)
 
     def users_of(self, model: str) -> Endpoint:
-        """The model, as the tenant's applications reach it: by its name, at the router."""
+        """The model as the tenant's applications reach it: by name, at the router."""
         return Endpoint(self.cluster.endpoint(names.ROUTER, names.ROUTER_PORT), model, self.key)
 
     def commit(self, model: str, **behaviour: Any) -> None:
@@ -64,7 +64,7 @@ class World:
             from llmops_sandbox import vllm
 
             shutil.copytree(vllm.install().model, folder)
-            # Another revision of the same weights: an engine does not care for the file.
+            # Makes another revision of the same weights: engines ignore the file.
             (folder / "README.md").write_text(secrets.token_hex(8))
         else:
             version = len(list((self.sandbox.folder / "hub").rglob("commits/*"))) + 1
@@ -79,7 +79,7 @@ def make_world(folder: Path, engine: Engine, timeline: Timeline, progress: Progr
     """Bring up a new sandbox with a serving stack's kinds, Prometheus, its adapter and LiteLLM.
 
     Raises:
-        LlmopsError: Something did not come up.
+        LlmopsError: A part of the stack did not start.
     """
     project = folder / "project"
     Sandbox(folder, project=project).down(erase=True)

@@ -1,4 +1,4 @@
-"""Each bench runs whole, at its small size, and gives its figures."""
+"""Each bench runs to its end at its small size, and gives its figures."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ MAY_BE_ZERO_OR_LESS = ("_requests", "_requests_most", "overhead_seconds", "_fail
 
 
 def bench(folder: Path, *names: str, **environment: str) -> tuple[int, dict[str, float]]:
-    """Run benches at their small size: the exit code, and what was written."""
+    """Run benches at their small size; returns the exit code and the written figures."""
     temporary = folder / "temporary"
     temporary.mkdir()
     done = subprocess.run(
-        [sys.executable, "-m", "bench", *names, "--small", "--output", folder / "found" / "bench.json"],
+        [sys.executable, "-m", "bench", *names, "--small", "--output", folder / "output" / "bench.json"],
         env={**os.environ, "TMPDIR": str(temporary), **environment},
         stderr=subprocess.PIPE,
         text=True,
@@ -61,22 +61,22 @@ def bench(folder: Path, *names: str, **environment: str) -> tuple[int, dict[str,
     )
     sys.stderr.write(done.stderr)
     assert list(temporary.iterdir()) == []
-    return done.returncode, json.loads((folder / "found" / "bench.json").read_text())
+    return done.returncode, json.loads((folder / "output" / "bench.json").read_text())
 
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", BENCHES)
 def test_a_bench_gives_its_figures(tmp_path: Path, name: str) -> None:
-    code, found = bench(tmp_path, name)
+    code, figures = bench(tmp_path, name)
     assert code == 0
-    assert FIGURES[name] <= found.keys()
-    assert {key for key in LIMITS if key.startswith(name)} <= found.keys()
-    assert [key for key in FIGURES[name] if not key.endswith(MAY_BE_ZERO_OR_LESS) and not found[key] > 0] == []
+    assert FIGURES[name] <= figures.keys()
+    assert {key for key in LIMITS if key.startswith(name)} <= figures.keys()
+    assert [key for key in FIGURES[name] if not key.endswith(MAY_BE_ZERO_OR_LESS) and not figures[key] > 0] == []
 
 
 def test_figures_are_kept_when_a_later_bench_breaks(tmp_path: Path) -> None:
     """Slow: it starts the command line six times."""
-    code, found = bench(tmp_path, "startup", "hashing", PATH="")  # hashing runs programs of the system
+    code, figures = bench(tmp_path, "startup", "hashing", PATH="")  # hashing runs programs of the system
     assert code == 1
-    assert FIGURES["startup"] <= found.keys()
-    assert found.keys().isdisjoint(FIGURES["hashing"])
+    assert FIGURES["startup"] <= figures.keys()
+    assert figures.keys().isdisjoint(FIGURES["hashing"])
