@@ -162,7 +162,7 @@ class ToolSuite(_Hashed):
     )
     figures: tuple[Figure, ...] = Field(
         default=(),
-        description="Figures to take besides score and error_rate, each of which has to be there; none: all.",
+        description="Figures to take besides score and error_rate; the tool has to measure each. None: all.",
     )
     image: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._/:-]*(:[\w.-]+|@sha256:[0-9a-f]{64})$")] | None = Field(
         default=None, description="Image of its Job, with tag or digest. None: the installation's evaluation_image."

@@ -71,7 +71,7 @@ class Order(Strict):
 
 
 def pack(order: Order) -> list[tuple[str, bytes]]:
-    """The order as files, each small enough for a ConfigMap of its own."""
+    """The order as files, each small enough for one ConfigMap."""
     content = zlib.compress(order.model_dump_json().encode())
     parts = [content[start : start + PART_BYTES] for start in range(0, len(content), PART_BYTES)]
     return [(f"{PART}{index:03}", part) for index, part in enumerate(parts)]

@@ -217,7 +217,7 @@ class _Run:
                 raise _NoAnswer("engine", why, again=False) from error
             raise _NoAnswer("engine", f"connection cut: {cause or error}", again=True) from error
         except (openai.APIError, ValueError, AttributeError, IndexError, TypeError) as error:
-            # The client does not check answers: one that is no chat completion raises one of these.
+            # The client does not check answers: anything but a chat completion raises one of these.
             raise _NoAnswer("engine", f"the answer is no chat completion: {error!r}"[:200], again=False) from error
 
 

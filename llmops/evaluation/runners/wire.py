@@ -15,7 +15,7 @@ MAX_EVENT = 1 << 20
 
 
 class WireError(LlmopsError):
-    """The bytes on the connection are no HTTP/1.1 answer, or one that is too long."""
+    """The bytes on the connection are no HTTP/1.1 answer, or too many."""
 
 
 class Answer:

@@ -1,6 +1,6 @@
-"""Rollouts judged by a tool in a Job of its own image on the sandbox. A program stands for the tool.
+"""Rollouts that a tool judges, in a Job of the tool's image on the sandbox. A program stands for the tool.
 
-Slow, all of it: each test is a rollout.
+Slow: each test is a rollout.
 """
 
 from __future__ import annotations

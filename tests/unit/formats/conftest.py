@@ -1,4 +1,4 @@
-"""Files that the tools wrote themselves (see data/README.md), and programs that stand for the tools."""
+"""Real results files of the tools (see data/README.md), and stand-in programs for the tools."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from pathlib import Path
 
 @pytest.fixture(scope="session")
 def written() -> Callable[[str], Files]:
-    """Results files by name, of a folder below data/."""
+    """The results files of a folder below data/, by name."""
 
     def read(folder: str) -> Files:
         return {path.name: path.read_bytes() for path in sorted((DATA / folder).iterdir())}
@@ -35,7 +35,7 @@ def written() -> Callable[[str], Files]:
 
 @pytest.fixture
 def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
-    """Puts a program of that name on the path, whose body is Python."""
+    """Puts a Python program of that name and body on the path."""
     folder = tmp_path / "bin"
     folder.mkdir()
     monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
@@ -50,5 +50,5 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, s
 
 @pytest.fixture
 def engine_endpoint() -> Endpoint:
-    """Where no stand-in ever asks."""
+    """An endpoint that no stand-in asks."""
     return Endpoint("http://127.0.0.1:1/v1", "tiny", "key-of-the-engine")

@@ -1,4 +1,4 @@
-"""Figures, scores and samples of files that the tools wrote themselves, and every file that is no measurement."""
+"""Figures, scores and samples of real results files, and every file that is no measurement."""
 
 from __future__ import annotations
 

@@ -43,8 +43,8 @@ def test_a_tool_is_given_what_it_needs_and_no_secret_but_the_engines_key(
         f"""
 import json
 task = Path("lm-eval/task.yaml").read_text()
-found = {{"arguments": sys.argv[1:], "environment": dict(os.environ), "task": task, "files": sorted(os.listdir("."))}}
-Path({str(seen)!r}).write_text(json.dumps(found))
+started = {{"arguments": sys.argv[1:], "environment": dict(os.environ), "task": task, "files": sorted(os.listdir("."))}}
+Path({str(seen)!r}).write_text(json.dumps(started))
 {COPY}""",
     )
     files = [{"path": "lm-eval/task.yaml", "content": "task: sums\n"}, {"path": "sums.jsonl", "content": "{}\n"}]
