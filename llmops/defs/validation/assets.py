@@ -16,7 +16,7 @@ from llmops.defs.running import failure, orchestrator_of
 from llmops.errors import LlmopsError, kind_of
 from llmops.releases.validations import CHECKS, CheckName, CheckResult, Validation
 from llmops.rollout.platform import Platform
-from llmops.rollout.revalidation.validate import must_go_back, tell, validate
+from llmops.rollout.revalidation.validate import report, rollback_reason, validate
 from llmops.rollout.rollback import go_back
 from llmops.rollout.trial import Trial, trial
 
@@ -155,7 +155,7 @@ def _validate_model(
             validation = validate(
                 current, release, set(checks), repair=config.repair or "weights" in repair, restore=config.restore
             )
-            tell(current, validation)
+            report(current, validation)
         finally:
             platform.leases.free(model)
     except LeaseHeld as held:
@@ -163,7 +163,7 @@ def _validate_model(
         return None
     except LlmopsError as error:
         raise failure(model, error) from error
-    why = must_go_back(validation)
+    why = rollback_reason(validation)
     if why is not None and "rollback" in repair:
         _roll_back(context, platform, validation, why)
     return validation

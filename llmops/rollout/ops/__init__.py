@@ -1,1 +1,1 @@
-"""What several stages do to the cluster."""
+"""Operations on the cluster that several stages share."""

@@ -1,4 +1,4 @@
-"""Taking away what a trial put up, giving back what it borrowed, and going back to what served before."""
+"""Undo a trial: remove its canary, return the replica that stable lent, roll the main Deployment back to stable."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from llmops.rollout.ops.scaling import apply_stable, lent_by
 from llmops.rollout.platform import Platform
 
 CANARY_LIFETIME = datetime.timedelta(hours=6)
-"""How long a canary may outlive the run that made it before it is taken for forgotten."""
+"""The reaper removes a canary this long after a run applied it, if the run is gone."""
 
 _log = logging.getLogger(__name__)
 
@@ -34,52 +34,50 @@ def remove_canary(
     give_back: bool = True,
     log: Callable[[str], None] = _log.info,
 ) -> bool:
-    """Remove the canary's Deployment and Service, and give stable back a replica that it lent.
-
-    Users whose requests it gets are stable's again before that.
+    """Route all users to stable, remove the canary's Deployment and Service, and return the replica that stable lent.
 
     Args:
         platform: The installation.
-        model: Whose canary.
-        wait: Seconds to wait until its pods are gone and the GPU is free; None doesn't wait.
-        give_back: Start what stable lent again; not where another release is about to take its place.
-        log: Gets what is done about its users.
+        model: Name of the model.
+        wait: Seconds to wait until the canary's pods are gone and its GPU is free; None does not wait.
+        give_back: Scale stable up by the replica that it lent. False if another release replaces stable next.
+        log: Gets a line for each change of routing.
 
     Returns:
-        Whether there was one.
+        Whether a canary existed.
 
     Raises:
-        StillNeeded: It serves users, and stable is not ready to.
+        StillNeeded: The canary serves users, and stable has no ready replica.
     """
     name = names.engine_name(model, "canary")
     canary = platform.cluster.get("Deployment", name)
     bring_home(platform, model, canary, log)
     platform.cluster.delete("Service", name)
-    found = platform.cluster.delete("Deployment", name, propagation="Foreground", wait=wait)
+    existed = platform.cluster.delete("Deployment", name, propagation="Foreground", wait=wait)
     if give_back:
         _set_lent(platform, model, lent=0)
     if canary is not None:
-        _count(platform, model, canary)
-    return found
+        _count_gpu_time(platform, model, canary)
+    return existed
 
 
-def _count(platform: Platform, model: str, canary: Mapping[str, Any]) -> None:
-    """Count the canary's GPU time. That it cannot be counted is no reason to leave anything else undone."""
+def _count_gpu_time(platform: Platform, model: str, canary: Mapping[str, Any]) -> None:
+    """Add the canary's GPU time to the counters. An error is logged only: the cleanup goes on."""
     try:
         Counters(platform.cluster).count_canary(model, canary)
     except LlmopsError as error:
-        _log.warning("The GPU time of a canary of %s is not counted: %s", model, error)
+        _log.warning("Cannot count the GPU time of the canary of %s: %s", model, error)
 
 
 def recover(platform: Platform, model: str, log: Callable[[str], None]) -> State:
-    """The state of the model; one that was lost is written down again. The caller holds the model's lease."""
+    """Read the state of the model, and write it again if it was lost. The caller holds the model's lease."""
     state = platform.records.recover_state(model)
     if state.unproven is not None:
-        log(f"nothing of {model} that may serve is changed: {in_doubt(model, state.unproven)}")
+        log(f"{model}: llmops leaves the main Deployment as it is: {in_doubt(model, state.unproven)}")
     elif state.recovered:
         log(
-            f"{model}: ConfigMap {names.state_name(model)} did not say what serves; by the main Deployment and the "
-            f"records of trials it is {state.stable}, which is written down again"
+            f"{model}: ConfigMap {names.state_name(model)} did not name the stable release. The main Deployment and "
+            f"the records of trials name {state.stable}: llmops writes that to the ConfigMap."
         )
     return state
 
@@ -87,19 +85,18 @@ def recover(platform: Platform, model: str, log: Callable[[str], None]) -> State
 def settle(
     platform: Platform, model: str, state: State, tried: str | None, log: Callable[[str], None], *, wait: bool
 ) -> None:
-    """Bring the main Deployment back to the stable release, where a promotion that did not hold left it at another.
+    """Roll the main Deployment back to the stable release after a promotion that failed or was killed.
 
-    Goes by what the cluster and the records say, and not by what this run did: the promotion may be a dead run's.
-    Where nothing is stable yet there is nothing to go back to, and nothing half-done of the tried release is left.
-    Where it is not known what served, nothing is done.
+    The cluster and the records decide, because the promotion may be that of a dead run. Without a stable release, this
+    removes the main objects of the release under trial. With an unproven state, this changes nothing.
 
     Args:
         platform: The installation.
-        model: Whose.
-        state: Of the model, see `recover`.
-        tried: Release under trial.
-        log: Gets what is done.
-        wait: Whether to see to it that stable is rolled out.
+        model: Name of the model.
+        state: State of the model, see `recover`.
+        tried: Id of the release under trial.
+        log: Gets a line for each change.
+        wait: Wait for the rollout of stable.
     """
     if state.unproven is not None:
         return
@@ -108,13 +105,13 @@ def settle(
     main = cluster.get("Deployment", name)
     if stable is None:
         for kind in ("PodDisruptionBudget", "Service", "Deployment"):
-            found = cluster.get(kind, name)
-            if found is not None and tried is not None and release_of(found) == tried:
+            leftover = cluster.get(kind, name)
+            if leftover is not None and tried is not None and release_of(leftover) == tried:
                 cluster.delete(kind, name)
-                log(f"{model}: nothing served before; {kind} {name} is removed")
+                log(f"{model}: no release served before: {kind} {name} removed")
         clear_surroundings(platform, model, log)
-        for each in cluster.list("ConfigMap", labels=configuration.selector(model)):
-            cluster.delete("ConfigMap", each["metadata"]["name"])
+        for config_map in cluster.list("ConfigMap", labels=configuration.selector(model)):
+            cluster.delete("ConfigMap", config_map["metadata"]["name"])
         return
     if main is None or release_of(main) in (None, stable):
         return
@@ -122,46 +119,44 @@ def settle(
     surge = main["spec"]["strategy"]["rollingUpdate"]["maxSurge"] != 0
     apply_stable(platform, release, surge=surge)
     log(f"{model} goes back to {stable}")
-    _surround_again(platform, release, log)
+    _restore_companions(platform, release, log)
     if not wait:
         return
     try:
-        # A GPU that is taken over from a pod of the other release is free when the requests on it have ended.
+        # A pod of the other release holds its GPU until its requests have ended.
         patience = ALLOW_PENDING_SECONDS + grace_seconds(release)
         wait_for_rollout(
             cluster, name, timeout=progress_seconds(release), on_progress=log, allow_pending_seconds=patience
         )
     except LlmopsError as error:
-        log(f"{model}: the rollback to {stable} is applied, but has not finished: {error}")
+        log(f"{model}: the rollback to {stable} is applied, but its rollout has not finished: {error}")
 
 
-def _surround_again(platform: Platform, release: Release, log: Callable[[str], None]) -> None:
-    """Take what stands around stable back with it. That it cannot be is told, and keeps stable from nothing."""
+def _restore_companions(platform: Platform, release: Release, log: Callable[[str], None]) -> None:
+    """Apply the companions of stable. An error is logged only: stable serves without them."""
     if (spec := platform.catalog.get(release.model)) is None:
         return
     try:
         surround(platform, spec, release, log)
     except LlmopsError as error:
-        log(f"{release.model}: what stands around {release.id} is not as it was: {error}")
+        log(f"{release.model}: cannot restore the objects around {release.id}: {error}")
 
 
-def release_of(found: Mapping[str, Any]) -> str | None:
-    """The release that an object belongs to; None if it is not one of ours."""
-    return (found["metadata"].get("labels") or {}).get(names.RELEASE_LABEL)
+def release_of(obj: Mapping[str, Any]) -> str | None:
+    """The id of the release in an object's labels; None for an object that llmops did not make."""
+    return (obj["metadata"].get("labels") or {}).get(names.RELEASE_LABEL)
 
 
 def lend_replica(platform: Platform, model: str) -> None:
-    """Take one replica from stable, so that the canary finds a GPU; remembered on the Deployment itself."""
+    """Scale stable down by one replica to free a GPU for the canary. An annotation on its Deployment says so."""
     _set_lent(platform, model, lent=1)
 
 
 def _set_lent(platform: Platform, model: str, *, lent: int) -> None:
     name = names.engine_name(model, "stable")
-    found = platform.cluster.get("Deployment", name)
-    if found is None:
+    main = platform.cluster.get("Deployment", name)
+    if main is None or lent_by(main) == lent:
         return
-    if lent_by(found) == lent:
-        return
-    # Applied as a whole, not patched: replicas then stay a field of one manager, and no later apply conflicts.
-    release = platform.records.release(model, found["metadata"]["labels"][names.RELEASE_LABEL])
+    # A full apply, no patch: one manager keeps owning the replicas, and no later apply conflicts.
+    release = platform.records.release(model, main["metadata"]["labels"][names.RELEASE_LABEL])
     apply_stable(platform, release, surge=False, lent=lent)

@@ -1,4 +1,4 @@
-"""What stands around the engines of a model that serves: applied, kept as the entry says, and taken away."""
+"""The companions of a model's engines (NetworkPolicy, Ingress, autoscaler, monitors ...): apply, update, remove."""
 
 from __future__ import annotations
 
@@ -16,120 +16,122 @@ from llmops.manifests.pods import Manifest
 from llmops.releases.release import Release
 from llmops.rollout.platform import Platform
 
-BROUGHT_BY = {
+INSTALLED_BY = {
     "monitoring.coreos.com": "the Prometheus Operator",
     "keda.sh": "KEDA",
     "gateway.networking.k8s.io": "the Gateway API's definitions and a controller for them",
     "networking.gke.io": "GKE's Gateway controller",
 }
-"""What a cluster gets the kinds of an API group from."""
+"""API group -> the program that installs its kinds."""
 
 Log = Callable[[str], None]
 
 
 def surroundings(platform: Platform, spec: ModelSpec, release: Release) -> list[Manifest]:
-    """All that has to stand around the engines now, in the order to apply it.
+    """Every companion that the model needs now, in the order to apply them.
 
     Args:
         platform: The installation.
         spec: The model's entry in the catalog.
-        release: What serves, or is about to.
+        release: The release that serves, or the next one.
     """
     percent = platform.records.state(spec.name).canary_percent
     return around(spec, release, platform.settings, canary_percent=percent)
 
 
 def rehearse(platform: Platform, spec: ModelSpec, release: Release) -> None:
-    """Have the API server judge all of it, and store nothing: before a GPU is taken for a trial that can't end well.
+    """Dry-run the apply of every companion, so that a trial which would fail there takes no GPU.
 
     Raises:
-        ClusterCannot: It lacks a kind, somebody else owns a field, or a right is missing.
-        BadInput: The content is not accepted, or the installation can't do what the entry asks for.
+        ClusterCannot: The cluster lacks a kind (code KindNotServed), another manager owns a field, or llmops lacks a
+            right.
+        BadInput: The API server refuses the content, or the installation cannot do what the entry asks for.
     """
-    for each in surroundings(platform, spec, release):
-        _apply(platform.cluster, each, dry_run=True)
+    for companion in surroundings(platform, spec, release):
+        _apply(platform.cluster, companion, dry_run=True)
 
 
 def protect(platform: Platform, spec: ModelSpec, release: Release) -> None:
-    """Apply what says who may reach the engines: before there are any."""
-    for each in protection(spec, release, platform.settings):
-        _apply(platform.cluster, each)
+    """Apply the NetworkPolicies before the first engine starts."""
+    for policy in protection(spec, release, platform.settings):
+        _apply(platform.cluster, policy)
 
 
 def surround(platform: Platform, spec: ModelSpec, release: Release, log: Log, *, force: bool = False) -> None:
-    """Make all that stands around the engines be as the entry says, and remove what it says no longer.
-
-    What is so already stays untouched: a second call changes nothing.
+    """Apply every companion that the model needs, and remove the others. A second call changes nothing.
 
     Args:
         platform: The installation.
         spec: The model's entry in the catalog.
-        release: What serves.
-        log: Gets what changes.
-        force: Take over fields that somebody else changed.
+        release: The release that serves.
+        log: Gets a line for each object that changes.
+        force: Take over fields that another manager owns.
 
     Raises:
         ClusterCannot: See `rehearse`.
         BadInput: See `rehearse`.
     """
     wanted = surroundings(platform, spec, release)
-    for each in wanted:
-        before = _find(platform.cluster, each)
-        after = _apply(platform.cluster, each, force=force)
+    for companion in wanted:
+        before = _get(platform.cluster, companion)
+        after = _apply(platform.cluster, companion, force=force)
         if before is None or before["metadata"]["resourceVersion"] != after["metadata"]["resourceVersion"]:
-            log(f"{_title(each)} {'applied' if before is None else 'changed'}")
-    kept = {(each["kind"], each["metadata"]["name"]) for each in wanted}
+            log(f"{_title(companion)} {'applied' if before is None else 'changed'}")
+    kept = {(companion["kind"], companion["metadata"]["name"]) for companion in wanted}
     _remove(platform.cluster, spec.name, kept, log)
 
 
 def clear_surroundings(platform: Platform, model: str, log: Log) -> None:
-    """Remove all that stands around a model's engines: nothing serves any more."""
+    """Remove every companion of a model that no longer serves."""
     _remove(platform.cluster, model, (), log)
 
 
 def leftovers(cluster: Cluster, model: str) -> Iterator[Mapping[str, Any]]:
-    """What this pipeline has put around a model's engines.
+    """Every companion of a model in the cluster that llmops applied.
 
-    A copy that somebody made of such an object carries its labels, and is theirs: who applied it tells.
+    A person's copy carries the same labels, but llmops is not among its field managers.
     """
     for kind in KINDS:
         try:
-            found = cluster.list(kind, labels=owned(model))
+            objects = cluster.list(kind, labels=owned(model))
         except NotFound:
-            # The cluster has no such kind, so nothing of it.
+            # The cluster has no such kind.
             continue
-        yield from (each for each in found if any(by.manager == names.FIELD_MANAGER for by in owners(each)))
+        yield from (obj for obj in objects if any(owner.manager == names.FIELD_MANAGER for owner in owners(obj)))
 
 
 def _remove(cluster: Cluster, model: str, kept: Iterable[tuple[str, str]], log: Log) -> None:
-    for each in leftovers(cluster, model):
-        kind, name = each["kind"], each["metadata"]["name"]
+    for companion in leftovers(cluster, model):
+        kind, name = companion["kind"], companion["metadata"]["name"]
         if (kind, name) not in kept:
-            cluster.delete(kind, name, uid=each["metadata"]["uid"])
-            log(f"{kind} {name} removed: it is no longer wanted around {model}")
+            cluster.delete(kind, name, uid=companion["metadata"]["uid"])
+            log(f"{kind} {name} removed: {model} no longer needs it")
 
 
-def _find(cluster: Cluster, wanted: Manifest) -> Mapping[str, Any] | None:
+def _get(cluster: Cluster, wanted: Manifest) -> Mapping[str, Any] | None:
     try:
         return cluster.get(wanted["kind"], wanted["metadata"]["name"])
     except NotFound as error:
-        raise _lacking(wanted, error) from error
+        raise _kind_missing(wanted, error) from error
 
 
 def _apply(cluster: Cluster, wanted: Manifest, *, force: bool = False, dry_run: bool = False) -> Mapping[str, Any]:
     try:
         return cluster.apply(wanted, force=force, dry_run=dry_run)
     except NotFound as error:
-        raise _lacking(wanted, error) from error
+        raise _kind_missing(wanted, error) from error
 
 
-def _lacking(wanted: Manifest, error: NotFound) -> ClusterCannot:
+def _kind_missing(wanted: Manifest, error: NotFound) -> ClusterCannot:
     group = wanted["apiVersion"].rpartition("/")[0]
-    if group not in BROUGHT_BY:
+    if group not in INSTALLED_BY:
         return error
     return ClusterCannot(
         f"{_title(wanted)}: the cluster has no kind {wanted['kind']} of {group}",
-        remedy=f"Install {BROUGHT_BY[group]}, or take what asks for it out of the model's entry or the settings.",
+        code="KindNotServed",
+        about=_title(wanted),
+        remedy=f"Install {INSTALLED_BY[group]}, or remove the field that needs it from the model's entry or the "
+        "settings.",
     )
 
 

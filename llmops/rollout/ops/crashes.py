@@ -1,7 +1,7 @@
-"""Whether an engine died while it was measured or watched: what its pods say, as against what its clients saw.
+"""Whether an engine crashed while llmops measured or watched it, by the status of its pods.
 
-A connection that is cut or refused says nothing about why. A container that ended does, and it is the release's doing
-unless somebody else took the pod away.
+A broken connection does not say why. A terminated container does: the release is at fault, unless the pod was deleted,
+evicted or lost with its node.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from llmops.config import names
 from llmops.errors import BadRelease
 from llmops.releases.release import Release
 
-# A kubelet tells the API server of an end a second or two after it.
-TOLD_SECONDS = 5.0
-TOLD_AGAIN_SECONDS = 0.25
-# Of a container that a kubelet lost sight of when its node went away or was restarted.
+# A kubelet reports a terminated container a second or two later.
+REPORT_SECONDS = 5.0
+POLL_SECONDS = 0.25
+# A kubelet gives this reason to a container that it lost when the node went away or restarted.
 UNKNOWN = "ContainerStatusUnknown"
 TAIL_LENGTH = 500
 
 Restarts = Mapping[str, int]
-"""Pod -> how often its containers have been restarted."""
+"""Pod -> restarts of its containers."""
 
 
 def restarts_of(cluster: Cluster, release: Release, track: names.Track) -> Restarts:
-    """How often the pods of a release have been restarted so far; a start may need a second attempt."""
+    """Count the restarts of a release's pods so far: an engine may need a second attempt to start."""
     return {
         pod["metadata"]["name"]: sum(status["restartCount"] for status in _statuses(pod))
         for pod in _pods(cluster, release, track)
@@ -35,48 +35,48 @@ def restarts_of(cluster: Cluster, release: Release, track: names.Track) -> Resta
 
 
 def check_alive(cluster: Cluster, release: Release, track: names.Track, when: str, *, before: Restarts) -> None:
-    """Refuse a release whose engine ended by itself.
+    """Reject a release whose engine has crashed.
 
     Args:
-        cluster: Where.
+        cluster: The cluster of the release.
         release: The release.
-        track: Of its pods.
-        when: What went on, for the message: `during the evaluation`.
-        before: Restarts that are not held against it.
+        track: Track of its pods.
+        when: A phrase for the message: `during the evaluation`.
+        before: Restarts that happened earlier and do not count.
 
     Raises:
-        BadRelease: A container ended, or was started again since.
+        BadRelease: A container terminated or restarted (code EngineCrashed).
     """
     for pod in _pods(cluster, release, track):
         name = pod["metadata"]["name"]
         if (how := crash(pod, when, before.get(name, 0))) is not None:
-            raise BadRelease(f"pod {name} {how}")
+            raise BadRelease(f"pod {name} {how}", code="EngineCrashed", about=f"Pod {name}")
 
 
 def wait_for_crash(cluster: Cluster, release: Release, track: names.Track, when: str, *, before: Restarts) -> None:
-    """Give the cluster a few seconds to tell of an engine's end; see `check_alive`.
+    """Run `check_alive` for as long as a kubelet needs to report a crash.
 
     Raises:
-        BadRelease: It told of one.
+        BadRelease: See `check_alive`.
     """
-    deadline = time.monotonic() + TOLD_SECONDS
+    deadline = time.monotonic() + REPORT_SECONDS
     while True:
         check_alive(cluster, release, track, when, before=before)
         if time.monotonic() > deadline:
             return
-        time.sleep(TOLD_AGAIN_SECONDS)
+        time.sleep(POLL_SECONDS)
 
 
 def crash(pod: Mapping[str, Any], when: str, before: int) -> str | None:
-    """That a pod's engine ended by itself, with reason, exit code and last words; None if it did not.
+    """How a pod's engine crashed, with reason, exit code and last output; None if it did not.
 
     Args:
-        pod: As the cluster has it.
-        when: What went on.
-        before: Restarts of its containers that don't count.
+        pod: The pod.
+        when: A phrase for the message.
+        before: Restarts of its containers that do not count.
     """
     if pod["metadata"].get("deletionTimestamp") or (pod.get("status") or {}).get("reason"):
-        return None  # deleted, evicted, or gone with its node: that ended it
+        return None  # The pod was deleted, evicted, or lost with its node.
     statuses = _statuses(pod)
     restarted = sum(status["restartCount"] for status in statuses) > before
     for status in statuses:
@@ -85,9 +85,9 @@ def crash(pod: Mapping[str, Any], when: str, before: int) -> str | None:
             ended = (status.get("lastState") or {}).get("terminated") or {}
         if ended is None or ended.get("reason") == UNKNOWN:
             continue
-        last = (ended.get("message") or "").strip()[-TAIL_LENGTH:]
+        tail = (ended.get("message") or "").strip()[-TAIL_LENGTH:]
         why = f"{ended.get('reason', 'ended')}, exit code {ended.get('exitCode', '?')}"
-        return f"{'restarted' if restarted else 'ended'} {when} ({why}): {last}".removesuffix(": ")
+        return f"{'restarted' if restarted else 'ended'} {when} ({why}): {tail}".removesuffix(": ")
     return None
 
 

@@ -1,6 +1,6 @@
-"""Removing what nothing needs any more: weights from the volume, and files of engines' options.
+"""Remove old weights from the volume, and ConfigMaps with options of old engines.
 
-What is in images or in pods goes with them; of an image, the proof is forgotten.
+Weights in an image leave no bytes on the volume: llmops only deletes their proof.
 """
 
 from llmops.config import names
@@ -12,7 +12,10 @@ from llmops.rollout.ops.jobs import run_job
 
 
 def collect_weights(current: CurrentModel) -> None:
-    """Remove the model's weights but stable's, the previous release's, those in use, and the N kept besides."""
+    """Remove old weights of the model from the volume.
+
+    Weights of the stable, the previous and the candidate release stay, as do mounted ones and `keep_weights` more.
+    """
     model, records = current.model, current.records
     if (state := _state(current)) is None:
         return
@@ -20,49 +23,49 @@ def collect_weights(current: CurrentModel) -> None:
     for release in (state.stable, state.previous, state.candidate):
         if release is not None:
             needed.add(records.release(model, release).weights.key)
-    others = [key for key in records.verified_keys(model) if key not in needed]
-    spared = current.spec.rollout.keep_weights
-    if not (gone := others[spared:]):
+    unneeded = [key for key in records.verified_keys(model) if key not in needed]
+    keep_weights = current.spec.rollout.keep_weights
+    if not (old := unneeded[keep_weights:]):
         return
-    proofs = [records.verified_weights(model, key) for key in gone]
-    for key in gone:
+    proofs = [records.verified_weights(model, key) for key in old]
+    for key in old:
         forget_weights(current, key)
     if not any(proof and proof.on_volume for proof in proofs):
         return
-    keep = [*sorted(needed), *others[:spared]]
+    keep = [*sorted(needed), *unneeded[:keep_weights]]
     run_job(current, collect_job(model, keep, current.settings, current.run, current.run[:8]))
-    current.log(f"{model}: weights of older releases removed: {', '.join(gone)}")
+    current.log(f"{model}: weights of older releases removed: {', '.join(old)}")
 
 
 def collect_configurations(current: CurrentModel) -> None:
-    """Remove the files of options that neither stable, the previous release, the candidate nor a pod has."""
+    """Remove ConfigMaps with options that neither the stable, previous or candidate release nor a pod uses."""
     model, cluster, records = current.model, current.cluster, current.records
     if (state := _state(current)) is None:
         return
     live = (state.stable, state.previous, state.candidate)
-    needed = {configuration.name(records.release(model, each)) for each in live if each is not None}
+    needed = {configuration.name(records.release(model, release)) for release in live if release is not None}
     for pod in cluster.list("Pod", labels={names.MODEL_LABEL: model}):
         needed |= {volume["configMap"]["name"] for volume in pod["spec"].get("volumes", ()) if "configMap" in volume}
-    for found in cluster.list("ConfigMap", labels=configuration.selector(model)):
-        if (name := found["metadata"]["name"]) not in needed:
-            cluster.delete("ConfigMap", name, uid=found["metadata"]["uid"])
+    for config_map in cluster.list("ConfigMap", labels=configuration.selector(model)):
+        if (name := config_map["metadata"]["name"]) not in needed:
+            cluster.delete("ConfigMap", name, uid=config_map["metadata"]["uid"])
             current.log(f"ConfigMap {name} removed: no release of {model} needs it")
 
 
 def _state(current: CurrentModel) -> State | None:
-    """The state of the model; None if its record is lost. Recovered, it may not name all that is needed."""
+    """The state of the model; None if its record was lost: a recovered state may not name every needed release."""
     state = current.records.state(current.model)
     if not state.recovered:
         return state
     current.log(
-        f"nothing old of {current.model} is removed: ConfigMap {names.state_name(current.model)} does not say what "
-        "serves. The next promotion removes it."
+        f"{current.model}: llmops keeps old weights and options, because ConfigMap {names.state_name(current.model)} "
+        "does not name the stable release. The next promotion removes them."
     )
     return None
 
 
 def weights_in_use(current: CurrentModel) -> set[str]:
-    """Keys of the weights that pods of the model's engines have mounted now."""
+    """Keys of the weights that the model's engine pods mount now."""
     used: set[str] = set()
     for pod in current.cluster.list("Pod", labels={names.MODEL_LABEL: current.model}):
         labels = pod["metadata"]["labels"]
@@ -72,7 +75,7 @@ def weights_in_use(current: CurrentModel) -> set[str]:
 
 
 def forget_weights(current: CurrentModel, key: str) -> None:
-    """Forget the proof of weights that are about to be removed, and the Jobs that a later run would adopt."""
+    """Delete the proof of weights that are to be removed, and the Jobs that a later run would adopt."""
     current.records.forget_weights(current.model, key)
     for stage in ("download", "checksum"):
         name = names.job_name(current.model, stage, key)

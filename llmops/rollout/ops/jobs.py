@@ -1,4 +1,4 @@
-"""Runs a stage's Job so that a second run adopts what the first one started."""
+"""Run a stage's Job. A second run adopts the Job that the first run created."""
 
 from __future__ import annotations
 
@@ -16,17 +16,32 @@ from llmops.config.steps import Step, reached
 from llmops.errors import BadRelease, ClusterCannot, LlmopsError, Unavailable
 from llmops.rollout.current import Current
 
-# The worker's exit codes, see llmops.worker.report.
+# Exit codes of the worker, see llmops.worker.report.
 WORKER_ERRORS: dict[int, type[LlmopsError]] = {3: BadRelease, 4: Unavailable, 5: ClusterCannot}
+# Codes of errors by the kind in the worker's result.
+WORKER_CODES = {
+    "mismatch": "WeightsMismatch",
+    "file_missing": "PinnedFileMissing",
+    "revision_missing": "NoSuchRevision",
+    "rate_limited": "RateLimited",
+    "hub_error": "HubUnavailable",
+    "io_error": "VolumeUnavailable",
+    "busy": "VolumeBusy",
+    "no_space": "VolumeFull",
+    "gated": "RepositoryGated",
+    "unauthorized": "CredentialsRefused",
+    "repo_missing": "NoSuchRepository",
+    "no_manifest": "ManifestMissing",
+}
 
-# What it says beside its progress and its result, in words.
+# Log lines for the worker's events.
 SENTENCES = {
     "file": "{path} is complete, {bytes:,} bytes",
-    "mismatch": "{path} came as {found} and is pinned as {expected}: it is fetched again",
-    "retry": "{path} did not come, attempt {attempt}: {reason}",
-    "waiting": "waiting {seconds:.0f} s, as the hub asks: {reason}",
+    "mismatch": "{path} has hash {found}, the release pins {expected}: downloading it again",
+    "retry": "{path} failed to download, attempt {attempt}: {reason}",
+    "waiting": "waiting {seconds:.0f} s as the hub asks: {reason}",
     "wrong": "{path} is {kind}",
-    "deleted": "weights {key} are removed",
+    "deleted": "weights {key} removed",
 }
 
 
@@ -35,9 +50,9 @@ class JobRun:
     """A Job that has ended.
 
     Args:
-        outcome: What its pods said.
-        adopted: It had completed before, started by another run.
-        seconds: Waited for.
+        outcome: Results and failures of its pods.
+        adopted: An earlier run had completed it.
+        seconds: How long this run waited for it.
     """
 
     outcome: JobOutcome
@@ -46,42 +61,42 @@ class JobRun:
 
 
 def run_job(current: Current, job: dict[str, Any]) -> JobRun:
-    """Create the Job or adopt the one of the same name, wait for it, and pass its log lines on.
+    """Create the Job or adopt the existing one, wait for it, and log its progress.
 
     Raises:
-        BadRelease, ClusterCannot, Unavailable: The Job failed; the message has its pod's own words.
+        BadRelease, ClusterCannot, Unavailable: The Job failed; the message is that of its worker or pod.
     """
-    found = finish_job(current, job)
-    if error := worker_error(found.outcome.failures.values()):
+    ended = finish_job(current, job)
+    if error := worker_error(ended.outcome.failures.values(), about=f"Job {job['metadata']['name']}"):
         raise error
-    found.outcome.raise_for_failure()
-    return found
+    ended.outcome.raise_for_failure()
+    return ended
 
 
 def finish_job(current: Current, job: dict[str, Any]) -> JobRun:
-    """Create the Job or adopt the one of the same name, and wait for its end, good or bad.
+    """Create the Job or adopt the existing one, and wait until it completes or fails.
 
-    A Job that failed earlier is replaced; one that runs or has completed is taken as it is.
+    This replaces a Job that failed earlier, and adopts one that runs or has completed.
     """
     name: str = job["metadata"]["name"]
     cluster = current.cluster
-    found = cluster.get("Job", name)
-    going = found is not None and "deletionTimestamp" in found["metadata"]
-    if found is not None and (going or has_condition(found, "Failed")):
-        why = "is still being removed" if going else "failed in an earlier run"
-        current.log(f"Job {name} {why}; it is replaced")
+    existing = cluster.get("Job", name)
+    terminating = existing is not None and "deletionTimestamp" in existing["metadata"]
+    if existing is not None and (terminating or has_condition(existing, "Failed")):
+        why = "is terminating" if terminating else "failed in an earlier run"
+        current.log(f"Job {name} {why}: replacing it")
         cluster.delete("Job", name, propagation="Foreground", wait=60)
-        found = None
-    if found is None:
+        existing = None
+    if existing is None:
         try:
             cluster.create(job)
             current.log(f"Job {name} created")
             reached(Step.JOB_CREATED, job["metadata"]["labels"][COMPONENT_LABEL])
         except AlreadyExists:
-            current.log(f"Job {name} was created by another run; it is adopted")
+            current.log(f"Job {name} adopted: another run created it at the same time")
     else:
-        current.log(f"Job {name} is there from an earlier run; it is adopted")
-    completed_before = found is not None and has_condition(found, "Complete")
+        current.log(f"Job {name} adopted from an earlier run")
+    completed_before = existing is not None and has_condition(existing, "Complete")
     started = time.monotonic()
     timeout: float = job["spec"]["activeDeadlineSeconds"] + 60
     lines = JobLines(current.log)
@@ -89,24 +104,30 @@ def finish_job(current: Current, job: dict[str, Any]) -> JobRun:
     return JobRun(outcome, completed_before, time.monotonic() - started)
 
 
-def worker_error(messages: Iterable[str]) -> LlmopsError | None:
-    """What the Job's workers themselves say went wrong, in their termination messages; None if none got to say it.
+def worker_error(messages: Iterable[str], *, about: str = "") -> LlmopsError | None:
+    """The error in the termination messages of a Job's workers; None if no worker wrote one.
 
-    A verdict on the release goes before what a retry or an operator can mend.
+    A BadRelease of one pod wins over errors of others that a retry or an operator can fix.
+
+    Args:
+        messages: Termination messages.
+        about: The Job, as `Job name`.
     """
-    found: list[LlmopsError] = []
+    errors: list[LlmopsError] = []
     for message in messages:
         try:
             result: dict[str, Any] = json.loads(message)
         except ValueError:
             continue
-        if kind := WORKER_ERRORS.get(result.get("exit_code", 0)):
-            found.append(kind(str(result.get("message")), remedy=str(result.get("remedy") or "")))
-    return min(found, key=lambda error: not isinstance(error, BadRelease), default=None)
+        if error_class := WORKER_ERRORS.get(result.get("exit_code", 0)):
+            code = WORKER_CODES.get(result.get("kind", ""), "")
+            remedy = str(result.get("remedy") or "")
+            errors.append(error_class(str(result.get("message")), code=code, about=about, remedy=remedy))
+    return min(errors, key=lambda error: not isinstance(error, BadRelease), default=None)
 
 
 class JobLines:
-    """Makes log lines of what a worker writes: its progress now and then, its other events as sentences.
+    """Turns a worker's output into log lines: progress at intervals, each other event as a sentence.
 
     Args:
         log: Gets the lines.

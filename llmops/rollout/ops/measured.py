@@ -1,7 +1,7 @@
-"""Whether the engines that are measured are the release's, or somebody else has put others in their place.
+"""Check that llmops measures the release's own engines.
 
-What another image answers is no evidence for or against a release. A Deployment that somebody else changed under a
-trial ends the trial undecided, and the release stays untried.
+Answers of another image say nothing about the release. If somebody else changes the Deployment during a trial, the
+trial ends Inconclusive.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ CONTAINERS = tuple(
 PORTS = ("f:spec", "f:ports")
 
 Revisions = Mapping[str, str | None]
-"""ReplicaSet, by uid -> the revision of its Deployment that it was last made or taken up again for."""
+"""Uid of a ReplicaSet -> the latest revision of the Deployment that used it."""
 
 
 @dataclass(frozen=True)
 class _Before:
-    """What was there when the measuring began.
+    """The target when the measurement began.
 
     Attributes:
-        revisions: Of the target's ReplicaSets.
-        changes: What somebody else had changed of its objects.
+        revisions: Revisions of its ReplicaSets.
+        changes: Changes that others had made to its objects.
     """
 
     revisions: Revisions
@@ -55,21 +55,22 @@ class _Before:
 
 @contextmanager
 def as_released(current: Current, *targets: Target, rolling: bool = False) -> Generator[Callable[[], None]]:
-    """See to it that what is measured inside the block is the release, from before it until after it.
+    """Check before and after the block that the targets run their releases.
 
-    Also where the block ends by an engine's fault: a crash of another image is no crash of the release.
+    This checks after a failure of an engine too: a crash of another image is not a crash of the release.
 
     Args:
         current: The stage that measures.
-        *targets: What it measures.
-        rolling: Whether the release is applied inside the block: pods of an earlier one are gone at its good end alone,
-            and what somebody had added to stable before is no change under the trial.
+        *targets: The engines that it measures.
+        rolling: The block itself applies the release. Pods of an earlier release may then run until the block ends
+            well, and changes that others made to stable before the block do not count.
 
     Yields:
-        What checks it in between.
+        A function that checks again.
 
     Raises:
-        ClusterCannot: It is not: says what was found, on which object, who changed it and when.
+        ClusterCannot: A target runs something else (code ForeignEngine). The message names object, change, author and
+            time.
     """
     before = [(target, _before(current, target, rolling=rolling)) for target in targets]
 
@@ -88,38 +89,41 @@ def as_released(current: Current, *targets: Target, rolling: bool = False) -> Ge
 
 
 def _before(current: Current, target: Target, *, rolling: bool) -> _Before:
-    revisions = {uid_of(each): _revision(each) for each in _sets(current.cluster, target)}
-    kept = rolling and target.track == "stable"
-    main = current.cluster.get("Deployment", target.service) if kept else None
+    revisions = {uid_of(replica_set): _revision(replica_set) for replica_set in _replica_sets(current.cluster, target)}
+    main = current.cluster.get("Deployment", target.service) if rolling and target.track == "stable" else None
     return _Before(revisions, _changed(current, target, main) if main is not None else ())
 
 
 def _check(current: Current, target: Target, before: _Before, *, pods: bool) -> None:
     cluster, release = current.cluster, target.release
-    # Before their Deployment, which tells who changed it: what changes in between is seen there.
-    sets = _sets(cluster, target)
-    behind = cluster.list("Pod", labels=names.engine_selector(release.model, target.track)) if pods else []
+    # Read them before their Deployment: a change in between then shows in the Deployment, which names its author.
+    replica_sets = _replica_sets(cluster, target)
+    running = cluster.list("Pod", labels=names.engine_selector(release.model, target.track)) if pods else []
     main = cluster.get("Deployment", target.service)
     if main is None:
-        return  # It is missed where it is measured.
-    found = [each for each in _changed(current, target, main) if each not in before.changes]
-    if not found:
-        found = [each.message for each in stray_pods(main, behind, sets)] + _meanwhile(main, sets, before.revisions)
-    if not found:
+        return  # The measurement itself fails without it.
+    problems = [change for change in _changed(current, target, main) if change not in before.changes]
+    if not problems:
+        problems = [stray.message for stray in stray_pods(main, running, replica_sets)]
+        problems += _earlier_templates(main, replica_sets, before.revisions)
+    if not problems:
         return
-    more = f", and {len(found) - 1} more" if len(found) > 1 else ""
+    more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
     raise ClusterCannot(
-        f"the {target.track} engines of {release.model} were not those of {release.id}: {found[0]}{more}. What they "
-        "did says nothing about the release.",
-        remedy=f"Keep others (an image updater, GitOps, people) from changing Deployment {target.service}, and run "
-        f"`llmops rollout {release.model}` again; put a change that is wanted into the model's entry in the catalog.",
+        f"the {target.track} engines of {release.model} did not run release {release.id}: {problems[0]}{more}. Their "
+        "answers say nothing about the release.",
+        code="ForeignEngine",
+        about=f"Deployment {target.service}",
+        remedy=f"Stop other programs and people (an image updater, GitOps) from changing Deployment {target.service}, "
+        f"then run `llmops rollout {release.model}` again. To keep a change, write it into the model's entry in the "
+        "catalog.",
     )
 
 
 def _changed(current: Current, target: Target, main: Object) -> list[str]:
-    """What somebody changed of a Deployment and its Service: what it is now, what it should be, who and when."""
+    """Changes that others made to a Deployment and its Service: actual value, wanted value, author and time."""
     cluster, settings, release = current.cluster, current.settings, target.release
-    found: list[str] = []
+    messages: list[str] = []
     for wanted in (
         deployment(release, settings, target.track, int(main["spec"]["replicas"]), surge=True),
         service(release, settings, target.track),
@@ -127,37 +131,37 @@ def _changed(current: Current, target: Target, main: Object) -> list[str]:
         kind = wanted["kind"]
         if (live := cluster.get(kind, target.service)) is not None:
             then = cluster.apply(wanted, force=True, dry_run=True)
-            found += [finding(kind, target.service, each).message for each in changes(live, then, target.track)]
-    return found
+            messages += [finding(kind, target.service, change).message for change in changes(live, then, target.track)]
+    return messages
 
 
-def _meanwhile(main: Object, sets: Iterable[Object], known: Revisions) -> list[str]:
-    """Templates that a Deployment had for a while, and has no more: their pods may have answered."""
+def _earlier_templates(main: Object, replica_sets: Iterable[Object], known: Revisions) -> list[str]:
+    """Pod templates that the Deployment had only during the measurement: their pods may have answered."""
     return [
-        f"Deployment {main['metadata']['name']} had for a while {message}"
-        for each in sets
-        if (uid_of(each), _revision(each)) not in known.items()
-        for message in other_template(main, each)
+        f"Deployment {main['metadata']['name']} temporarily had {message}"
+        for replica_set in replica_sets
+        if (uid_of(replica_set), _revision(replica_set)) not in known.items()
+        for message in other_template(main, replica_set)
     ]
 
 
 def changes(live: Object, then: Object, track: names.Track) -> list[Difference]:
-    """What of an object makes other engines be measured than the release's.
+    """Differences of an object that concern the engine.
 
-    What others put beside the engine (sidecars, annotations, replicas) does not. On stable, which an earlier llmops may
-    have applied, a difference counts if it is somebody else's.
+    Sidecars, annotations and replicas that others add do not count. An earlier version of llmops may have applied
+    stable, so there a difference counts only if another manager made it.
 
     Args:
-        live: A Deployment or a Service, as the cluster has it.
-        then: As it would have it after llmops had applied the release's.
-        track: The canary is of this run.
+        live: The Deployment or Service in the cluster.
+        then: The same object after a dry-run apply of the release.
+        track: Track of the engines.
     """
     return [
-        each
-        for each in differences(live, then)
-        if _concerns_engine(each)
-        and (track == "canary" or (each.by is not None and not is_apply(each.by)))
-        and not (each.path[-1] == "f:image" and same_image(str(each.wanted), str(each.found)))
+        difference
+        for difference in differences(live, then)
+        if _concerns_engine(difference)
+        and (track == "canary" or (difference.by is not None and not is_apply(difference.by)))
+        and not (difference.path[-1] == "f:image" and same_image(str(difference.wanted), str(difference.actual)))
     ]
 
 
@@ -168,7 +172,7 @@ def _concerns_engine(difference: Difference) -> bool:
     return path[: len(POD)] == POD and not difference.added
 
 
-def _sets(cluster: Cluster, target: Target) -> list[Object]:
+def _replica_sets(cluster: Cluster, target: Target) -> list[Object]:
     return cluster.list("ReplicaSet", labels=names.engine_selector(target.release.model, target.track))
 
 

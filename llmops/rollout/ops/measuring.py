@@ -1,4 +1,4 @@
-"""How a stage measures: by the backend that the settings name, on behalf of its run."""
+"""The backend with which a stage measures engines."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from llmops.rollout.current import Current
 
 
 def backend_of(current: Current, target: Target) -> Backend:
-    """What measures and proves engines for a stage.
+    """Choose the backend that the settings name.
 
     Args:
-        current: The stage.
-        target: Engines that are ready now.
+        current: The stage that measures.
+        target: Engines that are ready.
     """
     return choose(Session(current.cluster, current.settings, current.run, current.log), target)

@@ -1,4 +1,4 @@
-"""What a release's model looks like, for the question whether it fits its GPUs."""
+"""Read a model's configuration and parameter counts: the preflight computes from them whether it fits its GPUs."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ WEIGHTS = ".safetensors"
 
 
 def read_shape(platform: Platform, spec: ModelSpec, release: Release) -> Shape | None:
-    """Read the configuration and the headers of the weight files from the hub; None for a model without either.
+    """Read the configuration and the headers of the weight files from the hub; None if the model lacks either.
 
     Raises:
-        BadRelease: What is there cannot be read as such.
-        BadInput: It may not be read.
+        BadRelease: The configuration or a header is malformed.
+        BadInput: The hub refuses access.
         Unavailable: The hub does not answer.
     """
     files = [file for file in release.weights.files if file.path.endswith(WEIGHTS)]

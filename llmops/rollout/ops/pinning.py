@@ -1,4 +1,4 @@
-"""From the catalog to a release, with the installation's hub, registry and suites: for the release stage and `plan`."""
+"""Pin a catalog entry to a release, with the installation's hub, registry and suites."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ def pin(
 
     Args:
         platform: The installation.
-        model: Name of the model, or an entry that is not in its catalog.
-        engine_version: Engine version (or range) to take instead of the spec's.
-        image: Exact image to take, TAG@DIGEST, instead of asking the registry.
-        revision: Weights revision to take instead of the spec's.
+        model: Name of the model, or an entry that is not in the catalog.
+        engine_version: Engine version (or range) that overrides the spec's.
+        image: Exact image, TAG@DIGEST, that overrides the registry's.
+        revision: Weights revision that overrides the spec's.
 
     Raises:
-        BadInput: The model is not in the catalog, or hub or registry have no such thing.
-        BadRelease: Nothing of what there is may be taken.
-        Unavailable: Hub or registry do not answer.
+        BadInput: The catalog lacks the model, or the hub or the registry lacks what the spec names.
+        BadRelease: The policy admits no revision or no image.
+        Unavailable: The hub or the registry does not answer.
     """
     spec = model if isinstance(model, ModelSpec) else platform.spec(model)
     settings = platform.settings
-    # Without a secret no cluster is asked.
+    # Without a Secret this works without a cluster.
     token = hub_token(platform.cluster, spec) if spec.weights.token else None
     credentials = registry_credentials(platform.cluster, settings) if settings.registry_secret else {}
     suites = {suite.name: suite.sha256 for suite in load_suites(settings.evals_dir, spec.evaluation.suites)}
@@ -57,17 +57,19 @@ def pin(
 
 
 def hub_token(cluster: Cluster, spec: ModelSpec) -> str | None:
-    """The hub token that a model's spec names; None if it names none.
+    """Read the hub token from the Secret that a model's spec names; None if it names none.
 
     Raises:
-        BadInput: The Secret or its key is not there, or what it holds is no token.
+        BadInput: The Secret or its key is missing (code SecretMissing), or its value is not a token.
     """
     if (secret := spec.weights.token) is None:
         return None
     if (token := cluster.secret_value(secret.name, secret.key)) is None:
         raise BadInput(
-            f"{spec.name}: weights.token names key {secret.key} of Secret {secret.name}, "
-            f"which is not in namespace {cluster.namespace}",
+            f"{spec.name}: namespace {cluster.namespace} lacks Secret {secret.name} or its key {secret.key}, which "
+            "weights.token names",
+            code="SecretMissing",
+            about=f"Secret {secret.name}",
             remedy=f"Create it: kubectl -n {cluster.namespace} create secret generic {secret.name} "
             f"--from-file={secret.key}=FILE_WITH_THE_TOKEN",
         )
@@ -75,17 +77,19 @@ def hub_token(cluster: Cluster, spec: ModelSpec) -> str | None:
 
 
 def registry_credentials(cluster: Cluster, settings: Settings) -> dict[str, Credentials]:
-    """Who asks which registry, by the Secret that the settings name; empty if they name none.
+    """Read the credentials for registries from the Secret that the settings name; empty if they name none.
 
     Raises:
-        BadInput: The Secret is not there, or is no Docker configuration.
+        BadInput: The Secret is missing (code SecretMissing), or is not a Docker configuration.
     """
     if (name := settings.registry_secret) is None:
         return {}
     source = f"Secret {name} in namespace {cluster.namespace} (registry_secret in the settings)"
     if (text := cluster.secret_text(name, SECRET_KEY)) is None:
         raise BadInput(
-            f"{source} is not there, or has no {SECRET_KEY}",
+            f"{source} is missing, or has no key {SECRET_KEY}",
+            code="SecretMissing",
+            about=f"Secret {name}",
             remedy=f"Create it: kubectl -n {cluster.namespace} create secret docker-registry {name} "
             "--docker-server=HOST --docker-username=USER --docker-password=PASSWORD",
         )

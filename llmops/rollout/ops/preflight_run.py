@@ -1,4 +1,4 @@
-"""What there is to find about an installation and its models, for the release stage, `plan` and `doctor`."""
+"""Run the preflight checks for the release stage, `plan` and `doctor`."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from llmops.rollout.outcomes import CanaryOutcome
 from llmops.rollout.platform import Platform
 
 STARTS = 3
-"""Trials, newest first, whose start is looked at."""
+"""The checks see the start times of this many trials, newest first."""
 AT_ONCE = 4
-"""Models that are examined at a time."""
-LOOKS, PAUSE_SECONDS = 10, 3.0
-"""How often `examine_all` looks while time alone may heal what it finds, and how long it pauses in between."""
+"""Models that `examine_all` examines in parallel."""
+ATTEMPTS, PAUSE_SECONDS = 10, 3.0
+"""`examine_all` repeats this often, with this pause, while a finding may heal by itself."""
 
 
 def examine(platform: Platform, spec: ModelSpec, release: Release) -> tuple[Finding, ...]:
-    """All findings on a release that is pinned, and on the cluster that is to take it.
+    """All findings on a pinned release and on the cluster that would run it.
 
     Raises:
-        ClusterCannot, Unavailable: Nothing can be said of where it would go.
+        ClusterCannot, Unavailable: llmops cannot read the nodes or pods that placement depends on.
     """
     snapshot = survey(platform.cluster, platform.settings, (spec,))
     snapshot.require_placement()
@@ -48,9 +48,7 @@ def examine(platform: Platform, spec: ModelSpec, release: Release) -> tuple[Find
 
 
 def examine_all(platform: Platform, models: Iterable[str] = ()) -> tuple[Finding, ...]:
-    """All findings on the installation, and on each model by itself. One problem never hides another.
-
-    While time alone may heal a finding, this looks again: at most LOOKS times.
+    """All findings on the installation and on each model. One problem never hides another.
 
     Args:
         platform: The installation.
@@ -59,42 +57,42 @@ def examine_all(platform: Platform, models: Iterable[str] = ()) -> tuple[Finding
     Raises:
         BadInput: The catalog has no such model.
     """
-    asked = frozenset(models)
-    return settled(lambda: _examine_all(platform, asked))
+    chosen = frozenset(models)
+    return settled(lambda: _examine_all(platform, chosen))
 
 
-def settled(look: Callable[[], tuple[Finding, ...]], pause: float = PAUSE_SECONDS) -> tuple[Finding, ...]:
-    """The findings of the first look in which time heals nothing, or of the last look.
+def settled(examine: Callable[[], tuple[Finding, ...]], pause: float = PAUSE_SECONDS) -> tuple[Finding, ...]:
+    """Examine until no finding may heal by itself, at most ATTEMPTS times; the findings of the last time.
 
     Args:
-        look: Makes all findings.
-        pause: Seconds between two looks.
+        examine: Returns all findings.
+        pause: Seconds between two attempts.
     """
-    findings = look()
-    for _ in range(LOOKS - 1):
+    findings = examine()
+    for _ in range(ATTEMPTS - 1):
         if not any(finding.heals for finding in findings):
             break
         time.sleep(pause)
-        findings = look()
+        findings = examine()
     return findings
 
 
 def _examine_all(platform: Platform, models: frozenset[str]) -> tuple[Finding, ...]:
-    specs, found = _specs(platform.settings.models_dir, models)
+    specs, of_entries = _specs(platform.settings.models_dir, models)
     try:
         cluster = platform.cluster
     except LlmopsError as error:
-        return (about("cluster.reachable", "", Finding("error", "cluster", error.message, error.remedy)), *found)
+        return (about("cluster.reachable", "", Finding("error", "cluster", error.message, error.remedy)), *of_entries)
     snapshot = survey(cluster, platform.settings, specs)
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        of_each = pool.map(partial(_examine, platform, snapshot), specs)
-        return (*of_installation(snapshot), *found, *(each for model in of_each for each in model))
+        by_model = pool.map(partial(_examine, platform, snapshot), specs)
+        return (*of_installation(snapshot), *of_entries, *(finding for findings in by_model for finding in findings))
 
 
 def _specs(folder: Path, models: frozenset[str]) -> tuple[list[ModelSpec], list[Finding]]:
-    """The entries that can be read, and what is wrong with the others."""
+    """The valid entries of the catalog, and findings on the invalid ones."""
     specs: list[ModelSpec] = []
-    found: list[Finding] = []
+    findings: list[Finding] = []
     files = sorted(folder.glob("*.yaml"))
     check_known(models, [path.stem for path in files], folder)
     for path in files:
@@ -103,17 +101,17 @@ def _specs(folder: Path, models: frozenset[str]) -> tuple[list[ModelSpec], list[
         try:
             specs.append(load_model(path))
         except LlmopsError as error:
-            found.append(_wrong_entry(path.stem, error))
-    if not found:
+            findings.append(_invalid_entry(path.stem, error))
+    if not findings:
         try:
             load_catalog(folder)
         except LlmopsError as error:
-            # Each by itself is right: it is what they are together, or that there is none.
-            found.append(_wrong_entry("", error))
-    return specs, found
+            # Each entry is valid alone: the entries contradict each other, or the catalog is empty.
+            findings.append(_invalid_entry("", error))
+    return specs, findings
 
 
-def _wrong_entry(model: str, error: LlmopsError) -> Finding:
+def _invalid_entry(model: str, error: LlmopsError) -> Finding:
     remedy = error.remedy or "Correct the entry; docs/reference/models.md has every field."
     return about("catalog.entry", model, Finding("error", "catalog", error.message, remedy))
 
@@ -126,14 +124,14 @@ def _examine(platform: Platform, snapshot: Snapshot, spec: ModelSpec) -> tuple[F
         case = _case(platform, spec, snapshot, release if isinstance(release, Release) else None, image)
     except LlmopsError as error:
         return (about("release.pins", spec.name, failed("release", error)),)
-    found = of_model(case)
-    if isinstance(release, LlmopsError) and not any(each.message == release.message for each in found):
-        return (about("release.pins", spec.name, failed("release", release)), *found)
-    return found
+    findings = of_model(case)
+    if isinstance(release, LlmopsError) and not any(finding.message == release.message for finding in findings):
+        return (about("release.pins", spec.name, failed("release", release)), *findings)
+    return findings
 
 
 def _release(platform: Platform, spec: ModelSpec, image: ImageAnswer | LlmopsError) -> Release | LlmopsError:
-    """What the entry comes to now; an error that the hub or the registry is asked about again is told by its check."""
+    """The release that the entry resolves to now, or the error."""
     if isinstance(image, LlmopsError):
         return image
     try:
@@ -172,7 +170,7 @@ def _shape(platform: Platform, spec: ModelSpec, release: Release) -> Shape | Llm
 
 
 def _starts(platform: Platform, model: str) -> Iterator[Start]:
-    """How long the last canaries took until they answered."""
+    """How long the last canaries took until their first completion."""
     for record in platform.records.history(model)[:STARTS]:
         outcome = platform.records.outcome(model, record.release, "canary", CanaryOutcome)
         if outcome is not None:

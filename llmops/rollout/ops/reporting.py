@@ -1,4 +1,4 @@
-"""The report of a release, made from what the cluster keeps of it: now, or at any later time."""
+"""The HTML report of a release, made from its records in the cluster at any time."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def report_html(records: Records, model: str, release: str | None = None) -> str
     """The report of a release as one page of HTML.
 
     Args:
-        records: Where it is read from.
+        records: Records in the cluster.
         model: Name of the model.
-        release: Id of the release; None is the one that was tried last.
+        release: Id of the release; None means the release tried last.
 
     Raises:
-        BadInput: There is no such release, or none was ever tried.
+        BadInput: The cluster has no such release, or the model never had a trial (code NeverTried).
     """
     return _html(report_page(records, model, release))
 
@@ -39,10 +39,15 @@ def _html(page: Page) -> str:
 def report_page(
     records: Records, model: str, release: str | None = None, outcome: EvaluationOutcome | None = None
 ) -> Page:
-    """What a report tells; see `report_html`. An outcome that is not kept yet may be given."""
+    """The content of a report, see `report_html`. `outcome` overrides the stored outcome of the evaluation."""
     wanted = release or records.state(model).candidate
     if wanted is None:
-        raise BadInput(f"{model}: no release was ever tried", remedy=f"`llmops rollout {model}` tries one.")
+        raise BadInput(
+            f"{model} has no report: no release was ever tried",
+            code="NeverTried",
+            about=model,
+            remedy=f"Run `llmops rollout {model}`.",
+        )
     pins = records.release(model, wanted)
     outcome = outcome or records.outcome(model, wanted, "evaluation", EvaluationOutcome)
     record, trial = records.record(model, wanted), records.opened(model, wanted)
@@ -67,7 +72,7 @@ def _changes(records: Records, pins: Release, against: str | None) -> list[str] 
     try:
         before = records.release(pins.model, against) if against else None
     except BadInput:
-        # History is capped: what it was compared with is forgotten.
+        # The capped history no longer has the release that this one was compared with.
         return None
     return diff(before, pins)
 
@@ -75,15 +80,15 @@ def _changes(records: Records, pins: Release, against: str | None) -> list[str] 
 def report_link(
     platform: Platform, model: str, release: str, outcome: EvaluationOutcome | None = None
 ) -> dict[str, Value]:
-    """Where the report is: with the service, which makes it when it is asked; else in a file of Dagster's own storage.
+    """The address of the report in the service, if the settings name one; else write it to Dagster's storage.
 
-    A report that can't be written is no reason for a release not to be judged.
+    A failed write is reported in the link: it does not fail the stage.
 
     Args:
         platform: The installation.
         model: Name of the model.
         release: Id of the release.
-        outcome: Of its evaluation, if that is not kept yet.
+        outcome: Outcome of its evaluation, if the records lack it yet.
     """
     if (service := platform.settings.service_url) is not None:
         return {"report_page": Link(f"{service.rstrip('/')}/{FOLDER}/{model}/{release}")}
@@ -93,11 +98,11 @@ def report_link(
     try:
         write_report(path, _html(report_page(platform.records, model, release, outcome)))
     except (LlmopsError, OSError) as error:
-        return {"report_page": f"could not be written to {path}: {error}"}
+        return {"report_page": f"cannot write {path}: {error}"}
     return {"report_page": File(path)}
 
 
 def write_report(path: Path, text: str) -> None:
-    """Write a page, and the folders that it needs."""
+    """Write a page; make missing folders."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")

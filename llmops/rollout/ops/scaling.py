@@ -1,7 +1,7 @@
-"""How many replicas of stable there are: a number that is applied, or one that is left to an autoscaler.
+"""The replicas of stable: llmops applies a number, or an autoscaler sets it.
 
-A field that its only owner leaves out of an apply goes back to its default, which for replicas is 1. So it changes
-hands in the open: another owner holds it while the pipeline lets go, or takes it before the pipeline does.
+If the only owner of a field leaves it out of an apply, the API server resets it to its default, which is 1 for
+replicas. So before llmops leaves the field to an autoscaler, a second field manager takes it over.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from llmops.rollout.platform import Platform
 
 REPLICAS = ("f:spec", "f:replicas")
 AUTOSCALER_SECONDS = 60
-"""How long an autoscaler may take to be gone: KEDA ends its own first."""
+"""Timeout for the removal of an autoscaler: KEDA first removes the HorizontalPodAutoscaler that it made."""
 
 Object = Mapping[str, Any]
 
@@ -32,28 +32,28 @@ Object = Mapping[str, Any]
 def apply_stable(
     platform: Platform, release: Release, *, surge: bool, lent: int = 0, force: bool = False
 ) -> dict[str, Any]:
-    """Make the objects that serve a release be as it and the model's entry say, its Deployment the last.
+    """Apply the objects that serve a release, its Deployment last.
 
     Args:
         platform: The installation.
-        release: What shall serve.
-        surge: Whether one replica more than wanted may run while pods are replaced.
-        lent: How many replicas less than the entry says, as the canary has their GPUs.
-        force: Take over fields that somebody else changed.
+        release: The release that shall serve.
+        surge: Allow one replica more than wanted while pods are replaced.
+        lent: Replicas to leave out, because the canary uses their GPUs.
+        force: Take over fields that another manager owns.
 
     Returns:
         The Deployment.
 
     Raises:
-        Conflict: Somebody else owns a field.
-        ClusterCannot: A replica is to be lent where an autoscaler would put it back, or an autoscaler that is no longer
-            wanted does not go.
+        Conflict: Another manager owns a field.
+        ClusterCannot: Autoscaling would undo the lending of a replica (code AutoscalerPreventsLending), or an
+            autoscaler does not go away in time.
     """
     cluster, settings = platform.cluster, platform.settings
     main = cluster.get("Deployment", names.engine_name(release.model, "stable"))
     spec = platform.catalog.get(release.model)
-    # A model that has left the catalog keeps what it has.
-    wanted = scale(spec) if spec is not None else _kept(main)
+    # A model that has left the catalog keeps its scale.
+    wanted = scale(spec) if spec is not None else _current_scale(main)
     if main is not None and autoscaler_of(main) not in (None, wanted):
         _stop_autoscaler(cluster, release.model)
     if isinstance(wanted, int):
@@ -62,15 +62,17 @@ def apply_stable(
             _hold(cluster, main, wanted, force=True)
     elif lent:
         raise ClusterCannot(
-            f"{release.model}: no replica can be lent to a canary, as autoscaling would put it back",
+            f"stable of {release.model} cannot lend a replica to the canary: autoscaling would start it again",
+            code="AutoscalerPreventsLending",
+            about=f"Deployment {names.engine_name(release.model, 'stable')}",
             remedy="Free or add a GPU for the canary.",
         )
     else:
         least = spec.replicas if spec else 1
         if main is None:
-            # Whole, as it begins: at the least number, and not at the default.
+            # Create it with the entry's replicas: without a number it would start at the default of 1.
             main = _apply(cluster, objects(release, settings, "stable", least, surge=surge), force=force)
-        _let_go(cluster, main, least)
+        _release_replicas(cluster, main, least)
     engine = objects(release, settings, "stable", wanted, surge=surge)
     if lent:
         engine[-1]["metadata"].setdefault("annotations", {})[names.LENT_ANNOTATION] = str(lent)
@@ -78,20 +80,17 @@ def apply_stable(
 
 
 def preview(platform: Platform, release: Release, spec: ModelSpec) -> list[Manifest]:
-    """The objects that serve a release, as they would be after `apply_stable`: to be tried, and never stored.
-
-    Replicas that are left to an autoscaler stand at what they are.
-    """
+    """The objects that `apply_stable` would apply, for a dry run. Autoscaled replicas have their current number."""
     wanted = scale(spec)
-    found = objects(release, platform.settings, "stable", wanted, surge=True)
+    engine = objects(release, platform.settings, "stable", wanted, surge=True)
     if not isinstance(wanted, int):
         main = platform.cluster.get("Deployment", names.engine_name(release.model, "stable"))
-        found[-1]["spec"]["replicas"] = main["spec"]["replicas"] if main else spec.replicas
-    return found
+        engine[-1]["spec"]["replicas"] = main["spec"]["replicas"] if main else spec.replicas
+    return engine
 
 
 def is_scaled(main: Object, spec: ModelSpec) -> bool:
-    """Whether replicas are as many as the entry says, or left to the autoscaler that it asks for."""
+    """Whether the Deployment has the replicas, or the autoscaler, that the model's entry asks for."""
     wanted = scale(spec)
     if isinstance(wanted, int):
         return autoscaler_of(main) is None and main["spec"]["replicas"] == wanted
@@ -99,12 +98,12 @@ def is_scaled(main: Object, spec: ModelSpec) -> bool:
 
 
 def lent_by(main: Object) -> int:
-    """How many of its replicas a main Deployment lends to a canary."""
+    """How many replicas a main Deployment lends to the canary."""
     return int(_annotations(main).get(names.LENT_ANNOTATION, 0))
 
 
 def autoscaler_of(main: Object) -> Scaler | None:
-    """The kind of what sets a main Deployment's replicas; None where they are a fixed number."""
+    """Kind of the autoscaler of a main Deployment; None if its replicas are a fixed number."""
     return _annotations(main).get(names.AUTOSCALER_ANNOTATION)
 
 
@@ -112,29 +111,29 @@ def _annotations(main: Object) -> dict[str, Any]:
     return main["metadata"].get("annotations") or {}
 
 
-def _kept(main: Object | None) -> Scale:
+def _current_scale(main: Object | None) -> Scale:
     if main is None:
         return 1
     return autoscaler_of(main) or int(main["spec"]["replicas"]) + lent_by(main)
 
 
 def _apply(cluster: Cluster, engine: list[Manifest], *, force: bool) -> dict[str, Any]:
-    return [cluster.apply(each, force=force) for each in engine][-1]
+    return [cluster.apply(obj, force=force) for obj in engine][-1]
 
 
-def _let_go(cluster: Cluster, main: Object, least: int) -> None:
-    """See to it that another than the pipeline owns the replicas, so that they stay when it leaves them out.
+def _release_replicas(cluster: Cluster, main: Object, least: int) -> None:
+    """Make a second field manager own the replicas, so that they keep their number when llmops leaves them out.
 
-    An autoscaler leaves a Deployment alone that is at 0: somebody had scaled it so.
+    An autoscaler ignores a Deployment with 0 replicas: scale it to `least`.
     """
-    at = int(main["spec"]["replicas"])
-    if at == 0:
+    replicas = int(main["spec"]["replicas"])
+    if replicas == 0:
         _hold(cluster, main, least, force=True)
     elif any(owner.manager == names.FIELD_MANAGER and REPLICAS in owner.paths for owner in owners(main)):
         try:
-            _hold(cluster, main, at, force=False)
+            _hold(cluster, main, replicas, force=False)
         except Conflict:
-            # The autoscaler was quicker: they are its own.
+            # The autoscaler owns them already.
             return
 
 
@@ -145,11 +144,11 @@ def _hold(cluster: Cluster, main: Object, replicas: int, *, force: bool) -> None
 
 
 def _stop_autoscaler(cluster: Cluster, model: str) -> None:
-    """Remove what set the replicas until now: it would go on to, and KEDA bears no other beside it."""
-    for each in leftovers(cluster, model):
-        if each["kind"] in get_args(Scaler):
-            meta = each["metadata"]
-            # What KEDA made of it goes first.
+    """Remove the autoscaler of before: it would go on scaling, and KEDA refuses a Deployment that has another."""
+    for companion in leftovers(cluster, model):
+        if companion["kind"] in get_args(Scaler):
+            meta = companion["metadata"]
+            # Foreground: wait for the HorizontalPodAutoscaler that KEDA made, too.
             cluster.delete(
-                each["kind"], meta["name"], uid=meta["uid"], propagation="Foreground", wait=AUTOSCALER_SECONDS
+                companion["kind"], meta["name"], uid=meta["uid"], propagation="Foreground", wait=AUTOSCALER_SECONDS
             )

@@ -1,1 +1,1 @@
-"""Re-validation of what serves: is it still what was promoted, and as good? One check per module."""
+"""Re-validation: check that the stable release still runs as promoted, with the same quality. One module per check."""

@@ -1,4 +1,4 @@
-"""The check `drift`: whether the cluster runs what the release says. What differs is named, and left as it is."""
+"""The check `drift`: report every field of the cluster's objects that differs from the release."""
 
 from __future__ import annotations
 
@@ -23,53 +23,51 @@ REPLICAS: Path = ("f:spec", "f:replicas")
 POD: Path = ("f:spec", "f:template", "f:spec")
 IMAGE: Path = ("f:spec", "f:containers", f'k:{{"name":"{names.ENGINE_CONTAINER}"}}', "f:image")
 SELECTOR: Path = ("f:spec", "f:selector")
-# Says when pods were last restarted by hand, and nothing of what they do.
+# `kubectl rollout restart` sets it: it does not change what pods run.
 RESTARTED: Path = ("f:spec", "f:template", "f:metadata", "f:annotations", "f:kubectl.kubernetes.io/restartedAt")
 CONTENT = ("f:spec", "f:data")
 VALUE_LENGTH = 200
-REMEDY = "Take the change back, or declare it in the model's entry in the catalog and roll that out."
+REMEDY = "Undo the change, or declare it in the model's entry in the catalog and roll that out."
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A field that is not as the release has it.
+    """A field that differs from the release.
 
     Attributes:
-        path: Which.
-        found: Its value; ABSENT if it is gone.
-        wanted: The value that the release gives it; ABSENT for a field that it doesn't have.
-        by: Who changed it last, as the API server knows it; None if it doesn't.
+        path: Path of the field.
+        actual: Its value in the cluster; ABSENT if the field is gone.
+        wanted: Its value in the release; ABSENT if the release does not set the field.
+        by: The manager that changed it last; None if the API server does not know it.
     """
 
     path: Path
-    found: Any
+    actual: Any
     wanted: Any
     by: Owner | None
 
     @property
     def added(self) -> bool:
-        """Whether somebody else has put it there, beside what the release has."""
+        """Whether another manager added a field that the release does not set."""
         return self.wanted is ABSENT
 
 
 def check_drift(current: CurrentModel, release: Release) -> CheckResult:
-    """Compare Deployment, Service and disruption budget, the pods behind them and what stands around them.
+    """Compare Deployment, Service, disruption budget, companions and pods with the release and the model's entry.
 
-    What it has to be is what the release and the model's entry say.
-
-    Each object is applied as a dry run, taking over every field: what the API server would then have is compared
-    with what it has. Defaults and admission rules are the same on both sides so.
+    For each object this dry-runs a forced apply, and compares the result with the live object: defaults and admission
+    rules are then equal on both sides.
     """
     model, cluster = release.model, current.cluster
     main = cluster.get("Deployment", names.engine_name(model, "stable"))
     if main is not None and release_of(main) not in (None, release.id):
-        left = f"Deployment {model} is at release {release_of(main)}, but {release.id} is the one that was promoted"
-        remedy = f"`llmops rollout {model}` undoes a promotion that was left half-way."
-        return _result([Finding(subject="release", severity="error", message=left, remedy=remedy)], [])
-    scaled = _autoscaler(current, model)
+        message = f"Deployment {model} runs release {release_of(main)}, but the stable release is {release.id}"
+        remedy = f"`llmops rollout {model}` undoes the unfinished promotion."
+        return _result([Finding(subject="release", severity="error", message=message, remedy=remedy)], [])
+    autoscaler = _autoscaler(current, model)
     replicas = scale(current.spec)
     surge = main is None or main["spec"].get("strategy", {}).get("rollingUpdate", {}).get("maxSurge") != 0
-    found: list[Finding] = []
+    findings: list[Finding] = []
     compared: list[str] = []
     engine = objects(release, current.settings, "stable", replicas, surge=surge)
     for wanted in [*engine, *surroundings(current.platform, current.spec, release)]:
@@ -77,97 +75,100 @@ def check_drift(current: CurrentModel, release: Release) -> CheckResult:
         compared.append(f"{kind} {name}")
         live = _live(current, kind, name)
         if live is None:
-            found.append(_missing(kind, name, model))
+            findings.append(_missing(kind, name, model))
             continue
         then = cluster.apply(wanted, force=True, dry_run=True)
-        autoscaled = scaled or not isinstance(replicas, int)
+        autoscaled = autoscaler or not isinstance(replicas, int)
         ignored = {REPLICAS} if autoscaled and kind == "Deployment" else set[Path]()
-        found += [finding(kind, name, each) for each in differences(live, then, ignored)]
+        findings += [finding(kind, name, difference) for difference in differences(live, then, ignored)]
     if main is not None:
-        pods, sets = (
+        pods, replica_sets = (
             cluster.list(kind, labels=names.engine_selector(model, "stable")) for kind in ("Pod", "ReplicaSet")
         )
-        found += stray_pods(main, pods, sets)
-    return _result(found, compared, f"; replicas are those of HorizontalPodAutoscaler {scaled}" if scaled else "")
+        findings += stray_pods(main, pods, replica_sets)
+    return _result(
+        findings, compared, f"; HorizontalPodAutoscaler {autoscaler} sets the replicas" if autoscaler else ""
+    )
 
 
 def differences(live: Mapping[str, Any], then: Mapping[str, Any], ignored: Iterable[Path] = ()) -> list[Difference]:
-    """What differs between an object and what applying the release's would make of it.
+    """Fields that an apply of the release would change, and fields that others added.
 
     Args:
-        live: As the cluster has it.
-        then: As it would have it after llmops had applied it and taken over every field of its own.
-        ignored: Fields that somebody else is meant to set.
+        live: The object in the cluster.
+        then: The same object after a dry run of a forced apply.
+        ignored: Fields that others may set.
     """
-    passed_over = {RESTARTED, *ignored}
-    known = owners(live)
-    ours = {path for owner in owners(then) if is_apply(owner) for path in owner.paths} - passed_over
-    found = [
-        Difference(path, now, wanted, _by(known, path))
+    ignored = {RESTARTED, *ignored}
+    live_owners = owners(live)
+    ours = {path for owner in owners(then) if is_apply(owner) for path in owner.paths} - ignored
+    changed = [
+        Difference(path, actual, wanted, _by(live_owners, path))
         for path in sorted(ours)
-        if (now := value_at(live, path)) != (wanted := value_at(then, path))
+        if (actual := value_at(live, path)) != (wanted := value_at(then, path))
     ]
     added = [
-        Difference(path, now, ABSENT, _by(known, path))
-        for path in sorted(_foreign(known, ours, passed_over))
-        if (now := value_at(live, path)) is not ABSENT
+        Difference(path, actual, ABSENT, _by(live_owners, path))
+        for path in sorted(_added(live_owners, ours, ignored))
+        if (actual := value_at(live, path)) is not ABSENT
     ]
-    return found + added
+    return changed + added
 
 
 def is_apply(owner: Owner) -> bool:
-    """Whether it is what llmops applied."""
+    """Whether the owner is an apply by llmops."""
     return owner.manager == names.FIELD_MANAGER and owner.operation == "Apply" and not owner.subresource
 
 
-def _foreign(known: Iterable[Owner], ours: set[Path], passed_over: set[Path]) -> set[Path]:
-    """What others have added beside what the release has: the outermost field of each that is all theirs."""
+def _added(live_owners: Iterable[Owner], ours: set[Path], ignored: set[Path]) -> set[Path]:
+    """Paths that others added: of a new structure, the outermost field that contains nothing of ours."""
     inner = {path[:length] for path in ours for length in range(len(path) + 1)}
-    found: set[Path] = set()
-    for owner in known:
+    added: set[Path] = set()
+    for owner in live_owners:
         if is_apply(owner) or owner.subresource:
             continue
         for path in owner.paths:
-            if path[0] not in CONTENT or path in ours or path in passed_over:
+            if path[0] not in CONTENT or path in ours or path in ignored:
                 continue
-            # An item of a list is told by its keys, which more than one may set.
             outer = next((path[:length] for length in range(1, len(path) + 1) if path[:length] not in inner), None)
+            # Several managers may own the key fields of one list item.
             if outer is not None and not any(outer[: len(own)] == own for own in ours):
-                found.add(outer)
-    return found
+                added.add(outer)
+    return added
 
 
-def _by(known: Iterable[Owner], path: Path) -> Owner | None:
-    concerned = [owner for owner in known if owner.concerns(path)]
+def _by(live_owners: Iterable[Owner], path: Path) -> Owner | None:
+    concerned = [owner for owner in live_owners if owner.concerns(path)]
     others = [owner for owner in concerned if not is_apply(owner)] or concerned
     return others[0] if others else None
 
 
-def stray_pods(main: Object, pods: Iterable[Object], sets: Iterable[Object]) -> list[Finding]:
-    """Pods behind a Deployment's Service that run something else than the Deployment says.
+def stray_pods(main: Object, pods: Iterable[Object], replica_sets: Iterable[Object]) -> list[Finding]:
+    """Pods of a Deployment's Service that run something else than the Deployment.
 
-    A pod is judged by the template of its ReplicaSet: an admission rule may put containers, variables and wrappers
-    into every pod. Its image alone can be changed later, and is judged in the pod itself.
+    An admission rule may add containers, variables and wrappers to every pod. So this compares the template of the
+    pod's ReplicaSet, and of the pod only the image, which alone can change later.
 
     Args:
         main: The Deployment.
-        pods: Those that its Service selects.
-        sets: ReplicaSets of the Deployment.
+        pods: The pods that its Service selects.
+        replica_sets: ReplicaSets of the Deployment.
     """
-    templates = {uid_of(each): each for each in sets}
-    found: list[Finding] = []
+    by_uid = {uid_of(replica_set): replica_set for replica_set in replica_sets}
+    findings: list[Finding] = []
     for pod in pods:
         meta = pod["metadata"]
         name = meta["name"]
         if "deletionTimestamp" in meta or pod.get("status", {}).get("phase") in ("Succeeded", "Failed"):
             continue
         if not meta.get("ownerReferences"):
-            message = f"pod {name} is of no Deployment, and gets users' requests by its labels"
-            found.append(Finding(subject=f"pod {name}", severity="error", message=message, remedy="Delete it."))
+            message = f"pod {name} belongs to no Deployment, but its labels give it users' requests"
+            findings.append(Finding(subject=f"pod {name}", severity="error", message=message, remedy="Delete it."))
             continue
-        own = next((templates[uid] for each in meta["ownerReferences"] if (uid := each.get("uid")) in templates), None)
-        remedy = f"See why it is not replaced: kubectl describe deployment {main['metadata']['name']}"
-        messages = [] if own is None else other_template(main, own)
+        owner_uids = (reference.get("uid") for reference in meta["ownerReferences"])
+        replica_set = next((by_uid[uid] for uid in owner_uids if uid in by_uid), None)
+        remedy = f"Find out why it is not replaced: kubectl describe deployment {main['metadata']['name']}"
+        messages = [] if replica_set is None else other_template(main, replica_set)
         if not messages and not _has_image(pod, main):
             by = _by(owners(pod), IMAGE)
             messages = [
@@ -177,70 +178,74 @@ def stray_pods(main: Object, pods: Iterable[Object], sets: Iterable[Object]) -> 
             remedy = "Delete it: its ReplicaSet starts another."
         if messages:
             message = f"pod {name} runs {messages[0]}{_more(messages)}"
-            found.append(Finding(subject=f"pod {name}", severity="error", message=message, remedy=remedy))
-    return found
+            findings.append(Finding(subject=f"pod {name}", severity="error", message=message, remedy=remedy))
+    return findings
 
 
-def other_template(main: Object, own: Object) -> list[str]:
-    """What the engine is in the template of a ReplicaSet where its Deployment says something else, the image first.
+def other_template(main: Object, replica_set: Object) -> list[str]:
+    """Parts of the engine that differ between the pod templates of a ReplicaSet and its Deployment, the image first.
 
-    The API server has filled in the defaults of both.
+    The API server has set the defaults in both.
     """
-    now, wanted = (_parts(each["spec"]["template"]["spec"]) for each in (own, main))
-    meta = own["metadata"]
+    actual, wanted = (_parts(owner["spec"]["template"]["spec"]) for owner in (replica_set, main))
+    meta = replica_set["metadata"]
     return [
-        f"{part} {_text(now.get(part, ABSENT))} (by ReplicaSet {meta['name']} of {meta.get('creationTimestamp')}); its "
-        f"Deployment has {_text(wanted.get(part, ABSENT))}"
-        for part in sorted(now.keys() | wanted.keys(), key=lambda part: (part != "image", part))
-        if now.get(part) != wanted.get(part)
+        f"{part} {_text(actual.get(part, ABSENT))} (by ReplicaSet {meta['name']} of {meta.get('creationTimestamp')}); "
+        f"its Deployment has {_text(wanted.get(part, ABSENT))}"
+        for part in sorted(actual.keys() | wanted.keys(), key=lambda part: (part != "image", part))
+        if actual.get(part) != wanted.get(part)
     ]
 
 
 def same_image(one: str, other: str) -> bool:
-    """Whether two references are to the same content: a digest is the same in every registry."""
+    """Whether two references name the same image: a digest is the same in every registry."""
     return one == other or ("@" in one and one.rpartition("@")[2] == other.rpartition("@")[2])
 
 
 def _has_image(pod: Object, main: Object) -> bool:
-    """Whether a pod's engine is of the Deployment's image.
+    """Whether a pod's engine runs the Deployment's image.
 
-    The reference decides. Where it has no digest, what the node ran can still prove it, and disprove nothing: a node
-    may tell the digest of the image's configuration, or of one platform.
+    A digest in the pod's reference decides. Without one, the node's imageID can prove equality, but not a difference:
+    it may be the digest of the image's configuration, or of one platform.
     """
     wanted, image = (str(_engine(spec).get("image")) for spec in (main["spec"]["template"]["spec"], pod["spec"]))
     if "@" in image:
         return same_image(wanted, image)
     statuses: list[Object] = (pod.get("status") or {}).get("containerStatuses") or []
-    ran = (str(each.get("imageID", "")) for each in statuses if each["name"] == names.ENGINE_CONTAINER)
-    return image == wanted or any(same_image(wanted, each) for each in ran)
+    image_ids = (str(status.get("imageID", "")) for status in statuses if status["name"] == names.ENGINE_CONTAINER)
+    return image == wanted or any(same_image(wanted, image_id) for image_id in image_ids)
 
 
 def _parts(spec: Object) -> dict[str, Any]:
-    """What of a pod's template makes the engine what it is."""
+    """The parts of a pod template that concern the engine, by name."""
     engine = _engine(spec)
-    mounted = {each["name"] for each in engine.get("volumeMounts") or ()}
+    mounted = {mount["name"] for mount in engine.get("volumeMounts") or ()}
     volumes: list[Object] = spec.get("volumes") or []
-    before: list[Object] = spec.get("initContainers") or []
+    init_containers: list[Object] = spec.get("initContainers") or []
     return (
         {key: value for key, value in engine.items() if key not in ("name", "env")}
-        | {f"env[{each['name']}]": each for each in engine.get("env") or ()}
-        | {f"volume {each['name']}": each for each in volumes if each["name"] in mounted}
-        | {f"init container {each['name']}": each for each in before if each["name"] in names.WEIGHTS_CONTAINERS}
+        | {f"env[{variable['name']}]": variable for variable in engine.get("env") or ()}
+        | {f"volume {volume['name']}": volume for volume in volumes if volume["name"] in mounted}
+        | {
+            f"init container {container['name']}": container
+            for container in init_containers
+            if container["name"] in names.WEIGHTS_CONTAINERS
+        }
     )
 
 
 def _engine(spec: Object) -> dict[str, Any]:
     containers: list[dict[str, Any]] = spec["containers"]
-    return next((each for each in containers if each["name"] == names.ENGINE_CONTAINER), {})
+    return next((container for container in containers if container["name"] == names.ENGINE_CONTAINER), {})
 
 
 def _autoscaler(current: CurrentModel, model: str) -> str | None:
-    """Name of the autoscaler that sets the replicas of the main Deployment, if there is one."""
+    """Name of the HorizontalPodAutoscaler that scales the main Deployment; None if there is none."""
     target = ("Deployment", names.engine_name(model, "stable"))
-    for each in current.cluster.list("HorizontalPodAutoscaler"):
-        reference = each["spec"]["scaleTargetRef"]
+    for autoscaler in current.cluster.list("HorizontalPodAutoscaler"):
+        reference = autoscaler["spec"]["scaleTargetRef"]
         if (reference["kind"], reference["name"]) == target:
-            return str(each["metadata"]["name"])
+            return str(autoscaler["metadata"]["name"])
     return None
 
 
@@ -248,7 +253,7 @@ def _live(current: CurrentModel, kind: str, name: str) -> dict[str, Any] | None:
     try:
         return current.cluster.get(kind, name)
     except NotFound:
-        # Its very kind is gone from the cluster.
+        # The cluster no longer has the kind.
         return None
 
 
@@ -257,20 +262,20 @@ def _missing(kind: str, name: str, model: str) -> Finding:
         subject=f"{kind} {name}",
         severity="error" if kind in ("Deployment", "Service", "ConfigMap") else "warning",
         message=f"{kind} {name} is gone",
-        remedy=f"`llmops revalidate {model} --restore` puts the release's objects back.",
+        remedy=f"`llmops revalidate {model} --restore` applies the release's objects again.",
     )
 
 
 def finding(kind: str, name: str, difference: Difference) -> Finding:
-    """What people are told of a field of an object that is not as the release has it."""
-    path, found = difference.path, difference.found
-    grave = path[: len(POD)] == POD or path[: len(SELECTOR)] == SELECTOR or (path == REPLICAS and found == 0)
-    who = f"changed by {difference.by}" if difference.by else "it is not known by whom"
-    wanted = "is not of the release" if difference.added else f"wanted {_text(difference.wanted)}"
+    """The finding on a difference of an object."""
+    path, actual = difference.path, difference.actual
+    serious = path[: len(POD)] == POD or path[: len(SELECTOR)] == SELECTOR or (path == REPLICAS and actual == 0)
+    author = f"changed by {difference.by}" if difference.by else "author unknown"
+    wanted = "the release does not set it" if difference.added else f"wanted {_text(difference.wanted)}"
     return Finding(
         subject=f"{kind} {name} {shown(path)}",
-        severity="error" if grave else "warning",
-        message=f"{kind} {name}: {shown(path)} is {_text(found)}, {wanted} ({who})",
+        severity="error" if serious else "warning",
+        message=f"{kind} {name}: {shown(path)} is {_text(actual)}, {wanted} ({author})",
         remedy=REMEDY,
     )
 
@@ -280,14 +285,12 @@ def _text(value: Any) -> str:
     return text if len(text) <= VALUE_LENGTH else f"{text[: VALUE_LENGTH - 1]}…"
 
 
-def _more(found: Sized) -> str:
-    return f", and {len(found) - 1} more" if len(found) > 1 else ""
+def _more(messages: Sized) -> str:
+    return f", and {len(messages) - 1} more" if len(messages) > 1 else ""
 
 
-def _result(found: list[Finding], compared: list[str], note: str = "") -> CheckResult:
-    if not found:
-        return CheckResult(
-            check="drift", value="Passed", line=f"{', '.join(compared)} are as the release has them{note}"
-        )
-    line = found[0].message + _more(found)
-    return CheckResult(check="drift", value="Failed", line=line, findings=tuple(found))
+def _result(findings: list[Finding], compared: list[str], note: str = "") -> CheckResult:
+    if not findings:
+        return CheckResult(check="drift", value="Passed", line=f"{', '.join(compared)} match the release{note}")
+    line = findings[0].message + _more(findings)
+    return CheckResult(check="drift", value="Failed", line=line, findings=tuple(findings))

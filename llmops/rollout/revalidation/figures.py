@@ -1,4 +1,4 @@
-"""The check `figures`: whether stable still meets the gates that its release was promoted by."""
+"""The check `figures`: whether stable still passes the gates of its release."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from llmops.rollout.ops.measuring import backend_of
 from llmops.rollout.outcomes import EvaluationOutcome
 from llmops.rollout.trial import Trial
 
-# Means of the same scores summed in another order may differ in the last digit.
+# The mean of the same scores in another order may differ in the last digit.
 ROUNDING = 1e-12
 
 
 def check_figures(current: Trial, release: Release) -> CheckResult:
-    """Run the release's suites against stable, and judge by its own gates.
+    """Run the release's suites against stable, and judge by the release's gates.
 
-    Relative gates of quality compare with the answers of its trial, case by case, so that a drift of answers shows.
-    Those of latency are left out: users' load then and now are not the same. What fails is measured once more before
-    it counts, as one bad minute is no reason to take a release back.
+    Relative gates on quality compare with the answers in the trial, case by case. Relative gates on latency do not
+    count, because the load of users differs. After a failure this measures a second time: one bad minute must not roll
+    a release back.
 
     Raises:
-        MeasurementFailed: Stable could not be measured.
-        BadInput: A suite cannot be loaded.
+        MeasurementFailed: The measurement of stable failed.
+        BadInput: llmops cannot load a suite.
     """
     suites, changed = _suites(current, release)
     if changed and not suites:
-        line = f"suites {', '.join(changed)} have changed since the trial; a rollout judges by what they are now"
+        line = f"suites {', '.join(changed)} have changed since the trial; a rollout judges by the changed suites"
         return CheckResult(check="figures", value="Inconclusive", line=line)
     if not suites:
         return CheckResult(check="figures", value="Passed", line="the release has no suites")
@@ -46,23 +46,23 @@ def check_figures(current: Trial, release: Release) -> CheckResult:
     measured = backend.measure(target, suites, spec)
     verdict = judge(spec, measured, reference)
     if verdict.value == "Failed":
-        current.log(f"{verdict.reason}; measured once more, to be sure")
+        current.log(f"{verdict.reason}; measuring a second time")
         measured = backend.measure(target, suites, spec)
         again = judge(spec, measured, reference)
         if again.value != "Failed":
-            line = f"failed once and not again: {verdict.reason}; then {again.value}: {again.reason}"
+            line = f"failed the first time only: {verdict.reason}; then {again.value}: {again.reason}"
             return CheckResult(check="figures", value="Inconclusive", line=line, figures=measured.figures)
         verdict = again
     return result(release.model, verdict, measured, left_out=left_out, changed=changed)
 
 
 def judged_by(evaluation: Evaluation, suites: Suites, reference: Measurements | None) -> tuple[Evaluation, list[str]]:
-    """The evaluation with those suites and gates that can judge what serves, and the metrics of the others.
+    """The evaluation with the suites and gates that can judge stable, and the metrics of the other gates.
 
     Args:
-        evaluation: Of the release.
-        suites: Those there are to run.
-        reference: What was measured at its trial; scores of very many cases are not kept with it.
+        evaluation: Evaluation of the release.
+        suites: The unchanged suites.
+        reference: Measurements of the trial. They lack the scores of suites with very many cases.
     """
     known = {suite.name for suite in suites}
     answered = {name for name, scores in reference.scores.items() if scores} if reference else set[str]()
@@ -82,18 +82,18 @@ def judged_by(evaluation: Evaluation, suites: Suites, reference: Measurements | 
 
 
 def judge(spec: Evaluation, measured: Measurements, reference: Measurements | None) -> Verdict:
-    """Judge what serves by gates, relative ones against what the same release answered at its trial.
+    """Judge stable by the gates; relative gates compare with the same release in its trial.
 
-    A trial asks whether a new release is as good on all the cases that its suites stand for; few cases can't tell, and
-    leave it undecided. Here the release is known, and the question is whether its answers changed: where they score
-    within the margin of what they did, the gate holds, however few the cases.
+    A trial asks whether a new release is as good on all cases that its suites represent, which few cases cannot show.
+    Here the release is known, and the question is whether its answers changed. So a relative gate holds if the scores
+    are within its margin, however few the cases.
     """
     verdict = decide(spec, measured, reference)
-    gates = tuple(map(_settled, verdict.gates))
+    gates = tuple(map(_pass_within_margin, verdict.gates))
     return verdict_of(gates, held=_held(gates, measured, reference))
 
 
-def _settled(gate: GateResult) -> GateResult:
+def _pass_within_margin(gate: GateResult) -> GateResult:
     within = gate.rule == "max_drop" and gate.change is not None and gate.change <= gate.limit + ROUNDING
     if within and gate.outcome == "Inconclusive":
         return gate.model_copy(update={"outcome": "Passed", "code": "WithinLimit", "more": None})
@@ -106,45 +106,45 @@ def _held(gates: Sequence[GateResult], measured: Measurements, reference: Measur
     if (now := measured.figures.get("all/score")) is None:
         return line
     then = reference.figures.get("all/score") if reference else None
-    told = f", {show('score', then)} at its trial" if then is not None else ""
-    return f"{line}, score {show('score', now)}{told}"
+    in_trial = f", {show('score', then)} in its trial" if then is not None else ""
+    return f"{line}, score {show('score', now)}{in_trial}"
 
 
 def result(
     model: str, verdict: Verdict, measured: Measurements, *, left_out: list[str], changed: list[str]
 ) -> CheckResult:
-    """What a verdict on stable means.
+    """The result of the check by the verdict on stable.
 
     Args:
         model: Name of the model.
-        verdict: Of the gates that can judge.
-        measured: Its figures.
-        left_out: Metrics of gates that could not judge.
-        changed: Suites that are not those of the release any more.
+        verdict: Verdict of the gates that can judge.
+        measured: Measurements of stable.
+        left_out: Metrics of the other gates.
+        changed: Suites that have changed since the trial.
     """
     notes = [f"not judged: {', '.join(left_out)}"] if left_out else []
     value = verdict.value
     if changed and value == "Passed":
         value = "Inconclusive"
         notes.append(f"suites {', '.join(changed)} have changed since the trial")
-    found = [
+    findings = [
         Finding(
             subject=f"{gate.metric} {gate.rule}",
             severity="error",
             message=gate.note,
-            remedy=f"`llmops rollback {model}` goes back to the release before; `automation.repair: [rollback]` lets "
-            "that happen by itself.",
+            remedy=f"`llmops rollback {model}` rolls back to the previous release; `automation.repair: [rollback]` "
+            "automates that.",
         )
         for gate in verdict.gates
         if value == "Failed" and gate.outcome == "Failed" and not gate.dry
     ]
     line = "; ".join([verdict.reason, *notes])
-    return CheckResult(check="figures", value=value, line=line, findings=tuple(found), figures=measured.figures)
+    return CheckResult(check="figures", value=value, line=line, findings=tuple(findings), figures=measured.figures)
 
 
 def _suites(current: Trial, release: Release) -> tuple[Suites, list[str]]:
-    """The suites that the release was tried by, and the names of those that are not the same any more."""
+    """The release's suites that are as pinned, and the names of the changed ones."""
     pinned = {pin.name: pin.sha256 for pin in release.suites}
-    found = load_suites(current.settings.evals_dir, release.evaluation.suites)
-    changed = [suite.name for suite in found if suite.sha256 != pinned.get(suite.name)]
-    return [suite for suite in found if suite.name not in changed], changed
+    suites = load_suites(current.settings.evals_dir, release.evaluation.suites)
+    changed = [suite.name for suite in suites if suite.sha256 != pinned.get(suite.name)]
+    return [suite for suite in suites if suite.name not in changed], changed

@@ -1,4 +1,4 @@
-"""One validation of one model: every check, what follows of it, a record, alerts and Events."""
+"""Validate one model: run the checks, repair, and write the record, alerts and Events."""
 
 from __future__ import annotations
 
@@ -22,16 +22,14 @@ from llmops.rollout.trial import Trial
 def validate(
     current: Trial, release: Release, checks: Collection[CheckName], *, repair: bool, restore: bool
 ) -> Validation:
-    """Run checks on what serves, one after the other, and keep and tell what they found.
-
-    A check that can't be made is Inconclusive, and the others are made all the same.
+    """Run checks on the stable release, and save the validation. A check that fails with an error is Inconclusive.
 
     Args:
-        current: The validation, which holds the model's lease.
-        release: What serves.
-        checks: Which checks.
-        repair: Fetch wrong files again.
-        restore: Put the release's objects back where somebody changed them.
+        current: The validation's trial, which holds the model's lease.
+        release: The stable release.
+        checks: Names of the checks to run.
+        repair: Download wrong files again.
+        restore: Apply the release's objects again over changes of others.
     """
     known: Mapping[CheckName, Callable[[], CheckResult]] = {
         "drift": lambda: (
@@ -44,27 +42,27 @@ def validate(
     results = [_timed(current, name, check) for name, check in known.items() if name in checks]
     validations = Validations(current.cluster)
     before = validations.last(current.model)
-    found = Validation(
+    validation = Validation(
         model=current.model,
         release=release.id,
         run=current.run,
         requested_by=current.requested_by,
         started=started,
         finished=datetime.datetime.now(datetime.UTC),
-        checks=tuple(since(each, before, release.id, current.run) for each in results),
+        checks=tuple(dated(check, before, release.id, current.run) for check in results),
     )
-    return validations.save(found)
+    return validations.save(validation)
 
 
-def tell(current: Trial, validation: Validation) -> None:
-    """Write what was found as alerts and Events, and into the run's log."""
+def report(current: Trial, validation: Validation) -> None:
+    """Log every check, announce failures as Events, and put an alert for each finding."""
     serving = current.records.state(current.model).stable
     for check in validation.checks:
         line = f"{validation.model} {validation.release} {check.check} {check.value}: {check.line}"
         if check.value == "Passed":
             current.log(line)
         elif check.value == "Inconclusive":
-            current.log(f"{line} (it says nothing against the release)")
+            current.log(f"{line} (this does not count against the release)")
         else:
             current.announce("Repaired" if check.repaired else "ValidationFailed", line)
         for finding in check.findings:
@@ -72,8 +70,8 @@ def tell(current: Trial, validation: Validation) -> None:
 
 
 def alert(validation: Validation, check: CheckResult, finding: Finding, serving: str | None) -> Alert:
-    """What people are told of a finding: once for as long as it is found each time."""
-    after = check.repaired or finding.remedy
+    """The alert for a finding. Its id is the same in consecutive validations, so people get it once."""
+    next_step = check.repaired or finding.remedy
     return Alert(
         id=alert_id(
             "validation_finding", validation.model, validation.release, check.check, finding.subject, finding.since
@@ -82,32 +80,34 @@ def alert(validation: Validation, check: CheckResult, finding: Finding, serving:
         severity="warning" if check.repaired else finding.severity,
         model=validation.model,
         release=validation.release,
-        line=f"{validation.model} {validation.release}, {check.check}: {finding.message}. {after}",
+        line=f"{validation.model} {validation.release}, {check.check}: {finding.message}. {next_step}",
         serving=serving,
         run=validation.run,
         at=validation.finished,
     )
 
 
-def since(check: CheckResult, before: Validation | None, release: str, run: str) -> CheckResult:
-    """The check with its findings dated: a finding that the validation before had as well keeps its first run.
+def dated(check: CheckResult, before: Validation | None, release: str, run: str) -> CheckResult:
+    """Set `since` of each finding: the run that found it first, if the last validation had it too.
 
-    What was repaired and is found again is a new finding.
+    A finding that comes back after a repair is new.
     """
-    old = next((each for each in before.checks if each.check == check.check), None) if before else None
+    old = next((result for result in before.checks if result.check == check.check), None) if before else None
     known = (
         {finding.subject: finding.since for finding in old.findings}
         if old is not None and before is not None and before.release == release and not old.repaired
         else {}
     )
-    dated = tuple(each.model_copy(update={"since": known.get(each.subject) or run}) for each in check.findings)
-    return check.model_copy(update={"findings": dated})
+    findings = tuple(
+        finding.model_copy(update={"since": known.get(finding.subject) or run}) for finding in check.findings
+    )
+    return check.model_copy(update={"findings": findings})
 
 
-def must_go_back(validation: Validation) -> str | None:
-    """Why stable has to be rolled back, if it has to: it fails its gates, and is what was promoted.
+def rollback_reason(validation: Validation) -> str | None:
+    """Why stable must be rolled back; None if it need not.
 
-    Where somebody changed what runs, the figures are not the release's, and say nothing against it.
+    Stable must fail its gates and run as promoted: if somebody changed its objects, the figures are not the release's.
     """
     by_name = {check.check: check for check in validation.checks}
     figures, drift = by_name.get("figures"), by_name.get("drift")
@@ -121,19 +121,19 @@ def must_go_back(validation: Validation) -> str | None:
 def _timed(current: Trial, name: CheckName, check: Callable[[], CheckResult]) -> CheckResult:
     started = time.monotonic()
     try:
-        found = check()
+        result = check()
     except LlmopsError as error:
-        found = CheckResult(check=name, value="Inconclusive", line=f"could not be checked: {error}")
-    return found.model_copy(update={"seconds": round(time.monotonic() - started, 2)})
+        result = CheckResult(check=name, value="Inconclusive", line=f"the check failed: {error}")
+    return result.model_copy(update={"seconds": round(time.monotonic() - started, 2)})
 
 
-def _restored(current: Trial, release: Release, found: CheckResult) -> CheckResult:
-    """Apply the release's objects over what somebody changed; what they added beside stays, and is found again."""
-    if found.value != "Failed":
-        return found
+def _restored(current: Trial, release: Release, drift: CheckResult) -> CheckResult:
+    """Apply the release's objects again over changes of others. Fields that others added stay."""
+    if drift.value != "Failed":
+        return drift
     main = current.cluster.get("Deployment", release.model)
     surge = main is None or main["spec"].get("strategy", {}).get("rollingUpdate", {}).get("maxSurge") != 0
     apply_stable(current.platform, release, surge=surge, force=True)
     surround(current.platform, current.spec, release, current.log, force=True)
-    done = "the release's objects are applied again"
-    return found.model_copy(update={"repaired": done, "line": f"{found.line}; {done}"})
+    done = "llmops applied the release's objects again"
+    return drift.model_copy(update={"repaired": done, "line": f"{drift.line}; {done}"})

@@ -1,7 +1,7 @@
-"""The check `weights`: whether engines still have, byte for byte, what was proven when the release was tried.
+"""The check `weights`: whether every byte of the weights still matches the pins.
 
-On the volume and in an image, every byte is read again. With strategy `init` nobody but the pods has the files: what is
-checked is that each pod which serves has compared them itself.
+A Job reads the volume or the image again. With strategy `init` only the pods have the files: the check looks whether
+each serving pod compared its own copy when it started.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ from llmops.rollout.trial import Trial
 
 MOST_FINDINGS = 20
 VOLUME_REMEDY = (
-    "`llmops revalidate {model} --repair` fetches it again while the engines go on; `automation.repair: [weights]` "
-    "lets that happen by itself. Until then a pod that starts anew would load what is wrong."
+    "`llmops revalidate {model} --repair` downloads it again while the engines keep serving; `automation.repair: "
+    "[weights]` automates that. Until then a restarted pod would load wrong bytes."
 )
 IMAGE_REMEDY = (
-    "The node that read it has spoilt layers, as the image was proven by its digest before: remove the image from that "
-    "node and pull it again, and look at the node's disk."
+    "The image matched its digest before, so the node has damaged layers: remove the image from the node, pull it "
+    "again, and check the node's disk."
 )
 
 
 def check_weights(current: Trial, release: Release, *, repair: bool) -> CheckResult:
-    """Read what serves back, no faster than the model allows, and name each file that is wrong.
+    """Read the weights of the stable release again, at the speed that the model allows, and name each wrong file.
 
-    Wrong weights lose their proof, so that nothing mounts them unproven; engines that serve have loaded them already.
+    Wrong weights lose their proof, so that the next trial verifies them before a pod mounts them.
 
     Args:
         current: The validation.
-        release: What serves.
-        repair: Fetch wrong files again. Engines go on with the files that they have open.
+        release: The stable release.
+        repair: Download wrong files again. Engines keep serving from the files that they have open.
 
     Raises:
-        LlmopsError: The volume, or the image, could not be read.
+        LlmopsError: The Job could not read the volume or the image.
     """
     pins, bound = release.weights, current.spec.automation.revalidate_mb_per_second
     if pins.strategy == "init":
@@ -63,44 +63,44 @@ def check_weights(current: Trial, release: Release, *, repair: bool) -> CheckRes
     if ended.outcome.succeeded:
         if current.records.verified_weights(release.model, pins.key) is None:
             _prove(current, release)
-        return CheckResult(check="weights", value="Passed", line=f"{path} is as pinned ({size})", figures=figures)
+        return CheckResult(check="weights", value="Passed", line=f"{path} matches the pins ({size})", figures=figures)
     if report.get("kind") != "mismatch":
-        if error := worker_error(ended.outcome.failures.values()):
+        if error := worker_error(ended.outcome.failures.values(), about=f"Job {job['metadata']['name']}"):
             raise error
         ended.outcome.raise_for_failure()
     forget_weights(current, pins.key)
     remedy = IMAGE_REMEDY if pins.image else VOLUME_REMEDY.format(model=release.model)
-    found = findings(path, report["problems"], int(report.get("left_out", 0)), remedy)
-    line = f"{path}: {len(report['problems']) + int(report.get('left_out', 0))} files are wrong ({size}): " + ", ".join(
-        each.message for each in found[:3]
-    )
-    failed = CheckResult(check="weights", value="Failed", line=line, findings=tuple(found), figures=figures)
+    left_out = int(report.get("left_out", 0))
+    named = findings(path, report["problems"], left_out, remedy)
+    messages = ", ".join(finding.message for finding in named[:3])
+    line = f"{path}: {len(report['problems']) + left_out} files are wrong ({size}): {messages}"
+    failed = CheckResult(check="weights", value="Failed", line=line, findings=tuple(named), figures=figures)
     return _repair(current, release, failed, bound) if repair and not pins.image else failed
 
 
 def compared_by_pods(release: Release, pods: Sequence[Mapping[str, Any]]) -> CheckResult:
-    """Whether each pod that serves has compared its own copy of the weights with the pins when it started.
+    """Check that each serving pod compared its own copy of the weights with the pins when it started.
 
     Args:
-        release: What serves.
+        release: The stable release.
         pods: Its pods.
     """
-    found: list[Finding] = []
+    unverified: list[Finding] = []
     for pod in pods:
         statuses: list[Mapping[str, Any]] = (pod.get("status") or {}).get("initContainerStatuses") or []
-        ends = {each["name"]: each["state"].get("terminated") or {} for each in statuses}
-        if ends.get(names.WEIGHTS_CONTAINERS[-1], {}).get("exitCode") != 0:
+        terminated = {status["name"]: status["state"].get("terminated") or {} for status in statuses}
+        if terminated.get(names.WEIGHTS_CONTAINERS[-1], {}).get("exitCode") != 0:
             name = pod["metadata"]["name"]
-            remedy = f"Delete the pod: kubectl delete pod {name}. Its successor fetches and compares them anew."
-            message = f"{name} has not compared its weights with the pins"
-            found.append(Finding(subject=f"pod {name}", severity="error", message=message, remedy=remedy))
-    if found:
-        line = ", ".join(each.message for each in found[:3])
-        return CheckResult(check="weights", value="Failed", line=line, findings=tuple(found[:MOST_FINDINGS]))
+            remedy = f"Delete the pod: kubectl delete pod {name}. The next pod downloads and compares them again."
+            message = f"pod {name} has not compared its weights with the pins"
+            unverified.append(Finding(subject=f"pod {name}", severity="error", message=message, remedy=remedy))
+    if unverified:
+        line = ", ".join(finding.message for finding in unverified[:3])
+        return CheckResult(check="weights", value="Failed", line=line, findings=tuple(unverified[:MOST_FINDINGS]))
     size = f"{len(release.weights.files)} files, {release.weights.size / 1e6:,.1f} MB"
     if not pods:
         return CheckResult(check="weights", value="Inconclusive", line=f"no pod of {release.id} serves ({size})")
-    line = f"each of {len(pods)} pods compared its own copy with the pins when it started ({size})"
+    line = f"each of {len(pods)} pods compared its copy with the pins when it started ({size})"
     return CheckResult(check="weights", value="Passed", line=line)
 
 
@@ -111,42 +111,42 @@ def _serving_pods(current: Trial, release: Release) -> list[Mapping[str, Any]]:
 
 
 def findings(path: str, problems: Iterable[Mapping[str, str]], left_out: int, remedy: str) -> list[Finding]:
-    """Findings of what the worker says is wrong: one for each file, up to a number that people read.
+    """One finding for each wrong file, and one for all files beyond MOST_FINDINGS.
 
     Args:
         path: Folder on the volume, or the image.
-        problems: Of the worker's result.
-        left_out: Problems that did not fit into it.
-        remedy: What to do about each.
+        problems: Problems in the worker's result.
+        left_out: How many problems did not fit into the result.
+        remedy: What to do next.
     """
-    every = [
+    named = [
         Finding(
-            subject=f"{path}/{each['path']}",
-            # An engine may load a file that nobody pinned, but what it was tried with is all there.
-            severity="warning" if each["kind"] == "extra" else "error",
-            message=f"{each['path']} is {each['kind']} (expected {each['expected']}, found {each['found']})",
+            subject=f"{path}/{problem['path']}",
+            # With an extra file, all pinned files are still right.
+            severity="warning" if problem["kind"] == "extra" else "error",
+            message="{path} is {kind} (expected {expected}, found {found})".format_map(problem),
             remedy=remedy,
         )
-        for each in problems
+        for problem in problems
     ]
-    if (more := len(every) - MOST_FINDINGS + left_out) > 0:
+    if (more := len(named) - MOST_FINDINGS + left_out) > 0:
         rest = Finding(subject=path, severity="error", message=f"{more} more files are wrong", remedy=remedy)
-        return [*every[:MOST_FINDINGS], rest]
-    return every
+        return [*named[:MOST_FINDINGS], rest]
+    return named
 
 
 def _repair(current: Trial, release: Release, failed: CheckResult, bound: float) -> CheckResult:
-    """Fetch wrong files again, where they are, and prove the whole folder anew. A failure to do so is told."""
+    """Download wrong files again, and verify the whole folder. An error goes into the result."""
     settings, run = current.settings, current.run
     try:
-        current.log(f"{failed.line}; they are fetched again")
+        current.log(f"{failed.line}; downloading them again")
         run_job(current, download_job(release, settings, run, read_mb_per_second=bound))
         count = shards(release.weights.size)
         run_job(current, checksum_job(release, settings, count, run, read_mb_per_second=bound))
     except LlmopsError as error:
-        return failed.model_copy(update={"line": f"{failed.line}; they could not be fetched again: {error}"})
+        return failed.model_copy(update={"line": f"{failed.line}; the repair failed: {error}"})
     _prove(current, release)
-    done = "fetched again and verified; engines went on serving"
+    done = "downloaded again and verified while the engines kept serving"
     return failed.model_copy(update={"repaired": done, "line": f"{failed.line}; {done}"})
 
 
@@ -163,12 +163,12 @@ def _prove(current: Trial, release: Release) -> None:
 
 
 def _report(messages: Iterable[str]) -> dict[str, Any]:
-    """The worker's own result; empty if it did not get to write one."""
+    """The result in the workers' termination messages; empty if none wrote one."""
     for message in messages:
         try:
-            found = json.loads(message)
+            result = json.loads(message)
         except ValueError:
             continue
-        if isinstance(found, dict) and "kind" in found:
-            return found
+        if isinstance(result, dict) and "kind" in result:
+            return result
     return {}

@@ -1,1 +1,1 @@
-"""The stages, one file each: they order the work, and leave it to the parts below."""
+"""The stages of a trial, one file each. A stage orders the work; `ops` does it."""

@@ -1,4 +1,4 @@
-"""Stage 4: the release runs beside stable and answers a real completion."""
+"""Stage 4: start the release beside stable, and wait for its first completion."""
 
 import datetime
 import time
@@ -22,32 +22,32 @@ from llmops.rollout.trial import GONE_SECONDS, Trial
 
 
 def run(current: Trial, checksum: ChecksumOutcome) -> Done[CanaryOutcome]:
-    """Put the release up beside stable."""
+    """Deploy the canary and prove that it answers."""
     outcome = _deploy(current, current.load(checksum.release))
     return Done(outcome, {"url": outcome.url, "ready_seconds": outcome.ready_seconds, "surge": outcome.surge})
 
 
 def _deploy(current: Trial, release: Release) -> CanaryOutcome:
-    evaluated = current.records.outcome(release.model, release.id, "evaluation", EvaluationOutcome)
-    before = current.records.outcome(release.model, release.id, "canary", CanaryOutcome)
-    moved = current.records.outcome(release.model, release.id, "traffic", TrafficOutcome)
-    steps_left = bool(release.traffic.steps) and (moved is None or moved.verdict.value != "Passed")
-    if evaluated and before and evaluated.verdict.value == "Passed" and not steps_left:
-        current.log(f"{release.model} {release.id} has passed its evaluation already; no canary is needed")
-        return before
+    evaluation = current.records.outcome(release.model, release.id, "evaluation", EvaluationOutcome)
+    earlier = current.records.outcome(release.model, release.id, "canary", CanaryOutcome)
+    traffic = current.records.outcome(release.model, release.id, "traffic", TrafficOutcome)
+    steps_left = bool(release.traffic.steps) and (traffic is None or traffic.verdict.value != "Passed")
+    if evaluation and earlier and evaluation.verdict.value == "Passed" and not steps_left:
+        current.log(f"{release.model} {release.id} already passed its evaluation: it needs no canary")
+        return earlier
     started = time.monotonic()
     name = names.engine_name(release.model, "canary")
-    found = current.cluster.get("Deployment", name)
-    going = found is not None and "deletionTimestamp" in found["metadata"]
-    if found and (going or release_of(found) != release.id):
-        why = "is still being removed" if going else "is left from another release"
-        current.log(f"Deployment {name} {why}; that comes first")
+    existing = current.cluster.get("Deployment", name)
+    terminating = existing is not None and "deletionTimestamp" in existing["metadata"]
+    if existing and (terminating or release_of(existing) != release.id):
+        why = "is terminating" if terminating else "belongs to another release"
+        current.log(f"Deployment {name} {why}: removing it first")
         remove_canary(current.platform, release.model, wait=GONE_SECONDS)
-        found = None
-    # One that serves users already, of a run that was killed, keeps what it has for that.
-    serves = found is not None and current.records.state(release.model).canary_percent > 0
-    replicas = int(found["spec"]["replicas"]) if found is not None and serves else 1
-    surge = _place(current, release)
+        existing = None
+    # The canary of a killed run may serve users: keep its replicas.
+    serves = existing is not None and current.records.state(release.model).canary_percent > 0
+    replicas = int(existing["spec"]["replicas"]) if existing is not None and serves else 1
+    surge = _find_gpu(current, release)
     expires = datetime.datetime.now(datetime.UTC) + CANARY_LIFETIME
     protect(current.platform, current.spec, release)
     target = Target(release, "canary")
@@ -63,22 +63,22 @@ def _deploy(current: Trial, release: Release) -> CanaryOutcome:
             name,
             timeout=progress_seconds(release),
             on_progress=current.log,
-            # A GPU that stable lends is free when the requests on it have ended.
+            # Stable's pod holds the lent GPU until its requests have ended.
             allow_pending_seconds=ALLOW_PENDING_SECONDS + (0 if surge else grace_seconds(release)),
         )
-        text = backend_of(current, target).prove(target, timeout=PROOF_SECONDS)
+        completion = backend_of(current, target).prove(target, timeout=PROOF_SECONDS)
     seconds = round(time.monotonic() - started, 2)
-    current.log(f"{name} answered after {seconds} s: {text[:80]!r}")
+    current.log(f"{name} answered after {seconds} s: {completion[:80]!r}")
     url = current.cluster.endpoint(name, names.ENGINE_PORT)
     reached(Step.CANARY_READY)
     return CanaryOutcome(model=release.model, release=release.id, url=url, ready_seconds=seconds, surge=surge)
 
 
-def _place(current: Trial, release: Release) -> bool:
-    """Find the canary a GPU: a free one, or one lent by stable. True for a free one."""
+def _find_gpu(current: Trial, release: Release) -> bool:
+    """Find a free GPU for the canary, or have stable lend one. True if one is free."""
     choice = choose_strategy(current.spec, take_snapshot(current.cluster, current.spec, current.settings))
     if choice.refusal:
-        raise ClusterCannot(choice.refusal, remedy=choice.remedy)
+        raise ClusterCannot(choice.refusal, code="NoRoomForCanary", about=release.model, remedy=choice.remedy)
     if choice.strategy == "in-place":
         current.log(f"no GPU is free: stable of {release.model} lends one replica to its canary")
         lend_replica(current.platform, release.model)

@@ -1,4 +1,4 @@
-"""Stage 3: every byte of the weights is read back from the volume and compared with the pins."""
+"""Stage 3: read every byte of the weights back from the volume, and compare it with the pins."""
 
 import datetime
 
@@ -13,18 +13,18 @@ from llmops.rollout.outcomes import ChecksumOutcome, WeightsOutcome
 from llmops.rollout.shown import Done, Value, speed
 from llmops.rollout.trial import Trial
 
-# A shard is worth a pod from about this size on.
+# A smaller shard is not worth a pod.
 SHARD_BYTES = 20 * 10**9
 MOST_SHARDS = 8
 
 
 def run(current: Trial, weights: WeightsOutcome) -> Done[ChecksumOutcome]:
-    """Prove the bytes where engines have them."""
+    """Verify the weights where engines mount them."""
     return _verify(current, current.load(weights.release))
 
 
 def shards(size: int) -> int:
-    """Pods that read weights of this many bytes at once."""
+    """How many pods share the reading of this many bytes."""
     return max(1, min(MOST_SHARDS, size // SHARD_BYTES))
 
 
@@ -41,12 +41,12 @@ def _verify(current: Trial, release: Release) -> Done[ChecksumOutcome]:
     )
     shown: dict[str, Value] = {"path": path, "files": len(pins.files), "bytes": pins.size}
     if pins.strategy == "init":
-        current.log(f"{path}: each pod compares every byte before its engine starts, the canary's first")
+        current.log(f"{path}: each engine pod compares every byte before its engine starts")
         return Done(outcome.model_copy(update={"already_verified": False}), shown)
     if pins.strategy == "volume":
         shown["manifest"] = f"{path}.sha256"
     if verified := current.records.verified_weights(release.model, pins.key):
-        current.log(f"{path}: every byte was compared on {verified.verified:%Y-%m-%d %H:%M} UTC")
+        current.log(f"{path}: verified on {verified.verified:%Y-%m-%d %H:%M} UTC, nothing to compare")
         return Done(outcome, shown)
     job = (
         image_checksum_job(release, pins.image, current.settings, current.run)
@@ -68,21 +68,25 @@ def _verify(current: Trial, release: Release) -> Done[ChecksumOutcome]:
 
 
 def _discard(current: Trial, release: Release, damage: BadRelease) -> None:
-    """Remove bytes that are not what was pinned, and the Jobs that vouched for them, so that a retry starts anew."""
+    """Remove weights that differ from the pins, and their Jobs, so that a retry downloads them again."""
     key = release.weights.key
     if release.weights.image:
         forget_weights(current, key)
         raise BadRelease(
             damage.message,
-            remedy="Build the image anew from the pinned files, and no others, and give weights.image its tag.",
+            code=damage.code,
+            about=place(release),
+            remedy="Build the image from the pinned files only, and set weights.image to its tag.",
         ) from damage
     if key in weights_in_use(current):
         raise BadRelease(
-            f"{damage.message} Pods that serve have these weights mounted.",
-            remedy="What they loaded is in their memory. Roll out another release, or repair the files, before a pod "
-            "has to start again.",
+            f"{damage.message} Serving pods mount these weights, so llmops does not remove them.",
+            code=damage.code,
+            about=damage.about,
+            remedy="Engines keep serving from memory until a pod restarts. Before that, roll out another release or "
+            "repair the files.",
         ) from damage
-    keep = [each for each in current.records.verified_keys(release.model) if each != key]
+    keep = [other for other in current.records.verified_keys(release.model) if other != key]
     forget_weights(current, key)
     run_job(current, collect_job(release.model, keep, current.settings, current.run, current.run[:8]))
-    current.log(f"{place(release)} was removed: its bytes are not the pinned ones")
+    current.log(f"{place(release)} removed: its bytes differ from the pins")

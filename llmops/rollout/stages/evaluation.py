@@ -1,4 +1,4 @@
-"""Stage 5: the suites are run against the canary, and the gates decide."""
+"""Stage 5: run the suites against the canary, and let the gates decide."""
 
 from collections.abc import Callable
 
@@ -21,7 +21,7 @@ from llmops.rollout.outcomes import CanaryOutcome, EvaluationOutcome
 from llmops.rollout.shown import Done, Markdown, Value, numbers
 from llmops.rollout.trial import Trial
 
-# Figures that the UI plots over releases; the others are in the tables.
+# The UI plots these figures over releases; the tables have the others.
 PLOTTED = (
     "score",
     "error_rate",
@@ -33,13 +33,13 @@ PLOTTED = (
 
 
 def run(current: Trial, canary: CanaryOutcome) -> Done[EvaluationOutcome]:
-    """Measure the canary, and stable where a gate compares; a release that does not pass ends its trial here."""
+    """Measure the canary, and stable if a gate is relative. A release that does not pass ends its trial here."""
     outcome = _evaluate(current, current.load(canary.release))
     verdict = outcome.verdict
     current.log(f"{verdict.value}: {verdict.reason}")
     if verdict.value != "Passed":
         current.conclude(current.decide(verdict.value), verdict.reason, figures=outcome.canary.figures)
-    # The report tells it.
+    # The report shows the duration of this stage.
     current.clock()
     link = report_link(current.platform, outcome.model, outcome.release, outcome)
     return Done(outcome, _shown(outcome) | link)
@@ -48,7 +48,7 @@ def run(current: Trial, canary: CanaryOutcome) -> Done[EvaluationOutcome]:
 def _evaluate(current: Trial, release: Release) -> EvaluationOutcome:
     before = current.records.outcome(release.model, release.id, "evaluation", EvaluationOutcome)
     if before and before.verdict.value == "Passed":
-        current.log(f"{release.model} {release.id} has passed already: {before.verdict.reason}")
+        current.log(f"{release.model} {release.id} already passed its evaluation: {before.verdict.reason}")
         return before
     suites = load_suites(current.settings.evals_dir, release.evaluation.suites)
     stable_id = current.records.proven_state(release.model).stable
@@ -59,7 +59,7 @@ def _evaluate(current: Trial, release: Release) -> EvaluationOutcome:
         try:
             measured, stable = _measure(current, release, suites, against)
         except MeasurementFailed:
-            # An engine that died looks to its clients like one that cannot be reached.
+            # To a client, a crashed engine looks like an unreachable one.
             wait_for_crash(cluster, release, "canary", when, before=restarts)
             raise
         check_alive(cluster, release, "canary", when, before=restarts)
@@ -80,12 +80,12 @@ def _measure(
     current: Trial, release: Release, suites: Suites, against: Release | None
 ) -> tuple[Measurements, Measurements | None]:
     spec, target = release.evaluation, Target(release, "canary")
-    # Before the measurement, which takes long: a price that is missing is told of now.
+    # Before the long measurement, so that a missing price fails at once.
     with_cost = _with_cost(current, suites, release, against)
     backend = backend_of(current, target)
     if against is None:
         return with_cost(backend.measure(target, suites, spec), release), None
-    current.log(f"compared with stable {against.id} on the same cases, and in turns under load")
+    current.log(f"comparing with stable {against.id} on the same cases, in turns under load")
     measured, stable = backend.compare(target, Target(against, "stable"), suites, spec)
     return with_cost(measured, release), with_cost(stable, against)
 
@@ -97,16 +97,16 @@ def _compares(release: Release) -> bool:
 def _with_cost(
     current: Trial, suites: Suites, release: Release, against: Release | None
 ) -> Callable[[Measurements, Release], Measurements]:
-    """What adds its cost to what was measured of a release, where a gate is on it."""
+    """A function that adds the cost to a release's measurements, if a gate judges the cost."""
     if not judges_cost(release):
         return lambda measured, of: measured
     profile, prices = profile_of(suites), load_prices(current.settings.prices)
-    each = {of.id: replica_price(prices, of.gpu) for of in (release, against) if of}
-    return lambda measured, of: priced(measured, profile, each[of.id])
+    price_by_release = {of.id: replica_price(prices, of.gpu) for of in (release, against) if of}
+    return lambda measured, of: priced(measured, profile, price_by_release[of.id])
 
 
 def _shown(outcome: EvaluationOutcome) -> dict[str, Value]:
-    """Figures as numbers, to be plotted over time; tables and plots for this one."""
+    """Figures as numbers, which the UI plots over time; tables and plots of this evaluation."""
     images = {"scores": plots.score_plot(outcome.canary, outcome.stable)}
     images |= {
         f"ttft_{suite.replace('-', '_')}": plots.latency_plot(outcome.canary, outcome.stable, suite)

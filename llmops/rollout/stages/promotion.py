@@ -1,4 +1,4 @@
-"""Stage 7: the main Deployment moves to the release, or stays where it was."""
+"""Stage 7: roll the main Deployment to the release."""
 
 import time
 from typing import Literal
@@ -26,7 +26,7 @@ from llmops.rollout.trial import GONE_SECONDS, Trial
 
 
 def run(current: Trial, evaluation: EvaluationOutcome, traffic: TrafficOutcome) -> Done[PromotionOutcome]:
-    """Have the release serve all users, end its trial well, and remove what is old."""
+    """Promote the release, conclude its trial, and remove old weights, options and records."""
     release = current.load(evaluation.release)
     canary = current.records.outcome(release.model, release.id, "canary", CanaryOutcome)
     outcome = promote(current, release, surge=canary is None or canary.surge)
@@ -40,7 +40,7 @@ def run(current: Trial, evaluation: EvaluationOutcome, traffic: TrafficOutcome) 
     collect_configurations(current)
     current.records.prune(release.model, current.settings.history_limit)
     shown = {"replicas": outcome.replicas, "replaced": outcome.replaced or "", "seconds": outcome.rollout_seconds}
-    # The report again, now that it can tell how the trial ended.
+    # Write the report again, because it now has the verdict.
     return Done(outcome, shown | report_link(current.platform, outcome.model, outcome.release))
 
 
@@ -48,22 +48,22 @@ def promote(current: Trial, release: Release, *, surge: bool) -> PromotionOutcom
     """Roll the main Deployment to the release, prove it with real completions, and watch it.
 
     Args:
-        current: The trial, or the rollback, that asks for it.
-        release: What shall serve.
-        surge: Whether one replica more than wanted may run meanwhile.
+        current: The trial or the rollback that promotes.
+        release: The release that shall serve.
+        surge: Allow one replica more than wanted while pods are replaced.
 
     Raises:
-        BadRelease, ClusterCannot, MeasurementFailed: It didn't hold; the trial's end brings stable back.
+        BadRelease, ClusterCannot, MeasurementFailed: The promotion failed; the end of the trial rolls back to stable.
     """
     model, cluster = release.model, current.cluster
     state = current.records.proven_state(model)
     replaced = state.stable if state.stable != release.id else state.previous
-    beside = _beside_canary(current, release) if state.canary_percent else None
-    if beside is None:
-        # The canary goes first: its GPU is the one that the rolling update surges into.
+    strategy = _strategy_beside_canary(current, release) if state.canary_percent else None
+    if strategy is None:
+        # Remove the canary first: the rolling update surges into its GPU.
         remove_canary(current.platform, model, wait=GONE_SECONDS, give_back=False)
     else:
-        surge = beside == "surge"
+        surge = strategy == "surge"
     name = names.engine_name(model, "stable")
     target = Target(release, "stable")
     with as_released(current, target, rolling=True):
@@ -74,21 +74,21 @@ def promote(current: Trial, release: Release, *, surge: bool) -> PromotionOutcom
         main = wait_for_rollout(
             cluster,
             name,
-            # Where they are autoscaled their number may grow meanwhile.
+            # An autoscaler may add replicas meanwhile.
             timeout=progress_seconds(release) * max(most_replicas(current.spec), main["spec"]["replicas"]),
             on_progress=current.log,
-            # From the second replica on, and in place from the first, a new pod takes over the GPU of one that drains.
+            # A new pod may wait for the GPU of a draining one.
             allow_pending_seconds=ALLOW_PENDING_SECONDS + _drain_seconds(current, state.stable),
         )
         seconds = round(time.monotonic() - started, 2)
         surround(current.platform, current.spec, release, current.log)
-        if beside is not None:
-            # Whom the canary served goes over to the same release: nobody ever got the older one again.
+        if strategy is not None:
+            # The canary's users move to the same release in the main Deployment.
             backend_of(current, target).prove(target, timeout=PROOF_SECONDS)
             remove_canary(current.platform, model, give_back=False, log=current.log)
         _watch(current, target)
     current.records.update_state(model, stable=release.id, previous=replaced)
-    if beside is not None:
+    if strategy is not None:
         remove_canary(current.platform, model, wait=GONE_SECONDS, give_back=False)
     return PromotionOutcome(
         model=model,
@@ -99,11 +99,11 @@ def promote(current: Trial, release: Release, *, surge: bool) -> PromotionOutcom
     )
 
 
-def _beside_canary(current: Trial, release: Release) -> Literal["surge", "in-place"] | None:
-    """How the main Deployment rolls while the canary goes on serving its share; None if the canary has to go first.
+def _strategy_beside_canary(current: Trial, release: Release) -> Literal["surge", "in-place"] | None:
+    """How the main Deployment rolls while the canary keeps serving its share; None if the canary must go first.
 
-    Kept, the canary's users never fall back to the older release. That takes room for a replica more, or a stable that
-    can spare one: because no user is left to it, or because it has several and the entry allows it.
+    A canary that stays spares its users the older release. That needs a free GPU, or a stable that can spare a
+    replica: because it has no users left, or because it has several replicas and the entry allows it.
     """
     model = release.model
     percent = current.records.state(model).canary_percent
@@ -112,28 +112,31 @@ def _beside_canary(current: Trial, release: Release) -> Literal["surge", "in-pla
         return None
     snapshot = take_snapshot(current.cluster, current.spec, current.settings)
     if slots(replica(current.spec), snapshot.nodes, snapshot.pods):
-        current.log(f"{model}: the canary goes on serving {percent}% of the users, and stable rolls into free room")
+        current.log(f"{model}: the canary keeps serving {percent}% of the users, and stable surges to a free GPU")
         return "surge"
     if percent == 100:
-        current.log(f"{model}: the canary serves all users, and stable rolls in place: there is no free room")
+        current.log(f"{model}: the canary keeps serving all users, and stable rolls in place: no GPU is free")
         return "in-place"
     if current.spec.replicas > 1 and release.rollout.strategy != "surge":
-        current.log(f"{model}: the canary goes on serving {percent}% of the users; stable rolls in place, one by one")
+        current.log(
+            f"{model}: the canary keeps serving {percent}% of the users, and stable rolls in place, one replica at a "
+            "time"
+        )
         return "in-place"
     current.log(
-        f"{model}: there is no room for a replica beside the canary: its {percent}% of the users get the older release "
-        "until stable has rolled. A last step of 100%, a second replica or a free GPU spares them that."
+        f"{model}: no GPU is free beside the canary: its {percent}% of the users get the older release until stable "
+        "has rolled. A last step of 100%, a second replica or a free GPU prevents that."
     )
     return None
 
 
 def _drain_seconds(current: Trial, stable: str | None) -> int:
-    """How long a pod of what serves now may take to end."""
+    """How long a pod of the stable release may take to terminate."""
     return grace_seconds(current.records.release(current.model, stable)) if stable else 0
 
 
 def _watch(current: Trial, target: Target) -> None:
-    """Prove the rolled out release with completions through the Service, and go on for the stabilization window."""
+    """Prove the release with completions through the Service until the stabilization window ends."""
     release = target.release
 
     def check() -> None:

@@ -1,4 +1,4 @@
-"""Stage 1: policy becomes pins, and the cluster is asked whether it can take them."""
+"""Stage 1: resolve policies to pins, and check that the cluster can run the release."""
 
 from dataclasses import dataclass
 
@@ -23,13 +23,13 @@ SERVES = "serves already"
 
 @dataclass(frozen=True)
 class Wishes:
-    """What may be asked of one rollout, beyond what the catalog says.
+    """Overrides of the catalog for one rollout.
 
     Args:
-        engine_version: Engine version to take instead of the newest that the policy allows.
-        image: Exact image to take, TAG@DIGEST, as a sensor saw it in the registry; neither is looked up again.
-        revision: Weights revision (commit, branch or tag) to take instead of the spec's.
-        retry: Try again a release that was rejected.
+        engine_version: Engine version to use instead of the newest that the policy allows.
+        image: Exact image, TAG@DIGEST, that a sensor saw in the registry. llmops does not look it up again.
+        revision: Weights revision (commit, branch or tag) to use instead of the spec's.
+        retry: Try a rejected release again.
     """
 
     engine_version: str | None = None
@@ -39,10 +39,11 @@ class Wishes:
 
 
 def run(current: Trial, wishes: Wishes) -> Done[Release] | None:
-    """Pin everything, and open the trial; None where the release serves already, which an observation says.
+    """Pin everything, and open the trial; None and an observation if the release serves already.
 
     Raises:
         Refused: The release was rejected before.
+        ClusterCannot: A check of the preflight fails (code PreflightFailed).
     """
     pinned = pin(
         current.platform,
@@ -51,40 +52,40 @@ def run(current: Trial, wishes: Wishes) -> Done[Release] | None:
         image=wishes.image,
         revision=wishes.revision,
     )
-    _take_back(current, pinned)
+    _undo_foreign_promotion(current, pinned)
     if _serves(current, pinned):
         current.observe(f"{pinned.model} {pinned.id} {SERVES}: nothing to do", {"release": pinned.id})
         return None
     return Done(pinned, _admit(current, pinned, retry=wishes.retry))
 
 
-def _take_back(current: Trial, pinned: Release) -> None:
-    """Undo the promotion of another release that a run left half-way when it was killed; this one's goes on."""
+def _undo_foreign_promotion(current: Trial, pinned: Release) -> None:
+    """Undo a killed run's unfinished promotion of another release. One of this release goes on."""
     main = current.cluster.get("Deployment", names.engine_name(pinned.model, "stable"))
     state = current.records.proven_state(pinned.model)
     if main is not None and release_of(main) not in (None, pinned.id, state.stable):
-        current.log(f"the promotion of {pinned.model} to {release_of(main)} was never finished; it is undone")
+        current.log(f"undoing the unfinished promotion of {pinned.model} to {release_of(main)} by a killed run")
         current.settle(wait=True)
 
 
 def _serves(current: Trial, pinned: Release) -> bool:
-    """Whether the release is stable and the Deployment is at it; what changed beside the release is put right."""
+    """Whether the release is stable and the main Deployment runs it. If so, update its replicas and companions."""
     if current.records.proven_state(pinned.model).stable != pinned.id:
         return False
     if current.records.record(pinned.model, pinned.id) is None:
-        # The run that promoted it was killed just before it could say so: this one says it.
+        # The run that promoted it was killed before it wrote the record: this run writes it.
         return False
     name = names.engine_name(pinned.model, "stable")
     main = current.cluster.get("Deployment", name)
     if main is None or main["metadata"]["labels"].get(names.RELEASE_LABEL) != pinned.id:
         return False
     if not is_scaled(main, current.spec):
-        then = apply_stable(current.platform, pinned, surge=True)
-        by = current.spec.autoscaling
+        scaled = apply_stable(current.platform, pinned, surge=True)
+        autoscaling = current.spec.autoscaling
         current.log(
-            f"replicas of Deployment {name} are set by autoscaling from now on: {current.spec.replicas} to {by.max}"
-            if by
-            else f"Deployment {name} scaled from {main['spec']['replicas']} to {then['spec']['replicas']} replicas"
+            f"Deployment {name} is autoscaled from now on: {current.spec.replicas} to {autoscaling.max} replicas"
+            if autoscaling
+            else f"Deployment {name} scaled from {main['spec']['replicas']} to {scaled['spec']['replicas']} replicas"
         )
     surround(current.platform, current.spec, pinned, current.log)
     current.records.update_state(pinned.model, **opening(pinned, current.spec))
@@ -93,18 +94,18 @@ def _serves(current: Trial, pinned: Release) -> bool:
 
 
 def _admit(current: Trial, pinned: Release, *, retry: bool) -> dict[str, Value]:
-    """Refuse what was rejected before and what the cluster cannot take; else open the trial."""
+    """Open the trial, unless the release was rejected before or the cluster cannot run it."""
     records, model = current.records, pinned.model
     record, rejection = records.record(model, pinned.id), records.rejection(model, pinned.id)
-    # Refused or not, this is what the entry in the catalog came to: nobody has to ask for it again.
+    # Even if it is refused: the triggers then know that this entry of the catalog had its rollout.
     records.update_state(model, **opening(pinned, current.spec))
-    # A retry has passed whose run was killed just before it could say so: this one says it.
+    # A killed run promoted the release on a retry, but wrote no record: this run writes it.
     passed = record is None and records.proven_state(model).stable == pinned.id
     if rejection and not retry and not passed:
         records.update_state(model, **ending(pinned.id, rejection.decided))
         raise Refused(rejection)
     if record:
-        # A trial that ended says nothing of how the release compares with what serves now.
+        # The ended trial compared the release with an earlier stable.
         records.forget_trial(model, pinned.id)
     records.save_release(pins_config_map(pinned))
     state = records.update_state(model, candidate=pinned.id)
@@ -120,13 +121,18 @@ def _admit(current: Trial, pinned: Release, *, retry: bool) -> dict[str, Value]:
             current.log(f"preflight {finding.severity}: {finding.subject}: {finding.message} {finding.remedy}")
     if errors := [finding for finding in findings if finding.severity == "error"]:
         raise ClusterCannot(
-            "; ".join(f"{finding.subject}: {finding.message}" for finding in errors), remedy=errors[0].remedy
+            "; ".join(f"{finding.subject}: {finding.message}" for finding in errors),
+            code="PreflightFailed",
+            about=errors[0].subject,
+            remedy=errors[0].remedy,
         )
     return _shown(pinned, changes, findings)
 
 
 def _shown(pinned: Release, changes: list[str], findings: tuple[Finding, ...]) -> dict[str, Value]:
-    rows = "\n".join(f"| {each.severity} | {each.subject} | {each.message} | {each.remedy} |" for each in findings)
+    rows = "\n".join(
+        f"| {finding.severity} | {finding.subject} | {finding.message} | {finding.remedy} |" for finding in findings
+    )
     return {
         "release": pinned.id,
         "changes": Markdown("\n".join(f"- {change}" for change in changes) or "nothing changed"),

@@ -1,4 +1,4 @@
-"""Stage 6: users' requests move to the release in steps, each of them judged by what Prometheus knows of both."""
+"""Stage 6: move users to the release in steps. Gates on figures from Prometheus judge each step."""
 
 import datetime
 import time
@@ -32,12 +32,12 @@ from llmops.rollout.shown import Done, Markdown, Value, numbers
 from llmops.rollout.trial import Trial
 
 WHEN = "while it served users"
-# Between two looks at the canary's pods: one that died is not given users for an interval longer.
-LOOK_SECONDS = 1.0
+# Seconds between two checks for a crashed canary: shorter than the interval of measurements.
+POLL_SECONDS = 1.0
 
 
 def run(current: Trial, evaluation: EvaluationOutcome) -> Done[TrafficOutcome]:
-    """Move users in steps, each judged against stable; a release that does not pass one ends its trial here."""
+    """Move users in steps. A release that does not pass a step ends its trial here."""
     release = current.load(evaluation.release)
     outcome = _move(current, release)
     verdict = outcome.verdict
@@ -51,33 +51,35 @@ def run(current: Trial, evaluation: EvaluationOutcome) -> Done[TrafficOutcome]:
 def _move(current: Trial, release: Release) -> TrafficOutcome:
     before = current.records.outcome(release.model, release.id, "traffic", TrafficOutcome)
     if before and before.verdict.value == "Passed":
-        current.log(f"{release.model} {release.id} has taken its steps already: {before.verdict.reason}")
+        current.log(f"{release.model} {release.id} already passed its traffic steps: {before.verdict.reason}")
         return before
     state = current.records.proven_state(release.model)
     if not release.traffic.steps:
-        return _passed(release, "no steps of traffic are declared")
+        return _passed(release, "the entry declares no traffic steps")
     if state.stable is None:
-        return _passed(release, "nothing served before, so there are no users to move")
+        return _passed(release, "there is no stable release, so there are no users to move: skipping traffic steps")
     ready, replicas = replicas_ready(current.cluster, release.model)
     if not ready:
-        return _passed(release, "stable has no replica that is ready: its users are not made to wait for steps")
+        return _passed(release, "stable has no ready replica: skipping traffic steps")
     way = way_of(current.spec, current.settings)
     if way is None:
         raise ClusterCannot(
-            f"{release.model}: traffic.steps share users' requests, and nothing here can share them",
+            f"{release.model} declares traffic.steps, but this installation cannot split its users' requests",
+            code="NoTrafficSplit",
+            about=release.model,
             remedy="Enable the router in the settings, or declare the model's exposure.",
         )
-    # A step that an earlier run was killed at is taken again, and judged anew; those before it are not.
+    # Repeat the step at which an earlier run was killed, and judge it anew. Skip the steps before it.
     steps = release.traffic.steps
     reached = next((index for index, step in enumerate(steps) if step.percent >= state.canary_percent), 0)
     if steps[reached].percent == 100:
-        # What that one is compared with is seen in the step before it.
+        # The last step compares with stable's figures from the step before.
         reached = max(0, reached - 1)
-    left = steps[reached:]
+    remaining = steps[reached:]
     if state.canary_percent:
-        current.log(f"{release.model}: goes on from {state.canary_percent}%, where an earlier run was")
-    _check_room(current, release, left, replicas)
-    return _Steps(current, release, way, state.stable, replicas).take(left)
+        current.log(f"{release.model}: continuing at {state.canary_percent}%, which an earlier run reached")
+    _check_room(current, release, remaining, replicas)
+    return _Steps(current, release, way, state.stable, replicas).take(remaining)
 
 
 def _passed(release: Release, reason: str) -> TrafficOutcome:
@@ -85,28 +87,31 @@ def _passed(release: Release, reason: str) -> TrafficOutcome:
 
 
 def _check_room(current: Trial, release: Release, steps: Sequence[TrafficStep], replicas: int) -> None:
-    """Refuse before the first user is moved, and not at the last step.
+    """Check before the first step that the canary can get the replicas of its largest share.
 
     Raises:
-        ClusterCannot: The canary cannot have the replicas of its largest share.
+        ClusterCannot: The cluster lacks room for them (code NoRoomForCanary).
     """
     name = names.engine_name(release.model, "canary")
     canary = current.cluster.get("Deployment", name)
-    there = int(canary["spec"].get("replicas", 1)) if canary is not None else 0
+    existing = int(canary["spec"].get("replicas", 1)) if canary is not None else 0
     percent = steps[-1].percent
     needed = canary_replicas(percent, replicas)
     snapshot = take_snapshot(current.cluster, current.spec, current.settings)
     free = slots(replica(current.spec), snapshot.nodes, snapshot.pods)
-    if needed - there > free and not growth(replica(current.spec), snapshot).may:
+    if needed - existing > free and not growth(replica(current.spec), snapshot).may:
         raise ClusterCannot(
-            f"{name} needs {needed} replicas for {percent}% of the users, beside the {replicas} of stable; it has "
-            f"{there}, and there is room for {free} more",
-            remedy="Free or add such nodes, or end traffic.steps at a smaller percentage: promotion moves the rest.",
+            f"Deployment {name} needs {needed} replicas for {percent}% of the users, beside the {replicas} of stable. "
+            f"It has {existing}, and the cluster has room for {free} more.",
+            code="NoRoomForCanary",
+            about=f"Deployment {name}",
+            remedy="Free or add such nodes, or end traffic.steps at a smaller percentage: the promotion moves the "
+            "other users.",
         )
 
 
 class _Steps:
-    """The steps of one release, from the first to the last that it comes to."""
+    """Takes the traffic steps of one release."""
 
     def __init__(self, current: Trial, release: Release, way: Way, stable: str, replicas: int) -> None:
         self._current = current
@@ -115,24 +120,24 @@ class _Steps:
         self._stable = stable
         self._replicas = replicas
         self._started = time.monotonic()
-        self._last_of_stable = Samples()
+        self._stable_samples = Samples()
 
     def take(self, steps: Sequence[TrafficStep]) -> TrafficOutcome:
         """Take steps until one does not pass."""
         taken: list[StepOutcome] = []
         with ExitStack() as stack:
-            asked = None
+            prometheus = None
             if self._release.traffic.gates:
-                asked = stack.enter_context(Prometheus.of(self._current.settings.monitoring))
+                prometheus = stack.enter_context(Prometheus.of(self._current.settings.monitoring))
             for step in steps:
-                found = self._step(step, asked)
-                taken.append(found)
-                self._tell(found)
-                if found.verdict.value != "Passed":
-                    return self._outcome(taken, found.verdict)
-        percents = ", ".join(f"{each.percent}%" for each in taken)
+                outcome = self._step(step, prometheus)
+                taken.append(outcome)
+                self._report(outcome)
+                if outcome.verdict.value != "Passed":
+                    return self._outcome(taken, outcome.verdict)
+        percents = ", ".join(f"{step.percent}%" for step in taken)
         last = taken[-1].verdict
-        reason = f"users moved by {percents}; {last.reason}"
+        reason = f"users moved in steps of {percents}; {last.reason}"
         return self._outcome(taken, last.because(reason))
 
     def _outcome(self, taken: list[StepOutcome], verdict: Verdict) -> TrafficOutcome:
@@ -143,7 +148,7 @@ class _Steps:
             model=release.model, release=release.id, verdict=verdict, way=self._way, steps=tuple(taken)
         )
 
-    def _step(self, step: TrafficStep, asked: Prometheus | None) -> StepOutcome:
+    def _step(self, step: TrafficStep, prometheus: Prometheus | None) -> StepOutcome:
         current, release, rules = self._current, self._release, self._release.traffic
         replicas = self._scale(step)
         restarts = restarts_of(current.cluster, release, "canary")
@@ -153,14 +158,14 @@ class _Steps:
         current.observe(line, {"percent": step.percent, "replicas": replicas})
         reached(Step.USERS_SHIFTED, step.percent)
         began = time.monotonic()
-        measured: list[Verdict] = []
+        verdicts: list[Verdict] = []
         points: list[Point] = []
-        with as_released(current, *self._measured(compares=compares)) as check:
-            while (decided := decide(rules, step, measured, time.monotonic() - began)) is None:
+        with as_released(current, *self._targets(compares=compares)) as check:
+            while (decided := decide(rules, step, verdicts, time.monotonic() - began)) is None:
                 self._bake(step, began, restarts)
                 check()
-                verdict, point = self._measure(asked, step, replicas, time.monotonic() - began, compares=compares)
-                measured.append(verdict)
+                verdict, point = self._measure(prometheus, step, replicas, time.monotonic() - began, compares=compares)
+                verdicts.append(verdict)
                 points += [point] if point is not None else []
                 current.log(f"{step.percent}%: {verdict.value}: {verdict.reason}")
         return StepOutcome(
@@ -171,25 +176,25 @@ class _Steps:
             points=thinned(points),
         )
 
-    def _measured(self, *, compares: bool) -> Iterator[Target]:
-        """The engines that a step is judged by."""
+    def _targets(self, *, compares: bool) -> Iterator[Target]:
+        """The engines whose figures the gates judge."""
         yield Target(self._release, "canary")
         if compares and any(gate.relative for gate in self._release.traffic.gates):
             yield Target(self._current.records.release(self._release.model, self._stable), "stable")
 
     def _scale(self, step: TrafficStep) -> int:
-        """Give the canary the replicas of its share, before the share itself."""
+        """Scale the canary for its next share of users, and wait until it is ready."""
         current, release = self._current, self._release
         outcome = current.records.outcome(release.model, release.id, "canary", CanaryOutcome)
         replicas = canary_replicas(step.percent, self._replicas)
-        lasts = datetime.timedelta(seconds=step.bake_seconds + release.traffic.wait_seconds)
+        step_time = datetime.timedelta(seconds=step.bake_seconds + release.traffic.wait_seconds)
         for wanted in objects(
             release,
             current.settings,
             "canary",
             replicas,
             run=current.run,
-            expires_at=datetime.datetime.now(datetime.UTC) + CANARY_LIFETIME + lasts,
+            expires_at=datetime.datetime.now(datetime.UTC) + CANARY_LIFETIME + step_time,
             surge=outcome is None or outcome.surge,
         ):
             current.cluster.apply(wanted)
@@ -198,7 +203,7 @@ class _Steps:
         return replicas
 
     def _bake(self, step: TrafficStep, began: float, restarts: Restarts) -> None:
-        """Wait until the next measurement is due; a canary whose engine dies is not given users any longer."""
+        """Wait until the next measurement is due. A crash of the canary ends the wait at once."""
         until_judged = began + step.bake_seconds - time.monotonic()
         pause = self._release.traffic.interval_seconds
         if 0 < until_judged < pause:
@@ -208,20 +213,20 @@ class _Steps:
             check_alive(self._current.cluster, self._release, "canary", WHEN, before=restarts)
             if (left := due - time.monotonic()) <= 0:
                 return
-            time.sleep(min(left, LOOK_SECONDS))
+            time.sleep(min(left, POLL_SECONDS))
 
     def _measure(
-        self, asked: Prometheus | None, step: TrafficStep, replicas: int, seconds: float, *, compares: bool
+        self, prometheus: Prometheus | None, step: TrafficStep, replicas: int, seconds: float, *, compares: bool
     ) -> tuple[Verdict, Point | None]:
-        """Judge the step so far. What cannot be measured is inconclusive."""
-        if asked is None:
-            return verdict_of((), held="no gates are declared; its engines live"), None
+        """Judge the step so far. A failed measurement is Inconclusive."""
+        if prometheus is None:
+            return verdict_of((), held="the entry declares no gates, and no engine crashed"), None
         try:
-            canary = self._samples(asked, "canary", self._release.id, seconds)
+            canary = self._samples(prometheus, "canary", self._release.id, seconds)
             if step.percent < 100:
-                self._last_of_stable = self._samples(asked, "stable", self._stable, seconds)
-            # With all users gone it is compared with what it did while it had some.
-            stable = self._last_of_stable
+                self._stable_samples = self._samples(prometheus, "stable", self._stable, seconds)
+            # At 100% stable has no users: compare with its figures from the step before.
+            stable = self._stable_samples
             verdict = judge(self._release.traffic, canary, stable if compares else None, replicas)
         except (MeasurementFailed, Unavailable) as error:
             return verdict_of((), held="", unknown=str(error)), None
@@ -233,11 +238,11 @@ class _Steps:
         )
         return verdict, point
 
-    def _samples(self, asked: Prometheus, track: names.Track, release: str, seconds: float) -> Samples:
+    def _samples(self, prometheus: Prometheus, track: names.Track, release: str, seconds: float) -> Samples:
         subject = Subject(self._current.settings.namespace, self._release.model, release, track)
-        return read({what: asked.query(promql) for what, promql in queries(subject, seconds).items()})
+        return read({figure: prometheus.query(promql) for figure, promql in queries(subject, seconds).items()})
 
-    def _tell(self, step: StepOutcome) -> None:
+    def _report(self, step: StepOutcome) -> None:
         line = f"{self._release.model}: {step.percent}% {step.verdict.value} after {step.seconds:.0f} s: "
         figures = {f"canary_{name}": value for name, value in (step.last.canary if step.last else {}).items()}
         figures |= {f"stable_{name}": value for name, value in (step.last.stable if step.last else {}).items()}

@@ -1,4 +1,4 @@
-"""Stage 2: the volume holds the files of the release."""
+"""Stage 2: download the files of the release to the volume."""
 
 from llmops.manifests.jobs import download_job
 from llmops.manifests.volume import claim
@@ -11,17 +11,17 @@ from llmops.rollout.trial import Trial
 
 
 def run(current: Trial, release: Release) -> Done[WeightsOutcome]:
-    """Bring the files to the volume, unless the release's strategy has them elsewhere."""
+    """Download the files to the volume, unless the release uses another weights.strategy."""
     pinned = current.load(release.id)
-    return _download(current, pinned) if pinned.weights.strategy == "volume" else _leave(current, pinned)
+    return _download(current, pinned) if pinned.weights.strategy == "volume" else _skip(current, pinned)
 
 
-def _leave(current: Trial, release: Release) -> Done[WeightsOutcome]:
-    """Nothing is to be brought to the volume: each pod fetches its own, or the files are in an image."""
+def _skip(current: Trial, release: Release) -> Done[WeightsOutcome]:
+    """Download nothing: each pod downloads its own files, or an image has them."""
     pins = release.weights
     path = place(release)
-    how = "is where each pod of the engine downloads them to" if pins.image is None else "has them"
-    current.log(f"nothing to download for the volume: {path} {how} (weights.strategy {pins.strategy})")
+    where = f"each engine pod downloads to {path}" if pins.image is None else f"{path} has the files"
+    current.log(f"nothing to download to the volume: {where} (weights.strategy {pins.strategy})")
     outcome = WeightsOutcome(model=release.model, release=release.id, path=path, bytes=pins.size, already_there=True)
     return Done(outcome, _shown(release))
 

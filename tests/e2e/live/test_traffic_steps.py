@@ -92,7 +92,7 @@ def test_a_good_release_takes_its_steps_and_no_user_notices(model: Model) -> Non
     for step in found.steps:
         assert {"error_rate", "p95_ttft_ms", "p95_e2el_ms"} <= step.points[-1].canary.keys()
     assert ended.record is not None
-    assert "users moved by 25%, 100%" in ended.record.reason
+    assert "users moved in steps of 25%, 100%" in ended.record.reason
     assert ended.record.figures["traffic/error_rate"] == 0
 
 

@@ -98,7 +98,7 @@ def test_another_image_that_was_taken_back_before_the_end_is_told_of(model: Mode
 
     with second_actor(swap_and_take_back):
         ended = model.rollout()
-    assert_untried(model, ended, "evaluation", "had for a while image", other)
+    assert_untried(model, ended, "evaluation", "temporarily had image", other)
 
 
 def test_another_image_that_crashes_says_nothing_against_the_release(model: Model) -> None:

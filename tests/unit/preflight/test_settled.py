@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llmops.preflight.finding import Finding
-from llmops.rollout.ops.preflight_run import LOOKS, settled
+from llmops.rollout.ops.preflight_run import ATTEMPTS, settled
 
 HEALS = Finding("error", "Prometheus Adapter", "serves no metric yet", heals=True)
 FAILS = Finding("error", "KEDA", "is not installed")
@@ -30,4 +30,4 @@ def test_other_findings_are_reported_at_once() -> None:
 
 
 def test_a_finding_that_never_heals_is_reported_in_the_end() -> None:
-    assert settle((FAILS, HEALS)) == ((FAILS, HEALS), LOOKS)
+    assert settle((FAILS, HEALS)) == ((FAILS, HEALS), ATTEMPTS)

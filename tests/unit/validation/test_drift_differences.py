@@ -1,4 +1,4 @@
-"""Which fields differ, and who set them, from the objects as an API server gives them."""
+"""Which fields differ from the release, and which manager set them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def deployment(*managers: dict[str, Any]) -> dict[str, Any]:
         "image": "i@sha256:1",
         "args": ["--a", "--b"],
         "env": [{"name": "HOME", "value": "/h"}],
-        # A default that nobody set.
+        # The API server's default.
         "imagePullPolicy": "IfNotPresent",
     }
     return {
@@ -71,12 +71,11 @@ def in_engine(fields: dict[str, Any]) -> dict[str, Any]:
     return {"f:spec": {"f:template": {"f:spec": {"f:containers": {'k:{"name":"engine"}': fields}}}}}
 
 
-def found(live: dict[str, Any], *ignored: tuple[str, ...]) -> dict[str, Difference]:
-    then = deployment()
-    return {shown(each.path): each for each in differences(live, then, ignored)}
+def differences_by_path(live: dict[str, Any], *ignored: tuple[str, ...]) -> dict[str, Difference]:
+    return {shown(difference.path): difference for difference in differences(live, deployment(), ignored)}
 
 
-def test_what_is_as_it_was_is_no_difference_whoever_else_set_it_to_the_same() -> None:
+def test_a_field_that_another_manager_sets_to_the_same_value_is_no_difference() -> None:
     status = entry("kube-controller-manager", {"f:status": {"f:replicas": {}}}, subresource="status")
     revision = entry("kube-controller-manager", {"f:metadata": {"f:annotations": {"f:revision": {}}}})
     same = entry("argocd", in_engine({"f:image": {}}))
@@ -87,55 +86,55 @@ def test_what_is_as_it_was_is_no_difference_whoever_else_set_it_to_the_same() ->
     live = deployment(status, revision, same, restarted)
     live["spec"]["template"]["metadata"]["annotations"]["kubectl.kubernetes.io/restartedAt"] = "now"
     live["metadata"]["resourceVersion"] = "9"
-    assert found(live) == {}
+    assert differences_by_path(live) == {}
 
 
-def test_a_changed_field_is_named_with_its_values_and_who_changed_it() -> None:
+def test_a_changed_field_is_named_with_its_values_and_its_manager() -> None:
     live = deployment(entry("kubectl-edit", in_engine({"f:image": {}, "f:args": {}})))
     engine(live)["image"] = "i@sha256:2"
     engine(live)["args"] = ["--a"]
-    seen = found(live)
-    assert set(seen) == {f"spec.template.spec.containers[engine].{field}" for field in ("image", "args")}
-    image = seen["spec.template.spec.containers[engine].image"]
-    assert (image.found, image.wanted) == ("i@sha256:2", "i@sha256:1")
+    by_path = differences_by_path(live)
+    assert set(by_path) == {f"spec.template.spec.containers[engine].{field}" for field in ("image", "args")}
+    image = by_path["spec.template.spec.containers[engine].image"]
+    assert (image.actual, image.wanted) == ("i@sha256:2", "i@sha256:1")
     assert str(image.by) == "kubectl-edit (Update) at 2026-11-25T03:00:00Z"
 
 
-def test_a_scale_is_told_by_its_subresource_and_left_to_an_autoscaler() -> None:
+def test_a_scale_names_its_subresource_and_is_ignored_under_an_autoscaler() -> None:
     live = deployment(entry("kubectl", {"f:spec": {"f:replicas": {}}}, subresource="scale"))
     live["spec"]["replicas"] = 4
-    assert str(found(live)["spec.replicas"].by) == "kubectl (Update of scale) at 2026-11-25T03:00:00Z"
-    assert found(live, REPLICAS) == {}
+    assert str(differences_by_path(live)["spec.replicas"].by) == "kubectl (Update of scale) at 2026-11-25T03:00:00Z"
+    assert differences_by_path(live, REPLICAS) == {}
 
 
-def test_what_was_taken_away_is_found_though_nobody_owns_it_any_more() -> None:
+def test_a_removed_field_is_a_difference_though_no_manager_owns_it() -> None:
     live = deployment()
     engine(live)["env"] = []
     live["spec"]["template"]["spec"]["volumes"] = []
-    seen = found(live)
-    home = seen["spec.template.spec.containers[engine].env[HOME].value"]
-    assert home.found is ABSENT
-    assert "spec.template.spec.volumes[tmp].emptyDir" in seen
+    by_path = differences_by_path(live)
+    home = by_path["spec.template.spec.containers[engine].env[HOME].value"]
+    assert home.actual is ABSENT
+    assert "spec.template.spec.volumes[tmp].emptyDir" in by_path
 
 
-def test_what_was_added_is_one_finding_for_the_outermost_of_it() -> None:
+def test_an_added_structure_is_one_difference_at_its_outermost_field() -> None:
     added = {"f:env": {'k:{"name":"X"}': {".": {}, "f:name": {}, "f:value": {}}}, "f:command": {}}
     sidecar = {"f:spec": {"f:template": {"f:spec": {"f:containers": {'k:{"name":"side"}': {".": {}, "f:image": {}}}}}}}
     live = deployment(entry("kubectl-edit", in_engine(added)), entry("injector", sidecar))
     engine(live)["env"].append({"name": "X", "value": "1"})
     engine(live)["command"] = ["sh"]
     live["spec"]["template"]["spec"]["containers"].append({"name": "side", "image": "s"})
-    seen = found(live)
-    assert set(seen) == {
+    by_path = differences_by_path(live)
+    assert set(by_path) == {
         "spec.template.spec.containers[engine].env[X]",
         "spec.template.spec.containers[engine].command",
         "spec.template.spec.containers[side]",
     }
-    assert all(each.wanted is ABSENT for each in seen.values())
-    assert seen["spec.template.spec.containers[side]"].by == owners(live)[2]
+    assert all(difference.wanted is ABSENT for difference in by_path.values())
+    assert by_path["spec.template.spec.containers[side]"].by == owners(live)[2]
 
 
-def test_values_are_found_by_every_kind_of_segment() -> None:
+def test_every_kind_of_path_segment_leads_to_its_value() -> None:
     obj = {"a": [{"k": 1, "p": "TCP", "v": "x"}], "s": ["one", "two"]}
     assert value_at(obj, ("f:a", 'k:{"k":1,"p":"TCP"}', "f:v")) == "x"
     assert value_at(obj, ("f:a", 'k:{"k":2,"p":"TCP"}', "f:v")) is ABSENT
@@ -149,7 +148,7 @@ def test_values_are_found_by_every_kind_of_segment() -> None:
 
 
 def pod_of(main: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A ReplicaSet of a Deployment, and a pod of it as an API server with admission rules makes it."""
+    """A ReplicaSet of a Deployment, and a pod of it that admission rules changed."""
     replica_set = {"metadata": {"uid": "set-1", "name": "m-1", "creationTimestamp": "T1"}, "spec": main["spec"]}
     own = copy.deepcopy(engine(main))
     own |= {"command": ["/vault-env"], "args": ["vllm", *own["args"]], "terminationMessagePath": "/dev/termination-log"}
@@ -162,18 +161,18 @@ def pod_of(main: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     return copy.deepcopy(replica_set), pod
 
 
-def test_what_an_admission_rule_puts_into_a_pod_is_nobodys_change() -> None:
+def test_a_change_by_an_admission_rule_makes_no_stray_pod() -> None:
     main = deployment()
     replica_set, pod = pod_of(main)
     assert stray_pods(main, [pod], [replica_set]) == []
-    # A pod that is about to go answers nobody.
+    # A terminating pod gets no requests.
     pod["spec"]["containers"][1]["image"] = "i@sha256:2"
     assert len(stray_pods(main, [pod], [replica_set])) == 1
     assert stray_pods(main, [pod | {"metadata": pod["metadata"] | {"deletionTimestamp": "T"}}], [replica_set]) == []
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "part"),
     [
         ({"image": "i@sha256:2"}, 'runs image "i@sha256:2" (by ReplicaSet m-1 of T1); its Deployment has "i@sha256:1"'),
         ({"args": ["--a"]}, 'runs args ["--a"] (by'),
@@ -182,21 +181,22 @@ def test_what_an_admission_rule_puts_into_a_pod_is_nobodys_change() -> None:
         ({"env": [{"name": "HOME", "value": "/h"}, {"name": "X", "value": "1"}]}, 'runs env[X] {"name": "X", "value"'),
     ],
 )
-def test_pods_of_another_template_are_named_with_what_they_run(change: dict[str, Any], said: str) -> None:
+def test_the_message_on_a_pod_of_another_template_has_the_differing_part(change: dict[str, Any], part: str) -> None:
     main = deployment()
     replica_set, pod = pod_of(main)
     replica_set["spec"]["template"]["spec"]["containers"][0] |= change
-    [only] = stray_pods(main, [pod], [replica_set])
-    assert said in only.message
+    [stray] = stray_pods(main, [pod], [replica_set])
+    assert stray.subject == "pod m-1-x"
+    assert part in stray.message
 
 
-def test_a_pod_is_one_finding_and_its_image_comes_first() -> None:
+def test_the_message_on_a_stray_pod_begins_with_its_image() -> None:
     main = deployment()
     replica_set, pod = pod_of(main)
     replica_set["spec"]["template"]["spec"]["containers"][0] |= {"image": "i@sha256:2", "args": [], "env": []}
-    [only] = stray_pods(main, [pod], [replica_set])
-    assert only.message.startswith('pod m-1-x runs image "i@sha256:2" (by')
-    assert only.message.endswith('"i@sha256:1", and 2 more')
+    [stray] = stray_pods(main, [pod], [replica_set])
+    assert stray.message.startswith('pod m-1-x runs image "i@sha256:2" (by')
+    assert stray.message.endswith('"i@sha256:1", and 2 more')
 
 
 def test_a_volume_counts_if_the_engine_mounts_it() -> None:
@@ -210,37 +210,37 @@ def test_a_volume_counts_if_the_engine_mounts_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("image", "ran", "same"),
+    ("image", "image_id", "same"),
     [
         ("i@sha256:1", "sha256:of-a-configuration", True),
         ("i@sha256:1", "docker.io/i@sha256:of-a-platform", True),
         ("mirror.local/hub/i@sha256:1", "", True),
         ("mirror.local/hub/i:v1", "docker-pullable://mirror.local/hub/i@sha256:1", True),
         ("mirror.local/hub/i:v1", "sha256:of-a-configuration", False),
-        # What its node ran before.
+        # The node reports the image of before.
         ("i@sha256:2", "docker.io/i@sha256:1", False),
     ],
 )
-def test_an_image_is_the_same_by_its_digest_and_a_nodes_word_only_proves_it(image: str, ran: str, same: bool) -> None:
+def test_digests_decide_and_an_image_id_can_only_prove_equality(image: str, image_id: str, same: bool) -> None:
     main = deployment()
     replica_set, pod = pod_of(main)
     pod["spec"]["containers"][1]["image"] = image
-    pod["status"]["containerStatuses"][0]["imageID"] = ran
+    pod["status"]["containerStatuses"][0]["imageID"] = image_id
     assert (stray_pods(main, [pod], [replica_set]) == []) is same
 
 
-def test_who_changed_the_image_of_a_pod_that_runs_is_named() -> None:
+def test_the_message_on_a_pods_changed_image_names_the_manager() -> None:
     main = deployment()
     replica_set, pod = pod_of(main)
     pod["spec"]["containers"][1]["image"] = "i@sha256:2"
     field = {"f:spec": {"f:containers": {'k:{"name":"engine"}': {"f:image": {}}}}}
     pod["metadata"]["managedFields"] = [entry("kubectl-set", field)]
-    [only] = stray_pods(main, [pod], [replica_set])
-    assert '(set by kubectl-set (Update) at 2026-11-25T03:00:00Z); its Deployment has "i@sha256:1"' in only.message
+    [stray] = stray_pods(main, [pod], [replica_set])
+    assert '(set by kubectl-set (Update) at 2026-11-25T03:00:00Z); its Deployment has "i@sha256:1"' in stray.message
 
 
-def test_pods_of_nobody_get_requests_by_their_labels_alone() -> None:
+def test_a_pod_without_an_owner_is_a_stray_pod() -> None:
     main = deployment()
     _, pod = pod_of(main)
     del pod["metadata"]["ownerReferences"]
-    assert "is of no Deployment" in stray_pods(main, [pod], [])[0].message
+    assert [stray.subject for stray in stray_pods(main, [pod], [])] == ["pod m-1-x"]

@@ -1,4 +1,4 @@
-"""What is decided of what was found, without a cluster: findings, alerts, rollback, schedules, what Dagster keeps."""
+"""Decisions on findings without a cluster: alerts, rollback, schedules, Dagster's asset checks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from llmops.evaluation.suites import AnySuite, load_suites
 from llmops.releases.ledger import Ledger, State
 from llmops.releases.validations import CHECKS, CheckName, CheckResult, Finding, Validation
 from llmops.rollout.revalidation.figures import judge, judged_by, result
-from llmops.rollout.revalidation.validate import alert, must_go_back, since
+from llmops.rollout.revalidation.validate import alert, dated, rollback_reason
 from llmops.rollout.revalidation.weights import MOST_FINDINGS, findings
 from tests.support.world import write_suites
 
@@ -34,7 +34,7 @@ def spec(name: str, **automation: Any) -> ModelSpec:
     )
 
 
-def found(subject: str, severity: Any = "error") -> Finding:
+def finding(subject: str, severity: Any = "error") -> Finding:
     return Finding(subject=subject, severity=severity, message=f"{subject} is wrong", remedy="mend it")
 
 
@@ -43,7 +43,7 @@ def check(name: CheckName, *subjects: str, value: Any = None, repaired: str = ""
         check=name,
         value=value or ("Failed" if subjects else "Passed"),
         line=f"{name} line",
-        findings=tuple(map(found, subjects)),
+        findings=tuple(map(finding, subjects)),
         repaired=repaired,
     )
 
@@ -70,29 +70,31 @@ def measured(right: int, *, total: int = 20, **figures: float) -> Measurements:
 RELATIVE = Evaluation(suites=("sums",), gates=(Gate(metric="sums/score", max_drop=0.03),))
 
 
-def test_the_same_answers_hold_however_few_and_worse_ones_do_not() -> None:
+def test_equal_scores_pass_however_few_the_cases_and_worse_ones_do_not() -> None:
     assert judge(RELATIVE, measured(19), measured(19)).value == "Passed"
     assert "19" not in judge(RELATIVE, measured(19), measured(19)).reason
     assert judge(RELATIVE, measured(20), measured(19)).value == "Passed"
     worse = judge(RELATIVE, measured(10), measured(19))
     assert worse.value == "Failed"
-    assert "dropped 45.0 points on the same 20 cases" in worse.reason
+    assert [(gate.metric, gate.rule) for gate in worse.gates if gate.outcome == "Failed"] == [
+        ("sums/score", "max_drop")
+    ]
     assert judge(RELATIVE, measured(17), measured(19)).value == "Inconclusive", "two of twenty may be an accident"
 
 
-def test_a_dry_gate_is_no_finding() -> None:
+def test_a_dry_gate_makes_no_finding() -> None:
     dry = Evaluation(suites=("sums",), gates=(Gate(metric="sums/score", min=0.9, dry=True),))
     verdict = judge(dry, measured(10), None)
     assert verdict.value == "Passed"
     assert result("m", verdict, measured(10), left_out=[], changed=[]).findings == ()
 
 
-def test_a_failed_gate_is_a_finding_with_a_remedy_and_a_changed_suite_is_no_pass() -> None:
+def test_a_failed_gate_makes_a_finding_and_a_changed_suite_prevents_passed() -> None:
     floor = Evaluation(suites=("sums",), gates=(Gate(metric="sums/score", min=0.9), Gate(metric="sums/score", min=0.1)))
     failed = result("m", judge(floor, measured(10), None), measured(10), left_out=["load/p95_ttft_ms"], changed=[])
-    assert (failed.value, [each.subject for each in failed.findings]) == ("Failed", ["sums/score min"])
+    assert (failed.value, [finding.subject for finding in failed.findings]) == ("Failed", ["sums/score min"])
     assert "llmops rollback m" in failed.findings[0].remedy
-    assert "not judged: load/p95_ttft_ms" in failed.line
+    assert "load/p95_ttft_ms" in failed.line
     good = judge(floor, measured(20), None)
     assert result("m", good, measured(20), left_out=[], changed=[]).value == "Passed"
     unsure = result("m", good, measured(20), left_out=[], changed=["other"])
@@ -105,7 +107,7 @@ def suites(tmp_path: Any) -> tuple[AnySuite, ...]:
     return load_suites(tmp_path, ("sums", "load"))
 
 
-def test_gates_that_cannot_judge_what_serves_are_left_out(suites: tuple[AnySuite, ...]) -> None:
+def test_gates_that_cannot_judge_stable_are_left_out(suites: tuple[AnySuite, ...]) -> None:
     gates = (
         Gate(metric="sums/score", min=0.5),
         Gate(metric="sums/score", max_drop=0.03),
@@ -118,84 +120,86 @@ def test_gates_that_cannot_judge_what_serves_are_left_out(suites: tuple[AnySuite
     kept, left_out = judged_by(evaluation, suites, measured(20))
     assert kept.gates == gates[:4]
     assert left_out == ["load/p95_ttft_ms", "load/output_throughput"]
-    # Where single answers of the trial were not kept, there is nothing to pair with.
+    # Without the trial's scores by case, relative gates have nothing to compare with.
     thin = measured(20).model_copy(update={"scores": {}})
     assert judged_by(evaluation, suites, thin)[0].gates == (gates[0], gates[3])
-    # Where a suite is not the release's any more, its gates go, and those over all suites.
+    # A changed suite takes its own gates with it, and those over all suites.
     only_load, left_out = judged_by(evaluation, suites[1:], measured(20))
     assert (only_load.gates, only_load.suites) == ((gates[3],), ("load",))
     assert len(left_out) == 5
 
 
-# What follows
+# Alerts and rollback
 
 
-def test_a_finding_is_told_once_for_as_long_as_it_is_found() -> None:
-    first = since(check("weights", "a"), None, "r1", "run-1")
-    assert [each.since for each in first.findings] == ["run-1"]
+def test_consecutive_validations_with_the_same_finding_make_one_alert() -> None:
+    first = dated(check("weights", "a"), None, "r1", "run-1")
+    assert [finding.since for finding in first.findings] == ["run-1"]
     before = validation(first)
-    second = since(check("weights", "a", "b"), before, "r1", "run-2")
-    assert [each.since for each in second.findings] == ["run-1", "run-2"]
-    ids = [alert(validation(each), each, each.findings[0], "r1").id for each in (first, second)]
+    second = dated(check("weights", "a", "b"), before, "r1", "run-2")
+    assert [finding.since for finding in second.findings] == ["run-1", "run-2"]
+    ids = [alert(validation(result), result, result.findings[0], "r1").id for result in (first, second)]
     assert ids[0] == ids[1]
     assert alert(validation(second), second, second.findings[1], "r1").id != ids[0]
-    # Gone in between, repaired in between, or of another release: it is a new one.
+    # Gone in between, repaired in between, or of another release: the finding is new.
     gone = validation(check("weights"))
-    mended = validation(since(check("weights", "a", repaired="done"), None, "r1", "run-1"))
-    for other, release in ((gone, "r1"), (mended, "r1"), (before, "r2")):
-        assert since(check("weights", "a"), other, release, "run-3").findings[0].since == "run-3"
+    repaired = validation(dated(check("weights", "a", repaired="done"), None, "r1", "run-1"))
+    for other, release in ((gone, "r1"), (repaired, "r1"), (before, "r2")):
+        assert dated(check("weights", "a"), other, release, "run-3").findings[0].since == "run-3"
 
 
-def test_an_alert_says_what_to_do_or_what_was_done() -> None:
+def test_an_alert_has_the_remedy_or_the_repair() -> None:
     failed = check("weights", "a")
-    told = alert(validation(failed), failed, failed.findings[0], "r0")
-    assert (told.kind, told.severity, told.serving) == ("validation_finding", "error", "r0")
-    assert told.line == "m r1, weights: a is wrong. mend it"
-    mended = check("weights", "a", repaired="fetched again")
-    told = alert(validation(mended), mended, mended.findings[0], "r0")
-    assert (told.severity, told.line) == ("warning", "m r1, weights: a is wrong. fetched again")
+    error = alert(validation(failed), failed, failed.findings[0], "r0")
+    assert (error.kind, error.severity, error.serving) == ("validation_finding", "error", "r0")
+    assert error.line == "m r1, weights: a is wrong. mend it"
+    repaired = check("weights", "a", repaired="downloaded again")
+    warning = alert(validation(repaired), repaired, repaired.findings[0], "r0")
+    assert (warning.severity, warning.line) == ("warning", "m r1, weights: a is wrong. downloaded again")
 
 
 @pytest.mark.parametrize(
-    ("checks", "goes"),
+    ("checks", "rolls_back"),
     [
         ((check("figures", "a"), check("drift")), True),
         ((check("figures"), check("drift")), False),
         ((check("figures", value="Inconclusive"), check("drift")), False),
-        # Somebody changed what runs: the figures are not the release's.
+        # Somebody changed the objects: the figures are not the release's.
         ((check("figures", "a"), check("drift", "image")), False),
         ((check("figures", "a"), check("drift", value="Inconclusive")), False),
         ((check("figures", "a"),), False),
         ((check("weights", "a"), check("drift")), False),
     ],
 )
-def test_only_a_failed_release_that_runs_as_promoted_goes_back(checks: tuple[CheckResult, ...], goes: bool) -> None:
-    assert (must_go_back(validation(*checks)) is not None) is goes
+def test_only_a_failed_release_that_runs_as_promoted_is_rolled_back(
+    checks: tuple[CheckResult, ...], rolls_back: bool
+) -> None:
+    assert (rollback_reason(validation(*checks)) is not None) is rolls_back
 
 
-def test_a_warning_about_the_objects_keeps_nobody_from_going_back() -> None:
-    drift = CheckResult(check="drift", value="Failed", line="", findings=(found("replicas", "warning"),))
-    assert must_go_back(validation(check("figures", "a"), drift)) == "figures line"
+def test_a_warning_of_drift_does_not_prevent_a_rollback() -> None:
+    drift = CheckResult(check="drift", value="Failed", line="", findings=(finding("replicas", "warning"),))
+    assert rollback_reason(validation(check("figures", "a"), drift)) == "figures line"
 
 
-def test_files_are_named_up_to_a_number_that_people_read() -> None:
+def test_wrong_files_beyond_the_limit_share_one_finding() -> None:
     problems = [{"path": f"f{n}", "kind": "altered", "expected": "x", "found": "y"} for n in range(MOST_FINDINGS + 5)]
     named = findings("weights/m/k", problems, left_out=7, remedy="fetch it")
     assert len(named) == MOST_FINDINGS + 1
-    assert named[-1].message == "12 more files are wrong"
+    assert (named[-1].subject, named[-1].message) == ("weights/m/k", "12 more files are wrong")
     extra = findings("weights/m/k", [problems[0] | {"kind": "extra"}, problems[1]], left_out=0, remedy="fetch it")
-    assert [each.severity for each in extra] == ["warning", "error"]
+    assert [finding.severity for finding in extra] == ["warning", "error"]
 
 
 # Dagster
 
 
-def test_only_a_validation_that_could_tell_in_every_check_is_a_materialization() -> None:
+def test_only_a_conclusive_validation_of_every_check_is_a_materialization() -> None:
     def kept(*checks: CheckResult) -> tuple[dict[str, tuple[bool, str]], bool]:
         yielded = list(results(validation(*checks), materialized=True))
-        evaluations = [each for each in yielded if isinstance(each, dg.AssetCheckResult)]
-        assert all(each.asset_key == validation_key("m") for each in yielded)
-        by_name = {str(each.check_name): (each.passed, each.severity.value) for each in evaluations}
+        evaluations = [event for event in yielded if isinstance(event, dg.AssetCheckResult)]
+        assert all(event.asset_key == validation_key("m") for event in yielded)
+        by_name = {str(event.check_name): (event.passed, event.severity.value) for event in evaluations}
         return by_name, len(yielded) > len(evaluations)
 
     good = [check(name) for name in CHECKS]
@@ -211,24 +215,24 @@ def test_only_a_validation_that_could_tell_in_every_check_is_a_materialization()
 
 
 def catalog(*specs: ModelSpec) -> Catalog:
-    return {each.name: each for each in specs}
+    return {model.name: model for model in specs}
 
 
-def test_each_model_has_an_asset_its_checks_and_the_age_it_may_have() -> None:
+def test_each_model_has_an_asset_with_checks_and_a_freshness_policy() -> None:
     assets = validation_assets(catalog(spec("a"), spec("b", validation_max_age_hours=3)))
     assert {key.to_user_string() for key in assets.keys} == {"validation/a", "validation/b"}
     assert {(key.asset_key.path[-1], key.name) for key in assets.check_keys} == {
         (model, name) for model in "ab" for name in CHECKS
     }
     hours: dict[str, float] = {}
-    for each in assets.specs:
-        policy = each.freshness_policy
+    for asset in assets.specs:
+        policy = asset.freshness_policy
         assert isinstance(policy, TimeWindowFreshnessPolicy)
-        hours[each.key.path[-1]] = policy.fail_window.to_timedelta() / datetime.timedelta(hours=1)
+        hours[asset.key.path[-1]] = policy.fail_window.to_timedelta() / datetime.timedelta(hours=1)
     assert hours == {"a": 50, "b": 3}
 
 
-def test_models_share_a_schedule_by_time_and_zone_and_none_is_none() -> None:
+def test_models_with_the_same_time_and_zone_share_a_schedule() -> None:
     models = catalog(
         spec("a"),
         spec("b", timezone="Europe/Berlin"),
@@ -242,7 +246,7 @@ def test_models_share_a_schedule_by_time_and_zone_and_none_is_none() -> None:
         ("*/5 1-2 * * *", "UTC"): ["e"],
     }
     schedules = revalidation_schedules(models, job_name=JOB)
-    assert [(each.name, each.execution_timezone, each.default_status) for each in schedules] == [
+    assert [(schedule.name, schedule.execution_timezone, schedule.default_status) for schedule in schedules] == [
         ("revalidation_0_3_x_x_x_UTC", "UTC", dg.DefaultScheduleStatus.RUNNING),
         ("revalidation_0_3_x_x_x_Europe_Berlin", "Europe/Berlin", dg.DefaultScheduleStatus.RUNNING),
         ("revalidation_x_per_5_1_to_2_x_x_x_UTC", "UTC", dg.DefaultScheduleStatus.RUNNING),
@@ -254,15 +258,14 @@ def test_two_times_never_share_a_name(cron: str) -> None:
     name = schedule_name(cron, "UTC")
     assert name.replace("_", "").isalnum()
     others = ["0 3 * * *", "*/5 * * * *", "1-2 * * * *", "1,2 * * * *"]
-    assert [other for other in others if schedule_name(other, "UTC") == name] == [
-        each for each in others if each == cron
-    ]
+    same_name = [other for other in others if schedule_name(other, "UTC") == name]
+    assert same_name == [other for other in others if other == cron]
 
 
-def test_models_that_nothing_serves_are_not_asked_for_but_where_it_is_not_known() -> None:
+def test_a_schedule_skips_models_without_a_stable_release_unless_states_are_unknown() -> None:
     known = {"a": Ledger(state=State(stable="r1")), "b": Ledger()}
     asked = list(requests(["a", "b", "c"], known, "nightly", "2026-11-25T03:00:00"))
-    assert [each.asset_selection for each in asked] == [[validation_key("a")]]
+    assert [request.asset_selection for request in asked] == [[validation_key("a")]]
     assert asked[0].run_key == "nightly:a:2026-11-25T03:00:00"
     assert asked[0].tags["llmops.dev/requested-by"] == "schedule nightly"
     assert len(list(requests(["a", "b", "c"], None, "nightly", "t"))) == 3

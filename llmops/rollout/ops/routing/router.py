@@ -1,4 +1,4 @@
-"""After promotion: the router in front of all models knows what serves, and gives each model's users to it."""
+"""Configure the router in front of all models by the models' states."""
 
 import datetime
 import time
@@ -23,35 +23,35 @@ from llmops.rollout.platform import Platform
 from llmops.rollout.shown import Done
 
 KEPT = 10
-"""Configurations that are kept besides the one of now: somebody else may be about to apply one that is new."""
-ROUNDS = 50
-"""Attempts at a Deployment that others change at the same time: its status alone changes a few times in a rollout."""
+"""Configurations that `apply_router` keeps besides the current one: another run may be about to apply a new one."""
+ATTEMPTS = 50
+"""Attempts to apply the Deployment while others change it: in a rollout its status changes a few times."""
 
-ASK_SECONDS = 20.0
+REQUEST_SECONDS = 20.0
 
 Log = Callable[[str], None]
 
 
 def follow(platform: Platform, promotion: PromotionOutcome, log: Log) -> Done[RouterOutcome]:
-    """Have the router lead a model's name and aliases to what was promoted. Nothing without a router."""
+    """Route a model's name and aliases to the promoted release. Without a router, this does nothing."""
     began = time.monotonic()
     changed = apply_router(platform, log)
     seconds = round(time.monotonic() - began, 2)
-    found = platform.cluster.get("Deployment", names.ROUTER) if platform.settings.router.enabled else None
-    config = (configured(found) if found else None) or ""
+    router = platform.cluster.get("Deployment", names.ROUTER) if platform.settings.router.enabled else None
+    config = (configured(router) if router else None) or ""
     outcome = RouterOutcome(model=promotion.model, release=promotion.release, config=config, seconds=seconds)
     return Done(outcome, {"config": config, "changed": changed, "seconds": seconds})
 
 
 @dataclass(frozen=True)
 class Route:
-    """A name that users may ask for.
+    """A name that users may request.
 
     Args:
-        name: Of a model, an alias, or a model at a provider.
-        leads_to: What answers, with its share of the requests where two do.
-        falls_back_to: What answers while that does not, in this order.
-        known: Whether the running router lists it.
+        name: Name of a model, an alias, or a model at a provider.
+        leads_to: The releases that answer, with their shares of the requests if there are two.
+        falls_back_to: The models that answer if those do not, in order.
+        known: Whether the running router lists the name.
     """
 
     name: str
@@ -61,59 +61,67 @@ class Route:
 
 
 def routes(platform: Platform) -> list[Route]:
-    """What the router has to lead to by the states of now, and whether it does.
+    """Every route that the models' states ask for, and whether the running router lists it.
 
     Raises:
-        BadInput: There is no router, its master key is not there, or a name is given twice.
-        Unavailable: It does not answer.
+        BadInput: The installation has no router (code NoRouter), the Secret of its master key is missing (code
+            SecretMissing), or two models claim one name.
+        Unavailable: The router does not answer (code RouterUnavailable).
     """
     settings = platform.settings
     if not settings.router.enabled:
-        raise BadInput("this installation has no router", remedy="Set router.enabled in the settings.")
-    found = plan(_serving(platform), platform.catalog, platform.tenants, settings)
-    known = _listed(platform)
-    shares: dict[str, list[str]] = {}
-    for each in found.config["model_list"]:
-        weight = each["litellm_params"].get("weight", 100)
+        raise BadInput("this installation has no router", code="NoRouter", remedy="Set router.enabled in the settings.")
+    config = plan(_serving(platform), platform.catalog, platform.tenants, settings).config
+    known = _listed_names(platform)
+    targets: dict[str, list[str]] = {}
+    for entry in config["model_list"]:
+        weight = entry["litellm_params"].get("weight", 100)
         share = "" if weight == 100 else f" {weight}%"
-        shares.setdefault(each["model_name"], []).append(each["model_info"]["id"] + share)
-    router_settings = found.config["router_settings"]
-    others = {name: ", ".join(then) for each in router_settings["fallbacks"] for name, then in each.items()}
-    names_of = {name: name for name in shares} | router_settings["model_group_alias"]
+        targets.setdefault(entry["model_name"], []).append(entry["model_info"]["id"] + share)
+    router_settings = config["router_settings"]
+    fallbacks = {
+        name: ", ".join(models) for fallback in router_settings["fallbacks"] for name, models in fallback.items()
+    }
+    model_by_name = {name: name for name in targets} | router_settings["model_group_alias"]
     return [
-        Route(name, ", ".join(shares[model]), others.get(name, ""), name in known)
-        for name, model in sorted(names_of.items())
+        Route(name, ", ".join(targets[model]), fallbacks.get(name, ""), name in known)
+        for name, model in sorted(model_by_name.items())
     ]
 
 
-def _listed(platform: Platform) -> set[str]:
-    """The names that the running router lists."""
+def _listed_names(platform: Platform) -> set[str]:
+    """The names of models that the running router lists."""
     settings = platform.settings
     secret = settings.router.master_key
     key = platform.cluster.secret_value(secret.name, secret.key)
     if not key:
         raise BadInput(
-            f"Secret {secret.name} has no key {secret.key} in namespace {settings.namespace}",
-            remedy=f"kubectl create secret generic {secret.name} -n {settings.namespace} "
+            f"namespace {settings.namespace} lacks Secret {secret.name} or its key {secret.key}, the router's master "
+            "key",
+            code="SecretMissing",
+            about=f"Secret {secret.name}",
+            remedy=f"Create it: kubectl create secret generic {secret.name} -n {settings.namespace} "
             f"--from-literal={secret.key}=sk-$(openssl rand -hex 24)",
         )
     url = f"{platform.cluster.endpoint(names.ROUTER, names.ROUTER_PORT)}/v1/models"
     try:
-        answer = httpx2.get(url, headers={"Authorization": f"Bearer {key}"}, timeout=ASK_SECONDS)
+        answer = httpx2.get(url, headers={"Authorization": f"Bearer {key}"}, timeout=REQUEST_SECONDS)
         answer.raise_for_status()
     except httpx2.HTTPError as error:
         raise Unavailable(
             f"the router does not list its models at {url}: {error}",
-            remedy=f"kubectl get pods -n {settings.namespace} -l app.kubernetes.io/name={names.ROUTER}",
+            code="RouterUnavailable",
+            about=f"Deployment {names.ROUTER}",
+            remedy=f"See its pods: kubectl get pods -n {settings.namespace} -l app.kubernetes.io/name={names.ROUTER}",
         ) from error
-    return {str(each["id"]) for each in answer.json()["data"]}
+    return {str(model["id"]) for model in answer.json()["data"]}
 
 
 def router_objects(platform: Platform) -> list[Manifest]:
-    """The objects of the router as they have to be now: what each model's state says of who serves its users.
+    """The objects of the router, by the models' current states.
 
     Raises:
-        BadInput: A name is given twice, or the installation can't do what the router's exposure asks for.
+        BadInput: Two models claim one name, or the installation cannot do what the router's exposure asks for.
     """
     settings = platform.settings
     tenants = platform.tenants
@@ -121,21 +129,22 @@ def router_objects(platform: Platform) -> list[Manifest]:
 
 
 def apply_router(platform: Platform, log: Log = lambda line: None) -> bool:
-    """Have the router go by what the models' states say now.
+    """Apply the router's configuration by the models' current states. Call this after every change of a state.
 
-    It returns when no pod with an older configuration is left: from then on nobody is led to what is to serve no more.
-    Whoever changes a state calls it after that. Two runs may do so at the same time: none applies what it read before
-    the other one's change.
+    This returns when no pod with an older configuration is left: from then on the router sends no request to a release
+    that shall no longer serve. Two runs may call it at the same time: neither applies states older than the other's
+    change.
 
     Args:
         platform: The installation.
-        log: Gets what changes.
+        log: Gets a line for each change.
 
     Returns:
-        Whether anything changed; never without a router.
+        Whether the router changed; False without a router.
 
     Raises:
-        ClusterCannot: The new configuration does not come up; the old pods go on serving.
+        ClusterCannot: The new pods do not start (code RouterNotReady): the old pods keep serving. Or others keep
+            changing the Deployment (code TooManyConflicts).
         BadInput: See `router_objects`.
     """
     settings = platform.settings
@@ -143,7 +152,7 @@ def apply_router(platform: Platform, log: Log = lambda line: None) -> bool:
         return False
     began = time.monotonic()
     before, after = _apply(platform, log)
-    # Of one that is as it was, too, the rollout is waited for: the run that began it may have died in the midst of it.
+    # Wait even if nothing changed: a killed run may have left its rollout unfinished.
     try:
         wait_for_rollout(
             platform.cluster,
@@ -152,84 +161,93 @@ def apply_router(platform: Platform, log: Log = lambda line: None) -> bool:
             drained=True,
         )
     except BadRelease as error:
-        # What is bad is the router's, and says nothing of any model's release.
+        # A router that does not start is no fault of a model's release.
         raise ClusterCannot(
-            f"the router does not start with its new configuration; the old one goes on: {error.message}",
-            remedy=error.remedy or f"kubectl logs deployment/{names.ROUTER} -n {settings.namespace}",
+            f"the router does not start with its new configuration, its old pods keep serving: {error.message}",
+            code="RouterNotReady",
+            about=f"Deployment {names.ROUTER}",
+            remedy=error.remedy or f"See its log: kubectl logs deployment/{names.ROUTER} -n {settings.namespace}",
         ) from error
     if changed := before != after:
-        log(f"the router goes by {after} after {time.monotonic() - began:.1f} s")
+        log(f"the router runs {after} after {time.monotonic() - began:.1f} s")
     _prune(platform, after)
     return changed
 
 
-def _apply(platform: Platform, log: Log) -> tuple[Any, str]:
-    """Apply all objects; the Deployment's generation and configuration before, and those after."""
+def _apply(platform: Platform, log: Log) -> tuple[str, str]:
+    """Apply all objects; the Deployment's version before and after."""
     cluster = platform.cluster
-    for _ in range(ROUNDS):
-        # First the Deployment, then the states: if another run applied later states meanwhile, its version has moved.
-        found = cluster.get("Deployment", names.ROUTER)
-        *around, deployment = router_objects(platform)
-        for each in around:
-            cluster.apply(each)
-        kept = {(each["kind"], each["metadata"]["name"]) for each in around}
-        for each in leftovers(cluster, names.ROUTER):
-            if (each["kind"], each["metadata"]["name"]) not in kept:
-                cluster.delete(each["kind"], each["metadata"]["name"], uid=each["metadata"]["uid"])
-                log(f"{each['kind']} {each['metadata']['name']} removed: the router no longer has it")
-        if found is not None:
-            deployment["metadata"]["resourceVersion"] = found["metadata"]["resourceVersion"]
+    for _ in range(ATTEMPTS):
+        # Read the Deployment before the states: if another run then applies later states, this apply conflicts.
+        before = cluster.get("Deployment", names.ROUTER)
+        *others, deployment = router_objects(platform)
+        for obj in others:
+            cluster.apply(obj)
+        kept = {(obj["kind"], obj["metadata"]["name"]) for obj in others}
+        for leftover in leftovers(cluster, names.ROUTER):
+            kind, name = leftover["kind"], leftover["metadata"]["name"]
+            if (kind, name) not in kept:
+                cluster.delete(kind, name, uid=leftover["metadata"]["uid"])
+                log(f"{kind} {name} removed: the router no longer needs it")
+        if before is not None:
+            deployment["metadata"]["resourceVersion"] = before["metadata"]["resourceVersion"]
         try:
-            applied = cluster.apply(deployment)
+            after = cluster.apply(deployment)
         except Conflict as conflict:
             if conflict.managers:
                 raise
             continue
-        return _mark(found), _mark(applied)
+        return _version(before), _version(after)
     raise ClusterCannot(
-        f"Deployment {names.ROUTER} was changed by somebody else {ROUNDS} times while it was to be applied",
-        remedy=f"`kubectl get deployment {names.ROUTER} -o yaml --show-managed-fields` says by whom.",
+        f"cannot apply Deployment {names.ROUTER}: another manager changed it {ATTEMPTS} times meanwhile",
+        code="TooManyConflicts",
+        about=f"Deployment {names.ROUTER}",
+        remedy=f"`kubectl get deployment {names.ROUTER} -o yaml --show-managed-fields` names the manager: stop it.",
     )
 
 
-def _mark(deployment: Mapping[str, Any] | None) -> str:
-    """What changes with the Deployment's specification, for people, too."""
+def _version(deployment: Mapping[str, Any] | None) -> str:
+    """Configuration and generation of the Deployment, as a text to compare and to log."""
     if deployment is None:
         return ""
     return f"{configured(dict(deployment))} (generation {deployment['metadata']['generation']})"
 
 
-def _prune(platform: Platform, current: str) -> None:
-    """Remove configurations that nobody goes by any more, but the newest of them."""
+def _prune(platform: Platform, version: str) -> None:
+    """Remove all configurations but the current one and the newest of the others."""
     cluster = platform.cluster
-    found = [
-        each
-        for each in cluster.list("ConfigMap", labels={names.COMPONENT_LABEL: LABELS[names.COMPONENT_LABEL]})
-        if each["metadata"]["name"] != current.partition(" ")[0]
+    old = [
+        config_map
+        for config_map in cluster.list("ConfigMap", labels={names.COMPONENT_LABEL: LABELS[names.COMPONENT_LABEL]})
+        if config_map["metadata"]["name"] != version.partition(" ")[0]
     ]
-    found.sort(key=lambda each: datetime.datetime.fromisoformat(each["metadata"]["creationTimestamp"]), reverse=True)
-    for each in found[KEPT:]:
-        cluster.delete("ConfigMap", each["metadata"]["name"], uid=each["metadata"]["uid"])
+    old.sort(key=_created, reverse=True)
+    for config_map in old[KEPT:]:
+        cluster.delete("ConfigMap", config_map["metadata"]["name"], uid=config_map["metadata"]["uid"])
+
+
+def _created(obj: Mapping[str, Any]) -> datetime.datetime:
+    return datetime.datetime.fromisoformat(obj["metadata"]["creationTimestamp"])
 
 
 def _serving(platform: Platform) -> dict[str, Serving]:
-    """What answers the users of each model that has ever been promoted."""
-    found: dict[str, Serving] = {}
+    """The releases that answer the users of each promoted model."""
+    serving: dict[str, Serving] = {}
     states = {model: ledger.state for model, ledger in ledgers(platform.cluster).items()}
     for main in platform.cluster.list("Deployment", labels={names.TRACK_LABEL: "stable"}):
         model = main["metadata"]["labels"][names.MODEL_LABEL]
         if model not in states or states[model].stable is None:
-            # Lost, or its first release is being promoted.
+            # The state was lost, or the model's first promotion is under way.
             states[model] = platform.records.state(model)
     for model, state in sorted(states.items()):
-        # Users of what may serve keep their way to it.
+        # An unproven release keeps its users.
         stable = state.stable or state.unproven
         if model not in platform.catalog or stable is None:
             continue
         canary = state.candidate if state.canary_percent and state.candidate != stable else None
-        found[model] = Serving(
+        serving[model] = Serving(
             platform.records.release(model, stable),
             platform.records.release(model, canary) if canary else None,
             state.canary_percent if canary else 0,
         )
-    return found
+    return serving

@@ -1,6 +1,6 @@
-"""The tenants of the catalog in the cluster: a namespace for each, with quota, defaults and network policy.
+"""Apply the catalog's tenants: a namespace for each, with quota, defaults and network policy.
 
-No stage of a model: tenants change when their files do, and no namespace is ever deleted here.
+Tenants change with their files, not with rollouts. llmops never deletes a namespace.
 """
 
 from collections.abc import Callable
@@ -20,11 +20,11 @@ Log = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Left:
-    """A namespace of a tenant that is not in the catalog any more.
+    """A namespace whose tenant has left the catalog.
 
     Args:
         tenant: Name of the tenant.
-        namespace: Its namespace, which stays.
+        namespace: The tenant's namespace, which llmops keeps.
         pods: Pods in it that have not ended.
     """
 
@@ -34,26 +34,27 @@ class Left:
 
     def __str__(self) -> str:
         return (
-            f"namespace {self.namespace} is of tenant {self.tenant}, which is not in the catalog; it stays, with "
-            f"{self.pods} pods. When nothing of it is needed: kubectl delete namespace {self.namespace}"
+            f"namespace {self.namespace} belongs to tenant {self.tenant}, which has left the catalog; it stays, with "
+            f"{self.pods} pods. If nobody needs it: kubectl delete namespace {self.namespace}"
         )
 
 
 def apply_tenants(platform: Platform, log: Log) -> tuple[Left, ...]:
-    """Make every tenant's namespace be as its file says; a second call changes nothing.
+    """Apply the namespace of every tenant. A second call changes nothing.
 
-    Every namespace is looked at before anything is changed: one that is there and not the tenant's stops it.
+    This checks every namespace before the first write: a namespace of somebody else stops it.
 
     Args:
         platform: The installation.
-        log: Gets what changes, and what was left behind.
+        log: Gets a line for each change and for each namespace left behind.
 
     Returns:
         Namespaces of tenants that have left the catalog.
 
     Raises:
-        BadInput: A file is wrong.
-        ClusterCannot: A namespace is somebody else's, somebody else owns a field, or a right is missing.
+        BadInput: A tenant's file is wrong.
+        ClusterCannot: A namespace belongs to somebody else (code NamespaceTaken), another manager owns a field, or a
+            right is missing.
     """
     cluster, settings, tenants = platform.cluster, platform.settings, platform.tenants
     try:
@@ -66,32 +67,35 @@ def apply_tenants(platform: Platform, log: Log) -> tuple[Left, ...]:
         left = _left(cluster, tenants)
     except NotEntitled as error:
         raise NotEntitled(
-            f"{error.message}. The default installation gives the pipeline no right on tenants' namespaces",
-            remedy="Run `llmops tenants --apply` as somebody who may make namespaces, or add the component k8s/tenants "
-            "to the overlay; docs/guides/tenants.md says what it lets the pipeline do. What is missing now: "
+            f"{error.message}. The default installation gives llmops no rights on tenants' namespaces",
+            about=error.about,
+            remedy="Run `llmops tenants --apply` with an account that may create namespaces, or add the component "
+            "k8s/tenants to the overlay; docs/guides/tenants.md lists the rights in it. The missing right: "
             f"{error.remedy}",
         ) from error
-    for each in left:
-        log(str(each))
+    for namespace in left:
+        log(str(namespace))
     return left
 
 
 def _require_own(cluster: Cluster, tenant: Tenant) -> None:
-    """Refuse a namespace that is there and was not made for this tenant: its pods would be cut off, or limited."""
-    found = cluster.get("Namespace", tenant.home)
-    owner = ((found or {}).get("metadata", {}).get("labels") or {}).get(names.TENANT_LABEL)
-    if found is None or owner == tenant.name:
+    """Refuse an existing namespace that was not made for this tenant: quota and policy would hit its pods."""
+    namespace = cluster.get("Namespace", tenant.home)
+    owner = ((namespace or {}).get("metadata", {}).get("labels") or {}).get(names.TENANT_LABEL)
+    if namespace is None or owner == tenant.name:
         return
-    whose = f"tenant {owner}'s" if owner else "no tenant's"
+    whose = f"belongs to tenant {owner}" if owner else "belongs to no tenant"
     raise ClusterCannot(
-        f"namespace {tenant.home} is there, and is {whose}: tenant {tenant.name} does not get it",
-        remedy=f"Give the tenant another namespace; or, if it is to have this one: kubectl label namespace "
-        f"{tenant.home} --overwrite {names.TENANT_LABEL}={tenant.name}",
+        f"tenant {tenant.name} cannot have namespace {tenant.home}: it exists and {whose}",
+        code="NamespaceTaken",
+        about=f"Namespace {tenant.home}",
+        remedy=f"Give the tenant another namespace. To give it this one: kubectl label namespace {tenant.home} "
+        f"--overwrite {names.TENANT_LABEL}={tenant.name}",
     )
 
 
 def _apply(cluster: Cluster, wanted: Manifest) -> bool:
-    """Apply an object; whether that changed anything."""
+    """Apply an object, and return whether it changed."""
     metadata = wanted["metadata"]
     before = cluster.get(wanted["kind"], metadata["name"], namespace=metadata.get("namespace"))
     after = cluster.apply(wanted)
@@ -99,13 +103,13 @@ def _apply(cluster: Cluster, wanted: Manifest) -> bool:
 
 
 def _left(cluster: Cluster, tenants: Tenants) -> tuple[Left, ...]:
-    wanted = {(each.name, each.home) for each in tenants.values()}
-    found: list[Left] = []
-    for each in cluster.list("Namespace", labels={"app.kubernetes.io/part-of": "llmops"}):
-        name = each["metadata"]["name"]
-        owner = each["metadata"]["labels"].get(names.TENANT_LABEL)
+    wanted = {(tenant.name, tenant.home) for tenant in tenants.values()}
+    left: list[Left] = []
+    for namespace in cluster.list("Namespace", labels={"app.kubernetes.io/part-of": "llmops"}):
+        name = namespace["metadata"]["name"]
+        owner = namespace["metadata"]["labels"].get(names.TENANT_LABEL)
         if owner is None or (owner, name) in wanted:
             continue
         phases = [(pod.get("status") or {}).get("phase") for pod in cluster.list("Pod", namespace=name)]
-        found.append(Left(owner, name, sum(phase not in ("Succeeded", "Failed") for phase in phases)))
-    return tuple(sorted(found, key=lambda one: one.namespace))
+        left.append(Left(owner, name, sum(phase not in ("Succeeded", "Failed") for phase in phases)))
+    return tuple(sorted(left, key=lambda namespace: namespace.namespace))

@@ -1,6 +1,7 @@
-"""The share of users' requests that a canary gets: given to it, and taken back before it goes.
+"""Give a canary its share of users' requests, and route all users back to stable before the canary is removed.
 
-The share is kept in the model's state first and applied from there: whoever finds it half done applies it again.
+llmops writes the share to the model's state first and applies it from there: after a kill, the next run applies it
+again.
 """
 
 from __future__ import annotations
@@ -23,32 +24,35 @@ Way = Literal["router", "exposure"]
 Log = Callable[[str], None]
 
 HOME_SECONDS = 15.0
-"""How long a stable that is not ready is waited for before its users are taken back from a canary."""
-LOOK_SECONDS = 0.5
+"""How long `bring_home` waits for a stable that is not ready."""
+POLL_SECONDS = 0.5
 
 
 class StillNeeded(ClusterCannot):
-    """The canary serves users whom stable cannot serve now: it stays until stable is ready."""
+    """The canary serves users and stable has no ready replica: the canary stays until stable is ready."""
 
 
 def way_of(spec: ModelSpec, settings: Settings) -> Way | None:
-    """By what users' requests are shared between two releases here; None if by nothing."""
+    """What splits users' requests between two releases in this installation; None if nothing can."""
     if settings.router.enabled:
         return "router"
     return "exposure" if spec.exposure.kind != "none" else None
 
 
 def shift(platform: Platform, model: str, percent: int, log: Log) -> bool:
-    """Give the canary this share of users' requests, by all that leads them here; whether anything changed.
+    """Give the canary this share of users' requests, in the router and in the model's exposure.
 
     Args:
         platform: The installation.
-        model: Whose.
-        percent: The share. The canary has to be ready for it.
-        log: Gets what changes.
+        model: Name of the model.
+        percent: The canary's share. The canary must be ready for it.
+        log: Gets a line for each change.
+
+    Returns:
+        Whether an object changed.
 
     Raises:
-        ClusterCannot, BadInput: It could not be applied; nothing is known of what users get until it is.
+        ClusterCannot, BadInput: The apply failed: the share is unknown until a later apply succeeds.
     """
     platform.records.update_state(model, canary_percent=str(percent))
     changed: list[str] = []
@@ -64,23 +68,23 @@ def shift(platform: Platform, model: str, percent: int, log: Log) -> bool:
 def bring_home(
     platform: Platform, model: str, canary: Mapping[str, Any] | None, log: Log, *, patience: float = HOME_SECONDS
 ) -> None:
-    """Have stable serve all users again, before the canary goes. Nothing to do for a canary that never had any.
+    """Route all users to stable, before the canary is removed. Without a share in the state, this does nothing.
 
-    Returns when routers have had the time to follow; requests that the canary has begun end in its own time.
+    This returns after `unroute_seconds`, when routers follow the change. The canary ends the requests that it has.
 
     Args:
         platform: The installation.
-        model: Whose.
-        canary: Its Deployment; None if it is gone.
-        log: Gets what is done.
+        model: Name of the model.
+        canary: The canary's Deployment; None if it is gone.
+        log: Gets a line for each change.
         patience: Seconds to wait for a stable that is not ready.
 
     Raises:
-        StillNeeded: Stable has no replica that is ready.
+        StillNeeded: Stable has no ready replica.
     """
     state = platform.records.state(model)
     percent, release = state.canary_percent, _release(platform, model, canary)
-    # A share of 0 that is still written down was not applied to its end: the run was killed in the midst of it.
+    # A share of 0 in the state means that a run was killed before it had applied it everywhere.
     if "canary_percent" not in state.model_fields_set:
         return
     if percent:
@@ -96,20 +100,20 @@ def _apply(platform: Platform, model: str, log: Log) -> None:
     main = platform.cluster.get("Deployment", names.engine_name(model, "stable"))
     serving = _release(platform, model, main)
     if spec is None or serving is None:
-        return  # A model that has left the catalog, or serves nobody yet, has no users to share.
+        return  # The model has left the catalog or has no stable release: it has no users.
     surround(platform, spec, serving, log)
     apply_router(platform, log)
 
 
 def _release(platform: Platform, model: str, deployment: Mapping[str, Any] | None) -> Release | None:
-    """What a Deployment of ours is at."""
+    """The release that a Deployment runs."""
     labels = (deployment["metadata"].get("labels") or {}) if deployment is not None else {}
     release = labels.get(names.RELEASE_LABEL)
     return platform.records.release(model, release) if release else None
 
 
 def _wait_for_stable(cluster: Cluster, model: str, percent: int, patience: float) -> None:
-    """Wait until stable can take its users back: all of it where it had none left, else what it has is enough."""
+    """Wait until stable can serve all users: with every replica if it served none, else with at least one."""
     deadline = time.monotonic() + patience
     while True:
         ready, wanted = replicas_ready(cluster, model)
@@ -117,16 +121,18 @@ def _wait_for_stable(cluster: Cluster, model: str, percent: int, patience: float
             return
         if time.monotonic() > deadline:
             break
-        time.sleep(LOOK_SECONDS)
+        time.sleep(POLL_SECONDS)
     if not ready:
+        name = names.engine_name(model, "stable")
         raise StillNeeded(
-            f"{model}: stable has no replica that is ready, so its canary goes on serving {percent}% of the users",
-            remedy=f"kubectl describe deployment {names.engine_name(model, 'stable')}; the canary goes after that.",
+            f"the canary of {model} keeps serving {percent}% of the users: stable has no ready replica",
+            about=f"Deployment {name}",
+            remedy=f"Run `kubectl describe deployment {name}` and repair stable; then llmops can remove the canary.",
         )
 
 
 def replicas_ready(cluster: Cluster, model: str) -> tuple[int, int]:
-    """How many replicas of stable are ready, and how many it is to have."""
+    """How many replicas of stable are ready, and how many it should have."""
     main = cluster.get("Deployment", names.engine_name(model, "stable"))
     if main is None:
         return 0, 0
