@@ -1,4 +1,4 @@
-"""`llmops render`: every object as text, with a cluster and without one."""
+"""`llmops render` writes every object, with a cluster and without one."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def write_installation(folder: Path, **settings: Any) -> Path:
     (folder / "models" / "tiny.yaml").write_text(json.dumps(ENTRY))
     (folder / "pins.json").write_text(release().model_dump_json())
     file = folder / "settings.yaml"
-    nowhere = {"kubeconfig": str(folder / "there-is-no-cluster"), "models_dir": str(folder / "models")}
-    file.write_text(json.dumps(nowhere | settings))
+    base = {"kubeconfig": str(folder / "there-is-no-cluster"), "models_dir": str(folder / "models")}
+    file.write_text(json.dumps(base | settings))
     return file
 
 
@@ -59,19 +59,19 @@ def render(settings: Path, *arguments: str) -> str:
     return done.stdout
 
 
-def test_without_a_cluster_the_same_pins_are_the_same_bytes_in_every_process(tmp_path: Path) -> None:
+def test_without_a_cluster_equal_pins_render_to_equal_bytes_in_every_process(tmp_path: Path) -> None:
     settings = write_installation(tmp_path)
     pins = f"--pins={tmp_path / 'pins.json'}"
     text = render(settings, pins)
     assert text == render(settings, pins)
-    kinds = [each["kind"] for each in yaml.safe_load_all(text)]
+    kinds = [obj["kind"] for obj in yaml.safe_load_all(text)]
     assert kinds[-2:] == ["NetworkPolicy", "Ingress"]
     assert kinds.index("ConfigMap") < kinds.index("Deployment")
-    whole = [each["kind"] for each in yaml.safe_load_all(render(settings, pins, "--base"))]
-    assert whole == ["Namespace", "PersistentVolumeClaim", *kinds]
+    with_base = [obj["kind"] for obj in yaml.safe_load_all(render(settings, pins, "--base"))]
+    assert with_base == ["Namespace", "PersistentVolumeClaim", *kinds]
 
 
-def test_what_serves_is_rendered_and_no_difference_to_kubectl(plane: ControlPlane, tmp_path: Path) -> None:
+def test_kubectl_diff_finds_no_difference_to_the_applied_objects(plane: ControlPlane, tmp_path: Path) -> None:
     file = write_installation(tmp_path, kubeconfig=str(plane.kubeconfig))
     settings = load_settings(file)
     cluster = Cluster.connect(settings)
@@ -85,8 +85,8 @@ def test_what_serves_is_rendered_and_no_difference_to_kubectl(plane: ControlPlan
     command = [*kubectl, "diff", "--server-side", "--field-manager=llmops", "--filename=-"]
     before = subprocess.run(command, input=text, capture_output=True, text=True)
     assert before.returncode == 1, before.stderr
-    for each in yaml.safe_load_all(text):
-        cluster.apply(each)
+    for obj in yaml.safe_load_all(text):
+        cluster.apply(obj)
     after = subprocess.run(command, input=text, capture_output=True, text=True)
     assert after.returncode == 0, after.stdout + after.stderr
     changed = text.replace("terminationGracePeriodSeconds: ", "terminationGracePeriodSeconds: 1")

@@ -1,4 +1,4 @@
-"""Replicas change hands between the pipeline and a real HPA controller, in a real API server."""
+"""llmops hands the replicas over to a real HPA controller and takes them back, on a real API server."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SCALED = {"replicas": 2, "autoscaling": {"max": 6}}
 
 
 class World:
-    """A model of the test's own, as the catalog and the cluster have it."""
+    """A model in a catalog and a namespace of the test."""
 
     def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
         self.models = folder / "models"
@@ -51,40 +51,40 @@ class World:
         (self.models / "tiny.yaml").write_text(json.dumps(base | sections))
 
     def apply(self, *, surge: bool = True) -> dict[str, Any]:
-        """What a rollout applies, in its order."""
+        """Apply what a rollout applies, in the same order."""
         platform = self.platform
-        found = apply_stable(platform, release(), surge=surge)
+        main = apply_stable(platform, release(), surge=surge)
         surround(platform, platform.catalog["tiny"], release(), print)
-        return found
+        return main
 
     def main(self) -> dict[str, Any]:
-        found = self.cluster.get("Deployment", "tiny")
-        assert found is not None
-        return found
+        main = self.cluster.get("Deployment", "tiny")
+        assert main is not None
+        return main
 
     def replicas(self) -> int:
         return self.main()["spec"]["replicas"]
 
-    def owns(self) -> set[str]:
-        """Who owns the replicas."""
-        return {each.manager for each in owners(self.main()) if ("f:spec", "f:replicas") in each.paths}
+    def replica_owners(self) -> set[str]:
+        """Field managers that own the replicas."""
+        return {owner.manager for owner in owners(self.main()) if ("f:spec", "f:replicas") in owner.paths}
 
     def autoscale_to(self, number: int) -> None:
-        """Have the HPA's controller set this number: within its bounds it would need figures to go by."""
+        """Have the HPA's controller set this number. With equal bounds it needs no metrics."""
         self.cluster.patch("HorizontalPodAutoscaler", "tiny", {"spec": {"minReplicas": number, "maxReplicas": number}})
         eventually(lambda: self.replicas() == number or None, seconds=30)
 
 
 @pytest.fixture
 def world(plane: ControlPlane, tmp_path: Path, request: pytest.FixtureRequest) -> World:
-    where = request.node.name.replace("_", "-")[5:60].strip("-")
+    name = request.node.name.replace("_", "-")[5:60].strip("-")
     monitoring = {"prometheus_url": "http://127.0.0.1:1"}
-    return World(tmp_path, {"kubeconfig": str(plane.kubeconfig), "namespace": where, "monitoring": monitoring})
+    return World(tmp_path, {"kubeconfig": str(plane.kubeconfig), "namespace": name, "monitoring": monitoring})
 
 
 @contextmanager
-def numbers(world: World) -> Generator[list[int]]:
-    """Each number of replicas that the Deployment was given meanwhile."""
+def watched_replicas(world: World) -> Generator[list[int]]:
+    """Every number of replicas that the Deployment has during the block."""
     seen: list[int] = []
     feed = world.cluster.open_watch("Deployment", name="tiny", timeout=120)
 
@@ -108,25 +108,25 @@ def _mark(world: World) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "mark", "namespace": world.cluster.namespace}}
 
 
-def test_a_model_begins_at_the_least_number_and_its_autoscaler_is_never_fought(world: World) -> None:
+def test_a_model_starts_with_its_minimum_and_later_applies_keep_the_autoscalers_number(world: World) -> None:
     world.declare(**SCALED)
-    with numbers(world) as seen:
+    with watched_replicas(world) as seen:
         assert world.apply()["spec"]["replicas"] == 2
-        assert world.owns() == {names.REPLICAS_MANAGER}
+        assert world.replica_owners() == {names.REPLICAS_MANAGER}
         world.autoscale_to(5)
-        assert world.owns() == {"kube-controller-manager"}
+        assert world.replica_owners() == {"kube-controller-manager"}
         for surge in (True, False):
             world.apply(surge=surge)
             assert world.replicas() == 5
-        assert world.owns() == {"kube-controller-manager"}
+        assert world.replica_owners() == {"kube-controller-manager"}
         assert is_scaled(world.main(), world.platform.catalog["tiny"])
     assert seen == [2, 5]
 
 
-def test_switched_on_and_off_on_a_model_that_serves(world: World) -> None:
+def test_autoscaling_is_switched_on_and_off_on_a_serving_model(world: World) -> None:
     world.declare(replicas=3)
     world.apply()
-    with numbers(world) as seen:
+    with watched_replicas(world) as seen:
         world.declare(**SCALED | {"autoscaling": {"max": 6}})
         assert not is_scaled(world.main(), world.platform.catalog["tiny"])
         world.apply()
@@ -135,27 +135,27 @@ def test_switched_on_and_off_on_a_model_that_serves(world: World) -> None:
         world.declare(replicas=4)
         assert not is_scaled(world.main(), world.platform.catalog["tiny"])
         apply_stable(world.platform, release(), surge=True)
-        # It went first: within 2 s it would have put its own number back.
+        # llmops removes it first: within 2 s it would set its own number again.
         assert world.cluster.get("HorizontalPodAutoscaler", "tiny") is None
         world.apply()
         assert autoscaler_of(world.main()) is None
-        assert names.FIELD_MANAGER in world.owns()
-        # From now on it is a plain number again, that the pipeline alone sets.
+        assert names.FIELD_MANAGER in world.replica_owners()
+        # From now on llmops alone sets the number.
         world.declare(replicas=2)
         world.apply()
     assert seen == [3, 6, 4, 2]
 
 
-def test_what_a_killed_run_left_half_way_is_taken_up(world: World) -> None:
+def test_a_run_finishes_the_handover_of_a_killed_run(world: World) -> None:
     world.declare(**SCALED)
     world.apply()
     world.autoscale_to(5)
-    # Off: its autoscaler was removed, and then the run was killed.
+    # Switching off: the run was killed after it removed the autoscaler.
     world.cluster.delete("HorizontalPodAutoscaler", "tiny")
     world.declare(replicas=3)
     world.apply()
     assert world.replicas() == 3
-    # On: another owner held the number, and then the run was killed.
+    # Switching on: the run was killed after the second manager took the number over.
     held = {"apiVersion": "apps/v1", "kind": "Deployment", "spec": {"replicas": 3}}
     meta = {"name": "tiny", "namespace": world.cluster.namespace}
     world.cluster.apply(held | {"metadata": meta}, manager=names.REPLICAS_MANAGER)
@@ -167,7 +167,7 @@ def test_what_a_killed_run_left_half_way_is_taken_up(world: World) -> None:
     eventually(lambda: world.replicas() == 2 or None, seconds=30)
 
 
-def test_a_model_at_zero_is_brought_back_and_one_that_is_scaled_by_hand_is_reported(world: World) -> None:
+def test_a_model_at_zero_is_scaled_up_and_a_manual_scale_is_a_conflict(world: World) -> None:
     world.declare(**SCALED)
     world.apply()
     world.cluster.patch("Deployment", "tiny", {"spec": {"replicas": 0}}, subresource="scale")
@@ -178,11 +178,12 @@ def test_a_model_at_zero_is_brought_back_and_one_that_is_scaled_by_hand_is_repor
     held = {"apiVersion": "apps/v1", "kind": "Deployment", "spec": {"replicas": 7}}
     meta = {"name": "tiny", "namespace": world.cluster.namespace}
     world.cluster.apply(held | {"metadata": meta}, force=True, manager="somebody")
-    with pytest.raises(Conflict, match="somebody"):
+    with pytest.raises(Conflict) as conflict:
         world.apply()
+    assert conflict.value.managers == ("somebody",)
 
 
-def test_from_the_adapter_s_to_keda_and_the_number_stays(world: World) -> None:
+def test_a_change_from_hpa_to_keda_keeps_the_number(world: World) -> None:
     world.declare(**SCALED)
     world.apply()
     world.autoscale_to(5)
@@ -196,7 +197,7 @@ def test_from_the_adapter_s_to_keda_and_the_number_stays(world: World) -> None:
     assert (world.replicas(), autoscaler_of(world.main())) == (5, "ScaledObject")
 
 
-def test_a_plan_shows_no_change_and_nothing_is_lent(world: World) -> None:
+def test_a_preview_keeps_the_number_and_an_autoscaled_model_lends_no_replica(world: World) -> None:
     world.declare(**SCALED)
     platform = world.platform
     shown = preview(platform, release(), platform.catalog["tiny"])[-1]
@@ -205,5 +206,6 @@ def test_a_plan_shows_no_change_and_nothing_is_lent(world: World) -> None:
     world.autoscale_to(5)
     then = world.cluster.apply(preview(platform, release(), platform.catalog["tiny"])[-1], dry_run=True)
     assert then["spec"]["replicas"] == 5
-    with pytest.raises(ClusterCannot, match="put it back"):
+    with pytest.raises(ClusterCannot) as refused:
         apply_stable(platform, release(), surge=False, lent=1)
+    assert (refused.value.code, refused.value.about) == ("AutoscalerPreventsLending", "Deployment tiny")

@@ -1,4 +1,4 @@
-"""What stands around engines, in a real API server: applied once, changed as declared, and taken away again."""
+"""The companions of engines on a real API server: applied once, changed with the entry, removed."""
 
 from __future__ import annotations
 
@@ -49,36 +49,36 @@ def entry(**sections: Any) -> ModelSpec:
 
 @pytest.fixture
 def platform(plane: ControlPlane, tmp_path: Path, request: pytest.FixtureRequest) -> Platform:
-    """An installation in a namespace of the test's own."""
-    where = request.node.name.replace("_", "-")[5:60].rstrip("-")
+    """An installation in a namespace of the test."""
+    name = request.node.name.replace("_", "-")[5:60].rstrip("-")
     file = tmp_path / "settings.yaml"
-    file.write_text(json.dumps({"kubeconfig": str(plane.kubeconfig), "namespace": where}))
-    found = Platform(settings_file=str(file))
-    found.cluster.apply(namespace(load_settings(file)))
-    return found
+    file.write_text(json.dumps({"kubeconfig": str(plane.kubeconfig), "namespace": name}))
+    platform = Platform(settings_file=str(file))
+    platform.cluster.apply(namespace(load_settings(file)))
+    return platform
 
 
-def around(cluster: Cluster) -> set[tuple[str, str]]:
-    return {(each["kind"], each["metadata"]["name"]) for each in leftovers(cluster, "tiny")}
+def companions(cluster: Cluster) -> set[tuple[str, str]]:
+    return {(companion["kind"], companion["metadata"]["name"]) for companion in leftovers(cluster, "tiny")}
 
 
-def test_it_is_applied_once_and_follows_the_entry(platform: Platform) -> None:
-    said: list[str] = []
-    surround(platform, entry(**OPEN), release(), said.append)
-    assert around(platform.cluster) == {("NetworkPolicy", "tiny-engine"), ("Ingress", "tiny")}
-    assert sorted(said) == ["Ingress tiny applied", "NetworkPolicy tiny-engine applied"]
-    said.clear()
-    surround(platform, entry(**OPEN), release(), said.append)
-    assert said == []
-    surround(platform, entry(**ROUTED), release(), said.append)
-    assert around(platform.cluster) == {("NetworkPolicy", "tiny-engine"), ("HTTPRoute", "tiny")}
-    assert said == ["HTTPRoute tiny applied", "Ingress tiny removed: it is no longer wanted around tiny"]
-    clear_surroundings(platform, "tiny", said.append)
-    assert around(platform.cluster) == set()
+def test_companions_are_applied_once_and_follow_the_entry(platform: Platform) -> None:
+    log: list[str] = []
+    surround(platform, entry(**OPEN), release(), log.append)
+    assert companions(platform.cluster) == {("NetworkPolicy", "tiny-engine"), ("Ingress", "tiny")}
+    assert sorted(log) == ["Ingress tiny applied", "NetworkPolicy tiny-engine applied"]
+    log.clear()
+    surround(platform, entry(**OPEN), release(), log.append)
+    assert log == []
+    surround(platform, entry(**ROUTED), release(), log.append)
+    assert companions(platform.cluster) == {("NetworkPolicy", "tiny-engine"), ("HTTPRoute", "tiny")}
+    assert log == ["HTTPRoute tiny applied", "Ingress tiny removed: tiny no longer needs it"]
+    clear_surroundings(platform, "tiny", log.append)
+    assert companions(platform.cluster) == set()
 
 
-def test_what_is_not_ours_stays(platform: Platform) -> None:
-    """Another model's, and a copy that somebody made with all its labels."""
+def test_companions_of_others_stay(platform: Platform) -> None:
+    """Others: another model's companions, and a person's copy with the same labels."""
     cluster = platform.cluster
     surround(platform, entry(**OPEN), release(), print)
     other = entry(**OPEN | {"name": "other", "exposure": {"kind": "ingress", "host": "other.example.com"}})
@@ -100,45 +100,46 @@ def kubectl(platform: Platform, *arguments: str, given: str | None = None) -> No
     subprocess.run([*command, *arguments], input=given, check=True, text=True)
 
 
-def test_a_kind_that_the_cluster_lacks_is_told_before_anything_is_done(platform: Platform) -> None:
+def test_rehearse_reports_a_kind_that_the_cluster_lacks(platform: Platform) -> None:
     cluster = platform.cluster
     cluster.delete("CustomResourceDefinition", "httproutes.gateway.networking.k8s.io", wait=30)
     try:
-        with pytest.raises(ClusterCannot) as told:
+        with pytest.raises(ClusterCannot) as refused:
             rehearse(platform, entry(**ROUTED), release())
-        assert "HTTPRoute tiny: the cluster has no kind HTTPRoute of gateway.networking.k8s.io" in str(told.value)
-        assert "Install the Gateway API" in told.value.remedy
-        assert around(cluster) == set()
-        # A cluster without it is no obstacle to a model that asks for none.
+        assert (refused.value.code, refused.value.about) == ("KindNotServed", "HTTPRoute tiny")
+        assert "gateway.networking.k8s.io" in refused.value.message
+        assert companions(cluster) == set()
+        # A model without an HTTPRoute does not need the kind.
         surround(platform, entry(**OPEN), release(), print)
-        assert ("Ingress", "tiny") in around(cluster)
+        assert ("Ingress", "tiny") in companions(cluster)
     finally:
         install_crds(cluster)
 
 
-def test_what_somebody_else_owns_is_a_conflict_before_anything_is_done(platform: Platform) -> None:
+def test_rehearse_reports_a_field_of_another_manager(platform: Platform) -> None:
     surround(platform, entry(**OPEN), release(), print)
     mine = json.dumps({"spec": {"ingressClassName": "mine"}})
     kubectl(platform, "patch", "ingress", "tiny", "--type=merge", "-p", mine)
-    with pytest.raises(Conflict, match="ingressClassName"):
+    with pytest.raises(Conflict) as conflict:
         rehearse(platform, entry(**OPEN), release())
+    assert conflict.value.fields == (".spec.ingressClassName",)
     surround(platform, entry(**OPEN), release(), print, force=True)
     rehearse(platform, entry(**OPEN), release())
 
 
-def test_the_first_engine_finds_its_policy_there(platform: Platform) -> None:
+def test_protect_applies_the_network_policy_alone(platform: Platform) -> None:
     protect(platform, entry(**OPEN), release())
-    assert around(platform.cluster) == {("NetworkPolicy", "tiny-engine")}
+    assert companions(platform.cluster) == {("NetworkPolicy", "tiny-engine")}
     policy = platform.cluster.get("NetworkPolicy", "tiny-engine")
     assert policy is not None
     assert names.RELEASE_LABEL not in policy["metadata"]["labels"]
 
 
-def test_every_kind_that_stands_around_can_be_looked_for(platform: Platform) -> None:
+def test_every_kind_of_companion_can_be_listed(platform: Platform) -> None:
     assert len(set(KINDS)) == len(KINDS)
     assert list(leftovers(platform.cluster, "nobody")) == []
 
 
-def test_what_stands_around_is_acted_on_and_gives_a_rejected_release_no_second_chance() -> None:
+def test_companions_count_in_the_declaration_but_not_in_the_terms_of_a_rejection() -> None:
     assert terms(entry(**OPEN), {}) == terms(entry(access=OPEN["access"]), {})
     assert declaration(entry(**OPEN), {}) != declaration(entry(access=OPEN["access"]), {})

@@ -95,7 +95,7 @@ def test_a_promotion_that_ends_without_its_state_goes_back_to_what_served(
             assert found.record.verdict == "Inconclusive"
         else:
             assert code == Exit.CANCELLED, run.text
-            assert f"did not say what serves; by the main Deployment and the records of trials it is {good}" in run.text
+            assert f"name {good}: llmops writes that to the ConfigMap" in run.text
         until(lambda: served.canary_gone() and served.serving() == good, 90)
     state = served.records.state(served.name)
     assert (state.stable, state.previous, state.recovered) == (good, before.previous, False)
@@ -194,7 +194,7 @@ def test_without_proof_of_what_served_nothing_is_taken_away(sandbox: Sandbox, tm
         point = Point("promoting", world=when_promoting(lose_all_proof, good), signal=signal.SIGTERM)
         run = Run(model, log_names(tmp_path)(), point)
         assert run.wait() == Exit.CANCELLED, run.text
-        assert "nothing of " + model.name + " that may serve is changed" in run.text
+        assert f"{model.name}: llmops leaves the main Deployment as it is" in run.text
         until(lambda: model.serving() is not None, 60)
         assert uids(model) == kept
         refused = model.rollout()

@@ -131,7 +131,7 @@ def test_a_byte_flipped_in_the_image_never_reaches_a_canary(model: Model, tmp_pa
     assert refused.record.stage == "checksum"
     assert "model.safetensors (altered)" in refused.record.reason
     told = refused.record.reason + refused.record.details
-    assert "Build the image anew" in told
+    assert "Build the image from the pinned files" in told
     assert model.records.verified_keys(model.name) == []
     flip_bit(folder / "model.safetensors", 8 * 500_000)
     in_an_image(model, tmp_path, tag="2")
