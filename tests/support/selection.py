@@ -33,7 +33,7 @@ PROMISES = {
     ),
     "a flipped bit of what serves is found and fetched again": (
         "tests/e2e/validation/test_revalidation.py"
-        "::test_a_flipped_bit_is_found_named_and_fetched_again_while_the_engine_goes_on"
+        "::test_a_flipped_bit_is_named_and_repaired_while_the_engine_keeps_serving"
     ),
     "users are moved to a good release in steps": (
         "tests/e2e/live/test_traffic_steps.py::test_a_good_release_takes_its_steps_and_no_user_notices"

@@ -1,4 +1,4 @@
-"""What people and controllers do to a model's objects with tools of their own: writes under another manager's name."""
+"""Change a model's objects under the field manager of another tool, as people and controllers do."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _apps(model: Model) -> tuple[Any, str]:
 
 
 def edit(model: Model, engine: dict[str, Any], *, track: names.Track = "stable", manager: str = EDITOR) -> None:
-    """Change fields of the engine's container in a track's Deployment, as `kubectl edit` would."""
+    """Change fields of the engine's container in a track's Deployment, as `kubectl edit` does."""
     api, namespace = _apps(model)
     container = {"name": "engine", **engine}
     patch = {"spec": {"template": {"spec": {"containers": [container]}}}}
@@ -36,7 +36,7 @@ def scale(model: Model, replicas: int, *, manager: str = "kubectl") -> None:
 
 
 def autoscale(model: Model, most: int) -> None:
-    """Let an autoscaler set the replicas of the main Deployment."""
+    """Create a HorizontalPodAutoscaler for the main Deployment."""
     model.cluster.create(
         {
             "apiVersion": "autoscaling/v2",

@@ -1,6 +1,6 @@
-"""What serves is validated against a real cluster: rot, edits, worse answers, and what follows of each.
+"""Re-validation on a real cluster after bit rot, edits and worse answers.
 
-Slow, all of it: each test is a rollout and one or more validations.
+All tests are slow: each is a rollout and one or more validations.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ def revalidate(model: Model, *, repair: bool = False, restore: bool = False) -> 
     return run_revalidation(model.records, model.name, repair=repair, restore=restore)
 
 
-def checked(ended: Revalidated, name: CheckName) -> CheckResult:
+def result_of(ended: Revalidated, name: CheckName) -> CheckResult:
     assert ended.validation is not None, ended.line
-    return next(each for each in ended.validation.checks if each.check == name)
+    return next(check for check in ended.validation.checks if check.check == name)
 
 
 def alerts(model: Model) -> list[Alert]:
-    return [each for each in Outbox(model.cluster).alerts() if each.model == model.name]
+    return [alert for alert in Outbox(model.cluster).alerts() if alert.model == model.name]
 
 
 def weights_file(model: Model) -> Path:
@@ -68,68 +68,67 @@ def restarts(model: Model) -> list[int]:
     return [pod["status"]["containerStatuses"][0]["restartCount"] for pod in pods]
 
 
-def test_a_flipped_bit_is_found_named_and_fetched_again_while_the_engine_goes_on(model: Model) -> None:
+def test_a_flipped_bit_is_named_and_repaired_while_the_engine_keeps_serving(model: Model) -> None:
     assert model.rollout().code == Exit.DONE
     good = revalidate(model)
     assert good.code == Exit.DONE, good.line
-    assert [checked(good, name).value for name in ("weights", "figures", "drift")] == ["Passed"] * 3, good.line
+    assert [result_of(good, name).value for name in ("weights", "figures", "drift")] == ["Passed"] * 3, good.line
 
     damaged = weights_file(model)
     right = damaged.read_bytes()
     flip_a_bit(damaged)
     key = damaged.parent.name
     with traffic(model) as users:
-        found = revalidate(model)
-        assert found.code == Exit.REJECTED, found.line
-        check = checked(found, "weights")
-        assert [each.subject for each in check.findings] == [f"weights/{model.name}/{key}/{WEIGHTS}"]
+        failed = revalidate(model)
+        assert failed.code == Exit.REJECTED, failed.line
+        check = result_of(failed, "weights")
+        assert [finding.subject for finding in check.findings] == [f"weights/{model.name}/{key}/{WEIGHTS}"]
         assert "altered" in check.findings[0].message
         assert f"llmops revalidate {model.name} --repair" in check.findings[0].remedy
         assert damaged.read_bytes() != right
         assert model.records.verified_weights(model.name, key) is None
-        told = [each for each in alerts(model) if each.kind == "validation_finding"]
-        assert [(each.severity, each.release) for each in told] == [("error", model.serving())]
+        findings = [alert for alert in alerts(model) if alert.kind == "validation_finding"]
+        assert [(alert.severity, alert.release) for alert in findings] == [("error", model.serving())]
 
         model.declare(automation={"repair": ["weights"]})
         repaired = revalidate(model)
         assert repaired.code == Exit.DONE, repaired.line
-        assert "fetched again" in checked(repaired, "weights").repaired
+        assert result_of(repaired, "weights").repaired
         assert damaged.read_bytes() == right
         assert model.records.verified_weights(model.name, key) is not None
         after = revalidate(model)
         assert after.code == Exit.DONE
-        assert checked(after, "weights").value == "Passed"
+        assert result_of(after, "weights").value == "Passed"
     users.assert_whole()
     assert restarts(model) == [0]
     status = model_status(model.platform, model.name)
     assert status.validated is not None
     assert status.validated.endswith("UTC drift Passed, weights Passed, figures Passed")
-    kept = Validations(model.cluster).last(model.name)
-    assert kept == after.validation
-    assert kept is not None
-    assert kept.completed == kept.finished
+    saved = Validations(model.cluster).last(model.name)
+    assert saved == after.validation
+    assert saved is not None
+    assert saved.completed == saved.finished
 
 
-def test_edits_are_named_with_who_made_them_and_left_as_they_are(model: Model) -> None:
+def test_drift_names_edits_with_their_managers_and_changes_nothing(model: Model) -> None:
     assert model.rollout().code == Exit.DONE
     other = f"{model.image}@{model.push('v0.33.0-other')}"
     edit(model, {"image": other, "env": [{"name": "EXTRA", "value": "1"}]})
     scale(model, 2)
     model.cluster.delete("PodDisruptionBudget", model.name)
-    found = revalidate(model)
-    assert found.code == Exit.REJECTED, found.line
-    check = checked(found, "drift")
-    by_subject = {each.subject: each for each in check.findings}
+    failed = revalidate(model)
+    assert failed.code == Exit.REJECTED, failed.line
+    check = result_of(failed, "drift")
+    by_subject = {finding.subject: finding for finding in check.findings}
     field = f"Deployment {model.name} spec.template.spec.containers[engine]"
     image = by_subject.pop(f"{field}.image")
     assert (image.severity, "kubectl-edit" in image.message, other in image.message) == ("error", True, True)
-    assert "wanted" in image.message
     extra = by_subject.pop(f"{field}.env[EXTRA]")
     assert extra.severity == "error"
-    assert "is not of the release (changed by kubectl-edit" in extra.message
+    assert "kubectl-edit (Update)" in extra.message
     replicas = by_subject.pop(f"Deployment {model.name} spec.replicas")
     assert replicas.severity == "warning"
-    assert "spec.replicas is 2, wanted 1 (changed by kubectl (Update of scale)" in replicas.message
+    assert "2, wanted 1 (changed by kubectl (Update of scale)" in replicas.message
     assert by_subject.pop(f"PodDisruptionBudget {model.name}").severity == "warning"
     assert all(subject.startswith("pod ") for subject in by_subject), by_subject
     main = model.deployment()
@@ -142,34 +141,34 @@ def test_edits_are_named_with_who_made_them_and_left_as_they_are(model: Model) -
     assert main["spec"]["replicas"] == 1
     assert main["spec"]["template"]["spec"]["containers"][0]["image"] != other
     assert model.cluster.get("PodDisruptionBudget", model.name) is not None
-    left = checked(revalidate(model), "drift")
-    assert [each.subject for each in left.findings if not each.subject.startswith("pod ")] == [f"{field}.env[EXTRA]"]
-    told = [each.line for each in alerts(model) if "EXTRA" in each.line]
-    assert len(told) == 1 + 1, "once by hand, and again after it was said to be restored"
+    remaining = [finding.subject for finding in result_of(revalidate(model), "drift").findings]
+    assert [subject for subject in remaining if not subject.startswith("pod ")] == [f"{field}.env[EXTRA]"]
+    lines = [alert.line for alert in alerts(model) if "EXTRA" in alert.line]
+    assert len(lines) == 2, "one alert for the edit, one because it is still there after the restore"
 
 
-def test_an_autoscaler_sets_the_replicas_and_a_rollout_keeps_a_validation_off(model: Model) -> None:
+def test_drift_ignores_autoscaled_replicas_and_a_rollout_blocks_a_validation(model: Model) -> None:
     assert model.rollout().code == Exit.DONE
     autoscale(model, 3)
     scale(model, 2, manager="kube-controller-manager")
-    found = revalidate(model)
-    assert checked(found, "drift").value == "Passed", found.line
-    assert f"HorizontalPodAutoscaler {model.name}" in checked(found, "drift").line
+    passed = revalidate(model)
+    assert result_of(passed, "drift").value == "Passed", passed.line
+    assert f"HorizontalPodAutoscaler {model.name}" in result_of(passed, "drift").line
     [asked] = list(tick(model).run_requests or [])
     assert asked.asset_selection == [validation_key(model.name)]
     assert asked.tags[REQUESTED_BY_TAG] == "schedule revalidation_0_3_x_x_x_UTC"
     model.cluster.delete("HorizontalPodAutoscaler", model.name)
 
     with RolloutLease(model.cluster, model.name, "another-run"):
-        held = revalidate(model)
-    assert held.code == Exit.CANNOT, held.line
-    assert held.validation is None
-    assert "another-run" in held.line
-    assert Validations(model.cluster).last(model.name) == found.validation
+        blocked = revalidate(model)
+    assert blocked.code == Exit.CANNOT, blocked.line
+    assert blocked.validation is None
+    assert "another-run" in blocked.line
+    assert Validations(model.cluster).last(model.name) == passed.validation
 
 
 def tick(model: Model) -> ScheduleExecutionData:
-    """A tick of the only schedule of the model's catalog, as Dagster's daemon makes it."""
+    """Evaluate the only schedule of the model's catalog, as Dagster's daemon does."""
     catalog = model.platform.catalog
     (schedule,) = revalidation_schedules(catalog, job_name=JOB)
     at = datetime.datetime(2026, 11, 25, 3, tzinfo=datetime.UTC)
@@ -182,16 +181,16 @@ def tick(model: Model) -> ScheduleExecutionData:
         return schedule.evaluate_tick(context)
 
 
-def test_what_serves_nothing_is_skipped(model: Model) -> None:
-    asked = tick(model)
-    assert (asked.run_requests, asked.skip_message) == ([], f"no release serves yet: {model.name}")
-    found = revalidate(model)
-    assert (found.code, found.validation) == (Exit.DONE, None)
-    assert "nothing serves yet" in found.line
+def test_a_model_without_a_stable_release_is_skipped(model: Model) -> None:
+    skipped = tick(model)
+    assert skipped.run_requests == []
+    assert model.name in str(skipped.skip_message)
+    ended = revalidate(model)
+    assert (ended.code, ended.validation) == (Exit.DONE, None)
 
 
 def worsen(model: Model, **behaviour: Any) -> None:
-    """Have the engine of stable behave otherwise from its next start on, though nothing that is declared changes."""
+    """Restart stable's engine with other behaviour: the declared state stays the same."""
     state = model.records.state(model.name)
     assert state.stable is not None
     digest = model.records.release(model.name, state.stable).engine.digest
@@ -204,7 +203,7 @@ def worsen(model: Model, **behaviour: Any) -> None:
     wait_for_rollout(model.cluster, model.name, timeout=60)
 
 
-def test_answers_that_got_worse_take_the_model_back_where_that_is_allowed(model: Model) -> None:
+def test_worse_answers_roll_the_model_back_if_the_entry_allows_it(model: Model) -> None:
     first = model.rollout()
     assert first.code == Exit.DONE, first.line
     good = model.serving()
@@ -214,11 +213,11 @@ def test_answers_that_got_worse_take_the_model_back_where_that_is_allowed(model:
     assert bad != good
     worsen(model, quality=0.7)
 
-    found = revalidate(model)
-    assert found.code == Exit.REJECTED, found.line
-    check = checked(found, "figures")
-    assert [each.subject for each in check.findings] == ["sums/score max_drop"], found.line
-    assert "load/p95_ttft_ms" in check.line, "what was not judged is said"
+    failed = revalidate(model)
+    assert failed.code == Exit.REJECTED, failed.line
+    check = result_of(failed, "figures")
+    assert [finding.subject for finding in check.findings] == ["sums/score max_drop"], failed.line
+    assert "load/p95_ttft_ms" in check.line, "the line does not name the gate that cannot judge"
     assert f"llmops rollback {model.name}" in check.findings[0].remedy
     assert model.serving() == bad
 
@@ -233,31 +232,29 @@ def test_answers_that_got_worse_take_the_model_back_where_that_is_allowed(model:
     assert record is not None
     assert record.verdict == "Failed"
     assert f"rolled back to {good} by" in record.reason
-    assert "no longer meets its gates: sums/score" in record.reason
-    assert [each.serving for each in alerts(model) if each.kind == "rolled_back"] == [good]
-    refused = model.rollout()
-    assert refused.code == Exit.REJECTED
-    assert "rolled back to" in refused.line
+    assert "sums/score" in record.reason
+    assert [alert.serving for alert in alerts(model) if alert.kind == "rolled_back"] == [good]
+    assert model.rollout().code == Exit.REJECTED
 
     worsen(model, quality=0.7)
     again = revalidate(model)
     assert again.code == Exit.REJECTED
-    assert model.serving() == good, "there is nothing to go back to"
-    assert [each.serving for each in alerts(model) if each.kind == "rolled_back"] == [good]
+    assert model.serving() == good, "there is no earlier release to roll back to"
+    assert [alert.serving for alert in alerts(model) if alert.kind == "rolled_back"] == [good]
 
 
-def test_one_models_findings_are_not_anothers_and_a_measurement_that_fails_is_no_finding(model: Model) -> None:
+def test_findings_stay_with_their_model_and_a_failed_measurement_is_no_finding(model: Model) -> None:
     other = Model(model.sandbox, model.folder, f"{model.name}-b", model.evals)
     other.declare()
     other.commit()
     other.push("v0.32.0")
-    for each in (model, other):
-        assert each.rollout().code == Exit.DONE
+    for one in (model, other):
+        assert one.rollout().code == Exit.DONE
     flip_a_bit(weights_file(model))
     scale(other, 0)
     while other.cluster.list("Pod", labels=names.engine_selector(other.name, "stable")):
         time.sleep(0.2)
-    keys = {each.name: validation_key(each.name) for each in (model, other)}
+    keys = {name: validation_key(name) for name in (model.name, other.name)}
     with dg.instance_for_test() as instance:
         job = defs().resolve_job_def(JOB)
         run = job.execute_in_process(asset_selection=list(keys.values()), instance=instance, raise_on_error=False)
@@ -267,7 +264,7 @@ def test_one_models_findings_are_not_anothers_and_a_measurement_that_fails_is_no
             for name, key in keys.items()
             for check in CHECKS
         }
-        done = {name: instance.get_latest_materialization_event(key) is not None for name, key in keys.items()}
+        materialized = {name: instance.get_latest_materialization_event(key) is not None for name, key in keys.items()}
     error, warn = dg.AssetCheckSeverity.ERROR, dg.AssetCheckSeverity.WARN
     assert outcomes[model.name, "weights"] == (False, error, "Failed")
     assert outcomes[model.name, "figures"][0]
@@ -275,20 +272,20 @@ def test_one_models_findings_are_not_anothers_and_a_measurement_that_fails_is_no
     assert outcomes[other.name, "weights"][0]
     assert outcomes[other.name, "figures"] == (False, warn, "Inconclusive")
     assert outcomes[other.name, "drift"] == (False, error, "Failed")
-    # One that could not tell is no validation: for the freshness policy the model is as old as it was.
-    assert done == {model.name: True, other.name: False}
+    # An inconclusive validation is no materialization: it does not count for the freshness policy.
+    assert materialized == {model.name: True, other.name: False}
     last = Validations(other.cluster).last(other.name)
     assert last is not None
     assert last.completed is None
-    figures = next(each for each in last.checks if each.check == "figures")
+    figures = next(check for check in last.checks if check.check == "figures")
     assert figures.findings == ()
-    assert not [each for each in alerts(other) if "figures" in each.line]
+    assert not [alert for alert in alerts(other) if "figures" in alert.line]
     other.remove()
 
 
 def evaluation(instance: dg.DagsterInstance, key: dg.AssetCheckKey) -> tuple[bool, dg.AssetCheckSeverity, str]:
-    (found,) = instance.event_log_storage.get_asset_check_execution_history(key, limit=1)
-    event = found.event
+    (execution,) = instance.event_log_storage.get_asset_check_execution_history(key, limit=1)
+    event = execution.event
     assert event is not None
     assert event.dagster_event is not None
     data = event.dagster_event.asset_check_evaluation_data
