@@ -15,8 +15,8 @@ from llmops.manifests.engine import grace_seconds, progress_seconds
 from llmops.releases.counters import Counters
 from llmops.releases.records import State, in_doubt
 from llmops.releases.release import Release
-from llmops.rollout.ops.companions import clear_surroundings, surround
-from llmops.rollout.ops.routing.traffic_split import bring_home
+from llmops.rollout.ops.companions import apply_companions, remove_companions
+from llmops.rollout.ops.routing.traffic_split import route_all_to_stable
 from llmops.rollout.ops.scaling import apply_stable, lent_by
 from llmops.rollout.platform import Platform
 
@@ -51,7 +51,7 @@ def remove_canary(
     """
     name = names.engine_name(model, "canary")
     canary = platform.cluster.get("Deployment", name)
-    bring_home(platform, model, canary, log)
+    route_all_to_stable(platform, model, canary, log)
     platform.cluster.delete("Service", name)
     existed = platform.cluster.delete("Deployment", name, propagation="Foreground", wait=wait)
     if give_back:
@@ -109,7 +109,7 @@ def settle(
             if leftover is not None and tried is not None and release_of(leftover) == tried:
                 cluster.delete(kind, name)
                 log(f"{model}: no release served before: {kind} {name} removed")
-        clear_surroundings(platform, model, log)
+        remove_companions(platform, model, log)
         for config_map in cluster.list("ConfigMap", labels=configuration.selector(model)):
             cluster.delete("ConfigMap", config_map["metadata"]["name"])
         return
@@ -137,7 +137,7 @@ def _restore_companions(platform: Platform, release: Release, log: Callable[[str
     if (spec := platform.catalog.get(release.model)) is None:
         return
     try:
-        surround(platform, spec, release, log)
+        apply_companions(platform, spec, release, log)
     except LlmopsError as error:
         log(f"{release.model}: cannot restore the objects around {release.id}: {error}")
 

@@ -39,7 +39,7 @@ def surroundings(platform: Platform, spec: ModelSpec, release: Release) -> list[
     return around(spec, release, platform.settings, canary_percent=percent)
 
 
-def rehearse(platform: Platform, spec: ModelSpec, release: Release) -> None:
+def dry_run_companions(platform: Platform, spec: ModelSpec, release: Release) -> None:
     """Dry-run the apply of every companion, so that a trial which would fail there takes no GPU.
 
     Raises:
@@ -51,13 +51,13 @@ def rehearse(platform: Platform, spec: ModelSpec, release: Release) -> None:
         _apply(platform.cluster, companion, dry_run=True)
 
 
-def protect(platform: Platform, spec: ModelSpec, release: Release) -> None:
+def apply_network_policies(platform: Platform, spec: ModelSpec, release: Release) -> None:
     """Apply the NetworkPolicies before the first engine starts."""
     for policy in protection(spec, release, platform.settings):
         _apply(platform.cluster, policy)
 
 
-def surround(platform: Platform, spec: ModelSpec, release: Release, log: Log, *, force: bool = False) -> None:
+def apply_companions(platform: Platform, spec: ModelSpec, release: Release, log: Log, *, force: bool = False) -> None:
     """Apply every companion that the model needs, and remove the others. A second call changes nothing.
 
     Args:
@@ -68,8 +68,8 @@ def surround(platform: Platform, spec: ModelSpec, release: Release, log: Log, *,
         force: Take over fields that another manager owns.
 
     Raises:
-        ClusterCannot: See `rehearse`.
-        BadInput: See `rehearse`.
+        ClusterCannot: See `dry_run_companions`.
+        BadInput: See `dry_run_companions`.
     """
     wanted = surroundings(platform, spec, release)
     for companion in wanted:
@@ -81,12 +81,12 @@ def surround(platform: Platform, spec: ModelSpec, release: Release, log: Log, *,
     _remove(platform.cluster, spec.name, kept, log)
 
 
-def clear_surroundings(platform: Platform, model: str, log: Log) -> None:
+def remove_companions(platform: Platform, model: str, log: Log) -> None:
     """Remove every companion of a model that no longer serves."""
     _remove(platform.cluster, model, (), log)
 
 
-def leftovers(cluster: Cluster, model: str) -> Iterator[Mapping[str, Any]]:
+def applied_companions(cluster: Cluster, model: str) -> Iterator[Mapping[str, Any]]:
     """Every companion of a model in the cluster that llmops applied.
 
     A person's copy carries the same labels, but llmops is not among its field managers.
@@ -101,7 +101,7 @@ def leftovers(cluster: Cluster, model: str) -> Iterator[Mapping[str, Any]]:
 
 
 def _remove(cluster: Cluster, model: str, kept: Iterable[tuple[str, str]], log: Log) -> None:
-    for companion in leftovers(cluster, model):
+    for companion in applied_companions(cluster, model):
         kind, name = companion["kind"], companion["metadata"]["name"]
         if (kind, name) not in kept:
             cluster.delete(kind, name, uid=companion["metadata"]["uid"])

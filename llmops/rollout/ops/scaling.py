@@ -19,7 +19,7 @@ from llmops.manifests.companions.autoscaling import Scale, Scaler, scale
 from llmops.manifests.engine import objects
 from llmops.manifests.pods import Manifest
 from llmops.releases.release import Release
-from llmops.rollout.ops.companions import leftovers
+from llmops.rollout.ops.companions import applied_companions
 from llmops.rollout.platform import Platform
 
 REPLICAS = ("f:spec", "f:replicas")
@@ -145,7 +145,7 @@ def _hold(cluster: Cluster, main: Object, replicas: int, *, force: bool) -> None
 
 def _stop_autoscaler(cluster: Cluster, model: str) -> None:
     """Remove the autoscaler of before: it would go on scaling, and KEDA refuses a Deployment that has another."""
-    for companion in leftovers(cluster, model):
+    for companion in applied_companions(cluster, model):
         if companion["kind"] in get_args(Scaler):
             meta = companion["metadata"]
             # Foreground: wait for the HorizontalPodAutoscaler that KEDA made, too.

@@ -11,7 +11,7 @@ from llmops.errors import LlmopsError
 from llmops.releases.release import Release
 from llmops.releases.validations import CheckName, CheckResult, Finding, Validation, Validations
 from llmops.rollout.ending import put_alert
-from llmops.rollout.ops.companions import surround
+from llmops.rollout.ops.companions import apply_companions
 from llmops.rollout.ops.scaling import apply_stable
 from llmops.rollout.revalidation.drift import check_drift
 from llmops.rollout.revalidation.figures import check_figures
@@ -134,6 +134,6 @@ def _restored(current: Trial, release: Release, drift: CheckResult) -> CheckResu
     main = current.cluster.get("Deployment", release.model)
     surge = main is None or main["spec"].get("strategy", {}).get("rollingUpdate", {}).get("maxSurge") != 0
     apply_stable(current.platform, release, surge=surge, force=True)
-    surround(current.platform, current.spec, release, current.log, force=True)
+    apply_companions(current.platform, current.spec, release, current.log, force=True)
     done = "llmops applied the release's objects again"
     return drift.model_copy(update={"repaired": done, "line": f"{drift.line}; {done}"})

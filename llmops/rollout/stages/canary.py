@@ -13,7 +13,7 @@ from llmops.preflight.snapshot import take_snapshot
 from llmops.preflight.strategy import choose_strategy
 from llmops.releases.release import Release
 from llmops.rollout.ops.cleanup import CANARY_LIFETIME, lend_replica, release_of, remove_canary
-from llmops.rollout.ops.companions import protect
+from llmops.rollout.ops.companions import apply_network_policies
 from llmops.rollout.ops.measured import as_released
 from llmops.rollout.ops.measuring import backend_of
 from llmops.rollout.outcomes import CanaryOutcome, ChecksumOutcome, EvaluationOutcome, TrafficOutcome
@@ -49,7 +49,7 @@ def _deploy(current: Trial, release: Release) -> CanaryOutcome:
     replicas = int(existing["spec"]["replicas"]) if existing is not None and serves else 1
     surge = _find_gpu(current, release)
     expires = datetime.datetime.now(datetime.UTC) + CANARY_LIFETIME
-    protect(current.platform, current.spec, release)
+    apply_network_policies(current.platform, current.spec, release)
     target = Target(release, "canary")
     with as_released(current, target, rolling=True):
         for wanted in objects(

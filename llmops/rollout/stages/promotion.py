@@ -13,7 +13,7 @@ from llmops.preflight.capacity import replica, slots
 from llmops.preflight.snapshot import take_snapshot
 from llmops.releases.release import Release
 from llmops.rollout.ops.cleanup import release_of, remove_canary
-from llmops.rollout.ops.companions import surround
+from llmops.rollout.ops.companions import apply_companions
 from llmops.rollout.ops.crashes import check_alive
 from llmops.rollout.ops.gc import collect_configurations, collect_weights
 from llmops.rollout.ops.measured import as_released
@@ -81,7 +81,7 @@ def promote(current: Trial, release: Release, *, surge: bool) -> PromotionOutcom
             allow_pending_seconds=ALLOW_PENDING_SECONDS + _drain_seconds(current, state.stable),
         )
         seconds = round(time.monotonic() - started, 2)
-        surround(current.platform, current.spec, release, current.log)
+        apply_companions(current.platform, current.spec, release, current.log)
         if strategy is not None:
             # The canary's users move to the same release in the main Deployment.
             backend_of(current, target).prove(target, timeout=PROOF_SECONDS)

@@ -11,7 +11,7 @@ from llmops.releases.difference import diff
 from llmops.releases.ledger import ending, opening
 from llmops.releases.release import Release
 from llmops.rollout.ops.cleanup import release_of
-from llmops.rollout.ops.companions import rehearse, surround
+from llmops.rollout.ops.companions import apply_companions, dry_run_companions
 from llmops.rollout.ops.pinning import pin
 from llmops.rollout.ops.preflight_run import examine
 from llmops.rollout.ops.scaling import apply_stable, is_scaled
@@ -87,7 +87,7 @@ def _serves(current: Trial, pinned: Release) -> bool:
             if autoscaling
             else f"Deployment {name} scaled from {main['spec']['replicas']} to {scaled['spec']['replicas']} replicas"
         )
-    surround(current.platform, current.spec, pinned, current.log)
+    apply_companions(current.platform, current.spec, pinned, current.log)
     current.records.update_state(pinned.model, **opening(pinned, current.spec))
     current.end()
     return True
@@ -114,7 +114,7 @@ def _admit(current: Trial, pinned: Release, *, retry: bool) -> dict[str, Value]:
     changes = diff(stable, pinned)
     current.log(f"{model} {pinned.id}: {'; '.join(changes) or 'nothing changed since stable'}")
     reached(Step.RELEASE_PINNED)
-    rehearse(current.platform, current.spec, pinned)
+    dry_run_companions(current.platform, current.spec, pinned)
     findings = examine(current.platform, current.spec, pinned)
     for finding in findings:
         if finding.severity != "ok":

@@ -26,7 +26,7 @@ from llmops.releases.release import Release
 from llmops.rollout.ops.cleanup import CANARY_LIFETIME
 from llmops.rollout.ops.crashes import Restarts, check_alive, restarts_of
 from llmops.rollout.ops.measured import as_released
-from llmops.rollout.ops.routing.traffic_split import Way, replicas_ready, shift, way_of
+from llmops.rollout.ops.routing.traffic_split import Way, ready_replicas, shift, way_of
 from llmops.rollout.outcomes import CanaryOutcome, EvaluationOutcome, TrafficOutcome
 from llmops.rollout.shown import Done, Markdown, Value, numbers
 from llmops.rollout.trial import Trial
@@ -58,7 +58,7 @@ def _move(current: Trial, release: Release) -> TrafficOutcome:
         return _passed(release, "the entry declares no traffic steps")
     if state.stable is None:
         return _passed(release, "there is no stable release, so there are no users to move: skipping traffic steps")
-    ready, replicas = replicas_ready(current.cluster, release.model)
+    ready, replicas = ready_replicas(current.cluster, release.model)
     if not ready:
         return _passed(release, "stable has no ready replica: skipping traffic steps")
     way = way_of(current.spec, current.settings)
@@ -69,7 +69,7 @@ def _move(current: Trial, release: Release) -> TrafficOutcome:
             about=release.model,
             remedy="Enable the router in the settings, or declare the model's exposure.",
         )
-    # Repeat the step at which an earlier run was killed, and judge it anew. Skip the steps before it.
+    # Repeat the step at which an earlier run was killed, and judge it again. Skip the steps before it.
     steps = release.traffic.steps
     reached = next((index for index, step in enumerate(steps) if step.percent >= state.canary_percent), 0)
     if steps[reached].percent == 100:
@@ -152,7 +152,7 @@ class _Steps:
         current, release, rules = self._current, self._release, self._release.traffic
         replicas = self._scale(step)
         restarts = restarts_of(current.cluster, release, "canary")
-        compares = replicas_ready(current.cluster, release.model)[0] > 0
+        compares = ready_replicas(current.cluster, release.model)[0] > 0
         shift(current.platform, release.model, step.percent, current.log)
         line = f"{release.model}: {step.percent}% of users' requests to {release.id}, {replicas} replicas"
         current.observe(line, {"percent": step.percent, "replicas": replicas})

@@ -19,7 +19,7 @@ from llmops.config import names
 from llmops.config.settings import load_settings
 from llmops.errors import ClusterCannot
 from llmops.manifests.volume import namespace
-from llmops.rollout.ops.companions import surround
+from llmops.rollout.ops.companions import apply_companions
 from llmops.rollout.ops.scaling import apply_stable, autoscaler_of, is_scaled, preview
 from llmops.rollout.platform import Platform
 from tests.api.cluster.conftest import eventually
@@ -54,7 +54,7 @@ class World:
         """Apply what a rollout applies, in the same order."""
         platform = self.platform
         main = apply_stable(platform, release(), surge=surge)
-        surround(platform, platform.catalog["tiny"], release(), print)
+        apply_companions(platform, platform.catalog["tiny"], release(), print)
         return main
 
     def main(self) -> dict[str, Any]:

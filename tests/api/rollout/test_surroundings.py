@@ -23,7 +23,13 @@ from llmops.manifests.companions.objects import KINDS
 from llmops.manifests.volume import namespace
 from llmops.releases.ledger import declaration, terms
 from llmops.releases.release import Release
-from llmops.rollout.ops.companions import clear_surroundings, leftovers, protect, rehearse, surround
+from llmops.rollout.ops.companions import (
+    applied_companions,
+    apply_companions,
+    apply_network_policies,
+    dry_run_companions,
+    remove_companions,
+)
 from llmops.rollout.platform import Platform
 
 OPEN = {"exposure": {"kind": "ingress", "host": "tiny.example.com"}, "access": {"api_key": {"name": "k", "key": "k"}}}
@@ -59,36 +65,36 @@ def platform(plane: ControlPlane, tmp_path: Path, request: pytest.FixtureRequest
 
 
 def companions(cluster: Cluster) -> set[tuple[str, str]]:
-    return {(companion["kind"], companion["metadata"]["name"]) for companion in leftovers(cluster, "tiny")}
+    return {(companion["kind"], companion["metadata"]["name"]) for companion in applied_companions(cluster, "tiny")}
 
 
 def test_companions_are_applied_once_and_follow_the_entry(platform: Platform) -> None:
     log: list[str] = []
-    surround(platform, entry(**OPEN), release(), log.append)
+    apply_companions(platform, entry(**OPEN), release(), log.append)
     assert companions(platform.cluster) == {("NetworkPolicy", "tiny-engine"), ("Ingress", "tiny")}
     assert sorted(log) == ["Ingress tiny applied", "NetworkPolicy tiny-engine applied"]
     log.clear()
-    surround(platform, entry(**OPEN), release(), log.append)
+    apply_companions(platform, entry(**OPEN), release(), log.append)
     assert log == []
-    surround(platform, entry(**ROUTED), release(), log.append)
+    apply_companions(platform, entry(**ROUTED), release(), log.append)
     assert companions(platform.cluster) == {("NetworkPolicy", "tiny-engine"), ("HTTPRoute", "tiny")}
     assert log == ["HTTPRoute tiny applied", "Ingress tiny removed: tiny no longer needs it"]
-    clear_surroundings(platform, "tiny", log.append)
+    remove_companions(platform, "tiny", log.append)
     assert companions(platform.cluster) == set()
 
 
 def test_companions_of_others_stay(platform: Platform) -> None:
     """Others: another model's companions, and a person's copy with the same labels."""
     cluster = platform.cluster
-    surround(platform, entry(**OPEN), release(), print)
+    apply_companions(platform, entry(**OPEN), release(), print)
     other = entry(**OPEN | {"name": "other", "exposure": {"kind": "ingress", "host": "other.example.com"}})
-    surround(platform, other, release().model_copy(update={"model": "other"}), print)
+    apply_companions(platform, other, release().model_copy(update={"model": "other"}), print)
     ours = cluster.get("Ingress", "tiny")
     assert ours is not None
     copy = {key: value for key, value in ours.items() if key != "status"}
     copy["metadata"] = {"name": "mine", "labels": ours["metadata"]["labels"]}
     kubectl(platform, "apply", "-f", "-", given=yaml.safe_dump(copy))
-    surround(platform, entry(), release(), print)
+    apply_companions(platform, entry(), release(), print)
     assert cluster.get("Ingress", "tiny") is None
     assert cluster.get("Ingress", "mine") is not None
     assert cluster.get("Ingress", "other") is not None
@@ -100,35 +106,35 @@ def kubectl(platform: Platform, *arguments: str, given: str | None = None) -> No
     subprocess.run([*command, *arguments], input=given, check=True, text=True)
 
 
-def test_rehearse_reports_a_kind_that_the_cluster_lacks(platform: Platform) -> None:
+def test_the_dry_run_reports_a_kind_that_the_cluster_lacks(platform: Platform) -> None:
     cluster = platform.cluster
     cluster.delete("CustomResourceDefinition", "httproutes.gateway.networking.k8s.io", wait=30)
     try:
         with pytest.raises(ClusterCannot) as refused:
-            rehearse(platform, entry(**ROUTED), release())
+            dry_run_companions(platform, entry(**ROUTED), release())
         assert (refused.value.code, refused.value.about) == ("KindNotServed", "HTTPRoute tiny")
         assert "gateway.networking.k8s.io" in refused.value.message
         assert companions(cluster) == set()
         # A model without an HTTPRoute does not need the kind.
-        surround(platform, entry(**OPEN), release(), print)
+        apply_companions(platform, entry(**OPEN), release(), print)
         assert ("Ingress", "tiny") in companions(cluster)
     finally:
         install_crds(cluster)
 
 
-def test_rehearse_reports_a_field_of_another_manager(platform: Platform) -> None:
-    surround(platform, entry(**OPEN), release(), print)
+def test_the_dry_run_reports_a_field_of_another_manager(platform: Platform) -> None:
+    apply_companions(platform, entry(**OPEN), release(), print)
     mine = json.dumps({"spec": {"ingressClassName": "mine"}})
     kubectl(platform, "patch", "ingress", "tiny", "--type=merge", "-p", mine)
     with pytest.raises(Conflict) as conflict:
-        rehearse(platform, entry(**OPEN), release())
+        dry_run_companions(platform, entry(**OPEN), release())
     assert conflict.value.fields == (".spec.ingressClassName",)
-    surround(platform, entry(**OPEN), release(), print, force=True)
-    rehearse(platform, entry(**OPEN), release())
+    apply_companions(platform, entry(**OPEN), release(), print, force=True)
+    dry_run_companions(platform, entry(**OPEN), release())
 
 
-def test_protect_applies_the_network_policy_alone(platform: Platform) -> None:
-    protect(platform, entry(**OPEN), release())
+def test_network_policies_can_be_applied_alone(platform: Platform) -> None:
+    apply_network_policies(platform, entry(**OPEN), release())
     assert companions(platform.cluster) == {("NetworkPolicy", "tiny-engine")}
     policy = platform.cluster.get("NetworkPolicy", "tiny-engine")
     assert policy is not None
@@ -137,7 +143,7 @@ def test_protect_applies_the_network_policy_alone(platform: Platform) -> None:
 
 def test_every_kind_of_companion_can_be_listed(platform: Platform) -> None:
     assert len(set(KINDS)) == len(KINDS)
-    assert list(leftovers(platform.cluster, "nobody")) == []
+    assert list(applied_companions(platform.cluster, "nobody")) == []
 
 
 def test_companions_count_in_the_declaration_but_not_in_the_terms_of_a_rejection() -> None:

@@ -34,7 +34,7 @@ from llmops.config.settings import load_settings
 from llmops.errors import ClusterCannot
 from llmops.manifests.companions import objects as around
 from llmops.preflight.snapshot import survey
-from llmops.rollout.ops.companions import clear_surroundings, leftovers, surround
+from llmops.rollout.ops.companions import applied_companions, apply_companions, remove_companions
 from llmops.rollout.ops.routing.router import apply_router
 from llmops.rollout.reaper import reap_all
 from tests.e2e.installation.rights import (
@@ -218,10 +218,10 @@ def stand_around(model: Model) -> None:
         with changed_settings(model, settings):
             access = {"api_key": {"name": "key", "key": "key"}}
             spec = ModelSpec.model_validate(model.spec | entry | {"access": access})
-            surround(model.platform, spec, release, print)
-            applied |= {obj["kind"] for obj in leftovers(model.cluster, model.name)}
+            apply_companions(model.platform, spec, release, print)
+            applied |= {obj["kind"] for obj in applied_companions(model.cluster, model.name)}
     assert applied == set(around.KINDS)
-    clear_surroundings(model.platform, model.name, print)
+    remove_companions(model.platform, model.name, print)
 
 
 def try_router(model: Model) -> None:

@@ -17,7 +17,7 @@ from llmops.manifests.pods import Manifest
 from llmops.manifests.router import LABELS, STARTUP_SECONDS, configured, grace_seconds, objects
 from llmops.manifests.router.plan import Serving, plan
 from llmops.releases.ledger import ledgers
-from llmops.rollout.ops.companions import leftovers
+from llmops.rollout.ops.companions import applied_companions
 from llmops.rollout.outcomes import PromotionOutcome, RouterOutcome
 from llmops.rollout.platform import Platform
 from llmops.rollout.shown import Done
@@ -184,7 +184,7 @@ def _apply(platform: Platform, log: Log) -> tuple[str, str]:
         for obj in others:
             cluster.apply(obj)
         kept = {(obj["kind"], obj["metadata"]["name"]) for obj in others}
-        for leftover in leftovers(cluster, names.ROUTER):
+        for leftover in applied_companions(cluster, names.ROUTER):
             kind, name = leftover["kind"], leftover["metadata"]["name"]
             if (kind, name) not in kept:
                 cluster.delete(kind, name, uid=leftover["metadata"]["uid"])

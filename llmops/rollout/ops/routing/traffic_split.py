@@ -16,15 +16,15 @@ from llmops.config.catalog.spec import ModelSpec
 from llmops.config.settings import Settings
 from llmops.errors import ClusterCannot
 from llmops.releases.release import Release
-from llmops.rollout.ops.companions import surround
+from llmops.rollout.ops.companions import apply_companions
 from llmops.rollout.ops.routing.router import apply_router
 from llmops.rollout.platform import Platform
 
 Way = Literal["router", "exposure"]
 Log = Callable[[str], None]
 
-HOME_SECONDS = 15.0
-"""How long `bring_home` waits for a stable that is not ready."""
+STABLE_READY_SECONDS = 15.0
+"""How long `route_all_to_stable` waits for a stable that is not ready."""
 POLL_SECONDS = 0.5
 
 
@@ -65,8 +65,13 @@ def shift(platform: Platform, model: str, percent: int, log: Log) -> bool:
     return bool(changed)
 
 
-def bring_home(
-    platform: Platform, model: str, canary: Mapping[str, Any] | None, log: Log, *, patience: float = HOME_SECONDS
+def route_all_to_stable(
+    platform: Platform,
+    model: str,
+    canary: Mapping[str, Any] | None,
+    log: Log,
+    *,
+    patience: float = STABLE_READY_SECONDS,
 ) -> None:
     """Route all users to stable, before the canary is removed. Without a share in the state, this does nothing.
 
@@ -80,7 +85,7 @@ def bring_home(
         patience: Seconds to wait for a stable that is not ready.
 
     Raises:
-        StillNeeded: Stable has no ready replica.
+        StillNeeded: Stable has no ready replica (code StableNotReady).
     """
     state = platform.records.state(model)
     percent, release = state.canary_percent, _release(platform, model, canary)
@@ -101,7 +106,7 @@ def _apply(platform: Platform, model: str, log: Log) -> None:
     serving = _release(platform, model, main)
     if spec is None or serving is None:
         return  # The model has left the catalog or has no stable release: it has no users.
-    surround(platform, spec, serving, log)
+    apply_companions(platform, spec, serving, log)
     apply_router(platform, log)
 
 
@@ -116,7 +121,7 @@ def _wait_for_stable(cluster: Cluster, model: str, percent: int, patience: float
     """Wait until stable can serve all users: with every replica if it served none, else with at least one."""
     deadline = time.monotonic() + patience
     while True:
-        ready, wanted = replicas_ready(cluster, model)
+        ready, wanted = ready_replicas(cluster, model)
         if ready >= (wanted if percent == 100 else 1) and ready:
             return
         if time.monotonic() > deadline:
@@ -126,12 +131,13 @@ def _wait_for_stable(cluster: Cluster, model: str, percent: int, patience: float
         name = names.engine_name(model, "stable")
         raise StillNeeded(
             f"the canary of {model} keeps serving {percent}% of the users: stable has no ready replica",
+            code="StableNotReady",
             about=f"Deployment {name}",
             remedy=f"Run `kubectl describe deployment {name}` and repair stable; then llmops can remove the canary.",
         )
 
 
-def replicas_ready(cluster: Cluster, model: str) -> tuple[int, int]:
+def ready_replicas(cluster: Cluster, model: str) -> tuple[int, int]:
     """How many replicas of stable are ready, and how many it should have."""
     main = cluster.get("Deployment", names.engine_name(model, "stable"))
     if main is None:
