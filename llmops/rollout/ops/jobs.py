@@ -22,15 +22,15 @@ WORKER_ERRORS: dict[int, type[LlmopsError]] = {3: BadRelease, 4: Unavailable, 5:
 WORKER_CODES = {
     "mismatch": "WeightsMismatch",
     "file_missing": "PinnedFileMissing",
-    "revision_missing": "NoSuchRevision",
+    "revision_missing": "RevisionNotFound",
     "rate_limited": "RateLimited",
-    "hub_error": "HubUnavailable",
+    "hub_error": "HubFailed",
     "io_error": "VolumeUnavailable",
     "busy": "VolumeBusy",
     "no_space": "VolumeFull",
     "gated": "RepositoryGated",
     "unauthorized": "CredentialsRefused",
-    "repo_missing": "NoSuchRepository",
+    "repo_missing": "RepositoryNotFound",
     "no_manifest": "ManifestMissing",
 }
 

@@ -1,4 +1,4 @@
-"""What a person reads of a worker's events: sentences, whatever file or pod they are about."""
+"""A worker's events become sentences in the log, and its failures become errors with a code."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from llmops.rollout.ops.jobs import JobLines
+from llmops.errors import BadRelease, ClusterCannot, Unavailable
+from llmops.rollout.ops.jobs import WORKER_CODES, JobLines, worker_error
+from llmops.worker.report import EXIT_CODES, Kind, Result
 
 DIGEST = "a" * 64
 
@@ -36,7 +38,32 @@ def test_an_event_is_a_sentence(event: dict[str, Any], said: str) -> None:
     assert lines == [said, f"pod-0: {said}"]
 
 
-def test_what_is_no_event_is_passed_on_as_it_is() -> None:
+def message(kind: Kind) -> str:
+    return json.dumps(Result("download", kind, "it failed", "Mend it.").as_event())
+
+
+def test_every_failure_of_a_worker_has_a_class_and_a_code() -> None:
+    classes = {3: BadRelease, 4: Unavailable, 5: ClusterCannot}
+    failures = [kind for kind, exit_code in EXIT_CODES.items() if exit_code in classes]
+    assert set(WORKER_CODES) == set(failures)
+    for kind in failures:
+        error = worker_error([message(kind)], about="Job j")
+        assert error is not None
+        assert type(error) is classes[EXIT_CODES[kind]]
+        said = (error.code, error.about, error.message, error.remedy)
+        assert said == (WORKER_CODES[kind], "Job j", "it failed", "Mend it.")
+
+
+def test_a_bad_release_wins_over_failures_that_a_retry_mends() -> None:
+    error = worker_error(["not JSON", message("hub_error"), message("mismatch"), message("ok")])
+    assert isinstance(error, BadRelease)
+
+
+def test_a_crash_of_a_worker_is_no_error_of_its_own() -> None:
+    assert worker_error([message("crash"), message("usage")]) is None
+
+
+def test_a_line_that_is_no_event_stays_as_it_is() -> None:
     lines: list[str] = []
     for line in ("Traceback (most recent call last):", '{"event": "of a later version"}'):
         JobLines(lines.append).see(line)
