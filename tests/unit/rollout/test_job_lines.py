@@ -44,7 +44,7 @@ def message(kind: Kind) -> str:
 
 def test_every_failure_of_a_worker_has_a_class_and_a_code() -> None:
     classes = {3: BadRelease, 4: Unavailable, 5: ClusterCannot}
-    failures = [kind for kind, exit_code in EXIT_CODES.items() if exit_code in classes]
+    failures: list[Kind] = [kind for kind, exit_code in EXIT_CODES.items() if exit_code in classes]
     assert set(WORKER_CODES) == set(failures)
     for kind in failures:
         error = worker_error([message(kind)], about="Job j")
