@@ -118,13 +118,13 @@ def cache_folder() -> Path:
 
 def _supplied() -> Binaries | None:
     if folder := os.environ.get(BINARIES_VARIABLE):
-        found = {name: Path(folder) / name for name in PROGRAMS}
-        if missing := [name for name, path in found.items() if not path.exists()]:
+        supplied = {name: Path(folder) / name for name in PROGRAMS}
+        if missing := [name for name, path in supplied.items() if not path.exists()]:
             raise BadInput(
                 f"{BINARIES_VARIABLE}={folder}: no {', '.join(missing)} in it", remedy="Add them or unset it."
             )
-        return Binaries(found, BINARIES_VARIABLE)
-    on_path = {name: Path(found) for name in PROGRAMS if (found := shutil.which(name))}
+        return Binaries(supplied, BINARIES_VARIABLE)
+    on_path = {name: Path(program) for name in PROGRAMS if (program := shutil.which(name))}
     return Binaries(on_path, "PATH") if len(on_path) == len(PROGRAMS) else None
 
 

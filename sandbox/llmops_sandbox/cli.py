@@ -55,9 +55,9 @@ def install(name: Name = "sandbox", folder: Folder = None, nodes: Nodes = None) 
 def build() -> None:
     """Build Kubernetes and its kubectl for the sandbox, unless they are built or supplied."""
     with _build_progress() as progress:
-        found = find_or_build(progress)
+        binaries = find_or_build(progress)
         find_or_build_kubectl(progress)
-    typer.echo(f"{found['kube-apiserver'].parent}: {found.origin}")
+    typer.echo(f"{binaries['kube-apiserver'].parent}: {binaries.origin}")
 
 
 @contextmanager
@@ -90,9 +90,9 @@ def status(name: Name = "sandbox", folder: Folder = None) -> None:
     """Show which parts of the sandbox run; exit code 1 if one doesn't."""
     parts = _sandbox(name, folder, None).status()
     show.table(
-        ("part", "state", ""), [(each.name, "running" if each.running else "stopped", each.detail) for each in parts]
+        ("part", "state", ""), [(part.name, "running" if part.running else "stopped", part.detail) for part in parts]
     )
-    if not all(each.running for each in parts):
+    if not all(part.running for part in parts):
         raise typer.Exit(1)
 
 

@@ -282,12 +282,12 @@ class ControlPlane:
 def _free_ports(slot: int) -> list[int]:
     """Ports of the slot that nobody listens on."""
     first = FIRST_PORT + slot * PORTS_PER_SLOT
-    found = [port for port in range(first, first + PORTS_PER_SLOT) if _is_free(port)][: len(PORTS)]
-    if len(found) < len(PORTS):
+    free = [port for port in range(first, first + PORTS_PER_SLOT) if _is_free(port)][: len(PORTS)]
+    if len(free) < len(PORTS):
         raise ClusterCannot(
-            f"only {len(found)} of the ports {first} to {first + PORTS_PER_SLOT - 1} are free; {len(PORTS)} are needed"
+            f"only {len(free)} of the ports {first} to {first + PORTS_PER_SLOT - 1} are free; {len(PORTS)} are needed"
         )
-    return found
+    return free
 
 
 def _is_free(port: int) -> bool:

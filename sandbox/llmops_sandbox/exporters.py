@@ -50,9 +50,9 @@ def states(cluster: Cluster) -> Iterator[Metric]:
     )
     for pod in cluster.list("Pod", namespace=""):
         metadata = pod["metadata"]
-        for each in pod.get("status", {}).get("containerStatuses", []):
-            names = (metadata["namespace"], metadata["name"], metadata["uid"], each["name"])
-            restarts.add_metric(names, each["restartCount"])
+        for status in pod.get("status", {}).get("containerStatuses", []):
+            names = (metadata["namespace"], metadata["name"], metadata["uid"], status["name"])
+            restarts.add_metric(names, status["restartCount"])
     labels = ("namespace", "deployment")
     wanted = GaugeMetricFamily("kube_deployment_spec_replicas", "Number of desired pods.", labels=labels)
     ready = GaugeMetricFamily("kube_deployment_status_replicas_ready", "Number of ready replicas.", labels=labels)
@@ -81,7 +81,7 @@ def volumes(cluster: Cluster) -> Iterator[Metric]:
 
 def gpus(cluster: Cluster) -> Iterator[Metric]:
     """Of DCGM's exporter: the utilization of each GPU that an engine holds."""
-    found = GaugeMetricFamily(
+    utilization = GaugeMetricFamily(
         "DCGM_FI_DEV_GPU_UTIL",
         "GPU utilization (in %).",
         labels=("gpu", "UUID", "device", "modelName", "Hostname", "namespace", "pod", "container"),
@@ -98,8 +98,8 @@ def gpus(cluster: Cluster) -> Iterator[Metric]:
             busy = 100.0 if _running(address) else 0.0
             for index in range(count):
                 who = (str(index), f"GPU-{metadata['uid']}-{index}", f"nvidia{index}", products.get(node, ""), node)
-                found.add_metric((*who, metadata["namespace"], metadata["name"], container["name"]), busy)
-    yield found
+                utilization.add_metric((*who, metadata["namespace"], metadata["name"], container["name"]), busy)
+    yield utilization
 
 
 PATHS: Mapping[str, Callable[[Cluster], Iterator[Metric]]] = {
@@ -114,8 +114,8 @@ def _size(folder: Path) -> int:
     for path in folder.rglob("*"):
         # Files come and go meanwhile.
         with contextlib.suppress(OSError):
-            found = path.lstat()
-            total += found.st_size if stat.S_ISREG(found.st_mode) else 0
+            status = path.lstat()
+            total += status.st_size if stat.S_ISREG(status.st_mode) else 0
     return total
 
 
@@ -136,11 +136,11 @@ def _running(address: str) -> bool:
 
 
 class _Collected(Collector):
-    def __init__(self, found: list[Metric]) -> None:
-        self._found = found
+    def __init__(self, metrics: list[Metric]) -> None:
+        self._metrics = metrics
 
     def collect(self) -> Iterator[Metric]:
-        yield from self._found
+        yield from self._metrics
 
 
 def _handler(cluster: Cluster) -> type[BaseHTTPRequestHandler]:

@@ -137,12 +137,12 @@ def _manifest(program: tuple[str, ...], env: Mapping[str, str], files: str) -> b
 
 def _hash_of(root: Path) -> str:
     """SHA-256 over the names and bytes of all files below a folder."""
-    found = hashlib.sha256()
-    for path in sorted(each for each in root.rglob("*") if each.is_file()):
+    hashed = hashlib.sha256()
+    for path in sorted(path for path in root.rglob("*") if path.is_file()):
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        found.update(f"{digest}  {path.relative_to(root).as_posix()}\n".encode())
-    return found.hexdigest()
+        hashed.update(f"{digest}  {path.relative_to(root).as_posix()}\n".encode())
+    return hashed.hexdigest()
 
 
 class _Content(TypedDict):
@@ -188,9 +188,9 @@ class ImageStore:
         parsed = Reference.parse(f"{repository}:{tag}")
         if not program and root is None:
             raise BadInput(f"image {parsed}: it needs a program to stand for it, or files")
-        found, files = dict(env or {}), _hash_of(root) if root else ""
-        digest = f"sha256:{hashlib.sha256(_manifest(program, found, files)).hexdigest()}"
-        content = _Content(program=list(program), env=found)
+        variables, files = dict(env or {}), _hash_of(root) if root else ""
+        digest = f"sha256:{hashlib.sha256(_manifest(program, variables, files)).hexdigest()}"
+        content = _Content(program=list(program), env=variables)
         if root:
             content["root"], content["files"] = str(root.resolve()), files
         with self._change() as known:

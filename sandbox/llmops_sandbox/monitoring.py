@@ -70,9 +70,9 @@ def install_prometheus(
     """
     programs = prometheus.find_or_unpack()
     sandbox.images.add(*IMAGE, prometheus.PROGRAM, prometheus.environment(programs))
-    engines = [_by_monitor(each) for each in monitors] or [_by_labels()]
-    for each in _objects(_config([*engines, *scrapes], interval), rules or {}):
-        cluster.apply(each, force=True)
+    engines = [_by_monitor(monitor) for monitor in monitors] or [_by_labels()]
+    for manifest in _objects(_config([*engines, *scrapes], interval), rules or {}):
+        cluster.apply(manifest, force=True)
     return _await(cluster, NAME, prometheus.PORT)
 
 
@@ -99,12 +99,12 @@ def install_exporters(sandbox: Sandbox, cluster: Cluster) -> Sequence[Mapping[st
         "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}},
         "readinessProbe": {"tcpSocket": {"port": "metrics"}, "periodSeconds": 1},
     }
-    for each in [
+    for manifest in [
         *_account(EXPORTERS, rights),
         _service(EXPORTERS, exporters.PORT, "metrics"),
         _named("apps/v1", "Deployment", EXPORTERS, spec=_deployment(EXPORTERS, container, [])),
     ]:
-        cluster.apply(each, force=True)
+        cluster.apply(manifest, force=True)
     address = _await(cluster, EXPORTERS, exporters.PORT).removeprefix("http://")
     return [
         {
@@ -139,9 +139,9 @@ def _by_monitor(monitor: Mapping[str, Any]) -> dict[str, Any]:
     chosen = [{"source_labels": ["__meta_kubernetes_namespace"], "regex": metadata["namespace"], "action": "keep"}]
     for name, value in spec["selector"]["matchLabels"].items():
         chosen.append({"source_labels": [f"{label}_{_known(name)}"], "regex": value, "action": "keep"})
-    for each in spec["selector"].get("matchExpressions", []):
-        present = {"source_labels": [f"{label}present_{_known(each['key'])}"], "regex": "true"}
-        chosen.append(present | {"action": {"Exists": "keep", "DoesNotExist": "drop"}[each["operator"]]})
+    for expression in spec["selector"].get("matchExpressions", []):
+        present = {"source_labels": [f"{label}present_{_known(expression['key'])}"], "regex": "true"}
+        chosen.append(present | {"action": {"Exists": "keep", "DoesNotExist": "drop"}[expression["operator"]]})
     chosen.append(
         {"source_labels": ["__meta_kubernetes_pod_container_port_name"], "regex": endpoint["port"], "action": "keep"}
     )

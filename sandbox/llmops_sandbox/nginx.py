@@ -16,6 +16,6 @@ def find_or_unpack() -> Path:
     Raises:
         ClusterCannot: It is not installed, and Debian's packages can't be had.
     """
-    if found := shutil.which("nginx"):
-        return Path(found)
+    if program := shutil.which("nginx"):
+        return Path(program)
     return debian.unpacked(PACKAGE) / "usr/sbin/nginx"

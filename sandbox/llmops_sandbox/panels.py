@@ -45,7 +45,9 @@ def draw(dashboard: Mapping[str, Any], prometheus: Prometheus, start: float, end
     figure = Figure(figsize=(COLUMNS * INCHES_PER_COLUMN, rows * INCHES_PER_ROW + 0.6), layout="constrained")
     figure.suptitle(f"{dashboard['title']} (seconds from the start)", fontweight="bold")
     grid = figure.add_gridspec(rows, COLUMNS)
-    marks = [time for each in dashboard["annotations"]["list"] for time in _marks(each, prometheus, start, end)]
+    marks = [
+        time for annotation in dashboard["annotations"]["list"] for time in _marks(annotation, prometheus, start, end)
+    ]
     for panel in panels:
         place = panel["gridPos"]
         axes = figure.add_subplot(grid[place["y"] : place["y"] + place["h"], place["x"] : place["x"] + place["w"]])
@@ -108,8 +110,8 @@ def _stat(panel: Mapping[str, Any], prometheus: Prometheus, at: float, factor: f
 
 def _marks(annotation: Mapping[str, Any], prometheus: Prometheus, start: float, end: float) -> list[float]:
     """When each release is marked first."""
-    found = prometheus.query_range(chosen(annotation["expr"]), start, end, max(1.0, (end - start) / STEPS))
-    return [series.points[0][0] for series in found]
+    marked = prometheus.query_range(chosen(annotation["expr"]), start, end, max(1.0, (end - start) / STEPS))
+    return [series.points[0][0] for series in marked]
 
 
 def _called(legend: str, series: Series) -> str:

@@ -38,8 +38,8 @@ def find_or_unpack() -> Path:
     Raises:
         ClusterCannot: They are not installed, and Debian's packages can't be had.
     """
-    if (found := shutil.which("postgres")) and shutil.which("initdb"):
-        return Path(found).resolve().parent
+    if (program := shutil.which("postgres")) and shutil.which("initdb"):
+        return Path(program).resolve().parent
     for root in (Path("/"), cache_folder() / PACKAGE):
         if versions := sorted((root / VERSIONED).glob("*/bin/postgres"), key=_version):
             return versions[-1].parent
@@ -48,11 +48,11 @@ def find_or_unpack() -> Path:
 
 def environment(programs: Path) -> dict[str, str]:
     """What the image sets: where the programs are, and the libraries that came with them."""
-    found = {"PATH": f"{programs}:{os.environ.get('PATH', os.defpath)}"}
+    variables = {"PATH": f"{programs}:{os.environ.get('PATH', os.defpath)}"}
     root = programs.parents[4] if len(programs.parents) > 4 else Path("/")
-    if root != Path("/") and (libraries := [str(each) for each in root.glob("usr/lib/*-linux-gnu*")]):
-        found["LD_LIBRARY_PATH"] = ":".join(libraries)
-    return found
+    if root != Path("/") and (libraries := [str(path) for path in root.glob("usr/lib/*-linux-gnu*")]):
+        variables["LD_LIBRARY_PATH"] = ":".join(libraries)
+    return variables
 
 
 def serve(host: str, settings: Mapping[str, str]) -> int:

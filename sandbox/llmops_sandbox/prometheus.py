@@ -43,8 +43,8 @@ def find_or_unpack() -> Path:
     Raises:
         ClusterCannot: They are not installed, and Debian's package can't be had.
     """
-    if (found := shutil.which("prometheus")) and shutil.which("promtool"):
-        return Path(found).resolve().parent
+    if (program := shutil.which("prometheus")) and shutil.which("promtool"):
+        return Path(program).resolve().parent
     return debian.unpacked(PACKAGE) / "usr" / "bin"
 
 
@@ -59,7 +59,7 @@ def targets(pods: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     Args:
         pods: Objects of the API.
     """
-    found: list[dict[str, Any]] = []
+    discovered: list[dict[str, Any]] = []
     for pod in pods:
         status = pod.get("status", {})
         if not (address := status.get("podIP")):
@@ -69,7 +69,7 @@ def targets(pods: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
             common = {**labels, f"{_META}pod_container_name": container["name"],
                       f"{_META}pod_container_image": container["image"]}  # fmt: skip
             if not container.get("ports"):
-                found.append({"targets": [address], "labels": common})
+                discovered.append({"targets": [address], "labels": common})
             for port in container.get("ports", []):
                 number = str(port["containerPort"])
                 ported = {
@@ -77,8 +77,8 @@ def targets(pods: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
                     f"{_META}pod_container_port_name": port.get("name", ""),
                     f"{_META}pod_container_port_protocol": port.get("protocol", "TCP"),
                 }
-                found.append({"targets": [f"{address}:{number}"], "labels": common | ported})
-    return found
+                discovered.append({"targets": [f"{address}:{number}"], "labels": common | ported})
+    return discovered
 
 
 def translate(config: Mapping[str, Any], folder: Path, discovered: Path) -> dict[str, Any]:
@@ -96,9 +96,11 @@ def translate(config: Mapping[str, Any], folder: Path, discovered: Path) -> dict
     jobs: list[dict[str, Any]] = []
     for job in config.get("scrape_configs", []):
         changed = dict(job)
-        for each in changed.pop("kubernetes_sd_configs", []):
-            if set(each) != {"role"} or each["role"] != "pod":
-                raise BadInput(f"scrape job {job['job_name']}: the sandbox discovers {{role: pod}} alone, not {each}")
+        for discovery in changed.pop("kubernetes_sd_configs", []):
+            if set(discovery) != {"role"} or discovery["role"] != "pod":
+                raise BadInput(
+                    f"scrape job {job['job_name']}: the sandbox discovers {{role: pod}} alone, not {discovery}"
+                )
             files = {"files": [str(discovered)], "refresh_interval": "1s"}
             changed["file_sd_configs"] = [*changed.get("file_sd_configs", []), files]
         jobs.append(changed)
@@ -134,10 +136,10 @@ def serve(host: str, config: Path, arguments: Sequence[str]) -> int:
                     server.wait(LOOK_SECONDS)
                 try:
                     _replace(discovered, targets(cluster.list("Pod", namespace="")))
-                    if (found := _content(config.parent)) != seen:
+                    if (content := _content(config.parent)) != seen:
                         _replace(translated, translate(_read(config), config.parent, discovered))
                         server.send_signal(signal.SIGHUP)
-                        seen = found
+                        seen = content
                 except (LlmopsError, OSError) as error:
                     # As Prometheus does: it goes on by what it knew.
                     log.warning("%s", error)
@@ -147,8 +149,10 @@ def serve(host: str, config: Path, arguments: Sequence[str]) -> int:
 
 def _labels(pod: Mapping[str, Any]) -> dict[str, str]:
     metadata, status = pod["metadata"], pod["status"]
-    ready = next((each["status"] for each in status.get("conditions", []) if each["type"] == "Ready"), "Unknown")
-    found = {
+    ready = next(
+        (condition["status"] for condition in status.get("conditions", []) if condition["type"] == "Ready"), "Unknown"
+    )
+    labels = {
         "namespace": metadata["namespace"],
         "pod_name": metadata["name"],
         "pod_ip": status["podIP"],
@@ -160,22 +164,22 @@ def _labels(pod: Mapping[str, Any]) -> dict[str, str]:
     }
     for owner in metadata.get("ownerReferences", []):
         if owner.get("controller"):
-            found |= {"pod_controller_kind": owner["kind"], "pod_controller_name": owner["name"]}
+            labels |= {"pod_controller_kind": owner["kind"], "pod_controller_name": owner["name"]}
     for kind in ("label", "annotation"):
         for name, value in metadata.get(f"{kind}s", {}).items():
             known = re.sub(r"[^a-zA-Z0-9_]", "_", name)
-            found |= {f"pod_{kind}_{known}": value, f"pod_{kind}present_{known}": "true"}
-    return {f"{_META}{name}": value for name, value in found.items()}
+            labels |= {f"pod_{kind}_{known}": value, f"pod_{kind}present_{known}": "true"}
+    return {f"{_META}{name}": value for name, value in labels.items()}
 
 
 def _read(config: Path) -> Mapping[str, Any]:
     try:
-        found: Any = YAML(typ="safe").load(config)
+        content: Any = YAML(typ="safe").load(config)
     except YAMLError as error:
         raise BadInput(f"{config} is no YAML: {error}") from error
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise BadInput(f"{config} is no configuration of Prometheus: it is no mapping")
-    return cast("Mapping[str, Any]", found)
+    return cast("Mapping[str, Any]", content)
 
 
 def _content(folder: Path) -> dict[str, bytes]:

@@ -174,7 +174,7 @@ class RegistryServer(StandIn):
         if ":" in reference:
             image = self._images.resolve(f"{known[0].repository}@{reference}")
         else:
-            image = next((each for each in known if each.tag == reference), None)
+            image = next((candidate for candidate in known if candidate.tag == reference), None)
         if image is None:
             return self.error(404, "MANIFEST_UNKNOWN", f"manifest unknown: {name} has no {reference}")
         accepted = request.headers.get("Accept", "*/*")
@@ -212,10 +212,10 @@ class RegistryServer(StandIn):
             return []
         version = (stat.st_mtime_ns, stat.st_ino)
         if version != self._known[0]:
-            found: dict[str, list[Image]] = {}
+            by_name: dict[str, list[Image]] = {}
             for image in self._images.all():
-                found.setdefault(image.repository.partition("/")[2], []).append(image)
-            self._known = (version, found)
+                by_name.setdefault(image.repository.partition("/")[2], []).append(image)
+            self._known = (version, by_name)
         return self._known[1].get(name, [])
 
 

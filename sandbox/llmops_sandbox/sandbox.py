@@ -129,7 +129,7 @@ class Sandbox:
     def status(self) -> list[Part]:
         """Which parts run, and where they listen."""
         parts = [self.agent, self.hub, self.registry, *self._plane_daemons()]
-        return [Part(each.name, each.pid is not None, f"pid {each.pid}, log {each.log}") for each in parts]
+        return [Part(daemon.name, daemon.pid is not None, f"pid {daemon.pid}, log {daemon.log}") for daemon in parts]
 
     def environment(self) -> dict[str, str]:
         """What a process needs in its environment to work on this sandbox."""
@@ -192,7 +192,9 @@ class Sandbox:
 
 def _is_ready(node: dict[str, object]) -> bool:
     status: dict[str, list[dict[str, str]]] = node.get("status") or {}  # type: ignore[assignment]
-    return any(each["type"] == "Ready" and each["status"] == "True" for each in status.get("conditions", []))
+    return any(
+        condition["type"] == "Ready" and condition["status"] == "True" for condition in status.get("conditions", [])
+    )
 
 
 def _wait(done: Callable[[], bool], daemon: Daemon, seconds: float) -> None:

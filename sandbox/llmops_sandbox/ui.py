@@ -48,7 +48,7 @@ class Ui:
             Unavailable: The webserver does not answer.
         """
         results = self.ask(RUNS)["runsOrError"].get("results") or []
-        return [_run(each) for each in reversed(results)]
+        return [_run(result) for result in reversed(results)]
 
     def terminate(self, run: str) -> None:
         """End a run as the UI's button does."""
@@ -60,8 +60,12 @@ class Ui:
         daemons = data["instance"]["daemonHealth"]["allDaemonStatuses"]
         locations = data["workspaceOrError"].get("locationEntries") or [{"name": "workspace"}]
         return [
-            *(f"{each['daemonType']} has not reported" for each in daemons if each["required"] and not each["healthy"]),
-            *(f"{each['name']} is not loaded" for each in locations if not _is_loaded(each)),
+            *(
+                f"{daemon['daemonType']} has not reported"
+                for daemon in daemons
+                if daemon["required"] and not daemon["healthy"]
+            ),
+            *(f"{location['name']} is not loaded" for location in locations if not _is_loaded(location)),
         ]
 
     def ask(self, query: str, variables: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -88,12 +92,12 @@ def _is_loaded(location: dict[str, Any]) -> bool:
     return (location.get("locationOrLoadError") or {}).get("__typename") == "RepositoryLocation"
 
 
-def _run(found: dict[str, Any]) -> Run:
-    tags = {tag["key"]: tag["value"] for tag in found["tags"]}
+def _run(result: dict[str, Any]) -> Run:
+    tags = {tag["key"]: tag["value"] for tag in result["tags"]}
     return Run(
-        id=found["runId"],
-        job=found["jobName"],
-        status=found["status"].lower(),
+        id=result["runId"],
+        job=result["jobName"],
+        status=result["status"].lower(),
         model=tags.get("dagster/partition", ""),
         requested_by=tags.get(REQUESTED_BY, ""),
     )

@@ -41,12 +41,14 @@ class Counted:
     @property
     def failed(self) -> int:
         """Requests that did not get their whole answer, those without an end included."""
-        return self.started - sum(each.outcome == "completed" for each in self.ended)
+        return self.started - sum(request.outcome == "completed" for request in self.ended)
 
     @property
     def troubles(self) -> dict[str, int]:
         """What went wrong, and how often."""
-        return dict(Counter(f"{each.outcome}: {each.why}" for each in self.ended if each.outcome != "completed"))
+        return dict(
+            Counter(f"{request.outcome}: {request.why}" for request in self.ended if request.outcome != "completed")
+        )
 
 
 async def ask(endpoint: Endpoint, tokens: int) -> Ended:

@@ -230,13 +230,13 @@ def _answers(
             continue
         share = quality if isinstance(quality, float | int) else quality.get(suite.name, 1.0)
         known = [_Known(prompt_key(suite_prompt(case)), case) for case in suite.cases]
-        order = sorted(known, key=lambda each: random.Random(f"{seed}:{each.key}").random())  # noqa: S311 -- reproducible order, no secret
-        for place, each in enumerate(order):
+        order = sorted(known, key=lambda case: random.Random(f"{seed}:{case.key}").random())  # noqa: S311 -- reproducible order, no secret
+        for place, known_case in enumerate(order):
             yield (
-                each.key,
+                known_case.key,
                 {
-                    "right": each.case.answer,
-                    "wrong": wrong_answer(each.case, [other.case.answer for other in known]),
+                    "right": known_case.case.answer,
+                    "wrong": wrong_answer(known_case.case, [other.case.answer for other in known]),
                     # Half a place up, so that a quality of 0.9 over 10 cases is 9 right ones exactly.
                     "rank": (place + 0.5) / len(order),
                     "quality": float(share),
@@ -261,7 +261,7 @@ def wrong_answer(case: Case, others: Sequence[str] = ()) -> str:
 
 
 def _candidates(case: Case, others: Sequence[str]) -> Iterator[str]:
-    yield re.sub(r"\d+", lambda found: str(int(found[0]) + 3), case.answer)
+    yield re.sub(r"\d+", lambda match: str(int(match[0]) + 3), case.answer)
     for letter in "ABCD":
         if re.fullmatch(r"\W*[A-D]\W*", case.answer):
             yield re.sub(r"[A-D]", letter, case.answer)

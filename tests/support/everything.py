@@ -102,8 +102,8 @@ def installations() -> st.SearchStrategy[Settings]:
 def tenants() -> st.SearchStrategy[Tenants]:
     """Random tenants, each in a namespace that is nobody else's."""
     drawn = instances(Tenant, {"namespace": WORD.map("ns-{}".format)})
-    found = st.lists(drawn, max_size=2, unique_by=(lambda each: each.name, lambda each: each.home))
-    return found.map(lambda each: {tenant.name: tenant for tenant in each})
+    tenants = st.lists(drawn, max_size=2, unique_by=(lambda tenant: tenant.name, lambda tenant: tenant.home))
+    return tenants.map(lambda drawn_tenants: {tenant.name: tenant for tenant in drawn_tenants})
 
 
 def pinned(spec: ModelSpec) -> Release:
@@ -166,6 +166,6 @@ def beside(spec: ModelSpec, tenants: Tenants, settings: Settings) -> list[dict[s
     serving = Serving(release, release, 20) if spec.traffic.steps else Serving(release)
     told = plan({spec.name: serving}, {spec.name: spec}, tenants, settings)
     return [
-        *(each for tenant in tenants.values() for each in homes.objects(tenant, settings)),
+        *(manifest for tenant in tenants.values() for manifest in homes.objects(tenant, settings)),
         *router.objects(told, tenants, settings),
     ]

@@ -34,16 +34,16 @@ hypothesis.settings.load_profile("any-machine")
 @pytest.fixture(scope="session")
 def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     """The control plane of this process: no nodes, and all kinds that others than Kubernetes define."""
-    with control_plane(tmp_path_factory.mktemp("plane")) as found:
-        install_crds(Cluster.connect(settings_for(found.kubeconfig)))
-        yield found
+    with control_plane(tmp_path_factory.mktemp("plane")) as plane:
+        install_crds(Cluster.connect(settings_for(plane.kubeconfig)))
+        yield plane
 
 
 @pytest.fixture(scope="session")
 def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
     """The sandbox of this process: it runs pods."""
-    with sandbox_at(tmp_path_factory.mktemp("sandbox")) as found:
-        yield found
+    with sandbox_at(tmp_path_factory.mktemp("sandbox")) as sandbox:
+        yield sandbox
 
 
 @pytest.fixture
@@ -55,25 +55,25 @@ def settings(plane: ControlPlane) -> Settings:
 @pytest.fixture
 def cluster(settings: Settings) -> Cluster:
     """A client of the test's namespace, which exists."""
-    found = Cluster.connect(settings)
-    found.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": settings.namespace}})
-    return found
+    cluster = Cluster.connect(settings)
+    cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": settings.namespace}})
+    return cluster
 
 
 @pytest.fixture
 def model(sandbox: Sandbox, tmp_path: Path) -> Iterator[Model]:
     """A model for the test alone, not yet rolled out."""
-    with new_model(sandbox, tmp_path) as found:
-        yield found
+    with new_model(sandbox, tmp_path) as model:
+        yield model
 
 
 @pytest.fixture(scope="module")
 def serving(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
     """A model that serves; the tests of the file leave it as it is."""
-    with new_model(sandbox, tmp_path_factory.mktemp("serving")) as found:
-        ended = found.rollout()
+    with new_model(sandbox, tmp_path_factory.mktemp("serving")) as model:
+        ended = model.rollout()
         assert ended.code == Exit.DONE, ended.line
-        yield found
+        yield model
 
 
 @pytest.fixture

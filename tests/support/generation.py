@@ -120,10 +120,10 @@ def _content(model: type[BaseModel], prefix: str, known: Mapping[str, Drawn]) ->
 def _value(annotation: Any, metadata: list[Any], path: str, known: Mapping[str, Drawn]) -> Drawn:
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        own = [part for each in inner[1:] for part in (*getattr(each, "metadata", ()), each)]
+        own = [part for argument in inner[1:] for part in (*getattr(argument, "metadata", ()), argument)]
         return _value(inner[0], [*own, *metadata], path, known)
     if origin in (Union, types.UnionType):
-        return st.one_of(*(_value(each, metadata, path, known) for each in inner))
+        return st.one_of(*(_value(argument, metadata, path, known) for argument in inner))
     if annotation is type(None):
         return st.none()
     if origin is Literal:
@@ -132,11 +132,11 @@ def _value(annotation: Any, metadata: list[Any], path: str, known: Mapping[str, 
         least = _bound(metadata, MinLen, "min_length", 0)
         return st.lists(_value(inner[0], [], path, known), min_size=least, max_size=max(3, least))
     if origin is dict:
-        key, value = (_value(each, [], path, known) for each in inner)
+        key, value = (_value(argument, [], path, known) for argument in inner)
         return st.dictionaries(key, value, max_size=3)
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return _content(annotation, f"{path}.", known)
-    if validator := next((each for each in metadata if isinstance(each, AfterValidator)), None):
+    if validator := next((mark for mark in metadata if isinstance(mark, AfterValidator)), None):
         return BY_VALIDATOR[getattr(validator.func, "__name__", "")]
     return _scalar(annotation, metadata)
 
@@ -154,7 +154,7 @@ def _scalar(annotation: Any, metadata: list[Any]) -> Drawn:
         low, high = least if least is not None else above or 0, most if most is not None else below or 10_000
         return st.floats(low, high, exclude_min=above is not None, exclude_max=below is not None)
     assert annotation is str, annotation
-    pattern = next((found for each in metadata if (found := getattr(each, "pattern", None))), None)
+    pattern = next((declared for mark in metadata if (declared := getattr(mark, "pattern", None))), None)
     longest = _bound(metadata, MaxLen, "max_length", 60)
     if pattern:
         return st.from_regex(pattern, fullmatch=True, alphabet=PRINTABLE).filter(lambda text: len(text) <= longest)
@@ -162,7 +162,7 @@ def _scalar(annotation: Any, metadata: list[Any]) -> Drawn:
 
 
 def _bound(metadata: list[Any], kind: type[Any], name: str, default: Any) -> Any:
-    return next((getattr(each, name) for each in metadata if isinstance(each, kind)), default)
+    return next((getattr(mark, name) for mark in metadata if isinstance(mark, kind)), default)
 
 
 def _agreeing(model: type[ModelT], content: dict[str, Any]) -> ModelT:
@@ -189,11 +189,11 @@ def _take_out(content: Any, place: Place) -> bool:
     """Remove what is at a place, or the nearest thing around it that is there; False if that is everything."""
     holder: Any = None
     part: Any = None
-    for each in place:
-        there = isinstance(content, dict) and each in content
-        if not there and not (isinstance(content, list) and each in range(len(cast(list[Any], content)))):
+    for item in place:
+        there = isinstance(content, dict) and item in content
+        if not there and not (isinstance(content, list) and item in range(len(cast(list[Any], content)))):
             break
-        holder, part, content = content, each, cast(Any, content)[each]
+        holder, part, content = content, item, cast(Any, content)[item]
     if holder is None:
         return False
     del holder[part]

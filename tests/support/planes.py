@@ -17,12 +17,12 @@ from tests.support.world import NODES
 @contextmanager
 def control_plane(folder: Path) -> Generator[ControlPlane]:
     """A control plane without nodes; its folder stays."""
-    found = ControlPlane(folder, find_or_build())
+    plane = ControlPlane(folder, find_or_build())
     try:
-        found.up()
-        yield found
+        plane.up()
+        yield plane
     finally:
-        found.down()
+        plane.down()
 
 
 @contextmanager
@@ -30,9 +30,9 @@ def sandbox_at(folder: Path) -> Generator[Sandbox]:
     """A sandbox with the nodes of `tests.support.world`; nothing is left of it."""
     nodes = folder / "declared-nodes.yaml"
     nodes.write_text(json.dumps(NODES))
-    found = Sandbox(folder / "state", project=folder, nodes=nodes)
+    sandbox = Sandbox(folder / "state", project=folder, nodes=nodes)
     try:
-        found.up()
-        yield found
+        sandbox.up()
+        yield sandbox
     finally:
-        found.down(erase=True)
+        sandbox.down(erase=True)

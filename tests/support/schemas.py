@@ -39,27 +39,27 @@ def _of_kubernetes(kind: str, api: str, version: str) -> Draft202012Validator:
         schema_contents(f"kubernetes-json-schema/v{version}.0-local-strict/{file}.json", version)
         for file in (name, "_definitions")
     )
-    resources = [Resource[Any].from_contents(each) for each in (parts, schema)]
+    resources = [Resource[Any].from_contents(schema) for schema in (parts, schema)]
     return Draft202012Validator(schema, registry=resources @ Registry[Any]())
 
 
 @cache
 def _published() -> dict[str, Draft202012Validator]:
-    found: dict[str, Draft202012Validator] = {}
+    validators: dict[str, Draft202012Validator] = {}
     for definition in definitions():
         kind = kind_of(definition["spec"]["names"]["kind"])
-        found[kind.name] = Draft202012Validator(_closed(schema(definition, kind.api.rpartition("/")[2])))
-    return found
+        validators[kind.name] = Draft202012Validator(_closed(schema(definition, kind.api.rpartition("/")[2])))
+    return validators
 
 
 def _closed(node: Any) -> Any:
     """A structural schema with no room for fields that it doesn't name, as an API server's strict validation has it."""
     if isinstance(node, list):
-        return [_closed(each) for each in cast(list[Any], node)]
+        return [_closed(item) for item in cast(list[Any], node)]
     if not isinstance(node, dict):
         return node
-    found = {key: _closed(value) for key, value in cast(dict[str, Any], node).items()}
-    named = isinstance(found.get("properties"), dict) and found.get("type") == "object"
-    if named and not found.get("x-kubernetes-preserve-unknown-fields"):
-        found.setdefault("additionalProperties", False)
-    return found
+    closed = {key: _closed(value) for key, value in cast(dict[str, Any], node).items()}
+    named = isinstance(closed.get("properties"), dict) and closed.get("type") == "object"
+    if named and not closed.get("x-kubernetes-preserve-unknown-fields"):
+        closed.setdefault("additionalProperties", False)
+    return closed

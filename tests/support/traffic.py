@@ -57,25 +57,25 @@ class Traffic:
     def count(self, outcome: Outcome, kind: Kind | None = None, *, kept: bool | None = None) -> int:
         """How many requests ended so: of a kind, or of those who keep their connections, or don't."""
         return sum(
-            each.outcome == outcome and kind in (None, each.kind) and kept in (None, each.kept)
-            for each in self.exchanges
+            exchange.outcome == outcome and kind in (None, exchange.kind) and kept in (None, exchange.kept)
+            for exchange in self.exchanges
         )
 
     @property
     def troubles(self) -> dict[str, int]:
         """What went wrong, and how often."""
-        found = (
-            f"{each.kind}, kept: {each.kept}, {each.outcome}: {each.why}"
-            for each in self.exchanges
-            if each.outcome != "completed"
+        troubles = (
+            f"{exchange.kind}, kept: {exchange.kept}, {exchange.outcome}: {exchange.why}"
+            for exchange in self.exchanges
+            if exchange.outcome != "completed"
         )
-        return dict(Counter(found))
+        return dict(Counter(troubles))
 
     def over(self, moment: float) -> int:
         """Streams that were whole, and under way at this moment."""
         return sum(
-            each.kind == "stream" and each.outcome == "completed" and each.started < moment < each.ended
-            for each in self.exchanges
+            exchange.kind == "stream" and exchange.outcome == "completed" and exchange.started < moment < exchange.ended
+            for exchange in self.exchanges
         )
 
     def assert_whole(self) -> None:
@@ -126,8 +126,8 @@ async def _users(
         async with openai.AsyncOpenAI(base_url=f"{endpoint.root}/v1", api_key="none", max_retries=0) as client:
             while not stop.is_set():
                 counted.started += 1
-                found = await (_kept_exchange(client, endpoint.model, kind) if kept else _exchange(endpoint, kind))
-                counted.exchanges.append(found)
+                exchange = await (_kept_exchange(client, endpoint.model, kind) if kept else _exchange(endpoint, kind))
+                counted.exchanges.append(exchange)
 
     async with asyncio.TaskGroup() as group:
         for kind, count, kept in wanted:
@@ -164,5 +164,5 @@ async def _kept_exchange(client: openai.AsyncOpenAI, model: str, kind: Kind) -> 
 
 async def _exchange(endpoint: Endpoint, kind: Kind) -> Exchange:
     started = time.monotonic()
-    found = await ask(endpoint, _tokens(kind))
-    return Exchange(kind, started, time.monotonic(), found.outcome, found.why)
+    ended = await ask(endpoint, _tokens(kind))
+    return Exchange(kind, started, time.monotonic(), ended.outcome, ended.why)

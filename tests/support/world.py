@@ -213,8 +213,8 @@ class Model:
     def remove(self) -> None:
         cluster = self.cluster
         for kind in ("Deployment", "Service", "PodDisruptionBudget", "Job", "ConfigMap", "Lease"):
-            for each in cluster.list(kind, labels={names.MODEL_LABEL: self.name}):
-                cluster.delete(kind, each["metadata"]["name"])
+            for item in cluster.list(kind, labels={names.MODEL_LABEL: self.name}):
+                cluster.delete(kind, item["metadata"]["name"])
 
 
 @contextmanager
@@ -264,16 +264,16 @@ def new_model(sandbox: Sandbox, tmp_path: Path) -> Generator[Model]:
     """A model with good weights and a good engine, not yet rolled out."""
     (tmp_path / "models").mkdir(parents=True)
     write_suites(tmp_path / "evals")
-    found = Model(sandbox, tmp_path, f"m-{secrets.token_hex(3)}", tmp_path / "evals")
+    model = Model(sandbox, tmp_path, f"m-{secrets.token_hex(3)}", tmp_path / "evals")
     settings = json.loads(sandbox.settings_file.read_text())
     settings["lease"] = LEASE
     settings |= {"models_dir": str(tmp_path / "models"), "evals_dir": str(tmp_path / "evals")}
-    found.settings_file.write_text(json.dumps(settings))
+    model.settings_file.write_text(json.dumps(settings))
     # Dagster's definitions find the installation by this variable, in this process and in those it starts.
     with pytest.MonkeyPatch.context() as environment:
-        environment.setenv(SETTINGS_VARIABLE, str(found.settings_file))
-        found.declare()
-        found.commit()
-        found.push("v0.32.0")
-        yield found
-        found.remove()
+        environment.setenv(SETTINGS_VARIABLE, str(model.settings_file))
+        model.declare()
+        model.commit()
+        model.push("v0.32.0")
+        yield model
+        model.remove()

@@ -100,7 +100,7 @@ class Agent:
                 Watcher(api, "/api/v1/secrets", self._on_reference),
             ]
             async with asyncio.TaskGroup() as group:
-                for each in (
+                for coroutine in (
                     *(watcher.run() for watcher in watchers),
                     events.run(),
                     self._nodes.run(),
@@ -109,7 +109,7 @@ class Agent:
                     self._watch_memory(),
                     self._forget_lost(pods),
                 ):
-                    group.create_task(each)
+                    group.create_task(coroutine)
                 write_json(self.folder / "agent.json", {"port": port, "nodes": [*self._nodes.alive]})
                 log.info("serving %d nodes", len(self._nodes.alive))
         finally:
@@ -181,8 +181,8 @@ class Agent:
                 if pod.pod["spec"].get("nodeName") == name:
                     pod.gone()
 
-    def _on_reference(self, _: EventType, found: Object) -> None:
-        metadata = found["metadata"]
+    def _on_reference(self, _: EventType, referenced: Object) -> None:
+        metadata = referenced["metadata"]
         for pod in self._pods.values():
             if pod.pod["metadata"]["namespace"] == metadata["namespace"]:
                 pod.references_changed(metadata["name"])

@@ -198,9 +198,9 @@ class Watcher:
                 if not version:
                     version = await self._list()
                     self.synced.set()
-                async for kind, found in self._api.watch(self._path, {**self._params, "resourceVersion": version}):
-                    version = found["metadata"]["resourceVersion"]
-                    self._take(kind, found)
+                async for kind, changed in self._api.watch(self._path, {**self._params, "resourceVersion": version}):
+                    version = changed["metadata"]["resourceVersion"]
+                    self._take(kind, changed)
                     delay = FIRST_RETRY_SECONDS
             except (ApiError, Unavailable) as error:
                 gone = isinstance(error, ApiError)
@@ -212,23 +212,23 @@ class Watcher:
 
     async def _list(self) -> str:
         answer = await self._api.get(self._path, self._params)
-        found = {each["metadata"]["uid"]: each for each in answer["items"]}
-        for uid in self.objects.keys() - found.keys():
+        listed = {item["metadata"]["uid"]: item for item in answer["items"]}
+        for uid in self.objects.keys() - listed.keys():
             self._take("DELETED", self.objects[uid])
-        for uid, each in found.items():
+        for uid, item in listed.items():
             known = self.objects.get(uid)
-            if known is None or known["metadata"]["resourceVersion"] != each["metadata"]["resourceVersion"]:
-                self._take("ADDED" if known is None else "MODIFIED", each)
+            if known is None or known["metadata"]["resourceVersion"] != item["metadata"]["resourceVersion"]:
+                self._take("ADDED" if known is None else "MODIFIED", item)
         return answer["metadata"]["resourceVersion"]
 
-    def _take(self, kind: str, found: Object) -> None:
-        uid = found["metadata"].get("uid", "")
+    def _take(self, kind: str, changed: Object) -> None:
+        uid = changed["metadata"].get("uid", "")
         if kind == "DELETED":
             self.objects.pop(uid, None)
-            self._on_change("DELETED", found)
+            self._on_change("DELETED", changed)
         elif kind in ("ADDED", "MODIFIED"):
-            self.objects[uid] = found
-            self._on_change("ADDED" if kind == "ADDED" else "MODIFIED", found)
+            self.objects[uid] = changed
+            self._on_change("ADDED" if kind == "ADDED" else "MODIFIED", changed)
 
 
 async def until_answered(action: Callable[[], Awaitable[T]]) -> T:

@@ -384,7 +384,7 @@ async def first(*waits: Coroutine[Any, Any, object]) -> None:
     Raises:
         Exception: What the first one raised.
     """
-    tasks = [asyncio.ensure_future(each) for each in waits]
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:

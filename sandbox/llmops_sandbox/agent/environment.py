@@ -117,16 +117,16 @@ def references(container: Object) -> tuple[set[str], set[str]]:
     config_maps: set[str] = set()
     secrets: set[str] = set()
     for source in container.get("envFrom", []):
-        if found := source.get("configMapRef"):
-            config_maps.add(found["name"])
-        if found := source.get("secretRef"):
-            secrets.add(found["name"])
+        if reference := source.get("configMapRef"):
+            config_maps.add(reference["name"])
+        if reference := source.get("secretRef"):
+            secrets.add(reference["name"])
     for variable in container.get("env", []):
         source = variable.get("valueFrom", {})
-        if found := source.get("configMapKeyRef"):
-            config_maps.add(found["name"])
-        if found := source.get("secretKeyRef"):
-            secrets.add(found["name"])
+        if reference := source.get("configMapKeyRef"):
+            config_maps.add(reference["name"])
+        if reference := source.get("secretKeyRef"):
+            secrets.add(reference["name"])
     return config_maps, secrets
 
 
@@ -141,11 +141,11 @@ def environment(container: Object, sources: Sources) -> Environment:
     namespace = sources.pod["metadata"]["namespace"]
     for source in container.get("envFrom", []):
         prefix = source.get("prefix", "")
-        if found := source.get("configMapRef"):
-            data = _object(sources.config_maps, "configmap", found, namespace).get("data", {})
+        if reference := source.get("configMapRef"):
+            data = _object(sources.config_maps, "configmap", reference, namespace).get("data", {})
             values.update({prefix + key: value for key, value in data.items()})
-        if found := source.get("secretRef"):
-            data = secret_data(_object(sources.secrets, "secret", found, namespace))
+        if reference := source.get("secretRef"):
+            data = secret_data(_object(sources.secrets, "secret", reference, namespace))
             values.update({prefix + key: value.decode(errors="replace") for key, value in data.items()})
             secret.update(prefix + key for key in data)
     for variable in container.get("env", []):
@@ -196,8 +196,8 @@ def field(path: str, pod: Object, pod_ip: str) -> str:
     if match := _SUBSCRIPT.match(path):
         return metadata.get(match.group(1), {}).get(match.group(2), "")
     if path in ("metadata.labels", "metadata.annotations"):
-        found: dict[str, str] = metadata.get(path.removeprefix("metadata."), {})
-        return "\n".join(f'{key}="{_quoted(found[key])}"' for key in sorted(found))
+        entries: dict[str, str] = metadata.get(path.removeprefix("metadata."), {})
+        return "\n".join(f'{key}="{_quoted(entries[key])}"' for key in sorted(entries))
     fields = {
         "metadata.name": metadata["name"],
         "metadata.namespace": metadata["namespace"],
@@ -225,25 +225,25 @@ def resource_field(source: Object, container: Object, allocatable: Mapping[str, 
 
 def _value(origin: Object, container: Object, sources: Sources) -> str | None:
     namespace = sources.pod["metadata"]["namespace"]
-    if found := origin.get("configMapKeyRef"):
-        data = _object(sources.config_maps, "configmap", found, namespace).get("data", {})
-        return _key(data, found, "ConfigMap", namespace)
-    if found := origin.get("secretKeyRef"):
-        data = secret_data(_object(sources.secrets, "secret", found, namespace))
-        value = _key(data, found, "Secret", namespace)
+    if reference := origin.get("configMapKeyRef"):
+        data = _object(sources.config_maps, "configmap", reference, namespace).get("data", {})
+        return _key(data, reference, "ConfigMap", namespace)
+    if reference := origin.get("secretKeyRef"):
+        data = secret_data(_object(sources.secrets, "secret", reference, namespace))
+        value = _key(data, reference, "Secret", namespace)
         return None if value is None else value.decode(errors="replace")
-    if found := origin.get("fieldRef"):
-        return field(found["fieldPath"], sources.pod, sources.pod_ip)
-    if found := origin.get("resourceFieldRef"):
-        return resource_field(found, container, sources.allocatable)
+    if reference := origin.get("fieldRef"):
+        return field(reference["fieldPath"], sources.pod, sources.pod_ip)
+    if reference := origin.get("resourceFieldRef"):
+        return resource_field(reference, container, sources.allocatable)
     raise ConfigError(f"unsupported source of an environment variable: {', '.join(origin)}")
 
 
 def _object(known: Mapping[str, Object], kind: str, reference: Object, namespace: str) -> Object:
-    found = known.get(reference["name"])
-    if found is None and not reference.get("optional"):
+    referenced = known.get(reference["name"])
+    if referenced is None and not reference.get("optional"):
         raise ConfigError(f'{kind} "{reference["name"]}" not found')
-    return found or {}
+    return referenced or {}
 
 
 def _key(data: Mapping[str, Any], reference: Object, kind: str, namespace: str) -> Any:

@@ -121,7 +121,7 @@ def _files_of(image: Image) -> list[Mount]:
     """The image's own files, where the container sees them."""
     if not image.root:
         return []
-    return [Mount(f"/{each.name}", str(each), read_only=True) for each in sorted(Path(image.root).iterdir())]
+    return [Mount(f"/{path.name}", str(path), read_only=True) for path in sorted(Path(image.root).iterdir())]
 
 
 def _nest(mounts: Sequence[Mount]) -> None:
@@ -154,8 +154,8 @@ def _write_kubeconfig(folder: Path, account: Path, variables: Mapping[str, str])
 
 
 async def _fetch(api: Api, namespace: str, kind: str, names: set[str]) -> dict[str, Object]:
-    found = {name: await api.find(f"/api/v1/namespaces/{namespace}/{kind}/{name}") for name in names}
-    return {name: each for name, each in found.items() if each is not None}
+    objects = {name: await api.find(f"/api/v1/namespaces/{namespace}/{kind}/{name}") for name in names}
+    return {name: content for name, content in objects.items() if content is not None}
 
 
 def _is_folder(path: str) -> bool:

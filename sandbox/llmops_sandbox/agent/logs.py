@@ -53,14 +53,14 @@ def tail_offset(path: Path, lines: int, block_size: int = CHUNK) -> int:
     with path.open("rb") as file:
         position = file.seek(0, 2)
         # The end of the last line doesn't begin another.
-        found, end = 0, position - 1
+        count, end = 0, position - 1
         while position > 0:
             start = max(0, position - block_size)
             file.seek(start)
             block = file.read(position - start)[: max(0, end - start)]
             while (index := block.rfind(b"\n")) >= 0:
-                found += 1
-                if found == lines:
+                count += 1
+                if count == lines:
                     return start + index + 1
                 block = block[:index]
             position = start
@@ -81,12 +81,12 @@ async def read_log(path: Path, options: LogOptions, ended: Callable[[], bool] = 
             over = ended()
             chunk = file.read(CHUNK)
             *lines, rest = (rest + chunk).split(b"\n")
-            found = b"".join(render(line, options) for line in lines)
+            piece = b"".join(render(line, options) for line in lines)
             if left is not None:
-                found = found[:left]
-                left -= len(found)
-            if found:
-                yield found
+                piece = piece[:left]
+                left -= len(piece)
+            if piece:
+                yield piece
             if left == 0:
                 return
             if not chunk:

@@ -61,7 +61,9 @@ class Nodes:
 
     def changed(self, node: Object) -> None:
         """Take a change of a node; that one of ours isn't ready is contradicted at once."""
-        ready = [each["status"] for each in node["status"].get("conditions", []) if each["type"] == "Ready"]
+        ready = [
+            condition["status"] for condition in node["status"].get("conditions", []) if condition["type"] == "Ready"
+        ]
         if node["metadata"]["name"] in self.alive and ready != ["True"]:
             self._doubted.set()
 
@@ -94,16 +96,16 @@ class Nodes:
         spec: Object = {"taints": [taint.model_dump() for taint in node.taints]}
         content: Object = {"metadata": {"name": node.name, "labels": labels}, "spec": spec}
         try:
-            found = await self._api.create("/api/v1/nodes", content)
+            registered = await self._api.create("/api/v1/nodes", content)
         except ApiError as error:
             if error.reason != "AlreadyExists":
                 raise
             # Taints are a list without keys to a merge: what others have set (cordons, lost contact) goes with it,
             # and is set again by its controller if it still holds.
-            found = await self._api.patch(f"/api/v1/nodes/{node.name}", content, MERGE)
-        self._uids[node.name] = found["metadata"]["uid"]
+            registered = await self._api.patch(f"/api/v1/nodes/{node.name}", content, MERGE)
+        self._uids[node.name] = registered["metadata"]["uid"]
         # Null removes from a map what the declaration doesn't offer any more.
-        dropped = dict.fromkeys(found.get("status", {}).get("capacity", {}).keys() - node.capacity.keys())
+        dropped = dict.fromkeys(registered.get("status", {}).get("capacity", {}).keys() - node.capacity.keys())
         await self._report(node, dropped)
 
     async def _report(self, node: Node, dropped: Mapping[str, None] = MappingProxyType({})) -> None:

@@ -61,8 +61,8 @@ class Pod:
         self._written: Object = {}
         self._names = _strings(pod["spec"])
         spec = pod["spec"]
-        self._inits = [self._container(each, "initContainers") for each in spec.get("initContainers", [])]
-        self._mains = [self._container(each, "containers") for each in spec["containers"]]
+        self._inits = [self._container(container, "initContainers") for container in spec.get("initContainers", [])]
+        self._mains = [self._container(container, "containers") for container in spec["containers"]]
 
     @property
     def containers(self) -> list[Container]:
@@ -87,7 +87,7 @@ class Pod:
     @property
     def running(self) -> bool:
         """Whether it has begun and isn't over."""
-        return not is_over(self.pod, self.state) and any(each.state.attempt for each in self._mains)
+        return not is_over(self.pod, self.state) and any(container.state.attempt for container in self._mains)
 
     def update(self, pod: Object) -> None:
         """Take a newer version of the object; a deletion starts the end."""
@@ -117,7 +117,7 @@ class Pod:
 
     async def vacated(self, deadline: float) -> None:
         """Wait until no process of it is alive, or for `deadline`, in seconds since 1970."""
-        while any("running" in each.state.current for each in self.containers) and time.time() < deadline:
+        while any("running" in container.state.current for container in self.containers) and time.time() < deadline:
             self._vacated.clear()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._vacated.wait(), max(0.0, deadline - time.time()))
@@ -205,7 +205,7 @@ class Pod:
                 async with asyncio.timeout(VOLUME_RETRY_SECONDS):
                     await first(self._references_changed.wait(), self._stopping.wait())
         # What runs already was left by an earlier agent and must be taken down by its container.
-        return any("running" in each.state.current for each in self.containers)
+        return any("running" in container.state.current for container in self.containers)
 
     async def _initialize(self, sidecars: list[tuple[Container, asyncio.Task[None]]]) -> bool:
         """Run the init containers one after the other; False if one failed for good or the pod is stopped."""
@@ -218,7 +218,7 @@ class Pod:
                 await container.run()
                 if (container.state.terminated or {"exitCode": 1})["exitCode"] != 0:
                     return False
-        return not self._stopping.is_set() or any("running" in each.state.current for each in self._mains)
+        return not self._stopping.is_set() or any("running" in main.state.current for main in self._mains)
 
     async def _limit(self) -> None:
         """Fail the pod when it has been active for as long as it may."""
@@ -318,9 +318,9 @@ def _strings(content: object) -> set[str]:
     if isinstance(content, str):
         return {content}
     if isinstance(content, dict):
-        return set[str]().union(*(_strings(each) for each in cast("Object", content).values()))
+        return set[str]().union(*(_strings(value) for value in cast("Object", content).values()))
     if isinstance(content, list):
-        return set[str]().union(*(_strings(each) for each in cast("list[object]", content)))
+        return set[str]().union(*(_strings(item) for item in cast("list[object]", content)))
     return set()
 
 

@@ -58,7 +58,7 @@ class Target:
         """
         if isinstance(value, int):
             return value
-        named = {each["name"]: each["containerPort"] for each in self.container.get("ports", []) if "name" in each}
+        named = {port["name"]: port["containerPort"] for port in self.container.get("ports", []) if "name" in port}
         if value not in named and not value.isdigit():
             raise LookupError(f"couldn't find port: {value!r}")
         return named[value] if value in named else int(value)
@@ -246,7 +246,7 @@ async def _get(action: Object, target: Target, seconds: float | None, agent: str
 
 
 def _headers(action: Object) -> dict[str, str]:
-    return {each["name"]: each["value"] for each in action.get("httpHeaders", [])}
+    return {header["name"]: header["value"] for header in action.get("httpHeaders", [])}
 
 
 def _network(error: BaseException) -> str:

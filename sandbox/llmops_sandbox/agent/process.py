@@ -148,10 +148,10 @@ class Process:
 
 def read_exit(folder: Path) -> Exit:
     """How the process in a folder ended; to be asked once it is gone."""
-    found = _read(folder / "exit.json")
-    if found is None:
+    end = _read(folder / "exit.json")
+    if end is None:
         return Exit(137, 0, time.time(), known=False)
-    return Exit(found["code"], found.get("signal", 0), found["finished"], found.get("error", ""))
+    return Exit(end["code"], end.get("signal", 0), end["finished"], end.get("error", ""))
 
 
 def kill_group(folder: Path) -> None:
@@ -214,20 +214,20 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _program(folder: Path) -> int | None:
-    found = _read(folder / "process.json")
-    if found is None or start_time(found["pid"]) != found["started"]:
+    program = _read(folder / "process.json")
+    if program is None or start_time(program["pid"]) != program["started"]:
         return None
-    return found["pid"]
+    return program["pid"]
 
 
 def _descendants(pid: int) -> list[int]:
-    found: list[int] = []
+    pids: list[int] = []
     with contextlib.suppress(OSError):
         for task in Path(f"/proc/{pid}/task").iterdir():
             with contextlib.suppress(OSError):
                 for child in (task / "children").read_text().split():
-                    found += [int(child), *_descendants(int(child))]
-    return found
+                    pids += [int(child), *_descendants(int(child))]
+    return pids
 
 
 def _memory(pid: int) -> int:

@@ -77,11 +77,11 @@ class Provisioner:
     async def run(self) -> None:
         """Work until cancelled."""
         while True:
-            kind, found = await self._work.get()
+            kind, item = await self._work.get()
             try:
-                await (self._provision(found) if kind == "claim" else self._reclaim(found))
+                await (self._provision(item) if kind == "claim" else self._reclaim(item))
             except LlmopsError as error:
-                log.warning("%s %s: %s", kind, found["metadata"]["name"], error)
+                log.warning("%s %s: %s", kind, item["metadata"]["name"], error)
 
     async def _provision(self, claim: Object) -> None:
         metadata, spec = claim["metadata"], claim["spec"]

@@ -45,7 +45,9 @@ async def serve(find: Finder, pki: Path, host: str) -> tuple[web.AppRunner, int]
 async def _logs(request: web.Request, find: Finder) -> web.StreamResponse:
     names = request.match_info
     pod = find(names["namespace"], names["pod"])
-    container = next((each for each in pod.containers if each.name == names["container"]), None) if pod else None
+    container = (
+        next((candidate for candidate in pod.containers if candidate.name == names["container"]), None) if pod else None
+    )
     if pod is None or container is None:
         where = f"{names['container']!r} in pod {names['pod']!r}"
         return web.Response(status=404, text=f"container {where} is not known to the node")

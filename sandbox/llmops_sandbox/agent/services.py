@@ -48,7 +48,7 @@ def backends(service: Object, port: Object, endpoints: Iterable[Endpoint]) -> li
     """Where connections to a port of a Service may go."""
     selector: dict[str, str] = service["spec"].get("selector") or {}
     unready_too = service["spec"].get("publishNotReadyAddresses", False)
-    found: list[Address] = []
+    addresses: list[Address] = []
     for endpoint in endpoints:
         metadata = endpoint.pod["metadata"]
         labels = metadata.get("labels", {})
@@ -60,8 +60,8 @@ def backends(service: Object, port: Object, endpoints: Iterable[Endpoint]) -> li
             and (unready_too or (endpoint.ready and not endpoint.terminating))
             and (number := target_port(port, endpoint.pod)) is not None
         ):
-            found.append((endpoint.ip, number))
-    return found
+            addresses.append((endpoint.ip, number))
+    return addresses
 
 
 def target_port(port: Object, pod: Object) -> int | None:
@@ -70,9 +70,9 @@ def target_port(port: Object, pod: Object) -> int | None:
     if isinstance(target, int):
         return target
     for container in pod["spec"]["containers"]:
-        for each in container.get("ports", []):
-            if each.get("name") == target:
-                return each["containerPort"]
+        for named in container.get("ports", []):
+            if named.get("name") == target:
+                return named["containerPort"]
     return None
 
 
@@ -141,9 +141,9 @@ class Router:
                 wanted[ip, port["port"]] = [self._apiserver] if api else backends(service, port, endpoints)
         for address in self._listeners.keys() - wanted.keys():
             self._listeners.pop(address).close()
-        for address, found in wanted.items():
+        for address, addresses in wanted.items():
             listener = self._listeners.setdefault(address, Listener(address))
-            await listener.lead_to(found)
+            await listener.lead_to(addresses)
 
 
 class Listener:
@@ -157,10 +157,10 @@ class Listener:
         self._server: asyncio.Server | None = None
         self._failure = ""
 
-    async def lead_to(self, found: list[Address]) -> None:
+    async def lead_to(self, addresses: list[Address]) -> None:
         """Send new connections to these, and refuse them if there are none."""
-        self._backends = found
-        if not found:
+        self._backends = addresses
+        if not addresses:
             self.close()
         elif self._server is None:
             try:

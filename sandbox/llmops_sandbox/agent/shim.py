@@ -164,25 +164,25 @@ class Log:
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now // 10**9)) + f".{now % 10**9:09d}Z {stream} "
         full, partial = f"{stamp}F ".encode(), f"{stamp}P ".encode()
         *lines, rest = (self.rest[stream] + chunk).split(b"\n")
-        found = [full + line + b"\n" for line in lines]
+        entries = [full + line + b"\n" for line in lines]
         if rest and (not chunk or len(rest) >= LONGEST_LINE):
-            found.append(partial + rest + b"\n")
+            entries.append(partial + rest + b"\n")
             rest = b""
         self.rest[stream] = rest
-        if found:
-            self.file.write(b"".join(found))
+        if entries:
+            self.file.write(b"".join(entries))
 
 
 def reap() -> dict[int, int]:
     """Collect the children that ended: pid to wait status."""
-    found: dict[int, int] = {}
+    statuses: dict[int, int] = {}
     with contextlib.suppress(ChildProcessError):
         while True:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if pid == 0:
                 break
-            found[pid] = status
-    return found
+            statuses[pid] = status
+    return statuses
 
 
 def kill_children() -> bool:
@@ -224,12 +224,12 @@ def protect(read_only: list[str], writable: list[str]) -> None:
 
 def allowed_beside(paths: list[str]) -> set[str]:
     """The entries of every parent of `paths` that lead to none of them; a link may lead anywhere, so none is one."""
-    found: set[str] = set()
+    beside: set[str] = set()
     parents = {str(parent) for path in paths for parent in Path(path).parents}
     for parent in parents:
         with contextlib.suppress(OSError), os.scandir(parent) as entries:
-            found.update(entry.path for entry in entries if not entry.is_symlink())
-    return {path for path in found if path not in parents and path not in paths}
+            beside.update(entry.path for entry in entries if not entry.is_symlink())
+    return {path for path in beside if path not in parents and path not in paths}
 
 
 def _checked(result: int) -> int:

@@ -96,5 +96,5 @@ def load(folder: Path) -> PodState | None:
         content = json.loads((folder / "pod.json").read_text())
     except FileNotFoundError:
         return None
-    content["containers"] = {name: ContainerState(**each) for name, each in content["containers"].items()}
+    content["containers"] = {name: ContainerState(**kept) for name, kept in content["containers"].items()}
     return PodState(**content)

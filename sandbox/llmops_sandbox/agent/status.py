@@ -66,7 +66,7 @@ def is_over(pod: Object, state: PodState) -> bool:
 
 def is_ready(pod: Object, state: PodState) -> bool:
     """Whether every container is ready and every readiness gate is open."""
-    known = {each["type"]: each["status"] for each in pod.get("status", {}).get("conditions", [])}
+    known = {condition["type"]: condition["status"] for condition in pod.get("status", {}).get("conditions", [])}
     gates = all(known.get(gate["conditionType"]) == "True" for gate in pod["spec"].get("readinessGates", []))
     return gates and _containers_ready(pod, state) == ""
 
@@ -75,7 +75,7 @@ def _containers_ready(pod: Object, state: PodState) -> str:
     """Empty if all are ready, else the reason."""
     if is_over(pod, state):
         return "PodCompleted" if phase(pod, state) == "Succeeded" else "PodFailed"
-    sidecars = [each for each in pod["spec"].get("initContainers", []) if is_sidecar(each)]
+    sidecars = [container for container in pod["spec"].get("initContainers", []) if is_sidecar(container)]
     ready = all(state.containers[container["name"]].ready for container in [*sidecars, *pod["spec"]["containers"]])
     return "" if ready and initialized(pod, state) else "ContainersNotReady"
 
@@ -84,16 +84,16 @@ def conditions(pod: Object, state: PodState, now: float) -> list[Object]:
     """The pod's conditions; times of changes are kept in `state`."""
     spec = pod["spec"]
     not_ready = _containers_ready(pod, state)
-    unready = [each["name"] for each in spec["containers"] if not state.containers[each["name"]].ready]
+    unready = [container["name"] for container in spec["containers"] if not state.containers[container["name"]].ready]
     explained = f"containers with unready status: [{' '.join(unready)}]" if not_ready.startswith("C") else ""
     incomplete = [
-        each["name"]
-        for each in spec.get("initContainers", [])
-        if not initialized({"spec": {"initContainers": [each]}}, state)
+        container["name"]
+        for container in spec.get("initContainers", [])
+        if not initialized({"spec": {"initContainers": [container]}}, state)
     ]
     gated = "" if not_ready or is_ready(pod, state) else "ReadinessGatesNotReady"
-    begun = any(each.attempt for each in state.containers.values()) and not is_over(pod, state)
-    found = [
+    begun = any(known.attempt for known in state.containers.values()) and not is_over(pod, state)
+    rows = [
         ("PodReadyToStartContainers", begun, "", ""),
         (
             "Initialized",
@@ -104,7 +104,7 @@ def conditions(pod: Object, state: PodState, now: float) -> list[Object]:
         ("ContainersReady", not not_ready, not_ready, explained),
         ("Ready", not (not_ready or gated), not_ready or gated, explained),
     ]
-    return [_condition(pod, state, now, *each) for each in found]
+    return [_condition(pod, state, now, *row) for row in rows]
 
 
 def _condition(pod: Object, state: PodState, now: float, kind: str, holds: bool, reason: str, message: str) -> Object:
@@ -146,9 +146,9 @@ def pod_status(pod: Object, state: PodState, now: float) -> Object:
     spec = pod["spec"]
 
     def statuses(containers: Sequence[Object]) -> list[Object]:
-        return [container_status(pod, each, state.containers[each["name"]]) for each in containers]
+        return [container_status(pod, container, state.containers[container["name"]]) for container in containers]
 
-    found: Object = {
+    status: Object = {
         "phase": phase(pod, state),
         "conditions": conditions(pod, state, now),
         "startTime": rfc3339(state.started),
@@ -159,9 +159,9 @@ def pod_status(pod: Object, state: PodState, now: float) -> Object:
         "containerStatuses": statuses(spec["containers"]),
     }
     if "initContainers" in spec:
-        found["initContainerStatuses"] = statuses(spec["initContainers"])
+        status["initContainerStatuses"] = statuses(spec["initContainers"])
     if state.reason:
-        found |= {"reason": state.reason, "message": state.message}
+        status |= {"reason": state.reason, "message": state.message}
     if generation := pod["metadata"].get("generation"):
-        found["observedGeneration"] = generation
-    return found
+        status["observedGeneration"] = generation
+    return status

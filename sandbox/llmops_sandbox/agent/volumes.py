@@ -59,8 +59,8 @@ class Volumes:
 
     def mounts(self, container: Object, values: Mapping[str, str]) -> list[Mount]:
         """The mounts of a container; `values` are its variables, for `subPathExpr`."""
-        volumes = {each["name"]: each for each in self._pod["spec"].get("volumes", [])}
-        found: list[Mount] = []
+        volumes = {volume["name"]: volume for volume in self._pod["spec"].get("volumes", [])}
+        mounts: list[Mount] = []
         for mount in container.get("volumeMounts", []):
             host, volume = self._hosts[mount["name"]], volumes[mount["name"]]
             claimed_read_only = volume.get("persistentVolumeClaim", {}).get("readOnly", False)
@@ -71,8 +71,8 @@ class Volumes:
                 host = host / sub
                 if not host.exists() and not _is_projection(volume) and "image" not in volume:
                     host.mkdir(parents=True)
-            found.append(Mount(mount["mountPath"], str(host), read_only))
-        return found
+            mounts.append(Mount(mount["mountPath"], str(host), read_only))
+        return mounts
 
     def _image_root(self, reference: str) -> Path:
         """The folder of an image that was pulled for this container."""
@@ -132,31 +132,31 @@ class Volumes:
             return self._downward(source), source.get("defaultMode", 0o644)
         files: dict[str, bytes] = {}
         for source in volume["projected"].get("sources") or []:
-            if found := source.get("configMap"):
-                files |= await self._config_map(found)
-            if found := source.get("secret"):
-                files |= await self._secret(found)
-            if found := source.get("downwardAPI"):
-                files |= self._downward(found)
-            if found := source.get("serviceAccountToken"):
-                files[found["path"]] = await self._token(found)
+            if reference := source.get("configMap"):
+                files |= await self._config_map(reference)
+            if reference := source.get("secret"):
+                files |= await self._secret(reference)
+            if reference := source.get("downwardAPI"):
+                files |= self._downward(reference)
+            if reference := source.get("serviceAccountToken"):
+                files[reference["path"]] = await self._token(reference)
         return files, volume["projected"].get("defaultMode", 0o644)
 
     async def _config_map(self, source: Object) -> dict[str, bytes]:
-        found = await self._api.find(f"/api/v1/namespaces/{self._namespace}/configmaps/{source['name']}")
-        if found is None:
+        config_map = await self._api.find(f"/api/v1/namespaces/{self._namespace}/configmaps/{source['name']}")
+        if config_map is None:
             return _missing(f'configmap "{source["name"]}" not found', source)
-        data = {key: value.encode() for key, value in found.get("data", {}).items()}
-        return _items(data | secret_data({"data": found.get("binaryData", {})}), source)
+        data = {key: value.encode() for key, value in config_map.get("data", {}).items()}
+        return _items(data | secret_data({"data": config_map.get("binaryData", {})}), source)
 
     async def _secret(self, source: Object) -> dict[str, bytes]:
-        found = await self._api.find(f"/api/v1/namespaces/{self._namespace}/secrets/{source['name']}")
-        if found is None:
+        secret = await self._api.find(f"/api/v1/namespaces/{self._namespace}/secrets/{source['name']}")
+        if secret is None:
             return _missing(f'secret "{source["name"]}" not found', source)
-        return _items(secret_data(found), source)
+        return _items(secret_data(secret), source)
 
     def _downward(self, source: Object) -> dict[str, bytes]:
-        containers = {each["name"]: each for each in self._pod["spec"]["containers"]}
+        containers = {container["name"]: container for container in self._pod["spec"]["containers"]}
         files: dict[str, bytes] = {}
         for item in source.get("items", []):
             if reference := item.get("fieldRef"):
@@ -188,7 +188,9 @@ class Volumes:
 
 def image_references(pod: Object, container: Object) -> list[str]:
     """The images that a container mounts as volumes."""
-    images = {each["name"]: each["image"]["reference"] for each in pod["spec"].get("volumes", []) if "image" in each}
+    images = {
+        volume["name"]: volume["image"]["reference"] for volume in pod["spec"].get("volumes", []) if "image" in volume
+    }
     return [images[mount["name"]] for mount in container.get("volumeMounts", []) if mount["name"] in images]
 
 

@@ -33,9 +33,9 @@ def schema(definition: Mapping[str, Any], version: str) -> dict[str, Any]:
     Raises:
         KeyError: It has no such version.
     """
-    for each in definition["spec"]["versions"]:
-        if each["name"] == version:
-            return each["schema"]["openAPIV3Schema"]
+    for declared in definition["spec"]["versions"]:
+        if declared["name"] == version:
+            return declared["schema"]["openAPIV3Schema"]
     raise KeyError(f"{definition['metadata']['name']} has no version {version}")
 
 
@@ -57,10 +57,10 @@ def install_crds(cluster: Cluster, *, timeout: float = 60) -> list[str]:
         TimedOut: One is not served in time.
     """
     deadline = time.monotonic() + timeout
-    found = definitions()
-    for definition in found:
+    crds = definitions()
+    for definition in crds:
         cluster.apply(definition)
-    for definition in found:
+    for definition in crds:
         name = definition["metadata"]["name"]
         wait_until(
             cluster,
@@ -71,12 +71,12 @@ def install_crds(cluster: Cluster, *, timeout: float = 60) -> list[str]:
             describe=f"CustomResourceDefinition {name} is established",
         )
         _served(cluster, definition["spec"]["names"]["kind"], max(0.1, deadline - time.monotonic()))
-    return [definition["metadata"]["name"] for definition in found]
+    return [definition["metadata"]["name"] for definition in crds]
 
 
 def _established(crd: Mapping[str, Any] | None) -> bool:
     conditions = ((crd or {}).get("status") or {}).get("conditions") or []
-    return any(each["type"] == "Established" and each["status"] == "True" for each in conditions)
+    return any(condition["type"] == "Established" and condition["status"] == "True" for condition in conditions)
 
 
 def _served(cluster: Cluster, kind: str, seconds: float) -> None:

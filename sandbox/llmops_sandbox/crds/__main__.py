@@ -29,20 +29,20 @@ SOURCES = (
         "sigs.k8s.io/gateway-api",
         "v1.6.3",
         "config/crd/standard",
-        tuple(f"{each}.gateway.networking.k8s.io" for each in ("gatewayclasses", "gateways", "httproutes")),
+        tuple(f"{plural}.gateway.networking.k8s.io" for plural in ("gatewayclasses", "gateways", "httproutes")),
     ),
     Source(
         "github.com/prometheus-operator/prometheus-operator",
         "v0.85.0",
         "example/prometheus-operator-crd",
-        tuple(f"{each}.monitoring.coreos.com" for each in ("podmonitors", "prometheusrules", "servicemonitors")),
+        tuple(f"{plural}.monitoring.coreos.com" for plural in ("podmonitors", "prometheusrules", "servicemonitors")),
     ),
     Source("github.com/kedacore/keda/v2", "v2.21.0", "config/crd", ("scaledobjects.keda.sh",)),
     Source(
         "github.com/cert-manager/cert-manager",
         "v1.21.2",
         "deploy/crds",
-        tuple(f"{each}.cert-manager.io" for each in ("certificates", "clusterissuers", "issuers")),
+        tuple(f"{plural}.cert-manager.io" for plural in ("certificates", "clusterissuers", "issuers")),
     ),
 )
 
@@ -66,7 +66,7 @@ def without_descriptions(node: Any) -> Any:
             for key, value in cast(dict[str, Any], node).items()
             if not (key == "description" and isinstance(value, str))
         }
-    return [without_descriptions(each) for each in cast(list[Any], node)] if isinstance(node, list) else node
+    return [without_descriptions(item) for item in cast(list[Any], node)] if isinstance(node, list) else node
 
 
 def _output(*command: str) -> str:
@@ -78,17 +78,19 @@ def _manifests(folder: Path) -> list[dict[str, Any]]:
         text = _output(str(find_or_build_kubectl()), "kustomize", str(folder))
     else:
         text = "\n---\n".join(path.read_text() for path in sorted(folder.glob("*.yaml")))
-    return [each for each in yaml.load_all(text, _Loader) if each]
+    return [document for document in yaml.load_all(text, _Loader) if document]
 
 
 def main() -> None:
     """Write one file per definition, named as the modules name theirs."""
     for source in SOURCES:
         module = json.loads(_output("go", "mod", "download", "-json", f"{source.module}@{source.version}"))
-        found = {each["metadata"]["name"]: each for each in _manifests(Path(module["Dir"]) / source.folder)}
+        manifests = {
+            manifest["metadata"]["name"]: manifest for manifest in _manifests(Path(module["Dir"]) / source.folder)
+        }
         for name in source.names:
             plural, _, group = name.partition(".")
-            kept = without_descriptions(found[name])
+            kept = without_descriptions(manifests[name])
             note = f"# {source.module} {source.version}, Apache-2.0; descriptions left out\n"
             path = FOLDER / f"{group}_{plural}.yaml"
             path.write_text(note + yaml.dump(kept, Dumper=yaml.CSafeDumper, sort_keys=False, width=120))

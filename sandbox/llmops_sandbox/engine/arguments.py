@@ -49,11 +49,11 @@ def _flag(line: str) -> Flag | None:
     value: str | None = None
     # A comma also separates choices, so only one that is followed by a dash starts another name.
     for invocation in re.split(r", (?=-)", option[1]):
-        found = _INVOCATION.match(invocation)
-        if not found:
+        match = _INVOCATION.match(invocation)
+        if not match:
             return None
-        names.append(found["name"])
-        value = found["value"] or value
+        names.append(match["name"])
+        value = match["value"] or value
     if value is None:
         return Flag(tuple(names), 0, None)
     listed = _CHOICES.match(value)
@@ -77,13 +77,13 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _model_first(arguments: Sequence[str]) -> list[str]:
-    found = list(arguments)
-    for index, item in enumerate(found):
-        if item == "--model" and index + 1 < len(found):
-            return [found[index + 1], *found[:index], *found[index + 2 :]]
+    rest = list(arguments)
+    for index, item in enumerate(rest):
+        if item == "--model" and index + 1 < len(rest):
+            return [rest[index + 1], *rest[:index], *rest[index + 2 :]]
         if item.startswith("--model="):
-            return [item.removeprefix("--model="), *found[:index], *found[index + 1 :]]
-    return found
+            return [item.removeprefix("--model="), *rest[:index], *rest[index + 1 :]]
+    return rest
 
 
 def _with_file(arguments: Sequence[str], known: Collection[str]) -> list[str]:
@@ -91,19 +91,19 @@ def _with_file(arguments: Sequence[str], known: Collection[str]) -> list[str]:
 
     As in vLLM, `--config=FILE` is no such place, and its file is not read.
     """
-    found = list(arguments)
-    if "--config" not in found:
-        return found
-    index = found.index("--config")
-    if index == len(found) - 1:
+    words = list(arguments)
+    if "--config" not in words:
+        return words
+    index = words.index("--config")
+    if index == len(words) - 1:
         raise ValueError("No config file specified! Please check your command-line arguments.")
-    options = _file_options(found[index + 1], known)
-    head = 0 if found[0].startswith("-") else 1
+    options = _file_options(words[index + 1], known)
+    head = 0 if words[0].startswith("-") else 1
     if not head and "--model" not in options:
         raise ValueError(
             "No model specified! Please specify model either as a positional argument or in a config file."
         )
-    return [*found[:head], *options, *found[head:index], *found[index + 2 :]]
+    return [*words[:head], *options, *words[head:index], *words[index + 2 :]]
 
 
 def _file_options(path: str, known: Collection[str]) -> list[str]:
@@ -276,24 +276,24 @@ def parse_arguments(
             "`model` should be provided as the first positional argument when using `vllm serve`. "
             "i.e. `vllm serve <model> --<arg> <value>`."
         )
-    found = build_parser(removed, added).parse_serve(arguments)
-    model = found.model_tag or found.model or "Qwen/Qwen3-0.6B"
+    parsed = build_parser(removed, added).parse_serve(arguments)
+    model = parsed.model_tag or parsed.model or "Qwen/Qwen3-0.6B"
     key = environ.get("VLLM_API_KEY")
     return ServeArguments(
         model=model,
-        served_names=tuple(found.served_model_name or [model]),
-        host=found.host,
-        port=8000 if found.port is None else found.port,
-        api_keys=tuple(found.api_key or ([key] if key else [])),
-        max_model_len=None if found.max_model_len in (None, -1) else found.max_model_len,
-        max_num_seqs=found.max_num_seqs or 256,
-        shutdown_timeout=found.shutdown_timeout or 0,
-        quantization=found.quantization,
-        gpu_memory_utilization=found.gpu_memory_utilization or 0.92,
-        middleware=tuple(found.middleware or ()),
+        served_names=tuple(parsed.served_model_name or [model]),
+        host=parsed.host,
+        port=8000 if parsed.port is None else parsed.port,
+        api_keys=tuple(parsed.api_key or ([key] if key else [])),
+        max_model_len=None if parsed.max_model_len in (None, -1) else parsed.max_model_len,
+        max_num_seqs=parsed.max_num_seqs or 256,
+        shutdown_timeout=parsed.shutdown_timeout or 0,
+        quantization=parsed.quantization,
+        gpu_memory_utilization=parsed.gpu_memory_utilization or 0.92,
+        middleware=tuple(parsed.middleware or ()),
         given={
             name: value
-            for name, value in vars(found).items()
+            for name, value in vars(parsed).items()
             if value not in (None, False) and name not in ("subparser", "api_key", "hf_token")
         },
     )

@@ -60,17 +60,17 @@ def from_environment(environ: Mapping[str, str]) -> dict[str, object]:
     Raises:
         ValueError: A variable is not JSON, or names a behaviour that there is not.
     """
-    found: dict[str, object] = {}
+    settings: dict[str, object] = {}
     if ALL_FAULTS in environ:
-        found |= json.loads(environ[ALL_FAULTS])
+        settings |= json.loads(environ[ALL_FAULTS])
     for name, text in environ.items():
         if name.startswith(PREFIX) and name != ALL_FAULTS:
             try:
                 value: object = json.loads(text)
             except ValueError:
                 value = text
-            found[name.removeprefix(PREFIX).lower()] = value
-    return found
+            settings[name.removeprefix(PREFIX).lower()] = value
+    return settings
 
 
 def from_weights(folder: Path) -> dict[str, object]:

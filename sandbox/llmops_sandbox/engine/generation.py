@@ -68,10 +68,10 @@ def plan(model: Model, request: Request) -> Plan:
 
 def _cut_at_stop(tokens: list[str], stops: tuple[str, ...]) -> Plan | None:
     text = "".join(tokens)
-    found = [(position, stop) for stop in stops if stop and (position := text.find(stop)) >= 0]
-    if not found:
+    matches = [(position, stop) for stop in stops if stop and (position := text.find(stop)) >= 0]
+    if not matches:
         return None
-    position, stop = min(found)
+    position, stop = min(matches)
     kept: list[str] = []
     length = 0
     for token in tokens:

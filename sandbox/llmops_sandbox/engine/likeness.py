@@ -112,8 +112,8 @@ def ask(url: str, exchange: Exchange, *, seconds: float = 120) -> Answer:
     data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
     request = urllib.request.Request(url + exchange.path, data, {"Content-Type": "application/json"})  # noqa: S310 -- callers name their own loopback servers
     try:
-        with urllib.request.urlopen(request, timeout=seconds) as found:  # noqa: S310 -- as above
-            return _answer(found.status, found.headers.get_content_type(), found.read())
+        with urllib.request.urlopen(request, timeout=seconds) as response:  # noqa: S310 -- as above
+            return _answer(response.status, response.headers.get_content_type(), response.read())
     except urllib.error.HTTPError as error:
         with error:
             return _answer(error.code, error.headers.get_content_type(), error.read())
@@ -122,7 +122,9 @@ def ask(url: str, exchange: Exchange, *, seconds: float = 120) -> Answer:
 def _answer(status: int, content_type: str, raw: bytes) -> Answer:
     if content_type == "text/event-stream":
         events = [line.removeprefix("data: ") for line in raw.decode().splitlines() if line]
-        return Answer(status, content_type, None, [each if each == "[DONE]" else json.loads(each) for each in events])
+        return Answer(
+            status, content_type, None, [event if event == "[DONE]" else json.loads(event) for event in events]
+        )
     return Answer(status, content_type if raw else "", json.loads(raw) if raw else None, [])
 
 

@@ -143,8 +143,8 @@ def check_weights(folder: Path, config: Mapping[str, Any]) -> Weights:
     absent = sorted({str(folder / name) for name in weight_map.values() if not (folder / name).is_file()})
     if absent:
         raise LoadError("FileNotFoundError", f"Weight files referenced in index but missing: {set(absent)}")
-    found = {name for file in files for name in _tensors(file)}
-    if lost := sorted(set(weight_map) - found):
+    stored = {name for file in files for name in _tensors(file)}
+    if lost := sorted(set(weight_map) - stored):
         raise LoadError("ValueError", f"Following weights were not initialized from checkpoint: {set(lost)}")
     return Weights(folder, config, files)
 

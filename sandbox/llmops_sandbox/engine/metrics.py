@@ -54,8 +54,8 @@ def parse_exposition(text: str) -> dict[str, Family]:
         elif line.startswith("# TYPE "):
             name, _, kind = line[7:].partition(" ")
             families[name] = Family(name, helps.get(name, ""), kind)
-        elif found := _SAMPLE.match(line):
-            _add_sample(families, found[1], dict(_LABEL.findall(found[2] or "")))
+        elif match := _SAMPLE.match(line):
+            _add_sample(families, match[1], dict(_LABEL.findall(match[2] or "")))
     return families
 
 

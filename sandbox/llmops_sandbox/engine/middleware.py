@@ -25,16 +25,16 @@ def load_middleware(path: str) -> type[Any]:
         ImportError, AttributeError, ValueError: As vLLM dies of it.
     """
     module, name = path.rsplit(".", 1)
-    found = getattr(importlib.import_module(module), name)
-    if not inspect.isclass(found):
+    middleware = getattr(importlib.import_module(module), name)
+    if not inspect.isclass(middleware):
         raise ValueError(f"Invalid middleware {path}. Must be a function or a class.")
-    return found
+    return middleware
 
 
 def install(application: web.Application, classes: Sequence[type[Any]]) -> None:
     """Put middleware around an application; the last one is the outermost, as with vLLM."""
-    for each in classes:
-        application.middlewares.insert(0, _bridge(each))
+    for middleware in classes:
+        application.middlewares.insert(0, _bridge(middleware))
     if classes:
         application.on_response_prepare.append(_announce)
 

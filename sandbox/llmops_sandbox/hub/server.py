@@ -266,37 +266,37 @@ def _ref(kind: str, name: str, commit: str) -> dict[str, str]:
 
 
 def _sibling(path: str, file: StoredFile, with_blobs: bool) -> dict[str, Any]:
-    found: dict[str, Any] = {"rfilename": path}
+    sibling: dict[str, Any] = {"rfilename": path}
     if with_blobs:
-        found |= {"blobId": file.blob_id, "size": file.size}
+        sibling |= {"blobId": file.blob_id, "size": file.size}
         if file.sha256:
-            found["lfs"] = {"sha256": file.sha256, "size": file.size, "pointerSize": file.pointer_size}
-    return found
+            sibling["lfs"] = {"sha256": file.sha256, "size": file.size, "pointerSize": file.pointer_size}
+    return sibling
 
 
 def _tree(commit: Commit, folder: str, recursive: bool) -> list[tuple[str, StoredFile | None]]:
     """Files, and folders (None), below `folder`."""
     prefix = f"{folder}/" if folder else ""
-    found: dict[str, StoredFile | None] = {}
+    entries: dict[str, StoredFile | None] = {}
     for path, file in commit.files.items():
         if not path.startswith(prefix):
             continue
         parts = path.removeprefix(prefix).split("/")
         for depth in range(1, len(parts) if recursive else min(len(parts), 2)):
-            found[prefix + "/".join(parts[:depth])] = None
+            entries[prefix + "/".join(parts[:depth])] = None
         if recursive or len(parts) == 1:
-            found[path] = file
-    return sorted(found.items())
+            entries[path] = file
+    return sorted(entries.items())
 
 
 def _entry(path: str, file: StoredFile | None, commit: Commit, expand: bool) -> dict[str, Any]:
     if file is None:
-        found: dict[str, Any] = {"type": "directory", "oid": commit.id, "size": 0, "path": path}
+        entry: dict[str, Any] = {"type": "directory", "oid": commit.id, "size": 0, "path": path}
     else:
-        found = {"type": "file", "oid": file.blob_id, "size": file.size, "path": path}
+        entry = {"type": "file", "oid": file.blob_id, "size": file.size, "path": path}
         if file.sha256:
-            found["lfs"] = {"oid": file.sha256, "size": file.size, "pointerSize": file.pointer_size}
+            entry["lfs"] = {"oid": file.sha256, "size": file.size, "pointerSize": file.pointer_size}
     if expand:
         title = commit.message.partition("\n")[0]
-        found["lastCommit"] = {"id": commit.id, "title": title, "date": _when(commit)}
-    return found
+        entry["lastCommit"] = {"id": commit.id, "title": title, "date": _when(commit)}
+    return entry

@@ -42,13 +42,13 @@ def install_adapter(
     sandbox.images.add(
         IMAGE, version(), ("{python}", "-m", "llmops_sandbox.prometheus_adapter", str(program), "{pod_ip}")
     )
-    for each in _objects(prometheus_url):
-        cluster.apply(each, force=True)
+    for manifest in _objects(prometheus_url):
+        cluster.apply(manifest, force=True)
     place = Cluster.connect(cluster.settings.model_copy(update={"namespace": NAMESPACE}))
     wait_for_rollout(place, NAME, timeout=READY_SECONDS)
     address = place.endpoint(NAME, PORT).removeprefix("http://").partition(":")[0]
-    for each in _registrations(address):
-        cluster.apply(each, force=True)
+    for manifest in _registrations(address):
+        cluster.apply(manifest, force=True)
     _await_registrations(cluster, time.monotonic() + READY_SECONDS)
 
 
@@ -127,7 +127,7 @@ def _registrations(address: str) -> list[dict[str, Any]]:
     and the sandbox's, on loopback addresses, can't be written down.
     """
     by_name = f"{NAME}-api"
-    found = [
+    manifests = [
         _named(
             "v1",
             "Service",
@@ -135,34 +135,34 @@ def _registrations(address: str) -> list[dict[str, Any]]:
             spec={"type": "ExternalName", "externalName": address, "ports": [{"name": "https", "port": PORT}]},
         )
     ]
-    for priority, each in enumerate(VERSIONS, start=1):
+    for priority, api_version in enumerate(VERSIONS, start=1):
         registration = {
             "group": "custom.metrics.k8s.io",
-            "version": each,
+            "version": api_version,
             "groupPriorityMinimum": 100,
             "versionPriority": 100 * priority,
             "insecureSkipTLSVerify": True,
             "service": {"name": by_name, "namespace": NAMESPACE, "port": PORT},
         }
-        found.append(
+        manifests.append(
             _named(
                 "apiregistration.k8s.io/v1",
                 "APIService",
                 None,
-                f"{each}.custom.metrics.k8s.io",
+                f"{api_version}.custom.metrics.k8s.io",
                 spec=registration,
             )
         )
-    return found
+    return manifests
 
 
 def _await_registrations(cluster: Cluster, deadline: float) -> None:
-    for each in VERSIONS:
-        name = f"{each}.custom.metrics.k8s.io"
+    for api_version in VERSIONS:
+        name = f"{api_version}.custom.metrics.k8s.io"
         why = "it has said nothing yet"
         while time.monotonic() < deadline:
-            found = cluster.get("APIService", name) or {}
-            conditions = (found.get("status") or {}).get("conditions") or []
+            registration = cluster.get("APIService", name) or {}
+            conditions = (registration.get("status") or {}).get("conditions") or []
             available = next((item for item in conditions if item["type"] == "Available"), {})
             if available.get("status") == "True":
                 break

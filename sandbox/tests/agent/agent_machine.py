@@ -52,11 +52,11 @@ class Refused(Exception):
 def eventually(action: Callable[[], T | None], seconds: float = 15.0) -> T:
     """The first true value of `action()`."""
     deadline = time.monotonic() + seconds
-    while not (found := action()):
+    while not (result := action()):
         if time.monotonic() > deadline:
-            raise AssertionError(f"not within {seconds} s; last: {found!r}")
+            raise AssertionError(f"not within {seconds} s; last: {result!r}")
         time.sleep(0.04)
-    return found
+    return result
 
 
 class Machine:
@@ -155,18 +155,20 @@ class Cluster:
                 raise
 
     def pod(self, name: str, *containers: Object, labels: dict[str, str] | None = None, **spec: Any) -> Object:
-        found = {"terminationGracePeriodSeconds": 2, "automountServiceAccountToken": False, **spec}
-        return self.create("pods", name, metadata={"labels": labels or {}}, spec={"containers": [*containers], **found})
+        content = {"terminationGracePeriodSeconds": 2, "automountServiceAccountToken": False, **spec}
+        return self.create(
+            "pods", name, metadata={"labels": labels or {}}, spec={"containers": [*containers], **content}
+        )
 
     def state(self, pod: str, container: int = 0, kind: str = "containerStatuses") -> Object:
         """Status of a container; empty while there is none."""
-        found = self.get("pods", pod).get("status", {}).get(kind) or []
-        return found[container] if found else {}
+        statuses = self.get("pods", pod).get("status", {}).get(kind) or []
+        return statuses[container] if statuses else {}
 
     def wait_phase(self, pod: str, phase: str, seconds: float = 15) -> Object:
         def reached() -> Object | None:
-            found = self.get("pods", pod)
-            return found if found["status"]["phase"] == phase else None
+            content = self.get("pods", pod)
+            return content if content["status"]["phase"] == phase else None
 
         return eventually(reached, seconds)
 
@@ -174,15 +176,15 @@ class Cluster:
         """The first container's status, once `accept` holds for it."""
 
         def reached() -> Object | None:
-            found = self.state(pod)
-            return found if found and accept(found) else None
+            current = self.state(pod)
+            return current if current and accept(current) else None
 
         return eventually(reached, seconds)
 
     def wait_ready(self, pod: str, seconds: float = 15) -> Object:
         def ready() -> Object | None:
-            found = self.get("pods", pod)
-            return found if condition(found, "Ready") == "True" else None
+            content = self.get("pods", pod)
+            return content if condition(content, "Ready") == "True" else None
 
         return eventually(ready, seconds)
 
@@ -192,14 +194,16 @@ class Cluster:
     def events(self, pod: str) -> list[tuple[str, str]]:
         """Reason and message of a pod's events."""
         return [
-            (each["reason"], each["message"]) for each in self.list("events") if each["involvedObject"]["name"] == pod
+            (event["reason"], event["message"])
+            for event in self.list("events")
+            if event["involvedObject"]["name"] == pod
         ]
 
 
 def condition(pod: Object, kind: str) -> str | None:
     """Status of a pod's condition."""
-    found = pod.get("status", {}).get("conditions") or []
-    return next((each["status"] for each in found if each["type"] == kind), None)
+    conditions = pod.get("status", {}).get("conditions") or []
+    return next((entry["status"] for entry in conditions if entry["type"] == kind), None)
 
 
 def python(name: str, script: str, **spec: Any) -> Object:

@@ -12,27 +12,27 @@ from sandbox.tests.agent.agent_machine import NODES, Cluster, Machine, eventuall
 
 @pytest.fixture(scope="session")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    found = Machine(tmp_path_factory.mktemp("machine"))
-    (found.folder / "nodes.yaml").write_text(NODES)
-    found.images.add("python", "3", ("{python}",))
+    machine = Machine(tmp_path_factory.mktemp("machine"))
+    (machine.folder / "nodes.yaml").write_text(NODES)
+    machine.images.add("python", "3", ("{python}",))
     try:
-        found.plane.up()
-        found.start_agent()
-        yield found
+        machine.plane.up()
+        machine.start_agent()
+        yield machine
     finally:
-        found.agent.stop(grace=20)
-        found.plane.down()
+        machine.agent.stop(grace=20)
+        machine.plane.down()
 
 
 @pytest.fixture
 def cluster(machine: Machine) -> Iterator[Cluster]:
-    found = Cluster(machine, f"t-{secrets.token_hex(4)}")
-    found.request("POST", "/api/v1/namespaces", {"metadata": {"name": found.namespace}})
-    eventually(lambda: found.exists("serviceaccounts", "default"))
-    yield found
+    cluster = Cluster(machine, f"t-{secrets.token_hex(4)}")
+    cluster.request("POST", "/api/v1/namespaces", {"metadata": {"name": cluster.namespace}})
+    eventually(lambda: cluster.exists("serviceaccounts", "default"))
+    yield cluster
     for kind in ("deployments", "jobs"):
-        for each in found.list(kind):
-            found.delete(kind, each["metadata"]["name"])
-    for each in found.list("pods"):
-        found.delete("pods", each["metadata"]["name"], grace=0)
-    found.request("DELETE", f"/api/v1/namespaces/{found.namespace}")
+        for item in cluster.list(kind):
+            cluster.delete(kind, item["metadata"]["name"])
+    for pod in cluster.list("pods"):
+        cluster.delete("pods", pod["metadata"]["name"], grace=0)
+    cluster.request("DELETE", f"/api/v1/namespaces/{cluster.namespace}")

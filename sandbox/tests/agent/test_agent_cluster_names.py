@@ -34,8 +34,8 @@ def test_a_pod_finds_its_account_and_is_known_by_it(cluster: Cluster) -> None:
 
 
 def test_a_service_is_found_by_its_name_in_arguments_variables_and_secrets(cluster: Cluster) -> None:
-    found = cluster.create("services", "db", spec={"selector": {"app": "x"}, "ports": [{"port": 5432}]})
-    address = found["spec"]["clusterIP"]
+    service = cluster.create("services", "db", spec={"selector": {"app": "x"}, "ports": [{"port": 5432}]})
+    address = service["spec"]["clusterIP"]
     name = f"db.{cluster.namespace}.svc"
     url = base64.b64encode(f"postgresql://me:secret@{name}:5432/x".encode()).decode()
     cluster.create("secrets", "s", data={"URL": url})

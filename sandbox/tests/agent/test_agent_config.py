@@ -26,7 +26,7 @@ def test_environment_and_arguments_come_from_everywhere(cluster: Cluster) -> Non
         {"name": "LABEL", "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['app']"}}},
         {"name": "MEMORY", "valueFrom": {"resourceFieldRef": {"resource": "limits.memory", "divisor": "1Mi"}}},
     ]
-    names = [*(each["name"] for each in env), "ALL_other"]
+    names = [*(variable["name"] for variable in env), "ALL_other"]
     container = {
         "name": "c",
         "image": "python:3",
@@ -195,7 +195,7 @@ def test_what_is_mounted_read_only_cannot_be_written(cluster: Cluster) -> None:
 def test_a_claim_is_provisioned_and_its_folder_removed_with_it(cluster: Cluster) -> None:
     cluster.create("persistentvolumeclaims", "w", spec=CLAIM)
     claim = eventually(
-        lambda: found if (found := cluster.get("persistentvolumeclaims", "w"))["status"]["phase"] == "Bound" else None
+        lambda: claim if (claim := cluster.get("persistentvolumeclaims", "w"))["status"]["phase"] == "Bound" else None
     )
     assert claim["spec"]["storageClassName"] == "sandbox"
     name = claim["spec"]["volumeName"]

@@ -21,14 +21,14 @@ from sandbox.tests.agent.agent_machine import (
 
 def alive(text: str) -> list[int]:
     """Processes with `text` in their command line."""
-    found: list[int] = []
+    pids: list[int] = []
     for entry in Path("/proc").iterdir():
         try:
             if entry.name.isdigit() and text.encode() in (entry / "cmdline").read_bytes():
-                found.append(int(entry.name))
+                pids.append(int(entry.name))
         except OSError:
             continue
-    return found
+    return pids
 
 
 def test_a_pod_that_ends_well_has_succeeded(cluster: Cluster) -> None:
@@ -75,8 +75,8 @@ def test_a_crashing_container_is_restarted_with_back_off(cluster: Cluster) -> No
     assert re.match(r"back-off \d.*s restarting failed container=c pod=p_", looping["state"]["waiting"]["message"])
     assert not looping["ready"]
     assert cluster.log("p", "previous=true") == "attempt\n"
-    found = eventually(lambda: [message for reason, message in cluster.events("p") if reason == "BackOff"])
-    assert found[0].startswith("Back-off restarting failed container c in pod p_")
+    messages = eventually(lambda: [message for reason, message in cluster.events("p") if reason == "BackOff"])
+    assert messages[0].startswith("Back-off restarting failed container c in pod p_")
     assert cluster.get("pods", "p")["status"]["phase"] == "Running"
 
 
@@ -135,7 +135,7 @@ def test_an_unknown_image_is_pulled_until_it_is_there(cluster: Cluster) -> None:
     seen = cluster.wait_state("p", lambda c: c["state"].get("waiting", {}).get("reason") == "ErrImagePull")
     assert "not found" in seen["state"]["waiting"]["message"]
     cluster.wait_state("p", lambda c: c["state"].get("waiting", {}).get("reason") == "ImagePullBackOff")
-    events = eventually(lambda: found if len(found := dict(cluster.events("p"))) >= 4 else None)
+    events = eventually(lambda: recorded if len(recorded := dict(cluster.events("p"))) >= 4 else None)
     assert any(
         reason == "Failed" and message.startswith(f'Failed to pull image "{image}": ') and "not found" in message
         for reason, message in cluster.events("p")
@@ -165,7 +165,7 @@ def test_init_containers_run_one_after_the_other_before_the_rest(cluster: Cluste
     assert first["state"].get("waiting", {}).get("reason") in ("PodInitializing", None)
     pod = cluster.wait_phase("p", "Succeeded")
     assert cluster.log("p") == "one\ntwo\n"
-    assert [each["state"]["terminated"]["exitCode"] for each in pod["status"]["initContainerStatuses"]] == [0, 0]
+    assert [status["state"]["terminated"]["exitCode"] for status in pod["status"]["initContainerStatuses"]] == [0, 0]
 
 
 def test_an_init_container_that_fails_fails_a_pod_that_never_restarts(cluster: Cluster) -> None:
@@ -324,7 +324,7 @@ def test_a_deployment_rolls_over(cluster: Cluster) -> None:
     cluster.patch("deployments", "web", {"spec": {"template": {"metadata": {"annotations": {"v": "2"}}}}})
     eventually(
         lambda: (
-            [each["metadata"]["uid"] for each in cluster.list("pods", "app=web")] != [before["metadata"]["uid"]]
+            [pod["metadata"]["uid"] for pod in cluster.list("pods", "app=web")] != [before["metadata"]["uid"]]
             and len(cluster.list("pods", "app=web")) == 1
         )
     )
@@ -338,8 +338,8 @@ def test_an_indexed_job_gives_each_pod_its_index(cluster: Cluster) -> None:
     cluster.create("jobs", "j", spec=job)
     eventually(
         lambda: any(
-            each["type"] == "Complete" and each["status"] == "True"
-            for each in cluster.get("jobs", "j")["status"].get("conditions", [])
+            condition["type"] == "Complete" and condition["status"] == "True"
+            for condition in cluster.get("jobs", "j")["status"].get("conditions", [])
         )
     )
     pods = cluster.list("pods", "job-name=j")
@@ -352,8 +352,8 @@ def test_a_job_that_fails_is_reported_as_failed(cluster: Cluster) -> None:
     cluster.create("jobs", "j", spec={"backoffLimit": 0, "template": template})
     eventually(
         lambda: any(
-            each["type"] == "Failed" and each["status"] == "True"
-            for each in cluster.get("jobs", "j")["status"].get("conditions", [])
+            condition["type"] == "Failed" and condition["status"] == "True"
+            for condition in cluster.get("jobs", "j")["status"].get("conditions", [])
         )
     )
 

@@ -28,11 +28,11 @@ def test_tail_limit_times_and_since(cluster: Cluster) -> None:
 def test_following_ends_with_the_container(cluster: Cluster) -> None:
     cluster.pod("p", shell("c", "echo one; sleep 1; echo two >&2; sleep 0.3"), restartPolicy="Never")
     cluster.wait_state("p", lambda c: "running" in c["state"])
-    found: list[str] = []
-    thread = threading.Thread(target=lambda: found.append(cluster.log("p", "follow=true")))
+    lines: list[str] = []
+    thread = threading.Thread(target=lambda: lines.append(cluster.log("p", "follow=true")))
     thread.start()
     thread.join(10)
-    assert found == ["one\ntwo\n"]
+    assert lines == ["one\ntwo\n"]
 
 
 def test_a_container_that_waits_has_no_log_yet(cluster: Cluster) -> None:

@@ -10,10 +10,10 @@ from sandbox.tests.agent.agent_machine import FLAGS, MOUNT, Cluster, Object, con
 
 
 def service(cluster: Cluster, **spec: object) -> str:
-    found = cluster.create(
+    created = cluster.create(
         "services", "s", spec={"selector": {"app": "web"}, "ports": [{"port": 8080, "targetPort": "http"}], **spec}
     )
-    return f"{found['spec']['clusterIP']}:8080"
+    return f"{created['spec']['clusterIP']}:8080"
 
 
 def ask(address: str, path: str = "/") -> str:

@@ -46,11 +46,11 @@ class Server:
         _, lines, cut = self.watches.pop(0)
         response = web.StreamResponse()
         await response.prepare(request)
-        for each in lines:
+        for line in lines:
             # In two pieces: an event need not arrive at once.
-            await response.write(each[:7])
+            await response.write(line[:7])
             await asyncio.sleep(0.01)
-            await response.write(each[7:])
+            await response.write(line[7:])
         if cut and request.transport is not None:
             request.transport.close()
         return response
@@ -68,7 +68,7 @@ async def watched(
     await site.start()
     api = Api(f"http://127.0.0.1:{runner.addresses[0][1]}", ssl.create_default_context())
     seen: list[tuple[EventType, str]] = []
-    watcher = Watcher(api, "/things", lambda kind, found: seen.append((kind, found["metadata"]["uid"])))
+    watcher = Watcher(api, "/things", lambda kind, changed: seen.append((kind, changed["metadata"]["uid"])))
     task = asyncio.create_task(watcher.run())
 
     async def until(count: int) -> None:

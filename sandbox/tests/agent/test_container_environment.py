@@ -157,9 +157,9 @@ def test_variables_come_in_order_and_later_ones_win() -> None:
             {"name": "LATER", "valueFrom": {"configMapKeyRef": {"name": "m", "key": "k"}}},
         ],
     }
-    found = environment(container, SOURCES)
-    assert found.values == {"k": "over", "a.b": "c", "S_t": "hush", "USES": "over hush $(LATER)", "LATER": "v"}
-    assert found.secret == {"S_t"}
+    resolved = environment(container, SOURCES)
+    assert resolved.values == {"k": "over", "a.b": "c", "S_t": "hush", "USES": "over hush $(LATER)", "LATER": "v"}
+    assert resolved.secret == {"S_t"}
     assert references(container) == ({"m"}, {"s"})
 
 

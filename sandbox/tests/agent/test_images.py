@@ -52,9 +52,9 @@ def test_what_is_not_there_is_not_found(store: ImageStore, reference: str) -> No
 def test_a_tag_moves_and_what_it_named_stays_known_by_digest(store: ImageStore) -> None:
     old = store.add("ghcr.io/a/b", "v1", ("old",))
     new = store.add("ghcr.io/a/b", "v1", ("new",))
-    found = store.resolve("ghcr.io/a/b:v1")
-    assert found is not None
-    assert found.digest == new.digest != old.digest
+    moved = store.resolve("ghcr.io/a/b:v1")
+    assert moved is not None
+    assert moved.digest == new.digest != old.digest
     by_digest = store.resolve(old.reference)
     assert by_digest is not None
     assert by_digest.program == ("old",)

@@ -71,9 +71,9 @@ def test_the_tail_is_the_last_lines_whatever_the_block(texts: list[str], count: 
 def test_last_words_are_the_end_of_the_log(tmp_path: Path) -> None:
     path = tmp_path / "log"
     write(path, *(f"line {number}" for number in range(200)))
-    found = last_words(path)
-    assert found.splitlines()[0] == "line 120"
-    assert found.splitlines()[-1] == "line 199"
+    words = last_words(path)
+    assert words.splitlines()[0] == "line 120"
+    assert words.splitlines()[-1] == "line 199"
     write(path, "x" * 5000)
     assert len(last_words(path)) == 2048
     assert last_words(tmp_path / "none") == ""

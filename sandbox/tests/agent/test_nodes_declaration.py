@@ -11,14 +11,14 @@ from llmops.errors import BadInput
 def test_the_packaged_declaration_has_gpus_that_are_tainted(tmp_path: Path) -> None:
     path = tmp_path / "nodes.yaml"
     write_default_nodes(path)
-    found = load_nodes(path)
-    gpus = [node for node in found.nodes if "nvidia.com/gpu" in node.capacity]
+    declaration = load_nodes(path)
+    gpus = [node for node in declaration.nodes if "nvidia.com/gpu" in node.capacity]
     assert len(gpus) == 2
-    assert len(found.nodes) == 3
+    assert len(declaration.nodes) == 3
     for node in gpus:
         assert node.labels["nvidia.com/gpu.product"] == "NVIDIA-L40S"
         assert (node.taints[0].key, node.taints[0].effect) == ("nvidia.com/gpu", "NoSchedule")
-    assert found.back_off_seconds == 10
+    assert declaration.back_off_seconds == 10
 
 
 def test_a_declaration_that_is_there_is_kept(tmp_path: Path) -> None:

@@ -62,8 +62,8 @@ def test_a_container_that_waits_for_its_restart_leaves_the_pod_running() -> None
 def test_a_reason_of_the_pod_as_a_whole_is_a_failure() -> None:
     late = state(a=ContainerState(attempt=1, current=RUNNING))
     late.reason, late.message = "DeadlineExceeded", "too long"
-    found = pod_status(pod(), late, 0)
-    assert (found["phase"], found["reason"], found["message"]) == ("Failed", "DeadlineExceeded", "too long")
+    status = pod_status(pod(), late, 0)
+    assert (status["phase"], status["reason"], status["message"]) == ("Failed", "DeadlineExceeded", "too long")
 
 
 @pytest.mark.parametrize(
@@ -84,28 +84,28 @@ def test_the_back_off_never_exceeds_its_limit_nor_shrinks(failures: int, base: f
     assert back_off(failures, base, limit) <= back_off(failures + 1, base, limit)
 
 
-def conditions(found: dict[str, Any]) -> dict[str, tuple[str, str | None]]:
-    return {each["type"]: (each["status"], each["reason"]) for each in found["conditions"]}
+def conditions(status: dict[str, Any]) -> dict[str, tuple[str, str | None]]:
+    return {condition["type"]: (condition["status"], condition["reason"]) for condition in status["conditions"]}
 
 
 def test_conditions_of_a_pod_on_its_way() -> None:
     spec = pod(initContainers=[{"name": "i", "image": "x"}])
     known = state(a=ContainerState(), i=ContainerState(attempt=1, current=RUNNING))
-    found = conditions(pod_status(spec, known, 0))
-    assert found["Initialized"] == ("False", "ContainersNotInitialized")
-    assert found["Ready"] == ("False", "ContainersNotReady")
+    shown = conditions(pod_status(spec, known, 0))
+    assert shown["Initialized"] == ("False", "ContainersNotInitialized")
+    assert shown["Ready"] == ("False", "ContainersNotReady")
     known.containers["i"].current = ended(0)
     known.containers["a"] = ContainerState(attempt=1, current=RUNNING, started=True, ready=True)
-    found = conditions(pod_status(spec, known, 0))
-    assert found["Initialized"] == ("True", None)
-    assert found["Ready"] == ("True", None)
-    assert found["ContainersReady"] == ("True", None)
-    assert found["PodReadyToStartContainers"] == ("True", None)
+    shown = conditions(pod_status(spec, known, 0))
+    assert shown["Initialized"] == ("True", None)
+    assert shown["Ready"] == ("True", None)
+    assert shown["ContainersReady"] == ("True", None)
+    assert shown["PodReadyToStartContainers"] == ("True", None)
 
 
 def test_a_pod_that_is_over_is_not_ready() -> None:
-    found = conditions(pod_status(pod("Never"), state(a=ContainerState(attempt=1, current=ended(0))), 0))
-    assert found["Ready"] == found["ContainersReady"] == ("False", "PodCompleted")
+    shown = conditions(pod_status(pod("Never"), state(a=ContainerState(attempt=1, current=ended(0))), 0))
+    assert shown["Ready"] == shown["ContainersReady"] == ("False", "PodCompleted")
 
 
 def test_readiness_gates_count() -> None:
@@ -121,8 +121,8 @@ def test_the_time_of_a_condition_is_that_of_its_last_change() -> None:
     known = state(a=ContainerState(attempt=1, current=RUNNING))
 
     def since(now: float) -> str:
-        found = pod_status(pod(), known, now)["conditions"]
-        return next(each["lastTransitionTime"] for each in found if each["type"] == "Ready")
+        listed = pod_status(pod(), known, now)["conditions"]
+        return next(condition["lastTransitionTime"] for condition in listed if condition["type"] == "Ready")
 
     assert since(100) == rfc3339(100)
     assert since(200) == rfc3339(100)

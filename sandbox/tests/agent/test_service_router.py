@@ -28,7 +28,7 @@ def endpoint(**changes: Any) -> Endpoint:
 
 
 @pytest.mark.parametrize(
-    ("found", "expected"),
+    ("candidate", "expected"),
     [
         (endpoint(), True),
         (endpoint(ready=False), False),
@@ -39,8 +39,8 @@ def endpoint(**changes: Any) -> Endpoint:
         (endpoint(pod={**POD, "spec": {"containers": [{"name": "c"}]}}), False),
     ],
 )
-def test_which_pods_take_new_connections(found: Endpoint, expected: bool) -> None:
-    assert backends(service({"app": "web"}), PORT, [found]) == ([("127.1.0.5", 8000)] if expected else [])
+def test_which_pods_take_new_connections(candidate: Endpoint, expected: bool) -> None:
+    assert backends(service({"app": "web"}), PORT, [candidate]) == ([("127.1.0.5", 8000)] if expected else [])
 
 
 def test_a_service_without_selector_leads_nowhere() -> None:
@@ -48,9 +48,9 @@ def test_a_service_without_selector_leads_nowhere() -> None:
 
 
 def test_unready_pods_count_where_the_service_publishes_them() -> None:
-    found = service({"app": "web"}, publishNotReadyAddresses=True)
-    assert backends(found, PORT, [endpoint(ready=False)]) == [("127.1.0.5", 8000)]
-    assert backends(found, PORT, [endpoint(ready=False, running=False)]) == []
+    published = service({"app": "web"}, publishNotReadyAddresses=True)
+    assert backends(published, PORT, [endpoint(ready=False)]) == [("127.1.0.5", 8000)]
+    assert backends(published, PORT, [endpoint(ready=False, running=False)]) == []
 
 
 def test_ports_by_number_by_name_and_by_default() -> None:
@@ -70,14 +70,14 @@ async def served(handler: Handler) -> AsyncGenerator[tuple[str, int]]:
 
 
 @asynccontextmanager
-async def listening(*found: tuple[str, int]) -> AsyncGenerator[tuple[Listener, tuple[str, int]]]:
+async def listening(*addresses: tuple[str, int]) -> AsyncGenerator[tuple[Listener, tuple[str, int]]]:
     # A free port is found by binding one: the listener needs it before it knows its backends.
     probe = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
     address: tuple[str, int] = probe.sockets[0].getsockname()[:2]
     probe.close()
     await probe.wait_closed()
     listener = Listener(address)
-    await listener.lead_to([*found])
+    await listener.lead_to([*addresses])
     try:
         yield listener, address
     finally:
@@ -209,8 +209,8 @@ async def test_connections_follow_a_change_as_late_as_is_asked() -> None:
     lag = 0.3
     async with served(echo) as backend, listening() as (_, address):
         pod = endpoint(ip=backend[0])
-        found = [pod]
-        router = Router(lambda: found, ("127.0.0.1", 1), lag)
+        endpoints = [pod]
+        router = Router(lambda: endpoints, ("127.0.0.1", 1), lag)
         port = {"port": address[1], "targetPort": backend[1]}
         spec = service({"app": "web"}, clusterIP=address[0], ports=[port])
         spec["metadata"]["uid"] = "u"
@@ -234,7 +234,7 @@ async def test_connections_follow_a_change_as_late_as_is_asked() -> None:
 
         router.on_service("ADDED", spec)
         assert await seconds_until(True) >= lag - 0.05
-        found[:] = [replace(pod, terminating=True)]
+        endpoints[:] = [replace(pod, terminating=True)]
         router.pods_changed()
         assert await seconds_until(False) >= lag - 0.05
         routing.cancel()

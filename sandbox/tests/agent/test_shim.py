@@ -53,8 +53,8 @@ def wait(action: Callable[[], object]) -> None:
 
 def test_output_and_exit_code_are_kept(tmp_path: Path) -> None:
     shim = Shim(tmp_path, ["sh", "-c", "echo out; sleep 0.1; echo err >&2; exit 3"])
-    found = shim.exit()
-    assert (found["code"], found["signal"]) == (3, 0)
+    end = shim.exit()
+    assert (end["code"], end["signal"]) == (3, 0)
     assert shim.log() == [("stdout", "out"), ("stderr", "err")]
     assert json.loads((tmp_path / "process.json").read_text())["pid"] == shim.report["pid"]
 
@@ -62,8 +62,8 @@ def test_output_and_exit_code_are_kept(tmp_path: Path) -> None:
 def test_a_signal_is_told_apart_from_a_code(tmp_path: Path) -> None:
     shim = Shim(tmp_path, ["sleep", "100"])
     os.kill(shim.report["pid"], signal.SIGTERM)
-    found = shim.exit()
-    assert (found["code"], found["signal"]) == (143, 15)
+    end = shim.exit()
+    assert (end["code"], end["signal"]) == (143, 15)
 
 
 @pytest.mark.parametrize("name", ["no-such-program", "/no/such/program"])
@@ -111,8 +111,8 @@ def test_the_program_ends_with_its_shim(tmp_path: Path) -> None:
 
 def test_an_order_that_breaks_off_starts_nothing(tmp_path: Path) -> None:
     order = json.dumps({"argv": ["touch", str(tmp_path / "ran")], "folder": str(tmp_path)})[:-1]
-    found = subprocess.run([*SHIM, "run"], input=order, text=True, capture_output=True, timeout=10)
-    assert found.returncode != 0
+    done = subprocess.run([*SHIM, "run"], input=order, text=True, capture_output=True, timeout=10)
+    assert done.returncode != 0
     assert list(tmp_path.iterdir()) == []
 
 
@@ -154,6 +154,6 @@ def test_what_is_allowed_leads_to_nothing_that_is_protected(tmp_path: Path) -> N
     (tmp_path / "a" / "b").mkdir(parents=True)
     (tmp_path / "a" / "c").mkdir()
     (tmp_path / "a" / "l").symlink_to(tmp_path)
-    found = allowed_beside([str(tmp_path / "a" / "b")])
-    assert str(tmp_path / "a" / "c") in found
-    assert not {str(tmp_path), str(tmp_path / "a"), str(tmp_path / "a" / "b"), str(tmp_path / "a" / "l"), "/"} & found
+    allowed = allowed_beside([str(tmp_path / "a" / "b")])
+    assert str(tmp_path / "a" / "c") in allowed
+    assert not {str(tmp_path), str(tmp_path / "a"), str(tmp_path / "a" / "b"), str(tmp_path / "a" / "l"), "/"} & allowed

@@ -34,9 +34,9 @@ def programs(folder: Path, names: tuple[str, ...] = PROGRAMS) -> Path:
 def test_a_folder_that_is_named_supplies_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = programs(tmp_path / "bin")
     monkeypatch.setenv(BINARIES_VARIABLE, str(folder))
-    found = find_or_build()
-    assert found.origin == BINARIES_VARIABLE
-    assert {found[name] for name in PROGRAMS} == {folder / name for name in PROGRAMS}
+    binaries = find_or_build()
+    assert binaries.origin == BINARIES_VARIABLE
+    assert {binaries[name] for name in PROGRAMS} == {folder / name for name in PROGRAMS}
 
 
 def test_a_named_folder_that_lacks_one_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,8 +82,8 @@ echo "$1" > "$target"
 def test_a_cluster_does_not_wait_for_kubectl_to_be_built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in_go(tmp_path, monkeypatch, WRITES_PACKAGE)
     lines: list[str] = []
-    found = find_or_build(line_progress(lines.append, every=0))
-    assert {name: found[name].read_text() for name in CONTROL_PLANE} == dict.fromkeys(CONTROL_PLANE, ".\n")
+    binaries = find_or_build(line_progress(lines.append, every=0))
+    assert {name: binaries[name].read_text() for name in CONTROL_PLANE} == dict.fromkeys(CONTROL_PLANE, ".\n")
     assert not list((tmp_path / "cache").rglob("kubectl"))
     assert find_or_build_kubectl(line_progress(lines.append, every=0)).read_text() == "./kubectl\n"
     assert [line.partition(": ")[0] for line in lines] == [

@@ -23,10 +23,10 @@ from llmops.errors import ClusterCannot
 
 @pytest.fixture(scope="module")
 def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
-    found = ControlPlane(tmp_path_factory.mktemp("plane"), find_or_build())
-    found.up()
-    yield found
-    found.down()
+    plane = ControlPlane(tmp_path_factory.mktemp("plane"), find_or_build())
+    plane.up()
+    yield plane
+    plane.down()
 
 
 def connect(plane: ControlPlane) -> Cluster:
@@ -119,10 +119,10 @@ def _is_alive(pid: int | None) -> bool:
 
 
 def _command_lines() -> str:
-    found: list[str] = []
-    for each in Path("/proc").glob("[0-9]*/cmdline"):
+    command_lines: list[str] = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            found.append(each.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+            command_lines.append(path.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
         except OSError:
             continue
-    return "\n".join(found)
+    return "\n".join(command_lines)

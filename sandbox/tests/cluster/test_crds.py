@@ -23,7 +23,7 @@ def test_every_definition_is_of_a_kind_that_the_client_knows_at_its_version() ->
         assert (kind.group, kind.plural) == (spec["group"], spec["names"]["plural"])
         assert kind.namespaced == (spec["scope"] == "Namespaced")
         version = kind.api.rpartition("/")[2]
-        assert [each["served"] for each in spec["versions"] if each["name"] == version] == [True]
+        assert [declared["served"] for declared in spec["versions"] if declared["name"] == version] == [True]
         assert schema(definition, version)["type"] == "object"
 
 
@@ -55,9 +55,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 def test_they_are_installed_once_and_judge_what_comes(cluster: Cluster) -> None:
     assert len(install_crds(cluster)) == len(definitions())
-    before = [each["metadata"]["generation"] for each in cluster.list("CustomResourceDefinition")]
+    before = [crd["metadata"]["generation"] for crd in cluster.list("CustomResourceDefinition")]
     install_crds(cluster)
-    assert before == [each["metadata"]["generation"] for each in cluster.list("CustomResourceDefinition")]
+    assert before == [crd["metadata"]["generation"] for crd in cluster.list("CustomResourceDefinition")]
     route: dict[str, Any] = {
         "apiVersion": "gateway.networking.k8s.io/v1",
         "kind": "HTTPRoute",

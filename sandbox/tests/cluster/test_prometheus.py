@@ -67,10 +67,10 @@ def test_a_target_is_found_for_each_port_with_the_labels_of_its_pod() -> None:
 def test_discovery_by_pods_is_carried_out_here_and_any_other_is_refused(tmp_path: Path) -> None:
     job: dict[str, Any] = {"job_name": "a", "kubernetes_sd_configs": [{"role": "pod"}]}
     config = {"rule_files": ["r.yml"], "scrape_configs": [job]}
-    (changed,) = (found := prometheus.translate(config, tmp_path, Path("/found.json")))["scrape_configs"]
+    (changed,) = (translated := prometheus.translate(config, tmp_path, Path("/found.json")))["scrape_configs"]
     assert changed["file_sd_configs"] == [{"files": ["/found.json"], "refresh_interval": "1s"}]
     assert "kubernetes_sd_configs" not in changed
-    assert found["rule_files"] == [str(tmp_path / "r.yml")]
+    assert translated["rule_files"] == [str(tmp_path / "r.yml")]
     job["kubernetes_sd_configs"] = [{"role": "service"}]
     with pytest.raises(BadInput, match=r"scrape job a.*service"):
         prometheus.translate(config, tmp_path, Path("/found.json"))
@@ -79,20 +79,20 @@ def test_discovery_by_pods_is_carried_out_here_and_any_other_is_refused(tmp_path
 @pytest.fixture(scope="module")
 def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
     folder = tmp_path_factory.mktemp("sandbox")
-    found = Sandbox(folder / "state", project=folder)
-    found.up()
+    sandbox = Sandbox(folder / "state", project=folder)
+    sandbox.up()
     try:
-        yield found
+        yield sandbox
     finally:
-        found.down(erase=True)
+        sandbox.down(erase=True)
 
 
 def until(ask: Callable[[], list[Sample]], seconds: float = 20) -> list[Sample]:
     deadline = time.monotonic() + seconds
-    while not (found := ask()):
+    while not (answer := ask()):
         assert time.monotonic() < deadline
         time.sleep(0.2)
-    return found
+    return answer
 
 
 def test_pods_are_scraped_and_a_changed_configuration_is_followed(sandbox: Sandbox) -> None:

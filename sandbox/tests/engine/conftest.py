@@ -37,9 +37,9 @@ def start(plain_model: Path, tmp_path: Path) -> Iterator[Callable[..., EnginePro
         count = iter(range(100))
 
         def starter(*arguments: str, model: Path | str = plain_model, **env: str) -> EngineProcess:
-            found = EngineProcess(model, arguments, log=tmp_path / f"engine-{next(count)}.log", env=env)
-            found.start()
-            stack.callback(found.kill)
-            return found
+            engine = EngineProcess(model, arguments, log=tmp_path / f"engine-{next(count)}.log", env=env)
+            engine.start()
+            stack.callback(engine.kill)
+            return engine
 
         yield starter

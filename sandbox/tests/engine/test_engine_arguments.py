@@ -33,23 +33,23 @@ def test_flags_are_read_with_their_values() -> None:
 
 
 def test_what_the_pipeline_renders_is_honoured() -> None:
-    found = parse_arguments(
+    parsed = parse_arguments(
         ["--model", "/models/x", "--served-model-name", "a", "b", "--host", "127.0.0.1", "--port=9000",
          "--max_model_len", "32K", "--max-num-seqs", "4", "--shutdown-timeout", "120", "--tensor-parallel-size", "2",
          "--quantization", "awq_marlin", "--gpu-memory-utilization", "0.9", "--compilation-config.mode", "3"],
         {"VLLM_API_KEY": "from-the-environment"},
     )  # fmt: skip
-    assert (found.model, found.served_names, found.host, found.port) == ("/models/x", ("a", "b"), "127.0.0.1", 9000)
-    assert (found.max_model_len, found.max_num_seqs, found.shutdown_timeout) == (32768, 4, 120)
-    assert (found.quantization, found.gpu_memory_utilization) == ("awq_marlin", 0.9)
-    assert found.api_keys == ("from-the-environment",)
-    assert found.given["compilation_config"] == '{"mode": 3}'
+    assert (parsed.model, parsed.served_names, parsed.host, parsed.port) == ("/models/x", ("a", "b"), "127.0.0.1", 9000)
+    assert (parsed.max_model_len, parsed.max_num_seqs, parsed.shutdown_timeout) == (32768, 4, 120)
+    assert (parsed.quantization, parsed.gpu_memory_utilization) == ("awq_marlin", 0.9)
+    assert parsed.api_keys == ("from-the-environment",)
+    assert parsed.given["compilation_config"] == '{"mode": 3}'
 
 
 def test_defaults_are_vllms() -> None:
-    found = parse_arguments(["/models/x"], {})
-    assert (found.served_names, found.host, found.port) == (("/models/x",), None, 8000)
-    assert (found.max_model_len, found.max_num_seqs, found.shutdown_timeout, found.api_keys) == (None, 256, 0, ())
+    parsed = parse_arguments(["/models/x"], {})
+    assert (parsed.served_names, parsed.host, parsed.port) == (("/models/x",), None, 8000)
+    assert (parsed.max_model_len, parsed.max_num_seqs, parsed.shutdown_timeout, parsed.api_keys) == (None, 256, 0, ())
 
 
 def test_every_flag_takes_what_its_help_says() -> None:
@@ -79,9 +79,9 @@ def test_every_flag_takes_what_its_help_says() -> None:
 def test_a_wrong_command_line_dies_as_argparse_does(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit) as found:
+    with pytest.raises(SystemExit) as ended:
         parse_arguments(["model", *arguments], {})
-    assert found.value.code == 2
+    assert ended.value.code == 2
     assert capsys.readouterr().err.splitlines()[-1] == message
 
 

@@ -31,11 +31,11 @@ async def scrape(url: str) -> str:
 
 def sample(text: str, name: str, **labels: str) -> float:
     wanted = [f'{key}="{value}"' for key, value in labels.items()]
-    found = [
+    values = [
         line for line in text.splitlines() if line.startswith(name + "{") and all(label in line for label in wanted)
     ]
-    assert len(found) == 1, found
-    return float(found[0].rsplit(" ", 1)[1])
+    assert len(values) == 1, values
+    return float(values[0].rsplit(" ", 1)[1])
 
 
 async def chat(url: str, **body: object) -> aiohttp.ClientResponse:
@@ -155,7 +155,7 @@ async def test_labels_survive_a_name_with_a_slash(start: Start) -> None:
     engine.wait_until_healthy()
     assert 'vllm:num_requests_running{engine="0",model_name="owner/name"} 0.0' in await scrape(engine.url)
     async with aiohttp.ClientSession() as session, session.get(f"{engine.url}/v1/models") as answer:
-        assert [each["id"] for each in json.loads(await answer.text())["data"]] == ["owner/name", "second"]
+        assert [model["id"] for model in json.loads(await answer.text())["data"]] == ["owner/name", "second"]
 
 
 async def test_answers_of_the_http_server_are_counted_by_route_and_status(start: Start) -> None:

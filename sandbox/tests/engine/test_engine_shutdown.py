@@ -49,8 +49,11 @@ async def streaming(engine: EngineProcess, **body: object) -> AsyncGenerator[Asy
 
 async def post(engine: EngineProcess, **body: object) -> tuple[int, Any]:
     content = {**BODY, **body}
-    async with aiohttp.ClientSession() as session, session.post(f"{engine.url}/v1/completions", json=content) as found:
-        return found.status, await found.json()
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(f"{engine.url}/v1/completions", json=content) as response,
+    ):
+        return response.status, await response.json()
 
 
 async def ended(engine: EngineProcess, seconds: float) -> int:

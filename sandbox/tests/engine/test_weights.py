@@ -30,7 +30,7 @@ def right(model: Model, suite: Suite) -> set[str]:
 def test_the_safetensors_library_reads_what_we_write(tmp_path: Path) -> None:
     folder = make_model(tmp_path / "m", size_bytes=1 << 18, shards=2, suites_dir=None)
     index = json.loads((folder / "model.safetensors.index.json").read_text())
-    found: dict[str, str] = {}
+    files: dict[str, str] = {}
     total = 0
     for file in folder.glob("*.safetensors"):
         with safe_open(file, "np") as tensors:  # pyright: ignore[reportUnknownVariableType] -- no types in the library
@@ -38,8 +38,8 @@ def test_the_safetensors_library_reads_what_we_write(tmp_path: Path) -> None:
                 view = tensors.get_slice(name)
                 assert view.get_dtype() == "BF16"
                 total += view.get_shape()[0] * view.get_shape()[1] * 2
-                found[str(name)] = file.name
-    assert found == index["weight_map"]
+                files[str(name)] = file.name
+    assert files == index["weight_map"]
     assert total == index["metadata"]["total_size"] == pytest.approx(1 << 18, rel=0.01)
 
 

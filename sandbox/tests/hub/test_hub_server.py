@@ -35,16 +35,16 @@ def api(server: HubServer, token: str | None = None) -> HfApi:
 def test_model_info(server: HubServer, store: HubStore, commit: str) -> None:
     info = api(server).model_info(REPO, files_metadata=True)
     assert (info.id, info.sha, info.private, info.gated) == (REPO, commit, False, False)
-    found = {item.rfilename: item for item in info.siblings or ()}
+    siblings = {item.rfilename: item for item in info.siblings or ()}
     stored = store.read_commit(REPO, commit).files
-    assert set(found) == set(stored)
-    assert {name: (item.size, item.blob_id) for name, item in found.items()} == {
+    assert set(siblings) == set(stored)
+    assert {name: (item.size, item.blob_id) for name, item in siblings.items()} == {
         name: (file.size, file.blob_id) for name, file in stored.items()
     }
-    lfs = found["model.safetensors"].lfs
+    lfs = siblings["model.safetensors"].lfs
     assert lfs
     assert (lfs.sha256, lfs.size) == (stored["model.safetensors"].sha256, len(WEIGHTS))
-    assert found["config.json"].lfs is None
+    assert siblings["config.json"].lfs is None
     plain = api(server).model_info(REPO, revision=commit)
     assert {item.size for item in plain.siblings or ()} == {None}
 
@@ -84,8 +84,8 @@ def test_tree_of_a_folder(server: HubServer, commit: str) -> None:
 
 
 def test_paths_info(server: HubServer, commit: str) -> None:
-    found = api(server).get_paths_info(REPO, ["config.json", "sub", "none.txt"], revision=commit)
-    assert [(type(item), item.path) for item in found] == [(RepoFile, "config.json"), (RepoFolder, "sub")]
+    entries = api(server).get_paths_info(REPO, ["config.json", "sub", "none.txt"], revision=commit)
+    assert [(type(item), item.path) for item in entries] == [(RepoFile, "config.json"), (RepoFolder, "sub")]
 
 
 def test_metadata_of_a_file(server: HubServer, store: HubStore, commit: str) -> None:
@@ -94,9 +94,9 @@ def test_metadata_of_a_file(server: HubServer, store: HubStore, commit: str) -> 
         ("config.json", stored["config.json"].blob_id),
         ("model.safetensors", stored["model.safetensors"].sha256),
     ):
-        found = get_hf_file_metadata(hf_hub_url(REPO, name, endpoint=server.url))
-        assert (found.commit_hash, found.etag, found.size) == (commit, etag, stored[name].size)
-        assert found.xet_file_data is None
+        metadata = get_hf_file_metadata(hf_hub_url(REPO, name, endpoint=server.url))
+        assert (metadata.commit_hash, metadata.etag, metadata.size) == (commit, etag, stored[name].size)
+        assert metadata.xet_file_data is None
 
 
 @pytest.mark.usefixtures("commit")

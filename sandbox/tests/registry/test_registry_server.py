@@ -50,15 +50,15 @@ def test_a_token_expires(images: ImageStore) -> None:
 
 def test_pages_are_in_lexical_order(server: RegistryServer, token: dict[str, str], images: ImageStore) -> None:
     expected = sorted(image.tag for image in images.all() if "vllm" in image.repository)
-    url, found, pages = f"{server.url}{BASE}/tags/list?n=2", list[str](), 0
+    url, tags, pages = f"{server.url}{BASE}/tags/list?n=2", list[str](), 0
     while url:
         answer = httpx2.get(url, headers=token)
-        found += answer.json()["tags"]
+        tags += answer.json()["tags"]
         pages += 1
         assert len(answer.json()["tags"]) <= 2
         following = answer.links.get("next", {}).get("url", "")
         url = str(httpx2.URL(url).join(following)) if following else ""
-    assert (found, pages) == (expected, 4)
+    assert (tags, pages) == (expected, 4)
     last = httpx2.get(f"{server.url}{BASE}/tags/list", params={"last": expected[-2]}, headers=token)
     assert (last.json()["tags"], "Link" in last.headers) == (expected[-1:], False)
 

@@ -8,11 +8,11 @@ from llmops_sandbox import litellm
 
 @pytest.fixture(scope="session")
 def lite_llm() -> litellm.LiteLlm:
-    found = litellm.find()
-    if found is None:
+    lite_llm = litellm.find()
+    if lite_llm is None:
         pytest.fail(
             "LiteLLM is not installed. Install it with `python -m llmops_sandbox.litellm` (750 MB from PyPI, a minute "
             "and a half), or run `make e2e-stack`, which does that first.",
             pytrace=False,
         )
-    return found
+    return lite_llm

@@ -61,13 +61,13 @@ class Proxy:
         self,
         lite_llm: LiteLlm,
         folder: Path,
-        found: RouterPlan,
+        plan: RouterPlan,
         tenants: Mapping[str, Tenant],
         settings: Settings,
         secret_values: Mapping[tuple[str, str], str],
         addresses: Mapping[str, str],
     ) -> None:
-        manifests = objects(found, tenants, settings)
+        manifests = objects(plan, tenants, settings)
         self._pod = manifests[-1]["spec"]["template"]["spec"]
         self._config = manifests[0]["data"]
         self._secrets = secret_values
@@ -77,7 +77,7 @@ class Proxy:
         self._settings = settings
         self._folder = folder
         self._mounts = {
-            each["mountPath"]: str(folder / each["name"]) for each in self._pod["containers"][0]["volumeMounts"]
+            mount["mountPath"]: str(folder / mount["name"]) for mount in self._pod["containers"][0]["volumeMounts"]
         }
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -91,19 +91,19 @@ class Proxy:
     def __enter__(self) -> Proxy:
         for volume in self._pod["volumes"]:
             (self._folder / volume["name"]).mkdir(parents=True, exist_ok=True)
-        (items,) = (each["configMap"]["items"] for each in self._pod["volumes"] if "configMap" in each)
+        (items,) = (volume["configMap"]["items"] for volume in self._pod["volumes"] if "configMap" in volume)
         for item in items:
             path = self._folder / "config" / item["path"]
             path.parent.mkdir(exist_ok=True)
             path.write_text(self._config[item["key"]])
         self.write_keys(self._secrets)
         container = self._pod["containers"][0]
-        arguments = [self._local(each).replace("0.0.0.0", "127.0.0.1") for each in container["args"]]
+        arguments = [self._local(argument).replace("0.0.0.0", "127.0.0.1") for argument in container["args"]]
         arguments[-1] = f"--port={self.port}"
         environment = {"PATH": os.environ["PATH"], **self._image}
-        for each in container["env"]:
-            if (value := self._value(each)) is not None:
-                environment[each["name"]] = value
+        for variable in container["env"]:
+            if (value := self._value(variable)) is not None:
+                environment[variable["name"]] = value
         began = time.monotonic()
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
@@ -126,7 +126,7 @@ class Proxy:
         folder = self._folder / "keys"
         version = folder / f"..{time.time_ns()}"
         version.mkdir()
-        (sources,) = (each["projected"]["sources"] for each in self._pod["volumes"] if "projected" in each)
+        (sources,) = (volume["projected"]["sources"] for volume in self._pod["volumes"] if "projected" in volume)
         for source in sources:
             for item in source["secret"]["items"]:
                 if (value := secret_values.get((source["secret"]["name"], item["key"]))) is not None:
@@ -200,7 +200,7 @@ def running(
 ) -> Generator[Proxy]:
     """The proxy that the product renders for these models, one replica."""
     settings = Settings.model_validate({"router": {"enabled": True, "replicas": 1, **router}})
-    found = plan(serving, catalog, tenants or {}, settings)
+    planned = plan(serving, catalog, tenants or {}, settings)
     values = {("llmops-router", "master-key"): MASTER, **(secret_values or {})}
-    with Proxy(lite_llm, folder, found, tenants or {}, settings, values, addresses) as proxy:
+    with Proxy(lite_llm, folder, planned, tenants or {}, settings, values, addresses) as proxy:
         yield proxy

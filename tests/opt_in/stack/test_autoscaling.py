@@ -54,7 +54,7 @@ class Replicas:
     def seconds_until(self, seen: list[tuple[float, int]], number: int, since: float, *, within: float) -> float:
         deadline = time.monotonic() + within
         while time.monotonic() < deadline:
-            if found := next((at for at, each in list(seen) if at >= since and each == number), None):
+            if found := next((at for at, replicas in list(seen) if at >= since and replicas == number), None):
                 return round(found - since, 1)
             time.sleep(0.1)
         raise AssertionError(f"not at {number} within {within} s: {seen}")
@@ -62,7 +62,7 @@ class Replicas:
 
 @contextmanager
 def followed(cluster: Cluster, name: str) -> Generator[Replicas]:
-    found = Replicas()
+    replicas = Replicas()
     feed = cluster.open_watch("Deployment", name=name, timeout=900)
 
     def follow() -> None:
@@ -72,8 +72,8 @@ def followed(cluster: Cluster, name: str) -> Generator[Replicas]:
             now = time.monotonic()
             status = event.object.get("status") or {}
             for seen, number in (
-                (found.wanted, event.object["spec"]["replicas"]),
-                (found.available, status.get("availableReplicas", 0)),
+                (replicas.wanted, event.object["spec"]["replicas"]),
+                (replicas.available, status.get("availableReplicas", 0)),
             ):
                 if not seen or seen[-1][1] != number:
                     seen.append((now, number))
@@ -81,7 +81,7 @@ def followed(cluster: Cluster, name: str) -> Generator[Replicas]:
     thread = threading.Thread(target=follow)
     thread.start()
     try:
-        yield found
+        yield replicas
     finally:
         feed.close()
         thread.join()
@@ -98,9 +98,9 @@ def metrics(sandbox: Sandbox) -> str:
 
 @pytest.fixture
 def model(sandbox: Sandbox, tmp_path: Path, metrics: str) -> Iterator[Model]:
-    with new_model(sandbox, tmp_path) as found:
-        found.declare(**SCALED)
-        yield found
+    with new_model(sandbox, tmp_path) as model:
+        model.declare(**SCALED)
+        yield model
 
 
 def custom_metric(sandbox: Sandbox, model: Model) -> dict[str, str]:
@@ -113,7 +113,7 @@ def custom_metric(sandbox: Sandbox, model: Model) -> dict[str, str]:
     )
     kubectl = [str(find_or_build_kubectl()), "--kubeconfig", str(sandbox.kubeconfig), "get", "--raw", path]
     done = subprocess.run(kubectl, check=True, capture_output=True, text=True)
-    return {each["describedObject"]["name"]: each["value"] for each in json.loads(done.stdout)["items"]}
+    return {item["describedObject"]["name"]: item["value"] for item in json.loads(done.stdout)["items"]}
 
 
 def until(check: Callable[[], bool], within: float, why: Callable[[], Any]) -> None:
@@ -160,5 +160,5 @@ def test_engines_come_with_the_queue_and_go_with_it_and_a_release_moves_meanwhil
     assert 1 not in during[during.index(3) :], replicas.wanted
     hpa = cluster.get("HorizontalPodAutoscaler", model.name)
     assert hpa is not None
-    told = {each["type"]: each["status"] for each in hpa["status"]["conditions"]}
+    told = {condition["type"]: condition["status"] for condition in hpa["status"]["conditions"]}
     assert told["ScalingActive"] == "True", hpa["status"]

@@ -38,11 +38,11 @@ class Engines:
         self.processes: dict[str, EngineProcess] = {}
         for name, key in ENGINES.items():
             flags = ["--served-model-name", name.removesuffix("-canary"), "--max-model-len", "1024"]
-            found = EngineProcess(
+            engine = EngineProcess(
                 model, flags, log=folder / name, env={"VLLM_API_KEY": key} if key else {}, ready_seconds=60
             )
-            self.processes[name] = stack.enter_context(found)
-        self.addresses = {name: f"127.0.0.1:{each.port}" for name, each in self.processes.items()}
+            self.processes[name] = stack.enter_context(engine)
+        self.addresses = {name: f"127.0.0.1:{engine.port}" for name, engine in self.processes.items()}
 
     def requests(self, name: str) -> int:
         """How many completions it has answered."""
@@ -64,8 +64,8 @@ def tenant(name: str, *models: str, **limits: int) -> Tenant:
 
 
 TENANTS = {
-    each.name: each
-    for each in (
+    declared.name: declared
+    for declared in (
         tenant("wide", "alpha", "beta", "tail", "doomed", "lonely"),
         tenant("narrow", "alpha", "doomed"),
         tenant("few", "alpha", requests_per_minute=3),
@@ -91,8 +91,8 @@ def router(lite_llm: LiteLlm, engines: Engines, folder: Path, *, canary_percent:
         "api_key": {"name": "provider", "key": "key"},
     }
     catalog = {
-        each.name: each
-        for each in (
+        declared.name: declared
+        for declared in (
             spec("alpha", routing={"aliases": ["gpt-4o", "acme/alpha"]}),
             spec("beta"),
             # Its Service leads to an engine that the tests kill.
@@ -124,8 +124,8 @@ def router(lite_llm: LiteLlm, engines: Engines, folder: Path, *, canary_percent:
 
 @pytest.fixture(scope="module")
 def proxy(lite_llm: LiteLlm, engines: Engines, tmp_path_factory: pytest.TempPathFactory) -> Generator[Proxy]:
-    with router(lite_llm, engines, tmp_path_factory.mktemp("proxy")) as found:
-        yield found
+    with router(lite_llm, engines, tmp_path_factory.mktemp("proxy")) as proxy:
+        yield proxy
 
 
 def served_by(answer: httpx2.Response) -> str:
@@ -168,7 +168,7 @@ def test_a_model_that_never_was_promoted_is_not_there(proxy: Proxy) -> None:
 
 def test_the_list_of_models_is_what_a_key_may_ask_for(proxy: Proxy) -> None:
     def listed(key: str) -> set[str]:
-        return {each["id"] for each in proxy.get("/v1/models", key).json()["data"]}
+        return {entry["id"] for entry in proxy.get("/v1/models", key).json()["data"]}
 
     assert listed(KEYS["few"]) == {"alpha", "gpt-4o", "acme/alpha"}
     assert {"alpha", "gpt-4o", "beta", "doomed", "tail"} <= listed(MASTER)
@@ -190,7 +190,7 @@ def test_a_tenant_asks_for_its_own_models_alone(proxy: Proxy, engines: Engines) 
     # By a deployment's id, or by a fall-back of its own choice, no more than by the name.
     asked = [proxy.ask(name, KEYS["narrow"]) for name in ("beta", "beta.stable", "alpha.stable")]
     asked.append(proxy.ask("alpha", KEYS["narrow"], fallbacks=["beta"]))
-    assert [each.status_code for each in asked] == [403] * 4
+    assert [answer.status_code for answer in asked] == [403] * 4
     assert engines.requests("beta") == before
 
 
@@ -203,17 +203,17 @@ def test_nobody_has_the_router_ask_elsewhere(proxy: Proxy, engines: Engines) -> 
 
 def test_requests_per_minute_are_limited(proxy: Proxy) -> None:
     answers = [proxy.ask(name, KEYS["few"]) for name in ("alpha", "gpt-4o", "alpha", "alpha", "gpt-4o")]
-    assert [each.status_code for each in answers] == [200, 200, 200, 429, 429]
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 429, 429]
     assert "retry-after" in answers[-1].headers
     assert proxy.ask("alpha", KEYS["wide"]).status_code == 200
 
 
 def test_tokens_per_minute_are_limited(proxy: Proxy) -> None:
     answers = [proxy.ask("alpha", KEYS["terse"], max_tokens=20, ignore_eos=True) for _ in range(6)]
-    codes = [each.status_code for each in answers]
+    codes = [answer.status_code for answer in answers]
     assert codes[0] == 200
     assert codes[-1] == 429
-    used = sum(each.json()["usage"]["total_tokens"] for each in answers if each.status_code == 200)
+    used = sum(answer.json()["usage"]["total_tokens"] for answer in answers if answer.status_code == 200)
     # The request that goes beyond the limit is still answered, and no other.
     assert used < 40 + answers[0].json()["usage"]["total_tokens"]
 
@@ -221,7 +221,7 @@ def test_tokens_per_minute_are_limited(proxy: Proxy) -> None:
 def test_requests_at_once_are_limited(proxy: Proxy) -> None:
     with ThreadPoolExecutor(3) as pool:
         asked = [pool.submit(proxy.ask, "alpha", KEYS["single"], max_tokens=200, ignore_eos=True) for _ in range(3)]
-        codes = sorted(each.result().status_code for each in asked)
+        codes = sorted(future.result().status_code for future in asked)
     assert codes == [200, 429, 429]
     assert proxy.ask("alpha", KEYS["single"]).status_code == 200
 
@@ -292,11 +292,11 @@ def test_a_canary_gets_its_share(lite_llm: LiteLlm, engines: Engines, tmp_path: 
     count, share = 800, 0.25
     with router(lite_llm, engines, tmp_path, canary_percent=25) as proxy:
         before = engines.requests("alpha-canary")
-        found = burst(proxy, count)
-        assert engines.requests("alpha-canary") - before == found["alpha.canary"]
-    assert found.keys() == {"alpha.stable", "alpha.canary"}
+        answers = burst(proxy, count)
+        assert engines.requests("alpha-canary") - before == answers["alpha.canary"]
+    assert answers.keys() == {"alpha.stable", "alpha.canary"}
     # Four standard deviations: chance alone fails it once in 16,000 times.
-    assert abs(found["alpha.canary"] - count * share) < 4 * math.sqrt(count * share * (1 - share))
+    assert abs(answers["alpha.canary"] - count * share) < 4 * math.sqrt(count * share * (1 - share))
 
 
 def test_a_canary_with_all_of_it_gets_everybody(lite_llm: LiteLlm, engines: Engines, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ class Users:
 @contextmanager
 def users(url: str, model: str, count: int = 6) -> Generator[Users]:
     """Half of them keep their connection, half connect anew each time; nobody tries anything twice."""
-    found, stop = Users(), threading.Event()
+    users, stop = Users(), threading.Event()
     body = {"model": model, "messages": [{"role": "user", "content": "hello"}], "max_tokens": 8}
 
     def ask(kept: bool) -> None:
@@ -42,16 +42,16 @@ def users(url: str, model: str, count: int = 6) -> Generator[Users]:
                 try:
                     close = {} if kept else {"Connection": "close"}
                     answer = client.post(f"{url}/v1/chat/completions", json=body, headers=close)
-                    found.ended[str(answer.status_code)] += 1
+                    users.ended[str(answer.status_code)] += 1
                 except httpx2.HTTPError as error:
-                    found.ended[repr(error)] += 1
+                    users.ended[repr(error)] += 1
                 time.sleep(0.05)
 
     threads = [threading.Thread(target=ask, args=(index % 2 == 0,)) for index in range(count)]
     for thread in threads:
         thread.start()
     try:
-        yield found
+        yield users
     finally:
         stop.set()
         for thread in threads:
@@ -102,7 +102,7 @@ def test_the_router_follows_a_promotion_and_a_change_of_it_fails_nobody(
         assert before is not None
         assert after is not None
         assert after["metadata"]["generation"] == before["metadata"]["generation"] + 1
-        assert {each.name: each.known for each in routes(model.platform)} == {model.name: True, "gpt-4o": True}
+        assert {route.name: route.known for route in routes(model.platform)} == {model.name: True, "gpt-4o": True}
         # A canary's share is its state's alone.
         model.records.update_state(model.name, canary_percent="0")
         assert not apply_router(model.platform)

@@ -45,17 +45,17 @@ def prometheus(sandbox: Sandbox, lite_llm: LiteLlm) -> str:
 @pytest.fixture
 def model(sandbox: Sandbox, prometheus: str, tmp_path: Path) -> Iterator[Model]:
     """A model of two replicas behind the router, which serves."""
-    with new_model(sandbox, tmp_path) as found:
-        settings: dict[str, Any] = json.loads(found.settings_file.read_text())
+    with new_model(sandbox, tmp_path) as model:
+        settings: dict[str, Any] = json.loads(model.settings_file.read_text())
         settings |= {"monitoring": {"prometheus_url": prometheus}, "router": ROUTER}
-        found.settings_file.write_text(json.dumps(settings))
+        model.settings_file.write_text(json.dumps(settings))
         rules = {"steps": STEPS, "interval_seconds": 2, "min_requests": 20, "wait_seconds": 60}
-        found.declare(replicas=2, evaluation={"suites": ["sums"], "gates": []}, traffic=rules)
-        found.commit(ttft_ms=60)
-        first = found.rollout()
+        model.declare(replicas=2, evaluation={"suites": ["sums"], "gates": []}, traffic=rules)
+        model.commit(ttft_ms=60)
+        first = model.rollout()
         assert first.code == Exit.DONE, first.line
-        found.push("v0.33.0")
-        yield found
+        model.push("v0.33.0")
+        yield model
 
 
 def endpoint(model: Model) -> Endpoint:
@@ -65,10 +65,10 @@ def endpoint(model: Model) -> Endpoint:
 
 def requests(model: Model, release: str) -> list[int]:
     """How many requests the canary and stable got in each step."""
-    found = model.records.outcome(model.name, release, "traffic", TrafficOutcome)
-    assert found is not None
-    assert found.way == "router"
-    last = [step.points[-1] for step in found.steps]
+    outcome = model.records.outcome(model.name, release, "traffic", TrafficOutcome)
+    assert outcome is not None
+    assert outcome.way == "router"
+    last = [step.points[-1] for step in outcome.steps]
     return [
         round(point.canary["requests"] / (point.canary["requests"] + point.stable["requests"]) * 100) for point in last
     ]

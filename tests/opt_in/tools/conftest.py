@@ -8,11 +8,11 @@ from llmops_sandbox import tools
 
 @pytest.fixture(scope="session")
 def installed() -> tools.Tools:
-    found = tools.find()
-    if found is None:
+    installed_tools = tools.find()
+    if installed_tools is None:
         pytest.fail(
             "The evaluation tools are not installed. Install them with `python -m llmops_sandbox.tools` (600 MB from "
             "PyPI, a minute), or run `make e2e-tools`, which does that first.",
             pytrace=False,
         )
-    return found
+    return installed_tools

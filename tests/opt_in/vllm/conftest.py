@@ -16,14 +16,14 @@ READY_SECONDS = 400
 
 @pytest.fixture(scope="session")
 def installed() -> vllm.Vllm:
-    found = vllm.find()
-    if found is None:
+    installed_vllm = vllm.find()
+    if installed_vllm is None:
         pytest.fail(
             f"vLLM {vllm.VERSION} is not installed in {vllm.folder()}. Install it with `python -m llmops_sandbox.vllm` "
             "(6 GB from PyPI, 3 to 8 minutes), or run `make e2e-vllm`, which does that first.",
             pytrace=False,
         )
-    return found
+    return installed_vllm
 
 
 @pytest.fixture(scope="session")

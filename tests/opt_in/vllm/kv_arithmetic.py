@@ -42,8 +42,8 @@ def answer(case: dict[str, Any], folder: Path) -> dict[str, Any]:
     specs = {f"layer.{index}": _spec(model, case, index) for index in range(case["layers"])}
     with set_current_vllm_config(vllm):
         groups = kv_cache_utils.get_kv_cache_groups(vllm, dict(specs))
-        found = kv_cache_utils.get_kv_cache_config_from_groups(vllm, groups, case["kv_bytes"])
-        tokens, concurrency = kv_cache_utils.get_kv_cache_capacity(vllm, found)
+        config = kv_cache_utils.get_kv_cache_config_from_groups(vllm, groups, case["kv_bytes"])
+        tokens, concurrency = kv_cache_utils.get_kv_cache_capacity(vllm, config)
         usable = case["kv_bytes"] - kv_cache_utils._pool_bytes_per_block(vllm, groups)
         longest = kv_cache_utils._estimate_max_model_len_from_groups(vllm, groups, usable)
     return {"tokens": tokens, "concurrency": concurrency, "longest": longest, "in_flight": vllm.max_in_flight_tokens}
@@ -77,8 +77,8 @@ def main() -> None:
     """Answer all cases on one line of JSON, the last of standard output."""
     cases = json.load(sys.stdin)
     with tempfile.TemporaryDirectory() as folder:
-        found = {name: answer(case, Path(folder)) for name, case in cases.items()}
-    sys.stdout.write("\n" + json.dumps(found) + "\n")
+        answers = {name: answer(case, Path(folder)) for name, case in cases.items()}
+    sys.stdout.write("\n" + json.dumps(answers) + "\n")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ json.dump([parsed(line) for line in json.load(open(sys.argv[1]))], open(sys.argv
 
 # Each by itself, all that go together, and some twice.
 LISTS = [
-    *((each,) for each in KNOWN if not any(part in each for part in ("lora", "0x1", "a.b", "log-len="))),
+    *((flags,) for flags in KNOWN if not any(part in flags for part in ("lora", "0x1", "a.b", "log-len="))),
     ("--max-model-len=32K", "--gpu-memory-utilization=0.90", "--dtype=half", "--seed=-1", "--middleware=a.B"),
     ("--enable-prefix-caching", "--no-enable-prefix-caching", "--seed=1", "--seed=2"),
 ]

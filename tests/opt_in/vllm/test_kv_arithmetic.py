@@ -47,10 +47,10 @@ def test_the_kept_answers_are_vllms(installed: vllm.Vllm) -> None:
 
 def test_a_running_engine_got_as_many_tokens(real: EngineProcess, installed: vllm.Vllm) -> None:
     log = real.output
-    found = re.search(r"KV cache size: ([\d,]+) tokens", log)
-    assert found, log[-3000:]
+    match = re.search(r"KV cache size: ([\d,]+) tokens", log)
+    assert match, log[-3000:]
     block = re.search(r"block_size=(\d+)|block size to (\d+)", log)
-    tokens = int(found[1].replace(",", ""))
+    tokens = int(match[1].replace(",", ""))
     shape = Shape(json.loads((installed.model / "config.json").read_text()), {}, 0)
     layers = layers_of(shape, dtype="float32", kv_cache_dtype=None, tensor=1)
     size = int(next(filter(None, block.groups()))) if block else 128

@@ -32,15 +32,15 @@ def test_the_recording_is_true(real: EngineProcess, exchange: Exchange) -> None:
 
 
 def test_the_model_knows_the_capital_of_france(real: EngineProcess) -> None:
-    exchange = next(each for each in EXCHANGES if each.name == "chat")
+    exchange = next(candidate for candidate in EXCHANGES if candidate.name == "chat")
     assert "Paris" in ask(real.url, exchange).body["choices"][0]["message"]["content"]
 
 
 def families(engine: EngineProcess) -> dict[str, Family]:
     with urllib.request.urlopen(f"{engine.url}/metrics", timeout=10) as answer:
-        found = parse_exposition(answer.read().decode())
+        families = parse_exposition(answer.read().decode())
     return {
-        name: family for name, family in found.items() if name.startswith("vllm:") and not name.startswith(UNSPOKEN)
+        name: family for name, family in families.items() if name.startswith("vllm:") and not name.startswith(UNSPOKEN)
     }
 
 
@@ -77,9 +77,9 @@ def test_requests_beyond_max_num_seqs_wait_in_both(real: EngineProcess, simulate
 
 def gauge(engine: EngineProcess, name: str) -> float:
     with urllib.request.urlopen(f"{engine.url}/metrics", timeout=10) as answer:
-        found = re.search(rf"^vllm:{name}\{{[^}}]*\}} (\S+)$", answer.read().decode(), re.MULTILINE)
-    assert found is not None
-    return float(found[1])
+        match = re.search(rf"^vllm:{name}\{{[^}}]*\}} (\S+)$", answer.read().decode(), re.MULTILINE)
+    assert match is not None
+    return float(match[1])
 
 
 def stopped_while_streaming(engine: EngineProcess, tokens: int) -> list[Any]:

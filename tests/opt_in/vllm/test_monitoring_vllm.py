@@ -71,10 +71,10 @@ def scraping(port: int, folder: Path) -> Generator[Prometheus]:
 
 def until(ask: Callable[[], list[Sample]], what: str, seconds: float = 90) -> list[Sample]:
     deadline = time.monotonic() + seconds
-    while not (found := ask()):
+    while not (answer := ask()):
         assert time.monotonic() < deadline, what
         time.sleep(0.5)
-    return found
+    return answer
 
 
 def test_figures_are_recorded_and_alerts_fire_behind_an_api_key(
@@ -90,4 +90,4 @@ def test_figures_are_recorded_and_alerts_fire_behind_an_api_key(
             for group in rules.groups(RELEASE, SETTINGS, Objectives()):
                 for figure in (rule["record"] for rule in group["rules"] if "record" in rule):
                     until(lambda figure=figure: client.query(f"{figure} >= 0"), figure)
-        assert any(each.outcome == "completed" for each in counted.ended), counted.troubles
+        assert any(request.outcome == "completed" for request in counted.ended), counted.troubles
