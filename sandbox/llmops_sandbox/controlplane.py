@@ -1,7 +1,7 @@
 """etcd, kube-apiserver, kube-controller-manager and kube-scheduler as local processes, on loopback.
 
-Everything is kept in one folder, so that several control planes run beside each other and one that was killed comes
-up again with what it held.
+A control plane keeps everything in one folder. Several run beside each other, and a killed one starts again with its
+objects.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ IDENTITIES = (
     Identity("admin", "llmops-sandbox-admin", group="system:masters"),
     Identity("controller-manager", "system:kube-controller-manager"),
     Identity("scheduler", "system:kube-scheduler"),
-    # As whom the API server passes requests on to an API that another server gives, such as that of custom metrics.
+    # The API server's identity towards aggregated APIs, such as that of custom metrics.
     Identity("front-proxy", FRONT_PROXY),
 )
 PORTS = ("apiserver", "etcd", "etcd-peer", "controller-manager", "scheduler", "hub", "registry")
-# Below the range that the kernel gives to outgoing connections, which would take a port while nobody listens on it.
+# Below the kernel's range for outgoing connections, which take ports while nobody listens on them.
 FIRST_PORT = 20000
 PORTS_PER_SLOT = 32
 # The API server takes no loopback address into an EndpointSlice; the node agent routes Services by their selectors.
@@ -49,7 +49,7 @@ CONTROLLERS = (
     "-endpointslice-controller",
     "-endpointslice-mirroring-controller",
 )
-# What llmops asks for as an installation with accounts of its own: so that its rights can be held against it.
+# The requests of an installed llmops, whose accounts are in its namespace: tests compare them with its rights.
 AUDIT_POLICY = {
     "apiVersion": "audit.k8s.io/v1",
     "kind": "Policy",
@@ -68,10 +68,10 @@ class Network:
 
 
 class ControlPlane:
-    """A Kubernetes control plane whose state is in one folder.
+    """A Kubernetes control plane with its state in one folder.
 
     Args:
-        folder: Where certificates, data and logs are kept.
+        folder: Keeps certificates, data and logs.
         binaries: The programs to run.
     """
 
@@ -86,27 +86,27 @@ class ControlPlane:
 
     @property
     def kubeconfig(self) -> Path:
-        """Of the administrator."""
+        """The administrator's kubeconfig."""
         return self.folder / "kubeconfig"
 
     @property
     def daemons(self) -> tuple[Daemon, ...]:
-        """In the order in which they start."""
+        """The four processes, in the order in which they start."""
         return (self.etcd, self.apiserver, self.controller_manager, self.scheduler)
 
     @property
     def audit_log(self) -> Path:
-        """What the accounts of the namespace `llmops` have asked for; one JSON object per line."""
+        """Requests of the accounts in the namespace `llmops`; one JSON object per line."""
         return self.folder / "run" / "audit.log"
 
     def up(self, *, timeout: float = 60) -> None:
-        """Start what doesn't run, and wait until the API answers and the controllers are ready.
+        """Start the processes that do not run, and wait until the API answers and the controllers are ready.
 
         Args:
             timeout: Seconds in all.
 
         Raises:
-            ClusterCannot: One of them ended or wasn't ready in time; the message has the end of its log.
+            ClusterCannot: ProcessEnded or NotReady; the message has the end of the log.
         """
         deadline = time.monotonic() + timeout
         pki = self.folder / "pki"
@@ -128,17 +128,17 @@ class ControlPlane:
         self._wait(self.controller_manager, account, deadline)
 
     def wait_ready(self, timeout: float) -> None:
-        """Wait until the API server says that it is ready."""
+        """Wait until the API server answers `/readyz`; raises as `up` does."""
         url = f"https://127.0.0.1:{self.network().ports['apiserver']}/readyz"
         self._wait(self.apiserver, url, time.monotonic() + timeout)
 
     def down(self) -> None:
-        """Stop all of it; what it held stays in the folder."""
+        """Stop the processes; the objects stay in the folder."""
         for daemon in reversed(self.daemons):
             daemon.stop()
 
     def network(self) -> Network:
-        """The ranges and ports, chosen once and kept."""
+        """The ranges and ports; the first call chooses them."""
         path = self.folder / "network.json"
         if not path.exists():
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -155,7 +155,7 @@ class ControlPlane:
         return Network(**json.loads(path.read_text()))
 
     def start_apiserver(self) -> None:
-        """Start the API server, unless it runs; used again when it was stopped."""
+        """Start the API server, unless it runs."""
         network, pki = self.network(), self.folder / "pki"
         policy = self.folder / "audit-policy.json"
         policy.write_text(json.dumps(AUDIT_POLICY))
@@ -182,7 +182,7 @@ class ControlPlane:
             f"--proxy-client-cert-file={pki / 'front-proxy.crt'}",
             f"--proxy-client-key-file={pki / 'front-proxy.key'}",
             f"--requestheader-client-ca-file={pki / 'ca.crt'}",
-            # The authority is everybody's here: that a request was passed on is believed of this name alone.
+            # One authority signs all certificates here: only this name may pass requests on.
             f"--requestheader-allowed-names={FRONT_PROXY}",
             "--requestheader-username-headers=X-Remote-User",
             "--requestheader-group-headers=X-Remote-Group",
@@ -201,7 +201,7 @@ class ControlPlane:
         self.etcd.start([
             self.binaries["etcd"],
             f"--data-dir={data}",
-            # The sandbox survives the death of a process, not of the machine; syncing would cost seconds.
+            # The sandbox survives a killed process, not a crashed machine; syncing would cost seconds.
             "--unsafe-no-fsync",
             "--logger=zap", "--log-level=warn",
             f"--listen-client-urls={client}", f"--advertise-client-urls={client}",
@@ -222,7 +222,7 @@ class ControlPlane:
             f"--service-account-private-key-file={pki / 'sa.key'}",
             f"--root-ca-file={pki / 'ca.crt'}",
             f"--controllers={','.join(CONTROLLERS)}",
-            # A cluster looks every 15 s.
+            # The default is 15 s.
             "--horizontal-pod-autoscaler-sync-period=2s",
             f"--cert-dir={run / 'controller-manager'}",
         ])  # fmt: skip
@@ -244,7 +244,7 @@ class ControlPlane:
             "client-certificate": str(pki / f"{identity}.crt"),
             "client-key": str(pki / f"{identity}.key"),
         }
-        # JSON is YAML: no writer of YAML is needed.
+        # JSON is YAML.
         content = {
             "apiVersion": "v1",
             "kind": "Config",
@@ -257,7 +257,7 @@ class ControlPlane:
 
     def _wait(self, daemon: Daemon, url: str, deadline: float) -> None:
         pki = self.folder / "pki"
-        # The controllers make up a certificate for their health endpoint, so only the API server's can be checked.
+        # The controllers sign the certificates of their health endpoints themselves; only the API server's is verified.
         context = ssl.create_default_context(cafile=str(pki / "ca.crt"))
         if daemon in (self.controller_manager, self.scheduler) and "/healthz" in url:
             context.check_hostname = False
@@ -275,17 +275,22 @@ class ControlPlane:
                 answer = str(error)
             time.sleep(0.05)
         raise ClusterCannot(
-            f"{daemon.name} was not ready in time ({url}: {answer}); {daemon.log} ends:\n{daemon.tail()}"
+            f"{daemon.name} was not ready in time ({url}: {answer}); {daemon.log} ends:\n{daemon.tail()}",
+            code="NotReady",
+            about=daemon.name,
         )
 
 
 def _free_ports(slot: int) -> list[int]:
-    """Ports of the slot that nobody listens on."""
+    """Free ports of a slot."""
     first = FIRST_PORT + slot * PORTS_PER_SLOT
     free = [port for port in range(first, first + PORTS_PER_SLOT) if _is_free(port)][: len(PORTS)]
     if len(free) < len(PORTS):
         raise ClusterCannot(
-            f"only {len(free)} of the ports {first} to {first + PORTS_PER_SLOT - 1} are free; {len(PORTS)} are needed"
+            f"{len(free)} of the ports {first} to {first + PORTS_PER_SLOT - 1} are free; {len(PORTS)} are needed",
+            code="PortsTaken",
+            about=f"ports {first} to {first + PORTS_PER_SLOT - 1}",
+            remedy="Stop the programs that listen there.",
         )
     return free
 
@@ -302,11 +307,16 @@ def _is_free(port: int) -> bool:
 
 @contextmanager
 def _slots() -> Generator[dict[int, str]]:
-    """The loopback ranges that this user's sandboxes hold, by slot; those of removed folders are freed. Locked."""
+    """Lock the table of the slots that this user's sandboxes hold; slots of removed folders are free."""
     home = Path(os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/llmops-{os.getuid()}")  # noqa: S108 - owner is checked
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     if home.stat().st_uid != os.getuid():
-        raise ClusterCannot(f"{home} belongs to somebody else", remedy="Set XDG_RUNTIME_DIR to a folder of yours.")
+        raise ClusterCannot(
+            f"{home} belongs to another user",
+            code="FolderNotOwned",
+            about=str(home),
+            remedy="Set XDG_RUNTIME_DIR to a folder of yours.",
+        )
     with (home / "llmops-slots.json").open("a+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         file.seek(0)

@@ -1,4 +1,4 @@
-"""Debian's packages, unpacked into the cache: programs for the sandbox with neither root nor an installation."""
+"""Debian's packages, unpacked into the cache: programs for the sandbox, without root."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _URI = re.compile(r"^'\S+' (\S+?)_\S+\.deb ", re.MULTILINE)
 
 
 def unpacked(package: str) -> Path:
-    """Root of the package's files and of those packages it needs that this machine lacks.
+    """The folder with the files of the package, and of the packages that it needs and this machine lacks.
 
     Raises:
-        ClusterCannot: The packages can't be had.
+        ClusterCannot: PackageUnavailable.
     """
     folder = cache_folder() / package
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -46,13 +46,15 @@ def _unpack(package: str, folder: Path) -> None:
         except (OSError, subprocess.CalledProcessError) as error:
             why = error.stderr.strip() if isinstance(error, subprocess.CalledProcessError) else error
             raise ClusterCannot(
-                f"{package} is not installed, and Debian's packages can't be had: {why}",
+                f"{package} is not installed, and Debian's package could not be unpacked: {why}",
+                code="PackageUnavailable",
+                about=f"package {package}",
                 remedy=f"Install {package}, so that its programs are on PATH.",
             ) from error
         whole.rename(folder)
 
 
 def _missing(package: str) -> list[str]:
-    """The package and what it depends on, as far as this machine lacks it."""
+    """The package and its dependencies that this machine lacks."""
     asked = ["apt-get", "install", "--print-uris", "--yes", "--no-install-recommends", "--quiet=2", package]
     return package_names(subprocess.run(asked, check=True, capture_output=True, text=True).stdout)

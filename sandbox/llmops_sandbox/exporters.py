@@ -1,7 +1,7 @@
-"""What stands in for the exporters beside Prometheus: kube-state-metrics, kubelets' volumes and NVIDIA's DCGM.
+"""A stand-in for exporters: kube-state-metrics, the kubelets' volume metrics and NVIDIA's DCGM.
 
-Names and labels are the published ones, as far as rules ask for them. States and volumes are what they are in the
-sandbox. There are no GPUs: one is busy while its engine works on a request, which is what DCGM's figure counts, too.
+It has the published names and labels that rules of llmops read. States and volumes are those of the sandbox. There are
+no GPUs: a GPU counts as busy while its engine works on a request, which DCGM's figure measures, too.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ Object = Mapping[str, Any]
 
 
 def states(cluster: Cluster) -> Iterator[Metric]:
-    """Of kube-state-metrics: restarts of containers, and replicas of Deployments."""
+    """Metrics of kube-state-metrics: restarts of containers, and replicas of Deployments."""
     restarts = CounterMetricFamily(
         "kube_pod_container_status_restarts",
         "The number of container restarts per container.",
@@ -64,7 +64,7 @@ def states(cluster: Cluster) -> Iterator[Metric]:
 
 
 def volumes(cluster: Cluster) -> Iterator[Metric]:
-    """Of kubelets: capacity and use of the volumes of claims. A file counts by its length."""
+    """Metrics of kubelets: capacity and use of the volumes of claims. A file counts by its length."""
     labels = ("namespace", "persistentvolumeclaim")
     capacity = GaugeMetricFamily(
         "kubelet_volume_stats_capacity_bytes", "Capacity in bytes of the volume", labels=labels
@@ -80,7 +80,7 @@ def volumes(cluster: Cluster) -> Iterator[Metric]:
 
 
 def gpus(cluster: Cluster) -> Iterator[Metric]:
-    """Of DCGM's exporter: the utilization of each GPU that an engine holds."""
+    """Metrics of DCGM's exporter: the utilization of each GPU that an engine holds."""
     utilization = GaugeMetricFamily(
         "DCGM_FI_DEV_GPU_UTIL",
         "GPU utilization (in %).",
@@ -112,7 +112,7 @@ PATHS: Mapping[str, Callable[[Cluster], Iterator[Metric]]] = {
 def _size(folder: Path) -> int:
     total = 0
     for path in folder.rglob("*"):
-        # Files come and go meanwhile.
+        # Files may vanish while this walks the folder.
         with contextlib.suppress(OSError):
             status = path.lstat()
             total += status.st_size if stat.S_ISREG(status.st_mode) else 0
@@ -120,7 +120,7 @@ def _size(folder: Path) -> int:
 
 
 def _running(address: str) -> bool:
-    """Whether an engine works on a request; one that does not answer works on none."""
+    """Whether an engine works on a request; False if it does not answer."""
     url = f"http://{address}:{ENGINE_PORT}/metrics"
     try:
         with urllib.request.urlopen(url, timeout=ENGINE_SECONDS) as answer:

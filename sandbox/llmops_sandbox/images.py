@@ -1,7 +1,7 @@
-"""The images that the sandbox knows: names and digests, each of which stands for a local program.
+"""The sandbox's images: names and digests, each with a local program.
 
-One JSON file is shared by the stand-in registry, which serves manifests and configs of these images, and by the node
-agent, which starts their programs. Both read it at each use, so that an image is there as soon as it is added.
+The stand-in registry serves manifests and configs of these images, and the node agent starts their programs. Both read
+one JSON file at each use, so that a new image is known at once.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ _TAG = re.compile(r"^\w[\w.-]{0,127}$", re.ASCII)
 
 @dataclass(frozen=True)
 class Image:
-    """An image: what a registry says of it, and the program that stands for it.
+    """An image: its name and digest in a registry, and its program.
 
     Args:
         repository: Full name with its host, for example `docker.io/vllm/vllm-openai`.
         tag: The tag under which it was added.
         digest: `sha256:...` of `manifest_bytes`.
-        program: Entrypoint, empty if it has files alone; `{pod_ip}` and `{python}` are filled in by the node agent.
+        program: Entrypoint; empty if it has files alone. The node agent fills in `{pod_ip}` and `{python}`.
         env: Environment that the image sets.
-        root: Folder of this machine that has the image's files, as they lie below its `/`; empty if it has none.
-        files: SHA-256 over those files when it was added; what becomes of the folder later is what a spoilt disk does.
+        root: Folder of this machine with the image's files, as they lie below its `/`; empty if it has none.
+        files: SHA-256 over those files when the image was added; later changes of the folder do not change it.
     """
 
     repository: str
@@ -51,13 +51,13 @@ class Image:
 
     @property
     def reference(self) -> str:
-        """Repository and digest: names this image for ever."""
+        """Repository and digest, which never name another image."""
         return f"{self.repository}@{self.digest}"
 
 
 @dataclass(frozen=True)
 class Reference:
-    """An image's name, taken apart; host and `library/` filled in, as container runtimes do."""
+    """The parts of an image's name, with host and `library/` filled in, as container runtimes do."""
 
     repository: str
     tag: str | None
@@ -65,10 +65,10 @@ class Reference:
 
     @classmethod
     def parse(cls, text: str) -> Reference:
-        """Take `repo[:tag][@digest]` apart; without either the tag is `latest`.
+        """Parse `repo[:tag][@digest]`; without either the tag is `latest`.
 
         Raises:
-            BadInput: `text` is no image reference.
+            BadInput: InvalidImageName.
         """
         rest, _, digest = text.partition("@")
         head, separator, last = rest.rpartition("/")
@@ -79,7 +79,11 @@ class Reference:
             or (colon and not _TAG.match(tag))
             or ("@" in text and not re.fullmatch(r"sha256:[0-9a-f]{64}", digest))
         ):
-            raise BadInput(f"{text!r} is no image reference: expected repository[:tag][@sha256:digest]")
+            raise BadInput(
+                f"{text!r} is not an image reference: expected repository[:tag][@sha256:digest]",
+                code="InvalidImageName",
+                about=text,
+            )
         return cls(repository, tag or (None if digest else "latest"), digest or None)
 
     def __str__(self) -> str:
@@ -163,10 +167,10 @@ def _image(repository: str, tag: str, digest: str, content: _Content) -> Image:
 
 
 class ImageStore:
-    """The images in one JSON file; each call reads it, each change replaces it as a whole.
+    """The images in one JSON file. Every call reads the file; a change replaces it as a whole.
 
     Args:
-        path: The file; it need not exist yet.
+        path: The file; the first change makes it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -180,14 +184,16 @@ class ImageStore:
         env: Mapping[str, str] | None = None,
         root: Path | None = None,
     ) -> Image:
-        """Add an image under a tag. A tag that is there moves; what it named stays known by its digest.
+        """Add an image under a tag. An existing tag moves; its former image stays known by digest.
 
         Raises:
-            BadInput: Repository or tag are malformed, or there is neither a program nor a folder with files.
+            BadInput: InvalidImageName, or ProgramMissing: neither a program nor a folder with files is given.
         """
         parsed = Reference.parse(f"{repository}:{tag}")
         if not program and root is None:
-            raise BadInput(f"image {parsed}: it needs a program to stand for it, or files")
+            raise BadInput(
+                f"image {parsed}: it needs a program or a folder with files", code="ProgramMissing", about=str(parsed)
+            )
         variables, files = dict(env or {}), _hash_of(root) if root else ""
         digest = f"sha256:{hashlib.sha256(_manifest(program, variables, files)).hexdigest()}"
         content = _Content(program=list(program), env=variables)
@@ -200,9 +206,9 @@ class ImageStore:
         return _image(parsed.repository, tag, digest, content)
 
     def resolve(self, reference: str) -> Image | None:
-        """The image that `repo:tag`, `repo@sha256:...` or both name; None if there is none.
+        """The image of `repo:tag`, `repo@sha256:...` or both; None if there is none.
 
-        As with a registry, a digest wins over the tag beside it.
+        A digest wins over the tag beside it, as in a registry.
         """
         try:
             parsed = Reference.parse(reference)
@@ -219,7 +225,7 @@ class ImageStore:
         return _image(parsed.repository, tag, digest, content)
 
     def all(self) -> list[Image]:
-        """Every tagged image, by repository and tag in the order in which the tags were added."""
+        """Every tagged image, in the order in which repositories and tags were added."""
         return [
             _image(repository, tag, digest, known["images"][digest])
             for repository, known in self._read().items()
@@ -227,7 +233,7 @@ class ImageStore:
         ]
 
     def remove(self, repository: str, tag: str) -> None:
-        """Forget a tag, and the image itself where no other tag names it; nothing happens if it isn't there."""
+        """Remove a tag, if it exists, and its image if no other tag names it."""
         repository = normalise(repository)
         with self._change() as content:
             known = content.get(repository)
@@ -243,7 +249,12 @@ class ImageStore:
         except FileNotFoundError:
             return {}
         except ValueError as error:
-            raise BadInput(f"{self.path}: not an image store: {error}", remedy="Remove the file.") from error
+            raise BadInput(
+                f"{self.path}: not an image store: {error}",
+                code="FileMalformed",
+                about=str(self.path),
+                remedy="Remove the file.",
+            ) from error
 
     @contextmanager
     def _change(self) -> Generator[dict[str, _Repository]]:

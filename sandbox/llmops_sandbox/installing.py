@@ -1,6 +1,6 @@
 """Installs llmops in the sandbox as on any cluster: Dagster's parts as pods, with `k8s/overlays/sandbox`.
 
-What only the sandbox knows (its addresses, a password) is a kustomization of its own on top of the overlay.
+A kustomization on top of the overlay adds the sandbox's addresses and a password.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from llmops_sandbox.ui import Ui
 NAMESPACE = "llmops"
 OVERLAY = Path(__file__).parents[2] / "k8s" / "overlays" / "sandbox"
 ORCHESTRATOR = ("ghcr.io/llmops-dev/orchestrator", __version__)
-# The image has no entrypoint: what a pod gives as arguments is the program.
+# The image has no entrypoint: a pod's arguments are the program.
 ORCHESTRATOR_PROGRAM = ("env",)
 POSTGRESQL = ("docker.io/library/postgres", "17.6")
 DEPLOYMENTS = ("code-location", "webserver", "daemon", "service")
 UI_PORT = 3000
-# Of the Services' range; the API server gives out addresses from its upper part first.
+# The tenth address of the Services' range: the API server assigns addresses from its upper part first.
 UI_ADDRESS = 10
 READY_SECONDS = 240
 
@@ -43,23 +43,28 @@ READY_SECONDS = 240
 def install(
     sandbox: Sandbox, settings: Mapping[str, Any] | None = None, *, tell: Callable[[str], None] = lambda line: None
 ) -> str:
-    """Install llmops in a sandbox that is up, or bring an installation up to date; wait until it serves.
+    """Install or update llmops in a running sandbox, and wait until it serves.
 
     Args:
-        sandbox: Where.
-        settings: What differs from the sandbox's own settings.
-        tell: Gets one line each time that something changes.
+        sandbox: A running sandbox.
+        settings: Settings that differ from the sandbox's own.
+        tell: Called with a line whenever the state changes.
 
     Returns:
         URL of Dagster's UI.
 
     Raises:
-        BadInput: This llmops has no `k8s/` beside it.
-        ClusterCannot: The database was not ready in time, or PostgreSQL can't be had.
-        BadRelease: A part of llmops does not start; says why, with the end of its log.
+        BadInput: CheckoutMissing: this llmops has no `k8s/` beside it.
+        ClusterCannot: PackageUnavailable, ProgramFailed or NotReady.
+        BadRelease: A part of llmops does not start; the message has the end of its log.
     """
     if not OVERLAY.is_dir():
-        raise BadInput(f"{OVERLAY} is not there", remedy="Install from a checkout of llmops.")
+        raise BadInput(
+            f"{OVERLAY} does not exist",
+            code="CheckoutMissing",
+            about=str(OVERLAY),
+            remedy="Install from a checkout of llmops.",
+        )
     programs = postgresql.find_or_unpack()
     sandbox.images.add(*ORCHESTRATOR, ORCHESTRATOR_PROGRAM)
     sandbox.images.add(*POSTGRESQL, postgresql.PROGRAM, postgresql.environment(programs))
@@ -82,7 +87,7 @@ def install(
 
 
 def _write(folder: Path, settings: Mapping[str, Any], address: str) -> None:
-    """The kustomization; the password is made once."""
+    """Write the kustomization; the first call makes the password."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     password = folder / "password"
     if not password.exists():
@@ -105,7 +110,7 @@ def _write(folder: Path, settings: Mapping[str, Any], address: str) -> None:
             {"name": "dagster-postgresql", "namespace": NAMESPACE, "envs": ["database.env"]},
         ],
         "patches": [
-            # Settings that changed start the pods anew.
+            # Changed settings restart the pods.
             _patch("Deployment", ".*", "/spec/template/metadata/annotations", annotations),
             _patch("Service", "webserver", "/spec/clusterIP", address),
         ],
@@ -114,12 +119,14 @@ def _write(folder: Path, settings: Mapping[str, Any], address: str) -> None:
 
 
 def _await_work(url: str, tell: Callable[[str], None]) -> None:
-    """Wait until the webserver has loaded the definitions, and every daemon has reported."""
+    """Wait until the webserver has loaded the definitions and every required daemon is healthy."""
     deadline = time.monotonic() + READY_SECONDS
     told = ""
     while what := _missing(Ui(url)):
         if time.monotonic() > deadline:
-            raise ClusterCannot(f"{url}: not at work after {READY_SECONDS} s: {what}")
+            raise ClusterCannot(
+                f"{url}: Dagster does not work {READY_SECONDS} s after its start: {what}", code="NotReady", about=url
+            )
         if what != told:
             tell(what)
             told = what
@@ -144,6 +151,8 @@ def _run(command: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise ClusterCannot(
-            f"{' '.join(command[3:])} failed: {done.stderr.strip() or done.stdout.strip()}",
+            f"kubectl {' '.join(command[3:])} failed: {done.stderr.strip() or done.stdout.strip()}",
+            code="ProgramFailed",
+            about=f"kubectl {command[3]}",
             remedy=f"Look at the pods: kubectl --kubeconfig {command[2]} get pods --namespace {NAMESPACE}",
         )

@@ -1,35 +1,32 @@
-"""LiteLLM's proxy on this machine, as its image has it: installed once into the cache folder, on request."""
+"""LiteLLM's proxy on this machine, with the packages of its image: installed once into the cache folder, on request."""
 
 from __future__ import annotations
 
-import fcntl
-import os
-import shutil
-import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from llmops.config.settings.router import RouterSettings
-from llmops.errors import ClusterCannot
 from llmops_sandbox.binaries import cache_folder
 from llmops_sandbox.images import ImageStore, Reference
+from llmops_sandbox.venvs import Venv, read_requirements
 
 PROJECT = Path(__file__).parents[2]
 REQUIREMENTS = PROJECT / "k8s" / "router" / "requirements.txt"
+MARK = "made"
 
 
 @dataclass(frozen=True)
 class LiteLlm:
     """An environment with LiteLLM's proxy."""
 
-    folder: Path
+    venv: Venv
 
     @property
     def python(self) -> Path:
         """Its interpreter."""
-        return self.folder / "venv" / "bin" / "python"
+        return self.venv.python
 
     @property
     def program(self) -> tuple[str, ...]:
@@ -42,69 +39,40 @@ class LiteLlm:
         return {"LITELLM_NON_ROOT": "true"}
 
     def add_to(self, images: ImageStore) -> None:
-        """Have it stand for the image that the settings name by default."""
+        """Add it as the image that the settings name by default."""
         image = Reference.parse(RouterSettings().image)
         images.add(image.repository, image.tag or "", self.program, self.environment)
 
 
 def find() -> LiteLlm | None:
-    """What `install` made, if it did, and made it of the requirements of now."""
-    made = _place()
-    mark = made.folder / "made"
-    return made if mark.is_file() and mark.read_bytes() == _wanted() else None
+    """The environment, if `install` has made it from today's requirements."""
+    venv = _venv()
+    return LiteLlm(venv) if venv.has(MARK, read_requirements(REQUIREMENTS)) else None
 
 
 def install() -> LiteLlm:
-    """Install the environment, as far as that has not been done: about a minute and 650 MB.
+    """Install the environment, unless `find` has it: about a minute and 650 MB.
 
     Raises:
-        ClusterCannot: A step failed, with the end of what it said.
+        ClusterCannot: A step failed; the message has the end of its output.
     """
-    made = _place()
-    made.folder.mkdir(parents=True, exist_ok=True)
-    with (made.folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    venv = _venv()
+    with venv.locked():
         if find() is None:
-            shutil.rmtree(made.folder / "venv", ignore_errors=True)
-            _run(made, sys.executable, "-m", "venv", str(made.folder / "venv"))
-            pip = (str(made.python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps")
-            pinned = ("--require-hashes", "--only-binary", ":all:", "--requirement", str(REQUIREMENTS))
-            # Bytecode is made here, once: to compile it takes half of each start otherwise.
-            _run(made, *pip, "--compile", *pinned)
-            (made.folder / "made").write_bytes(_wanted())
-    return made
+            venv.create()
+            # Bytecode is made here, once: compiling takes half of each start otherwise.
+            venv.install_pinned("--compile", "--requirement", str(REQUIREMENTS))
+            venv.mark(MARK, read_requirements(REQUIREMENTS))
+    return LiteLlm(venv)
 
 
-def _place() -> LiteLlm:
-    return LiteLlm(cache_folder() / "litellm")
-
-
-def _wanted() -> bytes:
-    try:
-        return REQUIREMENTS.read_bytes()
-    except OSError as error:
-        raise ClusterCannot(
-            f"{REQUIREMENTS} cannot be read: {error}", remedy="Run it from a checkout of llmops."
-        ) from error
-
-
-def _run(made: LiteLlm, *command: str) -> None:
-    log = made.folder / "install.log"
-    dropped = ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
-    environment = {key: value for key, value in os.environ.items() if key not in dropped}
-    with log.open("ab") as output:
-        code = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, env=environment, check=False).returncode
-    if code:
-        tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-        raise ClusterCannot(
-            f"LiteLLM could not be installed: exit code {code}:\n{tail}",
-            remedy=f"It needs 650 MB of disk and PyPI; all output is in {log}.",
-        )
+def _venv() -> Venv:
+    return Venv(cache_folder() / "litellm", "LiteLLM", "650 MB of disk and PyPI")
 
 
 def main() -> None:
-    """`python -m llmops_sandbox.litellm`: install, and say where."""
-    sys.stdout.write(f"{install().folder}\n")
+    """`python -m llmops_sandbox.litellm`: install, and print the folder."""
+    sys.stdout.write(f"{install().venv.folder}\n")
 
 
 if __name__ == "__main__":

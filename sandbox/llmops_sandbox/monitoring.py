@@ -1,6 +1,6 @@
-"""Installs a monitoring stack in the sandbox: Prometheus, and on request exporters and the Operator's part.
+"""Installs monitoring in the sandbox: Prometheus, and on request exporters and the configuration of monitors.
 
-Without the Operator's objects it finds the engines by their pods' labels, and gives their series the same labels.
+Without monitors, Prometheus finds the engines by their pods' labels, and gives their series the same labels.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ READY_SECONDS = 60
 EXPORTERS = "exporters"
 EXPORTERS_IMAGE = ("ghcr.io/llmops-dev/sandbox-exporters", __version__)
 
+# The Prometheus Operator adds these to every monitor.
 COMMON: Sequence[Mapping[str, Any]] = (
     {"source_labels": ["__meta_kubernetes_pod_phase"], "regex": "Failed|Succeeded", "action": "drop"},
     {"source_labels": ["__meta_kubernetes_namespace"], "target_label": "namespace"},
     {"source_labels": ["__meta_kubernetes_pod_name"], "target_label": "pod"},
 )
-"""What the Operator does for every monitor."""
 RELABELINGS: Sequence[Mapping[str, Any]] = (
     {"source_labels": ["__meta_kubernetes_pod_label_app_kubernetes_io_component"], "regex": "engine", "action": "keep"},
     *COMMON,
@@ -49,24 +49,22 @@ def install_prometheus(
     scrapes: Sequence[Mapping[str, Any]] = (),
     interval: str = "1s",
 ) -> str:
-    """Install Prometheus, or bring it up to date, and wait until it serves.
-
-    It scrapes the engines of all namespaces, and takes up changes at once.
+    """Install or update Prometheus, and wait until it serves. It scrapes the engines of all namespaces.
 
     Args:
-        sandbox: One that is up.
+        sandbox: A running sandbox.
         cluster: Its API, as the administrator.
-        monitors: PodMonitors to scrape by, as the Prometheus Operator would; none: by the pods' labels.
-        rules: What a rule file has, `groups`, which is what a PrometheusRule has as its `spec`; by name of the rule.
+        monitors: PodMonitors to scrape by, as the Prometheus Operator would; if none, the pods' labels.
+        rules: Contents of rule files, by name of the rule: the `spec` of a PrometheusRule.
         scrapes: Further scrape configurations.
-        interval: Between two scrapes, and between two evaluations of rules.
+        interval: Time between two scrapes, and between two evaluations of rules.
 
     Returns:
-        Its base URL, for `monitoring.prometheus_url` of the settings.
+        The base URL, for `monitoring.prometheus_url` of the settings.
 
     Raises:
-        ClusterCannot: Prometheus can't be had, or is not ready in time.
-        BadRelease: It does not start; says why, with the end of its log.
+        ClusterCannot: PackageUnavailable, or the rollout is not ready in time.
+        BadRelease: Prometheus does not start; the message has the end of its log.
     """
     programs = prometheus.find_or_unpack()
     sandbox.images.add(*IMAGE, prometheus.PROGRAM, prometheus.environment(programs))
@@ -77,14 +75,14 @@ def install_prometheus(
 
 
 def install_exporters(sandbox: Sandbox, cluster: Cluster) -> Sequence[Mapping[str, Any]]:
-    """Install what stands in for kube-state-metrics, kubelets' volumes and DCGM; wait until it serves.
+    """Install the stand-in for kube-state-metrics, the kubelets' volume metrics and DCGM; wait until it serves.
 
     Args:
-        sandbox: One that is up.
+        sandbox: A running sandbox.
         cluster: Its API, as the administrator.
 
     Returns:
-        How they are scraped, for `scrapes` of `install_prometheus`: as kube-prometheus-stack and the GPU operator do.
+        Scrape configurations for `install_prometheus`, equal to those of kube-prometheus-stack and the GPU operator.
     """
     sandbox.images.add(*EXPORTERS_IMAGE, exporters.PROGRAM)
     resources = ["pods", "nodes", "persistentvolumes"]
@@ -111,9 +109,9 @@ def install_exporters(sandbox: Sandbox, cluster: Cluster) -> Sequence[Mapping[st
             "job_name": path.removeprefix("/"),
             "metrics_path": path,
             "static_configs": [{"targets": [address]}],
-            # The GPU operator's does not honour labels, by default.
+            # The GPU operator's ServiceMonitor honours no labels, by default.
             "honor_labels": path != "/dcgm",
-            # Prometheus gives a target none of these by itself; a monitor of the Operator does.
+            # A monitor of the Operator adds these labels; a plain scrape configuration has to.
             "relabel_configs": [
                 {"target_label": "namespace", "replacement": NAMESPACE},
                 {"target_label": "pod", "replacement": EXPORTERS},
@@ -132,7 +130,7 @@ def _by_labels() -> dict[str, Any]:
 
 
 def _by_monitor(monitor: Mapping[str, Any]) -> dict[str, Any]:
-    """What the Prometheus Operator makes of a PodMonitor with one endpoint, as far as llmops' own go."""
+    """The scrape configuration that the Prometheus Operator makes of a PodMonitor of llmops, with its one endpoint."""
     metadata, spec = monitor["metadata"], monitor["spec"]
     (endpoint,) = spec["podMetricsEndpoints"]
     label = "__meta_kubernetes_pod_label"
@@ -242,7 +240,7 @@ def _deployment(name: str, container: Mapping[str, Any], volumes: Sequence[Mappi
     pod = {"serviceAccountName": name, "containers": [container], "volumes": list(volumes)}
     return {
         "replicas": 1,
-        # Its data has one writer.
+        # Two servers must not write to the same data.
         "strategy": {"type": "Recreate"},
         "selector": {"matchLabels": _labels(name)},
         "template": {"metadata": {"labels": _labels(name)}, "spec": pod},

@@ -1,4 +1,4 @@
-"""Debian's nginx: what an Ingress' settings come to is seen in the program that they are for."""
+"""Debian's nginx: tests run an Ingress' settings in the program that reads them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ PACKAGE = "nginx"
 
 
 def find_or_unpack() -> Path:
-    """The program.
+    """The path of nginx.
 
     Raises:
-        ClusterCannot: It is not installed, and Debian's packages can't be had.
+        ClusterCannot: PackageUnavailable.
     """
     if program := shutil.which("nginx"):
         return Path(program)

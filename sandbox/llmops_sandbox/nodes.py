@@ -1,4 +1,4 @@
-"""The declaration of the sandbox's nodes: names, labels, taints and what they offer."""
+"""The declaration of the sandbox's nodes: names, labels, taints and capacity."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from llmops.config.schema import Strict
 
 
 class Taint(Strict):
-    """Keeps pods that don't tolerate it away from a node."""
+    """A taint of a node."""
 
     key: str
     value: str = ""
@@ -31,7 +31,7 @@ class Node(Strict):
 
 
 class Declaration(Strict):
-    """What `nodes.yaml` holds."""
+    """The content of `nodes.yaml`."""
 
     nodes: Annotated[tuple[Node, ...], Field(min_length=1)]
     back_off_seconds: Annotated[float, Field(ge=0)] = Field(
@@ -47,13 +47,13 @@ def load_nodes(path: Path) -> Declaration:
     """Read a declaration.
 
     Raises:
-        BadInput: The file cannot be read or isn't one; the message has one line per wrong field.
+        BadInput: The file cannot be read, or has wrong fields; the message has one line per field.
     """
     return read_file(path, Declaration)
 
 
 def write_default_nodes(path: Path) -> None:
-    """Put the packaged declaration at `path`, unless there is one."""
+    """Write the packaged declaration to `path`, unless the file exists."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         with as_file(files("llmops_sandbox") / "nodes.yaml") as packaged:

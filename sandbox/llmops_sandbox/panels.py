@@ -1,6 +1,6 @@
-"""Draws the dashboard's panels from a Prometheus, where there is no Grafana: its queries, titles, units and layout.
+"""Draws a dashboard without Grafana: sends Grafana's queries to Prometheus, and plots the answers with matplotlib.
 
-It is not Grafana's picture: what Grafana would ask is asked, and drawn by matplotlib.
+The picture has the dashboard's titles, units and layout, not Grafana's look.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ def draw(dashboard: Mapping[str, Any], prometheus: Prometheus, start: float, end
 
     Args:
         dashboard: In Grafana's JSON model.
-        prometheus: Where its data is.
+        prometheus: Holds its data.
         start: Unix seconds of the first point.
-        end: Of the last.
+        end: Unix seconds of the last point.
         path: The PNG.
 
     Raises:
@@ -62,7 +62,7 @@ def draw(dashboard: Mapping[str, Any], prometheus: Prometheus, start: float, end
         axes.tick_params(labelsize=7)
         axes.set_xlim(0, end - start)
         maximum = panel["fieldConfig"]["defaults"].get("max")
-        # Room above, in which a line at the maximum is seen.
+        # Room above, so that a line at the maximum shows.
         axes.set_ylim(bottom=0, top=None if maximum is None else maximum * factor * 1.05)
         axes.grid(alpha=0.3)
         for time in marks:
@@ -72,12 +72,12 @@ def draw(dashboard: Mapping[str, Any], prometheus: Prometheus, start: float, end
 
 
 def expressions(panel: Mapping[str, Any]) -> list[str]:
-    """What a panel asks, with all of each variable chosen."""
+    """The queries of a panel, with every variable set to all."""
     return [chosen(target["expr"]) for target in panel["targets"]]
 
 
 def chosen(expr: str) -> str:
-    """An expression with all of each variable chosen."""
+    """An expression with every variable set to all."""
     return re.sub(r"\$\w+", ".*", expr)
 
 
@@ -109,7 +109,7 @@ def _stat(panel: Mapping[str, Any], prometheus: Prometheus, at: float, factor: f
 
 
 def _marks(annotation: Mapping[str, Any], prometheus: Prometheus, start: float, end: float) -> list[float]:
-    """When each release is marked first."""
+    """The time of each release's first mark."""
     marked = prometheus.query_range(chosen(annotation["expr"]), start, end, max(1.0, (end - start) / STEPS))
     return [series.points[0][0] for series in marked]
 

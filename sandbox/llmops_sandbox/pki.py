@@ -1,4 +1,4 @@
-"""Certificates of the sandbox: one authority, one key pair for each that talks to the API server."""
+"""Certificates of the sandbox: one authority, and one key pair for each client of the API server."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ VALID = datetime.timedelta(days=3650)
 
 @dataclass(frozen=True)
 class Identity:
-    """Who a certificate speaks for.
+    """The holder of a certificate.
 
     Args:
         name: File name, without suffix.
         user: Common name; the API server takes it for the user.
         group: Organisation; the API server takes it for the group.
-        hosts: Addresses and DNS names that a server certificate is for.
+        hosts: Addresses and DNS names of a server certificate.
     """
 
     name: str
@@ -33,9 +33,9 @@ class Identity:
 
 
 def write_pki(folder: Path, identities: tuple[Identity, ...]) -> None:
-    """Write `ca`, the service account signing key `sa` and a pair for each identity; those that are there stay.
+    """Write `ca`, the service account signing key `sa` and a pair for each identity, unless they exist.
 
-    So a sandbox of an older version gets what it lacks.
+    A sandbox of an older version gets the pairs that it lacks.
     """
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
@@ -70,7 +70,7 @@ def _authority(folder: Path) -> tuple[x509.Certificate, ec.EllipticCurvePrivateK
 
 
 def _write_certificate(path: Path, certificate: x509.Certificate) -> None:
-    """Whole or not at all, after its key: that it is there tells that the pair is."""
+    """Write it as a whole, after its key: a pair is complete once its certificate exists."""
     fresh = path.with_suffix(".new")
     fresh.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
     fresh.rename(path)

@@ -1,7 +1,7 @@
-"""What the image `postgres` stands for in the sandbox: Debian's PostgreSQL, started as the image starts it.
+"""The program of the image `postgres` in the sandbox: Debian's PostgreSQL, started as the image starts it.
 
-The image's variables are honoured: POSTGRES_USER, POSTGRES_PASSWORD, POSTGRES_DB, PGDATA. Programs that are installed
-are used; else Debian's packages are unpacked into the cache, which needs neither root nor an installation.
+It reads the image's variables POSTGRES_USER, POSTGRES_PASSWORD, POSTGRES_DB and PGDATA. It uses installed programs; if
+there are none, it unpacks Debian's packages into the cache, without root.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from llmops_sandbox.binaries import cache_folder
 PROGRAM = ("{python}", "-m", "llmops_sandbox.postgresql", "--host", "{pod_ip}")
 PACKAGE = "postgresql"
 VERSIONED = "usr/lib/postgresql"
-# PostgreSQL refuses to be root; any other user will do, and nobody is everywhere.
+# PostgreSQL refuses to run as root; every machine has the user nobody.
 USER = 65534
 PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, PR_SET_KEEPCAPS = 47, 2, 8
 CAP_DAC_OVERRIDE, CAPABILITY_VERSION_3 = 1, 0x20080522
@@ -36,7 +36,7 @@ def find_or_unpack() -> Path:
     """The folder with PostgreSQL's server programs.
 
     Raises:
-        ClusterCannot: They are not installed, and Debian's packages can't be had.
+        ClusterCannot: PackageUnavailable.
     """
     if (program := shutil.which("postgres")) and shutil.which("initdb"):
         return Path(program).resolve().parent
@@ -47,7 +47,7 @@ def find_or_unpack() -> Path:
 
 
 def environment(programs: Path) -> dict[str, str]:
-    """What the image sets: where the programs are, and the libraries that came with them."""
+    """What the image sets: the paths of the programs and of the libraries in their packages."""
     variables = {"PATH": f"{programs}:{os.environ.get('PATH', os.defpath)}"}
     root = programs.parents[4] if len(programs.parents) > 4 else Path("/")
     if root != Path("/") and (libraries := [str(path) for path in root.glob("usr/lib/*-linux-gnu*")]):
@@ -56,18 +56,22 @@ def environment(programs: Path) -> dict[str, str]:
 
 
 def serve(host: str, settings: Mapping[str, str]) -> int:
-    """Make the database, unless it is there, and run the server until SIGTERM; its exit code.
+    """Make the database, unless it exists, and run the server until SIGTERM; return its exit code.
 
     Args:
         host: Address to listen on.
         settings: The image's variables.
 
     Raises:
-        BadInput: PGDATA or POSTGRES_PASSWORD are missing.
-        ClusterCannot: The database can't be made.
+        BadInput: VariablesMissing.
+        ClusterCannot: `initdb` or `postgres` failed.
     """
     if missing := [name for name in ("PGDATA", "POSTGRES_PASSWORD") if not settings.get(name)]:
-        raise BadInput(f"the image postgres needs {' and '.join(missing)} in its environment")
+        raise BadInput(
+            f"the image postgres needs {' and '.join(missing)} in its environment",
+            code="VariablesMissing",
+            about="image postgres",
+        )
     data = Path(settings["PGDATA"])
     sockets = Path(tempfile.mkdtemp(prefix="llmops-pg-"))
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -77,12 +81,12 @@ def serve(host: str, settings: Mapping[str, str]) -> int:
         _become_user()
     cluster = data / "cluster"
     if not cluster.exists():
-        # Made beside and renamed: what was killed half-way is made anew.
+        # Made under another name: a database whose making was killed half-way is made anew.
         unfinished = data / "unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
         _make_database(unfinished, sockets, settings)
         unfinished.rename(cluster)
-    # A killed server's lock names a process that may be another's by now; the volume has one pod.
+    # A killed server leaves its lock, with a pid that another process may have by now. The volume has one pod.
     (cluster / "postmaster.pid").unlink(missing_ok=True)
     with subprocess.Popen(
         ["postgres", "-D", str(cluster), "-c", f"listen_addresses={host}", "-c", f"unix_socket_directories={sockets}",
@@ -114,11 +118,15 @@ def _make_database(data: Path, sockets: Path, settings: Mapping[str, str]) -> No
 def _run(command: list[str], given: str = "") -> None:
     done = subprocess.run(command, input=given, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise ClusterCannot(f"{command[0]} failed ({done.returncode}): {done.stderr.strip()}")
+        raise ClusterCannot(
+            f"{command[0]} failed with exit code {done.returncode}: {done.stderr.strip()}",
+            code="ProgramFailed",
+            about=command[0],
+        )
 
 
 def _become_user() -> None:
-    """Stop being root, but go on reaching the sandbox's folders, which may lie below a folder that is root's alone."""
+    """Stop being root, but keep access to the sandbox's folders, whose parent may belong to root alone."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0)
     os.setgroups([])
@@ -128,8 +136,12 @@ def _become_user() -> None:
     header = struct.pack("Ii", CAPABILITY_VERSION_3, 0)
     sets = struct.pack("6I", kept, kept, kept, 0, 0, 0)
     if libc.capset(header, sets) or libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_DAC_OVERRIDE, 0, 0):
-        raise ClusterCannot(f"capabilities can't be kept: {os.strerror(ctypes.get_errno())}")
-    # A change of user clears it: nothing may outlive the container.
+        raise ClusterCannot(
+            f"the kernel does not let PostgreSQL keep CAP_DAC_OVERRIDE: {os.strerror(ctypes.get_errno())}",
+            code="CapabilityRefused",
+            about="CAP_DAC_OVERRIDE",
+        )
+    # The change of user cleared it; without it the server would outlive its container.
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 

@@ -1,4 +1,4 @@
-"""Long-lived processes of the sandbox: started in sessions of their own, found again by pid, stopped for sure."""
+"""Long-lived processes of the sandbox: each has its own session, a file with its pid, and a log."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from llmops.errors import ClusterCannot
 
 
 def start_time(pid: int) -> int | None:
-    """Clock ticks since boot at which the process started; None if there is none. Tells a reused pid apart."""
+    """Clock ticks since boot at which the process started; None if it does not run. It tells a reused pid apart."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     except (OSError, IndexError):
@@ -26,14 +26,14 @@ def start_time(pid: int) -> int | None:
 
 @dataclass(frozen=True)
 class Daemon:
-    """A process that outlives the one that started it; its pid and log are files in `folder`."""
+    """A process that outlives its parent; its pid and log are files in `folder`."""
 
     name: str
     folder: Path
 
     @property
     def log(self) -> Path:
-        """Where its output goes."""
+        """The file with its output."""
         return self.folder / f"{self.name}.log"
 
     @property
@@ -66,9 +66,13 @@ class Daemon:
         self._state.write_text(json.dumps({"pid": process.pid, "started": start_time(process.pid)}))
 
     def check(self) -> None:
-        """Raise ClusterCannot with the end of its log if it doesn't run."""
+        """Raise ClusterCannot (ProcessEnded), with the end of its log, unless it runs."""
         if self.pid is None:
-            raise ClusterCannot(f"{self.name} of the sandbox ended; {self.log} ends:\n{self.tail()}")
+            raise ClusterCannot(
+                f"{self.name} of the sandbox ended; {self.log} ends:\n{self.tail()}",
+                code="ProcessEnded",
+                about=self.name,
+            )
 
     def tail(self, lines: int = 15) -> str:
         """The end of its log."""
@@ -78,7 +82,7 @@ class Daemon:
             return "(no log)"
 
     def stop(self, grace: float = 10) -> None:
-        """SIGTERM, then SIGKILL to its whole group after `grace` seconds."""
+        """Send SIGTERM, and after `grace` seconds SIGKILL to its whole group."""
         pid = self.pid
         if pid is not None:
             with contextlib.suppress(ProcessLookupError):
@@ -94,6 +98,6 @@ class Daemon:
 
 
 def _reap(pid: int) -> None:
-    """Collect the exit status if it was our child; another's is not ours to collect."""
+    """Collect the exit status, if it is a child of this process."""
     with contextlib.suppress(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)

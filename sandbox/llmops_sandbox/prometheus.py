@@ -1,8 +1,8 @@
-"""What the image `prom/prometheus` stands for in the sandbox: Debian's Prometheus, with the parts that Debian left out.
+"""The program of the image `prom/prometheus` in the sandbox: Debian's Prometheus, with discovery of pods.
 
-Debian builds it without Kubernetes' service discovery. So the configuration's `kubernetes_sd_configs` (of role pod) are
-carried out here, with the labels that Prometheus gives, into a file that the server watches. And the configuration is
-followed: what changes in it or in its rules is taken up at once, as the Prometheus Operator's reloader does.
+Debian builds Prometheus without Kubernetes' service discovery. This program carries out the `kubernetes_sd_configs` of
+role pod, with Prometheus' labels, and writes the targets to a file that the server watches. When the configuration or a
+rule file changes, it reloads the server, as the Prometheus Operator's reloader does.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def find_or_unpack() -> Path:
     """The folder with `prometheus` and `promtool`.
 
     Raises:
-        ClusterCannot: They are not installed, and Debian's package can't be had.
+        ClusterCannot: PackageUnavailable.
     """
     if (program := shutil.which("prometheus")) and shutil.which("promtool"):
         return Path(program).resolve().parent
@@ -49,12 +49,12 @@ def find_or_unpack() -> Path:
 
 
 def environment(programs: Path) -> dict[str, str]:
-    """What the image sets: where the programs are."""
+    """What the image sets: the path of the programs."""
     return {"PATH": f"{programs}:{os.environ.get('PATH', os.defpath)}"}
 
 
 def targets(pods: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """What Prometheus' discovery of role pod finds: a target for each port of each container, with its labels.
+    """The targets of Prometheus' discovery of role pod: one for each port of each container, with its labels.
 
     Args:
         pods: Objects of the API.
@@ -82,15 +82,15 @@ def targets(pods: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def translate(config: Mapping[str, Any], folder: Path, discovered: Path) -> dict[str, Any]:
-    """A configuration as Debian's Prometheus understands it.
+    """A configuration that Debian's Prometheus reads: discovery of pods becomes discovery by file.
 
     Args:
         config: With `kubernetes_sd_configs` of role pod.
-        folder: Where the configuration lies: what its paths are relative to.
-        discovered: The file with what `targets` gives.
+        folder: The folder of the configuration, to which its paths are relative.
+        discovered: The file with the targets.
 
     Raises:
-        BadInput: It asks for another discovery of Kubernetes.
+        BadInput: DiscoveryNotSupported.
     """
     rules = [str(folder / pattern) for pattern in config.get("rule_files", [])]
     jobs: list[dict[str, Any]] = []
@@ -99,7 +99,9 @@ def translate(config: Mapping[str, Any], folder: Path, discovered: Path) -> dict
         for discovery in changed.pop("kubernetes_sd_configs", []):
             if set(discovery) != {"role"} or discovery["role"] != "pod":
                 raise BadInput(
-                    f"scrape job {job['job_name']}: the sandbox discovers {{role: pod}} alone, not {discovery}"
+                    f"scrape job {job['job_name']}: the sandbox discovers {{role: pod}} alone, not {discovery}",
+                    code="DiscoveryNotSupported",
+                    about=f"scrape job {job['job_name']}",
                 )
             files = {"files": [str(discovered)], "refresh_interval": "1s"}
             changed["file_sd_configs"] = [*changed.get("file_sd_configs", []), files]
@@ -108,7 +110,7 @@ def translate(config: Mapping[str, Any], folder: Path, discovered: Path) -> dict
 
 
 def serve(host: str, config: Path, arguments: Sequence[str]) -> int:
-    """Run the server until SIGTERM; its exit code.
+    """Run the server until SIGTERM; return its exit code.
 
     Args:
         host: Address to listen on.
@@ -116,9 +118,9 @@ def serve(host: str, config: Path, arguments: Sequence[str]) -> int:
         arguments: Further arguments of Prometheus.
 
     Raises:
-        BadInput: The configuration is none, or asks for what the sandbox hasn't.
+        BadInput: FileMalformed or DiscoveryNotSupported.
     """
-    # Imported here: tests ask for the program alone.
+    # Imported here: tests that use the program alone need no client of Kubernetes.
     from llmops.clients.kubernetes.client import Cluster
     from llmops.config.settings import Settings
 
@@ -141,7 +143,7 @@ def serve(host: str, config: Path, arguments: Sequence[str]) -> int:
                         server.send_signal(signal.SIGHUP)
                         seen = content
                 except (LlmopsError, OSError) as error:
-                    # As Prometheus does: it goes on by what it knew.
+                    # Keep the last targets and configuration, as Prometheus does.
                     log.warning("%s", error)
                     time.sleep(LOOK_SECONDS)
             return server.returncode
@@ -176,9 +178,9 @@ def _read(config: Path) -> Mapping[str, Any]:
     try:
         content: Any = YAML(typ="safe").load(config)
     except YAMLError as error:
-        raise BadInput(f"{config} is no YAML: {error}") from error
+        raise BadInput(f"{config}: not YAML: {error}", code="FileMalformed", about=str(config)) from error
     if not isinstance(content, dict):
-        raise BadInput(f"{config} is no configuration of Prometheus: it is no mapping")
+        raise BadInput(f"{config}: a configuration is a mapping", code="FileMalformed", about=str(config))
     return cast("Mapping[str, Any]", content)
 
 
@@ -187,7 +189,7 @@ def _content(folder: Path) -> dict[str, bytes]:
 
 
 def _replace(path: Path, content: object) -> None:
-    """Write it as a whole, if it is another than what is there. JSON is YAML."""
+    """Replace the file as a whole, if its content differs. JSON is YAML."""
     text = json.dumps(content)
     if path.exists() and path.read_text() == text:
         return

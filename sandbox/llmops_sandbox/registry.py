@@ -1,7 +1,7 @@
 """A stand-in for a container registry: the OCI distribution API over the sandbox's image store.
 
-One server answers for every registry host in the store: a client comes here through its mirrors, which name
-the repository without its host.
+One server answers for every registry host in the store: clients reach it through their mirrors, which name the
+repository without its host.
 
 Run as `python -m llmops_sandbox.registry --images FILE --ready-file FILE`.
 """
@@ -24,22 +24,22 @@ from llmops_sandbox.standin import StandIn, parser, run_process
 
 SERVICE = "llmops-sandbox"
 _API_VERSION = {"Docker-Distribution-Api-Version": "registry/2.0"}
+# Docker Hub sends its limits with manifests.
 RATE_LIMITS = {"RateLimit-Limit": "100;w=21600", "RateLimit-Remaining": "99;w=21600"}
-"""What Docker Hub says of its limits, with manifests."""
 
 
 class RegistryServer(StandIn):
     """The stand-in registry.
 
     Args:
-        images: What it serves.
+        images: The images that it serves.
         host: Address to listen on.
         port: 0 takes a free one.
         credentials: Users and their passwords; they may read every repository.
         private: Repositories, without host, that only these users may read.
         page_size: Tags on one page, at most.
         token_seconds: Lifetime of a token.
-        etags: Whether pages of tags carry an ETag: with it, a page that has not changed costs an empty answer.
+        etags: Whether pages of tags carry an ETag, which saves sending a page that has not changed.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class RegistryServer(StandIn):
         self.rate_limits = dict(RATE_LIMITS)
 
     def routes(self) -> Iterable[web.AbstractRouteDef]:
-        """The part of the distribution API that is spoken: reading."""
+        """The reading half of the distribution API."""
         return [
             web.get("/token", self._token),
             web.post("/token", self._refresh),
@@ -85,7 +85,7 @@ class RegistryServer(StandIn):
         )
 
     def forget_tokens(self) -> None:
-        """Refuse every token given so far, as a registry does that was restarted."""
+        """Refuse every token given so far, as a restarted registry does."""
         self._tokens = {}
 
     # The handshake
@@ -105,14 +105,14 @@ class RegistryServer(StandIn):
         name = scope.split(":")[1] if scope.count(":") == 2 else ""
         if user == "" or asked.get("service") != SERVICE:
             return self.error(401, "UNAUTHORIZED", "incorrect username or password")
-        # As Docker Hub does: a token is always given, and opens only what its holder may read.
+        # Docker Hub always gives a token, which opens only what its holder may read.
         opens = "" if name in self._private and user is None else name
         token = secrets.token_urlsafe(24)
         self._tokens[token] = (opens, time.monotonic() + self._token_seconds)
         return web.json_response({"token": token, "access_token": token, "expires_in": self._token_seconds})
 
     def _user(self, request: web.Request) -> str | None:
-        """Who asks for a token: None for nobody, empty for wrong credentials."""
+        """The user of the request: None without credentials, empty for wrong ones."""
         scheme, _, encoded = request.headers.get("Authorization", "").partition(" ")
         if not scheme:
             return None
@@ -125,7 +125,7 @@ class RegistryServer(StandIn):
         return user if right else ""
 
     def _challenge(self, request: web.Request, name: str) -> web.Response | None:
-        """The 401 that a request gets whose token does not open `name`; None where it does."""
+        """The answer 401 if the request's token does not open `name`, else None."""
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         opens, expires = self._tokens.get(token, ("", 0.0))
         valid = scheme.lower() == "bearer" and time.monotonic() < expires
@@ -205,7 +205,7 @@ class RegistryServer(StandIn):
         return self.error(404, "BLOB_UNKNOWN", f"blob unknown to registry: {digest}")
 
     def _of(self, name: str) -> list[Image]:
-        """Images of a repository; the file is read again only when it has changed."""
+        """Images of a repository; reads the file again when it has changed."""
         try:
             stat = self._images.path.stat()
         except FileNotFoundError:
@@ -220,7 +220,7 @@ class RegistryServer(StandIn):
 
 
 def main() -> None:
-    """Parse the arguments and serve until told to stop."""
+    """Parse the arguments and serve until SIGTERM."""
     arguments = parser(__doc__)
     arguments.add_argument("--images", type=Path, required=True, help="file of the image store")
     given = arguments.parse_args()

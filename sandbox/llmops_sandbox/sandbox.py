@@ -1,6 +1,6 @@
-"""A cluster on one machine: control plane, node agent, stand-in hub and registry, as one thing to bring up and down.
+"""A cluster on one machine: control plane, node agent, stand-in hub and registry, started and stopped together.
 
-The pipeline is told of it through a settings file alone; it runs the same code against any other cluster.
+llmops gets a settings file for it, and runs the same code as against any other cluster.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ EVALUATION_PROGRAM = ("{python}", "-m", "llmops.evaluation.remote")
 
 
 def default_folder(name: str = "sandbox") -> Path:
-    """Where the sandbox of this user lives (XDG_STATE_HOME); the demo's has a name of its own, as it is made anew."""
+    """The folder of this user's sandbox of this name (XDG_STATE_HOME)."""
     home = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
     return home / "llmops" / name
 
@@ -48,10 +48,10 @@ class Part:
 
 
 class Sandbox:
-    """The sandbox whose state is in one folder.
+    """A sandbox with its state in one folder.
 
     Args:
-        folder: Where everything of it is kept.
+        folder: Keeps all files of the sandbox.
         project: Folder with models/ and evals/.
         nodes: Declaration of the nodes; None takes the packaged one.
     """
@@ -69,22 +69,22 @@ class Sandbox:
 
     @property
     def settings_file(self) -> Path:
-        """What LLMOPS_SETTINGS has to name for llmops to work on this sandbox."""
+        """The settings of llmops for this sandbox: the value of LLMOPS_SETTINGS."""
         return self.folder / "settings.yaml"
 
     @property
     def kubeconfig(self) -> Path:
-        """Of the administrator."""
+        """The administrator's kubeconfig."""
         return self.folder / "kubeconfig"
 
     def up(self, progress: Progress = lambda done, total, what: None) -> ControlPlane:
-        """Bring up what doesn't run, and wait until nodes are ready.
+        """Start the parts that do not run, and wait until the nodes are ready.
 
         Args:
-            progress: Of building Kubernetes, where that is needed.
+            progress: Called while Kubernetes is built.
 
         Raises:
-            ClusterCannot: A part ended or wasn't ready in time.
+            ClusterCannot: ProcessEnded or NotReady.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         plane = ControlPlane(self.folder, find_or_build(progress))
@@ -104,21 +104,21 @@ class Sandbox:
         self.images.add(EVALUATION_IMAGE.rsplit(":", 1)[0], __version__, EVALUATION_PROGRAM)
         self._write_settings()
         self._write_dagster_home()
-        # What the API server says of nodes may be of the time before; that the agent serves is of now.
+        # A node's Ready may be left from an earlier agent; `agent.json` is of this one.
         _wait(serves.exists, self.agent, 30)
         self._wait_for_nodes()
         return plane
 
     def pod_settings(self) -> dict[str, object]:
-        """The settings of llmops in the sandbox's pods: their account is their own."""
+        """The settings of llmops in the sandbox's pods, which use their own accounts."""
         content: dict[str, object] = json.loads(self.settings_file.read_text())
         return {key: value for key, value in content.items() if key != "kubeconfig"}
 
     def down(self, *, erase: bool = False) -> None:
-        """Stop all processes, those of pods included.
+        """Stop all processes, pods' processes among them.
 
         Args:
-            erase: Remove the folder, too: cluster, volume, hub and registry are gone then.
+            erase: Remove the folder, with cluster, volumes, hub and registry.
         """
         self.agent.stop(grace=30)
         for daemon in (self.registry, self.hub, *self._plane_daemons()):
@@ -127,12 +127,12 @@ class Sandbox:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def status(self) -> list[Part]:
-        """Which parts run, and where they listen."""
+        """The parts, with pid and log of each."""
         parts = [self.agent, self.hub, self.registry, *self._plane_daemons()]
         return [Part(daemon.name, daemon.pid is not None, f"pid {daemon.pid}, log {daemon.log}") for daemon in parts]
 
     def environment(self) -> dict[str, str]:
-        """What a process needs in its environment to work on this sandbox."""
+        """The variables that a process needs to work on this sandbox."""
         return {
             SETTINGS_VARIABLE: str(self.settings_file),
             "KUBECONFIG": str(self.kubeconfig),
@@ -203,6 +203,8 @@ def _wait(done: Callable[[], bool], daemon: Daemon, seconds: float) -> None:
         daemon.check()
         if time.monotonic() > deadline:
             raise ClusterCannot(
-                f"{daemon.name} of the sandbox was not ready within {seconds:.0f} s; its log ends:\n{daemon.tail()}"
+                f"{daemon.name} of the sandbox was not ready within {seconds:.0f} s; its log ends:\n{daemon.tail()}",
+                code="NotReady",
+                about=daemon.name,
             )
         time.sleep(0.05)

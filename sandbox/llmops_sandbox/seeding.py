@@ -32,7 +32,7 @@ def seed(sandbox: Sandbox, model: str, engine: Engine) -> None:
 
 
 def seed_worse(sandbox: Sandbox, model: str, engine: Engine) -> None:
-    """Put a new commit on the same branch of the hub, whose answers are worse."""
+    """Commit a worse model to the same branch of the hub."""
     if engine == "vllm":
         from llmops_sandbox import vllm
 
@@ -42,9 +42,9 @@ def seed_worse(sandbox: Sandbox, model: str, engine: Engine) -> None:
 
 
 def commit_simulated(sandbox: Sandbox, repo: str, *, quality: float, version: int = 0) -> str:
-    """Commit weights of the simulated engine that answer this share of the suites' cases right; the commit's id.
+    """Commit simulated weights that answer this share of the suites' cases right; return the commit's id.
 
-    Versions differ in their bytes alone: of the same quality, they give the same answers.
+    Versions of the same quality differ in their bytes and give the same answers.
     """
     with tempfile.TemporaryDirectory(dir=sandbox.folder) as folder:
         path = Path(folder) / "model"

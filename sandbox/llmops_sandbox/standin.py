@@ -1,6 +1,6 @@
-"""What the stand-in servers share: faults to inject, a log of requests, life in a thread or as a process.
+"""The base of the stand-in servers: injects faults, logs requests, runs in a thread or as a process.
 
-Every stand-in answers these, besides the API that it stands in for:
+Every stand-in has these routes besides its API:
 
 - `GET`, `PUT`, `DELETE /_sandbox/faults`: read, replace or clear the list of faults (JSON; see `Fault`);
 - `GET`, `DELETE /_sandbox/requests`: `{"counts": {"GET /path": n}, "requests": [...]}`, oldest first; or forget.
@@ -31,7 +31,7 @@ _LOG_LENGTH = 10_000
 
 
 class Fault(BaseModel):
-    """One thing that goes wrong, on requests that match. Effects combine; the first fault that matches applies.
+    """A fault of matching requests. Its effects combine; of several matching faults the first applies.
 
     As JSON: `{"path": "*.safetensors", "method": "GET", "times": 1, "cut_after": 1000000}`.
     """
@@ -59,12 +59,12 @@ class Fault(BaseModel):
     bytes_per_second: float | None = Field(default=None, gt=0, description="Send a file at most this fast.")
 
     def matches(self, method: str, path: str) -> bool:
-        """Whether the fault is meant for this request."""
+        """Whether the fault applies to this request."""
         return self.method in (None, method) and fnmatchcase(path, self.path)
 
     @property
     def shapes_body(self) -> bool:
-        """Whether the bytes of a file are sent in another way than as they are."""
+        """Whether it alters how the bytes of a file are sent."""
         return not (self.cut_after is None and self.flip_bit is None and self.bytes_per_second is None)
 
 
@@ -74,24 +74,24 @@ _FAULT_LIST = TypeAdapter(list[Fault])
 
 
 class Faults:
-    """The faults in force. Safe to change from another thread than the server's."""
+    """The faults in force; any thread may change them."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._faults: list[Fault] = []
 
     def set(self, *faults: Fault) -> None:
-        """Put these faults in force in place of all others."""
+        """Replace the faults in force."""
         with self._lock:
             self._faults = list(faults)
 
     def current(self) -> list[Fault]:
-        """The faults in force, with the number of times that they still apply."""
+        """The faults in force, each with its remaining number of requests."""
         with self._lock:
             return list(self._faults)
 
     def take(self, method: str, path: str) -> Fault:
-        """The fault for a request, counted as used; `NO_FAULT` if there is none."""
+        """The fault for a request, or `NO_FAULT`; counts it as used."""
         with self._lock:
             for index, fault in enumerate(self._faults):
                 if not fault.matches(method, path):
@@ -136,11 +136,11 @@ class StandIn(ABC):
 
     @abstractmethod
     def routes(self) -> Iterable[web.AbstractRouteDef]:
-        """What the service answers, besides the admin routes."""
+        """The routes of the service, without the admin routes."""
 
     @abstractmethod
     def error(self, status: int, code: str, message: str) -> web.Response:
-        """An error as the service words it."""
+        """An error answer in the service's form."""
 
     @property
     def url(self) -> str:
@@ -152,7 +152,7 @@ class StandIn(ABC):
         return [item for item in tuple(self._seen) if fnmatchcase(item.path, pattern) and method in (None, item.method)]
 
     def forget_requests(self) -> None:
-        """Begin the log of requests anew."""
+        """Empty the log of requests."""
         self._seen.clear()
 
     async def __aenter__(self) -> Self:
@@ -164,7 +164,7 @@ class StandIn(ABC):
         self._runners.clear()
 
     async def listen(self, routes: Iterable[web.AbstractRouteDef], port: int) -> int:
-        """Serve `routes` on a port of their own (0: a free one) and return it."""
+        """Serve `routes` on a port (0: a free one), and return it."""
         app = web.Application(middlewares=[self._log, self._inject], client_max_size=1 << 20)
         app.add_routes(
             [
@@ -187,7 +187,7 @@ class StandIn(ABC):
     async def _log(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
-        # Before the answer: a client that has read the last byte finds its request in the log.
+        # Logged before the answer: a client that has read the last byte finds its request in the log.
         if not request.path.startswith(ADMIN_PREFIX):
             request[_SEEN] = Seen(
                 method=request.method,
@@ -245,7 +245,7 @@ ServerT = TypeVar("ServerT", bound=AbstractAsyncContextManager[object])
 
 @contextmanager
 def in_thread(server: ServerT) -> Generator[ServerT]:
-    """Run an async context manager, such as a stand-in, in a thread with an event loop of its own."""
+    """Run an async context manager, such as a stand-in, in a thread with its own event loop."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name=type(server).__name__, daemon=True)
     thread.start()
@@ -262,7 +262,7 @@ def in_thread(server: ServerT) -> Generator[ServerT]:
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
-    """Arguments that every stand-in takes as a process."""
+    """A parser of the arguments that every stand-in takes as a process."""
     arguments = argparse.ArgumentParser(description=description)
     arguments.add_argument("--host", default="127.0.0.1")
     arguments.add_argument("--port", type=int, default=0, help="0 takes a free one")

@@ -1,4 +1,4 @@
-"""What happened in the course of a day, as it is seen from outside: in the world, in Dagster, in the cluster."""
+"""The timeline of a demo: what happens in the world, in Dagster and in the cluster."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ STYLES: dict[Source, str] = {"world": "bold", "dagster": "blue", "cluster": "cya
 
 
 class Timeline:
-    """Entries in the order in which they were seen, each told on the terminal at once.
+    """Entries in the order in which the demo saw them; it prints each at once.
 
-    Sources: `world` is what the demo does (a push, a commit, a flipped bit), `dagster` a run, `cluster` an Event or a
-    record, `alert` what the receiver got, `seen` what the demo waited for and found.
+    Sources: `world` is an act of the demo (a push, a commit, a flipped bit), `dagster` a run, `cluster` an Event or a
+    record, `alert` a received alert, `seen` a state that the demo waited for.
     """
 
     def __init__(self, console: Console) -> None:
@@ -29,11 +29,11 @@ class Timeline:
 
     @property
     def seconds(self) -> float:
-        """Since the day began."""
+        """Seconds since the start."""
         return round(time.monotonic() - self._started, 2)
 
     def add(self, source: Source, what: str, **details: Any) -> None:
-        """Tell of one thing that happened."""
+        """Add an entry, and print it."""
         with self._lock:
             self.entries.append({"seconds": self.seconds, "source": source, "what": what, **details})
             self._console.print(

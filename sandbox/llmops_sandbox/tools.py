@@ -1,40 +1,37 @@
 """The evaluation image's programs on this machine, installed once into the cache folder, on request.
 
-What is installed is what the image has (k8s/evaluation/requirements.txt, by hash): lm-evaluation-harness, and what
-measuring imports. llmops itself comes from the checkout.
+The environment has the packages of the image (k8s/evaluation/requirements.txt, by hash): lm-evaluation-harness, and
+what measuring imports. llmops itself comes from the checkout.
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
-import shutil
-import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from llmops.errors import ClusterCannot
 from llmops.evaluation.formats.tool import OFFLINE
 from llmops_sandbox.binaries import cache_folder
+from llmops_sandbox.venvs import Venv, read_requirements
 
 PROJECT = Path(__file__).parents[2]
 REQUIREMENTS = PROJECT / "k8s" / "evaluation" / "requirements.txt"
 WITHOUT_WHEELS = "rouge-score,sqlitedict,word2number"
 BUILDS = "setuptools"
+MARK = "made"
 
 
 @dataclass(frozen=True)
 class Tools:
     """An environment with the evaluation image's programs."""
 
-    folder: Path
+    venv: Venv
 
     @property
     def python(self) -> Path:
         """Its interpreter."""
-        return self.folder / "venv" / "bin" / "python"
+        return self.venv.python
 
     @property
     def program(self) -> tuple[str, ...]:
@@ -48,51 +45,35 @@ class Tools:
 
 
 def find() -> Tools | None:
-    """What `install` made, if it did, and made it of the requirements of now."""
-    made = _place()
-    mark = made.folder / "made"
-    return made if mark.is_file() and mark.read_bytes() == _wanted() else None
+    """The environment, if `install` has made it from today's requirements."""
+    venv = _venv()
+    return Tools(venv) if venv.has(MARK, read_requirements(REQUIREMENTS)) else None
 
 
 def install() -> Tools:
-    """Install the environment, as far as that has not been done: about a minute and 600 MB.
+    """Install the environment, unless `find` has it: about a minute and 600 MB.
 
     Raises:
-        ClusterCannot: A step failed, with the end of what it said.
+        ClusterCannot: A step failed; the message has the end of its output.
     """
-    made = _place()
-    made.folder.mkdir(parents=True, exist_ok=True)
-    with (made.folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    venv = _venv()
+    with venv.locked():
         if find() is None:
-            shutil.rmtree(made.folder / "venv", ignore_errors=True)
-            _run(made, sys.executable, "-m", "venv", str(made.folder / "venv"))
-            build = made.folder / "build.txt"
-            build.write_text(_pin(_wanted().decode(), BUILDS))
-            # Dependencies without wheels are built by what is pinned, and by none else.
-            pip = (str(made.python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps")
-            wheels = ("--require-hashes", "--only-binary", ":all:")
-            _run(made, *pip, *wheels, "--requirement", str(build))
-            _run(
-                made,
-                *(*pip, *wheels, "--no-binary", WITHOUT_WHEELS, "--no-build-isolation"),
-                *("--requirement", str(REQUIREMENTS)),
+            requirements = read_requirements(REQUIREMENTS)
+            venv.create()
+            # Packages without wheels are built by the pinned setuptools, and by no other.
+            build = venv.folder / "build.txt"
+            build.write_text(_pin(requirements.decode(), BUILDS))
+            venv.install_pinned("--requirement", str(build))
+            venv.install_pinned(
+                "--no-binary", WITHOUT_WHEELS, "--no-build-isolation", "--requirement", str(REQUIREMENTS)
             )
-            (made.folder / "made").write_bytes(_wanted())
-    return made
+            venv.mark(MARK, requirements)
+    return Tools(venv)
 
 
-def _place() -> Tools:
-    return Tools(cache_folder() / "evaluation")
-
-
-def _wanted() -> bytes:
-    try:
-        return REQUIREMENTS.read_bytes()
-    except OSError as error:
-        raise ClusterCannot(
-            f"{REQUIREMENTS} cannot be read: {error}", remedy="Run it from a checkout of llmops."
-        ) from error
+def _venv() -> Venv:
+    return Venv(cache_folder() / "evaluation", "the evaluation tools", "600 MB of disk and PyPI")
 
 
 def _pin(requirements: str, name: str) -> str:
@@ -103,22 +84,9 @@ def _pin(requirements: str, name: str) -> str:
     return "".join(lines[start : end + 1])
 
 
-def _run(made: Tools, *command: str) -> None:
-    log = made.folder / "install.log"
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    with log.open("ab") as output:
-        code = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, env=environment, check=False).returncode
-    if code:
-        tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-        raise ClusterCannot(
-            f"the evaluation tools could not be installed: exit code {code}:\n{tail}",
-            remedy=f"It needs 600 MB of disk and PyPI; all output is in {log}.",
-        )
-
-
 def main() -> None:
-    """`python -m llmops_sandbox.tools`: install, and say where."""
-    sys.stdout.write(f"{install().folder}\n")
+    """`python -m llmops_sandbox.tools`: install, and print the folder."""
+    sys.stdout.write(f"{install().venv.folder}\n")
 
 
 if __name__ == "__main__":

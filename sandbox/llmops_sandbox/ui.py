@@ -1,4 +1,4 @@
-"""The Dagster UI of a sandbox, as a program asks it: runs, and launching one."""
+"""A client of Dagster's webserver in a sandbox: lists runs, and terminates them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Run:
 
 
 class Ui:
-    """Asks a Dagster webserver in GraphQL.
+    """Queries a Dagster webserver in GraphQL.
 
     Args:
         url: Base URL.
@@ -42,20 +42,16 @@ class Ui:
         self.url = url.rstrip("/")
 
     def runs(self) -> list[Run]:
-        """The newest runs, oldest first.
-
-        Raises:
-            Unavailable: The webserver does not answer.
-        """
+        """The newest 100 runs, oldest first; raises as `ask` does."""
         results = self.ask(RUNS)["runsOrError"].get("results") or []
         return [_run(result) for result in reversed(results)]
 
     def terminate(self, run: str) -> None:
-        """End a run as the UI's button does."""
+        """End a run, as the UI's button does; raises as `ask` does."""
         self.ask(TERMINATE, {"run": run})
 
     def missing(self) -> list[str]:
-        """What is not at work yet: daemons that have not reported, definitions that are not loaded."""
+        """What does not work yet: daemons without a report, definitions that are not loaded; raises as `ask` does."""
         data = self.ask(WORK)
         daemons = data["instance"]["daemonHealth"]["allDaemonStatuses"]
         locations = data["workspaceOrError"].get("locationEntries") or [{"name": "workspace"}]
@@ -69,10 +65,10 @@ class Ui:
         ]
 
     def ask(self, query: str, variables: dict[str, Any] | None = None) -> dict[str, Any]:
-        """The data of an answer.
+        """Send a query, and return the data of the answer.
 
         Raises:
-            Unavailable: The webserver does not answer, or not with data.
+            Unavailable: DagsterUnreachable or QueryRefused.
         """
         body = json.dumps({"query": query, "variables": variables or {}}).encode()
         request = urllib.request.Request(  # noqa: S310 - the address is the sandbox's own
@@ -82,9 +78,15 @@ class Ui:
             with urllib.request.urlopen(request, timeout=_SECONDS) as answer:  # noqa: S310 - as above
                 content = json.load(answer)
         except (OSError, ValueError) as error:
-            raise Unavailable(f"the Dagster UI at {self.url} does not answer: {error}") from error
+            raise Unavailable(
+                f"the Dagster UI at {self.url} does not answer: {error}", code="DagsterUnreachable", about=self.url
+            ) from error
         if "errors" in content:
-            raise Unavailable(f"the Dagster UI at {self.url} cannot answer: {content['errors']}")
+            raise Unavailable(
+                f"the Dagster UI at {self.url} refuses the query: {content['errors']}",
+                code="QueryRefused",
+                about=self.url,
+            )
         return content["data"]
 
 

@@ -1,4 +1,4 @@
-"""Users of a model, each of whose requests is accounted for: what a rollout must not take from them shows here."""
+"""Simulated users of a model: counts how each of their requests ends, so that a rollout's harm shows."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Outcome = Literal["completed", "failed", "truncated"]
 
 @dataclass(frozen=True)
 class Ended:
-    """How a request ended. Failed: no answer, or an error instead. Truncated: an answer began, and is not whole."""
+    """How a request ended. Failed: no answer, or an error. Truncated: an answer that began and broke off."""
 
     outcome: Outcome
     why: str
@@ -33,26 +33,26 @@ class Ended:
 
 @dataclass
 class Counted:
-    """What became of all requests; `started` counts those that were begun."""
+    """How all requests ended; `started` counts those sent."""
 
     started: int = 0
     ended: list[Ended] = field(default_factory=list[Ended])
 
     @property
     def failed(self) -> int:
-        """Requests that did not get their whole answer, those without an end included."""
+        """Requests without a whole answer, requests in flight among them."""
         return self.started - sum(request.outcome == "completed" for request in self.ended)
 
     @property
     def troubles(self) -> dict[str, int]:
-        """What went wrong, and how often."""
+        """Outcomes other than completed, each with its number."""
         return dict(
             Counter(f"{request.outcome}: {request.why}" for request in self.ended if request.outcome != "completed")
         )
 
 
 async def ask(endpoint: Endpoint, tokens: int) -> Ended:
-    """One streamed answer of so many tokens, on a connection of its own; it has to be whole, and is tried once."""
+    """Ask once for a streamed answer of this many tokens, on a new connection."""
     content = {
         "model": endpoint.model,
         "messages": [{"role": "user", "content": "Tell me a story."}],
@@ -74,16 +74,16 @@ async def ask(endpoint: Endpoint, tokens: int) -> Ended:
 
 @contextmanager
 def users(endpoint: Endpoint, *, count: int, tokens: int, pause: float = 0.0) -> Generator[Counted]:
-    """Users who ask one question after another, from here to the end of the block; last answers are waited for.
+    """Run users who ask one question after another until the block ends; waits for the last answers.
 
     Args:
-        endpoint: Whom they ask.
-        count: How many they are.
+        endpoint: Where they ask.
+        count: Number of users.
         tokens: Length of each answer.
         pause: Seconds between an answer and the next question.
 
     Raises:
-        MeasurementFailed: Answers are still outstanding long after the end.
+        MeasurementFailed: RequestsHang.
     """
     counted = Counted()
     stop = threading.Event()
@@ -108,7 +108,11 @@ def users(endpoint: Endpoint, *, count: int, tokens: int, pause: float = 0.0) ->
         stop.set()
         thread.join(PATIENCE_SECONDS + pause)
     if thread.is_alive():
-        raise MeasurementFailed(f"requests to {endpoint.model} hang {PATIENCE_SECONDS:.0f} s after the end")
+        raise MeasurementFailed(
+            f"requests to {endpoint.model} are unanswered {PATIENCE_SECONDS:.0f} s after the last question",
+            code="RequestsHang",
+            about=endpoint.model,
+        )
 
 
 def _judge(response: Response, events: list[bytes]) -> tuple[Outcome, str]:

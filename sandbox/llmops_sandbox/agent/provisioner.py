@@ -1,4 +1,4 @@
-"""Dynamic provisioning of claims: a folder for each, as a PersistentVolume that the real controller binds."""
+"""Dynamic provisioning: makes a folder and a PersistentVolume for each claim; the real controller binds them."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ log = logging.getLogger(__name__)
 
 
 class Provisioner:
-    """Makes volumes for claims of the sandbox's class, and removes those that are released.
+    """Makes volumes for claims of the sandbox's class, and removes released ones.
 
     Args:
         api: The client.
-        folder: Where the volumes are.
+        folder: The folder with the volumes.
     """
 
     def __init__(self, api: Api, folder: Path) -> None:
@@ -32,7 +32,7 @@ class Provisioner:
         self._paths: dict[str, str] = {}
 
     async def create_class(self) -> None:
-        """Create the default StorageClass, unless it is there."""
+        """Create the default StorageClass, unless it exists."""
         content: Object = {
             "metadata": {
                 "name": STORAGE_CLASS,
@@ -48,7 +48,7 @@ class Provisioner:
         try:
             await until_answered(lambda: self._api.create("/apis/storage.k8s.io/v1/storageclasses", content))
         except ApiError as error:
-            if error.reason != "AlreadyExists":
+            if error.code != "AlreadyExists":
                 raise
 
     def on_claim(self, kind: EventType, claim: Object) -> None:
@@ -90,7 +90,7 @@ class Provisioner:
             return
         path = self._folder / f"{metadata['namespace']}-{metadata['name']}"
         if str(path) in self._paths.values():
-            # Kept from an earlier claim of this name, or of another namespace and name that read the same.
+            # An earlier claim of this name has the folder, or one whose namespace and name give the same path.
             path = path.with_name(f"{path.name}-{metadata['uid'][:8]}")
         path.mkdir(parents=True, exist_ok=True)
         volume: Object = {
@@ -115,7 +115,7 @@ class Provisioner:
         try:
             await until_answered(lambda: self._api.create("/api/v1/persistentvolumes", volume))
         except ApiError as error:
-            if error.reason != "AlreadyExists":
+            if error.code != "AlreadyExists":
                 self._paths.pop(name, None)
                 raise
 

@@ -1,7 +1,7 @@
-"""CustomResourceDefinitions of what a cluster's operators bring: their published schemas, for a cluster without them.
+"""CustomResourceDefinitions of operators, with their published schemas, for a cluster without these operators.
 
-The sandbox and the tests install them, so that objects of these kinds meet a real API server. No operator acts on
-them there. README.md beside them says where they come from.
+The sandbox and the tests install them, so that a real API server validates objects of these kinds. No operator acts on
+the objects. README.md beside them names their sources.
 """
 
 from __future__ import annotations
@@ -40,21 +40,20 @@ def schema(definition: Mapping[str, Any], version: str) -> dict[str, Any]:
 
 
 def install_crds(cluster: Cluster, *, timeout: float = 60) -> list[str]:
-    """Have the cluster know all of these kinds: apply them, and wait until it takes objects of each.
+    """Apply all definitions, and wait until the API server serves each kind.
 
-    What is there already stays as it is where it is equal; a definition that an operator's own installation owns is a
-    conflict, and is not taken over.
+    Equal definitions stay as they are. A definition that an operator's installation owns is a conflict, and stays.
 
     Args:
-        cluster: Where; the account needs rights on CustomResourceDefinitions.
+        cluster: Its account needs rights on CustomResourceDefinitions.
         timeout: Seconds for all of them.
 
     Returns:
         Names of the definitions.
 
     Raises:
-        Conflict: Somebody else installed another version.
-        TimedOut: One is not served in time.
+        Conflict: Another manager owns a definition.
+        TimedOut: The API server does not serve a kind in time.
     """
     deadline = time.monotonic() + timeout
     crds = definitions()
@@ -80,7 +79,7 @@ def _established(crd: Mapping[str, Any] | None) -> bool:
 
 
 def _served(cluster: Cluster, kind: str, seconds: float) -> None:
-    """Wait for the moment between a condition that says so and a path that answers."""
+    """Wait until the API server answers for the kind: it does so a moment after the condition Established."""
     asking = retry(
         retry=retry_if_exception_type(NotFound), stop=stop_after_delay(seconds), wait=wait_fixed(0.05), reraise=True
     )

@@ -16,7 +16,7 @@ from llmops_sandbox.crds import FOLDER
 
 @dataclass(frozen=True)
 class Source:
-    """A module and the definitions taken from it: `folder` holds manifests, or is a kustomization of them."""
+    """A module and the definitions to take from it: `folder` holds manifests or a kustomization."""
 
     module: str
     version: str
@@ -48,7 +48,7 @@ SOURCES = (
 
 
 class _Loader(yaml.CSafeLoader):
-    """Takes a plain `=`, an operator of matchers, for the text that it is: YAML 1.1 meant something else by it."""
+    """Reads a plain `=`, an operator of matchers, as text: YAML 1.1 gives it a type of its own."""
 
 
 def _text(loader: yaml.Loader, node: yaml.ScalarNode) -> str:
@@ -59,7 +59,7 @@ _Loader.add_constructor("tag:yaml.org,2002:value", cast("Any", _text))
 
 
 def without_descriptions(node: Any) -> Any:
-    """A schema less its texts: a description is a string, a field that is called so is not."""
+    """A schema without its descriptions; a field with the name `description` is no string, and stays."""
     if isinstance(node, dict):
         return {
             key: without_descriptions(value)

@@ -1,4 +1,4 @@
-"""An engine, simulated or real, as a process on this machine's loopback: for checks, benchmarks and tests."""
+"""An engine, simulated or real, as a local process on loopback: for benchmarks and tests."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ SIMULATED = (sys.executable, "-m", "llmops_sandbox.engine")
 
 
 class EngineProcess:
-    """One running engine; as a context manager it is ready on entry and gone, with its children, on exit.
+    """One engine. As a context manager it is ready on entry; on exit it and its children are dead.
 
     Args:
         model: Folder to serve.
         arguments: Further flags of `vllm serve`.
-        log: File for what it prints.
-        program: What stands for `vllm serve`.
+        log: File for its output.
+        program: The program and arguments in place of `vllm serve`.
         env: Variables besides those of this process.
-        ready_seconds: How long it may take until /health answers.
+        ready_seconds: Longest time until /health answers.
     """
 
     def __init__(
@@ -66,16 +66,16 @@ class EngineProcess:
 
     @property
     def output(self) -> str:
-        """What it has printed, both streams."""
+        """Its output so far, both streams."""
         return self._log.read_text(errors="replace") if self._log.exists() else ""
 
     @property
     def pid(self) -> int:
-        """Of the process that takes signals."""
+        """Pid of the process that takes signals."""
         return self._running().pid
 
     def start(self) -> None:
-        """Start it, in a process group of its own, and return at once."""
+        """Start it in a new process group, and return at once."""
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 self._command, env=self._env, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
@@ -85,24 +85,28 @@ class EngineProcess:
         """Return when /health answers 200.
 
         Raises:
-            ClusterCannot: It ended, or took too long; with the end of what it printed.
+            ClusterCannot: ProcessEnded or NotReady, with the end of its output.
         """
         deadline = time.monotonic() + self._ready_seconds
         while not self._healthy():
             code = self._running().poll()
             if code is not None or time.monotonic() > deadline:
                 state = "did not answer" if code is None else f"ended with exit code {code}"
-                raise ClusterCannot(f"{self._command[0]}: the engine {state}; it printed:\n{self.output[-4000:]}")
+                raise ClusterCannot(
+                    f"{self._command[0]}: the engine {state}; its output ends:\n{self.output[-4000:]}",
+                    code="NotReady" if code is None else "ProcessEnded",
+                    about=f"engine {self.url}",
+                )
             time.sleep(0.02)
 
     def wait(self, seconds: float) -> int:
-        """Wait until it has ended.
+        """Wait until it ends.
 
         Returns:
             Exit code; negative for the signal that ended it.
 
         Raises:
-            subprocess.TimeoutExpired: It still runs after that time.
+            subprocess.TimeoutExpired: It still runs after `seconds`.
         """
         return self._running().wait(seconds)
 

@@ -9,7 +9,7 @@ from llmops_sandbox.standin import parser, run_process
 
 
 def main() -> None:
-    """Parse the arguments and serve until told to stop."""
+    """Parse the arguments and serve until SIGTERM."""
     arguments = parser(__doc__)
     arguments.add_argument("--root", type=Path, required=True, help="folder of the store")
     given = arguments.parse_args()

@@ -1,7 +1,7 @@
-"""The hub's HTTP API over a store, as far as downloading, listing and verifying need it.
+"""The hub's HTTP API over a store: what downloading, listing and verifying need.
 
-Files in LFS are answered as the real hub answers plain HTTP clients: a redirect to another origin (a port of
-its own here), which serves the bytes and is sent no token.
+For files in LFS it answers plain HTTP clients as the real hub does: with a redirect to another origin (here, another
+port), which serves the bytes and gets no token.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class _Refused(Exception):
-    """An error answer, raised from where it is found out."""
+    """An error answer."""
 
     def __init__(self, status: int, code: str, message: str) -> None:
         super().__init__(message)
@@ -37,7 +37,7 @@ class _Refused(Exception):
 
 @dataclass(frozen=True)
 class _Asked:
-    """A revision of a repository that the caller may see."""
+    """A revision of a repository that the client may see."""
 
     repo: str
     revision: str
@@ -58,7 +58,7 @@ class HubServer(StandIn):
         return await super().__aenter__()
 
     def routes(self) -> Iterable[web.AbstractRouteDef]:
-        """The part of the hub's API that is spoken."""
+        """The routes of the hub's API that this server has."""
         return [
             web.get("/api/whoami-v2", self._answer(self._whoami)),
             web.get(_API, self._answer(self._info)),
@@ -72,7 +72,7 @@ class HubServer(StandIn):
         ]
 
     def error(self, status: int, code: str, message: str) -> web.Response:
-        """An error with the headers that the client tells errors apart by."""
+        """An error with the headers by which clients tell errors apart."""
         headers = {"X-Error-Message": message} | ({"X-Error-Code": code} if code else {})
         return web.json_response({"error": message}, status=status, headers=headers)
 
@@ -85,7 +85,7 @@ class HubServer(StandIn):
 
         return answer
 
-    # Who asks, and for what
+    # The client and its request
 
     def _token(self, request: web.Request) -> str | None:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
@@ -100,7 +100,7 @@ class HubServer(StandIn):
         token = self._token(request)
         access = self.store.access(repo)
         if not self.store.exists(repo) or (access.mode == "private" and token not in access.tokens):
-            # The hub does not tell a stranger whether a repository is missing or private.
+            # The hub hides from strangers whether a repository is missing or private.
             if token is None:
                 raise _Refused(401, "RepoNotFound", "Invalid username or password.")
             raise _Refused(404, "RepoNotFound", "Repository not found")

@@ -9,7 +9,7 @@ ROOT/repos/OWNER/NAME/commits/COMMIT/commit.json
 ROOT/repos/OWNER/NAME/commits/COMMIT/files/... the files as they are
 ```
 
-Several processes may read while one writes: every file appears whole.
+Several processes may read while one writes: files are replaced as a whole.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from typing import Literal
 from pydantic import BaseModel
 
 Content = bytes | str | Path
-# What the hub keeps in LFS whatever its size (its default .gitattributes, shortened), and from which size on.
+# The hub keeps these in LFS at any size (its default .gitattributes, shortened), others from this size on.
 _LFS_SUFFIXES = frozenset({".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".h5", ".msgpack", ".onnx"})
 _LFS_BYTES = 10 * 1024 * 1024
-# Below this a copy costs nothing, and it keeps the store safe from a source that is edited in place.
+# Smaller files are copied: that is cheap, and an edit of the source does not change the store.
 _LINK_BYTES = 16 * 1024 * 1024
 
 
@@ -45,7 +45,7 @@ class StoredFile(BaseModel, frozen=True):
 
 
 class Commit(BaseModel, frozen=True):
-    """One commit: what it holds and where it comes from."""
+    """One commit: its files and its parent."""
 
     id: str
     parent: str | None
@@ -62,28 +62,28 @@ class Refs(BaseModel, frozen=True):
 
 
 class Access(BaseModel, frozen=True):
-    """Who may read a repository."""
+    """The rule for reading a repository."""
 
     mode: Literal["public", "gated", "private"] = "public"
     tokens: tuple[str, ...] = ()
 
 
 class HubStore:
-    """Repositories of the stand-in hub in the folder `root`, which is made if it is not there."""
+    """Repositories of the stand-in hub, in the folder `root`."""
 
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
         self.root.mkdir(parents=True, exist_ok=True)
 
     def commit(self, repo: str, files: Path | Mapping[str, Content], branch: str = "main", message: str = "") -> str:
-        """Make `files` the whole content of a branch and return the commit, 40 hex digits.
+        """Make `files` the whole content of a branch, and return the commit's id, 40 hex digits.
 
-        The id depends on content, message and parent alone. The same content again makes no new commit.
-        Large files are hard links where the file system allows it: don't edit their sources in place.
+        The id depends on content, message and parent alone. Equal content makes no new commit. Large files become hard
+        links where the file system has them: do not edit their sources in place.
 
         Args:
-            repo: OWNER/NAME; made if it is not there.
-            files: A folder, or paths in the repository with their bytes, text, or a file to take them from.
+            repo: OWNER/NAME; the first commit makes it.
+            files: A folder, or paths in the repository with their bytes, text, or source file.
             branch: Branch to move.
             message: Commit message; the first line is its title.
         """
@@ -109,7 +109,7 @@ class HubStore:
         return commit.id
 
     def tag(self, repo: str, name: str, revision: str = "main") -> None:
-        """Name the commit that `revision` is at now."""
+        """Tag the present commit of `revision`."""
         commit = self.resolve(repo, revision)
         if commit is None:
             raise KeyError(f"{repo} has no revision {revision}")
@@ -117,7 +117,7 @@ class HubStore:
         _write(self._home(repo) / "refs.json", Refs(branches=refs.branches, tags=refs.tags | {name: commit}))
 
     def add_token(self, token: str, user: str = "someone") -> None:
-        """Make `token` a valid token of `user`, with access to what is public."""
+        """Make `token` a valid token of `user`, with access to public repositories."""
         _write(self.root / "tokens.json", json.dumps({**self.tokens(), token: user}))
 
     def set_public(self, repo: str) -> None:
@@ -141,12 +141,12 @@ class HubStore:
         return (self._home(repo) / "refs.json").is_file()
 
     def refs(self, repo: str) -> Refs:
-        """Branches and tags; none if the repository is not there."""
+        """Branches and tags; none if the repository does not exist."""
         path = self._home(repo) / "refs.json"
         return Refs.model_validate_json(path.read_bytes()) if path.is_file() else Refs()
 
     def access(self, repo: str) -> Access:
-        """Who may read the repository."""
+        """The rule for reading the repository."""
         path = self._home(repo) / "access.json"
         return Access.model_validate_json(path.read_bytes()) if path.is_file() else Access()
 
@@ -156,7 +156,7 @@ class HubStore:
         return json.loads(path.read_bytes()) if path.is_file() else {}
 
     def resolve(self, repo: str, revision: str) -> str | None:
-        """The commit that a branch, tag or commit id means; None if there is no such thing."""
+        """The commit of a branch, tag or commit id; None if there is none."""
         refs = self.refs(repo)
         for name in (revision, revision.removeprefix("refs/heads/"), revision.removeprefix("refs/tags/")):
             if commit := refs.branches.get(name) or refs.tags.get(name):
@@ -169,7 +169,7 @@ class HubStore:
         return _read_commit(self._home(repo) / "commits" / commit / "commit.json")
 
     def file(self, repo: str, commit: str, path: str) -> Path:
-        """Where the bytes of a file of a commit are."""
+        """The path of a commit's file."""
         return self._home(repo) / "commits" / commit / "files" / path
 
     def _home(self, repo: str) -> Path:
@@ -229,7 +229,7 @@ def _stored(path: Path, known: dict[str, str]) -> StoredFile:
 
 def _sha256(path: Path, known: dict[str, str]) -> str:
     stat = path.stat()
-    # A link shares inode, size and time with its source: gigabytes are hashed once, however often committed.
+    # A link shares inode, size and time with its source: each large file is hashed once, however often committed.
     key = f"{stat.st_dev}:{stat.st_ino}:{stat.st_size}:{stat.st_mtime_ns}"
     if key in known:
         return known[key]

@@ -1,4 +1,4 @@
-"""Sending a file with ranges, fast where all is well and wrong in the way that a fault asks for."""
+"""Sends a file, with ranges: by the kernel, or altered as the request's fault says."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CHUNK = 256 * 1024
 
 
 async def send_file(request: web.Request, path: Path, size: int, headers: Mapping[str, str]) -> web.StreamResponse:
-    """Answer GET or HEAD of a file of `size` bytes: 200, 206 or 416. `headers` hold ETag and the like."""
+    """Answer GET or HEAD of a file of `size` bytes with 200, 206 or 416; `headers` are added to the answer."""
     common = {"Accept-Ranges": "bytes", "Content-Type": "application/octet-stream", **headers}
     try:
         start, stop = _bounds(request, size)
@@ -29,7 +29,7 @@ async def send_file(request: web.Request, path: Path, size: int, headers: Mappin
     response.content_length = stop - start
     await response.prepare(request)
     if request.method != "HEAD":
-        # A client that goes away in the middle, as a killed one does, is nothing that went wrong here.
+        # A client may leave in the middle, for example because it is killed.
         with path.open("rb") as stream, suppress(ConnectionError):
             if request[FAULT].shapes_body:
                 await _send_shaped(request, response, stream, start, stop)
@@ -51,7 +51,7 @@ def _bounds(request: web.Request, size: int) -> tuple[int, int]:
 async def _send_fast(
     request: web.Request, response: web.StreamResponse, stream: IO[bytes], start: int, stop: int
 ) -> None:
-    # The first chunk goes the normal way, because the headers leave with it; the kernel copies the rest.
+    # aiohttp writes the headers with the first chunk; the kernel copies the rest.
     stream.seek(start)
     first = stream.read(min(_CHUNK, stop - start))
     await response.write(first)

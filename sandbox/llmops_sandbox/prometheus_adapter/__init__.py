@@ -1,4 +1,4 @@
-"""The Prometheus Adapter in the sandbox: custom metrics for the HPA's controller, out of the sandbox's Prometheus.
+"""The Prometheus Adapter in the sandbox: serves the sandbox's Prometheus as custom metrics to the HPA's controller.
 
-`go.mod` beside this file pins it and what it is made of.
+`go.mod` beside this file pins it and its modules.
 """

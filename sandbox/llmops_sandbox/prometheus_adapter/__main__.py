@@ -1,4 +1,4 @@
-"""What the adapter's image stands for in the sandbox: it finds its account by KUBECONFIG, as all pods do here."""
+"""The program of the adapter's image in the sandbox: passes on the account in KUBECONFIG, which every pod has here."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 
 def main() -> None:
-    """Become the adapter: first its program and the address to listen on, then its own arguments."""
+    """Become the adapter. Arguments: its program, the address to listen on, its own arguments."""
     program, address, *rest = sys.argv[1:]
     account = os.environ["KUBECONFIG"]
     accounts = [f"--{use}-kubeconfig={account}" for use in ("lister", "authentication", "authorization")]

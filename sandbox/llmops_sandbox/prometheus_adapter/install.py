@@ -1,4 +1,4 @@
-"""Installs the Prometheus Adapter in the sandbox, with the rule that users give theirs."""
+"""Installs the Prometheus Adapter in the sandbox, with the rules that llmops gives to its users."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ LABELS = {"app.kubernetes.io/name": NAME, "app.kubernetes.io/part-of": NAMESPACE
 def install_adapter(
     sandbox: Sandbox, cluster: Cluster, prometheus_url: str, progress: Progress = lambda done, total, what: None
 ) -> None:
-    """Install the adapter, or bring it up to date, and wait until the API server has custom metrics of it.
+    """Install or update the adapter, and wait until the API server serves its custom metrics.
 
     Args:
-        sandbox: One that is up, with Prometheus in it.
+        sandbox: A running sandbox, with Prometheus in it.
         cluster: Its API, as the administrator.
-        prometheus_url: Where Prometheus is.
-        progress: Of building it, where that is needed.
+        prometheus_url: Base URL of Prometheus.
+        progress: Called while the adapter is built.
 
     Raises:
-        ClusterCannot: It can't be built, or is not ready in time.
-        BadRelease: It does not start; says why, with the end of its log.
+        ClusterCannot: The build failed, or NotReady.
+        BadRelease: The adapter does not start; the message has the end of its log.
     """
     program = find_or_build(progress)
     sandbox.images.add(
@@ -60,7 +60,7 @@ def _objects(prometheus_url: str) -> list[dict[str, Any]]:
         _named("v1", "ServiceAccount"),
         _named("rbac.authorization.k8s.io/v1", "ClusterRole", None, rules=reads),
         _bound("ClusterRoleBinding", None, NAME, ("ClusterRole", NAME), account),
-        # Who asks, and whether they may, is for the API server to say.
+        # The adapter lets the API server authenticate and authorize its clients.
         _bound("ClusterRoleBinding", None, f"{NAME}-delegator", ("ClusterRole", "system:auth-delegator"), account),
         _bound("RoleBinding", "kube-system", NAME, ("Role", "extension-apiserver-authentication-reader"), account),
         # JSON is YAML.
@@ -121,10 +121,10 @@ def _deployment(prometheus_url: str) -> dict[str, Any]:
 
 
 def _registrations(address: str) -> list[dict[str, Any]]:
-    """The API for the API server to pass on, and where.
+    """The APIServices, and the Service that they name.
 
-    It goes by a name, which is the address of the Service: of a Service with endpoints the API server asks for those,
-    and the sandbox's, on loopback addresses, can't be written down.
+    The Service has an external name, the address of the adapter's own Service: the API server would look for endpoints
+    otherwise, and it accepts no loopback addresses as endpoints.
     """
     by_name = f"{NAME}-api"
     manifests = [
@@ -159,7 +159,7 @@ def _registrations(address: str) -> list[dict[str, Any]]:
 def _await_registrations(cluster: Cluster, deadline: float) -> None:
     for api_version in VERSIONS:
         name = f"{api_version}.custom.metrics.k8s.io"
-        why = "it has said nothing yet"
+        why = "it has no condition yet"
         while time.monotonic() < deadline:
             registration = cluster.get("APIService", name) or {}
             conditions = (registration.get("status") or {}).get("conditions") or []
@@ -169,4 +169,8 @@ def _await_registrations(cluster: Cluster, deadline: float) -> None:
             why = available.get("message", why)
             time.sleep(0.2)
         else:
-            raise ClusterCannot(f"APIService {name} is not available within {READY_SECONDS} s: {why}")
+            raise ClusterCannot(
+                f"APIService {name} was not available within {READY_SECONDS} s: {why}",
+                code="NotReady",
+                about=f"APIService {name}",
+            )

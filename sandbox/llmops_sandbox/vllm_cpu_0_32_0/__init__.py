@@ -1,1 +1,1 @@
-"""What the real vLLM 0.32.0 needs to run on CPU: its requirements, and the script that makes its model."""
+"""The requirements of the real vLLM 0.32.0 on CPU, and the script that makes its model."""

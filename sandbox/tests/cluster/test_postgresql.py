@@ -69,8 +69,9 @@ def test_a_database_that_was_half_made_is_made_anew(tmp_path: Path) -> None:
 
 
 def test_what_the_image_needs_is_named() -> None:
-    with pytest.raises(BadInput, match="PGDATA and POSTGRES_PASSWORD"):
+    with pytest.raises(BadInput, match="PGDATA and POSTGRES_PASSWORD") as raised:
         postgresql.serve("127.0.0.1", {})
+    assert raised.value.code == "VariablesMissing"
 
 
 def test_packages_are_taken_from_what_apt_would_fetch() -> None:

@@ -72,8 +72,9 @@ def test_discovery_by_pods_is_carried_out_here_and_any_other_is_refused(tmp_path
     assert "kubernetes_sd_configs" not in changed
     assert translated["rule_files"] == [str(tmp_path / "r.yml")]
     job["kubernetes_sd_configs"] = [{"role": "service"}]
-    with pytest.raises(BadInput, match=r"scrape job a.*service"):
+    with pytest.raises(BadInput) as raised:
         prometheus.translate(config, tmp_path, Path("/found.json"))
+    assert (raised.value.code, raised.value.about) == ("DiscoveryNotSupported", "scrape job a")
 
 
 @pytest.fixture(scope="module")
