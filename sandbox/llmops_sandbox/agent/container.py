@@ -28,7 +28,7 @@ from llmops_sandbox.agent.temporary import make_temporary_folder
 from llmops_sandbox.agent.volumes import image_references
 from llmops_sandbox.images import Image, ImageStore
 
-# A kubelet leaves a container this long after SIGTERM, whatever of the grace period a preStop hook has used.
+# A kubelet gives a container this long after SIGTERM, even if a preStop hook has used up the grace period.
 LEAST_GRACE_SECONDS = 2.0
 CONFIG_RETRY_SECONDS = 10.0
 
@@ -39,13 +39,13 @@ class Tools:
 
     Args:
         api: The API server.
-        images: Which program an image stands for.
-        events: Where events go.
-        http: Session of probes.
+        images: The images and their programs.
+        events: Records events.
+        http: The session of probes.
         back_off_base: Seconds of the first back-off.
-        back_off_limit: Seconds of the longest one.
-        variables: Every container's variables: where the API server is.
-        address_of: Where a Service is.
+        back_off_limit: Seconds of the longest back-off.
+        variables: Variables of every container: the address of the API server.
+        address_of: Gives the address of a Service.
     """
 
     api: Api
@@ -64,9 +64,9 @@ class Container:
     Args:
         owner: Its pod.
         spec: Its declaration in the pod.
-        state: What is known of it; changed in place.
-        policy: When it is restarted.
-        folder: Where its attempts are kept.
+        state: Its state; changed in place.
+        policy: Its restart policy.
+        folder: The folder with its attempts.
         field_path: Its place in the pod, for events.
         tools: What all containers share.
     """
@@ -101,22 +101,22 @@ class Container:
         self._memory_limit = int(quantity(limit)) if limit else None
 
     def stop(self, kill_at: float) -> None:
-        """End it, with SIGKILL at `kill_at` seconds since 1970 at the latest; a later call can only hasten it."""
+        """End it, with SIGKILL at `kill_at` seconds since 1970 at the latest; a later call can only shorten that."""
         self._kill_at = min(self._kill_at, kill_at)
         self._kill_at_changed.set()
         self._stopping.set()
         self._wake.set()
 
     def wake(self) -> None:
-        """Something that it may wait for has changed: try again at once."""
+        """Try again at once: an object that it may wait for has changed."""
         self._wake.set()
 
     def attempt_folder(self, attempt: int) -> Path:
-        """Where the files of its nth process are."""
+        """The folder of its nth process."""
         return self._folder / str(attempt)
 
     def check_memory(self) -> None:
-        """Kill it if it uses more memory than its limit."""
+        """Kill it if its memory is above its limit."""
         if self._process is None or self._memory_limit is None or self._process.exited.is_set():
             return
         if self._process.exceeds(self._memory_limit):
@@ -124,7 +124,7 @@ class Container:
             self._process.kill()
 
     async def run(self) -> None:
-        """Go on until it has ended for good."""
+        """Start and restart it until it has ended for good."""
         state = self.state
         if state.started:
             self.started.set()
@@ -144,11 +144,11 @@ class Container:
             await self._start(order)
 
     async def _resume(self) -> None:
-        """Go on with the process that an earlier agent started, or note how it ended."""
+        """Adopt the process that an earlier agent started, or record its end."""
         folder = self.attempt_folder(self.state.attempt)
         process = Process.adopt(folder)
         if process is None:
-            # Nothing of it may run on if its shim was killed, too.
+            # Its shim may have been killed too, and left processes.
             kill_strays(folder)
             if (folder / "exit.json").exists() or (folder / "process.json").exists():
                 self._ended(None)
@@ -161,7 +161,7 @@ class Container:
             await self._supervise(process)
 
     async def _back_off(self) -> None:
-        """Wait as long as the number of ends in a row asks for."""
+        """Wait out the back-off for the number of ends in a row."""
         state = self.state
         delay = back_off(state.failures, self._tools.back_off_base, self._tools.back_off_limit)
         until = state.ended_at + delay
@@ -175,7 +175,7 @@ class Container:
         await self._pause(until - time.time())
 
     async def _pull(self) -> Image | None:
-        """The image, as soon as it and those of its volumes are there; None if the pod is stopped before."""
+        """Wait for the container's image and those of its volumes; None if the pod is stopped before."""
         for reference in image_references(self._owner.pod, self.spec):
             if await self._present(reference) is None:
                 return None
@@ -185,7 +185,7 @@ class Container:
         return image
 
     async def _present(self, reference: str) -> Image | None:
-        """An image, as soon as it is there; None if the pod is stopped before."""
+        """Wait for an image; None if the pod is stopped before."""
         failures = 0
         while not self._stopping.is_set():
             if (image := self._tools.images.resolve(reference)) is not None:
@@ -222,10 +222,10 @@ class Container:
         return None
 
     async def _configure(self, image: Image) -> Order | None:
-        """What to run; waits for what it refers to. None if the pod is stopped before."""
+        """Build the order, and wait for the objects that it refers to; None if the pod is stopped before."""
         tools, folder = self._tools, self.attempt_folder(self.state.attempt + 1)
         while not self._stopping.is_set():
-            # What changes from now on is a reason to try again.
+            # Cleared before reading: a later change triggers another try.
             self._wake.clear()
             try:
                 return await until_answered(lambda: build_order(self._owner, self.spec, image, folder, tools))
@@ -239,7 +239,7 @@ class Container:
         state = self.state
         attempt = state.attempt + 1
         folder = self.attempt_folder(attempt)
-        # Left by an agent that was killed before it had noted the attempt; of the older ones, one is kept for its log.
+        # An agent killed before it kept the attempt leaves a folder. Of older attempts the last stays, for its log.
         for old in (folder, self.attempt_folder(attempt - 2)):
             await asyncio.to_thread(shutil.rmtree, old, ignore_errors=True)
         self._failed.clear()
@@ -247,8 +247,8 @@ class Container:
         make_temporary_folder(folder)
         (folder / "termination").touch()
         self._event("Normal", "Created", "Container created")
-        # All at once, so that no status shows a part of it; and kept before the process is there: a later agent then
-        # looks for it.
+        # All fields change together, so that no status shows half of them. They are kept before the process starts, so
+        # that a later agent looks for it.
         state.attempt = attempt
         state.restarts = attempt - 1
         state.started = state.ready = False
@@ -265,7 +265,7 @@ class Container:
         await self._supervise(process)
 
     async def _supervise(self, process: Process) -> None:
-        """From a running process to its recorded end."""
+        """Probe a process until it ends or has to end, and record its end."""
         state = self.state
         self._process = process
         self._kill_at = float("inf") if not self._stopping.is_set() else self._kill_at
@@ -284,7 +284,7 @@ class Container:
         self._ended(process)
 
     async def _end(self, process: Process) -> None:
-        """preStop, SIGTERM, SIGKILL, within the grace period."""
+        """Run preStop, send SIGTERM, then SIGKILL, within the grace period."""
         if self._failed.is_set() and not self._stopping.is_set():
             grace = self._failed_probe.get(
                 "terminationGracePeriodSeconds", self._owner.pod["spec"].get("terminationGracePeriodSeconds", 30)
@@ -295,7 +295,7 @@ class Container:
         hook = self.spec.get("lifecycle", {}).get("preStop")
         if hook and self._kill_at > time.time():
             await first(process.exited.wait(), self._kill_time(), self._run_hook("PreStop", hook, process))
-            # Zero is the end without grace; anything else leaves the program a moment after its hook.
+            # Zero means no grace; otherwise the program gets a moment after its hook.
             if self._kill_at > 0:
                 self._kill_at = max(self._kill_at, time.time() + LEAST_GRACE_SECONDS)
         if self._kill_at > time.time():
@@ -329,7 +329,7 @@ class Container:
         if end.error:
             self._event("Warning", "Failed", f"Error: {ended['message']}")
         ran = end.finished - (process.began if process else end.finished)
-        # As a kubelet does, forget earlier ends when it has run for twice the longest back-off.
+        # A kubelet forgets earlier ends of a container that ran for twice the longest back-off.
         state.failures = 1 if ran > 2 * self._tools.back_off_limit else state.failures + 1
         state.ended_at = end.finished
         state.started = state.ready = False
@@ -371,7 +371,7 @@ class Container:
         self._owner.changed()
 
     async def _pause(self, seconds: float) -> None:
-        """Wait, unless it is stopped."""
+        """Wait, until it is stopped at the latest."""
         await first(self._stopping.wait(), asyncio.sleep(seconds))
 
     def _event(self, kind: Literal["Normal", "Warning"], reason: str, message: str) -> None:
@@ -379,10 +379,10 @@ class Container:
 
 
 async def first(*waits: Coroutine[Any, Any, object]) -> None:
-    """Wait for the first of several, and cancel the others.
+    """Wait for the first of several coroutines, and cancel the others.
 
     Raises:
-        Exception: What the first one raised.
+        Exception: The error of the first one.
     """
     tasks = [asyncio.ensure_future(wait) for wait in waits]
     try:

@@ -1,4 +1,4 @@
-"""How a container ended, as the API says it."""
+"""The `terminated` state of a container."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def terminated(folder: Path, spec: Object, end: Exit, began: str) -> Object:
     """The `terminated` state of the attempt in a folder.
 
     Args:
-        folder: The attempt's folder: its log, its termination message, its marker of a death by memory.
+        folder: The attempt's folder, with its log, its termination message and its OOM marker.
         spec: The container's declaration.
-        end: How its process ended.
-        began: When it started, as the API writes it; empty if it didn't.
+        end: The end of its process.
+        began: Its start, as the API writes it; empty if it did not start.
     """
     state: Object = {
         "exitCode": end.code,

@@ -1,4 +1,4 @@
-"""What a container is started with: arguments, environment and folders. Pure functions over API objects."""
+"""Arguments, environment and folders of a container. Pure functions over API objects."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ AddressOf = Callable[[str, str], str | None]
 
 
 class ConfigError(Exception):
-    """A container refers to what isn't there: CreateContainerConfigError, as a kubelet words it."""
+    """A container refers to an object or key that is missing: a kubelet's CreateContainerConfigError."""
 
 
 @dataclass(frozen=True)
 class Mount:
-    """A path of a container, and the folder or file of this machine that stands for it."""
+    """A path of a container, and its folder or file on this machine."""
 
     path: str
     host: str
@@ -38,14 +38,14 @@ class Mount:
 
 @dataclass(frozen=True)
 class Sources:
-    """What environment variables are taken from.
+    """The sources of environment variables.
 
     Args:
         pod: The pod's object.
-        pod_ip: Its address; the API may not know it yet.
-        allocatable: What its node offers: a container's limit where it has none.
-        config_maps: Those in the pod's namespace that it refers to, by name; absent ones are missing.
-        secrets: Likewise.
+        pod_ip: Its address; the object may not have it yet.
+        allocatable: The resources of its node: the limit of a container without one.
+        config_maps: Existing config maps that the pod refers to, by name.
+        secrets: Existing secrets that the pod refers to, by name.
     """
 
     pod: Object
@@ -61,7 +61,7 @@ class Environment:
 
     Args:
         values: Names and values, in order.
-        secret: Names of those that hold a secret.
+        secret: Names of the variables that hold a secret.
     """
 
     values: dict[str, str]
@@ -69,7 +69,7 @@ class Environment:
 
 
 def expand(text: str, values: Mapping[str, str]) -> str:
-    """Fill in `$(NAME)` as Kubernetes does: an unknown name stays as written, `$$` is a dollar."""
+    """Expand `$(NAME)` as Kubernetes does: an unknown name stays as written, `$$` is a dollar."""
 
     def replace(match: re.Match[str]) -> str:
         if match.group() == "$$":
@@ -82,14 +82,14 @@ def expand(text: str, values: Mapping[str, str]) -> str:
 class Translator:
     """Rewrites a container's paths and addresses to those of this machine.
 
-    A mount path is replaced where it stands as whole components at the start of a path: alone, after `=`, `:`, a
-    comma, a quote, a space or `file://`, and never inside a longer path or name. The longest one wins.
-    `NAME.NAMESPACE.svc` becomes the Service's address: this machine's resolver knows nothing of the cluster's names.
+    It replaces a mount path at the start of a path, as whole components: alone, after `=`, `:`, a comma, a quote, a
+    space or `file://`, never inside a longer path or name. The longest mount path wins. `NAME.NAMESPACE.svc` becomes
+    the Service's address, because this machine's resolver does not resolve cluster names.
 
     Args:
         mounts: The container's mounts.
-        pod_ip: What `0.0.0.0` becomes, so that pods don't meet on a port.
-        address_of: Where a Service is; a name that it doesn't know stays as written.
+        pod_ip: Replaces `0.0.0.0`, so that pods do not compete for a port.
+        address_of: Gives the address of a Service; an unknown name stays as written.
     """
 
     def __init__(
@@ -102,13 +102,13 @@ class Translator:
         self._pattern = re.compile(rf"(?:(?<=file://)|(?<![\w./~%)}}-]))(?:{paths})(?![\w.-])") if paths else None
 
     def __call__(self, text: str) -> str:
-        """`text` as this machine understands it."""
+        """`text` with paths and addresses of this machine."""
         if self._pattern is not None:
             text = self._pattern.sub(lambda match: self._hosts[match.group()], text)
         return self.names(_ANY_ADDRESS.sub(self._pod_ip, text))
 
     def names(self, text: str) -> str:
-        """`text` with the names of Services alone replaced."""
+        """`text` with names of Services replaced, and nothing else."""
         return _SERVICE.sub(lambda match: self._address_of(match[2], match[1]) or match[0], text)
 
 
@@ -176,7 +176,7 @@ def command(
     if declared := container.get("command"):
         start = [translate(expand(part, values)) for part in declared]
     else:
-        # The program is declared by the sandbox in this machine's own paths.
+        # The image store has this machine's paths.
         start = [part.replace("{pod_ip}", pod_ip).replace("{python}", sys.executable) for part in program]
     return start + [translate(expand(part, values)) for part in container.get("args", [])]
 
@@ -187,7 +187,7 @@ def secret_data(secret: Object) -> dict[str, bytes]:
 
 
 def field(path: str, pod: Object, pod_ip: str) -> str:
-    """A pod's field as the downward API gives it.
+    """A pod's field for the downward API.
 
     Raises:
         ConfigError: The downward API has no such field.
@@ -215,7 +215,7 @@ def field(path: str, pod: Object, pod_ip: str) -> str:
 
 
 def resource_field(source: Object, container: Object, allocatable: Mapping[str, str]) -> str:
-    """A container's request or limit in units of the divisor, rounded up, as the downward API gives it."""
+    """A container's request or limit for the downward API: in units of the divisor, rounded up."""
     kind, _, resource = source["resource"].partition(".")
     declared: dict[str, str] = container.get("resources", {}).get(kind, {})
     amount = declared.get(resource) or (allocatable.get(resource, "0") if kind == "limits" else "0")

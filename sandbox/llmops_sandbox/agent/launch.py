@@ -1,4 +1,4 @@
-"""What a container's process is started with: what it refers to is fetched, the rest is `environment`."""
+"""Builds the order for a container's process: fetches the objects it refers to, and applies `environment`."""
 
 from __future__ import annotations
 
@@ -34,25 +34,25 @@ class Owner(Protocol):
         """Write the state to disk."""
 
     def changed(self) -> None:
-        """The container's state has changed: keep and publish it."""
+        """Keep and publish the container's new state."""
 
 
 class Surroundings(Protocol):
-    """What all containers share, as far as an order needs it."""
+    """The part of `Tools` that an order needs."""
 
     @property
     def api(self) -> Api:
-        """Where config maps and secrets come from."""
+        """The client, for config maps and secrets."""
         ...
 
     @property
     def variables(self) -> Mapping[str, str]:
-        """What every container has in its environment."""
+        """Variables of every container."""
         ...
 
     @property
     def address_of(self) -> AddressOf:
-        """Where a Service is."""
+        """Gives the address of a Service."""
         ...
 
 
@@ -62,12 +62,12 @@ async def build_order(owner: Owner, spec: Object, image: Image, folder: Path, ar
     Args:
         owner: Its pod.
         spec: Its declaration in the pod.
-        image: What its image stands for.
+        image: Its image.
         folder: The attempt's folder, with `home`, `tmp` and `termination` in it.
         around: What all containers share.
 
     Raises:
-        ConfigError: It refers to what isn't there.
+        ConfigError: It refers to a missing object or key.
         ApiError, Unavailable: The API server.
     """
     namespace = owner.pod["metadata"]["namespace"]
@@ -81,11 +81,11 @@ async def build_order(owner: Owner, spec: Object, image: Image, folder: Path, ar
     )
     declared = environment(spec, sources)
     termination = Mount(spec.get("terminationMessagePath", TERMINATION_LOG), str(folder / "termination"))
-    # What a volume brings lies over what the image has there.
+    # Volumes come after the image's files, and cover them.
     mounts = [*_files_of(image), *owner.mounts(spec, declared.values), termination]
     _nest(mounts)
     translate = Translator(mounts, owner.ip, around.address_of)
-    # An image's own variables are in this machine's paths; a secret is nobody's path, but may name a Service.
+    # An image's variables have this machine's paths. A secret holds no path, but may name a Service.
     raw = {**image.env, **declared.values}
     translated = {
         name: value
@@ -103,9 +103,9 @@ async def build_order(owner: Owner, spec: Object, image: Image, folder: Path, ar
         **around.variables,
     }
     if (account := next((mount.host for mount in mounts if mount.path == ACCOUNT), None)) is not None:
-        # Clients look for the account at a path that no two pods can have: they find it by a kubeconfig instead.
+        # Clients look for the account at a fixed path, which pods here cannot share: a kubeconfig replaces it.
         base["KUBECONFIG"] = str(_write_kubeconfig(folder.parent, Path(account), around.variables))
-    # As a runtime makes a working folder that an image lacks, it is an empty one of the container's own.
+    # A runtime makes a working folder that the image lacks; here an empty folder of the container serves.
     cwd = translate(spec.get("workingDir", ""))
     return Order(
         argv=command(spec, image.program, {**base, **raw}, translate, owner.ip),
@@ -118,14 +118,14 @@ async def build_order(owner: Owner, spec: Object, image: Image, folder: Path, ar
 
 
 def _files_of(image: Image) -> list[Mount]:
-    """The image's own files, where the container sees them."""
+    """Mounts of the image's files."""
     if not image.root:
         return []
     return [Mount(f"/{path.name}", str(path), read_only=True) for path in sorted(Path(image.root).iterdir())]
 
 
 def _nest(mounts: Sequence[Mount]) -> None:
-    """Let what is mounted inside another volume be seen there, as a link in its folder."""
+    """Link each mount inside another volume into that volume's folder."""
     for inner in mounts:
         for outer in mounts:
             if outer.read_only or not PurePosixPath(inner.path).is_relative_to(outer.path) or inner == outer:

@@ -1,4 +1,4 @@
-"""Reading container logs in CRI's format: whole, the end of it, since a time, and as it grows. No network here."""
+"""Reads container logs in CRI's format: whole, the last lines, since a time, and following."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ FALLBACK_LINES, FALLBACK_BYTES = 80, 2048
 
 @dataclass(frozen=True)
 class LogOptions:
-    """What of a log is asked for.
+    """Options of a request for logs.
 
     Args:
-        follow: Go on until the container has ended.
+        follow: Read on until the container ends.
         tail: Number of lines from the end; None for all.
         since: Only lines from this time on, in seconds since 1970.
         timestamps: Put the time before each line.
@@ -40,7 +40,7 @@ def parse_time(text: str) -> float:
 
 
 def render(line: bytes, options: LogOptions) -> bytes:
-    """One line of the file (without its end) as the reader sees it; nothing if it is too old."""
+    """One line of the file (without its newline) as the reader gets it; empty if it is too old."""
     stamp, _, kind, text = line.split(b" ", 3)
     if options.since is not None and parse_time(stamp.decode()) < options.since:
         return b""
@@ -49,10 +49,10 @@ def render(line: bytes, options: LogOptions) -> bytes:
 
 
 def tail_offset(path: Path, lines: int, block_size: int = CHUNK) -> int:
-    """Where the last `lines` lines of a file begin; read backwards in blocks."""
+    """The offset of the last `lines` lines of a file; reads backwards in blocks."""
     with path.open("rb") as file:
         position = file.seek(0, 2)
-        # The end of the last line doesn't begin another.
+        # The newline at the end begins no further line.
         count, end = 0, position - 1
         while position > 0:
             start = max(0, position - block_size)
@@ -68,7 +68,7 @@ def tail_offset(path: Path, lines: int, block_size: int = CHUNK) -> int:
 
 
 async def read_log(path: Path, options: LogOptions, ended: Callable[[], bool] = lambda: True) -> AsyncIterator[bytes]:
-    """The log in pieces. When following, it ends once `ended()` and all is read."""
+    """The log in pieces. When following, it stops once `ended()` is true and the file is read."""
     left = options.limit
     while not path.exists():  # noqa: ASYNC240 - small local files
         if not options.follow or ended():
@@ -96,7 +96,7 @@ async def read_log(path: Path, options: LogOptions, ended: Callable[[], bool] = 
 
 
 def last_words(path: Path) -> str:
-    """The end of a log as it stands in for a termination message."""
+    """The end of a log, for use as a termination message."""
     if not path.exists():
         return ""
     with path.open("rb") as file:

@@ -19,30 +19,30 @@ Command = Callable[[Sequence[str], float | None], Awaitable[tuple[int | None, st
 
 
 class Listener(Protocol):
-    """Who is told what probes find."""
+    """Receives the results of probes."""
 
     def on_started(self) -> None:
         """The startup probe succeeded, or there is none."""
 
     def on_ready(self, ready: bool) -> None:
-        """The container became ready, or stopped being so."""
+        """The container became ready or unready."""
 
     def on_unhealthy(self, kind: Kind, message: str) -> None:
         """One probe failed."""
 
     def on_failed(self, kind: Kind, probe: Object) -> None:
-        """A startup or liveness probe failed as often as it may: the container is to be killed."""
+        """A startup or liveness probe reached its failure threshold: the container has to be killed."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """What handlers of probes and hooks reach.
+    """The container that probes and hooks act on.
 
     Args:
         container: Its spec, for the names of its ports.
         ip: The pod's address.
         command: Runs a command in the container, with a timeout in seconds.
-        http: Session for requests; one without kept connections.
+        http: Session for requests; it keeps no connections.
     """
 
     container: Object
@@ -51,7 +51,7 @@ class Target:
     http: aiohttp.ClientSession
 
     def port(self, value: int | str) -> int:
-        """A port's number; by name if it isn't one.
+        """The number of a port, given as number or name.
 
         Raises:
             LookupError: The container has no port of that name.
@@ -64,7 +64,7 @@ class Target:
         return named[value] if value in named else int(value)
 
     def url(self, action: Object) -> str:
-        """What an httpGet action asks for."""
+        """The URL of an httpGet action."""
         path = action.get("path", "/")
         return (
             f"{action.get('scheme', 'HTTP').lower()}://{action.get('host') or self.ip}:{self.port(action['port'])}"
@@ -77,10 +77,10 @@ class Prober:
 
     Args:
         target: The container.
-        listener: Who is told.
-        began: When the container started, in seconds since 1970; initial delays count from then.
-        started: It has passed its startup probe before (an adopted container).
-        ready: It was ready before.
+        listener: Receives the results.
+        began: Start of the container, in seconds since 1970; initial delays count from it.
+        started: An adopted container has passed its startup probe.
+        ready: An adopted container was ready.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Prober:
         self._ready = ready
 
     async def run(self) -> None:
-        """Startup first, then readiness and liveness beside each other."""
+        """Run the startup probe, then readiness and liveness concurrently."""
         container = self._target.container
         if not self._started:
             if (probe := container.get("startupProbe")) and not await self._startup(probe):
@@ -158,7 +158,7 @@ class Prober:
 
 
 async def check(probe: Object, target: Target) -> str | None:
-    """Probe once. Returns None if it succeeded, else why not, in a kubelet's words."""
+    """Probe once. Returns None on success, else the failure in a kubelet's words."""
     try:
         return await _check(probe, target, probe.get("timeoutSeconds", 1))
     except LookupError as error:
@@ -188,7 +188,7 @@ async def _check(probe: Object, target: Target, seconds: float) -> str | None:
 
 
 async def _grpc(action: Object, target: Target, seconds: float) -> str | None:
-    # Imported here: few containers ask for it, and it takes as long as all else of the agent.
+    # Imported here: few containers need it, and it takes as long as the rest of the agent.
     import grpc
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
@@ -217,11 +217,11 @@ async def _http(action: Object, target: Target, seconds: float) -> str | None:
 
 
 class _NoAnswer(Exception):
-    """A request of a probe or a hook got none, in a kubelet's words."""
+    """A request of a probe or a hook got no answer; the message is in a kubelet's words."""
 
 
 async def _get(action: Object, target: Target, seconds: float | None, agent: str) -> int:
-    """The status of the answer to an httpGet action; its body is read as far as a kubelet does, and forgotten."""
+    """The status of the answer to an httpGet action; reads as much of the body as a kubelet does."""
     url = target.url(action)
     try:
         async with target.http.get(
@@ -256,12 +256,12 @@ def _network(error: BaseException) -> str:
 
 
 async def _rest(began: float, probe: Object) -> None:
-    """Wait for the next period; a probe that took longer than one doesn't make up for it."""
+    """Wait for the next period; a probe that took longer starts the next one at once."""
     await asyncio.sleep(max(0.0, began + probe.get("periodSeconds", 10) - time.monotonic()))
 
 
 async def run_hook(hook: Object, target: Target) -> str | None:
-    """Run a lifecycle handler. Returns None if it succeeded, else why not."""
+    """Run a lifecycle handler. Returns None on success, else the failure."""
     if action := hook.get("sleep"):
         await asyncio.sleep(action["seconds"])
         return None
@@ -270,7 +270,7 @@ async def run_hook(hook: Object, target: Target) -> str | None:
         return None if code == 0 else f"exited with {code}: {output}"
     if action := hook.get("httpGet"):
         try:
-            # As a kubelet: any answer will do, and it may take as long as the pod's grace period.
+            # Like a kubelet: any status counts as success, and the grace period is the only limit.
             await _get(action, target, None, "kube-lifecycle/1.37")
         except (LookupError, _NoAnswer) as error:
             return str(error)

@@ -1,4 +1,4 @@
-"""Processes of containers: started through the shim, watched, signalled, found again by a later agent."""
+"""Processes of containers: starts them through the shim, watches and signals them, adopts those of an earlier agent."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from llmops_sandbox.agent.state import write_json
 from llmops_sandbox.processes import start_time
 
 SHIM = [sys.executable, "-I", "-S", str(Path(__file__).with_name("shim.py"))]
-# A program that dies of memory says so by writing `oom` to the file that this variable names, before its SIGKILL.
+# A program that simulates an OOM kill writes `oom` to the file in this variable before its SIGKILL.
 OOM_MARKER = "LLMOPS_SANDBOX_OOM_MARKER"
 
 
 @dataclass(frozen=True)
 class Order:
-    """What to run: see `shim`. `mounts` are pairs of a container's path and this machine's, for later commands."""
+    """Input of the shim. `mounts` are pairs of a container's path and this machine's, for later commands."""
 
     argv: list[str]
     env: dict[str, str]
@@ -35,7 +35,7 @@ class Order:
     mounts: list[tuple[str, str]]
 
     def save(self, folder: Path) -> None:
-        """Keep it for probes and hooks of a container that a later agent adopts; it may hold secrets."""
+        """Write it for probes and hooks under a later agent; it may hold secrets."""
         write_json(folder / "order.json", asdict(self))
 
     @classmethod
@@ -46,14 +46,14 @@ class Order:
 
 @dataclass(frozen=True)
 class Exit:
-    """How a process ended.
+    """The end of a process.
 
     Args:
         code: Exit code; 128 and the signal's number if a signal ended it.
         signal: The signal, or 0.
         finished: Seconds since 1970.
-        error: Why it could not be started, or empty.
-        known: False if its shim was killed, too, so that nobody saw the end.
+        error: Why it did not start, or empty.
+        known: False if its shim was killed, too, so that its end is unknown.
     """
 
     code: int
@@ -66,7 +66,7 @@ class Exit:
 class Process:
     """A container's process under its shim.
 
-    `exited` is set when all of it is gone; `error` says why it didn't begin.
+    `exited` is set when all its processes are gone; `error` says why it did not start.
     """
 
     def __init__(self, folder: Path, shim: int, popen: subprocess.Popen[bytes] | None = None) -> None:
@@ -74,7 +74,7 @@ class Process:
         self.exited = asyncio.Event()
         self.error = ""
         self._shim = shim
-        # Kept while it runs: Python reports a Popen that is forgotten before its end.
+        # Kept while it runs: Python warns of a Popen that is collected before its end.
         self._popen = popen
         self._pidfd = os.pidfd_open(shim)
         asyncio.get_running_loop().add_reader(self._pidfd, self._ended)
@@ -93,7 +93,7 @@ class Process:
                 cwd="/",
                 env={},
             )
-        # Recorded before the shim has its order: whatever it starts is found by the next agent.
+        # Recorded before the shim gets its order, so that the next agent finds what the shim starts.
         write_json(folder / "shim.json", {"pid": popen.pid, "started": start_time(popen.pid)})
         process = cls(folder, popen.pid, popen)
         report = await asyncio.to_thread(_hand_over, popen, {**asdict(order), "folder": str(folder)})
@@ -113,7 +113,7 @@ class Process:
 
     @property
     def began(self) -> float:
-        """When the program started, in seconds since 1970; now, if it didn't."""
+        """Start of the program, in seconds since 1970; now, if it did not start."""
         return (_read(self.folder / "process.json") or {"time": time.time()})["time"]
 
     def signal(self, number: int) -> None:
@@ -123,15 +123,15 @@ class Process:
                 os.kill(pid, number)
 
     def kill(self) -> None:
-        """SIGKILL to the program's group; the shim does so to whatever has left the group."""
+        """Send SIGKILL to the program's group; the shim kills processes that have left the group."""
         kill_group(self.folder)
 
     def memory(self) -> int:
-        """Bytes of anonymous and shared memory of the program and all that it started; mapped files don't count."""
+        """Bytes of anonymous and shared memory of the program and its descendants, without mapped files."""
         return sum(_memory(pid) for pid in _descendants(self._shim))
 
     def exceeds(self, limit: int) -> bool:
-        """Whether it uses more memory than `limit` bytes, memory that processes share counted once."""
+        """Whether it uses more than `limit` bytes, with shared memory counted once."""
         if self.memory() <= limit:
             return False
         return sum(_share(pid) for pid in _descendants(self._shim)) > limit
@@ -147,7 +147,7 @@ class Process:
 
 
 def read_exit(folder: Path) -> Exit:
-    """How the process in a folder ended; to be asked once it is gone."""
+    """The end of the process in a folder; call it once the process is gone."""
     end = _read(folder / "exit.json")
     if end is None:
         return Exit(137, 0, time.time(), known=False)
@@ -155,14 +155,14 @@ def read_exit(folder: Path) -> Exit:
 
 
 def kill_group(folder: Path) -> None:
-    """SIGKILL to the group of the program in a folder, if it is alive."""
+    """Send SIGKILL to the group of the program in a folder, if it is alive."""
     if (pid := _program(folder)) is not None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(pid, signal.SIGKILL)
 
 
 def kill_strays(folder: Path) -> None:
-    """SIGKILL to whatever a killed shim left behind: all that carries this attempt's marker in its environment."""
+    """Send SIGKILL to processes that a killed shim left: those with this attempt's marker in their environment."""
     marker = f"{OOM_MARKER}={folder / 'oom'}".encode()
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
@@ -174,7 +174,7 @@ async def run_command(order: Order, argv: Sequence[str], timeout: float | None) 
     """Run a command as a container's process would, for a probe or a hook.
 
     Returns:
-        Its exit code, None if it was killed after `timeout` seconds, and what it wrote.
+        Its exit code, None if it was killed after `timeout` seconds, and its output.
     """
     process = await asyncio.create_subprocess_exec(
         *SHIM,
@@ -231,12 +231,12 @@ def _descendants(pid: int) -> list[int]:
 
 
 def _memory(pid: int) -> int:
-    """Cheap, but shared memory counts for each that maps it."""
+    """Cheap, but counts shared memory for each process that maps it."""
     return _sum_of(Path(f"/proc/{pid}/status"), ("RssAnon:", "RssShmem:"))
 
 
 def _share(pid: int) -> int:
-    """Exact: what is shared is divided among those that map it. The kernel walks all pages for it."""
+    """Exact: divides shared memory among the processes that map it. The kernel walks all pages for it."""
     return _sum_of(Path(f"/proc/{pid}/smaps_rollup"), ("Pss_Anon:", "Pss_Shmem:"))
 
 

@@ -1,4 +1,4 @@
-"""The agent's HTTPS endpoint, which the API server asks for the logs of containers."""
+"""The agent's HTTPS endpoint, from which the API server reads the logs of containers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Finder = Callable[[str, str], Pod | None]
 
 
 def tls(pki: Path) -> ssl.SSLContext:
-    """Serving with the kubelet's certificate, to holders of a certificate of the sandbox's authority."""
+    """The kubelet's certificate, for clients with a certificate of the sandbox's authority."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(pki / "ca.crt"))
     context.verify_mode = ssl.CERT_REQUIRED
     context.load_cert_chain(pki / "kubelet.crt", pki / "kubelet.key")

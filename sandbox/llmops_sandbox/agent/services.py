@@ -1,7 +1,7 @@
 """Routing of Services to ready pods: the sandbox's kube-proxy.
 
-Every port of a Service is a listener on its cluster IP while a pod is ready to take connections, and refuses them, as
-a cluster does, while none is. Bytes are passed on as they come, with back-pressure and half-closed connections.
+Each port of a Service is a listener on its cluster IP while a pod is ready; while none is, connections are refused, as
+in a cluster. It passes bytes on as they come, with back-pressure and half-closed connections.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ Address = tuple[str, int]
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A pod, as far as Services are concerned.
+    """A pod, as Services see it.
 
     Args:
         pod: Its object.
         ip: Its address.
         ready: It is ready.
-        running: It has begun and is not over.
-        terminating: It is deleted; it takes no new connection.
+        running: It has started and not ended.
+        terminating: It is deleted, and takes no new connections.
     """
 
     pod: Object
@@ -45,7 +45,7 @@ class Endpoint:
 
 
 def backends(service: Object, port: Object, endpoints: Iterable[Endpoint]) -> list[Address]:
-    """Where connections to a port of a Service may go."""
+    """The addresses behind a port of a Service."""
     selector: dict[str, str] = service["spec"].get("selector") or {}
     unready_too = service["spec"].get("publishNotReadyAddresses", False)
     addresses: list[Address] = []
@@ -65,7 +65,7 @@ def backends(service: Object, port: Object, endpoints: Iterable[Endpoint]) -> li
 
 
 def target_port(port: Object, pod: Object) -> int | None:
-    """The pod's port that a Service's port leads to; None if it names one that the pod hasn't."""
+    """The pod's port behind a Service's port; None if the pod has no port of that name."""
     target = port.get("targetPort", port["port"])
     if isinstance(target, int):
         return target
@@ -81,9 +81,9 @@ class Router:
 
     Args:
         endpoints: Gives the pods.
-        apiserver: Where the Service `kubernetes` leads to.
-        lag: Seconds from a change of a pod or Service until connections follow it, as in a cluster whose endpoints
-            travel to every node first.
+        apiserver: The address behind the Service `kubernetes`.
+        lag: Seconds from a change of a pod or Service until routing follows it, as in a cluster, where endpoints
+            reach every node first.
     """
 
     def __init__(self, endpoints: Callable[[], list[Endpoint]], apiserver: Address, lag: float = 0.0) -> None:
@@ -104,11 +104,11 @@ class Router:
         self.pods_changed()
 
     def pods_changed(self) -> None:
-        """Pods have changed: route anew."""
+        """Route anew: pods have changed."""
         self._changed.set()
 
     def address_of(self, namespace: str, name: str) -> str | None:
-        """The cluster address of a Service; None if there is no such Service, or it has none."""
+        """The cluster address of a Service; None if the Service does not exist or has none."""
         for service in self._services.values():
             metadata = service["metadata"]
             if (metadata["namespace"], metadata["name"]) == (namespace, name):
@@ -158,7 +158,7 @@ class Listener:
         self._failure = ""
 
     async def lead_to(self, addresses: list[Address]) -> None:
-        """Send new connections to these, and refuse them if there are none."""
+        """Send new connections to these addresses; refuse them if there are none."""
         self._backends = addresses
         if not addresses:
             self.close()
@@ -169,13 +169,13 @@ class Listener:
                 )
                 self._failure = ""
             except OSError as error:
-                # A port below 1024 needs privileges; every other Service must go on.
+                # A port below 1024 needs privileges; other Services must go on.
                 if str(error) != self._failure:
                     log.warning("Service at %s:%s cannot be reached: %s", *self._address, error)
                 self._failure = str(error)
 
     def close(self) -> None:
-        """Take no more connections; those that are open go on."""
+        """Take no more connections; open ones go on."""
         if self._server is not None:
             self._server.close()
             self._server = None
@@ -188,18 +188,18 @@ class Listener:
         return sorted(order, key=lambda backend: self.load[backend])
 
     def opened(self, backend: Address) -> None:
-        """A connection leads to this backend."""
+        """Count a new connection to this backend."""
         self.load[backend] += 1
 
     def closed(self, backend: Address) -> None:
-        """A connection to this backend has ended."""
+        """Count the end of a connection to this backend."""
         self.load[backend] -= 1
         if not self.load[backend]:
             del self.load[backend]
 
 
 def _reset(transport: asyncio.Transport) -> None:
-    """Close with a reset: a plain abort looks like an end."""
+    """Close with a reset: after a plain abort the peer sees a normal end."""
     with contextlib.suppress(OSError):
         linger = struct.pack("ii", 1, 0)
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
@@ -207,7 +207,7 @@ def _reset(transport: asyncio.Transport) -> None:
 
 
 class _Half(asyncio.Protocol):
-    """One side of a connection: what it receives goes to the other side's transport."""
+    """One side of a connection; it passes its data to the other side."""
 
     def __init__(self) -> None:
         self.transport: asyncio.Transport | None = None
@@ -233,7 +233,7 @@ class _Half(asyncio.Protocol):
             if peer.transport.can_write_eof():
                 peer.transport.write_eof()
         if peer.ended:
-            # Both directions are over; what is still buffered is flushed by close.
+            # Both directions have ended; close flushes the buffer.
             peer.transport.close()
             return False
         return True
@@ -252,7 +252,7 @@ class _Half(asyncio.Protocol):
         if peer is None or peer.transport is None:
             return
         if exc is not None:
-            # A reset is passed on as one, so that nobody takes half an answer for a whole one.
+            # A reset stays a reset, so that a client does not take half an answer for a whole one.
             _reset(peer.transport)
         else:
             peer.transport.close()
@@ -277,7 +277,7 @@ class _Back(_Half):
 
 
 class _Front(_Half):
-    """The side of the client: reading begins when a pod is connected."""
+    """The side of the client; it reads once a pod is connected."""
 
     def __init__(self, listener: Listener) -> None:
         super().__init__()

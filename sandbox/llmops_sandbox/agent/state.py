@@ -1,4 +1,4 @@
-"""What the agent knows of a pod, kept on disk so that the next agent goes on where this one was killed."""
+"""The agent's state of a pod, kept on disk for the next agent."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ class ContainerState:
 
     Args:
         attempt: Number of the process that runs or ran last, from 1; 0 before the first. Its folder has this name.
-        restarts: How often it was started again.
+        restarts: Number of restarts.
         current: Its state as the API writes it: one of waiting, running, terminated.
-        last: The state before, if the container ended before.
+        last: The former state, if it was an end.
         image: Reference as the pod names it.
         image_id: Repository and digest.
         started: Its startup probe succeeded, or it has none.
         ready: Its readiness probe succeeds, or it has none.
-        failures: Ends in a row, which the back-off grows by.
-        ended_at: When it last ended, in seconds since 1970.
+        failures: Ends in a row; the back-off grows with them.
+        ended_at: Its last end, in seconds since 1970.
     """
 
     attempt: int = 0
@@ -41,11 +41,11 @@ class ContainerState:
 
     @property
     def terminated(self) -> Object | None:
-        """How it ended, if it doesn't run now and won't."""
+        """Its end, if it is in the state `terminated`."""
         return self.current.get("terminated")
 
     def move(self, **state: Object) -> None:
-        """Enter a state: `waiting=`, `running=` or `terminated=`; an end that was shown becomes the last one."""
+        """Enter a state: `waiting=`, `running=` or `terminated=`; a former end becomes the last state."""
         if (ended := self.terminated) is not None:
             self.last = {"terminated": ended}
         self.current = dict(state)
@@ -59,11 +59,11 @@ class PodState:
         uid: Of its object.
         ip: Its loopback address.
         started: When the agent first saw it, in seconds since 1970.
-        containers: By name, init containers among them.
-        reason: Why the pod as a whole failed, if not through its containers.
-        message: The same, as a sentence.
+        containers: States by name, init containers among them.
+        reason: Why the pod as a whole failed; empty if its containers failed or nothing did.
+        message: The reason as a sentence.
         conditions: Type to status and time of the last change of status (RFC 3339).
-        stop_at: When a pod that is deleted will be killed, in seconds since 1970; None if it isn't.
+        stop_at: When a deleted pod gets SIGKILL, in seconds since 1970; None if it is not deleted.
     """
 
     uid: str
@@ -77,7 +77,7 @@ class PodState:
 
 
 def write_json(path: Path, content: object, mode: int = 0o600) -> None:
-    """Replace a file as a whole; nobody sees half of it."""
+    """Replace a file as a whole: a reader never sees half of it."""
     temporary = path.with_name(f".{path.name}.tmp")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     with os.fdopen(descriptor, "w") as file:
@@ -91,7 +91,7 @@ def save(folder: Path, state: PodState) -> None:
 
 
 def load(folder: Path) -> PodState | None:
-    """The state in a pod's folder; None if there is none, because the agent ended before it had begun with the pod."""
+    """The state in a pod's folder; None if the agent ended before it wrote one."""
     try:
         content = json.loads((folder / "pod.json").read_text())
     except FileNotFoundError:

@@ -31,7 +31,7 @@ def back_off(failures: int, base: float, limit: float) -> float:
 
 
 def initialized(pod: Object, state: PodState) -> bool:
-    """Whether every init container ended well, or as a sidecar has started."""
+    """Whether every init container has succeeded, and every sidecar started."""
     for container in pod["spec"].get("initContainers", []):
         known = state.containers[container["name"]]
         done = known.started if is_sidecar(container) else (known.terminated or {"exitCode": 1})["exitCode"] == 0
@@ -60,7 +60,7 @@ def phase(pod: Object, state: PodState) -> str:
 
 
 def is_over(pod: Object, state: PodState) -> bool:
-    """Whether the pod has ended for good."""
+    """Whether the pod has succeeded or failed."""
     return phase(pod, state) in ("Succeeded", "Failed")
 
 
@@ -72,7 +72,7 @@ def is_ready(pod: Object, state: PodState) -> bool:
 
 
 def _containers_ready(pod: Object, state: PodState) -> str:
-    """Empty if all are ready, else the reason."""
+    """Empty if all containers are ready, else the reason."""
     if is_over(pod, state):
         return "PodCompleted" if phase(pod, state) == "Succeeded" else "PodFailed"
     sidecars = [container for container in pod["spec"].get("initContainers", []) if is_sidecar(container)]
@@ -81,7 +81,7 @@ def _containers_ready(pod: Object, state: PodState) -> str:
 
 
 def conditions(pod: Object, state: PodState, now: float) -> list[Object]:
-    """The pod's conditions; times of changes are kept in `state`."""
+    """The pod's conditions; keeps the times of changes in `state`."""
     spec = pod["spec"]
     not_ready = _containers_ready(pod, state)
     unready = [container["name"] for container in spec["containers"] if not state.containers[container["name"]].ready]
@@ -111,7 +111,7 @@ def _condition(pod: Object, state: PodState, now: float, kind: str, holds: bool,
     status = "True" if holds else "False"
     if state.conditions.get(kind, ["", ""])[0] != status:
         state.conditions[kind] = [status, rfc3339(now)]
-    # Null removes what an earlier patch has set.
+    # Null removes a value that an earlier patch set.
     return {
         "type": kind,
         "status": status,
@@ -142,7 +142,7 @@ def container_status(pod: Object, container: Object, known: ContainerState) -> O
 
 
 def pod_status(pod: Object, state: PodState, now: float) -> Object:
-    """The whole status that the agent is responsible for."""
+    """All fields of the status that the agent owns."""
     spec = pod["spec"]
 
     def statuses(containers: Sequence[Object]) -> list[Object]:

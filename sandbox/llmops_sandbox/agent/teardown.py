@@ -1,4 +1,4 @@
-"""Ending pods' processes from their folders alone, where no agent looks after them any more."""
+"""Kills the processes of pods by their folders, when no agent runs."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from llmops_sandbox.processes import start_time
 
 
 def kill_pod(folder: Path) -> None:
-    """SIGKILL to every process of a pod, given its folder; returns when they are gone."""
+    """Send SIGKILL to every process of the pod in a folder; returns when they are gone."""
     for attempt in folder.glob("containers/*/*/"):
         kill_group(attempt)
         shim = _shim(attempt)
         deadline = time.monotonic() + 5
-        # The shim ends by itself when its program and all that it started are dead.
+        # The shim ends when its program and the program's descendants are dead.
         while shim is not None and time.monotonic() < deadline:
             time.sleep(0.02)
             shim = _shim(attempt)
@@ -31,7 +31,7 @@ def kill_pod(folder: Path) -> None:
 
 
 def kill_all(folder: Path) -> None:
-    """SIGKILL to every process of every pod of a sandbox; for when its agent is gone."""
+    """Send SIGKILL to every process of every pod of a sandbox whose agent is gone."""
     for pod in (folder / "pods").glob("*/"):
         kill_pod(pod)
 

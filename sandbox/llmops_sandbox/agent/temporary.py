@@ -1,7 +1,7 @@
 """Short names for the temporary folders of containers.
 
-A Unix socket's path has at most 107 characters, and programs (vLLM's engine among them) put sockets into TMPDIR: the
-folder of an attempt is too deep for that, so TMPDIR is a link to it.
+A Unix socket's path has at most 107 characters, and programs such as vLLM's engine put sockets into TMPDIR. The folder
+of an attempt is too deep for that, so TMPDIR is a link to it.
 """
 
 from __future__ import annotations

@@ -13,19 +13,19 @@ from llmops_sandbox.images import ImageStore
 
 
 class VolumeError(Exception):
-    """A volume can't be had now; the message is a kubelet's."""
+    """A volume is not available now; the message is in a kubelet's words."""
 
 
 class Volumes:
     """A pod's volumes.
 
     Args:
-        api: Where config maps, secrets, claims and tokens come from.
-        images: Which files an image has.
+        api: The client, for config maps, secrets, claims and tokens.
+        images: The images and their files.
         pod: The pod's object.
         pod_ip: Its address, for the downward API.
-        allocatable: What its node offers, for the same.
-        folder: Where emptyDirs and projections are kept.
+        allocatable: The resources of its node, for the downward API.
+        folder: The folder for emptyDirs and projections.
     """
 
     def __init__(
@@ -41,17 +41,17 @@ class Volumes:
         self._namespace = pod["metadata"]["namespace"]
 
     async def prepare(self) -> None:
-        """Make every volume ready; to be called again after an error.
+        """Make every volume ready; call it again after an error.
 
         Raises:
-            VolumeError: A claim, a config map or a secret isn't there yet.
+            VolumeError: A claim, a config map or a secret is missing.
             ApiError, Unavailable: The API server.
         """
         for volume in self._pod["spec"].get("volumes", []):
             self._hosts[volume["name"]] = await self._host(volume)
 
     async def refresh(self, pod: Object) -> None:
-        """Project anew what came from config maps, secrets and the pod's own fields; raises as `prepare` does."""
+        """Write the files from config maps, secrets and the pod's fields anew; raises as `prepare` does."""
         self._pod = pod
         for volume in pod["spec"].get("volumes", []):
             if volume["name"] in self._hosts and _is_projection(volume):
@@ -79,13 +79,13 @@ class Volumes:
         image = self._images.resolve(reference)
         if image is None:
             raise ConfigError(f'image volume "{reference}" is no longer there')
-        # An image of a program alone has nothing to show.
+        # An image of a program alone has no files.
         return Path(image.root) if image.root else _made(self._folder / "empty-image")
 
     async def _host(self, volume: Object) -> Path:
         name = volume["name"]
         if "image" in volume:
-            # Pulled by the containers that mount it, as a kubelet tells of it.
+            # Each container that mounts it pulls the image, and records a kubelet's events.
             return self._folder / name
         if claim := volume.get("persistentVolumeClaim"):
             return await self._claimed(name, claim["claimName"])
@@ -93,7 +93,7 @@ class Volumes:
             return Path(source["path"])
         folder = self._folder / name
         if "emptyDir" in volume:
-            # Memory is a folder like any other: what is written to it counts as files, not as the pod's memory.
+            # A volume in memory is a folder, too: its files do not count as the pod's memory.
             return _made(folder)
         if not _is_projection(volume):
             raise VolumeError(f'MountVolume.SetUp failed for volume "{name}" : the sandbox knows no such volume')
@@ -101,7 +101,7 @@ class Volumes:
             files, mode = await self._projection(volume)
         except ConfigError as error:
             if (folder / "..data").is_symlink():
-                # What was mounted once stays so, as a running container sees it.
+                # A running container keeps the files of a mounted object that is gone.
                 return folder
             raise VolumeError(f'MountVolume.SetUp failed for volume "{name}" : {error}') from error
         _project(folder, files, mode)
@@ -222,7 +222,7 @@ def _items(data: dict[str, bytes], source: Object) -> dict[str, bytes]:
 
 
 def _project(folder: Path, files: dict[str, bytes], mode: int) -> None:
-    """Write files so that a reader sees either all of the old or all of the new: a link is changed, as kubelets do."""
+    """Write files so that a reader sees all old or all new ones: change a link, as kubelets do."""
     folder.mkdir(parents=True, exist_ok=True)
     link = folder / "..data"
     current = folder / link.readlink() if link.is_symlink() else None
