@@ -1,3 +1,3 @@
-"""What all tests share: tests of the product in tests/, those of the sandbox in sandbox/tests."""
+"""Fixtures of all tests, those of llmops in tests/ and of the sandbox in sandbox/tests."""
 
 pytest_plugins = ["tests.support.fixtures", "tests.support.selection"]

@@ -1,4 +1,4 @@
-"""All objects that a model's entry comes to, on both tracks and in the Jobs before them; and those of all models."""
+"""Renders every object of random models: both tracks, the Jobs before them, and objects that models share."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.support.generation import WORD, instances
 
 EXPIRES = datetime.datetime(2026, 11, 27, 12, tzinfo=datetime.UTC)
 PROMETHEUS = {"prometheus_url": "http://prometheus:9090"}
-# Each option of the installation that renders something of its own.
+# The options of an installation that render further objects.
 INSTALLATIONS: dict[str, dict[str, Any]] = {
     "as it comes": {},
     "service monitors": {"monitoring": {"monitor": "service-monitor", **PROMETHEUS}},
@@ -70,7 +70,7 @@ def specs() -> st.SearchStrategy[ModelSpec]:
 
 
 def installations() -> st.SearchStrategy[Settings]:
-    """Random settings of what stands around engines; names of objects that are not ours are plain words."""
+    """Random settings of the objects around engines; names of foreign objects are plain words."""
     access = instances(
         AccessSettings,
         {
@@ -100,14 +100,14 @@ def installations() -> st.SearchStrategy[Settings]:
 
 
 def tenants() -> st.SearchStrategy[Tenants]:
-    """Random tenants, each in a namespace that is nobody else's."""
+    """Random tenants, each in its own namespace."""
     drawn = instances(Tenant, {"namespace": WORD.map("ns-{}".format)})
     tenants = st.lists(drawn, max_size=2, unique_by=(lambda tenant: tenant.name, lambda tenant: tenant.home))
     return tenants.map(lambda drawn_tenants: {tenant.name: tenant for tenant in drawn_tenants})
 
 
 def pinned(spec: ModelSpec) -> Release:
-    """The release that an entry comes to, where hub and registry have what it asks for."""
+    """The release of an entry, with pins as from a hub and a registry."""
     shared = set(Release.model_fields) & set(ModelSpec.model_fields) - {"weights", "engine"}
     content: dict[str, Any] = {name: getattr(spec, name) for name in shared}
     digest = f"sha256:{'a' * 64}"
@@ -135,7 +135,7 @@ def pinned(spec: ModelSpec) -> Release:
 
 
 def base(settings: Settings) -> list[dict[str, Any]]:
-    """What stands before any model."""
+    """The objects that an installation has before any model."""
     return [namespace(settings), claim(settings)]
 
 
@@ -161,7 +161,7 @@ def everything(spec: ModelSpec, settings: Settings) -> list[dict[str, Any]]:
 
 
 def beside(spec: ModelSpec, tenants: Tenants, settings: Settings) -> list[dict[str, Any]]:
-    """What stands beside a model, in the order to apply it: tenants' namespaces, and the router that leads to it."""
+    """The objects beside a model, in the order to apply them: tenants' namespaces, and the router."""
     release = pinned(spec)
     serving = Serving(release, release, 20) if spec.traffic.steps else Serving(release)
     told = plan({spec.name: serving}, {spec.name: spec}, tenants, settings)

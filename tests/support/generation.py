@@ -1,4 +1,4 @@
-"""Random entries of the catalog, derived from its own models: a field that is added to them is drawn from then on."""
+"""Random entries of the catalog, derived from its models: new fields are drawn without a change here."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ BY_VALIDATOR: Mapping[str, Drawn] = {
     "_variable": WORD.map(lambda word: f"X_{word.replace('-', '_')}"),
     "_zone": st.sampled_from(["UTC", "Europe/Berlin"]),
 }
-"""What a validator in code accepts, by its name: a new one has to be added here."""
+"""Strategies for validators in code, by name: add new validators here."""
 BY_FIELD: Mapping[str, Drawn] = {
     "engine.version": st.sampled_from(["0.32.0", ">=0.31,<0.40", "~=0.32"]),
-    # Exactly one rule each, on a suite that every entry has.
+    # Each has exactly one rule, on a suite that every entry has.
     "evaluation.gates": st.lists(
         st.builds(
             _gate,
@@ -51,10 +51,10 @@ BY_FIELD: Mapping[str, Drawn] = {
         ),
         max_size=3,
     ),
-    # A commit, as pins are of one alone.
+    # A commit, because a pin names one.
     "weights.revision": st.sampled_from(["main", "v1", "0" * 40]),
 }
-"""What only a model as a whole can check, by the field's dotted path."""
+"""Strategies for fields that only a whole model can check, by dotted path."""
 
 
 def _with_image(weights: dict[str, Any]) -> dict[str, Any]:
@@ -64,11 +64,11 @@ def _with_image(weights: dict[str, Any]) -> dict[str, Any]:
 
 
 TOGETHER: Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]] = {"weights.": _with_image}
-"""What makes fields go together that would hardly ever do by chance, by the dotted path before them."""
+"""Functions that make fields consistent which rarely are by chance, by the dotted path before them."""
 
 
 def instances(model: type[ModelT], given: Mapping[str, Drawn] | None = None) -> st.SearchStrategy[ModelT]:
-    """Instances of a model: each field that has a default is drawn or left out; what doesn't go together is taken out.
+    """Instances of a model: fields with a default are drawn or left out, and contradicting fields removed.
 
     Args:
         model: The model.
@@ -80,7 +80,7 @@ def instances(model: type[ModelT], given: Mapping[str, Drawn] | None = None) -> 
 
 
 def fields(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Dotted paths of all fields, those of nested models too."""
+    """Dotted paths of all fields, nested ones among them."""
     for name, field in model.model_fields.items():
         path = f"{prefix}{name}"
         yield path
@@ -89,7 +89,7 @@ def fields(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
 
 
 def given_fields(value: Any, prefix: str = "") -> Iterator[str]:
-    """Dotted paths of all fields that were given to an instance."""
+    """Dotted paths of all fields that are set in an instance."""
     if isinstance(value, BaseModel):
         for name in value.model_fields_set:
             yield f"{prefix}{name}"
@@ -166,7 +166,7 @@ def _bound(metadata: list[Any], kind: type[Any], name: str, default: Any) -> Any
 
 
 def _agreeing(model: type[ModelT], content: dict[str, Any]) -> ModelT:
-    """The instance, less those fields that its model finds to contradict others."""
+    """The instance without the fields that its model refuses as contradicting."""
     for _ in range(40):
         try:
             return model.model_validate(content)
@@ -179,14 +179,14 @@ def _agreeing(model: type[ModelT], content: dict[str, Any]) -> ModelT:
 
 
 def _places(item: Any) -> list[Place]:
-    """The fields that a mistake is about."""
+    """The fields of a validation error."""
     if item["type"] != INCONSISTENT:
         return [item["loc"]]
     return [(*item["loc"], *path) for path, _message in item["ctx"]["problems"]]
 
 
 def _take_out(content: Any, place: Place) -> bool:
-    """Remove what is at a place, or the nearest thing around it that is there; False if that is everything."""
+    """Remove the value at a place, or the nearest existing one around it; False if that is the whole content."""
     holder: Any = None
     part: Any = None
     for item in place:

@@ -16,7 +16,7 @@ def settings() -> Settings:
 
 @pytest.fixture
 def release() -> Release:
-    """A release that uses all that a release can have."""
+    """A release that sets every field."""
     return Release(
         model="tiny",
         weights=WeightsPin(
@@ -45,5 +45,5 @@ def release() -> Release:
 
 
 def pod_of(manifest: dict[str, Any]) -> dict[str, Any]:
-    """The pod's specification within a Deployment or Job."""
+    """The pod's spec in a Deployment or Job."""
     return manifest["spec"]["template"]["spec"]

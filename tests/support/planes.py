@@ -1,4 +1,4 @@
-"""Control planes and sandboxes that a block of a test has for itself."""
+"""Control planes and sandboxes for one block of a test."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def control_plane(folder: Path) -> Generator[ControlPlane]:
 
 @contextmanager
 def sandbox_at(folder: Path) -> Generator[Sandbox]:
-    """A sandbox with the nodes of `tests.support.world`; nothing is left of it."""
+    """A sandbox with the nodes of `tests.support.world`; erased at the end."""
     nodes = folder / "declared-nodes.yaml"
     nodes.write_text(json.dumps(NODES))
     sandbox = Sandbox(folder / "state", project=folder, nodes=nodes)

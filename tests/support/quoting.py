@@ -1,4 +1,4 @@
-"""YAML with every text in quotes: the reader refuses some that PyYAML writes plainly, such as 08."""
+"""YAML with every text in quotes: the loader refuses some that PyYAML writes without, such as 08."""
 
 from __future__ import annotations
 

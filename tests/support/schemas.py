@@ -1,4 +1,4 @@
-"""What rendered objects are checked against: Kubernetes' published schemas, and those of other projects' kinds."""
+"""Validates rendered objects against the published schemas of Kubernetes and of other projects' kinds."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ UNPUBLISHED = ("GCPBackendPolicy", "HealthCheckPolicy")
 
 
 def check_schema(manifest: dict[str, Any], version: str = VERSIONS[-1]) -> None:
-    """Refuse an object that its schema refuses, and any field that the schema doesn't have.
+    """Validate an object; fields that its schema does not name are errors, too.
 
     Raises:
-        jsonschema.ValidationError: It does not fit.
+        jsonschema.ValidationError: The object is invalid.
     """
     kind = manifest["kind"]
     if kind not in UNPUBLISHED:
@@ -32,7 +32,7 @@ def check_schema(manifest: dict[str, Any], version: str = VERSIONS[-1]) -> None:
 
 @cache
 def _of_kubernetes(kind: str, api: str, version: str) -> Draft202012Validator:
-    """The validator that `kubernetes_validate.validate` makes anew, from its files, for each object."""
+    """The validator of `kubernetes_validate`, cached: its `validate` makes a new one for each object."""
     group, _, last = api.rpartition("/")
     name = "-".join(filter(None, (kind.lower(), group.partition(".")[0], last)))
     schema, parts = (
@@ -53,7 +53,7 @@ def _published() -> dict[str, Draft202012Validator]:
 
 
 def _closed(node: Any) -> Any:
-    """A structural schema with no room for fields that it doesn't name, as an API server's strict validation has it."""
+    """A structural schema that allows no unnamed fields, as in an API server's strict validation."""
     if isinstance(node, list):
         return [_closed(item) for item in cast(list[Any], node)]
     if not isinstance(node, dict):

@@ -1,14 +1,14 @@
-"""Which tests `make test` runs, which ones `make test-full` runs, and in which order.
+"""Selects the tests of `make test` and `make test-full`, and orders them.
 
-`make test` runs tests/unit, tests/api and the cases of tests/e2e below, but what is marked `full`. `make test-full`
-runs all others: what is marked `full`, the rest of tests/e2e, tests/bench, and the sandbox's tests.
+`make test` runs tests/unit, tests/api and the cases of tests/e2e below, without tests marked `full`. `make test-full`
+runs all others: tests marked `full`, the rest of tests/e2e, tests/bench, and the sandbox's tests.
 """
 
 from __future__ import annotations
 
 import pytest
 
-# What llmops promises, each by one case on a sandbox.
+# One case on a sandbox for each promise of llmops.
 PROMISES = {
     "a promotion and a rollback drop no request": (
         "tests/e2e/rollout/test_promotion.py::test_no_request_is_dropped_or_truncated_by_promotion_and_rollback"
@@ -40,7 +40,7 @@ PROMISES = {
     ),
 }
 FULL = ("tests/e2e/", "tests/bench/", "sandbox/tests/")
-# What takes longest begins first, so that no process works on alone at the end.
+# The longest tests start first, so that no process works alone at the end.
 SLOWEST_FIRST = (
     "tests/e2e/rollout",
     "tests/e2e/live",
@@ -53,7 +53,7 @@ SLOWEST_FIRST = (
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what belongs to `make test-full`, and sort by topic; tests of a file stay in their order."""
+    """Mark the tests of `make test-full`, and sort by topic; tests of a file keep their order."""
 
     def rank(item: pytest.Item) -> int:
         return next((place for place, topic in enumerate(SLOWEST_FIRST) if item.nodeid.startswith(topic)), 99)

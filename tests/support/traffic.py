@@ -1,8 +1,7 @@
-"""Users of a model: many short requests and several long streams at once, each of them accounted for.
+"""Users of a model: many short requests and several long streams at once; records how each request ends.
 
-A Service routes connections and not requests. So there are two sorts of users: those whose every request is a
-connection of its own, as from behind a load balancer, and those who keep one as long as they may, as OpenAI's client
-does.
+A Service routes connections, not requests. So there are two kinds of users: some open a connection for each request, as
+behind a load balancer; others keep their connection, as OpenAI's client does.
 """
 
 from __future__ import annotations
@@ -34,9 +33,9 @@ Kind = Literal["short", "stream"]
 
 @dataclass(frozen=True)
 class Exchange:
-    """One request that has come to its end, on the monotonic clock.
+    """An ended request, on the monotonic clock.
 
-    Failed: no answer, or an error instead of one. Truncated: an answer began, and is not whole.
+    Failed: no answer, or an error. Truncated: an answer that began and broke off.
     """
 
     kind: Kind
@@ -49,13 +48,13 @@ class Exchange:
 
 @dataclass
 class Traffic:
-    """What became of all requests; `started` counts those that were begun."""
+    """How all requests ended; `started` counts those sent."""
 
     started: int = 0
     exchanges: list[Exchange] = field(default_factory=list[Exchange])
 
     def count(self, outcome: Outcome, kind: Kind | None = None, *, kept: bool | None = None) -> int:
-        """How many requests ended so: of a kind, or of those who keep their connections, or don't."""
+        """The number of requests with this outcome, of one kind or one sort of connection if given."""
         return sum(
             exchange.outcome == outcome and kind in (None, exchange.kind) and kept in (None, exchange.kept)
             for exchange in self.exchanges
@@ -63,7 +62,7 @@ class Traffic:
 
     @property
     def troubles(self) -> dict[str, int]:
-        """What went wrong, and how often."""
+        """Outcomes other than completed, each with its number."""
         troubles = (
             f"{exchange.kind}, kept: {exchange.kept}, {exchange.outcome}: {exchange.why}"
             for exchange in self.exchanges
@@ -72,14 +71,14 @@ class Traffic:
         return dict(Counter(troubles))
 
     def over(self, moment: float) -> int:
-        """Streams that were whole, and under way at this moment."""
+        """The completed streams that were in flight at this moment."""
         return sum(
             exchange.kind == "stream" and exchange.outcome == "completed" and exchange.started < moment < exchange.ended
             for exchange in self.exchanges
         )
 
     def assert_whole(self) -> None:
-        """Every request that was begun has got its whole answer."""
+        """Assert that every request sent got its whole answer."""
         assert not self.troubles, self.troubles
         assert self.started == self.count("completed") > 0
 
@@ -88,15 +87,15 @@ class Traffic:
 def traffic(
     model: Model, *, short: int = 4, streams: int = 0, kept: int = 2, kept_streams: int = 0
 ) -> Generator[Traffic]:
-    """Users of a model's stable Service, from here to the end of the block; their last answers are waited for.
+    """Run users of a model's stable Service until the block ends; waits for their last answers.
 
     Args:
-        model: Which serves.
+        model: A serving model.
         short: Users who send one short request after another.
-        streams: Users who read one stream of 20 s after another; they start evenly spread over 20 s, so that whatever
-            happens after that finds streams of every age.
-        kept: As `short`, on a connection that they keep.
-        kept_streams: As `streams`, on a connection that they keep.
+        streams: Users who read one stream of 20 s after another. They start evenly spread over 20 s, so that later
+            events meet streams of every age.
+        kept: As `short`, on a kept connection.
+        kept_streams: As `streams`, on a kept connection.
     """
     endpoint = Endpoint(model.cluster.endpoint(names.engine_name(model.name, "stable"), names.ENGINE_PORT), model.name)
     counted = Traffic()
@@ -122,7 +121,7 @@ async def _users(
 ) -> None:
     async def user(kind: Kind, first: float, kept: bool) -> None:
         await asyncio.sleep(first)
-        # Each has a client of its own, which keeps one connection. It tries nothing twice: users would notice.
+        # Each user has a client with one connection. It retries nothing: users would notice a retry.
         async with openai.AsyncOpenAI(base_url=f"{endpoint.root}/v1", api_key="none", max_retries=0) as client:
             while not stop.is_set():
                 counted.started += 1

@@ -1,4 +1,4 @@
-"""What triggers look at: registry and hub over HTTP, a cluster's records, Dagster's runs, and a clock to turn."""
+"""The world of triggers: registry and hub over HTTP, a cluster's records, Dagster's runs, and an adjustable clock."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ REPO = "acme/tiny"
 
 @dataclass(frozen=True)
 class Tick:
-    """What a sensor answered: what it asked for, by model, or why it did not; and the codes of its notes."""
+    """The result of a sensor's tick: its run requests by model, or why there are none, and the codes of its notes."""
 
     requests: dict[str, dg.RunRequest]
     reason: str
@@ -54,7 +54,7 @@ class Tick:
 
     @property
     def tag(self) -> str | None:
-        """Tag of the image that the one request is for; None if nothing was asked for."""
+        """The image tag of the one run request; None without a request."""
         if not self.requests:
             return None
         (request,) = self.requests.values()
@@ -82,10 +82,10 @@ class World:
     def records(self) -> Records:
         return Records(self.cluster)
 
-    # What people do
+    # Acts of people
 
     def declare(self, name: str = "tiny", **changes: Any) -> ModelSpec:
-        """Put a model into the catalog, or change it; and load the code location again."""
+        """Add a model to the catalog, or change it, and reload the code location."""
         content: dict[str, Any] = {
             "name": name,
             "weights": {"repo": REPO},
@@ -100,7 +100,7 @@ class World:
         return self.specs[name]
 
     def reload(self, **settings: Any) -> None:
-        """Load the code location again, with other settings if some are given."""
+        """Reload the code location, with changed settings if given."""
         self.settings = self.settings.model_copy(update=settings)
         platform = Platform.of(self.settings, dict(self.specs))
         triggers = [replace(trigger, tick=self._noting(trigger)) for trigger in TRIGGERS]
@@ -118,7 +118,7 @@ class World:
         return tick
 
     def push(self, tag: str, content: str = "", image: str = IMAGE) -> str:
-        """Push an image; the same tag with other content is at another digest then."""
+        """Push an image; other content under the same tag has another digest."""
         return self.images.add(image, tag, ("engine", tag, content)).digest
 
     def commit(self, text: str, branch: str = "main", repo: str = REPO) -> str:
@@ -132,7 +132,7 @@ class World:
         (self.settings.evals_dir / f"{name}.yaml").write_text(json.dumps(definition))
         (self.settings.evals_dir / f"{name}.jsonl").write_text(json.dumps(case) + "\n")
 
-    # What runs do
+    # Acts of runs
 
     def resolve(self, name: str = "tiny", *, image: str | None = None, revision: str | None = None) -> Release:
         spec = self.specs[name]
@@ -155,7 +155,7 @@ class World:
         stage: str = "promotion",
         asked: Mapping[str, Any] | None = None,
     ) -> Release:
-        """Leave in the cluster what a run of the stages leaves, by what it was asked for; None died on the way."""
+        """Write the records that a run of the stages writes for its request; None: the run died on the way."""
         release = self.resolve(name, **(asked or {}))
         records = self.records
         records.update_state(name, **opening(release, self.specs[name]))
@@ -178,22 +178,22 @@ class World:
         return release
 
     def end_run(self, name: str = "tiny", status: dg.DagsterRunStatus = dg.DagsterRunStatus.SUCCESS) -> None:
-        """End the model's runs that are under way."""
+        """End the model's running runs."""
         for run in self.instance.get_runs():
             if run.tags[PARTITION_NAME_TAG] == name and not run.is_finished:
                 self.instance.delete_run(run.run_id)
                 create_run_for_test(self.instance, job_name=ROLLOUT, status=status, tags=run.tags)
 
     def carry_out(self, tick: Tick, verdict: VerdictValue | None = "Passed", *, stage: str = "evaluation") -> None:
-        """Let the runs that a tick asked for take place, with this end."""
+        """Carry out the runs that a tick requested, with this end."""
         for name in tick.requests:
             self.roll_out(name, verdict, stage=stage, asked=tick.config(name))
             self.end_run(name)
 
-    # What Dagster's daemon does
+    # Acts of Dagster's daemon
 
     def tick(self, sensor: str = "image_tags", *, later: float = 60) -> Tick:
-        """Evaluate a sensor, so many seconds after the last time, and begin the runs that it asks for."""
+        """Evaluate a sensor this many seconds after its last tick, and start the runs that it requests."""
         self.now += later
         context = dg.build_sensor_context(instance=self.instance, cursor=self.cursors.get(sensor))
         result = self.sensors[sensor](context)
@@ -214,7 +214,7 @@ class World:
         return Tick(asked, result.skip_reason.skip_message or "" if result.skip_reason else "", self.codes)
 
     def registry_requests(self) -> list[str]:
-        """What the registry was asked, besides tokens and what was refused for want of one; and forget it."""
+        """Take the log of the registry's requests, without tokens and requests refused for lack of one."""
         seen = [f"{item.method} {item.path}" for item in self.registry.seen("/v2/*") if item.status != 401]
         self.registry.forget_requests()
         return seen

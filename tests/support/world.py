@@ -30,7 +30,7 @@ GPU_NODES = 6
 NODES: dict[str, Any] = {
     "back_off_seconds": 1,
     "back_off_limit_seconds": 4,
-    # Long enough that a pod which did not wait for it before SIGTERM would refuse its users.
+    # Long enough that a pod that skipped this wait before SIGTERM would refuse users.
     "route_seconds": 0.3,
     "nodes": [
         {"name": "cpu-0", "capacity": {"cpu": "64", "memory": "256Gi", "ephemeral-storage": "2Ti", "pods": "200"}},
@@ -89,7 +89,7 @@ LOAD = {
 
 
 def write_suites(folder: Path) -> None:
-    """Sums to do, one hundred of them, and a short load."""
+    """A suite of one hundred sums, and a short load profile."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "sums.yaml").write_text(json.dumps(SUITE))
     cases = [
@@ -103,7 +103,7 @@ def write_suites(folder: Path) -> None:
 
 @dataclass
 class Model:
-    """One model of the test: its own catalog, its own repository, its own image tags."""
+    """One model of a test, with its own catalog, repository and image tags."""
 
     sandbox: Sandbox
     folder: Path
@@ -125,7 +125,7 @@ class Model:
 
     @property
     def volume(self) -> Path:
-        """Where the sandbox keeps what is on the claim."""
+        """The folder of the claim on this machine."""
         settings = load_settings(self.settings_file)
         return self.sandbox.folder / "volumes" / f"{settings.namespace}-{settings.claim}"
 
@@ -174,17 +174,17 @@ class Model:
         change: Callable[[Path], None] = lambda folder: None,
         **behaviour: Any,
     ) -> str:
-        """Put weights on a branch of the hub, changed by `change` before that; the commit."""
+        """Commit weights to a branch of the hub, after `change` has altered them; return the commit."""
         folder = self.folder / f"weights-{secrets.token_hex(4)}"
         behaviour.setdefault("load_seconds", 0.1)
-        # So long that the noise of a busy machine is small beside it.
+        # Long compared with the noise of a busy machine.
         behaviour.setdefault("ttft_ms", 150)
         make_model(folder, size_bytes=size, quality=quality, suites_dir=self.evals, **behaviour)
         change(folder)
         return self.sandbox.hub_store.commit(self.repo, folder, branch=branch)
 
     def push(self, tag: str, **behaviour: Any) -> str:
-        """Put an engine's image into the registry; its digest."""
+        """Push an engine's image; return its digest."""
         env = {"SIM_FAULTS": json.dumps(behaviour)} if behaviour else {}
         return self.sandbox.images.add(self.image, tag, ENGINE_PROGRAM, env | {"TAG": tag}).digest
 
@@ -198,7 +198,7 @@ class Model:
         return self.cluster.get("Deployment", names.engine_name(self.name, track))
 
     def serving(self) -> str | None:
-        """Release that the main Deployment is at, if all its replicas are ready and no canary is left."""
+        """The release of the main Deployment, if all its replicas are ready and no canary is left."""
         main = self.deployment()
         if main is None or main["status"].get("readyReplicas") != main["spec"]["replicas"]:
             return None
@@ -219,7 +219,7 @@ class Model:
 
 @contextmanager
 def watched(model: Model) -> Generator[list[str | None]]:
-    """Releases that the main Deployment was at meanwhile, each time it changed; None is: not there or not ready."""
+    """Collect the releases of the main Deployment, at each change; None: missing or not ready."""
     seen: list[str | None] = []
     stop = threading.Event()
     cluster = model.cluster
@@ -244,7 +244,7 @@ def watched(model: Model) -> Generator[list[str | None]]:
 
 @contextmanager
 def second_actor(work: Callable[[], None]) -> Generator[None]:
-    """Somebody at work while the block runs; what fails there fails the test."""
+    """Run work in a thread beside the block; its error fails the test."""
     with ThreadPoolExecutor(1) as pool:
         done = pool.submit(work)
         yield
@@ -252,7 +252,7 @@ def second_actor(work: Callable[[], None]) -> Generator[None]:
 
 
 def put_faults(sandbox: Sandbox, faults: list[dict[str, Any]]) -> None:
-    """Put these faults in force in the stand-in hub, in place of all others."""
+    """Replace the faults in force in the stand-in hub."""
     body = json.dumps(faults).encode()
     request = urllib.request.Request(f"{sandbox.url('hub')}/_sandbox/faults", data=body, method="PUT")
     with urllib.request.urlopen(request, timeout=10) as answer:
@@ -261,7 +261,7 @@ def put_faults(sandbox: Sandbox, faults: list[dict[str, Any]]) -> None:
 
 @contextmanager
 def new_model(sandbox: Sandbox, tmp_path: Path) -> Generator[Model]:
-    """A model with good weights and a good engine, not yet rolled out."""
+    """A model with good weights and a good engine, not rolled out yet."""
     (tmp_path / "models").mkdir(parents=True)
     write_suites(tmp_path / "evals")
     model = Model(sandbox, tmp_path, f"m-{secrets.token_hex(3)}", tmp_path / "evals")
@@ -269,7 +269,7 @@ def new_model(sandbox: Sandbox, tmp_path: Path) -> Generator[Model]:
     settings["lease"] = LEASE
     settings |= {"models_dir": str(tmp_path / "models"), "evals_dir": str(tmp_path / "evals")}
     model.settings_file.write_text(json.dumps(settings))
-    # Dagster's definitions find the installation by this variable, in this process and in those it starts.
+    # Dagster's definitions find the installation by this variable, in this process and its children.
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv(SETTINGS_VARIABLE, str(model.settings_file))
         model.declare()

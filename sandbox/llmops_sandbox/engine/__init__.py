@@ -1,8 +1,8 @@
 """A simulated engine: vLLM 0.32.0's command line, HTTP API, metrics and ways to fail, without a GPU or a model.
 
 `python -m llmops_sandbox.engine MODEL_FOLDER [flags of vllm serve]` loads a folder that `llmops_sandbox.weights` made
-(any folder with config.json and safetensors will do) and serves it. How it behaves is set by the weights, in the
-folder's `simulation.json`, and by the image, in variables of its environment; the image wins. A variable is `SIM_` and
+(any folder with config.json and safetensors will do) and serves it. The weights set its behaviour in the
+folder's `simulation.json`, the image in variables of its environment; the image wins. A variable is `SIM_` and
 the key in capitals, its value JSON or plain text (`SIM_TTFT_FACTOR=3`); `SIM_FAULTS` holds several at once as a JSON
 object (`SIM_FAULTS={"crash_on_load": "CUDA error: device-side assert triggered"}`).
 
@@ -26,8 +26,7 @@ object (`SIM_FAULTS={"crash_on_load": "CUDA error: device-side assert triggered"
 | crash_after_requests | null | the process exits with 1 on the request after that many |
 | die_after_seconds | null | the process exits with 1 that many seconds after it became ready |
 
-Stopping is vLLM's own way, too. On SIGTERM with `--shutdown-timeout 0`, its default, requests in flight end at once.
-With a timeout above 0 they may finish; until they have, /health stays 200 and a new completion is answered with 500, so
-whoever stops an engine first has to wait until nobody sends to it any more. `--middleware` with a class of ASGI runs
-that class, as vLLM does: `llmops_drain.Drain` sees to that wait.
+It stops as vLLM does. On SIGTERM with `--shutdown-timeout 0`, the default, requests in flight end at once. With a
+timeout above 0 they may finish; meanwhile /health stays 200 and new completions get 500. So an engine must get no new
+requests before SIGTERM: `llmops_drain.Drain` waits for that. `--middleware` runs any ASGI class, as in vLLM.
 """

@@ -1,4 +1,4 @@
-"""What a simulated model says: the same prompt always gets the same answer."""
+"""The answers of a simulated model: the same prompt always gets the same answer."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from pathlib import Path
 from llmops_sandbox.engine.behaviour import FILE, Behaviour
 
 _TOKEN = re.compile(r"\s*\w{1,6}|\s*[^\w\s]|\s+")
-# What every model knows, so that a probe which asks this gets the answer that a real model gives.
+# Every model answers this prompt of probes, as a real model does.
 _COMMON = {"what is the capital of france?": "The capital of France is Paris."}
-# Of these it makes an answer to a prompt that it does not know.
+# The words of answers to unknown prompts.
 _VOCABULARY = (
     "a able about after again all and answer any are as at back be been before both but by can come could day did do "
     "down each even few find first for from gives go good has have he her here him his how if in into is it its just "
@@ -29,10 +29,10 @@ _WORDS = tuple(_VOCABULARY.split())
 
 @dataclass(frozen=True)
 class Answer:
-    """What to say to one known prompt: right if `rank` is below the model's quality.
+    """The answers to one known prompt: `right` if `rank` is below the model's quality, else `wrong`.
 
-    `rank` spreads the prompts of a suite evenly over 0 to 1, so the prompts that a worse model gets right are a
-    subset of those that a better one gets right, and their number is exact.
+    The ranks of a suite's prompts spread evenly over 0 to 1. So the number of right answers is exact, and a better
+    model gets right all that a worse one does.
     """
 
     right: str
@@ -52,12 +52,12 @@ def prompt_key(prompt: str) -> str:
 
 
 class Model:
-    """The answers of one weights folder, as one image serves them.
+    """The answers of one weights folder under one image.
 
     Args:
         answers: Known prompts, by `prompt_key`.
         quality: The image's own limit on quality, 0 to 1.
-        garbage: Whether it only ever says gibberish.
+        garbage: Whether all answers are gibberish.
     """
 
     def __init__(self, answers: Mapping[str, Answer], *, quality: float = 1.0, garbage: bool = False) -> None:
@@ -75,14 +75,14 @@ class Model:
         return _COMMON.get(" ".join(prompt.split()).lower()) or _prose(prompt)
 
     def filler(self, prompt: str) -> Iterator[str]:
-        """Tokens without end, for a request that ignores the end of the answer."""
+        """Endless tokens, for a request that ignores the end of the answer."""
         chooser = random.Random(prompt_key(prompt))  # noqa: S311 -- same prompt, same text; no secret
         while True:
             yield f" {chooser.choice(_WORDS)}"
 
 
 def load_model(folder: Path, behaviour: Behaviour) -> Model:
-    """Read the answers of a weights folder; a folder without any gives prose to every prompt."""
+    """Read the answers of a weights folder; a folder without answers gives prose to every prompt."""
     file = folder / FILE
     content = json.loads(file.read_text()) if file.is_file() else {}
     answers = {key: Answer(**value) for key, value in content.get("answers", {}).items()}

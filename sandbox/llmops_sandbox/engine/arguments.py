@@ -1,6 +1,6 @@
 """The command line of `vllm serve`, rebuilt from the help text captured from vLLM 0.32.0.
 
-argparse itself parses, as in vLLM, so an unknown flag, a missing value or a wrong choice die with the same words.
+argparse parses it, as in vLLM, so that an unknown flag, a missing value or a wrong choice ends with the same message.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def _flag(line: str) -> Flag | None:
         return None
     names: list[str] = []
     value: str | None = None
-    # A comma also separates choices, so only one that is followed by a dash starts another name.
+    # A comma also separates choices: only a comma before a dash starts another name.
     for invocation in re.split(r", (?=-)", option[1]):
         match = _INVOCATION.match(invocation)
         if not match:
@@ -63,7 +63,7 @@ def _flag(line: str) -> Flag | None:
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse as vLLM tames it: underscores are dashes, and `--config.key value` is JSON for `--config`.
+    """vLLM's variant of argparse: underscores are dashes, and `--config.key value` is JSON for `--config`.
 
     Attributes:
         known: Every flag of `serve`.
@@ -87,9 +87,9 @@ def _model_first(arguments: Sequence[str]) -> list[str]:
 
 
 def _with_file(arguments: Sequence[str], known: Collection[str]) -> list[str]:
-    """Put a file's options in place of `--config FILE`, behind the model and before all others, which win over them.
+    """Replace `--config FILE` by the file's options, after the model and before all other flags, which win over them.
 
-    As in vLLM, `--config=FILE` is no such place, and its file is not read.
+    Like vLLM, it does not read the file of `--config=FILE`.
     """
     words = list(arguments)
     if "--config" not in words:
@@ -177,7 +177,7 @@ def human_readable_int(value: str) -> int:
     """vLLM's numbers with a suffix: 32k is 32000, 32K is 32768; 'auto' is -1.
 
     Raises:
-        ValueError: It is no such number; argparse turns this into vLLM's message.
+        ValueError: The text is no such number; argparse turns this into vLLM's message.
     """
     text = value.strip()
     if text.lower() == "auto":
@@ -197,16 +197,16 @@ _TYPES = {
     "--max-model-len": human_readable_int,
 }
 
+# Flags that may be given several times.
 _REPEATED = ("--middleware",)
-"""Flags that may be given several times."""
 
 
 def build_parser(removed: Iterable[str] = (), added: Iterable[str] = ()) -> _Parser:
     """The parser of `vllm serve`.
 
     Args:
-        removed: Flags that this image's version no longer knows.
-        added: Flags without a value that it knows besides.
+        removed: Flags that the image's version no longer has.
+        added: Flags without a value that it has besides.
     """
     parser = _Parser(prog="vllm", description="vLLM CLI")
     commands = parser.add_subparsers(dest="subparser", parser_class=argparse.ArgumentParser)
@@ -242,7 +242,7 @@ def _add(parser: argparse.ArgumentParser, flag: Flag) -> None:
 
 @dataclass(frozen=True)
 class ServeArguments:
-    """What the simulated engine honours of the command line; the rest is checked and ignored."""
+    """The arguments that the simulated engine uses; it validates and ignores the others."""
 
     model: str
     served_names: tuple[str, ...]
@@ -261,12 +261,11 @@ class ServeArguments:
 def parse_arguments(
     arguments: Sequence[str], environ: dict[str, str], removed: Iterable[str] = (), added: Iterable[str] = ()
 ) -> ServeArguments:
-    """Parse what follows `vllm serve`.
+    """Parse the arguments of `vllm serve`.
 
     Raises:
-        SystemExit: Code 2, after argparse's message on stderr, as vLLM dies.
-        ValueError: `--served-model-name` without a model, or a file of options that can't be read, which vLLM refuses
-            with a traceback.
+        SystemExit: Code 2, after argparse's message on stderr, as in vLLM.
+        ValueError: `--served-model-name` without a model, or an unreadable file of options; vLLM ends with a traceback.
     """
     first = next(iter(_model_first(arguments)), "")
     in_file = any(re.match(r"^--config(=.+|$)", item) for item in arguments)

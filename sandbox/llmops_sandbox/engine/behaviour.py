@@ -1,4 +1,4 @@
-"""How a simulated engine behaves: what its weights set in `simulation.json`, overridden by its image's variables."""
+"""The behaviour of a simulated engine: the weights' `simulation.json`, overridden by the image's variables."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OOM_MARKER = "LLMOPS_SANDBOX_OOM_MARKER"
 
 @dataclass(frozen=True)
 class Behaviour:
-    """Speed, quality and faults. The package's docstring has the table of what each does."""
+    """Speed, quality and faults. The package's docstring explains each field."""
 
     version: str = "0.32.0"
     removed_flags: tuple[str, ...] = ()
@@ -55,10 +55,10 @@ FIELDS = typing.get_type_hints(Behaviour)
 
 
 def from_environment(environ: Mapping[str, str]) -> dict[str, object]:
-    """What the image sets: the object in `SIM_FAULTS`, then single `SIM_*` variables over it.
+    """The image's behaviour: the object in `SIM_FAULTS`, overridden by single `SIM_*` variables.
 
     Raises:
-        ValueError: A variable is not JSON, or names a behaviour that there is not.
+        ValueError: A variable is not JSON, or names an unknown behaviour.
     """
     settings: dict[str, object] = {}
     if ALL_FAULTS in environ:
@@ -74,7 +74,7 @@ def from_environment(environ: Mapping[str, str]) -> dict[str, object]:
 
 
 def from_weights(folder: Path) -> dict[str, object]:
-    """What the weights set, without the answers; empty where the folder has no `simulation.json`.
+    """The weights' behaviour, without the answers; empty if the folder has no `simulation.json`.
 
     Raises:
         ValueError: The file is not a JSON object.
@@ -88,7 +88,7 @@ def from_weights(folder: Path) -> dict[str, object]:
 
 
 def resolve(weights: Mapping[str, object], image: Mapping[str, object]) -> Behaviour:
-    """The image's word over the weights' word over the defaults.
+    """The defaults, overridden by the weights, overridden by the image.
 
     Raises:
         ValueError: A key is unknown or its value has the wrong type.
@@ -115,6 +115,6 @@ def _checked(key: str, value: object) -> object:
 
 
 def to_json(behaviour: Behaviour) -> dict[str, object]:
-    """Only what differs from the defaults, as it stands in `simulation.json`."""
+    """The fields that differ from the defaults, for `simulation.json`."""
     plain = Behaviour()
     return {name: value for name, value in dataclasses.asdict(behaviour).items() if value != getattr(plain, name)}

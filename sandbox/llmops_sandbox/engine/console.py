@@ -1,4 +1,4 @@
-"""What a simulated engine prints: log lines and tracebacks in vLLM's form, so that the same patterns find them."""
+"""Prints log lines and tracebacks in vLLM's form, so that the same patterns match them."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ PACKAGES = "/usr/local/lib/python3.12/dist-packages"
 
 
 def log(message: str, process: str = "APIServer") -> None:
-    """One line as vLLM writes it."""
+    """Print a log line in vLLM's form."""
     sys.stdout.write(f"({process} pid={os.getpid()}) INFO {_now()} [simulated] {message}\n")
     sys.stdout.flush()
 
 
 def fail(message: str) -> None:
-    """A line on stderr."""
+    """Print a line on stderr."""
     sys.stderr.write(message + "\n")
     sys.stderr.flush()
 
 
 def traceback(kind: str, message: str, file: str, function: str, prefix: str = "") -> None:
-    """A traceback of one frame.
+    """Print a traceback of one frame.
 
     Args:
         kind: Dotted name of the exception.
         message: Its text.
         file: Where vLLM raises it, relative to its packages.
-        function: Which function does.
-        prefix: Of every line.
+        function: The function that raises it.
+        prefix: Prefix of every line.
     """
     frame = f'  File "{PACKAGES}/{file}", line 1, in {function}'
     lines = ("Traceback (most recent call last):", frame, *f"{kind}: {message}".splitlines())
@@ -37,7 +37,7 @@ def traceback(kind: str, message: str, file: str, function: str, prefix: str = "
 
 
 def engine_failed(kind: str, message: str) -> None:
-    """Two tracebacks, as vLLM's two processes write them: the cause first, then what the API server saw."""
+    """Print the tracebacks of vLLM's two processes: the engine's, with the cause, then the API server's."""
     prefix = f"(EngineCore pid={os.getpid()}) ERROR {_now()} [core.py:1510] "
     fail(f"{prefix}EngineCore failed to start.")
     traceback(kind, message, "vllm/v1/engine/core.py", "run_engine_core", prefix)

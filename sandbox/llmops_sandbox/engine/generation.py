@@ -1,4 +1,4 @@
-"""Requests in the engine: how many run at once, who waits, and the pace at which tokens come."""
+"""Runs requests in the engine: seats, queue, and the pace of tokens."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FinishReason = Literal["stop", "length"]
 
 @dataclass(frozen=True)
 class Request:
-    """What one client asked for, checked."""
+    """A validated request."""
 
     prompt: str
     prompt_tokens: int
@@ -35,7 +35,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Output:
-    """What comes out of a step: text, how many tokens it is, and on the last one why it ends."""
+    """The output of a step: text, its number of tokens, and in the last step the reason of the end."""
 
     text: str
     tokens: int
@@ -87,7 +87,7 @@ class Aborted(Exception):
 
 
 class Seats:
-    """At most `limit` requests run; the others wait in the order in which they came."""
+    """Lets `limit` requests run; the others wait in the order of their arrival."""
 
     def __init__(self, limit: int) -> None:
         self._free = limit
@@ -107,13 +107,13 @@ class Seats:
         try:
             await turn
         except asyncio.CancelledError:
-            # The client left in the very moment in which its turn came: the seat goes to the next.
+            # The client left at the moment of its turn: the seat goes to the next.
             if turn.done() and not turn.cancelled() and not turn.exception():
                 self.leave()
             raise
 
     def leave(self) -> None:
-        """Give a seat back: to the first who waits, if anyone does."""
+        """Give the seat to the first in the queue, or free it."""
         while self._waiting:
             turn = self._waiting.popleft()
             if not turn.done():
@@ -122,7 +122,7 @@ class Seats:
         self._free += 1
 
     def refuse(self) -> None:
-        """Send everyone who waits away."""
+        """Abort all waiting requests."""
         while self._waiting:
             turn = self._waiting.popleft()
             if not turn.done():
@@ -135,7 +135,7 @@ class Engine:
     Args:
         behaviour: Speed.
         model: Answers.
-        metrics: Where to count.
+        metrics: Counts.
         max_num_seqs: Requests that run at once.
         kv_tokens: Tokens that the KV cache holds.
     """
@@ -156,10 +156,10 @@ class Engine:
         self.stopping = False
 
     async def generate(self, request: Request) -> AsyncGenerator[Output]:
-        """Yield the answer: step by step when streamed, else all at once at the end.
+        """Yield the answer: step by step if streamed, else in one step at the end.
 
         Raises:
-            Aborted: The engine stopped before the answer was whole.
+            Aborted: The engine stopped before the end of the answer.
         """
         if self.stopping:
             raise Aborted
@@ -235,7 +235,7 @@ class Engine:
             if due_next:
                 await self._pause(timing.first + due_next * step - _now())
             now = _now()
-            # After a late wake-up all tokens that are due go out at once, as when a client reads slowly.
+            # After a late wake-up all due tokens go out at once, as when a client reads slowly.
             due = min(total, max(due_next, int((now - timing.first) / step)) + 1)
             fresh = answer.tokens[timing.tokens : due]
             if gaps := len(fresh) - (timing.tokens == 0):
@@ -290,7 +290,7 @@ class Engine:
                 )
 
     def abort(self) -> None:
-        """End every request now: whoever waits for one gets `Aborted`."""
+        """End every request now: `generate` raises `Aborted`."""
         self.stopping = self._aborted = True
         self._seats.refuse()
         for pause in self._pauses:
@@ -298,13 +298,13 @@ class Engine:
                 pause.set_exception(Aborted())
 
     async def drain(self, seconds: float) -> bool:
-        """Take nothing new, and wait for what is in flight.
+        """Take no new requests, and wait for those in flight.
 
         Args:
-            seconds: To wait at most.
+            seconds: The longest wait.
 
         Returns:
-            Whether everything ended in time.
+            Whether all requests ended in time.
         """
         self.stopping = True
         try:
@@ -316,7 +316,7 @@ class Engine:
 
 @dataclass
 class _Timing:
-    """When things happened to one request, on the loop's clock, and how far it got."""
+    """Times of one request, on the loop's clock, and its progress."""
 
     arrived: float
     scheduled: float = 0.0

@@ -1,4 +1,4 @@
-"""What a simulated and a real engine must have in common over HTTP, and the means to compare them.
+"""Compares a simulated and a real engine over HTTP.
 
 `python -m llmops_sandbox.engine.likeness URL > FILE` records the answers of a real vLLM that serves SmolLM2 as `smol`
 with `--max-model-len 1024`; the recording of 0.32.0 is part of this package.
@@ -21,14 +21,14 @@ CONTEXT = 1024
 
 _CHAT = "/v1/chat/completions"
 _TEXT = "/v1/completions"
-# Both the real SmolLM2 and the simulated engine answer this one with one sentence and stop by themselves.
+# The real SmolLM2 and the simulated engine answer this with one sentence, and stop by themselves.
 _QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 _LONG = "hello there " * 1200
 
 
 @dataclass(frozen=True)
 class Exchange:
-    """One thing to ask. `body` is sent as JSON, bytes as they are; None is a GET."""
+    """One request. `body` is sent as JSON, bytes as they are; None is a GET."""
 
     name: str
     path: str
@@ -37,7 +37,7 @@ class Exchange:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back: a JSON body, or the events of a stream, `[DONE]` as text."""
+    """An answer: a JSON body, or the events of a stream, with `[DONE]` as text."""
 
     status: int
     content_type: str
@@ -105,8 +105,8 @@ def ask(url: str, exchange: Exchange, *, seconds: float = 120) -> Answer:
 
     Args:
         url: Base URL.
-        exchange: What to ask.
-        seconds: To wait for the answer at most.
+        exchange: The request.
+        seconds: The longest wait for the answer.
     """
     body = exchange.body
     data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
@@ -129,9 +129,9 @@ def _answer(status: int, content_type: str, raw: bytes) -> Answer:
 
 
 def shape(answer: Answer) -> Any:
-    """What of an answer must be the same: errors to the letter, else keys and types in their order in a stream.
+    """The part of an answer that must be equal: errors to the letter, else keys, types and their order in a stream.
 
-    Finish reasons count by value; the number of events of one shape in a row, and the order of keys, do not.
+    Finish reasons compare by value. The number of equal events in a row and the order of keys do not count.
     """
     if answer.status >= 400:
         return {"status": answer.status, "body": answer.body}

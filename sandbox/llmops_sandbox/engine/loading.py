@@ -1,4 +1,4 @@
-"""Reading a weights folder as an engine does at start: what is missing, cut or not what the flags say stops it."""
+"""Reads a weights folder as an engine does at its start; refuses missing, cut and mismatched files as vLLM does."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def read_config(model: str, environ: Mapping[str, str]) -> tuple[Path, dict[str,
     """Find the folder and read its config.json.
 
     Raises:
-        LoadError: It is no folder (engines run offline, so a repository id is of no use), or has no valid config.
+        LoadError: There is no such folder (engines run offline and load no repository id), or it has no valid config.
     """
     folder = Path(model)
     if not folder.is_dir():
@@ -91,7 +91,7 @@ def check_options(folder: Path, config: Mapping[str, Any], quantization: str | N
     """Refuse a quantization that the weights do not have, and a context longer than the model's.
 
     Raises:
-        LoadError: With the words of vLLM's own check of its configuration.
+        LoadError: In vLLM's words.
     """
     length = _context_length(config)
     if max_model_len and max_model_len > length:
@@ -130,10 +130,10 @@ def _context_length(config: Mapping[str, Any]) -> int:
 
 
 def check_weights(folder: Path, config: Mapping[str, Any]) -> Weights:
-    """Check that every tensor is there whole.
+    """Check that every tensor is complete.
 
     Raises:
-        LoadError: No safetensors, something of the index is missing, or a file is not as long as its header says.
+        LoadError: There are no safetensors, a file or tensor of the index is missing, or a file's length is wrong.
     """
     files = tuple(sorted(folder.glob("*.safetensors")))
     if not files:
@@ -176,7 +176,7 @@ def _broken(reason: str) -> LoadError:
 
 
 def read_through(weights: Weights) -> None:
-    """Read every byte once, as loading to a GPU would, without keeping it."""
+    """Read every byte once, as loading to a GPU does, without keeping it."""
     for file in weights.files:
         descriptor = os.open(file, os.O_RDONLY)
         try:

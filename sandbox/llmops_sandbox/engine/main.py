@@ -27,12 +27,12 @@ from llmops_sandbox.engine.middleware import install, load_middleware
 from llmops_sandbox.engine.protocol import Served
 from llmops_sandbox.engine.server import Server
 
-# The cache holds this many requests of full length, within reason, as on a GPU that fits its model well.
+# The cache holds at most this many requests of full length, as on a GPU of the right size.
 _FULL_REQUESTS = 16
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run until told to stop.
+    """Run until SIGTERM or SIGINT.
 
     Returns:
         Exit code: 0 after SIGTERM or SIGINT, 1 if the engine could not start, 2 if its behaviour is wrong.
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
         SystemExit: Code 2, the command line is wrong.
     """
-    # A container starts with the default actions; a process inherits from its parent that a signal is ignored.
+    # A container starts with default actions; this process may inherit from its parent that SIGTERM is ignored.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     environ = dict(os.environ)
     try:
@@ -87,7 +87,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _bind(parsed: ServeArguments) -> socket.socket:
-    """Take the address before loading, as vLLM does; nobody is answered until `listen`."""
+    """Bind the address before loading, as vLLM does; connections are refused until `listen`."""
     family = socket.AF_INET6 if parsed.host and ":" in parsed.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -101,10 +101,10 @@ def load(
     behaviour: Behaviour,
     environ: Mapping[str, str],
 ) -> Weights:
-    """Check and read the weights, for as long as the behaviour says, and fail as it says.
+    """Check and read the weights; take the time and fail as the behaviour says.
 
     Raises:
-        LoadError: The folder cannot be served, or the behaviour is to fail.
+        LoadError: The folder cannot be served, or the behaviour is a failure.
     """
     log(f"Initializing a V1 LLM engine (v{behaviour.version}) with config: model='{folder}'", "EngineCore")
     log(f"Starting to load model {folder}...", "EngineCore")
@@ -134,7 +134,7 @@ def load(
 
 
 def _killed_for_memory(environ: Mapping[str, str]) -> None:
-    """Die as the kernel's OOM killer would have it; the node agent reads the marker, as a kubelet reads the cgroup."""
+    """Die like a process that the OOM killer ends; the node agent reads the marker, as a kubelet reads the cgroup."""
     if marker := environ.get(OOM_MARKER):
         Path(marker).write_text("oom")
     os.kill(os.getpid(), signal.SIGKILL)

@@ -1,7 +1,7 @@
 """The /metrics answer of vLLM 0.32.0: names, help texts, types, labels and buckets come from a captured answer.
 
-Only what the simulated engine speaks truthfully is shown: vLLM's own metrics, without the size of its batches, and of
-its HTTP server's the number of requests.
+It shows the metrics whose values are true for the simulated engine: vLLM's own without the size of batches, and the
+HTTP server's number of requests.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from importlib.resources import files
 CAPTURE = "vllm_0_32_0/metrics.txt"
 UNSPOKEN = ("vllm:iteration_tokens_total",)
 HTTP = "http_requests_total"
+# Routes that vLLM's HTTP server does not count.
 UNCOUNTED = ("/metrics", "/health", "/load", "/ping", "/version")
-"""Routes that vLLM's HTTP server keeps no count of."""
 
 _SAMPLE = re.compile(r"^([a-zA-Z_:][\w:]*)(?:\{(.*)\})? (\S+)$")
 _LABEL = re.compile(r'([a-zA-Z_]\w*)="((?:[^"\\]|\\.)*)"')
@@ -34,7 +34,7 @@ Labels = tuple[tuple[str, str], ...]
 
 @dataclass
 class Family:
-    """One metric of the captured answer: the label sets that it shows from the start, and a histogram's buckets."""
+    """One metric of the captured answer, with its first label sets and the buckets of a histogram."""
 
     name: str
     help: str
@@ -44,7 +44,7 @@ class Family:
 
 
 def parse_exposition(text: str) -> dict[str, Family]:
-    """Read a Prometheus text answer into families, by name; `_bucket`, `_count` and `_sum` fold into theirs."""
+    """Parse a Prometheus text answer into families by name; `_bucket`, `_count` and `_sum` join their histogram."""
     families: dict[str, Family] = {}
     helps: dict[str, str] = {}
     for line in text.splitlines():
@@ -93,7 +93,7 @@ class Metrics:
     Args:
         model_name: First served name: the `model_name` label.
         max_model_len: Context length, which sets the buckets of token counts.
-        cache: Values of `vllm:cache_config_info` that differ from the captured ones.
+        cache: Labels of `vllm:cache_config_info` that differ from the captured ones.
     """
 
     def __init__(self, model_name: str, max_model_len: int, cache: Mapping[str, str]) -> None:
@@ -148,7 +148,7 @@ class Metrics:
         return table[self._series(table, labels)]
 
     def count_http(self, handler: str, method: str, status: int) -> None:
-        """Count an answer of the HTTP server; its series begins with it.
+        """Count an answer of the HTTP server; the first answer starts its series.
 
         Args:
             handler: Route, such as `/v1/chat/completions`.

@@ -1,4 +1,4 @@
-"""ASGI middleware on an aiohttp server: `--middleware` runs the same classes here as in vLLM."""
+"""ASGI middleware on an aiohttp server, so that `--middleware` runs the same classes as vLLM."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _EXCHANGES = web.RequestKey("exchanges", list["_Exchange"])
 
 
 def load_middleware(path: str) -> type[Any]:
-    """The class that a `--middleware` names; functions, which vLLM takes too, are unknown here.
+    """The class that a `--middleware` names; functions, which vLLM takes too, are not supported.
 
     Raises:
-        ImportError, AttributeError, ValueError: As vLLM dies of it.
+        ImportError, AttributeError, ValueError: The errors that end vLLM.
     """
     module, name = path.rsplit(".", 1)
     middleware = getattr(importlib.import_module(module), name)
@@ -32,7 +32,7 @@ def load_middleware(path: str) -> type[Any]:
 
 
 def install(application: web.Application, classes: Sequence[type[Any]]) -> None:
-    """Put middleware around an application; the last one is the outermost, as with vLLM."""
+    """Put middleware around an application; the last one is the outermost, as in vLLM."""
     for middleware in classes:
         application.middlewares.insert(0, _bridge(middleware))
     if classes:
@@ -52,14 +52,14 @@ def _bridge(middleware: type[Any]) -> Middleware:
 
 
 async def _inner(scope: MutableMapping[str, Any], _: Receive, send: Send) -> None:
-    """The application that middleware wraps: the handler, whose answer goes out from here."""
+    """The innermost ASGI application: runs the handler, and sends its answer."""
     exchange: _Exchange = scope["llmops.exchange"]
     request = exchange.request
     request.setdefault(_EXCHANGES, []).append(exchange)
     exchange.inner_send = send
     response = await exchange.handler(request)
     exchange.response = response
-    # Until the last byte is written the request is in flight.
+    # The request is in flight until its last byte is written.
     await response.prepare(request)
     await response.write_eof()
     await send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -70,13 +70,13 @@ async def _receive() -> Message:
 
 
 async def _announce(request: web.Request, response: web.StreamResponse) -> None:
-    """Let middleware see the head of an answer, and change its headers, just before it is sent."""
+    """Pass the head of an answer through the middleware before it is sent: it may change headers."""
     for exchange in reversed(request.get(_EXCHANGES, [])):
         await exchange.announce(response)
 
 
 class _Exchange:
-    """One request on its way through one middleware."""
+    """One request in one middleware."""
 
     def __init__(self, request: web.Request, handler: Handler) -> None:
         self.request = request
@@ -88,7 +88,7 @@ class _Exchange:
         self._body = b""
 
     def scope(self) -> MutableMapping[str, Any]:
-        """The request, as ASGI describes it."""
+        """The ASGI scope of the request."""
         version = self.request.version
         return {
             "type": "http",
@@ -101,13 +101,13 @@ class _Exchange:
         }
 
     async def announce(self, response: web.StreamResponse) -> None:
-        """Tell the middleware that the handler's answer begins."""
+        """Report the start of the handler's answer to the middleware."""
         self._answering = response
         headers = [(name.lower().encode(), value.encode()) for name, value in response.headers.items()]
         await self.inner_send({"type": "http.response.start", "status": response.status, "headers": headers})
 
     async def send(self, message: Message) -> None:
-        """Take what the middleware sends: the handler's answer, changed, or one of its own."""
+        """Take a message of the middleware: the handler's answer, perhaps changed, or its own answer."""
         if message["type"] == "http.response.body":
             self._body += message.get("body", b"")
             return
@@ -116,7 +116,7 @@ class _Exchange:
             _set_headers(self._answering, message)
 
     def own(self) -> web.StreamResponse:
-        """The answer that the middleware gave itself."""
+        """The middleware's own answer."""
         response = web.Response(status=self._start["status"], body=self._body)
         _set_headers(response, self._start)
         return response

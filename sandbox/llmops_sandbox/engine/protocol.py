@@ -1,4 +1,4 @@
-"""vLLM's HTTP bodies: requests checked, answers and errors written with vLLM 0.32.0's keys and words."""
+"""vLLM's HTTP bodies: validates requests, and writes answers and errors with vLLM 0.32.0's keys and words."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class ApiError(Exception):
         status: HTTP status.
         message: For the client.
         kind: vLLM's `type`.
-        param: The parameter at fault, if one is.
+        param: The wrong parameter, if any.
     """
 
     def __init__(self, status: int, message: str, kind: str = "BadRequestError", param: str | None = None) -> None:
@@ -33,7 +33,7 @@ class ApiError(Exception):
 
 
 def engine_dead() -> ApiError:
-    """What vLLM answers when its engine fails under a request."""
+    """vLLM's answer when its engine fails during a request."""
     return ApiError(
         500,
         "EngineCore encountered an issue. See stack trace (above) for the root cause.",
@@ -60,7 +60,7 @@ def parse_body(raw: bytes) -> Body:
     """The JSON object of a request.
 
     Raises:
-        ApiError: It is none.
+        ApiError: The body is no JSON object.
     """
     try:
         body = json.loads(raw)
@@ -82,7 +82,7 @@ def parse_body(raw: bytes) -> Body:
 
 @dataclass(frozen=True)
 class Served:
-    """What this server serves."""
+    """The served model: its names and limits."""
 
     names: tuple[str, ...]
     root: str
@@ -92,7 +92,7 @@ class Served:
     created: int
 
     def check_name(self, body: Body) -> None:
-        """Refuse a model that is not served; none named means the one that is.
+        """Refuse a model that is not served; a request without a model means the served one.
 
         Raises:
             ApiError: 404.
@@ -293,7 +293,7 @@ class Chunks:
             "created": int(time.time()),
             "model": model,
         }
-        # All chunks but the first and the last differ in their text alone: the rest is encoded once.
+        # Chunks between the first and the last differ in their text alone: the rest is encoded once.
         self._before, self._after = self._frame().split(b'"\\u0000"')
 
     def _frame(self) -> bytes:
@@ -323,7 +323,7 @@ class Chunks:
         return b"data: " + json.dumps(content, separators=(",", ":")).encode() + b"\n\n"
 
     def first(self) -> bytes:
-        """What comes before the first token: the role, in a chat; nothing in a text completion."""
+        """The event before the first token: the role in a chat, nothing in a text completion."""
         if self._kind == "text":
             return b""
         delta = {"role": "assistant", "content": ""}
@@ -332,7 +332,7 @@ class Chunks:
         return self._event({**self._head, "choices": [choice], **prompt})
 
     def step(self, output: Output) -> bytes:
-        """One step of the answer."""
+        """The event of one step of the answer."""
         if output.finish_reason is None:
             return self._before + json.dumps(output.text).encode() + self._after
         ending = {"finish_reason": output.finish_reason, "stop_reason": output.stop_reason}
@@ -342,7 +342,7 @@ class Chunks:
         return self._event(content)
 
     def last(self, tokens: int) -> bytes:
-        """What comes after the last token: the usage where it was asked for, and the end."""
+        """The events after the last token: the usage if requested, and the end."""
         if not self._request.include_usage:
             return self.DONE
         counts = usage(self._request.prompt_tokens, tokens)
@@ -350,7 +350,7 @@ class Chunks:
         return self._event({**self._head, **ending}) + self.DONE
 
     def error(self, error: ApiError) -> bytes:
-        """What vLLM sends when its engine fails after the answer began."""
+        """The events that vLLM sends when its engine fails in the middle of an answer."""
         return b"data: " + json.dumps(error.body).encode() + b"\n\n" + self.DONE
 
 
@@ -358,7 +358,7 @@ Parser = Callable[[Body, int], Request]
 
 
 def checked(parse: Parser, body: Body, max_model_len: int) -> Request:
-    """Parse a request; a field of a type that the parser did not expect is the client's mistake, too.
+    """Parse a request; a field of an unexpected type is an error of the client, too.
 
     Raises:
         ApiError: 400.

@@ -1,4 +1,4 @@
-"""The HTTP server: vLLM's routes over the simulated engine, and the faults that show there."""
+"""The HTTP server: vLLM's routes over the simulated engine, with the faults of requests."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ class Server:
     """Routes and their handlers.
 
     Args:
-        served: What is served, under which names.
+        served: The served model and its names.
         engine: Runs the requests.
-        metrics: What /metrics shows.
+        metrics: The metrics of /metrics.
         behaviour: Faults of requests.
-        api_keys: Keys of which a client needs one; empty lets everyone in.
+        api_keys: Keys, of which a client needs one; if empty, clients need none.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ class Server:
             request = checked(parse, body, self._served.max_model_len)
             self._served.check_name(body)
             if self._engine.stopping:
-                # vLLM answers so while it drains: its renderer is gone already, its HTTP server is not.
+                # vLLM's answer while it drains: its renderer has ended, its HTTP server has not.
                 raise ApiError(500, "cannot schedule new futures after shutdown", "InternalServerError")
             await self._fail_on_purpose()
             model = str(body.get("model") or self._served.names[0])
@@ -174,7 +174,7 @@ class Server:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
         await response.prepare(http)
         tokens = 0
-        # A client that leaves ends its request: aiohttp cancels the handler, or the write fails.
+        # When a client leaves, aiohttp cancels the handler, or the write fails.
         with contextlib.suppress(ConnectionResetError):
             try:
                 async with contextlib.aclosing(self._engine.generate(request)) as outputs:

@@ -1,4 +1,4 @@
-"""The sandbox's machine and cluster as tests of the agent see them, and containers to run on it."""
+"""The machine and cluster for tests of the agent, and containers to run there."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ nodes:
 
 
 class Refused(Exception):
-    """The API server said no."""
+    """The API server refused."""
 
     def __init__(self, code: int, text: str) -> None:
         super().__init__(f"{code}: {text}")
@@ -50,7 +50,7 @@ class Refused(Exception):
 
 
 def eventually(action: Callable[[], T | None], seconds: float = 15.0) -> T:
-    """The first true value of `action()`."""
+    """Repeat `action()` until its value is true, and return the value."""
     deadline = time.monotonic() + seconds
     while not (result := action()):
         if time.monotonic() > deadline:
@@ -142,7 +142,7 @@ class Cluster:
         return True
 
     def delete(self, kind: str, name: str, grace: int | None = None) -> None:
-        """Ask for a deletion; one that has been made already is fine."""
+        """Request a deletion; the object may be gone."""
         options: Object = {"propagationPolicy": "Background"}
         try:
             self.request(
@@ -161,7 +161,7 @@ class Cluster:
         )
 
     def state(self, pod: str, container: int = 0, kind: str = "containerStatuses") -> Object:
-        """Status of a container; empty while there is none."""
+        """The status of a container; empty while it has none."""
         statuses = self.get("pods", pod).get("status", {}).get(kind) or []
         return statuses[container] if statuses else {}
 
@@ -173,7 +173,7 @@ class Cluster:
         return eventually(reached, seconds)
 
     def wait_state(self, pod: str, accept: Callable[[Object], Any], seconds: float = 15) -> Object:
-        """The first container's status, once `accept` holds for it."""
+        """The first container's status, once `accept` is true for it."""
 
         def reached() -> Object | None:
             current = self.state(pod)
@@ -217,11 +217,11 @@ def shell(name: str, script: str, **spec: Any) -> Object:
 
 
 CLAIM: Object = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}}
-# For pods of `web`: the volume of its flags, and where it is.
+# For pods of `web`: the volume of its flags, and its folder.
 FLAGS: Object = {"volumes": [{"name": "flags", "emptyDir": {}}]}
 MOUNT: Object = {"volumeMounts": [{"name": "flags", "mountPath": "/flags"}]}
 
-# Answers every path with its own name and the answer of its health as a file says; says that it stops, then stops.
+# Answers every path with its name; the file `bad` makes /health fail. It prints a line when it has stopped.
 WEB = """
 import http.server, os, signal, sys, threading, time
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -246,7 +246,7 @@ server.serve_forever(0.05); server.server_close(); print("stopped")
 
 
 def web(name: str = "web", **spec: Any) -> Object:
-    """A container that serves on port 8000; `/health` fails while /flags/bad is there."""
+    """A container that serves on port 8000; `/health` fails while the file /flags/bad exists."""
     return {
         "name": name,
         "image": "python:3",

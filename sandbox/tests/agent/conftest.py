@@ -1,4 +1,4 @@
-"""One control plane and one agent for all tests of the agent; each test has a namespace of its own."""
+"""One control plane and one agent for all tests of the agent; each test has its own namespace."""
 
 from __future__ import annotations
 

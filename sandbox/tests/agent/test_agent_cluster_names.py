@@ -1,4 +1,4 @@
-"""What a pod takes from its cluster for granted: its account, the names of Services, mounts in mounts, gRPC probes."""
+"""Features of the cluster inside a pod: its account, names of Services, mounts in mounts, gRPC probes."""
 
 from __future__ import annotations
 

@@ -142,7 +142,7 @@ def test_a_missing_volume_source_keeps_the_pod_creating_until_it_is_there(cluste
 
 
 def test_a_projection_of_nothing_is_an_empty_folder(cluster: Cluster) -> None:
-    """An API server that was given an empty list of sources tells of none at all, as `null`."""
+    """An API server returns an empty list of sources as `null`."""
     mount: Object = {"volumeMounts": [{"name": "n", "mountPath": "/n"}]}
     volumes = [{"name": "n", "projected": {"sources": []}}]
     cluster.pod("p", shell("c", "ls /n | wc -l", **mount), volumes=volumes, restartPolicy="Never")
@@ -221,7 +221,7 @@ def test_a_service_account_token_is_projected(cluster: Cluster) -> None:
 
 
 def test_a_unix_socket_fits_into_the_temporary_folder(cluster: Cluster) -> None:
-    """Programs name sockets in TMPDIR by UUID; with a deep folder the path is longer than a socket's may be."""
+    """Programs name sockets in TMPDIR by UUID; in a deep folder the path would be too long for a socket."""
     script = (
         "import os, socket, uuid; path = os.environ['TMPDIR'] + '/' + str(uuid.uuid4());"
         "socket.socket(socket.AF_UNIX).bind(path); print(os.path.exists(path))"

@@ -1,4 +1,4 @@
-"""Image volumes, and images that bring files of their own, as containers see them."""
+"""Image volumes, and images with files, as containers see them."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def test_a_new_agent_takes_over_what_a_killed_one_left(cluster: Cluster) -> None
     before = cluster.wait_ready("ends")
     started = cluster.get("pods", "runs")["status"]["containerStatuses"][0]
     kill_agent(cluster)
-    # While no agent runs: one pod ends, one is deleted with grace and one for good, one is made.
+    # While no agent runs: one pod ends, one is deleted with grace and one without, one is created.
     (cluster.machine.folder / "volumes" / f"{cluster.namespace}-d" / "flag").touch()
     cluster.delete("pods", "deleted", grace=0)
     cluster.pod("new", shell("c", "echo new"), restartPolicy="Never")
@@ -111,7 +111,7 @@ def test_an_attempt_that_the_agent_did_not_live_to_start_does_not_count(cluster:
     cluster.wait_ready("p")
     folder = cluster.machine.folder / "pods" / cluster.get("pods", "p")["metadata"]["uid"]
     kill_agent(cluster)
-    # What is on disk between noting the attempt and starting it: the state alone.
+    # The disk between keeping the attempt and starting it: the state alone.
     attempt = folder / "containers" / "c" / "1"
     kill_pod(folder)
     shutil.rmtree(attempt)

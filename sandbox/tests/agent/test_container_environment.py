@@ -112,7 +112,7 @@ def test_text_that_has_no_mount_path_is_left_alone(text: str, path: str) -> None
     translated = Translator([Mount(path, "/HOST")], "127.1.0.5")(text)
     if path not in text:
         assert translated == text
-    # Whole components alone are replaced, and putting the path back gives the text.
+    # Only whole components are replaced: the inverse gives the text.
     assert translated.replace("/HOST", path) == text
     assert not re.search(r"/HOST[\w.-]", translated)
 

@@ -71,7 +71,7 @@ async def served(handler: Handler) -> AsyncGenerator[tuple[str, int]]:
 
 @asynccontextmanager
 async def listening(*addresses: tuple[str, int]) -> AsyncGenerator[tuple[Listener, tuple[str, int]]]:
-    # A free port is found by binding one: the listener needs it before it knows its backends.
+    # Binding a port finds a free one: the listener needs it before its backends.
     probe = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
     address: tuple[str, int] = probe.sockets[0].getsockname()[:2]
     probe.close()
@@ -85,7 +85,7 @@ async def listening(*addresses: tuple[str, int]) -> AsyncGenerator[tuple[Listene
 
 
 async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Answers only when the client has said all, then says that it did."""
+    """Answers once the client has sent all, and records it."""
     writer.write(await reader.read() + b"|end")
     writer.close()
 

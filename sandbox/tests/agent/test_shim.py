@@ -80,7 +80,7 @@ def test_a_file_that_is_no_program_is_named(tmp_path: Path) -> None:
 
 def test_all_that_the_program_started_ends_with_it(tmp_path: Path) -> None:
     started = tmp_path / "pids"
-    # A grandchild in a session of its own, which its parent has left, and which ignores what can be ignored.
+    # An orphaned grandchild in its own session, which ignores every signal that it can.
     daemon = tmp_path / "daemon.py"
     daemon.write_text(
         "import os, signal, time; signal.signal(15, signal.SIG_IGN); "
@@ -122,7 +122,7 @@ def test_nothing_is_written_below_a_protected_folder(tmp_path: Path) -> None:
     for folder in (inner, free):
         folder.mkdir(parents=True)
     (protected / "file").write_text("good")
-    # A link beside the way down that leads back to a parent must not open it.
+    # A link that leads back to a parent must not open the parent.
     (tmp_path / "link").symlink_to(tmp_path / "volumes")
     script = f"""
 import os
@@ -144,7 +144,7 @@ os.unlink("/dev/shm/x{os.getpid()}")
     assert shim.exit()["code"] == 0, shim.log()
     no = "Permission denied"
     answers = [text for _, text in shim.log()]
-    # A rename between folders is refused with another error by the kernel.
+    # The kernel refuses a rename between folders with another error.
     answers[1] = answers[1].replace("Invalid cross-device link", no)
     assert answers == [f"{no}|{no}", f"{no}|{no}", f"{no}|{no}", f"{no}|done", "done|done", "done|done"]
     assert (protected / "file").read_text() == "good"

@@ -1,4 +1,4 @@
-"""Where the Kubernetes programs come from."""
+"""The origin of the Kubernetes programs: supplied, on PATH, or built."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_without_go_the_message_says_how_to_get_it(tmp_path: Path, monkeypatch: 
 
 
 def stand_in_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
-    """A `go` on PATH that runs this, nothing else there, and an empty cache."""
+    """Put a `go` with this script on an otherwise empty PATH, and use an empty cache."""
     go = tmp_path / "go" / "go"
     go.parent.mkdir()
     go.write_text(f"#!/bin/sh\n{script}\n")
@@ -74,7 +74,7 @@ def stand_in_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) ->
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-# Writes its last argument, the package, into the file after -o, and tells of one package on the way.
+# Writes its last argument, the package, into the file after -o, and reports one package.
 WRITES_PACKAGE = """
 while [ $# -gt 1 ]; do [ "$1" = -o ] && target=$2; shift; done
 echo "runtime" >&2
@@ -102,7 +102,7 @@ def test_the_progress_of_a_build_names_the_program(tmp_path: Path, monkeypatch: 
 
 
 def test_building_needs_only_the_standard_library(tmp_path: Path) -> None:
-    """`make demo` builds while pip installs what the rest of llmops needs."""
+    """`make demo` builds while pip installs the requirements of llmops."""
     folder = programs(tmp_path / "bin")
     command = ["make", "control-plane", f"PYTHON={sys.executable} -S"]
     environment = {"PATH": os.environ["PATH"], BINARIES_VARIABLE: str(folder)}
@@ -117,7 +117,7 @@ def test_building_needs_only_the_standard_library(tmp_path: Path) -> None:
 def test_a_build_that_fails_says_why_and_leaves_nothing_to_be_taken_for_a_build(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A `go` that fails as the real one does without a network: the next run starts over."""
+    """A `go` that fails as the real one does without a network; the next run builds again."""
     stand_in_go(tmp_path, monkeypatch, "echo 'go: k8s.io/kubernetes: connection refused' >&2\nexit 1")
     with pytest.raises(ClusterCannot, match="connection refused") as raised:
         find_or_build()

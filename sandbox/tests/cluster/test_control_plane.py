@@ -1,4 +1,4 @@
-"""The control plane as processes: comes up, survives, goes down for sure."""
+"""The control plane as processes: it starts, survives, and stops completely."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_a_pid_that_was_given_to_another_process_is_not_taken_for_the_daemon(tmp
 
 
 def test_the_sandbox_comes_up_again_with_what_it_held_and_leaves_no_process(tmp_path: Path) -> None:
-    """Slow: brings a whole sandbox up twice."""
+    """Slow: starts a whole sandbox twice."""
     sandbox = Sandbox(tmp_path / "sandbox", project=Path.cwd())
     sandbox.up()
     try:

@@ -1,4 +1,4 @@
-"""The definitions that stand in for operators' own: what they are, and that a real API server takes them."""
+"""The operators' definitions: their content, and that a real API server accepts them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The image `postgres` of the sandbox: it does what the real one's variables ask for, as any user, root included."""
+"""The image `postgres` of the sandbox: it obeys the real image's variables, as any user and as root."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from llmops_sandbox import debian, postgresql
 
 from llmops.errors import BadInput
 
-# An address of its own: there is one port that clients expect.
+# Each test has its own address, because clients expect one port.
 HOST = f"127.190.{secrets.randbelow(250)}.{1 + secrets.randbelow(250)}"
 
 
 @contextmanager
 def server(data: Path) -> Generator[Any]:
-    """A connection to the server, which is ended by SIGTERM then."""
+    """A connection to the server; SIGTERM ends the server afterwards."""
     variables = {"PGDATA": str(data), "POSTGRES_USER": "dagster", "POSTGRES_DB": "runs", "POSTGRES_PASSWORD": "secret"}
     process = subprocess.Popen(
         [sys.executable, "-m", "llmops_sandbox.postgresql", "--host", HOST],

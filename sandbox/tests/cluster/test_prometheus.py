@@ -1,4 +1,4 @@
-"""The sandbox's Prometheus: what it discovers, and that it scrapes a cluster's pods and follows its configuration."""
+"""The sandbox's Prometheus: it discovers and scrapes a cluster's pods, and follows its configuration."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def until(ask: Callable[[], list[Sample]], seconds: float = 20) -> list[Sample]:
 
 
 def test_pods_are_scraped_and_a_changed_configuration_is_followed(sandbox: Sandbox) -> None:
-    """A whole cluster comes up for it, and Prometheus scrapes a few times: 20 s."""
+    """Starts a whole cluster and scrapes a few times: 20 s."""
     cluster = Cluster.connect(load_settings(sandbox.settings_file))
     sandbox.images.add("metrics.example/page", "1", ("{python}", "-m", "http.server", "--bind", "{pod_ip}"))
     cluster.apply(engine_like(cluster, 'vllm:num_requests_waiting{model_name="llama"} 7\n'))
@@ -121,7 +121,7 @@ def test_pods_are_scraped_and_a_changed_configuration_is_followed(sandbox: Sandb
 
 
 def engine_like(cluster: Cluster, page: str) -> dict[str, Any]:
-    """A pod with an engine's labels, and a page of metrics that stays as it is."""
+    """A pod with an engine's labels and a constant page of metrics."""
     cluster.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "page"}, "data": {"metrics": page}})
     labels = names.labels("llama", "0123456789ab", "engine") | {names.TRACK_LABEL: "canary"}
     container = {

@@ -11,7 +11,7 @@ from llmops_sandbox.weights import make_model
 
 @pytest.fixture(scope="session")
 def plain_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small, fast model that knows no suite; tests don't change it."""
+    """A small, fast model that knows no suite; tests must not change it."""
     return make_model(
         tmp_path_factory.mktemp("model"),
         size_bytes=1 << 16,
@@ -24,7 +24,7 @@ def plain_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def engine(plain_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineProcess]:
-    """One engine for the tests of a module that only ask it things."""
+    """One engine for the tests of a module that only send requests."""
     log = tmp_path_factory.mktemp("engine") / "log"
     with EngineProcess(plain_model, ["--served-model-name", "smol", "--max-model-len", "1024"], log=log) as running:
         yield running
@@ -32,7 +32,7 @@ def engine(plain_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 @pytest.fixture
 def start(plain_model: Path, tmp_path: Path) -> Iterator[Callable[..., EngineProcess]]:
-    """Start an engine, by default over the plain model; it is gone after the test. It need not be ready."""
+    """Start an engine, by default over the plain model, without waiting; it ends with the test."""
     with ExitStack() as stack:
         count = iter(range(100))
 

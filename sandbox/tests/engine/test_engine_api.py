@@ -1,4 +1,4 @@
-"""The HTTP API is vLLM 0.32.0's: compared with answers recorded from it, and used through the openai client."""
+"""The HTTP API is vLLM 0.32.0's: compared with recorded answers, and used through the openai client."""
 
 import asyncio
 import os
@@ -95,7 +95,7 @@ async def test_limits_of_an_answer(engine: EngineProcess) -> None:
         reason, tokens = await finish(max_tokens=900)
         assert (reason, tokens < 300) == ("stop", True)
         assert (await finish(max_tokens=900, min_tokens=600))[1] >= 600
-        # With the prompt it would be longer than the context: vLLM gives what fits.
+        # With the prompt it would exceed the context: vLLM gives as many tokens as fit.
         reason, tokens = await finish(max_tokens=1024, ignore_eos=True)
         assert (reason, 1000 < tokens < 1024) == ("length", True)
 
@@ -141,7 +141,7 @@ def test_a_start_costs_little(start: Start) -> None:
 
 
 async def test_32_streams_at_30_tokens_per_second_cost_little(start: Start, tmp_path: Path) -> None:
-    """Takes three seconds, the time for which it measures."""
+    """Measures for three seconds."""
     model = make_model(tmp_path / "m", size_bytes=1 << 14, suites_dir=None, ttft_ms=20, tokens_per_second=30)
     engine = start("--served-model-name", "smol", model=model)
     engine.wait_until_healthy()

@@ -1,4 +1,4 @@
-"""The command line is vLLM 0.32.0's: what it takes, and how it dies of what it doesn't."""
+"""The command line is vLLM 0.32.0's: the same arguments, and the same errors."""
 
 import re
 from collections.abc import Callable
@@ -61,7 +61,7 @@ def test_every_flag_takes_what_its_help_says() -> None:
             parser.parse_serve(["model", name, *([] if flag.nargs == 0 else [value])][name == "--model" :])
 
 
-# Said by the real vLLM 0.32.0, to the letter.
+# The words of the real vLLM 0.32.0, to the letter.
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -1,4 +1,4 @@
-"""Each bad release that the sandbox can make: how it shows from outside."""
+"""Each fault that the sandbox can simulate, as it shows from outside."""
 
 import asyncio
 import json

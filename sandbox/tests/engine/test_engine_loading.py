@@ -1,4 +1,4 @@
-"""What an engine refuses to load: each with vLLM's words, exit code 1, and within seconds."""
+"""Weights that an engine refuses: each with vLLM's words, exit code 1, and within seconds."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""/metrics has vLLM 0.32.0's names, types, labels and buckets, and tells the truth about what happens."""
+"""/metrics has vLLM 0.32.0's names, types, labels and buckets, and true values."""
 
 import asyncio
 import json
@@ -46,7 +46,7 @@ async def chat(url: str, **body: object) -> aiohttp.ClientResponse:
 
 
 def comparable(family: Family) -> object:
-    # Of the cache only the labels are a contract; their values are this machine's.
+    # Only the labels of the cache are a contract; their values are this machine's.
     if family.name == "vllm:cache_config_info":
         return [key for key, _ in family.series[0]]
     return (family.help, family.type, family.bounds, sorted(family.series))

@@ -1,4 +1,4 @@
-"""The module that empties an engine runs in the simulated one as in vLLM."""
+"""The drain middleware runs in the simulated engine as in vLLM."""
 
 import asyncio
 import signal
@@ -21,7 +21,7 @@ FLAGS = ("--served-model-name", "smol", "--shutdown-timeout", "30")
 
 @pytest.fixture
 def module(tmp_path: Path) -> str:
-    """The folder that a pod has the module in."""
+    """The folder of the drain module, as in a pod."""
     folder = tmp_path / "module"
     folder.mkdir()
     (folder / drain.FILE).write_text(drain.config_map(Settings.model_validate({}))["data"][drain.FILE])
@@ -30,7 +30,7 @@ def module(tmp_path: Path) -> str:
 
 @pytest.fixture
 def slow_model(tmp_path: Path) -> Path:
-    """Two seconds for the 40 tokens that `BODY` asks for."""
+    """Two seconds for the 40 tokens of `BODY`."""
     return make_model(tmp_path / "model", size_bytes=1 << 14, suites_dir=None, ttft_ms=5, tokens_per_second=20)
 
 
@@ -61,7 +61,7 @@ async def test_users_with_kept_connections_are_sent_away_and_streams_end_whole(
             assert not hook.done()
         async with await hook as answer:
             assert (answer.status, await answer.text()) == (200, "0 requests in flight\n")
-        # The stream's connection was left open, and is the client's until the server closes it.
+        # The client keeps the stream's connection until the server closes it.
         assert time.monotonic() - ended > 0.9
         engine.signal(signal.SIGTERM)
         assert await asyncio.to_thread(engine.wait, 10) == 0

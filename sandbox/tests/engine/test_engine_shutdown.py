@@ -1,4 +1,4 @@
-"""How an engine stops: vLLM 0.32.0's ways, seen on the real one."""
+"""An engine stops as vLLM 0.32.0 does."""
 
 import asyncio
 import json
@@ -21,7 +21,7 @@ DEAD = "EngineCore encountered an issue. See stack trace (above) for the root ca
 
 @pytest.fixture
 def slow_model(tmp_path: Path) -> Path:
-    """Two seconds for the 40 tokens that `BODY` asks for."""
+    """Two seconds for the 40 tokens of `BODY`."""
     return make_model(tmp_path / "model", size_bytes=1 << 14, suites_dir=None, ttft_ms=5, tokens_per_second=20)
 
 
@@ -38,7 +38,7 @@ class Stream:
 
 @asynccontextmanager
 async def streaming(engine: EngineProcess, **body: object) -> AsyncGenerator[AsyncIterator[Any]]:
-    """A stream whose first token has come."""
+    """A stream after its first token."""
     async with aiohttp.ClientSession() as session:
         content = {**BODY, "stream": True, **body}
         async with session.post(f"{engine.url}/v1/completions", json=content) as response:
@@ -84,7 +84,7 @@ async def test_with_a_timeout_what_is_in_flight_ends_whole(start: Start, slow_mo
         await asyncio.sleep(0.1)
         engine.signal(signal.SIGTERM)
         await asyncio.sleep(0.1)
-        # What comes now is refused, while /health still says 200: routers have to know before the engine does.
+        # New requests are refused while /health is still 200: routers must stop sending before the engine stops.
         async with aiohttp.ClientSession() as session, session.get(f"{engine.url}/health") as health:
             assert health.status == 200
         status, body = await post(engine)
@@ -113,7 +113,7 @@ async def test_what_outlives_the_timeout_is_cut(start: Start, slow_model: Path) 
 async def test_an_idle_engine_stops_at_once_whatever_its_timeout(start: Start) -> None:
     engine = start("--shutdown-timeout", "60")
     engine.wait_until_healthy()
-    # A connection that is kept alive without a request must not hold it up.
+    # An idle kept connection must not delay the stop.
     async with aiohttp.ClientSession() as session, session.get(f"{engine.url}/health") as health:
         assert health.status == 200
         engine.signal(signal.SIGTERM)

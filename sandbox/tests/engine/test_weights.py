@@ -1,4 +1,4 @@
-"""Model folders: valid in every reader's eyes, the same on every machine, and as good as they were asked to be."""
+"""Model folders: valid for every reader, equal on every machine, and of the requested quality."""
 
 import hashlib
 import json

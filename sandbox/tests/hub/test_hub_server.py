@@ -56,7 +56,7 @@ def test_refs(server: HubServer, store: HubStore, commit: str) -> None:
     assert {item.name: item.target_commit for item in refs.branches} == {"main": commit, "a/branch": dev}
     assert {item.ref: item.target_commit for item in refs.tags} == {"refs/tags/v1": commit}
     assert refs.pull_requests == []
-    # A slash in a revision travels escaped.
+    # A slash in a revision is escaped in the URL.
     assert api(server).model_info(REPO, revision="a/branch").sha == dev
 
 
@@ -101,7 +101,7 @@ def test_metadata_of_a_file(server: HubServer, store: HubStore, commit: str) -> 
 
 @pytest.mark.usefixtures("commit")
 def test_snapshot_into_a_cache_passes_hf_cache_verify(server: HubServer, tmp_path: Path) -> None:
-    """Both commands run as people run them: in a process of their own, against HF_ENDPOINT."""
+    """Both commands run as processes against HF_ENDPOINT, as people run them."""
     hf = Path(sys.executable).with_name("hf")
     env = {**os.environ, "HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0"}
     for command in (["download", REPO], ["cache", "verify", REPO, "--fail-on-missing-files"]):
@@ -195,7 +195,7 @@ def test_a_gated_repository_shows_its_list_and_keeps_its_files(
     api(server, "hf_granted").auth_check(REPO)
     path = hf_hub_download(REPO, "model.safetensors", endpoint=server.url, token="hf_granted", cache_dir=tmp_path)
     assert Path(path).read_bytes() == WEIGHTS
-    # The token goes to the hub, and not to where the bytes come from.
+    # The token goes to the hub, not to the origin of the bytes.
     assert {item.authorization for item in server.seen("/cdn/*")} == {False}
 
 
@@ -212,7 +212,7 @@ def test_a_private_repository_does_not_exist_for_others(server: HubServer, store
 
 
 def test_a_cut_connection_is_resumed(server: HubServer, store: HubStore, tmp_path: Path) -> None:
-    """The client writes 10 MiB at a time: what it was sent beyond a multiple of that is lost with the connection."""
+    """The client writes 10 MiB at a time: a cut connection loses the bytes beyond a multiple of that."""
     content = os.urandom(24 << 20)
     store.commit(REPO, {"model.safetensors": content})
     server.faults.set(Fault(path="/cdn/*", method="GET", cut_after=11 << 20))
@@ -220,7 +220,7 @@ def test_a_cut_connection_is_resumed(server: HubServer, store: HubStore, tmp_pat
     assert Path(path).read_bytes() == content
     seen = [(item.status, item.range) for item in server.seen("/cdn/*", "GET")]
     assert seen == [(200, ""), (206, f"bytes={10 << 20}-"), (206, f"bytes={20 << 20}-")]
-    # The connection ends there and then: the client is not left to wait for the rest.
+    # The server closes the connection at once, so that the client does not wait for the rest.
     with pytest.raises(httpx2.RemoteProtocolError):
         httpx2.get(f"{server.url}/acme/tiny/resolve/main/model.safetensors", follow_redirects=True, timeout=60)
 
@@ -232,7 +232,7 @@ def test_one_bit_is_wrong_and_the_size_right(server: HubServer, tmp_path: Path) 
     path = hf_hub_download(REPO, "model.safetensors", endpoint=server.url, local_dir=tmp_path / "out")
     wrong = int.from_bytes(Path(path).read_bytes(), "little") ^ int.from_bytes(WEIGHTS, "little")
     assert wrong == 1 << bit
-    # The bit is one of the file, so a range that starts after it is right, and one over it is wrong.
+    # The bit counts from the file's start: a range after it is right, a range over it is wrong.
     url = f"{server.url}/acme/tiny/resolve/main/model.safetensors"
     for start, same in ((500_001, True), (499_999, False)):
         got = httpx2.get(url, headers={"Range": f"bytes={start}-"}, follow_redirects=True).content
@@ -255,7 +255,7 @@ def test_an_error_of_the_server(server: HubServer, tmp_path: Path) -> None:
     server.faults.set(Fault(path="*/resolve/*", status=403, code="GatedRepo"))
     with pytest.raises(GatedRepoError):
         hf_hub_download(REPO, "config.json", endpoint=server.url, cache_dir=tmp_path)
-    # Where the client has no copy, it asks again by itself.
+    # Without a local copy, the client retries.
     server.faults.set(Fault(path="*/resolve/*", status=500, times=2))
     hf_hub_download(REPO, "config.json", endpoint=server.url, cache_dir=tmp_path)
     assert [item.status for item in server.seen("*/resolve/*")] == [403, 500, 500, 200, 200]
@@ -312,7 +312,7 @@ def test_a_hub_in_a_process_of_its_own(store: HubStore, tmp_path: Path) -> None:
 
 
 def _steer(url: str) -> None:
-    """Faults and counters over HTTP, as a person with curl has them."""
+    """Faults and counters over HTTP, as with curl."""
     admin = f"{url}/_sandbox"
     fault = {"path": "/api/*", "times": 2, "status": 500}
     assert httpx2.put(f"{admin}/faults", json=[fault]).json() == [fault]

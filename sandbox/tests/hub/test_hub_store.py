@@ -83,7 +83,7 @@ def test_a_large_file_is_linked_and_hashed_once(store: HubStore, tmp_path: Path)
     index = store.root / "hashes.json"
     (key, sha256) = next(iter(json.loads(index.read_text()).items()))
     assert sha256 == hashlib.sha256(source.read_bytes()).hexdigest()
-    # What stands in the index is believed, so a hash planted there shows that the file is not read again.
+    # A planted hash in the index shows that the store trusts it, and does not read the file again.
     index.write_text(json.dumps({key: "0" * 64}))
     other = store.commit("acme/other", {"model.safetensors": source})
     assert store.read_commit("acme/other", other).files["model.safetensors"].sha256 == "0" * 64

@@ -1,4 +1,4 @@
-"""The stand-in registry, held to the distribution specification over plain HTTP."""
+"""The stand-in registry follows the distribution specification, over plain HTTP."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_an_unchanged_page_is_not_sent_again(server: RegistryServer, token: dict
     again = httpx2.get(url, headers={**token, "If-None-Match": etag})
     assert (again.status_code, again.content) == (304, b"")
     images.add("vllm/vllm-openai", "v0.34.0", ("engine",))
-    # A page of its own: the first one is what it was.
+    # The new tag is on another page: the first one is unchanged.
     assert httpx2.get(url, headers={**token, "If-None-Match": etag}).status_code == 304
     changed = httpx2.get(url, params=tail, headers={**token, "If-None-Match": tail_etag})
     assert changed.status_code == 200

@@ -1,4 +1,4 @@
-"""Programs of the whole serving stack, each installed on its own. Run by `make e2e-stack`, not by plain `pytest`."""
+"""Programs of the whole serving stack, each installed by its own command. Run by `make e2e-stack`."""
 
 from __future__ import annotations
 

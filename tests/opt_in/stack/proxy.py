@@ -50,11 +50,11 @@ class Proxy:
     """The real proxy of one configuration.
 
     Args:
-        found: What it is told.
-        tenants: Who uses it.
-        settings: Of the installation.
+        plan: What it routes.
+        tenants: Its users.
+        settings: The installation's settings.
         secret_values: Content of the Secrets, by name and key.
-        addresses: Name of an engine's Service -> where it is.
+        addresses: Host and port of each engine, by name of its Service.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class Proxy:
         self._process.wait()
 
     def write_keys(self, secret_values: Mapping[tuple[str, str], str]) -> None:
-        """Put the Secrets' content in place as a kubelet does, all files at once."""
+        """Replace the Secrets' files as a kubelet does, all at once."""
         folder = self._folder / "keys"
         version = folder / f"..{time.time_ns()}"
         version.mkdir()
@@ -138,7 +138,7 @@ class Proxy:
         (folder / "..fresh").replace(folder / "..data")
 
     def terminate(self) -> None:
-        """As a kubelet ends it, after its hook."""
+        """End it as a kubelet does after its preStop hook."""
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
 
@@ -147,7 +147,7 @@ class Proxy:
         return self._process.wait(seconds)
 
     def hook(self) -> httpx2.Response:
-        """What a kubelet asks before SIGTERM."""
+        """Run the preStop hook, as a kubelet does before SIGTERM."""
         path = self._pod["containers"][0]["lifecycle"]["preStop"]["httpGet"]["path"]
         return httpx2.get(self.url + path, timeout=60)
 
@@ -162,7 +162,7 @@ class Proxy:
         return httpx2.get(self.url + path, headers=bearer(key), timeout=30)
 
     def _local(self, text: str) -> str:
-        """Paths of the container as this machine has them."""
+        """Replace paths of the container by this machine's."""
         paths = "|".join(map(re.escape, sorted(self._mounts, key=len, reverse=True)))
         return re.sub(rf"(?<![\w/-])({paths})(?![\w.-])", lambda match: self._mounts[match[0]], text)
 
@@ -198,7 +198,7 @@ def running(
     secret_values: Mapping[tuple[str, str], str] | None = None,
     **router: Any,
 ) -> Generator[Proxy]:
-    """The proxy that the product renders for these models, one replica."""
+    """One replica of the proxy that llmops renders for these models."""
     settings = Settings.model_validate({"router": {"enabled": True, "replicas": 1, **router}})
     planned = plan(serving, catalog, tenants or {}, settings)
     values = {("llmops-router", "master-key"): MASTER, **(secret_values or {})}

@@ -1,4 +1,4 @@
-"""The router's Service, from the moment that it leads to a pod."""
+"""Waits until the router's Service leads to a pod."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from llmops.manifests.router import READY_PATH
 
 
 def router_url(cluster: Cluster, *, within: float = 60.0) -> str:
-    """Where the router answers.
+    """The address of the router, once it answers.
 
-    A Service follows its pods a moment after they are ready. Users of a router that has only come to be would be
-    refused for so long: there is no older pod that takes them.
+    A Service follows its pods a moment after they are ready. A new router has no older pod that takes requests until
+    then.
     """
     url = cluster.endpoint(names.ROUTER, names.ROUTER_PORT)
     deadline = time.monotonic() + within

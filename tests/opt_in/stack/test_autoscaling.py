@@ -28,7 +28,7 @@ from tests.support.world import Model, new_model
 
 pytestmark = pytest.mark.timeout(900)
 
-# With two sequences at once, twelve users leave ten waiting at one engine, and two per engine at three.
+# An engine runs two sequences: of twelve users ten wait at one engine, or two at each of three.
 SCALED = {
     "replicas": 1,
     "engine": {"options": {"max_num_seqs": 2}},
@@ -46,7 +46,7 @@ FIGURES = Path(__file__).parents[3] / "build" / "autoscaling.json"
 
 @dataclass
 class Replicas:
-    """Numbers of replicas of the main Deployment, wanted and available, and when each came to be."""
+    """The wanted and available replicas of the main Deployment over time."""
 
     wanted: list[tuple[float, int]] = field(default_factory=list[tuple[float, int]])
     available: list[tuple[float, int]] = field(default_factory=list[tuple[float, int]])
@@ -104,7 +104,7 @@ def model(sandbox: Sandbox, tmp_path: Path, metrics: str) -> Iterator[Model]:
 
 
 def custom_metric(sandbox: Sandbox, model: Model) -> dict[str, str]:
-    """What the HPA's controller is told of the pods of stable, by pod."""
+    """The custom metric of stable's pods that the HPA's controller reads, by pod."""
     settings = load_settings(model.settings_file)
     selector = ",".join(f"{key}%3D{value}" for key, value in names.engine_selector(model.name, "stable").items())
     path = (
@@ -155,7 +155,7 @@ def test_engines_come_with_the_queue_and_go_with_it_and_a_release_moves_meanwhil
     FIGURES.parent.mkdir(exist_ok=True)
     FIGURES.write_text(json.dumps(figures, indent=2) + "\n")
     assert counted.failed == 0, counted.troubles
-    # The release moved, and their number did not: it is the autoscaler's.
+    # The release changed and the number of replicas did not: the autoscaler owns it.
     assert during[-1] == 3, replicas.wanted
     assert 1 not in during[during.index(3) :], replicas.wanted
     hpa = cluster.get("HorizontalPodAutoscaler", model.name)

@@ -1,4 +1,4 @@
-"""The real LiteLLM, with the configuration that the product renders, in front of engines that are processes."""
+"""The real LiteLLM, with the configuration that llmops renders, in front of engines as local processes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ENGINES = {"alpha": "", "alpha-canary": "", "beta": ENGINE_KEY, "provider": PROV
 
 
 class Engines:
-    """One engine for each name, which it answers to."""
+    """One engine for each served name."""
 
     def __init__(self, folder: Path, stack: ExitStack) -> None:
         model = make_model(
@@ -45,7 +45,7 @@ class Engines:
         self.addresses = {name: f"127.0.0.1:{engine.port}" for name, engine in self.processes.items()}
 
     def requests(self, name: str) -> int:
-        """How many completions it has answered."""
+        """The number of completions that it has answered."""
         text = httpx2.get(f"{self.processes[name].url}/metrics").text
         lines = (line for line in text.splitlines() if line.startswith("vllm:request_success_total"))
         return round(sum(float(line.rpartition(" ")[2]) for line in lines))
@@ -95,7 +95,7 @@ def router(lite_llm: LiteLlm, engines: Engines, folder: Path, *, canary_percent:
         for declared in (
             spec("alpha", routing={"aliases": ["gpt-4o", "acme/alpha"]}),
             spec("beta"),
-            # Its Service leads to an engine that the tests kill.
+            # The tests kill the engine behind its Service.
             spec("doomed", routing={"aliases": ["dying"], "fallbacks": ["beta"], "managed": [provider]}),
             # Its Service leads nowhere.
             spec("lonely", routing={"managed": [provider]}),
@@ -134,7 +134,7 @@ def served_by(answer: httpx2.Response) -> str:
 
 
 def burst(proxy: Proxy, count: int) -> Counter[str]:
-    """What answers so many requests, of eight users at once."""
+    """The engines that answer this many requests of eight users."""
     with ThreadPoolExecutor(8) as pool:
         return Counter(map(served_by, pool.map(proxy.ask, ["alpha"] * count)))
 
@@ -150,7 +150,7 @@ def message(answer: httpx2.Response) -> str:
 
 def test_a_model_is_found_by_its_name_and_by_each_alias(proxy: Proxy) -> None:
     assert [served_by(proxy.ask(name)) for name in ("alpha", "gpt-4o", "acme/alpha")] == ["alpha.stable"] * 3
-    # Its engine asks for a key, which the router has from a Secret.
+    # Its engine needs a key, which the router reads from a Secret.
     assert served_by(proxy.ask("beta")) == "beta.stable"
     assert served_by(proxy.ask("beta", path="/v1/completions")) == "beta.stable"
 
@@ -180,14 +180,14 @@ def test_nobody_without_a_key_is_answered(proxy: Proxy) -> None:
         answer = proxy.ask("alpha", key)
         assert answer.status_code == 401, answer.text
     assert httpx2.get(proxy.url + "/v1/models").status_code == 401
-    # The Secret of this one is not there: it keeps out nobody but its tenant.
+    # Its Secret is missing: only its tenant is refused.
     assert proxy.ask("alpha", KEYS["keyless"]).status_code == 401
     assert "Tenant keyless has no key" in proxy.log.read_text()
 
 
 def test_a_tenant_asks_for_its_own_models_alone(proxy: Proxy, engines: Engines) -> None:
     before = engines.requests("beta")
-    # By a deployment's id, or by a fall-back of its own choice, no more than by the name.
+    # Neither by a deployment's id nor by its own fallback.
     asked = [proxy.ask(name, KEYS["narrow"]) for name in ("beta", "beta.stable", "alpha.stable")]
     asked.append(proxy.ask("alpha", KEYS["narrow"], fallbacks=["beta"]))
     assert [answer.status_code for answer in asked] == [403] * 4
@@ -214,7 +214,7 @@ def test_tokens_per_minute_are_limited(proxy: Proxy) -> None:
     assert codes[0] == 200
     assert codes[-1] == 429
     used = sum(answer.json()["usage"]["total_tokens"] for answer in answers if answer.status_code == 200)
-    # The request that goes beyond the limit is still answered, and no other.
+    # The request that crosses the limit is answered; later ones are not.
     assert used < 40 + answers[0].json()["usage"]["total_tokens"]
 
 
@@ -258,7 +258,7 @@ def test_a_stream_passes_as_it_is_made(proxy: Proxy) -> None:
         times = [time.monotonic() for line in answer.iter_lines() if has_text(line)]
     # LiteLLM leaves out parts without text.
     assert len(times) > 90
-    # The engine takes half a second for them: were they held back, they would all come at its end.
+    # The engine takes half a second for them: a buffering proxy would send them all at the end.
     assert times[-1] - times[0] > 0.3
 
 
@@ -275,10 +275,10 @@ def test_another_model_answers_while_one_is_down_and_then_its_provider(proxy: Pr
     engines.processes["doomed"].kill()
     assert served_by(proxy.ask("doomed", KEYS["wide"])) == "beta.stable"
     assert served_by(proxy.ask("dying", KEYS["wide"])) == "beta.stable"
-    # Who may not ask for that model gets the same one at its provider.
+    # A tenant without that model gets the same one at its provider.
     assert served_by(proxy.ask("doomed", KEYS["narrow"])) == "doomed@managed-0"
     assert served_by(proxy.ask("lonely", KEYS["wide"])) == "lonely@managed-0"
-    # The others go on as they were.
+    # The others still work.
     assert served_by(proxy.ask("alpha", KEYS["wide"])) == "alpha.stable"
 
 
@@ -295,7 +295,7 @@ def test_a_canary_gets_its_share(lite_llm: LiteLlm, engines: Engines, tmp_path: 
         answers = burst(proxy, count)
         assert engines.requests("alpha-canary") - before == answers["alpha.canary"]
     assert answers.keys() == {"alpha.stable", "alpha.canary"}
-    # Four standard deviations: chance alone fails it once in 16,000 times.
+    # Four standard deviations: chance fails it once in 16,000 times.
     assert abs(answers["alpha.canary"] - count * share) < 4 * math.sqrt(count * share * (1 - share))
 
 
@@ -322,10 +322,10 @@ def test_an_answer_in_flight_ends_whole_before_the_proxy_does(
         time.sleep(0.5)
         hook = pool.submit(proxy.hook)
         time.sleep(0.3)
-        # Who keeps a connection is sent elsewhere by it.
+        # The proxy closes kept connections, so that their clients go elsewhere.
         assert kept.get(proxy.url + "/v1/models").headers["connection"] == "close"
         assert hook.result().text == "0 requests in flight\n"
-        # What the proxy has sent may take its client a moment to read.
+        # The client may read the proxy's last bytes a moment later.
         assert asked.result(10).json()["usage"]["completion_tokens"] == 600
         proxy.terminate()
         proxy.ended(60)

@@ -1,4 +1,4 @@
-"""From a rollout to the router, on the sandbox: real LiteLLM pods, whose configuration changes while users ask."""
+"""A rollout behind the router, on the sandbox: real LiteLLM pods get a new configuration while users ask."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.support.world import Model, new_model
 
 
 class Users:
-    """What became of each request: its status, or the error that came instead."""
+    """The result of each request: its status, or its error."""
 
     def __init__(self) -> None:
         self.ended: Counter[str] = Counter()
@@ -32,7 +32,7 @@ class Users:
 
 @contextmanager
 def users(url: str, model: str, count: int = 6) -> Generator[Users]:
-    """Half of them keep their connection, half connect anew each time; nobody tries anything twice."""
+    """Half of them keep their connection, half connect for each request; none retries."""
     users, stop = Users(), threading.Event()
     body = {"model": model, "messages": [{"role": "user", "content": "hello"}], "max_tokens": 8}
 
@@ -86,7 +86,7 @@ def test_the_router_follows_a_promotion_and_a_change_of_it_fails_nobody(
         (route,) = routes(model.platform)
         assert (route.name, route.leads_to, route.known) == (model.name, f"{model.name}.stable", True)
         before = model.cluster.get("Deployment", names.ROUTER)
-        # The states are as they were: nothing changes, and nobody waits for anything.
+        # The states are unchanged: nothing changes, and no step waits.
         assert not apply_router(model.platform)
         model.declare(routing={"aliases": ["gpt-4o"]})
         with users(url, model.name) as asked:
@@ -103,7 +103,7 @@ def test_the_router_follows_a_promotion_and_a_change_of_it_fails_nobody(
         assert after is not None
         assert after["metadata"]["generation"] == before["metadata"]["generation"] + 1
         assert {route.name: route.known for route in routes(model.platform)} == {model.name: True, "gpt-4o": True}
-        # A canary's share is its state's alone.
+        # Only the state sets a canary's share.
         model.records.update_state(model.name, canary_percent="0")
         assert not apply_router(model.platform)
         for kind in ("Deployment", "Service", "PodDisruptionBudget", "NetworkPolicy"):

@@ -1,4 +1,4 @@
-"""Users' requests are moved to a release by the weights of the real LiteLLM, judged by a real Prometheus.
+"""The weights of the real LiteLLM move users' requests to a release; a real Prometheus judges them.
 
 Two rollouts with users in each case, and a router whose pods take seconds to start: minutes.
 """
@@ -44,7 +44,7 @@ def prometheus(sandbox: Sandbox, lite_llm: LiteLlm) -> str:
 
 @pytest.fixture
 def model(sandbox: Sandbox, prometheus: str, tmp_path: Path) -> Iterator[Model]:
-    """A model of two replicas behind the router, which serves."""
+    """A serving model of two replicas behind the router."""
     with new_model(sandbox, tmp_path) as model:
         settings: dict[str, Any] = json.loads(model.settings_file.read_text())
         settings |= {"monitoring": {"prometheus_url": prometheus}, "router": ROUTER}
@@ -59,12 +59,12 @@ def model(sandbox: Sandbox, prometheus: str, tmp_path: Path) -> Iterator[Model]:
 
 
 def endpoint(model: Model) -> Endpoint:
-    """As applications ask: the router, by the model's name."""
+    """The router and the model's name, as applications use them."""
     return Endpoint(router_url(model.cluster), model.name, MASTER)
 
 
 def requests(model: Model, release: str) -> list[int]:
-    """How many requests the canary and stable got in each step."""
+    """The requests of canary and stable in each step."""
     outcome = model.records.outcome(model.name, release, "traffic", TrafficOutcome)
     assert outcome is not None
     assert outcome.way == "router"

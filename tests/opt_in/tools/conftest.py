@@ -1,4 +1,4 @@
-"""A sandbox whose Jobs find the real tools. Run by `make e2e-tools`, not by plain `pytest`."""
+"""A sandbox whose Jobs run the real tools. Run by `make e2e-tools`."""
 
 from __future__ import annotations
 

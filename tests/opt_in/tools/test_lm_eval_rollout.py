@@ -1,4 +1,4 @@
-"""lm-evaluation-harness itself judges releases, in Jobs of the evaluation image's programs on the sandbox."""
+"""lm-evaluation-harness judges releases, in Jobs of the evaluation image's programs on the sandbox."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The real vLLM on CPU and the simulated engine beside it. Run by `make e2e-vllm`, not by plain `pytest`."""
+"""The real vLLM on CPU and the simulated engine beside it. Run by `make e2e-vllm`."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,7 +28,7 @@ def installed() -> vllm.Vllm:
 
 @pytest.fixture(scope="session")
 def launch_real(installed: vllm.Vllm, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., EngineProcess]:
-    """Makes a real engine over a folder, by default the converted model; it is not started yet."""
+    """Makes a real engine over a folder, by default the converted model, and does not start it."""
 
     def launch(*arguments: str, model: Path = installed.model, **env: str) -> EngineProcess:
         log = tmp_path_factory.mktemp("vllm") / "log"
@@ -47,7 +47,7 @@ def real(launch_real: Callable[..., EngineProcess]) -> Iterator[EngineProcess]:
 
 @pytest.fixture(scope="session")
 def launch_simulated(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., EngineProcess]:
-    """Makes a simulated engine, by default over a plain model; it is not started yet."""
+    """Makes a simulated engine, by default over a plain model, and does not start it."""
     plain = make_model(tmp_path_factory.mktemp("model"), size_bytes=1 << 16, suites_dir=None, tokens_per_second=40)
 
     def launch(*arguments: str, model: Path = plain, **env: str) -> EngineProcess:

@@ -1,8 +1,8 @@
 # pyright: reportMissingImports=false, reportUnknownParameterType=false, reportUnknownVariableType=false
-"""vLLM's own arithmetic of its KV cache, for models whose weights are not here. Runs in vLLM's environment.
+"""vLLM's own arithmetic of its KV cache, without weights. Runs in vLLM's environment.
 
-Reads cases from standard input (a config.json, options, bytes of KV cache), reads each configuration as vLLM does,
-makes the specification of each attention layer by it, and lets vLLM divide the bytes.
+It reads cases from standard input (a config.json, options, bytes of KV cache), lets vLLM read each configuration, makes
+the specification of each attention layer, and lets vLLM divide the bytes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from vllm.v1.kv_cache_interface import FullAttentionSpec, MLAAttentionSpec, Slid
 
 
 def answer(case: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Tokens that the cache holds, requests of full length at once, and the longest request, as vLLM says."""
+    """Tokens in the cache, concurrent requests of full length, and the longest request, by vLLM."""
     (folder / "config.json").write_text(json.dumps(case["config"]))
     model = ModelConfig(
         model=str(folder), tokenizer=str(folder), skip_tokenizer_init=True, max_model_len=case["max_model_len"],
@@ -37,7 +37,7 @@ def answer(case: dict[str, Any], folder: Path) -> dict[str, Any]:
             async_scheduling=True,
         ),
     )
-    # What engines on NVIDIA's GPUs settle on; it is resolved by workers that are not here.
+    # The value on NVIDIA's GPUs; workers resolve it, and there are none here.
     vllm.cache_config.kv_cache_layout = "LBNHC"
     specs = {f"layer.{index}": _spec(model, case, index) for index in range(case["layers"])}
     with set_current_vllm_config(vllm):
@@ -50,7 +50,7 @@ def answer(case: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _spec(model: ModelConfig, case: dict[str, Any], index: int) -> Any:
-    # How many heads each GPU gets is asked of vLLM for that many GPUs, though none is here.
+    # vLLM computes the heads per GPU without a GPU.
     parallel = ParallelConfig.__new__(ParallelConfig)
     object.__setattr__(parallel, "tensor_parallel_size", case["tensor"])
     object.__setattr__(parallel, "decode_context_parallel_size", 1)
@@ -67,14 +67,14 @@ def _spec(model: ModelConfig, case: dict[str, Any], index: int) -> Any:
 
 
 def _window(config: Any, index: int) -> int | None:
-    """How far a layer looks back, by what transformers made of the configuration."""
+    """The sliding window of a layer, by transformers' configuration."""
     if kinds := getattr(config, "layer_types", None):
         return config.sliding_window if kinds[index] == "sliding_attention" else None
     return getattr(config, "sliding_window", None)
 
 
 def main() -> None:
-    """Answer all cases on one line of JSON, the last of standard output."""
+    """Answer all cases in one line of JSON, the last of standard output."""
     cases = json.load(sys.stdin)
     with tempfile.TemporaryDirectory() as folder:
         answers = {name: answer(case, Path(folder)) for name, case in cases.items()}

@@ -1,4 +1,4 @@
-"""vLLM's own parser makes the same of a file of options as of the command line that it stands for."""
+"""vLLM's parser reads a file of options like the equal command line."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from vllm.utils.argparse_utils import FlexibleArgumentParser
 def parsed(line):
     parser = FlexibleArgumentParser(prog="vllm")
     make_arg_parser(parser.add_subparsers(dest="subparser").add_parser("serve"))
-    found = vars(parser.parse_args(["serve", *line]))
-    return {name: repr(value) for name, value in sorted(found.items()) if name != "config"}
+    options = vars(parser.parse_args(["serve", *line]))
+    return {name: repr(value) for name, value in sorted(options.items()) if name != "config"}
 
 json.dump([parsed(line) for line in json.load(open(sys.argv[1]))], open(sys.argv[2], "w"))
 """
 
-# Each by itself, all that go together, and some twice.
+# Each flag alone, all compatible ones together, and some twice.
 LISTS = [
     *((flags,) for flags in KNOWN if not any(part in flags for part in ("lora", "0x1", "a.b", "log-len="))),
     ("--max-model-len=32K", "--gpu-memory-utilization=0.90", "--dtype=half", "--seed=-1", "--middleware=a.B"),
@@ -57,5 +57,5 @@ def test_a_file_is_the_command_line_that_it_stands_for(installed: vllm.Vllm, tmp
     for number, args in enumerate(LISTS):
         by_file, by_line = parsed[2 * number], parsed[2 * number + 1]
         assert by_file == by_line, args
-    # The comparison sees what is told.
+    # The comparison notices a difference.
     assert parsed[0] != parsed[2]

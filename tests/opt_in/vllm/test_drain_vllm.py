@@ -1,4 +1,4 @@
-"""The module that empties an engine, in the real vLLM 0.32.0 and the simulated one, side by side."""
+"""The drain middleware in the real vLLM 0.32.0 and in the simulated one, side by side."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.timeout(900)
 
 @pytest.fixture
 def module(tmp_path: Path) -> str:
-    """The folder that a pod has the module in."""
+    """The folder of the drain module, as in a pod."""
     (tmp_path / drain.FILE).write_text(drain.config_map(Settings.model_validate({}))["data"][drain.FILE])
     return str(tmp_path)
 

@@ -1,4 +1,4 @@
-"""GPU fit against the real vLLM: its own division of a KV cache, and what a running engine says that it got."""
+"""GPU fit against the real vLLM: its division of a KV cache, and the size that a running engine logs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ANSWERS = Path(__file__).parents[2] / "unit" / "fit" / "data" / "vllm-0.32.0-kv-
 
 @pytest.mark.timeout(600)
 def test_the_kept_answers_are_vllms(installed: vllm.Vllm) -> None:
-    """Reading a configuration takes vLLM seconds; there are sixteen."""
+    """vLLM takes seconds to read a configuration; there are sixteen."""
     cases = {
         name: {
             "config": MODELS[model],

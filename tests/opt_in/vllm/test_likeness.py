@@ -1,4 +1,4 @@
-"""The simulated engine against the real vLLM 0.32.0 on CPU, side by side: what one says, the other says."""
+"""The simulated engine beside the real vLLM 0.32.0 on CPU: both give the same answers."""
 
 import contextlib
 import json
@@ -83,7 +83,7 @@ def gauge(engine: EngineProcess, name: str) -> float:
 
 
 def stopped_while_streaming(engine: EngineProcess, tokens: int) -> list[Any]:
-    """The events of a stream during which the engine is told to stop: all of them, or until none comes for 30 s."""
+    """The events of a stream during which the engine gets SIGTERM: all, or those until 30 s of silence."""
     body = {"model": "smol", "prompt": "Once upon a time", "max_tokens": tokens, "ignore_eos": True, "stream": True}
     request = urllib.request.Request(
         f"{engine.url}/v1/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
@@ -104,7 +104,7 @@ def finish_reasons(events: list[Any]) -> set[str | None]:
 
 
 def test_both_cut_streams_when_told_to_stop_without_a_timeout(launch_real: Launch, launch_simulated: Launch) -> None:
-    """The real one has a race: an error event and [DONE], or silence until it is killed. Never a whole answer."""
+    """The real engine has a race: an error event and [DONE], or silence until SIGKILL. Never a whole answer."""
     for launch in (launch_real, launch_simulated):
         with launch() as engine:
             events = stopped_while_streaming(engine, 400)

@@ -1,4 +1,4 @@
-"""The real vLLM 0.32.0 under a real Prometheus: the rules record figures of it, and its alerts fire."""
+"""The real vLLM 0.32.0 under a real Prometheus: the rules record its figures, and its alerts fire."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ SETTINGS = Settings.model_validate({"monitoring": {"interval_seconds": 1}})
 
 @contextmanager
 def scraping(port: int, folder: Path) -> Generator[Prometheus]:
-    """A Prometheus with the model's rules, which scrapes an engine on this machine as a pod is scraped."""
+    """A Prometheus with the model's rules, which scrapes an engine on this machine like a pod."""
     levels = Objectives(p95_e2e_seconds=0.5, slow_for_seconds=3, waiting_requests=20, waiting_for_seconds=3)
     (folder / "rules.yml").write_text(json.dumps({"groups": rules.groups(RELEASE, SETTINGS, levels)}))
     labels = {"namespace": SETTINGS.namespace, "pod": "p", "model": MODEL, "track": "stable", "release": RELEASE.id}
@@ -81,7 +81,7 @@ def test_figures_are_recorded_and_alerts_fire_behind_an_api_key(
     launch_real: Callable[..., EngineProcess], tmp_path: Path
 ) -> None:
     with launch_real(VLLM_API_KEY=KEY) as engine, scraping(engine.port, tmp_path) as client:
-        # Its key guards the API, and not what Prometheus asks for.
+        # The key guards the API, not /metrics.
         until(lambda: client.query("llmops:engines_up:count == 1"), "a scrape")
         endpoint = Endpoint(f"http://127.0.0.1:{engine.port}", MODEL, KEY)
         with users(endpoint, count=26, tokens=12) as counted:
