@@ -1,1 +1,1 @@
-"""A cluster on one machine: a real Kubernetes API, and stand-ins for what stands around it."""
+"""A cluster on one machine: a real Kubernetes API, and stand-ins for hub, registry and engine."""

@@ -58,7 +58,7 @@ BY_FIELD: Mapping[str, Drawn] = {
 
 
 def _with_image(weights: dict[str, Any]) -> dict[str, Any]:
-    """With the strategy that goes with an image, or without the one that needs it."""
+    """Weights with the strategy `image` if they name an image, else without."""
     strategy = {"strategy": "image"} if weights.get("image") else {}
     return {name: value for name, value in weights.items() if value != "image"} | strategy
 

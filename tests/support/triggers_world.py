@@ -178,7 +178,7 @@ class World:
         return release
 
     def end_run(self, name: str = "tiny", status: dg.DagsterRunStatus = dg.DagsterRunStatus.SUCCESS) -> None:
-        """End the model's running runs."""
+        """End the model's unfinished runs."""
         for run in self.instance.get_runs():
             if run.tags[PARTITION_NAME_TAG] == name and not run.is_finished:
                 self.instance.delete_run(run.run_id)

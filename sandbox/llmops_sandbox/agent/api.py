@@ -126,11 +126,7 @@ class Api:
                     raise _error(response.status, f"{method} {path}", answer)
                 return json.loads(answer)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise Unavailable(
-                f"API server at {self.server}: {method} {path}: {error!r}",
-                code="ApiServerUnreachable",
-                about=self.server,
-            ) from error
+            raise self._unreachable(f"{method} {path}", error) from error
 
     async def watch(self, path: str, params: Mapping[str, str]) -> AsyncIterator[tuple[str, Object]]:
         """Changes of a collection from `params["resourceVersion"]` on, until the server ends the watch.
@@ -164,11 +160,11 @@ class Api:
                             )
                         yield event["type"], event["object"]
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise Unavailable(
-                f"API server at {self.server}: watch {path}: {error!r}",
-                code="ApiServerUnreachable",
-                about=self.server,
-            ) from error
+            raise self._unreachable(f"watch {path}", error) from error
+
+    def _unreachable(self, request: str, error: Exception) -> Unavailable:
+        message = f"API server at {self.server}: {request}: {error!r}"
+        return Unavailable(message, code="ApiServerUnreachable", about=self.server)
 
 
 class Watcher:

@@ -1,15 +1,14 @@
-"""Supervisor of one container: what a container runtime's shim and a PID namespace's init are together.
+"""Supervisor of one container, in the roles of a container runtime's shim and a PID namespace's init.
 
 Run as `python -I -S shim.py run|exec` with a JSON object on standard input: `argv`, `env`, `cwd`, `read_only` and
-`writable` (host folders) and, for `run`, `folder`. It imports the standard library alone and starts in milliseconds.
+`writable` (host folders) and, for `run`, `folder`. It imports the standard library alone, and starts in milliseconds.
 
-`run` starts the program in a session of its own, writes its output to `folder/log` (in CRI's format, so that each
-line has its time), and its end to `folder/exit.json`; when the program ends, so does everything that it started.
-It reports on standard output, as one JSON line, that the program runs or why it could not be started. It survives
-the agent, and the program does not survive it. If the agent dies before the whole of the input was written, nothing
-is started.
+`run` starts the program in a new session, writes its output to `folder/log` (in CRI's format, with the time of each
+line) and its end to `folder/exit.json`. When the program ends, it kills the program's descendants. On standard output it
+reports, as one JSON line, that the program runs or why it did not start. It survives the agent; the program does not
+survive it. If the agent dies before it has written the whole input, `run` starts nothing.
 
-`exec` becomes the program, which ends with the agent: for probes and hooks.
+`exec` becomes the program of a probe or hook, which ends with the agent.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from typing import Any, NoReturn
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 36, 38
 LANDLOCK_CREATE, LANDLOCK_ADD, LANDLOCK_RESTRICT = 444, 445, 446
-# Access rights of linux/landlock.h: what may be done to a file, and what to a folder's content.
+# Access rights of linux/landlock.h: on a file, and on a folder's content.
 WRITE_FILE, TRUNCATE, REFER = 1 << 1, 1 << 14, 1 << 13
 CHANGE_FOLDER = sum(1 << bit for bit in range(4, 13))
 LONGEST_LINE = 16 * 1024
@@ -35,7 +34,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 
 def main() -> None:
-    """Read the order, carry it out."""
+    """Read the order, and carry it out."""
     try:
         order = json.loads(sys.stdin.buffer.read())
     except ValueError:
@@ -59,7 +58,7 @@ def become(order: dict[str, Any], parent: int) -> NoReturn:
 
 
 def supervise(order: dict[str, Any]) -> None:
-    """Run the program to its end and write down what came of it."""
+    """Run the program to its end, and record the end."""
     folder = Path(order["folder"])
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(number, signal.SIG_IGN)
@@ -120,14 +119,14 @@ def _child(order: dict[str, Any], shim: int, out: int, err: int, failure: int) -
 
 
 def _pump(pid: int, sources: dict[str, int], wake: int, log: Log) -> int:
-    """Copy the program's output to the log until it ended and the rest is dead; returns its wait status."""
+    """Copy the program's output to the log until the program and its descendants are dead; return its wait status."""
     status: int | None = None
     deadline = float("inf")
     with selectors.DefaultSelector() as selector:
         selector.register(wake, selectors.EVENT_READ, "")
         for name, source in sources.items():
             selector.register(source, selectors.EVENT_READ, name)
-        # A descriptor that was handed out of the tree must not keep a dead container.
+        # A process outside the tree may hold the pipe open; the container ends all the same.
         while (status is None or len(selector.get_map()) > 1) and time.monotonic() < deadline:
             for key, _ in selector.select(None if status is None else 0.05):
                 if key.data == "":
@@ -159,7 +158,7 @@ class Log:
         self.rest = {"stdout": b"", "stderr": b""}
 
     def write(self, stream: str, chunk: bytes) -> None:
-        """Add what the program wrote; an empty chunk is the end of the stream."""
+        """Add output of the program; an empty chunk is the end of the stream."""
         now = time.time_ns()
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now // 10**9)) + f".{now % 10**9:09d}Z {stream} "
         full, partial = f"{stamp}F ".encode(), f"{stamp}P ".encode()
@@ -174,7 +173,7 @@ class Log:
 
 
 def reap() -> dict[int, int]:
-    """Collect the children that ended: pid to wait status."""
+    """Collect the ended children: pid to wait status."""
     statuses: dict[int, int] = {}
     with contextlib.suppress(ChildProcessError):
         while True:
@@ -186,7 +185,7 @@ def reap() -> dict[int, int]:
 
 
 def kill_children() -> bool:
-    """SIGKILL to every child; orphans become children, so that calling it again gets to all. True if there were any."""
+    """Send SIGKILL to every child; True if there were any. Orphans become children, so repeated calls reach all."""
     children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
     for child in children:
         with contextlib.suppress(ProcessLookupError):
@@ -195,10 +194,10 @@ def kill_children() -> bool:
 
 
 def protect(read_only: list[str], writable: list[str]) -> None:
-    """Let this process and all that it starts write nothing below `read_only`, by Landlock; no-op on old kernels.
+    """Forbid this process and its descendants to write below `read_only`, by Landlock; no-op on old kernels.
 
-    Landlock knows what is allowed, not what is denied: everything beside the way down to each protected folder is
-    allowed, so that what lies directly in a parent of a protected folder can't be changed either.
+    Landlock has rules that allow, none that deny. So this allows everything beside the path to each protected folder;
+    files directly in a parent of a protected folder become read-only, too.
     """
     version = libc.syscall(LANDLOCK_CREATE, None, 0, 1)
     if not read_only or version < 1:
@@ -214,7 +213,7 @@ def protect(read_only: list[str], writable: list[str]) -> None:
             continue
         rights = handled if os.path.isdir(path) else on_file  # noqa: PTH112 - this runs before exec: kept light
         rule = rights.to_bytes(8, sys.byteorder) + fd.to_bytes(4, sys.byteorder)
-        # Files without a path of their own (pipes, some of /proc) are no places for a rule, and need none.
+        # Landlock takes no rules for files without a path (pipes, some of /proc), which need none.
         libc.syscall(LANDLOCK_ADD, ruleset, 1, rule, 0)
         os.close(fd)
     _checked(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
@@ -223,7 +222,7 @@ def protect(read_only: list[str], writable: list[str]) -> None:
 
 
 def allowed_beside(paths: list[str]) -> set[str]:
-    """The entries of every parent of `paths` that lead to none of them; a link may lead anywhere, so none is one."""
+    """The entries of all parents of `paths` that lead to none of `paths`; without links, which may lead anywhere."""
     beside: set[str] = set()
     parents = {str(parent) for path in paths for parent in Path(path).parents}
     for parent in parents:
@@ -251,7 +250,7 @@ def write_json(path: Path, content: object) -> None:
 
 
 def report(content: object) -> None:
-    """Tell the agent, if it is still there; nothing more is written to it."""
+    """Write to the agent, if it lives, and close standard output."""
     with contextlib.suppress(OSError):
         os.write(1, json.dumps(content).encode() + b"\n")
     nothing = os.open(os.devnull, os.O_WRONLY)

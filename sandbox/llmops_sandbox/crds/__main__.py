@@ -48,7 +48,7 @@ SOURCES = (
 
 
 class _Loader(yaml.CSafeLoader):
-    """Reads a plain `=`, an operator of matchers, as text: YAML 1.1 gives it a type of its own."""
+    """Reads a plain `=`, an operator of matchers, as text: YAML 1.1 gives it a special type."""
 
 
 def _text(loader: yaml.Loader, node: yaml.ScalarNode) -> str:

@@ -221,7 +221,7 @@ CLAIM: Object = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"s
 FLAGS: Object = {"volumes": [{"name": "flags", "emptyDir": {}}]}
 MOUNT: Object = {"volumeMounts": [{"name": "flags", "mountPath": "/flags"}]}
 
-# Answers every path with its name; the file `bad` makes /health fail. It prints a line when it has stopped.
+# Answers every path with its name; the file `bad` makes /health fail. It prints a line at its start and at its end.
 WEB = """
 import http.server, os, signal, sys, threading, time
 class Handler(http.server.BaseHTTPRequestHandler):

@@ -85,7 +85,7 @@ async def listening(*addresses: tuple[str, int]) -> AsyncGenerator[tuple[Listene
 
 
 async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Answers once the client has sent all, and records it."""
+    """Sends the client's bytes back with an end mark, once the client has sent all."""
     writer.write(await reader.read() + b"|end")
     writer.close()
 

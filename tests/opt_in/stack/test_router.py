@@ -275,7 +275,7 @@ def test_another_model_answers_while_one_is_down_and_then_its_provider(proxy: Pr
     engines.processes["doomed"].kill()
     assert served_by(proxy.ask("doomed", KEYS["wide"])) == "beta.stable"
     assert served_by(proxy.ask("dying", KEYS["wide"])) == "beta.stable"
-    # A tenant without that model gets the same one at its provider.
+    # A tenant that may not use the fallback gets `doomed` at its provider.
     assert served_by(proxy.ask("doomed", KEYS["narrow"])) == "doomed@managed-0"
     assert served_by(proxy.ask("lonely", KEYS["wide"])) == "lonely@managed-0"
     # The others still work.
