@@ -29,7 +29,7 @@ STARTS = 3
 """The checks see the start times of this many trials, newest first."""
 AT_ONCE = 4
 """Models that `examine_all` examines in parallel."""
-LOOKS, PAUSE_SECONDS = 10, 3.0
+ATTEMPTS, PAUSE_SECONDS = 10, 3.0
 """`examine_all` repeats this often, with this pause, while a finding may heal by itself."""
 
 
@@ -62,14 +62,14 @@ def examine_all(platform: Platform, models: Iterable[str] = ()) -> tuple[Finding
 
 
 def settled(examine: Callable[[], tuple[Finding, ...]], pause: float = PAUSE_SECONDS) -> tuple[Finding, ...]:
-    """Examine until no finding may heal by itself, at most LOOKS times; the findings of the last time.
+    """Examine until no finding may heal by itself, at most ATTEMPTS times; the findings of the last time.
 
     Args:
         examine: Returns all findings.
         pause: Seconds between two attempts.
     """
     findings = examine()
-    for _ in range(LOOKS - 1):
+    for _ in range(ATTEMPTS - 1):
         if not any(finding.heals for finding in findings):
             break
         time.sleep(pause)

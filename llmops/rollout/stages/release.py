@@ -110,10 +110,10 @@ def _admit(current: Trial, pinned: Release, *, retry: bool) -> dict[str, Value]:
     records.save_release(pins_config_map(pinned))
     state = records.update_state(model, candidate=pinned.id)
     current.open(pinned)
+    reached(Step.RELEASE_PINNED)
     stable = records.release(model, state.stable) if state.stable else None
     changes = diff(stable, pinned)
     current.log(f"{model} {pinned.id}: {'; '.join(changes) or 'nothing changed since stable'}")
-    reached(Step.RELEASE_PINNED)
     dry_run_companions(current.platform, current.spec, pinned)
     findings = examine(current.platform, current.spec, pinned)
     for finding in findings:
