@@ -42,13 +42,13 @@ def test_a_fixed_number_needs_nothing(release: Release, settings: Settings) -> N
 
 
 def test_by_default_it_is_the_article_s_autoscaler(release: Release, settings: Settings) -> None:
-    (found,) = objects(entry(replicas=2, autoscaling={}), release, settings)
-    kubernetes_validate.validate(found, "1.37", strict=True)
-    assert found["apiVersion"] == "autoscaling/v2"
-    assert found["metadata"]["namespace"] == "serving"
+    (autoscaler,) = objects(entry(replicas=2, autoscaling={}), release, settings)
+    kubernetes_validate.validate(autoscaler, "1.37", strict=True)
+    assert autoscaler["apiVersion"] == "autoscaling/v2"
+    assert autoscaler["metadata"]["namespace"] == "serving"
     # What it scales is what serves users, never the canary.
     target = deployment(release, settings, "stable", "HorizontalPodAutoscaler", surge=True)
-    assert found["spec"] == {
+    assert autoscaler["spec"] == {
         "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": target["metadata"]["name"]},
         "minReplicas": 2,
         "maxReplicas": 8,
@@ -75,21 +75,22 @@ def test_by_default_it_is_the_article_s_autoscaler(release: Release, settings: S
 
 
 def test_replicas_that_are_busy_may_be_kept_by_what_they_work_on(release: Release, settings: Settings) -> None:
-    (found,) = objects(entry(autoscaling={"waiting": 3, "running": 40}), release, settings)
+    (autoscaler,) = objects(entry(autoscaling={"waiting": 3, "running": 40}), release, settings)
     amounts = {
-        each["pods"]["metric"]["name"]: each["pods"]["target"]["averageValue"] for each in found["spec"]["metrics"]
+        metric["pods"]["metric"]["name"]: metric["pods"]["target"]["averageValue"]
+        for metric in autoscaler["spec"]["metrics"]
     }
     assert amounts == {"vllm_num_requests_waiting": "3", "vllm_num_requests_running": "40"}
 
 
 def test_without_custom_metrics_it_goes_by_cpu(release: Release, settings: Settings) -> None:
-    (found,) = objects(entry(autoscaling={"kind": "cpu"}), release, settings)
-    kubernetes_validate.validate(found, "1.37", strict=True)
+    (autoscaler,) = objects(entry(autoscaling={"kind": "cpu"}), release, settings)
+    kubernetes_validate.validate(autoscaler, "1.37", strict=True)
     target = {"type": "Utilization", "averageUtilization": 70}
-    assert found["spec"]["metrics"] == [{"type": "Resource", "resource": {"name": "cpu", "target": target}}]
+    assert autoscaler["spec"]["metrics"] == [{"type": "Resource", "resource": {"name": "cpu", "target": target}}]
     # A share of what is requested needs a request, and of every container.
     pod = deployment(release, settings, "stable", 1, surge=True)["spec"]["template"]["spec"]
-    assert all("cpu" in each["resources"]["requests"] for each in pod["containers"])
+    assert all("cpu" in container["resources"]["requests"] for container in pod["containers"])
 
 
 def test_keda_asks_prometheus_itself(release: Release, settings: Settings) -> None:
@@ -100,12 +101,12 @@ def test_keda_asks_prometheus_itself(release: Release, settings: Settings) -> No
     monitored = settings.model_copy(
         update={"monitoring": settings.monitoring.model_copy(update={"prometheus_url": "http://prometheus:9090"})}
     )
-    (found,) = objects(spec, release, monitored)
-    assert (found["kind"], scale(spec)) == ("ScaledObject", "ScaledObject")
-    wanted = found["spec"]
+    (autoscaler,) = objects(spec, release, monitored)
+    assert (autoscaler["kind"], scale(spec)) == ("ScaledObject", "ScaledObject")
+    wanted = autoscaler["spec"]
     assert wanted["scaleTargetRef"] == {"name": "tiny"}
     assert (wanted["minReplicaCount"], wanted["maxReplicaCount"]) == (2, 4)
-    assert [each["metadata"]["threshold"] for each in wanted["triggers"]] == ["5", "20"]
+    assert [trigger["metadata"]["threshold"] for trigger in wanted["triggers"]] == ["5", "20"]
     first = wanted["triggers"][0]["metadata"]
     assert first["query"] == 'sum(vllm:num_requests_waiting{namespace="serving",model="tiny",track="stable"})'
     assert first["serverAddress"] == "http://prometheus:9090"
@@ -120,9 +121,9 @@ def test_it_never_scales_to_zero() -> None:
 
 
 def test_the_deployment_leaves_its_replicas_out_and_says_to_whom(release: Release, settings: Settings) -> None:
-    found = deployment(release, settings, "stable", scale(entry(autoscaling={})), surge=True)
-    assert "replicas" not in found["spec"]
-    assert found["metadata"]["annotations"] == {names.AUTOSCALER_ANNOTATION: "HorizontalPodAutoscaler"}
+    scaled = deployment(release, settings, "stable", scale(entry(autoscaling={})), surge=True)
+    assert "replicas" not in scaled["spec"]
+    assert scaled["metadata"]["annotations"] == {names.AUTOSCALER_ANNOTATION: "HorizontalPodAutoscaler"}
     fixed = deployment(release, settings, "stable", scale(entry(replicas=3)), surge=True)
     assert fixed["spec"]["replicas"] == 3
     assert "annotations" not in fixed["metadata"]
@@ -183,8 +184,8 @@ def test_whatever_is_accepted_is_what_kubernetes_accepts(
             "suites": [],
         }
     )
-    (found,) = objects(spec, release, settings)
-    assert [found] == objects(spec, release, settings)
+    (autoscaler,) = objects(spec, release, settings)
+    assert [autoscaler] == objects(spec, release, settings)
     if kind != "keda":
-        kubernetes_validate.validate(found, "1.37", strict=True)
-        assert 1 <= found["spec"]["minReplicas"] <= found["spec"]["maxReplicas"]
+        kubernetes_validate.validate(autoscaler, "1.37", strict=True)
+        assert 1 <= autoscaler["spec"]["minReplicas"] <= autoscaler["spec"]["maxReplicas"]

@@ -31,13 +31,15 @@ OTHERS = {
 
 def expressions() -> list[str]:
     asked = [target["expr"] for panel in PANELS for target in panel["targets"]]
-    return [*asked, *(each["expr"] for each in dashboard()["annotations"]["list"])]
+    return [*asked, *(annotation["expr"] for annotation in dashboard()["annotations"]["list"])]
 
 
 def test_every_expression_is_promql(tmp_path: Path) -> None:
-    found = [{"record": f"panel:{index}", "expr": VARIABLE.sub(".*", expr)} for index, expr in enumerate(expressions())]
+    records = [
+        {"record": f"panel:{index}", "expr": VARIABLE.sub(".*", expr)} for index, expr in enumerate(expressions())
+    ]
     rules_file = tmp_path / "rules.yml"
-    rules_file.write_text(json.dumps({"groups": [{"name": "panels", "rules": found}]}))
+    rules_file.write_text(json.dumps({"groups": [{"name": "panels", "rules": records}]}))
     command = [prometheus.find_or_unpack() / "promtool", "check", "rules", rules_file]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -62,7 +64,7 @@ def test_what_one_watches_of_vllm_has_its_panel(figure: str) -> None:
 
 
 def test_every_variable_is_declared() -> None:
-    declared = {f"${each['name']}" for each in dashboard()["templating"]["list"]}
+    declared = {f"${variable['name']}" for variable in dashboard()["templating"]["list"]}
     assert {name for expr in expressions() for name in VARIABLE.findall(expr)} <= declared
 
 

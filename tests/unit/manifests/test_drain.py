@@ -65,10 +65,10 @@ class Server:
 
     def connect(self) -> http.client.HTTPConnection:
         """A client that keeps its connection, and never makes a second one by itself."""
-        found = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
-        found.auto_open = 0
-        found.connect()
-        return found
+        client = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        client.auto_open = 0
+        client.connect()
+        return client
 
     def drain(self, query: str) -> Future[tuple[int, str, float]]:
         """Ask for it; status, text, and the seconds until the answer."""

@@ -30,7 +30,7 @@ ARGUMENTS = [
     *("--middleware=a.B", "--middleware=c.D", "--lora-modules=a=/x", "--chat-template=/opt/x.jinja"),
     *("--override-generation-config={}", "--served-model-name-file=no", "--max-log-len=", "--tokenizer=~"),
 ]
-KNOWN = [each for each in ARGUMENTS if not each.startswith("--served-model-name-file")]
+KNOWN = [argument for argument in ARGUMENTS if not argument.startswith("--served-model-name-file")]
 
 
 def with_arguments(release: Release, args: tuple[str, ...], template: str | None = None) -> Release:
@@ -43,7 +43,7 @@ def written(release: Release, folder: Path) -> list[str]:
     for name, text in configuration.config_map(release, Settings.model_validate({}))["data"].items():
         (folder / name).write_text(text)
     pod = f"{configuration.MOUNT}/{configuration.name(release)}"
-    return [each.replace(pod, str(folder)) for each in arguments(release)]
+    return [argument.replace(pod, str(folder)) for argument in arguments(release)]
 
 
 def plain(release: Release) -> list[str]:
@@ -68,10 +68,10 @@ def test_the_engine_is_told_the_same_by_a_file(
     assert meant(parse_arguments(written(release, folder), {})) == meant(parse_arguments(plain(release), {}))
 
 
-def meant(found: ServeArguments) -> ServeArguments:
+def meant(parsed: ServeArguments) -> ServeArguments:
     """The same with JSON in one order of keys: what `--flag.key` options come to has the order in which they came."""
-    given = {flag: ordered(value) if isinstance(value, str) else value for flag, value in found.given.items()}
-    return replace(found, given=given)
+    given = {flag: ordered(value) if isinstance(value, str) else value for flag, value in parsed.given.items()}
+    return replace(parsed, given=given)
 
 
 def ordered(value: str) -> str:
@@ -96,7 +96,7 @@ def release_of_all() -> Release:
 
 def test_only_what_names_the_pods_places_stays_on_the_command_line(release: Release) -> None:
     rendered = arguments(with_arguments(release, ("--max-model-len=1", "--seed=-1"), "{{ x }}"))
-    flags = [each.partition("=")[0] for each in rendered if each.startswith("--")]
+    flags = [argument.partition("=")[0] for argument in rendered if argument.startswith("--")]
     assert flags == [
         *("--model", "--served-model-name", "--port", "--middleware", "--config", "--chat-template"),
         # A value that a file would make a flag of.
@@ -132,10 +132,10 @@ def test_a_file_that_cannot_be_taken_ends_the_engine(tmp_path: Path, words: list
 def test_the_command_line_wins_over_the_file_and_false_is_a_negation(tmp_path: Path) -> None:
     file = tmp_path / "x.yaml"
     file.write_text("max-model-len: 1\nmax-num-seqs: 2\nenforce-eager: false\nenable-prefix-caching: true\nempty: []\n")
-    found = parse_arguments(["m", "--max-model-len=9", "--config", str(file)], {})
-    assert (found.max_model_len, found.max_num_seqs) == (9, 2)
-    assert "enforce_eager" not in found.given
-    assert found.given["enable_prefix_caching"] is True
+    parsed = parse_arguments(["m", "--max-model-len=9", "--config", str(file)], {})
+    assert (parsed.max_model_len, parsed.max_num_seqs) == (9, 2)
+    assert "enforce_eager" not in parsed.given
+    assert parsed.given["enable_prefix_caching"] is True
 
 
 def test_its_name_is_its_content(release: Release, settings: Settings) -> None:
@@ -147,18 +147,18 @@ def test_its_name_is_its_content(release: Release, settings: Settings) -> None:
     assert retried.id != release.id
     assert configuration.config_map(retried, settings) == one
     others = [with_arguments(release, ("--seed=1",)), with_arguments(release, release.engine.args, "{{ x }}")]
-    found = {configuration.name(each) for each in (release, *others)}
-    assert len(found) == 3
-    assert all(configuration.name(each) in " ".join(arguments(each)) for each in (release, *others))
+    names = {configuration.name(variant) for variant in (release, *others)}
+    assert len(names) == 3
+    assert all(configuration.name(variant) in " ".join(arguments(variant)) for variant in (release, *others))
 
 
 def test_the_pod_has_the_files_where_the_command_line_says(release: Release, settings: Settings) -> None:
     told = with_arguments(release, (), "{{ x }}")
-    found = objects(told, settings, "stable", 1, surge=True)
-    (files,) = [each for each in found if each["metadata"]["name"] == configuration.name(told)]
-    pod = found[-1]["spec"]["template"]["spec"]
-    volumes = {each["name"]: each for each in pod["volumes"]}
-    (mounted,) = [each for each in pod["containers"][0]["volumeMounts"] if each["name"] == configuration.VOLUME]
+    manifests = objects(told, settings, "stable", 1, surge=True)
+    (files,) = [manifest for manifest in manifests if manifest["metadata"]["name"] == configuration.name(told)]
+    pod = manifests[-1]["spec"]["template"]["spec"]
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    (mounted,) = [mount for mount in pod["containers"][0]["volumeMounts"] if mount["name"] == configuration.VOLUME]
     assert volumes[configuration.VOLUME]["configMap"]["name"] == files["metadata"]["name"]
     assert mounted["readOnly"] is True
     paths = {f"{mounted['mountPath']}/{name}" for name in files["data"]}

@@ -41,7 +41,7 @@ def args(job: dict[str, Any]) -> list[str]:
 
 
 def environment(job: dict[str, Any]) -> dict[str, str]:
-    return {each["name"]: each["value"] for each in pod(job)["containers"][0]["env"]}
+    return {variable["name"]: variable["value"] for variable in pod(job)["containers"][0]["env"]}
 
 
 def test_names_are_the_same_for_the_same_work(release: Release, settings: Settings) -> None:
@@ -84,22 +84,22 @@ def test_the_download_writes_to_staging_and_may_write(release: Release, settings
         f"--staging=staging/tiny/{key}",
         "--termination-log=/dev/termination-log",
     ]
-    (mount,) = [each for each in pod(job)["containers"][0]["volumeMounts"] if each["name"] == "weights"]
+    (mount,) = [mount for mount in pod(job)["containers"][0]["volumeMounts"] if mount["name"] == "weights"]
     assert mount == {"name": "weights", "mountPath": "/models"}
     assert claim(settings)["spec"]["accessModes"] == ["ReadWriteMany"]
 
 
 def test_the_hub_token_is_a_file_in_the_download_alone(release: Release, settings: Settings) -> None:
-    found = jobs(release, settings)
-    assert environment(found["download"])["HF_TOKEN_PATH"] == "/etc/llmops-hub/token"
-    (volume,) = [each for each in pod(found["download"])["volumes"] if "secret" in each]
+    rendered = jobs(release, settings)
+    assert environment(rendered["download"])["HF_TOKEN_PATH"] == "/etc/llmops-hub/token"
+    (volume,) = [volume for volume in pod(rendered["download"])["volumes"] if "secret" in volume]
     assert volume["secret"] == {
         "secretName": "hub",
         "items": [{"key": "hub-token", "path": "token"}],
         "defaultMode": 0o440,
     }
     for name in ("checksum", "collect"):
-        text = json.dumps(found[name])
+        text = json.dumps(rendered[name])
         assert "HF_TOKEN" not in text
         assert "secret" not in text
 
@@ -175,19 +175,19 @@ def here(arguments: list[str], folder: Path) -> list[str]:
     paths = {"/models": folder, "/etc/llmops": folder, "/dev": folder}
     changed = [*arguments]
     for path, place in paths.items():
-        changed = [each.replace(f"={path}", f"={place}") for each in changed]
+        changed = [argument.replace(f"={path}", f"={place}") for argument in changed]
     return changed
 
 
 def test_a_jobs_pod_may_do_little(release: Release, settings: Settings) -> None:
     for job in jobs(release, settings).values():
-        found = pod(job)
-        assert found["automountServiceAccountToken"] is False
-        assert found["securityContext"]["runAsNonRoot"] is True
-        assert found["securityContext"]["fsGroup"] == found["securityContext"]["runAsGroup"]
-        assert found["containers"][0]["securityContext"]["readOnlyRootFilesystem"] is True
-        assert found["containers"][0]["terminationMessagePolicy"] == "FallbackToLogsOnError"
-        assert "command" not in found["containers"][0]
+        spec = pod(job)
+        assert spec["automountServiceAccountToken"] is False
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        assert spec["securityContext"]["fsGroup"] == spec["securityContext"]["runAsGroup"]
+        assert spec["containers"][0]["securityContext"]["readOnlyRootFilesystem"] is True
+        assert spec["containers"][0]["terminationMessagePolicy"] == "FallbackToLogsOnError"
+        assert "command" not in spec["containers"][0]
 
 
 def test_what_is_temporary_says_whose_it_is(release: Release, settings: Settings) -> None:
@@ -198,18 +198,18 @@ def test_what_is_temporary_says_whose_it_is(release: Release, settings: Settings
 
 
 def test_pins_are_kept_whole_and_for_good(release: Release) -> None:
-    found = pins_config_map(release)
-    assert found["immutable"] is True
-    assert found["metadata"]["name"] == f"tiny.release.{release.id}"
-    assert Release.model_validate_json(found["data"]["release.json"]) == release
-    assert Release.model_validate_json(found["data"]["release.json"]).id == release.id
+    pins = pins_config_map(release)
+    assert pins["immutable"] is True
+    assert pins["metadata"]["name"] == f"tiny.release.{release.id}"
+    assert Release.model_validate_json(pins["data"]["release.json"]) == release
+    assert Release.model_validate_json(pins["data"]["release.json"]).id == release.id
 
 
 def test_a_claim_is_of_the_settings(settings: Settings) -> None:
     assert "storageClassName" not in claim(settings)["spec"]
     other = settings.model_copy(update={"storage_class": "nfs", "storage": "2Ti", "claim": "other"})
-    found = claim(other)
-    assert found["metadata"]["name"] == "other"
-    assert found["spec"]["storageClassName"] == "nfs"
-    assert found["spec"]["resources"]["requests"]["storage"] == "2Ti"
+    volume_claim = claim(other)
+    assert volume_claim["metadata"]["name"] == "other"
+    assert volume_claim["spec"]["storageClassName"] == "nfs"
+    assert volume_claim["spec"]["resources"]["requests"]["storage"] == "2Ti"
     assert namespace(other)["metadata"]["name"] == "serving"

@@ -38,7 +38,7 @@ def test_both_tracks_are_scraped_through_one_port_and_nothing_else_is(
     assert (monitor["kind"], rule["kind"]) == (kind, "PrometheusRule")
     check_schema(monitor)
     check_schema(rule)
-    assert all(each["metadata"]["labels"]["release"] == "stack" for each in (monitor, rule))
+    assert all(manifest["metadata"]["labels"]["release"] == "stack" for manifest in (monitor, rule))
     (endpoint,) = monitor["spec"][ENDPOINTS[kind]]
     assert endpoint["interval"] == "30s"
     selector = monitor["spec"]["selector"]
@@ -54,7 +54,7 @@ def test_both_tracks_are_scraped_through_one_port_and_nothing_else_is(
 
 def test_series_have_the_labels_of_the_pods(release: Release, settings: Settings) -> None:
     (endpoint,) = objects(release, settings, monitor="pod-monitor")[0]["spec"]["podMetricsEndpoints"]
-    assert {each["targetLabel"]: each["sourceLabels"] for each in endpoint["relabelings"]} == {
+    assert {relabeling["targetLabel"]: relabeling["sourceLabels"] for relabeling in endpoint["relabelings"]} == {
         "model": ["__meta_kubernetes_pod_label_llmops_dev_model"],
         "track": ["__meta_kubernetes_pod_label_llmops_dev_track"],
         "release": ["__meta_kubernetes_pod_label_llmops_dev_release"],
@@ -66,7 +66,7 @@ def test_the_monitor_of_llmops_own_figures_chooses_its_pods() -> None:
     monitor = yaml.safe_load((folder / "monitoring" / "service.yaml").read_text())
     check_schema(monitor)
     served = [*yaml.safe_load_all((folder / "base" / "service.yaml").read_text())]
-    (deployment,) = (each for each in served if each["kind"] == "Deployment")
+    (deployment,) = (manifest for manifest in served if manifest["kind"] == "Deployment")
     pod = deployment["spec"]["template"]
     assert monitor["metadata"]["namespace"] == deployment["metadata"]["namespace"]
     assert monitor["spec"]["selector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()

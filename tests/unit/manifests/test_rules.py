@@ -41,8 +41,8 @@ def growing(per_second: float, seconds: int = 2 * LONG) -> str:
 def histogram(metric: str, labels: str, seconds: float) -> dict[str, str]:
     """Of one request a second, each of which takes `seconds`: in a bucket that ends there."""
     bounds = sorted({1.0, 5.0, 10.0, 30.0, seconds})
-    found = {f'{metric}_bucket{{{labels},le="{b:g}"}}': growing(float(seconds <= b)) for b in bounds}
-    return found | {f'{metric}_bucket{{{labels},le="+Inf"}}': growing(1)}
+    buckets = {f'{metric}_bucket{{{labels},le="{b:g}"}}': growing(float(seconds <= b)) for b in bounds}
+    return buckets | {f'{metric}_bucket{{{labels},le="+Inf"}}': growing(1)}
 
 
 def requests(labels: str, failing: float) -> dict[str, str]:
@@ -224,10 +224,10 @@ def test_an_alert_says_what_it_is_about_how_bad_it_is_and_what_to_do(release: Re
 
 def test_thresholds_are_the_objectives(release: Release, settings: Settings) -> None:
     levels = Objectives(p95_e2e_seconds=7, slow_for_seconds=8, waiting_requests=3, waiting_for_seconds=4)
-    found = {rule.get("alert"): rule for group in rules.groups(release, settings, levels) for rule in group["rules"]}
-    assert (found["LlmLatencyHigh"]["for"], found["LlmQueueLong"]["for"]) == ("8s", "4s")
-    assert found["LlmLatencyHigh"]["expr"].endswith("> 7")
-    assert found["LlmQueueLong"]["expr"].endswith("> 3")
+    alerts = {rule.get("alert"): rule for group in rules.groups(release, settings, levels) for rule in group["rules"]}
+    assert (alerts["LlmLatencyHigh"]["for"], alerts["LlmQueueLong"]["for"]) == ("8s", "4s")
+    assert alerts["LlmLatencyHigh"]["expr"].endswith("> 7")
+    assert alerts["LlmQueueLong"]["expr"].endswith("> 3")
 
 
 def test_a_model_on_cpu_has_no_rule_of_gpus(release: Release, settings: Settings) -> None:

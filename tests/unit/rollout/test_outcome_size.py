@@ -18,7 +18,7 @@ GATE = GateResult(metric="s0/score", rule="min", limit=0.5, canary=0.9, outcome=
 def outcome(suites: int, cases: int, text: str = "x") -> EvaluationOutcome:
     """An evaluation in which much went wrong."""
     names = [f"s{n}" for n in range(suites)]
-    found = Measurements(
+    measurements = Measurements(
         suites=dict.fromkeys(names, "a" * 64),
         figures={f"{name}/p95_e2el_ms": 1.5 for name in names},
         cases=dict.fromkeys(names, cases),
@@ -33,8 +33,8 @@ def outcome(suites: int, cases: int, text: str = "x") -> EvaluationOutcome:
         stable=text * WRONG_LENGTH,
     )  # fmt: skip
     return EvaluationOutcome(
-        model="m", release="r", verdict=Verdict(value="Passed", reason="it holds", gates=(GATE,)), canary=found,
-        stable=found, against="q", failing=(shown,) * SHOWN,
+        model="m", release="r", verdict=Verdict(value="Passed", reason="it holds", gates=(GATE,)), canary=measurements,
+        stable=measurements, against="q", failing=(shown,) * SHOWN,
     )  # fmt: skip
 
 

@@ -116,7 +116,7 @@ COMPLETE = {"conditions": [{"type": "Complete", "status": "True"}]}
 
 
 @pytest.mark.parametrize(
-    ("found", "temporary"),
+    ("manifest", "temporary"),
     [
         (thing("Deployment", "engine"), True),
         (thing("Service", "engine"), True),
@@ -128,8 +128,8 @@ COMPLETE = {"conditions": [{"type": "Complete", "status": "True"}]}
         (thing("Job", "rehash"), False),
     ],
 )
-def test_what_counts_as_left_over(found: dict[str, Any], temporary: bool) -> None:
-    assert bool(seen(Remains("m"), found, 300).temporary) == temporary
+def test_what_counts_as_left_over(manifest: dict[str, Any], temporary: bool) -> None:
+    assert bool(seen(Remains("m"), manifest, 300).temporary) == temporary
 
 
 def test_the_latest_of_the_times_at_which_things_expire_counts() -> None:
