@@ -52,7 +52,7 @@ def test_names_are_those_of_vllm_bench_serve(engine: Engine, endpoint: Endpoint)
             assert f"{statistic}_{kind}_ms" in figures
 
 
-def test_what_is_sent(engine: Engine, endpoint: Endpoint) -> None:
+def test_requests_stream_and_no_two_prompts_are_equal(engine: Engine, endpoint: Endpoint) -> None:
     run_load(Endpoint(endpoint.base_url + "/v1", "tiny", "s3cret"), profile(ignore_eos=True))
     assert engine.keys == {"Bearer s3cret"}
     assert len(engine.asked) == 14
@@ -93,7 +93,7 @@ def test_two_engines_take_turns_with_the_same_prompts(
     assert max(turn["p50_ttft_ms"] for turn in first.turns) >= whole["p50_ttft_ms"]
 
 
-def test_further_rounds_are_run_while_they_are_wanted_with_prompts_of_their_own(
+def test_further_rounds_run_on_demand_with_new_prompts(
     engine: Engine, endpoint: Endpoint, second_endpoint: Endpoint
 ) -> None:
     seen: list[tuple[int, int]] = []
@@ -185,7 +185,7 @@ def test_hang_counts_as_an_error(engine: Engine, endpoint: Endpoint) -> None:
     assert result.errors == {"no end of the answer within 0.2 s": 4}
 
 
-def test_engine_that_hangs_for_good_is_not_waited_for_a_thousand_times(engine: Engine, endpoint: Endpoint) -> None:
+def test_a_hanging_engine_stops_the_load(engine: Engine, endpoint: Endpoint) -> None:
     engine.first_seconds = 60
     result = run_load(endpoint, profile(1000, timeout_seconds=0.2))
     assert result.stopped

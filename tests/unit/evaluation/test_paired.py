@@ -1,4 +1,4 @@
-"""Paired comparisons: known values, bounds that cover what they promise, and what holds for any scores."""
+"""Paired comparisons: known values, the coverage of bounds, and properties for any scores."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ def test_the_memory_of_other_kinds_of_layers_is_unknown(fields: dict[str, object
         layers_of(Shape({**MODELS["Llama-3.1-8B"], **fields}, {}, 0), dtype=None, kv_cache_dtype=None, tensor=1)
 
 
-def test_of_a_model_that_sees_the_text_model_counts() -> None:
+def test_the_text_model_of_a_vision_model_counts() -> None:
     shape = Shape({"model_type": "gemma3", "text_config": MODELS["gemma-3-27b"], "vision_config": {}}, {}, 0)
     assert layers_of(shape, dtype=None, kv_cache_dtype=None, tensor=2) == layers_of(
         Shape(MODELS["gemma-3-27b"], {}, 0), dtype=None, kv_cache_dtype=None, tensor=2

@@ -69,7 +69,7 @@ def damage(folder: str, place: tuple[str | int, ...], change: Callable[[Any, str
 
 
 def check(folder: str, files: Files) -> None:
-    """No figure that the whole file does not have: fewer at most."""
+    """The damaged files give an error, or figures that the whole files have, too."""
     try:
         reading = TOOLS[FOLDERS[folder]].parse(files)
     except MeasurementFailed:

@@ -1,4 +1,4 @@
-"""From Prometheus' answers to a verdict: pure."""
+"""From Prometheus' answers to a verdict."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def gated(*gates: LiveGate, **changes: Any) -> Traffic:
     return Traffic(steps=(STEP,), gates=gates, **changes)
 
 
-def test_an_equal_release_passes_with_what_was_seen_in_the_reason() -> None:
+def test_an_equal_release_passes_with_its_requests_in_the_reason() -> None:
     verdict = judge(TRAFFIC, samples(figures()), samples(figures()), 1)
     assert (verdict.value, verdict.reason) == ("Passed", "3 gates held on 400 requests")
     assert [(gate.outcome, gate.code) for gate in verdict.gates] == [("Passed", "WithinLimit")] * 3
@@ -50,7 +50,7 @@ FAILING = {"errors": (figures(errors=40), "error_rate"), "first token": (figures
 
 
 @pytest.mark.parametrize("name", FAILING)
-def test_what_is_clearly_worse_than_stable_fails(name: str) -> None:
+def test_a_clearly_worse_release_fails(name: str) -> None:
     canary, metric = FAILING[name]
     verdict = judge(TRAFFIC, samples(canary), samples(figures()), 1)
     assert verdict.value == "Failed"

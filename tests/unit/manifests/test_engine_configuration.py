@@ -1,4 +1,4 @@
-"""The engine's options in a file are to vLLM what they were on its command line."""
+"""vLLM reads the same options from the file as from a command line."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def with_arguments(release: Release, args: tuple[str, ...], template: str | None
 
 
 def written(release: Release, folder: Path) -> list[str]:
-    """The command line, where the pod's files are in a folder of this machine."""
+    """The command line, with the pod's files in a folder of this machine."""
     for name, text in configuration.config_map(release, Settings.model_validate({}))["data"].items():
         (folder / name).write_text(text)
     pod = f"{configuration.MOUNT}/{configuration.name(release)}"
@@ -60,7 +60,7 @@ def plain(release: Release) -> list[str]:
 
 @examples(max_examples=40, deadline=None)
 @given(args=st.lists(st.sampled_from(KNOWN), max_size=8))
-def test_the_engine_is_told_the_same_by_a_file(
+def test_the_file_means_the_same_as_the_command_line(
     args: list[str], release_of_all: Release, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     release = with_arguments(release_of_all, tuple(args))
@@ -69,7 +69,7 @@ def test_the_engine_is_told_the_same_by_a_file(
 
 
 def meant(parsed: ServeArguments) -> ServeArguments:
-    """The same with JSON in one order of keys: what `--flag.key` options come to has the order in which they came."""
+    """The same with sorted keys in JSON: those of `--flag.key` options are in the order of the options."""
     given = {flag: ordered(value) if isinstance(value, str) else value for flag, value in parsed.given.items()}
     return replace(parsed, given=given)
 
@@ -94,7 +94,7 @@ def release_of_all() -> Release:
     )
 
 
-def test_only_what_names_the_pods_places_stays_on_the_command_line(release: Release) -> None:
+def test_names_paths_and_negative_values_stay_on_the_command_line(release: Release) -> None:
     rendered = arguments(with_arguments(release, ("--max-model-len=1", "--seed=-1"), "{{ x }}"))
     flags = [argument.partition("=")[0] for argument in rendered if argument.startswith("--")]
     assert flags == [
@@ -106,7 +106,7 @@ def test_only_what_names_the_pods_places_stays_on_the_command_line(release: Rele
     assert "--config" in rendered
 
 
-def test_the_simulated_engine_passes_over_a_file_that_vllm_passes_over(release: Release, tmp_path: Path) -> None:
+def test_the_simulated_engine_ignores_a_file_that_vllm_ignores(release: Release, tmp_path: Path) -> None:
     line = written(with_arguments(release, ("--max-model-len=7",)), tmp_path)
     index = line.index("--config")
     joined = [*line[:index], f"--config={line[index + 1]}", *line[index + 2 :]]
@@ -123,7 +123,7 @@ def test_the_simulated_engine_passes_over_a_file_that_vllm_passes_over(release: 
         (["--config", "FILE"], "No model specified"),
     ],
 )
-def test_a_file_that_cannot_be_taken_ends_the_engine(tmp_path: Path, words: list[str], said: str) -> None:
+def test_a_wrong_config_file_ends_the_engine(tmp_path: Path, words: list[str], said: str) -> None:
     (tmp_path / "x.yaml").write_text("seed: 1")
     with pytest.raises(ValueError, match=said):
         parse_arguments([word.replace("FILE", str(tmp_path / "x.yaml")) for word in words], {})
@@ -138,7 +138,7 @@ def test_the_command_line_wins_over_the_file_and_false_is_a_negation(tmp_path: P
     assert parsed.given["enable_prefix_caching"] is True
 
 
-def test_its_name_is_its_content(release: Release, settings: Settings) -> None:
+def test_the_config_map_is_named_by_its_content(release: Release, settings: Settings) -> None:
     one = configuration.config_map(release, settings)
     assert one["immutable"] is True
     assert yaml.safe_load(one["data"]["engine.yaml"])["max-model-len"] == "8192"
@@ -187,7 +187,7 @@ def test_a_chat_template_is_the_content_of_its_file(tmp_path: Path, release: Rel
         (ENTRY.replace("chat.jinja", "ok.jinja, args: [--chat_template=/x]"), "engine.args[0]: "),
     ],
 )
-def test_a_wrong_chat_template_is_told_by_file_line_and_field(tmp_path: Path, entry: str, words: str) -> None:
+def test_a_wrong_chat_template_is_named_by_file_line_and_field(tmp_path: Path, entry: str, words: str) -> None:
     (tmp_path / "tiny.yaml").write_text(entry)
     (tmp_path / "empty.jinja").write_text("")
     (tmp_path / "ok.jinja").write_text("x")

@@ -1,4 +1,4 @@
-"""The objects that serve a release. What the reference article got wrong is a test each."""
+"""The objects that serve a release. Each mistake of the reference article has a test."""
 
 from __future__ import annotations
 
@@ -76,14 +76,14 @@ def test_weights_are_read_only_and_no_other_model_is_seen(release: Release, sett
 
 
 def command_line(release: Release, folder: Path) -> list[str]:
-    """The engine's arguments where the ConfigMap's files are in a folder of this machine."""
+    """The engine's arguments, with the ConfigMap's files in a folder of this machine."""
     for name, text in configuration.config_map(release, Settings.model_validate({}))["data"].items():
         (folder / name).write_text(text)
     pod = f"{configuration.MOUNT}/{configuration.name(release)}"
     return [argument.replace(pod, str(folder)) for argument in arguments(release)]
 
 
-def test_every_argument_is_one_of_the_engines(release: Release, tmp_path: Path) -> None:
+def test_vllm_knows_every_argument(release: Release, tmp_path: Path) -> None:
     # The article's --disable-log-requests was removed: vLLM dies of it. The parser is made of 0.32.0's own help.
     with pytest.raises(SystemExit):
         parse_arguments([*command_line(release, tmp_path), "--disable-log-requests"], {})
@@ -96,7 +96,7 @@ def test_every_argument_is_one_of_the_engines(release: Release, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "models").glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_argument_of_the_projects_models_is_one_of_the_engines(path: Path) -> None:
+def test_vllm_knows_every_argument_of_the_projects_models(path: Path) -> None:
     spec = load_catalog(path.parent)[path.stem]
     rendered = render_arguments(spec.engine.options, spec.engine.args)
     given = parse_arguments(rendered, {}).given
@@ -105,7 +105,7 @@ def test_every_argument_of_the_projects_models_is_one_of_the_engines(path: Path)
     assert len(given) >= len(rendered)
 
 
-def test_every_option_is_one_of_the_engines() -> None:
+def test_vllm_knows_every_option() -> None:
     every = EngineOptions(
         max_model_len=1,
         max_num_seqs=1,
@@ -121,7 +121,7 @@ def test_every_option_is_one_of_the_engines() -> None:
     assert EngineOptions.model_validate({name: given[name] for name in EngineOptions.model_fields}) == every
 
 
-def test_a_startup_probe_knows_where_a_delay_would_guess(release: Release, settings: Settings) -> None:
+def test_a_startup_probe_replaces_an_initial_delay(release: Release, settings: Settings) -> None:
     engine = container(release, settings)
     assert "initialDelaySeconds" not in json.dumps(engine)
     probe = engine["startupProbe"]
@@ -178,7 +178,7 @@ def imports(source: str) -> set[str]:
 
 
 @pytest.mark.parametrize("track", ["stable", "canary"])
-def test_what_a_pod_needs_is_applied_before_it(release: Release, settings: Settings, track: Track) -> None:
+def test_the_objects_of_a_pod_are_applied_before_it(release: Release, settings: Settings, track: Track) -> None:
     kinds = [manifest["kind"] for manifest in objects(release, settings, track, 1, surge=True)]
     budget = ["PodDisruptionBudget"] if track == "stable" else []
     assert kinds == ["ConfigMap", "ConfigMap", "Service", *budget, "Deployment"]
@@ -238,7 +238,7 @@ def test_another_run_of_the_same_release_restarts_no_pod(release: Release, setti
     )
 
 
-def test_what_stays_does_not_expire(release: Release, settings: Settings) -> None:
+def test_objects_of_stable_do_not_expire(release: Release, settings: Settings) -> None:
     for manifest in (
         stable(release, settings),
         service(release, settings, "stable"),
@@ -248,7 +248,7 @@ def test_what_stays_does_not_expire(release: Release, settings: Settings) -> Non
         assert "llmops.dev/run" not in manifest["metadata"]["labels"]
 
 
-def test_surge_adds_first_and_in_place_takes_away_first(release: Release, settings: Settings) -> None:
+def test_surge_adds_a_pod_first_and_in_place_removes_one_first(release: Release, settings: Settings) -> None:
     assert stable(release, settings)["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
     in_place = stable(release, settings, surge=False)["spec"]["strategy"]["rollingUpdate"]
     assert in_place == {"maxSurge": 0, "maxUnavailable": 1}
@@ -259,7 +259,7 @@ def test_a_rollout_has_time_to_drain_pull_and_load(release: Release, settings: S
     assert deadline > grace_seconds(release) + startup_budget_seconds(release)
 
 
-def test_a_pod_may_do_little(release: Release, settings: Settings) -> None:
+def test_an_engines_pod_has_few_rights(release: Release, settings: Settings) -> None:
     spec, engine = pod(release, settings), container(release, settings)
     assert spec["automountServiceAccountToken"] is False
     assert spec["enableServiceLinks"] is False
@@ -271,7 +271,7 @@ def test_a_pod_may_do_little(release: Release, settings: Settings) -> None:
     assert engine["terminationMessagePolicy"] == "FallbackToLogsOnError"
 
 
-def test_what_an_engine_writes_has_a_place(release: Release, settings: Settings) -> None:
+def test_every_folder_that_an_engine_writes_is_mounted(release: Release, settings: Settings) -> None:
     engine = container(release, settings)
     mounts = {mount["mountPath"]: mount["name"] for mount in engine["volumeMounts"]}
     home = environment(release, settings)["HOME"]
@@ -284,14 +284,14 @@ def test_what_an_engine_writes_has_a_place(release: Release, settings: Settings)
     assert volumes[mounts[home]] == {}
 
 
-def test_an_image_that_needs_root_may_have_it(release: Release, settings: Settings) -> None:
+def test_an_image_may_run_as_root(release: Release, settings: Settings) -> None:
     engine = release.engine.model_copy(update={"user": 0})
     security = pod(release.model_copy(update={"engine": engine}), settings)["securityContext"]
     assert security["runAsUser"] == 0
     assert security["runAsNonRoot"] is False
 
 
-def test_an_engine_is_offline_and_sends_nothing_home(release: Release, settings: Settings) -> None:
+def test_an_engine_is_offline_and_sends_no_telemetry(release: Release, settings: Settings) -> None:
     variables = environment(release, settings)
     for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "VLLM_NO_USAGE_STATS", "DO_NOT_TRACK"):
         assert variables[name] == "1"
@@ -304,7 +304,7 @@ def test_an_api_key_comes_from_its_secret(release: Release, settings: Settings) 
     assert not any(argument.startswith("--api-key") for argument in arguments(release))
 
 
-def test_gpus_are_asked_for_where_they_are(release: Release, settings: Settings) -> None:
+def test_a_pod_requests_gpus_on_nodes_that_have_them(release: Release, settings: Settings) -> None:
     spec = pod(release, settings)
     assert spec["nodeSelector"] == {"nvidia.com/gpu.product": "NVIDIA-L40S"}
     assert spec["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
@@ -313,9 +313,7 @@ def test_gpus_are_asked_for_where_they_are(release: Release, settings: Settings)
     assert resources["requests"] == {"cpu": "6", "memory": "48Gi", "nvidia.com/gpu": "1"}
 
 
-def test_a_priority_class_is_that_of_both_tracks_and_none_is_left_to_the_cluster(
-    release: Release, settings: Settings
-) -> None:
+def test_both_tracks_have_the_priority_class_and_by_default_none(release: Release, settings: Settings) -> None:
     assert "priorityClassName" not in pod(release, settings)
     important = release.model_copy(update={"resources": Resources(priority_class="serving")})
     for track in ("stable", "canary"):
@@ -328,7 +326,7 @@ def test_a_model_on_cpu_asks_for_no_gpu(release: Release, settings: Settings) ->
     assert "nvidia" not in text
 
 
-def test_a_node_is_drained_of_one_replica_at_a_time(release: Release, settings: Settings) -> None:
+def test_a_node_drain_takes_one_replica_at_a_time(release: Release, settings: Settings) -> None:
     assert disruption_budget(release, settings)["spec"]["maxUnavailable"] == 1
 
 

@@ -89,7 +89,7 @@ def test_the_download_writes_to_staging_and_may_write(release: Release, settings
     assert claim(settings)["spec"]["accessModes"] == ["ReadWriteMany"]
 
 
-def test_the_hub_token_is_a_file_in_the_download_alone(release: Release, settings: Settings) -> None:
+def test_only_the_download_has_the_hub_token(release: Release, settings: Settings) -> None:
     rendered = jobs(release, settings)
     assert environment(rendered["download"])["HF_TOKEN_PATH"] == "/etc/llmops-hub/token"
     (volume,) = [volume for volume in pod(rendered["download"])["volumes"] if "secret" in volume]
@@ -111,7 +111,7 @@ def test_a_public_repository_needs_no_token(release: Release, settings: Settings
     assert "HF_TOKEN_PATH" not in environment(job)
 
 
-def test_the_hub_is_the_settings(release: Release, settings: Settings) -> None:
+def test_the_hub_is_that_of_the_settings(release: Release, settings: Settings) -> None:
     assert environment(download_job(release, settings, "run"))["HF_ENDPOINT"] == "http://127.0.0.1:1"
 
 
@@ -142,7 +142,7 @@ def test_a_checksum_has_a_pod_for_each_shard(release: Release, settings: Setting
     assert "backoffLimit" not in job["spec"]
 
 
-def test_time_is_given_by_size(release: Release, settings: Settings) -> None:
+def test_deadlines_grow_with_the_weights(release: Release, settings: Settings) -> None:
     small = release.weights.model_copy(update={"files": release.weights.files[:1]})
     less = release.model_copy(update={"weights": small})
     for name, job in jobs(release, settings).items():
@@ -151,7 +151,7 @@ def test_time_is_given_by_size(release: Release, settings: Settings) -> None:
             assert deadline < job["spec"]["activeDeadlineSeconds"]
 
 
-def test_collecting_keeps_every_key_it_is_told(release: Release, settings: Settings, tmp_path: Path) -> None:
+def test_a_collection_keeps_the_given_keys(release: Release, settings: Settings, tmp_path: Path) -> None:
     for key in ("k1", "k2", "k3"):
         (tmp_path / "weights" / "tiny" / key).mkdir(parents=True)
     job = collect_job("tiny", KEEP, settings, "run", release.id)
@@ -171,7 +171,7 @@ def test_the_worker_takes_the_checksum_jobs_arguments(settings: Settings, releas
 
 
 def here(arguments: list[str], folder: Path) -> list[str]:
-    """Arguments of a container, for this machine."""
+    """A container's arguments, with its paths in a folder of this machine."""
     paths = {"/models": folder, "/etc/llmops": folder, "/dev": folder}
     changed = [*arguments]
     for path, place in paths.items():
@@ -179,7 +179,7 @@ def here(arguments: list[str], folder: Path) -> list[str]:
     return changed
 
 
-def test_a_jobs_pod_may_do_little(release: Release, settings: Settings) -> None:
+def test_a_jobs_pod_has_few_rights(release: Release, settings: Settings) -> None:
     for job in jobs(release, settings).values():
         spec = pod(job)
         assert spec["automountServiceAccountToken"] is False
@@ -190,14 +190,14 @@ def test_a_jobs_pod_may_do_little(release: Release, settings: Settings) -> None:
         assert "command" not in spec["containers"][0]
 
 
-def test_what_is_temporary_says_whose_it_is(release: Release, settings: Settings) -> None:
+def test_a_job_has_its_run_its_model_and_a_ttl(release: Release, settings: Settings) -> None:
     for job in jobs(release, settings).values():
         assert job["metadata"]["labels"]["llmops.dev/run"] == "run"
         assert job["metadata"]["labels"]["llmops.dev/model"] == "tiny"
         assert job["spec"]["ttlSecondsAfterFinished"] >= 3600
 
 
-def test_pins_are_kept_whole_and_for_good(release: Release) -> None:
+def test_pins_are_complete_and_immutable(release: Release) -> None:
     pins = pins_config_map(release)
     assert pins["immutable"] is True
     assert pins["metadata"]["name"] == f"tiny.release.{release.id}"
@@ -205,7 +205,7 @@ def test_pins_are_kept_whole_and_for_good(release: Release) -> None:
     assert Release.model_validate_json(pins["data"]["release.json"]).id == release.id
 
 
-def test_a_claim_is_of_the_settings(settings: Settings) -> None:
+def test_a_claim_follows_the_settings(settings: Settings) -> None:
     assert "storageClassName" not in claim(settings)["spec"]
     other = settings.model_copy(update={"storage_class": "nfs", "storage": "2Ti", "claim": "other"})
     volume_claim = claim(other)

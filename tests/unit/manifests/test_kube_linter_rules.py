@@ -1,4 +1,4 @@
-"""kube-linter's checks by its names for them, on what we render (stackrox/kube-linter, docs/generated/checks.md).
+"""kube-linter's checks, under its names, on the rendered objects (stackrox/kube-linter, docs/generated/checks.md).
 
 Left out, and why: `unset-cpu-requirements` asks for a limit of CPU, which would throttle an engine between two tokens;
 `read-secret-from-env-var`, as vLLM takes its API key from a variable alone.
@@ -70,7 +70,7 @@ RULES: dict[str, Callable[[Pod], bool]] = {
 
 
 @pytest.mark.parametrize("rule", RULES, ids=str)
-def test_every_pod_keeps_to(rule: str) -> None:
+def test_every_pod_passes(rule: str) -> None:
     assert len(PODS) > 20
     assert [pod for pod in PODS if not RULES[rule](pod)] == []
 

@@ -1,4 +1,4 @@
-"""What the router is told, as a function of what serves, and the objects of its own."""
+"""The router's configuration as a function of the serving releases, and the router's objects."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def named(release: Release, model: str) -> Release:
 
 
 def deployments(planned: RouterPlan) -> dict[str, list[Mapping[str, Any]]]:
-    """By the name that users ask for."""
+    """Deployments by the name that users request."""
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for deployment in planned.config["model_list"]:
         groups.setdefault(deployment["model_name"], []).append(deployment)
@@ -58,9 +58,7 @@ def of_kind(manifests: list[dict[str, Any]], kind: str) -> dict[str, Any]:
 
 @given(percent=st.integers(0, 100), candidate=st.booleans())
 @hypothesis.settings(suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture])
-def test_a_name_leads_to_the_canary_only_by_the_share_that_its_state_gives_it(
-    release: Release, percent: int, candidate: bool
-) -> None:
+def test_the_canary_gets_the_share_of_the_models_state(release: Release, percent: int, candidate: bool) -> None:
     serving = Serving(release, release if candidate else None, percent)
     planned = plan({"tiny": serving}, {"tiny": spec("tiny")}, {}, installation())
     (tracks,) = deployments(planned).values()
@@ -75,7 +73,7 @@ def test_a_name_leads_to_the_canary_only_by_the_share_that_its_state_gives_it(
     assert len(planned.urls) == len(shares)
 
 
-def test_what_does_not_serve_is_not_routed_and_nobody_falls_back_to_it(release: Release) -> None:
+def test_a_model_without_a_release_is_neither_routed_nor_a_fallback(release: Release) -> None:
     catalog = {
         "tiny": spec("tiny", fallbacks=["other", "unborn"], managed=[PROVIDER]),
         "other": spec("other"),
@@ -88,7 +86,7 @@ def test_what_does_not_serve_is_not_routed_and_nobody_falls_back_to_it(release: 
     assert planned.config["router_settings"]["model_group_alias"] == {}
 
 
-def test_no_secret_is_in_what_is_rendered_but_by_its_name(release: Release) -> None:
+def test_objects_have_the_names_of_secrets_and_no_secret(release: Release) -> None:
     catalog = {"tiny": spec("tiny", managed=[PROVIDER])}
     settings = installation(managed={"tail": PROVIDER})
     tenants = {"acme": tenant("acme", "tiny")}
@@ -110,7 +108,7 @@ def test_no_secret_is_in_what_is_rendered_but_by_its_name(release: Release) -> N
     }
 
 
-def test_each_replica_lets_its_share_of_a_tenants_limits_through(release: Release) -> None:
+def test_each_replica_has_its_share_of_a_tenants_limits(release: Release) -> None:
     catalog = {"tiny": spec("tiny", aliases=["gpt-4o"], managed=[PROVIDER])}
     tenants = {"acme": tenant("acme", "tiny", requests_per_minute=100, tokens_per_minute=5, parallel_requests=1)}
     planned = plan({"tiny": Serving(release)}, catalog, tenants, installation(replicas=3))
@@ -125,7 +123,7 @@ def test_each_replica_lets_its_share_of_a_tenants_limits_through(release: Releas
     assert planned.keys == {"acme": SecretKey(name="tenant-acme", key="key")}
 
 
-def test_the_same_is_rendered_the_same_and_another_configuration_has_another_name(release: Release) -> None:
+def test_another_configuration_has_a_config_map_of_another_name(release: Release) -> None:
     settings = installation()
     one, same, other = (
         plan({"tiny": Serving(release, release, percent)}, {"tiny": spec("tiny")}, {}, settings)
@@ -141,7 +139,7 @@ def test_the_same_is_rendered_the_same_and_another_configuration_has_another_nam
     assert json.loads(after["data"]["tenants.json"]) == other.tenants
 
 
-def test_a_change_takes_nobody_away_and_cuts_off_no_answer() -> None:
+def test_the_routers_rollout_surges_and_drains() -> None:
     settings = installation(unroute_seconds=7, drain_seconds=300)
     deployment = of_kind(objects(plan({}, {}, {}, settings), {}, settings), "Deployment")["spec"]
     assert deployment["strategy"]["rollingUpdate"] == {"maxSurge": "100%", "maxUnavailable": 0}
@@ -153,7 +151,7 @@ def test_a_change_takes_nobody_away_and_cuts_off_no_answer() -> None:
     assert pod["terminationGracePeriodSeconds"] > 307
 
 
-def test_the_router_is_reached_by_tenants_and_reaches_the_world_only_for_providers(release: Release) -> None:
+def test_tenants_reach_the_router_and_only_providers_open_its_egress(release: Release) -> None:
     settings, tenants = installation(), {"acme": tenant("acme", "tiny")}
 
     def policy(**routing: Any) -> dict[str, Any]:
@@ -182,9 +180,7 @@ def write(folder: Path, name: str, **routing: Any) -> None:
         ({"fallbacks": ["c"]}, "routing.fallbacks[0]: is 'c', which is not in the catalog; Allowed: a, b"),
     ],
 )
-def test_a_name_that_would_lead_to_two_models_or_to_none_is_refused(
-    tmp_path: Path, routing: dict[str, Any], mistake: str
-) -> None:
+def test_a_name_of_two_models_or_of_none_is_refused(tmp_path: Path, routing: dict[str, Any], mistake: str) -> None:
     write(tmp_path / "models", "a", **routing)
     write(tmp_path / "models", "b", aliases=["shared"])
     with pytest.raises(BadInput) as raised:
@@ -192,7 +188,7 @@ def test_a_name_that_would_lead_to_two_models_or_to_none_is_refused(
     assert mistake in str(raised.value)
 
 
-def test_the_routers_own_name_is_no_models(tmp_path: Path) -> None:
+def test_no_model_has_the_routers_name(tmp_path: Path) -> None:
     write(tmp_path / "models", "llmops-router")
     with pytest.raises(BadInput) as raised:
         load_catalog(tmp_path / "models")
@@ -208,7 +204,7 @@ def test_a_provider_has_no_name_of_a_model(name: str) -> None:
 
 
 @pytest.mark.parametrize("image", ["ghcr.io/berriai/litellm", "ghcr.io/berriai/litellm:latest", "litellm:main-stable"])
-def test_an_image_that_changes_by_itself_is_refused(image: str) -> None:
+def test_an_unpinned_image_is_refused(image: str) -> None:
     with pytest.raises(ValueError, match="must be pinned by a version or a digest"):
         installation(image=image)
 
@@ -222,7 +218,7 @@ def test_tenants_may_have_models_of_providers(tmp_path: Path) -> None:
     assert raised.value.about == f"{tmp_path / 'acme.yaml'}:1: models[0]"
 
 
-def test_what_is_told_fits_into_a_config_map_with_hundreds_of_models(release: Release) -> None:
+def test_the_configuration_of_hundreds_of_models_fits_into_a_config_map(release: Release) -> None:
     catalog = {f"model-{index}": spec(f"model-{index}", aliases=[f"alias-{index}"]) for index in range(500)}
     tenants = {f"tenant-{index}": tenant(f"tenant-{index}", *catalog) for index in range(20)}
     serving = {name: Serving(named(release, name), named(release, name), 50) for name in catalog}

@@ -1,4 +1,4 @@
-"""What each strategy makes of an engine's pod and of the Jobs, and that the API server's schemas take it."""
+"""The engine's pod and the Jobs of each weights strategy."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_the_engine_has_its_release_and_nothing_else_read_only(
     assert mounted["subPath"] == ("llama" if strategy == "image" else names.weights_path("tiny", chosen.weights.key))
 
 
-def test_the_hub_token_is_in_the_container_that_downloads_alone(release: Release, settings: Settings) -> None:
+def test_only_the_download_container_has_the_hub_token(release: Release, settings: Settings) -> None:
     spec = pod(by(release, "init"), settings)
     having = [
         container["name"]
@@ -68,7 +68,7 @@ def test_the_hub_token_is_in_the_container_that_downloads_alone(release: Release
     assert spec["securityContext"]["fsGroup"] == 2000, "the token's file is the group's alone"
 
 
-def test_a_copy_of_its_own_has_a_bound_and_is_proven(release: Release, settings: Settings) -> None:
+def test_a_pods_own_copy_has_a_size_limit_and_a_checksum(release: Release, settings: Settings) -> None:
     chosen = by(release, "init")
     spec = pod(chosen, settings)
     room = weights.room_mib(chosen)
@@ -100,7 +100,9 @@ def test_baked_weights_need_no_volume(release: Release, settings: Settings) -> N
     assert "weights" not in {volume["name"] for volume in spec["volumes"]}
 
 
-def test_the_proof_of_an_image_is_its_own_job_or_the_runs(release: Release, settings: Settings) -> None:
+def test_the_checksum_job_of_an_image_is_shared_and_its_rehash_is_the_runs(
+    release: Release, settings: Settings
+) -> None:
     chosen = by(release, "image", IMAGE)
     proof = image_checksum_job(chosen, IMAGE, settings, "run-one")
     again = image_checksum_job(chosen, IMAGE, settings, "run-two", read_mb_per_second=50)

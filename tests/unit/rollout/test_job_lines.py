@@ -31,7 +31,7 @@ DIGEST = "a" * 64
         ({"event": "of a later version", "message": "{braces}"}, "{braces}"),
     ],
 )
-def test_an_event_is_a_sentence(event: dict[str, Any], said: str) -> None:
+def test_each_event_becomes_a_sentence(event: dict[str, Any], said: str) -> None:
     lines: list[str] = []
     for prefix in ("", "pod-0: "):
         JobLines(lines.append).see(prefix + json.dumps(event))

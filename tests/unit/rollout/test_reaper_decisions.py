@@ -1,4 +1,4 @@
-"""Which remains of rollouts are taken for a dead run's: a table, and what must hold for whatever there is."""
+"""The reaper's decisions on remains of rollouts: a table, and properties for any remains."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ CASES: dict[str, tuple[Remains, bool, Act, str]] = {
 
 
 @pytest.mark.parametrize(("remains", "ended", "act", "code"), CASES.values(), ids=CASES)
-def test_what_is_done(remains: Remains, ended: bool, act: Act, code: str) -> None:
+def test_each_case_has_its_decision(remains: Remains, ended: bool, act: Act, code: str) -> None:
     decision = decide(remains, NOW, ended)
     assert (decision.act, decision.code) == (act, code), decision
 
@@ -94,14 +94,14 @@ def test_a_run_that_renews_its_lease_is_never_touched(remains: Remains, ended: b
 
 
 @given(everything, st.booleans())
-def test_whatever_is_left_is_cleared_away_in_the_end(remains: Remains, ended: bool) -> None:
-    """No later than the grace after the lease has run out; and nothing is done where nothing is left."""
+def test_all_remains_are_reaped_in_the_end(remains: Remains, ended: bool) -> None:
+    """At the latest after the grace that follows the lease; where nothing is left, there is nothing to reap."""
     late = (remains.until or NOW) + GRACE + SECOND
     assert (decide(remains, late, ended).act == "reap") == bool(remains.unfinished)
 
 
 @given(everything, st.booleans())
-def test_what_is_cleared_away_stays_so_at_any_later_time(remains: Remains, ended: bool) -> None:
+def test_a_decision_to_reap_holds_at_any_later_time(remains: Remains, ended: bool) -> None:
     if decide(remains, NOW, ended).act == "reap":
         assert decide(remains, NOW + dt.timedelta(days=1), ended).act == "reap"
 
@@ -128,7 +128,7 @@ COMPLETE = {"conditions": [{"type": "Complete", "status": "True"}]}
         (thing("Job", "rehash"), False),
     ],
 )
-def test_what_counts_as_left_over(manifest: dict[str, Any], temporary: bool) -> None:
+def test_temporary_objects_are_remains(manifest: dict[str, Any], temporary: bool) -> None:
     assert bool(seen(Remains("m"), manifest, 300).temporary) == temporary
 
 
