@@ -64,8 +64,8 @@ def test_the_example_of_a_body_is_one() -> None:
 
 def test_every_alert_kind_and_metric_is_in_a_table() -> None:
     rows = re.findall(r"^\| `([a-z_]+)` \| (\w+)", PAGE, re.MULTILINE)
-    told = {name for name, _ in rows}
-    assert set(ALERT_KINDS) <= told
+    documented = {name for name, _ in rows}
+    assert set(ALERT_KINDS) <= documented
     nothing = Figures(frozenset(), {}, {}, {}, frozenset(), {})
     families = {
         f"{family.name}_total" if family.type == "counter" else family.name: family.type

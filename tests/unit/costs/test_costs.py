@@ -29,8 +29,8 @@ def test_the_articles_baseline() -> None:
     out, and named.
     """
     costs = bill(ARTICLE, PRICES)
-    told = [(item.usd_per_month.low, item.usd_per_month.high) for item in costs.items if item.usd_per_month]
-    assert told == [(1400, 1800), (0, 75), (20, 40), (20, 30)]
+    prices = [(item.usd_per_month.low, item.usd_per_month.high) for item in costs.items if item.usd_per_month]
+    assert prices == [(1400, 1800), (0, 75), (20, 40), (20, 30)]
     assert (costs.total.low, costs.total.high) == (1440, 1945)
     assert costs.unpriced == ["egress"]
     eks = PRICES.model_copy(update={"control_plane": Range(low=75, high=75)})
@@ -175,7 +175,7 @@ def test_more_use_makes_tokens_cheaper_and_never_turns_to_the_api(
     assert many.usd_per_million.high <= few.usd_per_million.high * (1 + 1e-9)
     order = ["api", "either", "self-hosted"]
     assert order.index(many.against[0].cheaper) >= order.index(few.against[0].cheaper)
-    # Both ways of saying it agree: cheaper than an API is above the break-even.
+    # Both figures agree: self-hosting is cheaper than an API above the break-even.
     limit = few.against[0].break_even
     assert limit is not None
     if few.against[0].cheaper == "self-hosted":

@@ -151,7 +151,7 @@ def test_every_name_has_a_contract() -> None:
 def test_dagster_keeps_the_contract(name: str) -> None:
     try:
         CONTRACT[name]()
-    except Exception as error:  # noqa: BLE001 - whatever it is, a person is to read whose name broke
+    except Exception as error:  # noqa: BLE001 - any error must name the private name that broke
         pytest.fail(f"Dagster {dg.__version__} has changed llmops.defs.compat.{name}: {error!r}")
 
 

@@ -48,7 +48,7 @@ def test_every_setting_has_a_row() -> None:
 def test_every_command_of_llmops_exists(page: str, line: str) -> None:
     # Brackets mark optional words; the test passes all of them.
     words = [PLACEHOLDERS.get(word, word) for word in shlex.split(re.sub(r"[\[\]]", "", line))][1:]
-    # Typer's own copy of click has no public name: commands are taken as they come.
+    # Typer's copy of click has no public name, so commands have no type here.
     command: Any = build()
     context = None
     while hasattr(command, "commands"):

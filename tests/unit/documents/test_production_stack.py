@@ -40,5 +40,5 @@ def test_every_row_names_a_test(row: list[str]) -> None:
         assert Path(path).name.startswith("test_"), f"{row[0]}: pytest collects nothing from {path}"
         assert name in collected(ROOT / path), f"{row[0]}: {path} has no {name}"
     opt_in = {path.split("/")[2] for path, _ in references if path.startswith("tests/opt_in/")}
-    said = re.search(r"run by `make e2e-(\w+)`", row[-1])
-    assert opt_in == ({said[1]} if said else set()), f"{row[0]}: the row says which target runs its test"
+    target = re.search(r"run by `make e2e-(\w+)`", row[-1])
+    assert opt_in == ({target[1]} if target else set()), f"{row[0]}: the row says which target runs its test"

@@ -49,7 +49,7 @@ def right(passed: int, cases: int) -> list[float]:
 
 
 def deciding(verdict: Verdict) -> GateResult:
-    """The one gate that makes the verdict what it is."""
+    """The only gate with the outcome of the verdict."""
     (decisive,) = (gate for gate in verdict.gates if gate.outcome == verdict.value and not gate.dry)
     return decisive
 
@@ -213,7 +213,7 @@ def test_a_turn_that_is_not_finite_leaves_bounds_that_are(bad: float, place: int
     gate = decide(RATIO, broken, fine).gates[0]
     assert gate.change is not None
     assert gate.high is not None
-    # What is measured is kept as JSON, and has to come back from there.
+    # Measurements are stored as JSON, and must survive it.
     assert Measurements.model_validate_json(broken.model_dump_json()) == broken
 
 

@@ -216,7 +216,7 @@ def test_charts_hold_their_values() -> None:
     assert not ecdf([Series("canary", [])], "ms")
     curve = ecdf([Series("canary", [1.0, 2.0, 4.0])], "ms")
     assert curve.count("<polyline") == 1
-    # Its end: the highest value, at the full height.
+    # The curve ends at the highest value, at the full height.
     assert curve.split('points="')[1].split('"')[0].split()[-1].endswith(",14.0")
     drawn = bars(["a<b"], [Series("canary", [0.5]), Series("stable", [None])], [["50%"], ["none"]])
     assert "a&lt;b" in drawn

@@ -45,9 +45,9 @@ def failing(status: int, which: Callable[[int], bool], **headers: str) -> Callab
 
 def test_scores_latencies_and_requests(engine: Engine, endpoint: Endpoint) -> None:
     engine.answers = lambda prompt: "no idea" if prompt.startswith("3 ") else f"It is {solve(prompt)}."
-    told: list[tuple[str, int, int]] = []
+    progress: list[tuple[str, int, int]] = []
     asked = suite(system="Be brief.", sampling={"seed": 7, "max_tokens": 9})
-    result = run_quality(endpoint, asked, 4, lambda name, done, total: told.append((name, done, total)))
+    result = run_quality(endpoint, asked, 4, lambda name, done, total: progress.append((name, done, total)))
     assert [answer.case for answer in result.answers] == [case.id for case in asked.cases]
     assert result.scores == {case.id: float(case.id != "c03") for case in asked.cases}
     assert result.answers[3].text == "no idea"
@@ -55,7 +55,7 @@ def test_scores_latencies_and_requests(engine: Engine, endpoint: Endpoint) -> No
     assert figures["score"] == 0.95
     assert figures["error_rate"] == 0
     assert 0 < figures["p50_e2el_ms"] < 5000
-    assert told[-1] == ("sums", 20, 20)
+    assert progress[-1] == ("sums", 20, 20)
     sent = engine.asked[0]
     assert sent["model"] == "tiny"
     assert (sent["temperature"], sent["seed"], sent["max_tokens"]) == (0, 7, 9)

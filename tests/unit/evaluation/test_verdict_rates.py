@@ -25,7 +25,7 @@ from llmops.evaluation.measurements import Measurements
 
 ROLLOUTS = 1000
 PROMISED = 0.05
-# Three standard deviations of a share of 5% in that many rollouts: a kept promise hardly ever shows more.
+# Three standard deviations of a share of 5% in ROLLOUTS rollouts: chance hardly ever exceeds this.
 LUCK = 3 * (PROMISED * (1 - PROMISED) / ROLLOUTS) ** 0.5
 
 

@@ -14,7 +14,7 @@ from llmops.preflight.fit.layers import Layers, UnknownShape, layers_of
 from llmops.preflight.fit.shape import Shape
 from tests.unit.fit.shapes import CASES, GIB, LOGS, MODELS, config
 
-# Made by vLLM 0.32.0's own functions: tests/opt_in/vllm/test_kv_arithmetic.py makes them anew and compares.
+# Made by vLLM 0.32.0's own functions: tests/opt_in/vllm/test_kv_arithmetic.py makes them again and compares.
 ANSWERS = json.loads((Path(__file__).parent / "data" / "vllm-0.32.0-kv-cache.json").read_text())
 
 

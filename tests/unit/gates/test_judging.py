@@ -166,7 +166,7 @@ def test_answers_are_put_together_by_pod() -> None:
     assert known.scraped == {"a"}
     assert sorted(known.replicas) == ["a", "b"]
     assert (known.replicas["a"].requests, known.replicas["a"].errors) == (4, 2)
-    # A bucket holds all of those below it, whatever rounding said.
+    # A bucket includes all lower ones, in spite of rounding.
     assert known.replicas["a"].ttft == Histogram((0.25, 0.5, math.inf), (3.0, 3.0, 4.0))
     assert known.together.requests == 11
 

@@ -46,7 +46,7 @@ def test_the_default_is_the_articles_autoscaler(release: Release, settings: Sett
     kubernetes_validate.validate(autoscaler, "1.37", strict=True)
     assert autoscaler["apiVersion"] == "autoscaling/v2"
     assert autoscaler["metadata"]["namespace"] == "serving"
-    # What it scales is what serves users, never the canary.
+    # The autoscaler scales stable, never the canary.
     target = deployment(release, settings, "stable", "HorizontalPodAutoscaler", surge=True)
     assert autoscaler["spec"] == {
         "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": target["metadata"]["name"]},
@@ -88,7 +88,7 @@ def test_kind_cpu_scales_by_the_use_of_cpu(release: Release, settings: Settings)
     kubernetes_validate.validate(autoscaler, "1.37", strict=True)
     target = {"type": "Utilization", "averageUtilization": 70}
     assert autoscaler["spec"]["metrics"] == [{"type": "Resource", "resource": {"name": "cpu", "target": target}}]
-    # A share of what is requested needs a request, and of every container.
+    # Utilization is a share of requests: every container needs one.
     pod = deployment(release, settings, "stable", 1, surge=True)["spec"]["template"]["spec"]
     assert all("cpu" in container["resources"]["requests"] for container in pod["containers"])
 

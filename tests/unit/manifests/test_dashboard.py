@@ -20,7 +20,7 @@ from llmops.releases.release import Release
 
 PANELS: list[dict[str, Any]] = dashboard()["panels"]
 VARIABLE = re.compile(r"\$\w+")
-# Of kube-state-metrics, of kubelets, and of Prometheus itself.
+# Metrics of kube-state-metrics, of kubelets, and of Prometheus.
 OTHERS = {
     "ALERTS",
     "kube_pod_container_status_restarts_total",
@@ -50,7 +50,7 @@ def test_the_rules_record_every_figure(release: Release, settings: Settings) -> 
     recorded = {rule["record"] for group in groups for rule in group["rules"] if "record" in rule}
     asked = {name for expr in expressions() for name in re.findall(r"([a-zA-Z_][\w:]*)\{", expr)}
     assert asked <= recorded | OTHERS
-    # Each is seen, but for those that only alerts ask for.
+    # Panels show every recorded series except those for alerts alone.
     assert recorded - asked == {"llmops:requests_waiting:max"}
 
 

@@ -121,7 +121,7 @@ def test_a_kept_connection_is_closed_after_its_next_answer_and_not_before(server
     copy.settimeout(5)
     assert copy.recv(1) == b""
     copy.close()
-    # Who comes anew is served, and sent away again.
+    # A new connection gets its answer, and is closed.
     assert say_hello(server.connect()) == "close"
     status, text, seconds = draining.result(10)
     assert (status, text) == (200, "0 requests in flight\n")
@@ -132,7 +132,7 @@ def test_without_users_a_drain_takes_its_seconds_and_no_more(server: Server) -> 
     once = server.connect()
     once.request("GET", "/hello", headers={"Connection": "close"})
     assert once.getresponse().read() == b"hello"
-    # Nothing ends the wait for a user who is not there but its own end.
+    # Without connections only the time limit ends a drain.
     server.drain("seconds=0&idle=3600").result(60)
     assert server.drain("seconds=1&idle=3600").result(60)[2] >= 1
 
@@ -144,7 +144,7 @@ def test_a_stream_in_flight_ends_whole_before_the_hook_does(server: Server) -> N
     draining = server.drain("seconds=0&idle=30")
     assert answer.read() == b"".join(b"%d\n" % number for number in range(1, 10))
     assert not draining.done()
-    # Its head went out before the drain and could not say `close`: the connection is open, and may be used once more.
+    # The head went out before the drain, without `close`: the connection is still open for one more request.
     assert say_hello(client) == "close"
     assert draining.result(10)[:2] == (200, "0 requests in flight\n")
 

@@ -21,7 +21,7 @@ from llmops.manifests.engine import arguments, objects
 from llmops.releases.difference import diff
 from llmops.releases.release import Release
 
-# Switches and their negations, values of every kind, JSON whole and by its keys, and what is added up.
+# Switches and their negations, values of every kind, JSON whole and by its keys, and repeated options.
 ARGUMENTS = [
     *("--enforce-eager", "--enable-prefix-caching", "--no-enable-prefix-caching", "--trust-remote-code"),
     *("--max-model-len=8192", "--max-model-len=32K", "--gpu-memory-utilization=0.90", "--quantization=awq_marlin"),
@@ -99,10 +99,10 @@ def test_names_paths_and_negative_values_stay_on_the_command_line(release: Relea
     flags = [argument.partition("=")[0] for argument in rendered if argument.startswith("--")]
     assert flags == [
         *("--model", "--served-model-name", "--port", "--middleware", "--config", "--chat-template"),
-        # A value that a file would make a flag of.
+        # vLLM would read the value from a file as a flag.
         "--seed",
     ]
-    # vLLM looks for the word alone: with its value in one word, the file is never read.
+    # vLLM looks for the word `--config`: it never reads the file of `--config=FILE`.
     assert "--config" in rendered
 
 
@@ -115,7 +115,7 @@ def test_the_simulated_engine_ignores_a_file_that_vllm_ignores(release: Release,
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["m", "--config"], "No config file specified"),
         (["m", "--config", "x.json"], "must be of a yaml/yml type"),
@@ -123,9 +123,9 @@ def test_the_simulated_engine_ignores_a_file_that_vllm_ignores(release: Release,
         (["--config", "FILE"], "No model specified"),
     ],
 )
-def test_a_wrong_config_file_ends_the_engine(tmp_path: Path, words: list[str], said: str) -> None:
+def test_a_wrong_config_file_ends_the_engine(tmp_path: Path, words: list[str], message: str) -> None:
     (tmp_path / "x.yaml").write_text("seed: 1")
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         parse_arguments([word.replace("FILE", str(tmp_path / "x.yaml")) for word in words], {})
 
 
@@ -142,7 +142,7 @@ def test_the_config_map_is_named_by_its_content(release: Release, settings: Sett
     one = configuration.config_map(release, settings)
     assert one["immutable"] is True
     assert yaml.safe_load(one["data"]["engine.yaml"])["max-model-len"] == "8192"
-    # Another release with the same options has the same: nothing of a release is on it.
+    # Another release with the same options has the same ConfigMap, without the release in its labels.
     retried = release.model_copy(update={"suites": ()})
     assert retried.id != release.id
     assert configuration.config_map(retried, settings) == one
@@ -153,9 +153,9 @@ def test_the_config_map_is_named_by_its_content(release: Release, settings: Sett
 
 
 def test_the_pod_has_the_files_where_the_command_line_says(release: Release, settings: Settings) -> None:
-    told = with_arguments(release, (), "{{ x }}")
-    manifests = objects(told, settings, "stable", 1, surge=True)
-    (files,) = [manifest for manifest in manifests if manifest["metadata"]["name"] == configuration.name(told)]
+    templated = with_arguments(release, (), "{{ x }}")
+    manifests = objects(templated, settings, "stable", 1, surge=True)
+    (files,) = [manifest for manifest in manifests if manifest["metadata"]["name"] == configuration.name(templated)]
     pod = manifests[-1]["spec"]["template"]["spec"]
     volumes = {volume["name"]: volume for volume in pod["volumes"]}
     (mounted,) = [mount for mount in pod["containers"][0]["volumeMounts"] if mount["name"] == configuration.VOLUME]
@@ -173,9 +173,9 @@ def test_a_chat_template_is_the_content_of_its_file(tmp_path: Path, release: Rel
     (tmp_path / "tiny.yaml").write_text(ENTRY)
     (tmp_path / "chat.jinja").write_text("{{ messages }}\n")
     assert load_catalog(tmp_path)["tiny"].engine.chat_template == "{{ messages }}\n"
-    told = with_arguments(release, release.engine.args, "{{ messages }}\n")
-    assert told.id != release.id
-    assert diff(release, told) == ["engine chat template of the repository -> of 1 lines (7f3de14b4a35)"]
+    templated = with_arguments(release, release.engine.args, "{{ messages }}\n")
+    assert templated.id != release.id
+    assert diff(release, templated) == ["engine chat template of the repository -> of 1 lines (7f3de14b4a35)"]
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def environment(release: Release, settings: Settings) -> dict[str, Any]:
 
 
 def test_weights_are_named_by_their_folder_and_not_by_the_hub(release: Release, settings: Settings) -> None:
-    # The article named the hub's repository with HF_HUB_OFFLINE=1, over a plain folder that no hub cache is.
+    # The article named the hub's repository with HF_HUB_OFFLINE=1, but its folder was no cache of the hub.
     folder = f"/models/weights/tiny/{release.weights.key}"
     assert f"--model={folder}" in container(release, settings)["args"]
     mounts = {mount["mountPath"]: mount for mount in container(release, settings)["volumeMounts"]}
@@ -84,7 +84,7 @@ def command_line(release: Release, folder: Path) -> list[str]:
 
 
 def test_vllm_knows_every_argument(release: Release, tmp_path: Path) -> None:
-    # The article's --disable-log-requests was removed: vLLM dies of it. The parser is made of 0.32.0's own help.
+    # The article's --disable-log-requests was removed: vLLM exits. The parser comes from the help of 0.32.0.
     with pytest.raises(SystemExit):
         parse_arguments([*command_line(release, tmp_path), "--disable-log-requests"], {})
     parsed = parse_arguments(command_line(release, tmp_path), {})
@@ -141,7 +141,7 @@ def test_the_hub_token_is_not_in_an_engine(release: Release, settings: Settings)
 
 
 def test_streams_in_flight_end_whole(release: Release, settings: Settings) -> None:
-    # Without --shutdown-timeout vLLM aborts streams, whatever the grace period; without preStop new ones come.
+    # Without --shutdown-timeout vLLM aborts streams in spite of the grace period; without preStop new ones arrive.
     engine = container(release, settings)
     assert configuration.options(release)["shutdown-timeout"] == "120"
     hook = {"httpGet": {"path": "/llmops/drain?seconds=10&idle=120", "port": "http"}}
@@ -163,7 +163,7 @@ def test_the_hook_is_answered_by_a_module_in_the_engine(release: Release, settin
     assert module["metadata"]["namespace"] == "serving"
     source = module["data"]["llmops_drain.py"]
     assert hashlib.sha256(source.encode()).hexdigest().startswith(module["metadata"]["name"].rpartition("-")[2])
-    # Images bring the Python they like: nothing newer than this, and nothing but its own library.
+    # Images have different versions of Python: the module runs on 3.9 with the standard library alone.
     ast.parse(source, feature_version=(3, 9))
     assert imports(source) <= sys.stdlib_module_names
     assert f'PATH = "{engine["lifecycle"]["preStop"]["httpGet"]["path"].partition("?")[0]}"' in source
@@ -191,7 +191,7 @@ def test_nothing_is_installed_at_run_time_and_the_image_is_pinned(release: Relea
     assert "pip" not in json.dumps(engine)
 
 
-# What else has to hold
+# Other properties
 
 
 def test_canary_and_stable_run_the_same_pod(release: Release, settings: Settings) -> None:
@@ -277,7 +277,7 @@ def test_every_folder_that_an_engine_writes_is_mounted(release: Release, setting
     home = environment(release, settings)["HOME"]
     assert mounts.keys() >= {home, "/tmp", "/dev/shm"}
     assert environment(release, settings)["HF_HOME"].startswith(f"{home}/")
-    # PyTorch asks for the name of the user, which an image without an account of this id can't tell.
+    # PyTorch asks for the name of the user, and the image may have no account with this id.
     assert environment(release, settings)["USER"]
     volumes = {volume["name"]: volume.get("emptyDir") for volume in pod(release, settings)["volumes"]}
     assert volumes[mounts["/dev/shm"]] == {"medium": "Memory", "sizeLimit": "8Gi"}

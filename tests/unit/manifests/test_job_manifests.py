@@ -61,7 +61,7 @@ def test_names_of_jobs_are_host_names_and_never_those_of_other_weights(
 ) -> None:
     one, other = (job_name(model, stage, key) for key in keys)
     assert (one == other) == (keys[0] == keys[1])
-    # With the index of a shard behind it.
+    # Kubernetes appends the index of the shard.
     assert re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", f"{one}-99")
     assert len(f"{one}-99") <= 63
 
@@ -162,7 +162,7 @@ def test_a_collection_keeps_the_given_keys(release: Release, settings: Settings,
 
 
 def test_the_worker_takes_the_checksum_jobs_arguments(settings: Settings, release: Release, tmp_path: Path) -> None:
-    # An empty folder: every file is missing, which is exit code 3, and not 2 for arguments it doesn't know.
+    # Exit code 3: every file is missing from the empty folder. Unknown arguments have exit code 2.
     (tmp_path / "release.json").write_text(pins_config_map(release)["data"]["release.json"])
     (tmp_path / "weights" / "tiny" / release.weights.key).mkdir(parents=True)
     assert main(here(args(checksum_job(release, settings, 1, "run")), tmp_path)) == 3

@@ -214,7 +214,7 @@ def test_an_alert_has_its_object_severity_and_action(release: Release, settings:
             assert rule["labels"]["severity"] in ("critical", "warning")
             assert rule["annotations"].keys() >= {"summary", "action"}
             if rule["alert"] == "LlmVolumeNearlyFull":
-                # Each model's rules have it: told once, it must be the same of all.
+                # The rules of every model have this alert: it fires once if all are equal.
                 assert "tiny" not in json.dumps(rule)
                 continue
             assert rule["labels"]["model"] == "tiny"

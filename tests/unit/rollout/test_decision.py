@@ -12,7 +12,7 @@ from llmops.rollout.decision import DECISIONS, Decision, End, OnInconclusive, de
 
 REJECTED, UNTRIED, PASSED = Decision("Failed"), Decision("Inconclusive"), Decision("Passed")
 CANCELLED, DIED = Decision("Inconclusive", "cancelled"), Decision("Inconclusive", "died")
-# What ended it: with on_inconclusive `hold`, and with `reject`.
+# For each end, the decision with on_inconclusive `hold`, and with `reject`.
 TABLE: dict[End, tuple[Decision, Decision]] = {
     "Passed": (PASSED, PASSED),
     "Failed": (REJECTED, REJECTED),

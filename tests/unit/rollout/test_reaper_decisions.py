@@ -106,7 +106,7 @@ def test_a_decision_to_reap_holds_at_any_later_time(remains: Remains, ended: boo
         assert decide(remains, NOW + dt.timedelta(days=1), ended).act == "reap"
 
 
-def thing(kind: str, component: str, run: str | None = "r", **more: Any) -> dict[str, Any]:
+def listed(kind: str, component: str, run: str | None = "r", **more: Any) -> dict[str, Any]:
     """An object as the cluster lists it."""
     meta = {"name": "it", "labels": names.labels("m", "a", component, run=run), **more.pop("metadata", {})}
     return {"kind": kind, "metadata": meta, **more}
@@ -118,14 +118,14 @@ COMPLETE = {"conditions": [{"type": "Complete", "status": "True"}]}
 @pytest.mark.parametrize(
     ("manifest", "temporary"),
     [
-        (thing("Deployment", "engine"), True),
-        (thing("Service", "engine"), True),
-        (thing("Service", "engine", run=None), False),
-        (thing("Deployment", "engine", metadata={"deletionTimestamp": "2026-11-25T12:00:00Z"}), False),
-        (thing("Job", "evaluation"), True),
-        (thing("Job", "evaluation", status=COMPLETE), False),
-        (thing("Job", "download"), False),
-        (thing("Job", "rehash"), False),
+        (listed("Deployment", "engine"), True),
+        (listed("Service", "engine"), True),
+        (listed("Service", "engine", run=None), False),
+        (listed("Deployment", "engine", metadata={"deletionTimestamp": "2026-11-25T12:00:00Z"}), False),
+        (listed("Job", "evaluation"), True),
+        (listed("Job", "evaluation", status=COMPLETE), False),
+        (listed("Job", "download"), False),
+        (listed("Job", "rehash"), False),
     ],
 )
 def test_temporary_objects_are_remains(manifest: dict[str, Any], temporary: bool) -> None:
@@ -136,5 +136,5 @@ def test_the_latest_of_the_times_at_which_things_expire_counts() -> None:
     remains = Remains("m")
     for hour in (3, 5, 4):
         expires = {names.EXPIRES_ANNOTATION: f"2026-11-25T0{hour}:00:00Z"}
-        remains = seen(remains, thing("Job", "evaluation", metadata={"annotations": expires}), 300)
+        remains = seen(remains, listed("Job", "evaluation", metadata={"annotations": expires}), 300)
     assert remains.expires == dt.datetime(2026, 11, 25, 5, tzinfo=dt.UTC)

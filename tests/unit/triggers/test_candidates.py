@@ -65,7 +65,7 @@ def test_trials_end_at_the_newest_good_tag_and_try_no_tag_twice(tags: set[str], 
     best = next((tag for tag in newer if tag in good), start)
     assert ledger.serving is not None
     assert ledger.serving.tag == best
-    # From the newest down to the first that is good, each once.
+    # Each tag once, from the newest down to the first good one.
     assert tried == (newer if best == start else newer[: newer.index(best) + 1])
 
 

@@ -31,7 +31,7 @@ def local(text: str, zone: str = BERLIN, fold: int = 0) -> dt.datetime:
         (window("02:00", "05:00"), "2026-11-25T02:00", True),
         (window("02:00", "05:00"), "2026-11-25T04:59:59", True),
         (window("02:00", "05:00"), "2026-11-25T05:00", False),
-        # Over midnight: the day is the one on which it begins.
+        # Over midnight: the day is that of the start.
         (window("22:00", "03:00", "fri"), "2026-11-27T23:00", True),
         (window("22:00", "03:00", "fri"), "2026-11-28T02:59", True),
         (window("22:00", "03:00", "fri"), "2026-11-28T22:30", False),
@@ -95,14 +95,14 @@ moments = st.datetimes(dt.datetime(2025, 1, 1), dt.datetime(2028, 1, 1)).map(lam
 def test_a_window_opens_at_the_next_opening_and_not_before(windows: list[Window], zone: str, now: dt.datetime) -> None:
     opening = next_opening(windows, zone, now)
     if opening is None:
-        # A window that falls whole into the hour that is left out; no other is without an opening in a week.
+        # The only window without an opening within a week lies in the skipped hour.
         assert is_open(windows, zone, now) or len({day for window in windows for day in window.days}) < 7
         return
     assert now < opening <= now + dt.timedelta(days=9)
     assert is_open(windows, zone, opening)
     if is_open(windows, zone, now):
         return
-    # Closed now: closed until the minute before.
+    # Closed now: closed until right before the opening.
     step = (opening - now) / 50
     assert not any(is_open(windows, zone, now + step * number) for number in range(50))
     assert not is_open(windows, zone, opening - dt.timedelta(microseconds=1))
