@@ -59,11 +59,11 @@ def test_a_bad_release_wins_over_failures_that_a_retry_mends() -> None:
     assert isinstance(error, BadRelease)
 
 
-def test_a_crash_of_a_worker_is_no_error_of_its_own() -> None:
+def test_a_crash_of_a_worker_makes_no_error() -> None:
     assert worker_error([message("crash"), message("usage")]) is None
 
 
-def test_a_line_that_is_no_event_stays_as_it_is() -> None:
+def test_a_line_without_an_event_is_unchanged() -> None:
     lines: list[str] = []
     for line in ("Traceback (most recent call last):", '{"event": "of a later version"}'):
         JobLines(lines.append).see(line)
