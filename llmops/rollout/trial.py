@@ -284,7 +284,7 @@ class Trial:
             self._undo(self.decide("interrupt"), why, wait=False)
 
     def on_lease_lost(self) -> None:
-        """Change nothing: the objects belong to whichever run has the lease by now."""
+        """Change nothing: another run may hold the lease now, and the objects are then its own."""
         self.log(f"the lease of {self.model} is lost: the run that has it, or the reaper, clears up after this one")
 
     def _undo(self, decision: Decision, reason: str, *, code: str = "", wait: bool) -> Record | None:

@@ -38,7 +38,7 @@ class Stored(Strict):
 
 
 class PendingRequest(Stored):
-    """A rollout that is not requested yet, or whose run has not ended. Times are Unix seconds.
+    """A rollout that the sensor has yet to request, or whose run goes on. Times are Unix seconds.
 
     Args:
         candidate: Key of the candidate; empty while none is decided.

@@ -48,27 +48,27 @@ class RolloutConfig(dg.Config):
     engine_version: str | None = None
     """Engine version to take instead of the newest that the policy allows."""
     image: str | None = None
-    """Exact image to take, TAG@DIGEST, as a sensor saw it in the registry. The registry is not asked again."""
+    """Exact image to take, TAG@DIGEST, that a sensor saw in the registry. llmops does not look it up again."""
     revision: str | None = None
     """Weights revision (commit, branch or tag) to take instead of the entry's."""
     retry: bool = False
-    """Try a release again that was rejected."""
+    """Try a rejected release again."""
 
 
 def release(
     context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform], config: RolloutConfig
 ) -> Generator[dg.MaterializeResult[Release]]:
-    """The spec with everything pinned. Where there is nothing to do the run ends here, as a success.
+    """The spec with everything pinned.
 
-    So it does for a release that serves already, and for a model that another run, of this Dagster or of another one on
-    the cluster, is rolling out now.
+    The run ends here, as a success, if the release serves already, or if another run (of this Dagster or of another one
+    on the cluster) is rolling out the model now.
     """
     orchestrator, model = orchestrator_of(context), context.partition_key
-    wishes = release_stage.Wishes(**config.model_dump())
+    request = release_stage.ReleaseRequest(**config.model_dump())
     with as_failure(model):
         try:
             with trial(orchestrator, platform, "release", model) as current:
-                done = release_stage.run(current, wishes)
+                done = release_stage.run(current, request)
         except LeaseHeld as held:
             line = f"skipped: {held}"
             context.log.info(line)
@@ -88,7 +88,7 @@ def weights(
 def checksum(
     context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform], weights: WeightsOutcome
 ) -> Generator[dg.MaterializeResult[ChecksumOutcome]]:
-    """Proof that the volume, or the image, holds exactly the pinned bytes; nothing mounts weights without it."""
+    """Proof that the volume, or the image, holds exactly the pinned bytes; no engine mounts weights without it."""
     yield from _stage(context, platform, lambda current: checksum_stage.run(current, weights))
 
 

@@ -104,7 +104,7 @@ def activation_bytes(shape: Shape, engine: EngineMemory, gpu_bytes: float) -> fl
 
 
 def _inner_width(text: Mapping[str, Any]) -> int:
-    """Inner width of a layer for one token; with experts, of those that the router picks."""
+    """Inner width of a layer for one token; with experts, the sum over the experts that the router picks."""
     hidden = int(text.get("hidden_size") or text.get("n_embd") or 0)
     dense = int(text.get("intermediate_size") or text.get("n_inner") or 4 * hidden)
     chosen = int(text.get("num_experts_per_tok") or text.get("experts_per_token") or 0)

@@ -50,23 +50,23 @@ class EngineMemory:
 
 def engine_memory(arguments: Sequence[str]) -> EngineMemory:
     """Parse a release's arguments, `--flag` or `--flag=value`; the last of equal flags counts."""
-    given = dict(_pair(argument) for argument in arguments)
+    flags = dict(_pair(argument) for argument in arguments)
 
     def whole(flag: str) -> int | None:
-        return _whole(given[flag]) if flag in given else None
+        return _whole(flags[flag]) if flag in flags else None
 
     return EngineMemory(
         max_model_len=whole("--max-model-len"),
         max_num_seqs=whole("--max-num-seqs"),
         max_num_batched_tokens=whole("--max-num-batched-tokens"),
-        gpu_memory_utilization=float(given.get("--gpu-memory-utilization", DEFAULT_UTILIZATION)),
+        gpu_memory_utilization=float(flags.get("--gpu-memory-utilization", DEFAULT_UTILIZATION)),
         tensor=whole("--tensor-parallel-size") or 1,
         pipeline=whole("--pipeline-parallel-size") or 1,
         block_tokens=whole("--block-size") or 16,
-        dtype=given.get("--dtype"),
-        kv_cache_dtype=given.get("--kv-cache-dtype"),
-        quantization=given.get("--quantization"),
-        eager="--enforce-eager" in given,
+        dtype=flags.get("--dtype"),
+        kv_cache_dtype=flags.get("--kv-cache-dtype"),
+        quantization=flags.get("--quantization"),
+        eager="--enforce-eager" in flags,
     )
 
 

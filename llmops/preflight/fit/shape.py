@@ -29,7 +29,7 @@ class Shape:
 
     @property
     def text(self) -> Mapping[str, Any]:
-        """The configuration of the text model: models that see or hear have it in a part of their own."""
+        """The configuration of the text model. Models for images or sound have it under `text_config`."""
         return self.config.get("text_config") or self.config
 
     @property

@@ -22,8 +22,8 @@ SERVES = "serves already"
 
 
 @dataclass(frozen=True)
-class Wishes:
-    """Overrides of the catalog for one rollout.
+class ReleaseRequest:
+    """What the caller of a rollout asks for in place of what the catalog's policies choose.
 
     Args:
         engine_version: Engine version to use instead of the newest that the policy allows.
@@ -38,7 +38,7 @@ class Wishes:
     retry: bool = False
 
 
-def run(current: Trial, wishes: Wishes) -> Done[Release] | None:
+def run(current: Trial, request: ReleaseRequest) -> Done[Release] | None:
     """Pin everything, and open the trial; None and an observation if the release serves already.
 
     Raises:
@@ -48,15 +48,15 @@ def run(current: Trial, wishes: Wishes) -> Done[Release] | None:
     pinned = pin(
         current.platform,
         current.model,
-        engine_version=wishes.engine_version,
-        image=wishes.image,
-        revision=wishes.revision,
+        engine_version=request.engine_version,
+        image=request.image,
+        revision=request.revision,
     )
     _undo_foreign_promotion(current, pinned)
     if _serves(current, pinned):
         current.observe(f"{pinned.model} {pinned.id} {SERVES}: nothing to do", {"release": pinned.id})
         return None
-    return Done(pinned, _admit(current, pinned, retry=wishes.retry))
+    return Done(pinned, _admit(current, pinned, retry=request.retry))
 
 
 def _undo_foreign_promotion(current: Trial, pinned: Release) -> None:
