@@ -76,7 +76,7 @@ class World:
     sensors: dict[str, dg.SensorDefinition] = field(default_factory=dict[str, dg.SensorDefinition])
     run_keys: set[str] = field(default_factory=set[str])
     codes: tuple[str, ...] = ()
-    """Of the notes of the last tick."""
+    """Codes of the notes of the last tick."""
 
     @property
     def records(self) -> Records:

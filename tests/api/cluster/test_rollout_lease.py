@@ -36,9 +36,9 @@ def with_brief_leases(cluster: Cluster, renew_seconds: float = 0.5) -> Cluster:
 
 
 def spec(cluster: Cluster) -> Object:
-    found = cluster.get("Lease", names.lease_name("m"))
-    assert found is not None
-    return found["spec"]
+    lease = cluster.get("Lease", names.lease_name("m"))
+    assert lease is not None
+    return lease["spec"]
 
 
 def test_only_one_holder_at_a_time(cluster: Cluster) -> None:
@@ -51,9 +51,9 @@ def test_only_one_holder_at_a_time(cluster: Cluster) -> None:
         assert all(shown in raised.value.message for shown in ("run-a", since, "abc"))
     with brief(cluster, "run-b"):
         assert spec(cluster)["holderIdentity"] == "run-b"
-        found = cluster.get("Lease", names.lease_name("m"))
-        assert found is not None
-        assert found["metadata"]["annotations"] == {names.RUN_LABEL: "run-b"}
+        lease = cluster.get("Lease", names.lease_name("m"))
+        assert lease is not None
+        assert lease["metadata"]["annotations"] == {names.RUN_LABEL: "run-b"}
     assert "holderIdentity" not in spec(cluster)
 
 

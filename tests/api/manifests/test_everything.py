@@ -78,12 +78,14 @@ def test_what_the_catalog_accepts_is_rendered_fits_and_is_the_same_twice(spec: M
         meta = manifest["metadata"]
         assert meta["namespace"] == settings.namespace, manifest["kind"]
         assert meta["labels"]["app.kubernetes.io/managed-by"] == "llmops"
-    for each in around(spec, pinned(spec), settings):
-        assert each["kind"] in KINDS
-        assert each["metadata"]["labels"]["llmops.dev/surrounds"] == spec.name
-    identities = [(each["kind"], each["metadata"]["name"]) for each in first if each["metadata"]["name"]]
+    for companion in around(spec, pinned(spec), settings):
+        assert companion["kind"] in KINDS
+        assert companion["metadata"]["labels"]["llmops.dev/surrounds"] == spec.name
+    identities = [
+        (manifest["kind"], manifest["metadata"]["name"]) for manifest in first if manifest["metadata"]["name"]
+    ]
     # What both tracks share is applied by each of them; nothing else has another's name.
-    shared = {each for each in identities if identities.count(each) > 1}
+    shared = {identity for identity in identities if identities.count(identity) > 1}
     assert {kind for kind, _ in shared} <= {"ConfigMap"}
 
 
@@ -97,7 +99,9 @@ def test_what_stands_beside_models_fits_and_is_the_same_twice(
     for manifest in first:
         check_schema(manifest)
         assert manifest["metadata"]["labels"]["app.kubernetes.io/managed-by"] == "llmops"
-    identities = [(each["kind"], each["metadata"].get("namespace"), each["metadata"]["name"]) for each in first]
+    identities = [
+        (manifest["kind"], manifest["metadata"].get("namespace"), manifest["metadata"]["name"]) for manifest in first
+    ]
     assert len(set(identities)) == len(identities)
     homes = {tenant.home for tenant in owners.values()}
     assert {namespace for _, namespace, _ in identities if namespace} == homes | {settings.namespace}
@@ -119,16 +123,16 @@ def test_every_field_of_an_entry_is_drawn() -> None:
 
 def test_the_schemas_find_what_is_wrong() -> None:
     settings = Settings.model_validate(INSTALLATIONS["service monitors"])
-    found = everything(changed(MODELS["smollm2-135m"], ENTRIES["gateway"]), settings)
-    route = next(each for each in found if each["kind"] == "HTTPRoute")
+    manifests = everything(changed(MODELS["smollm2-135m"], ENTRIES["gateway"]), settings)
+    route = next(manifest for manifest in manifests if manifest["kind"] == "HTTPRoute")
     route["spec"]["rules"][0]["backendRefs"][0]["wieght"] = 1
     with pytest.raises(jsonschema.ValidationError, match="wieght"):
         check_schema(route)
-    monitor = next(each for each in found if each["kind"] == "ServiceMonitor")
+    monitor = next(manifest for manifest in manifests if manifest["kind"] == "ServiceMonitor")
     monitor["spec"]["endpoints"][0]["interval"] = "often"
     with pytest.raises(jsonschema.ValidationError, match="often"):
         check_schema(monitor)
-    deployment = next(each for each in found if each["kind"] == "Deployment")
+    deployment = next(manifest for manifest in manifests if manifest["kind"] == "Deployment")
     deployment["spec"]["replica"] = 1
     with pytest.raises(jsonschema.ValidationError):
         check_schema(deployment)
@@ -179,7 +183,7 @@ def test_an_api_server_takes_what_the_catalog_accepts(judge: Judge) -> None:
 @pytest.mark.parametrize("path", ["tenants/rights.yaml", "monitoring/service.yaml"])
 def test_an_api_server_takes_what_is_applied_beside_an_overlay(judge: Judge, path: str) -> None:
     """Overlays themselves are applied by tests/e2e/installation/test_overlays.py."""
-    found = list(yaml.safe_load_all((K8S / path).read_text()))
-    for manifest in found:
+    manifests = list(yaml.safe_load_all((K8S / path).read_text()))
+    for manifest in manifests:
         check_schema(manifest)
-    judge(found)
+    judge(manifests)

@@ -1,4 +1,4 @@
-"""What the rendered Ingress comes to in a real nginx, set up as ingress-nginx sets it up by the annotations."""
+"""The rendered Ingress in a real nginx, configured as ingress-nginx does by the annotations."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PAUSE = 3.0
 
 
 class Engine(BaseHTTPRequestHandler):
-    """Streams two lines with a pause of 3 s between them, and tells which headers it got."""
+    """Streams two lines with a pause of 3 s between them, and returns the headers of the request."""
 
     protocol_version = "HTTP/1.1"
 
@@ -44,11 +44,11 @@ class Engine(BaseHTTPRequestHandler):
         self.rfile.read(int(self.headers["Content-Length"]))
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
-        # nginx holds back what has no length and no chunks, where it may; chunks it passes on in any case.
+        # With buffering nginx holds back an answer without length and chunks. It always passes on chunks.
         chunked = not self.path.endswith("/unchunked")
         self.send_header(*(("Transfer-Encoding", "chunked") if chunked else ("Connection", "close")))
         self.end_headers()
-        # Who has gone, or was cut off, gets the rest no more.
+        # The client has gone, or nginx cut it off.
         with suppress(OSError):
             for number in range(2):
                 time.sleep(PAUSE if number else 0)
@@ -62,7 +62,7 @@ class Engine(BaseHTTPRequestHandler):
 
 
 class Auth(BaseHTTPRequestHandler):
-    """Knows one token, and whose it is."""
+    """Accepts one token, and returns its tenant."""
 
     def do_GET(self) -> None:
         known = self.headers["Authorization"] == "Bearer good"
@@ -161,8 +161,8 @@ def ingress(release: Release, settings: Settings, **declared: Any) -> dict[str, 
             "exposure": {"kind": "ingress", "host": HOST, **declared},
         }
     )
-    (found,) = exposure.objects(spec, release, settings)
-    return found
+    (rendered,) = exposure.objects(spec, release, settings)
+    return rendered
 
 
 def ask(
@@ -215,13 +215,13 @@ def test_who_asks_is_asked_for_and_cannot_say_who_they_are(
     tmp_path: Path, release: Release, settings: Settings
 ) -> None:
     with listening(Engine) as engine, listening(Auth) as auth:
-        found = ingress(
+        authenticated = ingress(
             release,
             settings,
             auth_url=f"http://127.0.0.1:{auth}/verify",
             auth_response_headers=["X-Tenant-Id"],
         )
-        with nginx(tmp_path, found, engine) as port:
+        with nginx(tmp_path, authenticated, engine) as port:
             assert ask(port, "/v1/models").status == 401
             assert ask(port, "/v1/models", headers={"Authorization": "Bearer other"}).status == 401
             forged = {"Authorization": "Bearer good", "X-Tenant-Id": "someone else"}

@@ -1,4 +1,4 @@
-"""A real Prometheus scrapes the test's page, and answers the queries of a rollout: by release, since a moment."""
+"""A real Prometheus scrapes the test's page, and answers a rollout's queries: by release, from a time on."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ROUTE = 'handler="/v1/chat/completions",method="POST"'
 
 @dataclass
 class Page:
-    """What is scraped: lines of metrics."""
+    """The scraped page: lines of metrics."""
 
     lines: dict[str, float] = field(default_factory=dict[str, float])
 
@@ -54,7 +54,7 @@ class World:
         return read({what: self.asked.query(promql) for what, promql in queries(subject, seconds).items()})
 
     def scraped(self) -> None:
-        """Wait until the page of now was scraped."""
+        """Wait until Prometheus has scraped the present page."""
         now = round(time.time(), 3)
         self.page.lines["marker"] = now
         until(lambda: any(sample.value == now for sample in self.asked.query("marker")))
@@ -125,7 +125,7 @@ def test_counts_are_of_this_release_alone_and_since_the_step_began(world: World)
     time.sleep(0.5)
     seen = world.seen(time.monotonic() - began)
     assert seen.scraped == {"a"}
-    # Reckoned to the ends of the window, it may be some more.
+    # Prometheus extrapolates to the ends of the window, so the value may be higher.
     assert 38 <= seen.together.requests <= 60
     assert seen.together.errors == 0
     assert world.seen(time.monotonic() - began, release="unknown") == Samples()

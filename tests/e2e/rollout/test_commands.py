@@ -23,12 +23,12 @@ def llmops(model: Model, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def versions(model: Model) -> dict[str, str]:
-    """Every object of the namespace but Leases, which nodes renew, by its version."""
+    """Resource version of every object in the namespace, without Leases, which nodes renew."""
     kinds = ("ConfigMap", "Deployment", "Service", "PodDisruptionBudget", "Job", "Secret", "PersistentVolumeClaim")
     return {
-        f"{kind}/{each['metadata']['name']}": each["metadata"]["resourceVersion"]
+        f"{kind}/{obj['metadata']['name']}": obj["metadata"]["resourceVersion"]
         for kind in kinds
-        for each in model.cluster.list(kind)
+        for obj in model.cluster.list(kind)
     }
 
 
@@ -134,7 +134,7 @@ def test_an_api_server_that_is_away_is_told_as_such(serving: Model) -> None:
 
 
 def test_a_rejection_is_told_in_sentences(model: Model) -> None:
-    """Slow: a rollout up to its canary. A terminal gets what its stages say, no JSON, nothing of Dagster's own."""
+    """Slow: a rollout up to its canary. A terminal gets the stages' lines, no JSON and no lines of Dagster."""
     model.push("v0.99.0", crash_on_load="no such kernel")
     answer = llmops(model, "rollout", model.name)
     assert answer.returncode == 3, answer.stderr

@@ -1,6 +1,6 @@
-"""Somebody else puts other engines in the place of those that are measured: no verdict comes of that.
+"""Somebody replaces the engines that llmops measures: the trial ends without a verdict on the release.
 
-Slow, all of it: each test is two rollouts or more.
+Slow: each test is at least two rollouts.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tests.e2e.validation.editing import edit
 from tests.support.world import Model, second_actor
 
 SETTER = "kubectl-set"
-# Absolute gates alone, and one that compares with stable.
+# Absolute gates alone, then also a gate relative to stable.
 ABSOLUTE = {"suites": ["sums"], "gates": [{"metric": "sums/score", "min": 0.7}]}
 RELATIVE = {"suites": ["sums"], "gates": [{"metric": "sums/score", "max_drop": 0.1}]}
 
@@ -34,7 +34,7 @@ def evaluating(model: Model) -> bool:
 
 
 def up_to_date(model: Model, track: names.Track, image: str) -> bool:
-    """Whether the engines that get requests are of an image."""
+    """Whether all engines that get requests run this image."""
     main = model.deployment(track)
     if main is None or main["status"].get("observedGeneration") != main["metadata"]["generation"]:
         return False
@@ -44,7 +44,7 @@ def up_to_date(model: Model, track: names.Track, image: str) -> bool:
 
 
 def other_image(model: Model) -> str:
-    """Another image, which answers well."""
+    """Reference of another image that answers well."""
     return f"{model.image}@{model.push('v0.1.0')}"
 
 
@@ -53,7 +53,7 @@ def assert_untried(model: Model, ended: Ended, stage: str, *said: str) -> None:
     assert (ended.record.verdict, ended.record.stage) == ("Inconclusive", stage), ended.line
     assert ended.code == Exit.INCONCLUSIVE
     text = ended.record.reason + ended.record.details
-    assert all(each in text for each in said), text
+    assert all(part in text for part in said), text
     assert model.canary_gone()
 
 

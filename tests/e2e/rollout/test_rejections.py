@@ -1,6 +1,6 @@
-"""Each bad release is refused for its own, named reason; production is untouched, and the canary is gone.
+"""llmops rejects each bad release for its own reason, leaves stable alone, and removes the canary.
 
-Slow, all of it: each case is a rollout.
+Slow: each test is a rollout.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def test_a_bad_release_is_rejected_for_its_own_reason(serving: Model, name: str)
 
 
 def test_an_image_that_the_nodes_cannot_pull_is_rejected_with_the_event(serving: Model, tmp_path: Path) -> None:
-    """The registry that the pipeline asks has it; the nodes, which pull from elsewhere, have not."""
+    """llmops finds the image in its registry; the nodes pull from another one, which lacks it."""
     good = serving.serving()
     elsewhere = ImageStore(tmp_path / "images.json")
     elsewhere.add(serving.image, "v0.99.0", ("nothing",))
@@ -169,7 +169,7 @@ DAMAGE = {
 
 @pytest.mark.parametrize("name", DAMAGE)
 def test_weights_damaged_on_the_volume_never_reach_a_canary(serving: Model, name: str) -> None:
-    """Downloaded and right, then damaged on the volume before they are read back."""
+    """The download is right; the files are damaged on the volume before the checksum reads them."""
     damage, file, kind = DAMAGE[name]
     good = serving.serving()
     commit = serving.commit(branch="bad", quality=0.94, seed=list(DAMAGE).index(name))
@@ -215,7 +215,7 @@ def test_wrong_bytes_of_the_right_size_from_the_hub_are_refused(serving: Model, 
 
 
 def test_without_a_free_gpu_and_without_surge_nothing_is_started(sandbox: Sandbox, tmp_path: Path) -> None:
-    """The cluster's fault, not the release's: not decided, and tried again as soon as it is asked for."""
+    """The fault is the cluster's: the verdict is Inconclusive, and the next request starts a new trial."""
     with new_model(sandbox, tmp_path) as only:
         only.declare(gpu={"product": ONLY_GPU, "count": 1}, rollout={"strategy": "surge"})
         assert only.rollout().code == Exit.DONE

@@ -54,8 +54,8 @@ class Replicas:
     def seconds_until(self, seen: list[tuple[float, int]], number: int, since: float, *, within: float) -> float:
         deadline = time.monotonic() + within
         while time.monotonic() < deadline:
-            if found := next((at for at, replicas in list(seen) if at >= since and replicas == number), None):
-                return round(found - since, 1)
+            if reached_at := next((at for at, replicas in list(seen) if at >= since and replicas == number), None):
+                return round(reached_at - since, 1)
             time.sleep(0.1)
         raise AssertionError(f"not at {number} within {within} s: {seen}")
 
