@@ -322,7 +322,7 @@ def test_one_that_was_killed_between_sending_and_marking_is_succeeded_with_the_s
     child.stdin.write(settings.model_dump_json())
     child.stdin.close()
     try:
-        # The receiver has it, and the sender has no answer yet.
+        # The receiver has the alert, and the sender has no answer yet.
         eventually(lambda: receiver.received or None, seconds=60)
     finally:
         os.kill(child.pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Who may change things: a holder that has ended is succeeded at once, and who has lost a lease changes nothing."""
+"""A new holder succeeds an ended one at once, and a process that lost a lease writes nothing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_a_lease_that_was_kept_for_a_stage_that_never_came_is_not_waited_for(clu
     kept.stop(give_up=False)
     with pytest.raises(LeaseHeld):
         brief(cluster, "run-b", ended="run-c").acquire()
-    # It is kept for `handover_seconds`: longer than a test may take.
+    # The lease is kept for `handover_seconds`, which is longer than the test.
     with brief(cluster, "run-b", ended="run-a"):
         lease = cluster.get("Lease", names.lease_name("m"))
         assert lease is not None

@@ -1,4 +1,4 @@
-"""Whatever the catalog accepts is rendered, fits its schema, and is the same each time; an API server takes it."""
+"""Every entry that the catalog accepts renders to the same valid objects each time; an API server takes them."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def rendered(render: Callable[..., list[dict[str, Any]]], *arguments: Any) -> li
     try:
         return render(*arguments)
     except BadInput:
-        # The two don't go together, and whoever wrote them is told.
+        # The entry and the settings contradict: a BadInput says so.
         assume(False)
         raise
 
@@ -84,7 +84,7 @@ def test_what_the_catalog_accepts_is_rendered_fits_and_is_the_same_twice(spec: M
     identities = [
         (manifest["kind"], manifest["metadata"]["name"]) for manifest in first if manifest["metadata"]["name"]
     ]
-    # What both tracks share is applied by each of them; nothing else has another's name.
+    # Both tracks apply the ConfigMaps that they share; no other object has the name of another one.
     shared = {identity for identity in identities if identities.count(identity) > 1}
     assert {kind for kind, _ in shared} <= {"ConfigMap"}
 
@@ -109,7 +109,7 @@ def test_what_stands_beside_models_fits_and_is_the_same_twice(
 
 @pytest.mark.full
 def test_every_field_of_an_entry_is_drawn() -> None:
-    """A field that no random entry has would be tested by none. Full: hundreds of entries."""
+    """The random entries set every field. Full: hundreds of entries."""
     missing = set(fields(ModelSpec))
 
     def last(spec: ModelSpec) -> bool:
@@ -143,7 +143,7 @@ Judge = Callable[[list[dict[str, Any]]], None]
 
 @pytest.fixture(scope="module")
 def judge(plane: ControlPlane) -> Judge:
-    """Asks an API server for a dry run of each object that it was not asked of before."""
+    """Asks an API server for a dry run of each object, once for equal objects."""
     settings = Settings.model_validate({"kubeconfig": str(plane.kubeconfig)})
     cluster = Cluster.connect(settings)
     for manifest in [*base(settings), *yaml.safe_load_all((K8S / "base" / "namespaces.yaml").read_text())]:
@@ -154,7 +154,7 @@ def judge(plane: ControlPlane) -> Judge:
         for manifest in manifests:
             text = json.dumps(manifest, sort_keys=True)
             if manifest["kind"] not in UNPUBLISHED and text not in known:
-                # A namespace has to be there for what is in it to be judged.
+                # The API server checks an object only in an existing namespace.
                 cluster.apply(manifest, dry_run=manifest["kind"] != "Namespace")
                 known.add(text)
 
@@ -182,7 +182,7 @@ def test_an_api_server_takes_what_the_catalog_accepts(judge: Judge) -> None:
 
 @pytest.mark.parametrize("path", ["tenants/rights.yaml", "monitoring/service.yaml"])
 def test_an_api_server_takes_what_is_applied_beside_an_overlay(judge: Judge, path: str) -> None:
-    """Overlays themselves are applied by tests/e2e/installation/test_overlays.py."""
+    """tests/e2e/installation/test_overlays.py applies the overlays themselves."""
     manifests = list(yaml.safe_load_all((K8S / path).read_text()))
     for manifest in manifests:
         check_schema(manifest)

@@ -1,4 +1,4 @@
-"""The way in from outside: what is rendered for each controller, and that nothing is open but the API."""
+"""The way in from outside: the objects for each controller, which open only the API."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_nothing_is_exposed_unless_it_is_asked_for(release: Release, settings: S
 
 
 def test_the_ingress_is_the_articles_and_streams(release: Release, settings: Settings) -> None:
-    """Of the article: timeouts of 300, auth-url with its header, cert-manager's issuer, TLS, class, path /v1."""
+    """It has the article's timeouts of 300 s, auth-url with its header, issuer, TLS, class and path /v1."""
     (ingress,) = rendered(
         release,
         settings,
@@ -330,7 +330,7 @@ def test_whatever_is_accepted_opens_the_api_alone_and_shares_all_of_it(
 def test_an_api_server_takes_every_way_in_and_a_second_apply_changes_nothing(
     plane: ControlPlane, release: Release, settings: Settings
 ) -> None:
-    """GKE's own policies are not among the definitions that can be had."""
+    """Without GKE's policies: Google publishes no definitions of them."""
     cluster = Cluster.connect(settings.model_copy(update={"kubeconfig": str(plane.kubeconfig)}))
     cluster.apply(namespace(settings))
     own = {"issuer": "ca", "gateway": {"class_name": "eg", "load_balancer": "aws-nlb"}}

@@ -103,7 +103,7 @@ def test_every_pod_is_admitted_where_only_the_restricted_are(
 
 
 def dropped(sent: Any, kept: Any, path: str = "") -> list[str]:
-    """Fields that were sent and are not there: a server of another version drops what it doesn't know."""
+    """Sent fields that the stored object lacks: a server of another version drops fields that it does not know."""
     if isinstance(sent, dict):
         fields = cast(dict[str, Any], sent)
         gone = [f"{path}.{key}" for key in fields.keys() - kept.keys()]

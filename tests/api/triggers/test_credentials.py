@@ -1,4 +1,4 @@
-"""Registry credentials come from a Secret, reach their registry alone, and are never told."""
+"""Registry credentials come from a Secret, reach only their registry, and appear in no log."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from tests.support.triggers_world import IMAGE, REPO, Tick, World
 
 @pytest.fixture
 def serving(world: World) -> World:
-    """A model that serves v0.32.0, the newest there is, beside tags that are not to be followed."""
+    """A model that serves v0.32.0, the newest tag that its policy allows, among other tags."""
     for tag in ("latest", "nightly", "v0.31.0", "v0.32.0", "v0.32.0-cu130", "v0.34.0rc1", "nightly-0a1b2c3d"):
         world.push(tag)
     world.commit("first")
@@ -61,7 +61,7 @@ def test_a_new_tag_is_asked_for_with_the_commit_that_serves(serving: World) -> N
     }
     assert request.run_key is not None
     assert digest in request.run_key
-    # No second request while that run is under way, nor after it has promoted the release.
+    # No second request during that run, and none after it has promoted the release.
     assert serving.tick().requests == {}
     serving.carry_out(tick)
     assert serving.records.state("tiny").stable != before
@@ -172,7 +172,7 @@ def test_a_run_without_a_verdict_is_asked_for_again_with_growing_pauses(serving:
     assert [alert.kind for alert in Outbox(serving.cluster).alerts()] == ["inconclusive"]
     for _ in range(3):
         assert serving.tick(later=3700).requests == {}
-    # Something else is another matter.
+    # A new tag is another candidate: the sensor requests it.
     serving.push("v0.33.1")
     assert listed(serving) == "v0.33.1"
 
@@ -197,7 +197,7 @@ def test_a_run_that_somebody_cancelled_is_not_asked_for_again(serving: World) ->
     serving.end_run(status=dg.DagsterRunStatus.CANCELED)
     assert serving.tick().codes == ("RunCancelled",)
     assert serving.tick(later=3700).requests == {}
-    # Something else is another matter.
+    # A new tag is another candidate: the sensor requests it.
     serving.push("v0.33.1")
     assert listed(serving) == "v0.33.1"
 
@@ -268,7 +268,7 @@ def test_nothing_serves_and_the_newest_tag_was_bad(world: World) -> None:
         tried.append(tick.tag)
         world.carry_out(tick, "Failed", stage="canary")
         tick = world.tick()
-    # After three bad tags it is not the tag.
+    # After three bad tags the cause is not the tag.
     assert tried == ["v0.34.0", "v0.33.0"]
 
 

@@ -134,7 +134,7 @@ def begun(model: Model, log: Path) -> Run:
 
 def test_a_job_that_loses_its_pod_measures_again(served: Model, tmp_path: Path) -> None:
     def measuring() -> set[str]:
-        """Names of running pods of the Job that compares."""
+        """Names of the new pods of the Job that compares."""
         pods = served.cluster.list("Pod", labels={names.MODEL_LABEL: served.name})
         return {name for pod in pods if "-compare-" in (name := pod["metadata"]["name"]) and name not in earlier}
 

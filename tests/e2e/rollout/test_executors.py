@@ -109,7 +109,7 @@ def canary_starts(model: Model, run: str) -> bool:
 
 
 def canary_stage_has_ended(model: Model, run: str) -> bool:
-    """The stage after it is about to begin."""
+    """Whether the canary stage has ended; the next stage is about to begin."""
     candidate = str(model.records.state(model.name).candidate)
     opened = model.records.opened(model.name, candidate)
     record = model.cluster.get("ConfigMap", names.record_name(model.name, candidate))
@@ -175,8 +175,10 @@ def test_two_dagsters_that_roll_a_model_out_at_once_do_not_fight(served: Model, 
             # A reaper does not remove the other Dagster's canary, although it does not know the canary's run.
             for home in homes:
                 with dg.DagsterInstance.from_config(str(home)) as instance:
-                    known = list(reap_all(served.platform, print, ended=lambda run: known_to_have_ended(instance, run)))
-                    assert not known
+                    reaped = list(
+                        reap_all(served.platform, print, ended=lambda run: known_to_have_ended(instance, run))
+                    )
+                    assert not reaped
             time.sleep(1)
         assert [process.wait() for process in processes] == [0, 0]
     said: list[str] = []

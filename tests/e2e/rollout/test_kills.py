@@ -175,7 +175,7 @@ def kill_all_along(model: Model, points: tuple[str, ...], users: Users, starts: 
         chain.runs.append(run)
         chain.codes.append(run.wait())
         if len(chain.runs) > 1:
-            # Wait for the first run of each chain here, so that later cases need not.
+            # Only the second run has to wait until the dead run's lease runs out.
             model.cluster.delete("Lease", names.lease_name(model.name))
     chain.release = model.serving() or ""
     return chain
