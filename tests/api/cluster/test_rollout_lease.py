@@ -143,10 +143,10 @@ def test_one_of_many_processes_wins_a_dead_holders_lease(cluster: Cluster, plane
     cluster.patch("Lease", names.lease_name("m"), {"spec": {"leaseDurationSeconds": 1}})
     contenders = [hold_in_process(cluster, plane, f"run-{number}", wait=False) for number in range(3)]
     try:
-        told = [contender.stdout.readline().strip() for contender in contenders if contender.stdout]
-        assert sorted(told) == ["held", "refused", "refused"]
+        results = [contender.stdout.readline().strip() for contender in contenders if contender.stdout]
+        assert sorted(results) == ["held", "refused", "refused"]
         winner = spec(cluster)["holderIdentity"]
-        assert told[int(winner.removeprefix("run-"))] == "held"
+        assert results[int(winner.removeprefix("run-"))] == "held"
     finally:
         for contender in contenders:
             contender.kill()

@@ -148,15 +148,15 @@ def judge(plane: ControlPlane) -> Judge:
     cluster = Cluster.connect(settings)
     for manifest in [*base(settings), *yaml.safe_load_all((K8S / "base" / "namespaces.yaml").read_text())]:
         cluster.apply(manifest, force=True)
-    known: set[str] = set()
+    judged: set[str] = set()
 
     def judge(manifests: list[dict[str, Any]]) -> None:
         for manifest in manifests:
             text = json.dumps(manifest, sort_keys=True)
-            if manifest["kind"] not in UNPUBLISHED and text not in known:
+            if manifest["kind"] not in UNPUBLISHED and text not in judged:
                 # The API server checks an object only in an existing namespace.
                 cluster.apply(manifest, dry_run=manifest["kind"] != "Namespace")
-                known.add(text)
+                judged.add(text)
 
     return judge
 

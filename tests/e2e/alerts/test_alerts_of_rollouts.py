@@ -20,7 +20,7 @@ from tests.support.world import Model
 
 
 @pytest.fixture
-def told(model: Model, receiver: Receiver) -> Iterator[Receiver]:
+def alerts_receiver(model: Model, receiver: Receiver) -> Iterator[Receiver]:
     """A receiver of all alerts about the model."""
     settings = load_settings(model.settings_file)
     kinds = ["rejected", "promoted", "rolled_back", "inconclusive", "run_failed"]
@@ -43,7 +43,7 @@ def tick(model: Model) -> str:
 
 
 def test_a_promotion_a_rejection_and_a_rollback_are_told_of_and_counted(
-    sandbox: Sandbox, model: Model, told: Receiver, tmp_path: Path
+    sandbox: Sandbox, model: Model, alerts_receiver: Receiver, tmp_path: Path
 ) -> None:
     """Slow: it starts a sandbox, rolls a model out, then a worse release, and rolls back."""
     first = model.rollout()
@@ -59,7 +59,7 @@ def test_a_promotion_a_rejection_and_a_rollback_are_told_of_and_counted(
     assert back.code == Exit.DONE, back.line
     assert tick(model) == "3 sent"
     assert tick(model) == "0 sent"
-    content = [json.loads(request.body) for request in told.received]
+    content = [json.loads(request.body) for request in alerts_receiver.received]
     assert [event["type"] for event in content] == [
         "llmops.promoted",
         "llmops.rejected",

@@ -261,8 +261,8 @@ def test_a_missing_price_fails_one_model_with_its_remedy(world: World) -> None:
     assert not result.success
     (failed,) = [event for event in result.all_events if event.is_step_failure]
     assert "NoPrice" in str(failed.step_failure_data.user_failure_data)
-    told = {check.asset_key.path[-1] for check in result.get_asset_check_evaluations()}
-    assert told == {"unseen"}
+    checked = {check.asset_key.path[-1] for check in result.get_asset_check_evaluations()}
+    assert checked == {"unseen"}
 
 
 def test_history_is_capped_and_the_newest_stay(world: World) -> None:

@@ -132,9 +132,9 @@ class Authorizer:
         spec = {"user": request.user, "resourceAttributes": request.attributes}
         return bool(self._api.create_subject_access_review({"spec": spec}).status.allowed)
 
-    def refused(self, asked: Iterable[Request], user: str) -> set[Request]:
+    def refused(self, requests: Iterable[Request], user: str) -> set[Request]:
         """The requests that the API server would refuse to `user`."""
-        theirs = [replace(request, user=user) for request in asked]
+        theirs = [replace(request, user=user) for request in requests]
         with ThreadPoolExecutor(8) as pool:
             return {request for request, may in zip(theirs, pool.map(self.allows, theirs), strict=True) if not may}
 

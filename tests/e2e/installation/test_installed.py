@@ -133,9 +133,9 @@ def test_the_daemon_and_the_code_location_lack_no_right(installed: Installed) ->
             if entry.get("responseStatus", {}).get("code") == 403
         ]
         assert refused == []
-    asked = requests(log, "system:serviceaccount:llmops:dagster")
+    sent = requests(log, "system:serviceaccount:llmops:dagster")
     unused = {(rule.verb, rule.group, rule.resource) for rule in rules("rights-dagster.yaml")} - {
-        (request.verb, request.group, request.resource) for request in asked
+        (request.verb, request.group, request.resource) for request in sent
     }
     # Requests about a run that died.
     served = requests(log, "system:serviceaccount:llmops:llmops-service")

@@ -144,7 +144,7 @@ def gke_definitions() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def asked(world: World, tmp_path_factory: pytest.TempPathFactory) -> set[Request]:
+def path_requests(world: World, tmp_path_factory: pytest.TempPathFactory) -> set[Request]:
     """Run the whole path as the account; returns its requests."""
     with new_model(world.sandbox, tmp_path_factory.mktemp("path")) as model:
         world.sandbox.hub_store.add_token("hf-x")
@@ -242,9 +242,9 @@ def changed_settings(model: Model, changes: dict[str, Any]) -> Generator[None]:
         model.settings_file.write_text(before)
 
 
-def test_the_whole_path_needs_no_right_that_the_account_lacks(world: World, asked: set[Request]) -> None:
+def test_the_whole_path_needs_no_right_that_the_account_lacks(world: World, path_requests: set[Request]) -> None:
     """Slow: the path has six rollouts."""
-    assert asked
+    assert path_requests
     refused = [
         f"{entry['verb']} {entry['requestURI']}"
         for entry in entries(world.audit_log, ACCOUNT)
@@ -255,7 +255,7 @@ def test_the_whole_path_needs_no_right_that_the_account_lacks(world: World, aske
 
 
 @pytest.mark.parametrize("rule", rules(SERVING), ids=str)
-def test_without_any_one_right_the_path_breaks(world: World, asked: set[Request], rule: Rule) -> None:
+def test_without_any_one_right_the_path_breaks(world: World, path_requests: set[Request], rule: Rule) -> None:
     """Without the right, the same roles refuse requests of the path that need it, and no others."""
     authorizer, admin = Authorizer(world.sandbox.kubeconfig), world.admin
     user = f"without-{rule.verb}-{rule.resource}-{rule.role}".replace("/", "-")
@@ -264,7 +264,7 @@ def test_without_any_one_right_the_path_breaks(world: World, asked: set[Request]
     # The authorizer reads new roles a moment later: until then it refuses more.
     deadline = time.monotonic() + 10
     only = {(rule.verb, rule.group, rule.resource)}
-    while (refused := kinds_of(authorizer.refused(asked, user))) != only and time.monotonic() < deadline:
+    while (refused := kinds_of(authorizer.refused(path_requests, user))) != only and time.monotonic() < deadline:
         time.sleep(0.1)
     assert refused, f"nothing that the path asks for needs: {rule}"
     assert refused == only

@@ -35,10 +35,10 @@ class Engine(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.send_response(200)
-        told = json.dumps({"path": self.path, **self.headers}).encode()
-        self.send_header("Content-Length", str(len(told)))
+        body = json.dumps({"path": self.path, **self.headers}).encode()
+        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(told)
+        self.wfile.write(body)
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
@@ -65,8 +65,8 @@ class Auth(BaseHTTPRequestHandler):
     """Accepts one token, and returns its tenant."""
 
     def do_GET(self) -> None:
-        known = self.headers["Authorization"] == "Bearer good"
-        self.send_response(200 if known else 401)
+        accepted = self.headers["Authorization"] == "Bearer good"
+        self.send_response(200 if accepted else 401)
         self.send_header("X-Tenant-Id", "acme")
         self.end_headers()
 
@@ -87,25 +87,26 @@ def listening(handler: type[BaseHTTPRequestHandler]) -> Generator[int]:
 
 def configuration(ingress: dict[str, Any], engine: int, port: int) -> str:
     """nginx' configuration as ingress-nginx writes it for an Ingress, reduced to what its annotations set."""
-    told = {name.removeprefix(PREFIX): text for name, text in ingress["metadata"]["annotations"].items()}
+    annotations = {name.removeprefix(PREFIX): text for name, text in ingress["metadata"]["annotations"].items()}
     (rule,) = ingress["spec"]["rules"]
     (path,) = rule["http"]["paths"]
     assert path["pathType"] == "Prefix"
     auth, headers = "", ""
-    if url := told.get("auth-url"):
+    if url := annotations.get("auth-url"):
         auth = f"""location = /_auth {{
             internal; proxy_pass_request_body off; proxy_set_header Content-Length ""; proxy_pass {url};
         }}"""
         headers = "auth_request /_auth;"
-        for number, name in enumerate(told["auth-response-headers"].split(",")):
+        for number, name in enumerate(annotations["auth-response-headers"].split(",")):
             variable = name.lower().replace("-", "_")
             headers += f"auth_request_set $answer{number} $upstream_http_{variable};"
             headers += f"proxy_set_header '{name}' $answer{number};"
     proxied = f"""{{
         {headers}
-        client_max_body_size {told["proxy-body-size"]};
-        proxy_read_timeout {told["proxy-read-timeout"]}s; proxy_send_timeout {told["proxy-send-timeout"]}s;
-        proxy_buffering {told["proxy-buffering"]};
+        client_max_body_size {annotations["proxy-body-size"]};
+        proxy_read_timeout {annotations["proxy-read-timeout"]}s;
+        proxy_send_timeout {annotations["proxy-send-timeout"]}s;
+        proxy_buffering {annotations["proxy-buffering"]};
         proxy_http_version 1.1; proxy_pass http://127.0.0.1:{engine};
     }}"""
     return f"""
@@ -227,6 +228,6 @@ def test_who_asks_is_asked_for_and_cannot_say_who_they_are(
             forged = {"Authorization": "Bearer good", "X-Tenant-Id": "someone else"}
             answer = ask(port, "/v1/models", headers=forged)
             assert answer.status == 200
-            told = yaml.safe_load(answer.read())
-            assert told["X-Tenant-Id"] == "acme"
-            assert told["Authorization"] == "Bearer good"
+            seen_headers = yaml.safe_load(answer.read())
+            assert seen_headers["X-Tenant-Id"] == "acme"
+            assert seen_headers["Authorization"] == "Bearer good"

@@ -181,15 +181,15 @@ def test_two_dagsters_that_roll_a_model_out_at_once_do_not_fight(served: Model, 
                     assert not reaped
             time.sleep(1)
         assert [process.wait() for process in processes] == [0, 0]
-    said: list[str] = []
+    lines: list[str] = []
     for home in homes:
         with dg.DagsterInstance.from_config(str(home)) as instance:
             (run,) = instance.get_runs()
             assert run.status == dg.DagsterRunStatus.SUCCESS
             records = instance.fetch_observations(dg.AssetKey("release"), limit=10).records
-            said += [str(record.asset_observation.description) for record in records if record.asset_observation]
-    assert len(said) == 1, said
-    assert "serves already" in said[0] or "is being rolled out by" in said[0]
+            lines += [str(record.asset_observation.description) for record in records if record.asset_observation]
+    assert len(lines) == 1, lines
+    assert "serves already" in lines[0] or "is being rolled out by" in lines[0]
     assert served.serving() == served.records.state(served.name).stable != before
     assert len(seen.of("Deployment", names.engine_name(served.name, "canary"))) == 1
     assert not users.failed[served.name]

@@ -48,12 +48,12 @@ def other_image(model: Model) -> str:
     return f"{model.image}@{model.push('v0.1.0')}"
 
 
-def assert_untried(model: Model, ended: Ended, stage: str, *said: str) -> None:
+def assert_untried(model: Model, ended: Ended, stage: str, *parts: str) -> None:
     assert ended.record is not None, ended.line
     assert (ended.record.verdict, ended.record.stage) == ("Inconclusive", stage), ended.line
     assert ended.code == Exit.INCONCLUSIVE
     text = ended.record.reason + ended.record.details
-    assert all(part in text for part in said), text
+    assert all(part in text for part in parts), text
     assert model.canary_gone()
 
 
@@ -72,8 +72,8 @@ def test_another_image_in_the_canary_neither_passes_nor_rejects_a_release_that_w
     with second_actor(swap):
         ended = model.rollout()
     name = names.engine_name(model.name, "canary")
-    said = (f"Deployment {name}: spec.template.spec.containers[engine].image is", other, f"{SETTER} (Update) at 20")
-    assert_untried(model, ended, "evaluation", *said, f"`llmops rollout {model.name}`")
+    parts = (f"Deployment {name}: spec.template.spec.containers[engine].image is", other, f"{SETTER} (Update) at 20")
+    assert_untried(model, ended, "evaluation", *parts, f"`llmops rollout {model.name}`")
     assert model.serving() == first
 
     ended = model.rollout()
@@ -121,8 +121,8 @@ def test_a_stable_that_is_not_its_release_is_nothing_to_compare_with(model: Mode
     edit(model, {"env": [{"name": "EXTRA", "value": "1"}]}, manager=SETTER)
     model.push("v0.33.0")
     ended = model.rollout()
-    said = f"Deployment {model.name}: spec.template.spec.containers[engine].env[EXTRA] is"
-    assert_untried(model, ended, "evaluation", said, SETTER)
+    difference = f"Deployment {model.name}: spec.template.spec.containers[engine].env[EXTRA] is"
+    assert_untried(model, ended, "evaluation", difference, SETTER)
 
 
 def test_a_main_deployment_that_is_changed_while_it_moves_is_not_taken_for_the_release(model: Model) -> None:
@@ -138,6 +138,6 @@ def test_a_main_deployment_that_is_changed_while_it_moves_is_not_taken_for_the_r
 
     with second_actor(swap):
         ended = model.rollout()
-    said = f"Deployment {model.name}: spec.template.spec.containers[engine].image is"
-    assert_untried(model, ended, "promotion", said, other, SETTER)
+    difference = f"Deployment {model.name}: spec.template.spec.containers[engine].image is"
+    assert_untried(model, ended, "promotion", difference, other, SETTER)
     assert model.records.state(model.name).stable == first

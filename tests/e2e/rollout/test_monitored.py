@@ -116,8 +116,8 @@ def test_a_rollout_is_seen_on_both_tracks_by_release_and_marked(sandbox: Sandbox
         }
         assert tracks == {("stable", first), ("canary", second), ("stable", second)}
         # The canary has requests for a second or two. On a busy machine that is too short for a rate.
-        asked = prometheus.query_range("llmops:requests_per_second:sum > 0", began, until_now, 1)
-        assert {series.labels["release"] for series in asked} == {first, second}
+        request_rates = prometheus.query_range("llmops:requests_per_second:sum > 0", began, until_now, 1)
+        assert {series.labels["release"] for series in request_rates} == {first, second}
         (marks,) = dashboard()["annotations"]["list"]
         marked = prometheus.query_range(chosen(marks["expr"]), began, until_now, 1)
         assert {series.labels["release"] for series in marked} == {first, second}

@@ -146,16 +146,16 @@ def test_the_sensor_ends_a_run_that_dagster_takes_for_alive(served: Model, tmp_p
         spec = {"holderIdentity": run.run_id, "renewTime": long_ago, "leaseDurationSeconds": 15}
         served.cluster.patch("Lease", names.lease_name(served.name), {"spec": spec})
         with dg.build_sensor_context(instance, resources={"platform": served.platform}) as context:
-            said = reaper(context)
-        assert isinstance(said, dg.SkipReason)
-        assert run.run_id in str(said.skip_message)
+            result = reaper(context)
+        assert isinstance(result, dg.SkipReason)
+        assert run.run_id in str(result.skip_message)
         dead = instance.get_run_by_id(run.run_id)
         assert dead is not None
         assert dead.status == dg.DagsterRunStatus.FAILURE
         with dg.build_sensor_context(instance, resources={"platform": served.platform}) as context:
-            said = reaper(context)
-        assert isinstance(said, dg.SkipReason)
-        assert said.skip_message == "no dead run has left anything behind"
+            result = reaper(context)
+        assert isinstance(result, dg.SkipReason)
+        assert result.skip_message == "no dead run has left anything behind"
 
 
 def test_a_replica_that_was_lent_to_a_dead_runs_canary_is_given_back(sandbox: Sandbox, tmp_path: Path) -> None:

@@ -97,10 +97,10 @@ def test_a_bad_release_is_rejected_for_its_own_reason(serving: Model, name: str)
     case = CASES[name]
     good = serving.serving()
     assert good is not None
-    asked = case.make(serving)
+    options = case.make(serving)
     try:
         with watched(serving) as seen:
-            ended = serving.rollout(**asked)
+            ended = serving.rollout(**options)
     finally:
         serving.declare()
         serving.sandbox.images.remove(serving.image, "v0.99.0")
@@ -116,8 +116,8 @@ def test_a_bad_release_is_rejected_for_its_own_reason(serving: Model, name: str)
             and " rejected at " in event["message"]
         ]
         assert event.endswith(f"({good} serves)")
-    told = ended.line + (ended.record.details if ended.record else "")
-    assert all(part in told for part in case.why), told
+    text = ended.line + (ended.record.details if ended.record else "")
+    assert all(part in text for part in case.why), text
     assert seen == [good]
     assert serving.canary_gone()
     assert serving.records.state(serving.name).stable == good

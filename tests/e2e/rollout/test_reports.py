@@ -92,6 +92,6 @@ def assert_reap_is_dry(model: Model, capsys: pytest.CaptureFixture[str]) -> None
     for options, left in ((["--dry-run"], "long-gone"), ([], None)):
         with pytest.raises(SystemExit):
             main(["--settings", str(model.settings_file), "reap", *options])
-        assert f"{model.name}: " in (said := capsys.readouterr().out)
-        assert "of run long-gone ran out at" in said
+        assert f"{model.name}: " in (output := capsys.readouterr().out)
+        assert "of run long-gone ran out at" in output
         assert holder() == left

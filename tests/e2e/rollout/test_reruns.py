@@ -95,13 +95,13 @@ def test_two_rollouts_of_a_model_at_once_do_no_harm(served: Model, tmp_path: Pat
         users.ask(served)
         first, second = (Run(served, log()) for _ in range(2))
         codes = sorted((first.wait(), second.wait()))
-    told = f"{first.text}\n---\n{second.text}"
+    logs = f"{first.text}\n---\n{second.text}"
     now = served.serving()
     assert now not in (None, before)
-    assert codes[0] == Exit.DONE, told
-    assert codes[1] in (Exit.DONE, Exit.CANNOT), told
-    assert ("serves already" if codes[1] == Exit.DONE else "is being rolled out by") in told
-    assert "Traceback" not in told
+    assert codes[0] == Exit.DONE, logs
+    assert codes[1] in (Exit.DONE, Exit.CANNOT), logs
+    assert ("serves already" if codes[1] == Exit.DONE else "is being rolled out by") in logs
+    assert "Traceback" not in logs
     assert not users.failed[served.name]
     assert [served_id for served_id in served_ids if served_id] == [before, now]
     assert len(seen.of("Deployment", names.engine_name(served.name, "canary"))) == 1

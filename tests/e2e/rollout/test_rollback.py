@@ -54,7 +54,7 @@ def damage_weights(model: Model) -> Callable[[str], None]:
     return damage
 
 
-def told(model: Model, reason: str) -> list[str]:
+def event_messages(model: Model, reason: str) -> list[str]:
     """Messages of the Events with this reason on the model's state. Only RolledBack is no warning."""
     events = model.cluster.list("Event", fields={"involvedObject.name": names.state_name(model.name)})
     matching = [event for event in events if event["reason"] == reason]
@@ -76,7 +76,7 @@ def assert_taken_back(model: Model, before: State, reason: str) -> None:
     refused = model.rollback(to=state.candidate)
     assert refused.code == Exit.BAD_INPUT
     assert f"{state.candidate} never passed a trial (Failed" in refused.line
-    assert any(state.candidate in line for line in told(model, "Failed"))
+    assert any(state.candidate in line for line in event_messages(model, "Failed"))
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +168,7 @@ def test_rollback_goes_back_and_forth_and_to_a_named_release(model: Model) -> No
     assert (state.stable, state.previous) == (older, None), "what was just left is nothing to go back to"
     status = model_status(model.platform, model.name)
     assert (status.stable, status.deployed, status.ready) == (older, older, 1)
-    assert told(model, "RolledBack") == [f"{model.name} rolled back to {older} from {newest}: it was slow"]
+    assert event_messages(model, "RolledBack") == [f"{model.name} rolled back to {older} from {newest}: it was slow"]
 
     for target, why in (
         (older, "serves already"),

@@ -101,9 +101,9 @@ def admitted(world: Model, wanted: dict[str, Any]) -> dict[str, Any]:
 def test_what_a_tenant_may_take_of_the_cluster_is_bounded(world: Model) -> None:
     """Slow: a sandbox. Its controllers count, and its API server refuses a pod over the quota by name."""
     path = declare(world, "acme", quota={"pods": 2, "cpu": "1", "memory": "1Gi"})
-    said: list[str] = []
-    assert apply_tenants(world.platform, said.append) == ()
-    assert len(said) == 4
+    lines: list[str] = []
+    assert apply_tenants(world.platform, lines.append) == ()
+    assert len(lines) == 4
     first = admitted(world, pod("one", "tenant-acme"))
     resources = first["spec"]["containers"][0]["resources"]
     assert resources["requests"] == {"cpu": "100m", "memory": "256Mi"}
@@ -119,13 +119,13 @@ def test_what_a_tenant_may_take_of_the_cluster_is_bounded(world: Model) -> None:
     privileged["spec"]["containers"][0]["securityContext"] = {"privileged": True}
     with pytest.raises(Forbidden, match="PodSecurity"):
         admitted(world, privileged)
-    said.clear()
-    assert apply_tenants(world.platform, said.append) == ()
-    assert said == [], "a second call changes nothing"
+    lines.clear()
+    assert apply_tenants(world.platform, lines.append) == ()
+    assert lines == [], "a second call changes nothing"
     path.unlink()
-    (left,) = apply_tenants(world.platform, said.append)
+    (left,) = apply_tenants(world.platform, lines.append)
     assert (left.tenant, left.namespace, left.pods) == ("acme", "tenant-acme", 2)
-    assert said == [str(left)]
+    assert lines == [str(left)]
     assert world.cluster.get("Pod", "one", namespace="tenant-acme") is not None
     assert world.cluster.get("ResourceQuota", "llmops-tenant", namespace="tenant-acme") is not None
 
@@ -221,14 +221,19 @@ def test_the_component_has_the_rights_that_tenants_need_and_no_other(world: Mode
     def settled(expected: str) -> str:
         """The API server applies changed roles a moment later."""
         deadline = time.monotonic() + 15
-        while expected not in (said := lacks()) or (not expected and said):
-            assert time.monotonic() < deadline, f"expected {expected!r}, last said {said!r}"
-        return said
+        while expected not in (refusal := lacks()) or (not expected and refusal):
+            assert time.monotonic() < deadline, f"expected {expected!r}, last said {refusal!r}"
+        return refusal
 
     settled("")
     admin.apply({**role, "rules": []})
-    for told in ("k8s/tenants", "llmops tenants --apply", '"namespaces"', "system:serviceaccount:llmops:llmops"):
-        settled(told)
+    for part in (
+        "k8s/tenants",
+        "llmops tenants --apply",
+        '"namespaces"',
+        "system:serviceaccount:llmops:llmops",
+    ):
+        settled(part)
     platform = PlatformResource(settings_file=str(limited))
     failed = dg.materialize([tenants], resources={"platform": platform}, raise_on_error=False)
     (failure,) = failed.get_step_failure_events()

@@ -109,8 +109,8 @@ def test_the_log_of_a_run_is_text(capsys: pytest.CaptureFixture[str]) -> None:
     logger = console_logger(dg.build_init_logger_context())
     assert isinstance(logger, logging.Logger)
     logger.warning("%s", HOSTILE)
-    assert SHOWN in (said := capsys.readouterr().err)
-    assert harmless(said)
+    assert SHOWN in (log := capsys.readouterr().err)
+    assert harmless(log)
 
 
 def test_the_commands_show_records_of_all_models(sandbox: Sandbox, tmp_path: Path) -> None:
@@ -133,9 +133,9 @@ def test_the_commands_show_records_of_all_models(sandbox: Sandbox, tmp_path: Pat
             assert answer.returncode == 0, answer.stderr
             assert joined(SHOWN) in joined(answer.stdout)
             assert harmless(answer.stdout + answer.stderr)
-        known = llmops("history", model.name, "--json")
-        assert json.loads(known.stdout)[0]["reason"] == HOSTILE
-        assert harmless(known.stdout.replace("\x7f", "").replace("\x9b", ""))
+        history = llmops("history", model.name, "--json")
+        assert json.loads(history.stdout)[0]["reason"] == HOSTILE
+        assert harmless(history.stdout.replace("\x7f", "").replace("\x9b", ""))
         wrong = model.folder / "models" / "wrong.yaml"
         wrong.write_text(json.dumps({"name": "wrong", "weights": {"repo": HOSTILE}}))
         refused = llmops("status")

@@ -160,5 +160,5 @@ def test_engines_come_with_the_queue_and_go_with_it_and_a_release_moves_meanwhil
     assert 1 not in during[during.index(3) :], replicas.wanted
     hpa = cluster.get("HorizontalPodAutoscaler", model.name)
     assert hpa is not None
-    told = {condition["type"]: condition["status"] for condition in hpa["status"]["conditions"]}
-    assert told["ScalingActive"] == "True", hpa["status"]
+    conditions = {condition["type"]: condition["status"] for condition in hpa["status"]["conditions"]}
+    assert conditions["ScalingActive"] == "True", hpa["status"]
