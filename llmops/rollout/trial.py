@@ -78,7 +78,7 @@ class Trial:
     """A release under trial, as one stage sees it.
 
     Args:
-        orchestrator: Who runs the stage.
+        orchestrator: The orchestrator that runs the stage.
         platform: The installation.
         stage: Name of the stage.
         model: Name of the model.
@@ -308,12 +308,12 @@ def trial(
 ) -> Generator[Trial]:
     """Run a stage under the model's lease; if it raises, end the trial accordingly.
 
-    A bad release is rejected, and the rejection is recorded. If the cluster can't, an outside service is away or a
-    measurement failed, the trial is Inconclusive; so it is after an interrupt or a fault of ours. `decision` has the
-    table.
+    A bad release is rejected, and the rejection is recorded. The trial is Inconclusive if the cluster cannot take the
+    release, an outside service is away, a measurement failed, the run was interrupted, or llmops has a fault; see the
+    table in `decision`.
 
     Args:
-        orchestrator: Who runs the stage.
+        orchestrator: The orchestrator that runs the stage.
         platform: The installation.
         stage: Name of the stage.
         model: Name of the model.

@@ -34,7 +34,7 @@ class Page(Strict):
         path: Path of the request.
         etag: The registry's ETag, if it sent one.
         content: Hash of its tags.
-        hot: Whether it has tags that models may follow: new ones mostly appear beside them.
+        hot: Whether it has tags that models may follow: most new tags appear on such pages.
     """
 
     path: str

@@ -32,7 +32,7 @@ class Sample:
 
     Args:
         labels: Labels of the series; `__name__` is its name, if it has one.
-        value: May be NaN (0 / 0: no requests) or infinite, neither of which is a figure: check `math.isfinite`.
+        value: The value; NaN (0 / 0: no requests) or infinite if there is no figure: check `math.isfinite`.
         time: Time of the evaluation, in Unix seconds.
     """
 

@@ -81,7 +81,7 @@ def release(
 def weights(
     context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform], release: Release
 ) -> Generator[dg.MaterializeResult[WeightsOutcome]]:
-    """Weights of the release on the shared volume, downloaded by an in-cluster Job; or where its strategy has them."""
+    """Weights of the release: a Job downloads them to the shared volume, unless pods or an image bring them."""
     yield from _stage(context, platform, lambda current: weights_stage.run(current, release))
 
 
@@ -109,7 +109,7 @@ def evaluation(
 def traffic(
     context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform], evaluation: EvaluationOutcome
 ) -> Generator[dg.MaterializeResult[TrafficOutcome]]:
-    """Users' requests move to the release in steps; each is judged against stable. Nothing where there are no steps."""
+    """Users' requests move to the release in steps; live gates judge each. Nothing happens without steps."""
     yield from _stage(context, platform, lambda current: traffic_stage.run(current, evaluation))
 
 
@@ -119,14 +119,14 @@ def promotion(
     evaluation: EvaluationOutcome,
     traffic: TrafficOutcome,
 ) -> Generator[dg.MaterializeResult[PromotionOutcome]]:
-    """The release serves users: rolled out, proven, watched; or rolled back by itself."""
+    """The release serves users: llmops rolls it out, proves and watches it, and rolls back if it fails."""
     yield from _stage(context, platform, lambda current: promotion_stage.run(current, evaluation, traffic))
 
 
 def router(
     context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform], promotion: PromotionOutcome
 ) -> Generator[dg.MaterializeResult[RouterOutcome]]:
-    """The router in front of all models leads this one's name and aliases to what serves. Nothing without a router."""
+    """The router in front of all models leads the model's name and aliases to its release. Nothing without a router."""
     done = follow(platform, promotion, context.log.info)
     yield dg.MaterializeResult(value=done.outcome, metadata=metadata(done.shown))
 

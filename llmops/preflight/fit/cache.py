@@ -34,7 +34,7 @@ class Groups:
     in_flight: int
 
     def blocks(self, tokens: int) -> int:
-        """Largest number of blocks that a request of so many tokens takes."""
+        """Largest number of blocks that a request of this many tokens takes."""
         return sum(self._of_group(window, tokens) for window in self.windows)
 
     def _of_group(self, window: int | None, tokens: int) -> int:
@@ -43,11 +43,11 @@ class Groups:
         return math.ceil(min(window - 1 + self.in_flight, tokens) / self.block_tokens) + 1
 
     def concurrency(self, kv_bytes: float, tokens: int) -> float:
-        """How many requests of so many tokens the cache holds at once."""
+        """How many requests of this many tokens the cache holds at once."""
         return (kv_bytes // self.block_bytes) / self.blocks(tokens)
 
     def fits(self, kv_bytes: float, tokens: int) -> bool:
-        """Whether one request of so many tokens fits; vLLM keeps one block back."""
+        """Whether one request of this many tokens fits; vLLM keeps one block back."""
         return self.blocks(tokens) * self.block_bytes <= kv_bytes - self.block_bytes
 
     def longest(self, kv_bytes: float, limit: int) -> int:

@@ -43,7 +43,7 @@ class EngineMemory:
     eager: bool = False
 
     def limits(self, gpu_bytes: float) -> tuple[int, int]:
-        """Tokens of one step and requests at once, on GPUs of so many bytes."""
+        """Tokens of one step and requests at once, on GPUs of this size in bytes."""
         tokens, requests = next((tokens, requests) for least, tokens, requests in DEFAULTS if gpu_bytes >= least)
         return self.max_num_batched_tokens or tokens, self.max_num_seqs or requests
 

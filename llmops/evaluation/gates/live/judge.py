@@ -40,7 +40,7 @@ def judge(traffic: Traffic, canary: Samples, stable: Samples | None, replicas: i
     Args:
         traffic: The gates, and the fewest requests to conclude from.
         canary: The canary's samples since the step began.
-        stable: Stable's samples; None if stable serves nobody.
+        stable: Stable's samples; None if stable gets no requests.
         replicas: Replicas of the canary. Prometheus has to have series of each.
     """
     results = tuple(_gate(gate, traffic, canary, stable) for gate in traffic.gates)
