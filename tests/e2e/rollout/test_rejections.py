@@ -80,7 +80,7 @@ CASES = {
     "GPU out of memory": Case(engine(oom_on_load="gpu"), "canary", "CrashLoop", ("OutOfMemoryError",)),
     "killed for memory": Case(engine(oom_on_load="host"), "canary", "OutOfMemory"),
     "never healthy": Case(engine(hang_on_load=True), "canary", "StartupProbeFailed"),
-    "completions fail": Case(engine(completions="error"), "canary", "BadRelease", ("500",)),
+    "completions fail": Case(engine(completions="error"), "canary", "CompletionFailed", ("500",)),
     "garbage text": Case(engine(garbage=True), "evaluation", "", ("sums/score",)),
     "5xx at a rate": Case(engine(error_rate=0.25), "evaluation", "", ("error_rate",)),
     # Sixty requests are what it answers first; it is started again, and answers the rest.

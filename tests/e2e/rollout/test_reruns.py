@@ -75,7 +75,7 @@ def test_a_changed_gate_makes_another_release_that_is_tried(served: Model) -> No
         served.declare(evaluation=strict)
         rejected = served.rollout(revision=commit)
         assert rejected.code == Exit.REJECTED, rejected.line
-        assert served.rollout(revision=commit).line.endswith("--retry.")
+        assert "--retry" in served.rollout(revision=commit).line
         few_cases(served)
         promoted = served.rollout(revision=commit)
     finally:
