@@ -1,0 +1,122 @@
+"""Bounds for bytes from outside: how much of an answer or a file is unpacked and parsed. Pure; the worker has it, too.
+
+A parser of JSON takes up to 40 times the bytes in memory, most of it for containers (objects and arrays), so their
+number is bounded as well as the bytes and the depth.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+import zlib
+from collections.abc import Iterable, Iterator
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from math import isfinite
+from typing import Any
+
+LONGEST_JSON = 16 << 20
+"""Bytes of a JSON text, by default."""
+DEEPEST = 64
+"""Containers inside each other. The deepest known good text, a configuration of a model, has 9."""
+CONTAINERS = 200_000
+"""Objects and arrays of a JSON text, by default."""
+LONGEST_PAUSE = 86_400.0
+"""Seconds. No service may ask to be left alone for longer than a day: its clock is wrong, or it is no service."""
+
+_STEP = 64 << 10
+# Always matches from a quote on, so its time is linear: to the closing quote, or to the end of the text.
+_STRING = re.compile(rb'"[^"\\]*(?:\\.?[^"\\]*)*(?:"|\Z)', re.DOTALL)
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+
+
+class BadBytes(ValueError):
+    """Bytes from outside are too many, too deep, or not in the format that they should have. The message says which."""
+
+
+def check_json(
+    content: bytes, *, longest: int = LONGEST_JSON, deepest: int = DEEPEST, containers: int = CONTAINERS
+) -> None:
+    """Check a JSON text against bounds, before a parser takes memory for it.
+
+    Args:
+        content: The text, in UTF-8.
+        longest: Bytes, at most.
+        deepest: Containers inside each other, at most.
+        containers: Objects and arrays, at most.
+
+    Raises:
+        BadBytes: The text exceeds a bound.
+    """
+    if len(content) > longest:
+        raise BadBytes(f"it has {len(content):,} bytes, of at most {longest:,}")
+    brackets = _STRING.sub(b"", content).translate(None, _NO_BRACKETS)
+    if (count := brackets.count(b"[") + brackets.count(b"{")) > containers:
+        raise BadBytes(f"it has {count:,} objects and arrays, of at most {containers:,}")
+    if count <= deepest:
+        return
+    depth = 0
+    for bracket in brackets:
+        depth += 1 if bracket in b"[{" else -1
+        if depth > deepest:
+            raise BadBytes(f"it has more than {deepest} objects and arrays inside each other")
+
+
+def parse_json(
+    content: bytes, *, longest: int = LONGEST_JSON, deepest: int = DEEPEST, containers: int = CONTAINERS
+) -> Any:
+    """Parse a JSON text (RFC 8259, UTF-8) within bounds; see `check_json` for the arguments.
+
+    Raises:
+        BadBytes: The text exceeds a bound, or is not JSON.
+    """
+    check_json(content, longest=longest, deepest=deepest, containers=containers)
+    try:
+        # As text: json.loads guesses other encodings of bytes, of which the bounds know nothing.
+        return json.loads(content.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise BadBytes(f"it is not UTF-8: {error}") from error
+    except ValueError as error:
+        raise BadBytes(f"it is not JSON: {error}") from error
+
+
+def inflate(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """Unpack gzip or zlib in small steps, so that the caller can stop before the memory is full.
+
+    Raises:
+        BadBytes: The blocks are neither, or damaged, or end too early.
+    """
+    inflater = zlib.decompressobj(zlib.MAX_WBITS | 32)
+    for packed in blocks:
+        more = True
+        while more and not inflater.eof:
+            try:
+                unpacked = inflater.decompress(packed, _STEP)
+            except zlib.error as error:
+                raise BadBytes(f"its compression is damaged: {error}") from error
+            yield unpacked
+            packed = inflater.unconsumed_tail
+            # With a full step, the inflater may have more without further input.
+            more = bool(packed) or len(unpacked) == _STEP
+    if not inflater.eof:
+        raise BadBytes("its compression ends too early")
+
+
+def parse_retry_after(value: str | None) -> float | None:
+    """Seconds of a Retry-After header (RFC 9110, 10.2.3), which holds seconds or a date; a day at most.
+
+    Fractions are accepted, because services send them. None if there is no header, or it holds neither.
+    """
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            date = parsedate_to_datetime(value)
+            # The library takes the zone `-0000` for a local time.
+            seconds = (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - time.time()
+        except (ValueError, TypeError, IndexError, OverflowError):
+            return None
+    return min(max(0.0, seconds), LONGEST_PAUSE) if isfinite(seconds) else None
