@@ -1,7 +1,7 @@
 """Bounds for bytes from outside: how much of an answer or a file is unpacked and parsed. Pure; the worker has it, too.
 
-A parser of JSON takes up to 40 times the bytes in memory, most of it for containers (objects and arrays), so their
-number is bounded as well as the bytes and the depth.
+A parser of JSON takes up to 40 times the bytes in memory: some 50 bytes a value, 200 a container (object or array). So
+their numbers are bounded as well as the bytes and the depth.
 """
 
 from __future__ import annotations
@@ -11,24 +11,32 @@ import re
 import time
 import zlib
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from math import isfinite
-from typing import Any
+from typing import Any, cast
 
+VALUES = 1_000_000
+"""Values of a JSON text, by default."""
 LONGEST_JSON = 16 << 20
 """Bytes of a JSON text, by default."""
 DEEPEST = 64
 """Containers inside each other. The deepest known good text, a configuration of a model, has 9."""
 CONTAINERS = 200_000
 """Objects and arrays of a JSON text, by default."""
+LONGEST_HEADER = 25_000_000
+"""Bytes of a safetensors header, as `huggingface_hub` has it. A thousand tensors take 0.1 MB."""
+SAFETENSORS_PREFIX = 8
+"""Bytes before the header of a safetensors file: its length, little-endian."""
 LONGEST_PAUSE = 86_400.0
 """Seconds. No service may ask to be left alone for longer than a day: its clock is wrong, or it is no service."""
 
 _STEP = 64 << 10
+_NAME_SHOWN = 80
 # Always matches from a quote on, so its time is linear: to the closing quote, or to the end of the text.
 _STRING = re.compile(rb'"[^"\\]*(?:\\.?[^"\\]*)*(?:"|\Z)', re.DOTALL)
-_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_NO_STRUCTURE = bytes(set(range(256)) - set(b"[]{},"))
 
 
 class BadBytes(ValueError):
@@ -36,7 +44,12 @@ class BadBytes(ValueError):
 
 
 def check_json(
-    content: bytes, *, longest: int = LONGEST_JSON, deepest: int = DEEPEST, containers: int = CONTAINERS
+    content: bytes,
+    *,
+    longest: int = LONGEST_JSON,
+    deepest: int = DEEPEST,
+    containers: int = CONTAINERS,
+    values: int = VALUES,
 ) -> None:
     """Check a JSON text against bounds, before a parser takes memory for it.
 
@@ -45,13 +58,17 @@ def check_json(
         longest: Bytes, at most.
         deepest: Containers inside each other, at most.
         containers: Objects and arrays, at most.
+        values: Values in them, at most.
 
     Raises:
         BadBytes: The text exceeds a bound.
     """
     if len(content) > longest:
         raise BadBytes(f"it has {len(content):,} bytes, of at most {longest:,}")
-    brackets = _STRING.sub(b"", content).translate(None, _NO_BRACKETS)
+    structure = _STRING.sub(b"", content).translate(None, _NO_STRUCTURE)
+    if structure.count(b",") > values:
+        raise BadBytes(f"it has more than {values:,} values")
+    brackets = structure.translate(None, b",")
     if (count := brackets.count(b"[") + brackets.count(b"{")) > containers:
         raise BadBytes(f"it has {count:,} objects and arrays, of at most {containers:,}")
     if count <= deepest:
@@ -64,14 +81,19 @@ def check_json(
 
 
 def parse_json(
-    content: bytes, *, longest: int = LONGEST_JSON, deepest: int = DEEPEST, containers: int = CONTAINERS
+    content: bytes,
+    *,
+    longest: int = LONGEST_JSON,
+    deepest: int = DEEPEST,
+    containers: int = CONTAINERS,
+    values: int = VALUES,
 ) -> Any:
     """Parse a JSON text (RFC 8259, UTF-8) within bounds; see `check_json` for the arguments.
 
     Raises:
         BadBytes: The text exceeds a bound, or is not JSON.
     """
-    check_json(content, longest=longest, deepest=deepest, containers=containers)
+    check_json(content, longest=longest, deepest=deepest, containers=containers, values=values)
     try:
         # As text: json.loads guesses other encodings of bytes, of which the bounds know nothing.
         return json.loads(content.decode("utf-8-sig"))
@@ -79,6 +101,54 @@ def parse_json(
         raise BadBytes(f"it is not UTF-8: {error}") from error
     except ValueError as error:
         raise BadBytes(f"it is not JSON: {error}") from error
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor in a safetensors file: format (`BF16`), shape, and place in bytes after the header."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+
+def header_length(start: bytes) -> int:
+    """Bytes of the header of a safetensors file, by its first `SAFETENSORS_PREFIX` bytes.
+
+    Raises:
+        BadBytes: They are too few, or announce a header longer than `LONGEST_HEADER`.
+    """
+    length = int.from_bytes(start[:SAFETENSORS_PREFIX], "little")
+    if len(start) < SAFETENSORS_PREFIX or length > LONGEST_HEADER:
+        raise BadBytes("it does not start with the length of a header")
+    return length
+
+
+def parse_tensors(header: bytes) -> dict[str, Tensor]:
+    """The tensors that the header of a safetensors file announces, by name.
+
+    The format: https://huggingface.co/docs/safetensors/index#format
+
+    Raises:
+        BadBytes: The header exceeds a bound, or has another form.
+    """
+    content = parse_json(header, longest=LONGEST_HEADER)
+    if not isinstance(content, dict):
+        raise BadBytes("its header is no object")
+    entries = cast("dict[str, Any]", content)
+    return {name: _tensor(name, entry) for name, entry in entries.items() if name != "__metadata__"}
+
+
+def _tensor(name: str, entry: object) -> Tensor:
+    match entry:
+        case {"dtype": str(dtype), "shape": [*shape], "data_offsets": [start, end]}:
+            numbers = [start, end, *shape]
+            if all(isinstance(number, int) and number >= 0 for number in numbers) and start <= end:
+                return Tensor(dtype, tuple(shape), start, end)
+        case _:
+            pass
+    raise BadBytes(f"its header describes {name[:_NAME_SHOWN]!r} in another form than dtype, shape and data_offsets")
 
 
 def inflate(blocks: Iterable[bytes]) -> Iterator[bytes]:

@@ -7,12 +7,12 @@ each serving pod compared its own copy when it started.
 from __future__ import annotations
 
 import datetime
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from llmops.config import names
 from llmops.errors import LlmopsError
+from llmops.foreign import parse_json
 from llmops.manifests.jobs import checksum_job, download_job, image_checksum_job, rehash_job
 from llmops.manifests.weights import place
 from llmops.releases.records import VerifiedWeights
@@ -166,7 +166,7 @@ def _report(messages: Iterable[str]) -> dict[str, Any]:
     """The result in the workers' termination messages; empty if none wrote one."""
     for message in messages:
         try:
-            result = json.loads(message)
+            result = parse_json(message.encode())
         except ValueError:
             continue
         if isinstance(result, dict) and "kind" in result:

@@ -14,7 +14,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import parse_ratelimit_headers
 
-from llmops.foreign import parse_retry_after
+from llmops.foreign import LONGEST_PAUSE, parse_retry_after
 from llmops.worker.pins import FilePin, Pins
 from llmops.worker.report import WorkerError
 
@@ -73,7 +73,7 @@ def retry_after(error: BaseException) -> float | None:
         return None
     headers = error.response.headers
     if (limits := parse_ratelimit_headers(headers)) is not None and limits.remaining == 0:
-        return float(limits.reset_in_seconds)
+        return min(float(limits.reset_in_seconds), LONGEST_PAUSE)
     return parse_retry_after(headers.get("Retry-After"))
 
 
