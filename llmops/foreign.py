@@ -144,7 +144,8 @@ def _tensor(name: str, entry: object) -> Tensor:
     match entry:
         case {"dtype": str(dtype), "shape": [*shape], "data_offsets": [start, end]}:
             numbers = [start, end, *shape]
-            if all(isinstance(number, int) and number >= 0 for number in numbers) and start <= end:
+            # JSON's true is a number in Python.
+            if all(type(number) is int and number >= 0 for number in numbers) and start <= end:
                 return Tensor(dtype, tuple(shape), start, end)
         case _:
             pass

@@ -63,12 +63,15 @@ def _not_safetensors(path: Path, size: int) -> str | None:
             return "a pickle under another name: it can run code when loaded"
         try:
             length = header_length(start)
-            if length > size - SAFETENSORS_PREFIX:
-                return "a file without a safetensors header"
-            tensors = parse_tensors(file.read(length))
-        except BadBytes as error:
-            return f"a file that is not safetensors: {error}"
-    end = max((tensor.end for tensor in tensors.values()), default=0)
+        except BadBytes:
+            return "a file without a safetensors header"
+        if length > size - SAFETENSORS_PREFIX:
+            return "a file without a safetensors header"
+        header = file.read(length)
+    try:
+        end = max((tensor.end for tensor in parse_tensors(header).values()), default=0)
+    except BadBytes as error:
+        return f"a file whose safetensors header is not valid: {error}"
     if (announced := SAFETENSORS_PREFIX + length + end) != size:
         return f"a file whose header announces {announced} bytes where it has {size}"
     return None

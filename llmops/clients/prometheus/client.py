@@ -184,7 +184,7 @@ class Prometheus:
         except BadBytes as error:
             content, why = {}, f" ({error})"
         body = cast("dict[str, Any]", content if isinstance(content, dict) else {})
-        status = body.get("status")
+        status = stated if isinstance(stated := body.get("status"), str) else None
         text = answer.content[: 4 * _SHOWN].decode(errors="replace")[:_SHOWN]
         said = str(body.get("error") or f"{text}{why}")[: 2 * _SHOWN]
         if status == "success" and status_code == 200:
@@ -229,7 +229,7 @@ def read_samples(data: Any) -> list[Sample]:
         case "vector":
             return [_sample(item) for item in data["result"]]
         case "scalar":
-            time, value = data["result"]
+            time, value = _pair(data["result"])
             return [Sample({}, _number(value), _number(time))]
         case other:
             raise UnusableResult(f"a {other!s:.80}", "NotAVector")
@@ -238,13 +238,15 @@ def read_samples(data: Any) -> list[Sample]:
 def read_series(data: Any) -> list[Series]:
     """The series of a range query's `data`; raises as `read_samples` does."""
     return [
-        Series(_labels(item), tuple((_number(time), _number(value)) for time, value in _values(item, "values")))
+        Series(
+            _labels(item), tuple((_number(time), _number(value)) for time, value in map(_pair, _values(item, "values")))
+        )
         for item in data["result"]
     ]
 
 
 def _sample(item: Any) -> Sample:
-    time, value = _values(item, "value")
+    time, value = _pair(_values(item, "value"))
     return Sample(_labels(item), _number(value), _number(time))
 
 
@@ -256,6 +258,14 @@ def _values(item: Any, key: str) -> Any:
     if key not in item and ("histogram" in item or "histograms" in item):
         raise UnusableResult("native histograms", "NativeHistogram")
     return item[key]
+
+
+def _pair(content: Any) -> tuple[Any, Any]:
+    if not isinstance(content, list):
+        # A text of two digits could be taken apart as well.
+        raise TypeError("a time with its value is a list of two")
+    time, value = cast("list[Any]", content)
+    return time, value
 
 
 def _number(value: Any) -> float:

@@ -23,6 +23,7 @@ MIB = 1 << 20
 class _Running:
     server = Answering("")
     answer = Answer()
+    client: Prometheus | None = None
 
 
 _running = _Running()
@@ -30,7 +31,10 @@ _running = _Running()
 
 @pytest.fixture(autouse=True, scope="module")
 def _serving() -> Iterator[None]:
-    with answering(lambda asked: _running.answer) as _running.server:
+    with (
+        answering(lambda asked: _running.answer) as _running.server,
+        Prometheus(_running.server.url, ONCE) as _running.client,
+    ):
         yield
 
 
@@ -79,6 +83,7 @@ def test_an_answer_beyond_bounds(answer: Answer, code: str) -> None:
         {"resultType": "vector", "result": [{"metric": {}, "value": [10**400, "1"]}]},
         {"resultType": "vector", "result": [{"metric": {}}]},
         {"resultType": "scalar", "result": "12"},
+        {"resultType": "vector", "result": [{"metric": {}, "value": "34"}]},
         {"resultType": "scalar", "result": [1, None]},
     ],
 )
@@ -107,9 +112,10 @@ def test_results_of_another_form(data: object) -> None:
 )
 def test_a_prometheus_of_anything(body: bytes, status: int, retry: str) -> None:
     _running.answer = Answer(body, status, [("Retry-After", retry)])
-    with Prometheus(_running.server.url, ONCE) as prometheus:
-        # Any other error is a fault of ours.
-        with suppress(LlmopsError):
-            prometheus.query("up")
-        with suppress(LlmopsError):
-            prometheus.query_range("up", 0, 60, 15)
+    prometheus = _running.client
+    assert prometheus is not None
+    # Any other error is a fault of ours.
+    with suppress(LlmopsError):
+        prometheus.query("up")
+    with suppress(LlmopsError):
+        prometheus.query_range("up", 0, 60, 15)
