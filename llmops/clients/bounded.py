@@ -10,7 +10,7 @@ import threading
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from types import TracebackType
 from typing import Any, Literal
 
@@ -32,6 +32,9 @@ Network = Literal["link-local", "loopback", "private", "public"]
 
 REDIRECTS = 10
 _BLOCK = 64 << 10
+_NAT64 = IPv6Network("64:ff9b::/96")
+# Azure's services of the node have a public address.
+_AZURE = IPv4Address("168.63.129.16")
 
 
 class BeyondBounds(httpx2.HTTPError):
@@ -97,7 +100,7 @@ class BoundedClient(httpx2.Client):
             while True:
                 request.headers["Accept-Encoding"] = "gzip"
                 request.extensions["trace"] = watch.trace
-                watch.proxied = _proxied(request.url)
+                watch.expect(request.url)
                 response = super().send(request, stream=True, follow_redirects=False, **options)
                 with closing(response):
                     answer = _whole(response, longest, history, watch)
@@ -160,11 +163,11 @@ def _check_redirect(request: httpx2.Request, following: httpx2.Request) -> None:
 def network_of(address: str) -> Network:
     """The network of an IP address. What is neither public nor this machine nor a link is private."""
     ip = ip_address(address.partition("%")[0])
-    mapped = getattr(ip, "ipv4_mapped", None)
-    ip = mapped or ip
+    if isinstance(ip, IPv6Address):
+        ip = IPv4Address(ip.packed[-4:]) if ip in _NAT64 else ip.ipv4_mapped or ip.sixtofour or ip
     if ip.is_loopback or ip.is_unspecified:
         return "loopback"
-    if ip.is_link_local:
+    if ip.is_link_local or ip == _AZURE:
         return "link-local"
     return "public" if ip.is_global else "private"
 
@@ -182,7 +185,7 @@ class _Watch:
 
     def __init__(self, seconds: float, network: Network | None) -> None:
         self.network = network
-        self.proxied = False
+        self._proxied = False
         self._seconds = seconds
         self._expired = False
         self._lock = threading.Lock()
@@ -204,16 +207,29 @@ class _Watch:
         if self._expired and (error is None or isinstance(error, Exception)):
             raise BeyondBounds("AnswerTooSlow", f"it took longer than {self._seconds:g} s") from error
 
+    def expect(self, url: httpx2.URL) -> None:
+        """Check the URL of the next request, as far as it tells the network; the connection tells the rest."""
+        self._proxied = _proxied(url)
+        try:
+            network_of(url.host)
+        except ValueError:
+            return
+        self._check(url.host)
+
     def trace(self, event: str, info: Mapping[str, Any]) -> None:
         """The `trace` extension of httpcore: sees each connection as soon as it is open."""
         if not event.endswith(".connect_tcp.complete"):
             return
         connection: socket.socket = info["return_value"].get_extra_info("socket")
-        if not self.proxied:
-            self._check(connection.getpeername()[0])
-        with self._lock:
-            # A duplicate, because TLS takes over the descriptor.
-            self._sockets.append(connection.dup())
+        try:
+            address = connection.getpeername()[0]
+            with self._lock:
+                # A duplicate, because TLS takes over the descriptor.
+                self._sockets.append(connection.dup())
+        except OSError as error:
+            raise httpx2.ConnectError(str(error)) from error
+        if not self._proxied:
+            self._check(address)
         if self._expired:
             raise httpx2.ReadTimeout("expired")
 

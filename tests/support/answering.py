@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -59,7 +60,9 @@ class Answering:
 
 
 @contextmanager
-def answering(reply: Callable[[Asked], Answer], host: str = "127.0.0.1") -> Generator[Answering]:
+def answering(
+    reply: Callable[[Asked], Answer], host: str = "127.0.0.1", tls: ssl.SSLContext | None = None
+) -> Generator[Answering]:
     """A server on a free port of a loopback address that answers each request by `reply`."""
     running = Answering("")
 
@@ -88,10 +91,12 @@ def answering(reply: Callable[[Asked], Answer], host: str = "127.0.0.1") -> Gene
             return
 
     server = ThreadingHTTPServer((host, 0), Handler)
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     server.daemon_threads = True
     server.block_on_close = False
     Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
-    running.url = f"http://{host}:{server.server_port}"
+    running.url = f"{'https' if tls else 'http'}://{host}:{server.server_port}"
     try:
         yield running
     finally:

@@ -18,7 +18,7 @@ from llmops.clients.registry.auth import (
 from llmops.clients.registry.limits import pause_asked
 from llmops.clients.registry.names import DOCKER_HUB, ImageName
 from llmops.clients.retries import Patience
-from llmops.config.redaction import as_header, without_password
+from llmops.config.redaction import as_header, printable, without_password
 from llmops.errors import BadInput, LlmopsError, Unavailable
 from llmops.foreign import parse_json
 
@@ -238,7 +238,7 @@ class Asker:
 
     def _refusal(self, response: httpx2.Response, image: ImageName, target: str) -> LlmopsError:
         status = response.status_code
-        reason = read_error(response.content)
+        reason = printable(read_error(response.content))
         said = f"{response.url.host} answered {status}{f' ({reason})' if reason else ''}"
         if status in (401, 403, 404):
             if not self._is_at_home(response, self.base(image)) and response.history:

@@ -157,7 +157,7 @@ class RegistryClient:
         if link := response.links.get("next", {}).get("url"):
             following = answers.following_page(self._asker.base(image), path, link)
             if following is None:
-                raise _malformed(image, f"lists the tags of {image} in pages that lead away to {link}")
+                raise _malformed(image, f"lists the tags of {image} in pages that lead away to {link!r}")
         tags = _read(answers.read_tags, response.content, image, f"the tags of {image}")
         return TagsPage(path, tags, response.headers.get("ETag"), following)
 
