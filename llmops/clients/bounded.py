@@ -31,7 +31,6 @@ Network = Literal["link-local", "loopback", "private", "public"]
 """Where an address is. From a server in one network, an answer leads into the same network or to a public address."""
 
 REDIRECTS = 10
-_BLOCK = 64 << 10
 _NAT64 = IPv6Network("64:ff9b::/96")
 # Azure's services of the node have a public address.
 _AZURE = IPv4Address("168.63.129.16")
@@ -139,7 +138,7 @@ def _whole(response: httpx2.Response, longest: int, history: list[httpx2.Respons
 
 def _unpacked(response: httpx2.Response) -> Iterator[bytes]:
     encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
-    blocks = response.iter_raw(_BLOCK)
+    blocks = response.iter_raw()
     if encoding in ("", "identity") or response.request.method == "HEAD":
         return blocks
     if encoding in ("gzip", "x-gzip", "deflate"):

@@ -59,6 +59,14 @@ class Answering:
         return self.url.partition("//")[2]
 
 
+class _Quiet(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Clients hang up, and refuse certificates: nothing that a test's output should show."""
+
+
 @contextmanager
 def answering(
     reply: Callable[[Asked], Answer], host: str = "127.0.0.1", tls: ssl.SSLContext | None = None
@@ -90,11 +98,9 @@ def answering(
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's name
             return
 
-    server = ThreadingHTTPServer((host, 0), Handler)
+    server = _Quiet((host, 0), Handler)
     if tls is not None:
         server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
-    server.daemon_threads = True
-    server.block_on_close = False
     Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
     running.url = f"{'https' if tls else 'http'}://{host}:{server.server_port}"
     try:
