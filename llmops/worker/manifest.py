@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from llmops.foreign import parse_json
+from llmops.clients.foreign import parse_json
 from llmops.worker.files import remove_folder, write_atomically, write_json
 from llmops.worker.pins import Pins
 from llmops.worker.report import Problem

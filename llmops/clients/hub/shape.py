@@ -7,10 +7,17 @@ from collections.abc import Iterable, Mapping
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+from llmops.clients.foreign import (
+    LONGEST_HEADER,
+    SAFETENSORS_PREFIX,
+    BadBytes,
+    header_length,
+    parse_json,
+    parse_tensors,
+)
 from llmops.clients.hub.client import DEFAULT_PATIENCE, TIMEOUT_SECONDS, ask
 from llmops.clients.retries import Patience, Unbounded
 from llmops.errors import BadRelease
-from llmops.foreign import LONGEST_HEADER, SAFETENSORS_PREFIX, BadBytes, header_length, parse_json, parse_tensors
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

@@ -13,6 +13,7 @@ from typing import Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from llmops.clients.foreign import BadBytes, check_json
 from llmops.evaluation.formats.reading import (
     Count,
     Files,
@@ -29,7 +30,6 @@ from llmops.evaluation.formats.reading import (
     same,
 )
 from llmops.evaluation.formats.tool import RESULTS_PLACE, Tool
-from llmops.foreign import BadBytes, check_json
 
 NAME = "inspect-ai"
 RESULTS = "*.eval"

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, cast
 
+from llmops.clients.foreign import parse_json
 from llmops.clients.kubernetes.problems import AlreadyExists
 from llmops.clients.kubernetes.progress import has_condition
 from llmops.clients.kubernetes.wait import JobOutcome, wait_for_job
 from llmops.config.names import COMPONENT_LABEL
 from llmops.config.steps import Step, reached
 from llmops.errors import BadRelease, ClusterCannot, LlmopsError, Unavailable
-from llmops.foreign import parse_json
 from llmops.rollout.current import Current
 
 # Exit codes of the worker, see llmops.worker.report.

@@ -10,9 +10,9 @@ import datetime
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from llmops.clients.foreign import parse_json
 from llmops.config import names
 from llmops.errors import LlmopsError
-from llmops.foreign import parse_json
 from llmops.manifests.jobs import checksum_job, download_job, image_checksum_job, rehash_job
 from llmops.manifests.weights import place
 from llmops.releases.records import VerifiedWeights

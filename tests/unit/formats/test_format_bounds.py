@@ -100,7 +100,9 @@ def test_a_log_with_any_damage(data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("tool", FOLDERS)
-@pytest.mark.parametrize("nested", [b"[" * 100_000, b'{"a":' * 50_000, b"[" * 300 + b"]" * 300])
+@pytest.mark.parametrize(
+    "nested", [b"[" * 100_000, b'{"a":' * 50_000, b"[" * 300 + b"]" * 300], ids=["arrays", "objects", "closed"]
+)
 def test_nested_files_are_refused(tool: str, nested: bytes) -> None:
     for path in (DATA / FOLDERS[tool]).iterdir():
         files = {other.name: other.read_bytes() for other in (DATA / FOLDERS[tool]).iterdir()}
@@ -108,7 +110,9 @@ def test_nested_files_are_refused(tool: str, nested: bytes) -> None:
 
 
 @pytest.mark.parametrize("tool", FOLDERS)
-@pytest.mark.parametrize("value", ["9" * 400, "1e999", "-" + "9" * 4000, "9" * 5000])
+@pytest.mark.parametrize(
+    "value", ["9" * 400, "1e999", "-" + "9" * 4000, "9" * 5000], ids=["long", "infinite", "longer", "longest"]
+)
 def test_numbers_that_no_float_takes_are_refused(tool: str, value: str) -> None:
     folder = DATA / FOLDERS[tool]
     for path in folder.iterdir():

@@ -85,6 +85,7 @@ def test_a_configuration_with_infinity_is_read() -> None:
         b'{"a": ' + b"[" * 3000 + b"]" * 3000 + b"}",
         b"{}}",
     ],
+    ids=lambda value: f"{len(value)} bytes" if isinstance(value, bytes) else None,
 )
 def test_a_header_of_another_form_is_the_releases_fault(header: bytes) -> None:
     _hub.answer = Answer(struct.pack("<Q", len(header)) + header)
@@ -121,6 +122,7 @@ def test_a_hub_without_ranges_sends_no_whole_weights() -> None:
         b'{"id": "x", "sha": 5, "createdAt": 5}',
         b'{"id": "x", "sha": "../../evil"}',
     ],
+    ids=lambda value: f"{len(value)} bytes" if isinstance(value, bytes) else None,
 )
 def test_listings_of_another_form(body: bytes) -> None:
     _hub.answer = Answer(body)

@@ -19,6 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmops.clients.foreign import BadBytes
 from llmops.clients.registry import ImageName, RegistryClient, resolve_image
 from llmops.clients.registry.answers import (
     following_page,
@@ -31,7 +32,6 @@ from llmops.clients.registry.answers import (
 from llmops.clients.registry.client import PAGES
 from llmops.clients.retries import Patience
 from llmops.errors import LlmopsError, Unavailable
-from llmops.foreign import BadBytes
 from tests.support.answering import Answer, Answering, Asked, answering
 
 ONCE = Patience(attempts=1)
@@ -80,6 +80,7 @@ def test_a_packed_answer_is_read() -> None:
 @pytest.mark.parametrize(
     ("body", "encoding"),
     [(b"no gzip", "gzip"), (gzip.compress(b'{"tags": []}')[:-9], "gzip"), (b'{"tags": []}', "br")],
+    ids=lambda value: f"{len(value)} bytes" if isinstance(value, bytes) else None,
 )
 def test_an_answer_with_broken_packing(body: bytes, encoding: str) -> None:
     with answering(lambda asked: Answer(body, headers=[("Content-Encoding", encoding)])) as server:
@@ -137,6 +138,7 @@ def test_headers_that_trickle_in_end() -> None:
         b'{"tags": ["\xff"]}',
         '{"tags": ["v1.0"]}'.encode("utf-16"),
     ],
+    ids=lambda value: f"{len(value)} bytes" if isinstance(value, bytes) else None,
 )
 def test_tags_that_are_none(body: bytes) -> None:
     with answering(lambda asked: Answer(body)) as server, pytest.raises(Unavailable) as raised:

@@ -9,11 +9,11 @@ from typing import Any
 import httpx2
 
 from llmops.clients.bounded import BoundedClient
+from llmops.clients.foreign import parse_json
 from llmops.clients.kubernetes.problems import Conflict
 from llmops.clients.kubernetes.wait import wait_for_rollout
 from llmops.config import names
 from llmops.errors import BadInput, BadRelease, ClusterCannot, Unavailable
-from llmops.foreign import parse_json
 from llmops.manifests.engine import PULL_SECONDS
 from llmops.manifests.pods import Manifest
 from llmops.manifests.router import LABELS, STARTUP_SECONDS, configured, grace_seconds, objects

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmops.foreign import (
+from llmops.clients.foreign import (
     DEEPEST,
     LONGEST_PAUSE,
     SAFETENSORS_PREFIX,
@@ -84,6 +84,7 @@ def test_json_of_anything(content: bytes) -> None:
         b"{",
         b"[1] [2]",
     ],
+    ids=lambda value: f"{len(value)} bytes" if isinstance(value, bytes) else None,
 )
 def test_json_beyond_bounds(content: bytes) -> None:
     tracemalloc.start()
