@@ -16,9 +16,9 @@ from typing import Any, Literal
 
 import httpx2
 
-from llmops.clients.foreign import BadBytes, inflate
 from llmops.clients.retries import Unbounded
 from llmops.errors import Unavailable
+from llmops.worker.foreign import BadBytes, inflate
 
 LONGEST = "llmops.longest"
 """Extension of a request: bytes of its answer, instead of the client's."""

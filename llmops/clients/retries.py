@@ -8,8 +8,8 @@ from typing import TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
-from llmops.clients.foreign import parse_retry_after
 from llmops.errors import Unavailable
+from llmops.worker.foreign import parse_retry_after
 
 __all__ = ["Patience", "Unbounded", "parse_retry_after"]
 

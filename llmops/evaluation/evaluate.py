@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
-from llmops.clients.foreign import parse_json
 from llmops.config.catalog.spec import Evaluation
 from llmops.errors import BadRelease, MeasurementFailed
 from llmops.evaluation.endpoint import Endpoint, Progress
@@ -21,6 +20,7 @@ from llmops.evaluation.runners.quality import run_quality
 from llmops.evaluation.runners.tools import run_tool
 from llmops.evaluation.runners.wire import WireError
 from llmops.evaluation.suites import AnySuite, LoadProfile, Suite, ToolSuite
+from llmops.worker.foreign import parse_json
 
 PROBE_PROMPT = "Reply with the word: ready"
 PROBE_TOKENS = 16

@@ -6,8 +6,8 @@ import http.client
 import time
 from typing import Any
 
-from llmops.clients.foreign import parse_json
 from llmops.evaluation.endpoint import Endpoint
+from llmops.worker.foreign import parse_json
 
 CONNECT_SECONDS = 2.0
 AGAIN_SECONDS = 0.25

@@ -21,8 +21,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, JsonValue, TypeAdapter, ValidationError
 
-from llmops.clients.foreign import check_json
 from llmops.config.catalog.spec import Strict
+from llmops.worker.foreign import check_json
 
 ScorerName = Literal["exact", "contains", "regex", "number", "json-schema", "choice"]
 Scorer = Callable[[str], float]

@@ -7,7 +7,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from llmops.clients.foreign import SAFETENSORS_PREFIX, BadBytes, header_length, parse_tensors
+from llmops.worker.foreign import SAFETENSORS_PREFIX, BadBytes, header_length, parse_tensors
 from llmops.worker.report import Problem
 
 # Formats that run code when an engine loads them.

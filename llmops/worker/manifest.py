@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from llmops.clients.foreign import parse_json
 from llmops.worker.files import remove_folder, write_atomically, write_json
+from llmops.worker.foreign import parse_json
 from llmops.worker.pins import Pins
 from llmops.worker.report import Problem
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from llmops.clients.foreign import parse_json
+from llmops.worker.foreign import parse_json
 from llmops.worker.report import WorkerError
 
 

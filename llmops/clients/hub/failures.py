@@ -12,10 +12,10 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import parse_ratelimit_headers
 
-from llmops.clients.foreign import LONGEST_PAUSE, parse_retry_after
 from llmops.clients.hub.limits import RateLimited
 from llmops.config.redaction import without_password
 from llmops.errors import BadInput, BadRelease, LlmopsError, Unavailable
+from llmops.worker.foreign import LONGEST_PAUSE, parse_retry_after
 
 TOKEN_REMEDY = "name a Secret key that holds a hub token with access in weights.token"  # noqa: S105 - no token
 

@@ -7,7 +7,10 @@ from collections.abc import Iterable, Mapping
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from llmops.clients.foreign import (
+from llmops.clients.hub.client import DEFAULT_PATIENCE, TIMEOUT_SECONDS, ask
+from llmops.clients.retries import Patience, Unbounded
+from llmops.errors import BadRelease
+from llmops.worker.foreign import (
     LONGEST_HEADER,
     SAFETENSORS_PREFIX,
     BadBytes,
@@ -15,9 +18,6 @@ from llmops.clients.foreign import (
     parse_json,
     parse_tensors,
 )
-from llmops.clients.hub.client import DEFAULT_PATIENCE, TIMEOUT_SECONDS, ask
-from llmops.clients.retries import Patience, Unbounded
-from llmops.errors import BadRelease
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

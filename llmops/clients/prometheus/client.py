@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from llmops.clients.foreign import BadBytes, parse_json, parse_retry_after
 from llmops.clients.retries import Patience
 from llmops.config.redaction import without_password
 from llmops.config.settings.monitoring import MonitoringSettings
 from llmops.errors import BadInput, MeasurementFailed, Unavailable
+from llmops.worker.foreign import BadBytes, parse_json, parse_retry_after
 
 if TYPE_CHECKING:
     import httpx2

@@ -6,7 +6,6 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
-from llmops.clients.foreign import parse_json
 from llmops.clients.registry.answers import read_error
 from llmops.clients.registry.auth import (
     DEFAULT_SECONDS,
@@ -21,6 +20,7 @@ from llmops.clients.registry.names import DOCKER_HUB, ImageName
 from llmops.clients.retries import Patience
 from llmops.config.redaction import as_header, printable, without_password
 from llmops.errors import BadInput, LlmopsError, Unavailable
+from llmops.worker.foreign import parse_json
 
 if TYPE_CHECKING:
     import httpx2

@@ -11,13 +11,13 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from llmops.clients.foreign import BadBytes
 from llmops.clients.registry import answers
 from llmops.clients.registry.asking import ACCEPT_MANIFESTS, Asker
 from llmops.clients.registry.auth import Credentials
 from llmops.clients.registry.names import ImageName
 from llmops.clients.retries import Patience, Unbounded
 from llmops.errors import BadRelease, Unavailable
+from llmops.worker.foreign import BadBytes
 
 if TYPE_CHECKING:
     import httpx2

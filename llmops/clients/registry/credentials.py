@@ -6,10 +6,10 @@ import base64
 from collections.abc import Mapping
 from typing import Any, cast
 
-from llmops.clients.foreign import parse_json
 from llmops.clients.registry.auth import Credentials
 from llmops.clients.registry.names import DOCKER_HUB
 from llmops.errors import BadInput
+from llmops.worker.foreign import parse_json
 
 SECRET_KEY = ".dockerconfigjson"  # noqa: S105 - the name of a Secret's key
 _DOCKER_HUB_SPELLINGS = ("index.docker.io", "registry-1.docker.io", "registry.hub.docker.com")

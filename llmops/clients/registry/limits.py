@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Mapping
 
-from llmops.clients.foreign import LONGEST_PAUSE, parse_retry_after
+from llmops.worker.foreign import LONGEST_PAUSE, parse_retry_after
 
 UNSTATED_SECONDS = 900.0
 """Pause if no requests remain and the registry does not say until when."""

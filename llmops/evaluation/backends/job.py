@@ -12,7 +12,6 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from llmops.clients.foreign import parse_json
 from llmops.clients.kubernetes.problems import AlreadyExists
 from llmops.clients.kubernetes.progress import JOB_NAME, has_condition, owned_by
 from llmops.clients.kubernetes.wait import JobOutcome, wait_for_job
@@ -26,6 +25,7 @@ from llmops.evaluation.remote.answer import LONGEST_LOG, Answer, Seal, read_answ
 from llmops.evaluation.remote.ending import Ending
 from llmops.evaluation.remote.order import KEY_VARIABLES, Engine, Order, pack
 from llmops.manifests.evaluation import COMPONENT, LIFETIME, evaluation_job, order_config_maps, ownership
+from llmops.worker.foreign import parse_json
 
 GONE_SECONDS = 60.0
 SLACK_SECONDS = 60.0

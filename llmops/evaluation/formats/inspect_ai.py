@@ -13,7 +13,6 @@ from typing import Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from llmops.clients.foreign import BadBytes, check_json
 from llmops.evaluation.formats.reading import (
     Count,
     Files,
@@ -30,6 +29,7 @@ from llmops.evaluation.formats.reading import (
     same,
 )
 from llmops.evaluation.formats.tool import RESULTS_PLACE, Tool
+from llmops.worker.foreign import BadBytes, check_json
 
 NAME = "inspect-ai"
 RESULTS = "*.eval"

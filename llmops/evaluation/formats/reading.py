@@ -11,10 +11,10 @@ from typing import Annotated, Literal, NoReturn, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
-from llmops.clients.foreign import BadBytes, check_json
 from llmops.config.catalog.spec import Strict
 from llmops.errors import MeasurementFailed
 from llmops.evaluation.statistics import summary
+from llmops.worker.foreign import BadBytes, check_json
 
 Latency = Literal["ttft", "tpot", "itl", "e2el"]
 Files = Mapping[str, bytes]

@@ -20,7 +20,6 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from itertools import islice, pairwise
 
-from llmops.clients.foreign import parse_json
 from llmops.errors import MeasurementFailed
 from llmops.evaluation.endpoint import Endpoint, Progress
 from llmops.evaluation.loop import run
@@ -28,6 +27,7 @@ from llmops.evaluation.runners.client import CHAT, Client, Cut, Unreachable
 from llmops.evaluation.runners.wire import WireError
 from llmops.evaluation.statistics import summary
 from llmops.evaluation.suites import LoadProfile
+from llmops.worker.foreign import parse_json
 
 KINDS = ("ttft", "tpot", "itl", "e2el")
 IN_A_ROW = 10

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, cast
 
-from llmops.clients.foreign import parse_json
 from llmops.clients.kubernetes.problems import AlreadyExists
 from llmops.clients.kubernetes.progress import has_condition
 from llmops.clients.kubernetes.wait import JobOutcome, wait_for_job
@@ -15,6 +14,7 @@ from llmops.config.names import COMPONENT_LABEL
 from llmops.config.steps import Step, reached
 from llmops.errors import BadRelease, ClusterCannot, LlmopsError, Unavailable
 from llmops.rollout.current import Current
+from llmops.worker.foreign import parse_json
 
 # Exit codes of the worker, see llmops.worker.report.
 WORKER_ERRORS: dict[int, type[LlmopsError]] = {3: BadRelease, 4: Unavailable, 5: ClusterCannot}

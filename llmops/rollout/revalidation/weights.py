@@ -10,7 +10,6 @@ import datetime
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from llmops.clients.foreign import parse_json
 from llmops.config import names
 from llmops.errors import LlmopsError
 from llmops.manifests.jobs import checksum_job, download_job, image_checksum_job, rehash_job
@@ -22,6 +21,7 @@ from llmops.rollout.ops.gc import forget_weights
 from llmops.rollout.ops.jobs import finish_job, run_job, worker_error
 from llmops.rollout.stages.checksum import shards
 from llmops.rollout.trial import Trial
+from llmops.worker.foreign import parse_json
 
 MOST_FINDINGS = 20
 VOLUME_REMEDY = (

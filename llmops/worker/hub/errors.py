@@ -14,7 +14,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import parse_ratelimit_headers
 
-from llmops.clients.foreign import LONGEST_PAUSE, parse_retry_after
+from llmops.worker.foreign import LONGEST_PAUSE, parse_retry_after
 from llmops.worker.pins import FilePin, Pins
 from llmops.worker.report import WorkerError
 

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmops.clients.foreign import (
+from llmops.worker.foreign import (
     DEEPEST,
     LONGEST_PAUSE,
     SAFETENSORS_PREFIX,

@@ -19,7 +19,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmops.clients.foreign import BadBytes
 from llmops.clients.registry import ImageName, RegistryClient, resolve_image
 from llmops.clients.registry.answers import (
     following_page,
@@ -32,6 +31,7 @@ from llmops.clients.registry.answers import (
 from llmops.clients.registry.client import PAGES
 from llmops.clients.retries import Patience
 from llmops.errors import LlmopsError, Unavailable
+from llmops.worker.foreign import BadBytes
 from tests.support.answering import Answer, Answering, Asked, answering
 
 ONCE = Patience(attempts=1)

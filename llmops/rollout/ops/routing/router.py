@@ -9,7 +9,6 @@ from typing import Any
 import httpx2
 
 from llmops.clients.bounded import BoundedClient
-from llmops.clients.foreign import parse_json
 from llmops.clients.kubernetes.problems import Conflict
 from llmops.clients.kubernetes.wait import wait_for_rollout
 from llmops.config import names
@@ -23,6 +22,7 @@ from llmops.rollout.ops.companions import applied_companions
 from llmops.rollout.outcomes import PromotionOutcome, RouterOutcome
 from llmops.rollout.platform import Platform
 from llmops.rollout.shown import Done
+from llmops.worker.foreign import parse_json
 
 KEPT = 10
 """Configurations that `apply_router` keeps besides the current one: another run may be about to apply a new one."""
