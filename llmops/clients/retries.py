@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
-from math import isfinite
 from typing import TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from llmops.errors import Unavailable
+from llmops.worker.foreign import parse_retry_after
+
+__all__ = ["Patience", "Unbounded", "parse_retry_after"]
 
 ResultT = TypeVar("ResultT")
 
 
-def parse_retry_after(value: str | None) -> float | None:
-    """Seconds of a Retry-After header, which holds seconds or a date; None if there is none, or it is neither."""
-    if value is None:
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            seconds = parsedate_to_datetime(value).timestamp() - time.time()
-        except ValueError:
-            return None
-    return max(0.0, seconds) if isfinite(seconds) else None
+class Unbounded(Unavailable):
+    """The answer of an outside service exceeds a bound: at once, another try would end the same way."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +47,9 @@ class Patience:
         )(attempt)
 
     def _worth_waiting(self, error: BaseException) -> bool:
-        return isinstance(error, Unavailable) and (error.retry_after or 0) <= self.longest_wait
+        if not isinstance(error, Unavailable) or isinstance(error, Unbounded):
+            return False
+        return (error.retry_after or 0) <= self.longest_wait
 
     def _wait(self, state: RetryCallState) -> float:
         error = state.outcome.exception() if state.outcome else None

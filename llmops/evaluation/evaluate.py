@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
@@ -21,6 +20,7 @@ from llmops.evaluation.runners.quality import run_quality
 from llmops.evaluation.runners.tools import run_tool
 from llmops.evaluation.runners.wire import WireError
 from llmops.evaluation.suites import AnySuite, LoadProfile, Suite, ToolSuite
+from llmops.worker.foreign import parse_json
 
 PROBE_PROMPT = "Reply with the word: ready"
 PROBE_TOKENS = 16
@@ -181,7 +181,7 @@ def _text(endpoint: Endpoint, response: Response) -> str:
             about=model,
         )
     try:
-        content: Any = json.loads(body)
+        content: Any = parse_json(response.body)
         message = content["choices"][0]["message"]
         text = message.get("content") or message.get("reasoning") or message.get("reasoning_content") or ""
     except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import http.client
-import json
 import time
 from typing import Any
 
 from llmops.evaluation.endpoint import Endpoint
+from llmops.worker.foreign import parse_json
 
 CONNECT_SECONDS = 2.0
 AGAIN_SECONDS = 0.25
@@ -54,7 +54,7 @@ def _ask(endpoint: Endpoint, weights: str) -> str | None:
 def serves(body: bytes, model: str, weights: str) -> bool:
     """Whether an answer of `/v1/models` lists a model with a folder of weights."""
     try:
-        content: Any = json.loads(body)
+        content: Any = parse_json(body)
         cards: list[Any] = content["data"]
         return any(card["id"] == model and str(card["root"]).rstrip("/").endswith(f"/{weights}") for card in cards)
     except (ValueError, KeyError, TypeError):

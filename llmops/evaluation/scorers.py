@@ -22,6 +22,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, JsonValue, TypeAdapter, ValidationError
 
 from llmops.config.catalog.spec import Strict
+from llmops.worker.foreign import check_json
 
 ScorerName = Literal["exact", "contains", "regex", "number", "json-schema", "choice"]
 Scorer = Callable[[str], float]
@@ -71,10 +72,13 @@ def find_json(text: str) -> Any:
     """The JSON value of an answer: the first fenced block if there is one, else the whole text.
 
     Raises:
-        ValueError: It is not JSON. NaN and Infinity are not JSON.
+        ValueError: It is not JSON, or too deep. NaN and Infinity are not JSON.
     """
     fenced = _FENCE.search(text)
-    return json.loads(fenced.group(1) if fenced else text.strip(), parse_constant=_no_constant)
+    content = fenced.group(1) if fenced else text.strip()
+    # An engine that repeats itself answers with brackets up to its limit of tokens.
+    check_json(content.encode())
+    return json.loads(content, parse_constant=_no_constant)
 
 
 def find_choice(text: str, letters: str) -> str | None:

@@ -183,9 +183,14 @@ def next_question(repository: Repository) -> Page | str:
     turn = turn // 2 if followed else turn
     hot = [page for page in repository.pages if page.hot]
     cold = [page for page in repository.pages if not page.hot]
-    if cold and (not hot or turn % _COLD_EVERY == _COLD_EVERY - 1):
-        return cold[turn // _COLD_EVERY % len(cold)]
-    return hot[turn % len(hot)]
+    if not hot or not cold:
+        pages = hot or cold
+        return pages[turn % len(pages)]
+    rounds, place = divmod(turn, _COLD_EVERY)
+    if place == _COLD_EVERY - 1:
+        return cold[rounds % len(cold)]
+    # Counted without the turns of cold pages: else some hot pages always fall on those, and are never asked for.
+    return hot[(rounds * (_COLD_EVERY - 1) + place) % len(hot)]
 
 
 def _check_tag(registry: RegistryClient, image: ImageName, repository: Repository, tag: str) -> tuple[Repository, bool]:

@@ -59,7 +59,10 @@ class Services:
         if self._settings.registry_secret is not None:
             credentials = self._cached("registry", lambda: registry_credentials(self._cluster, self._settings))
         if self._registry is None or self._registry[0] != credentials:
-            client = RegistryClient(self._settings.registry_mirrors, credentials, ONCE, SERVICE_SECONDS)
+            settings = self._settings
+            client = RegistryClient(
+                settings.registry_mirrors, credentials, ONCE, SERVICE_SECONDS, settings.registry_token_services
+            )
             self._registry = (credentials, client)
         return self._registry[1]
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from llmops.worker.foreign import SAFETENSORS_PREFIX, BadBytes, header_length, parse_tensors
 from llmops.worker.report import Problem
 
 # Formats that run code when an engine loads them.
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
-HEADER_LIMIT = 100_000_000  # Bytes; the limit of the safetensors library.
 
 
 def inspect(folder: Path, path: str, size: int) -> Problem | None:
@@ -59,18 +58,20 @@ def _walk(folder: Path) -> Iterator[str]:
 def _not_safetensors(path: Path, size: int) -> str | None:
     """Why a file is not safetensors: its header must be JSON whose tensors end where the file ends."""
     with path.open("rb") as file:
-        start = file.read(8)
+        start = file.read(SAFETENSORS_PREFIX)
         if start[:1] == b"\x80" or start[:2] == b"PK":
             return "a pickle under another name: it can run code when loaded"
-        length = int.from_bytes(start, "little")
-        if len(start) < 8 or length > min(size - 8, HEADER_LIMIT):
+        try:
+            length = header_length(start)
+        except BadBytes:
+            return "a file without a safetensors header"
+        if length > size - SAFETENSORS_PREFIX:
             return "a file without a safetensors header"
         header = file.read(length)
     try:
-        content = json.loads(header)
-        end = max((entry["data_offsets"][1] for name, entry in content.items() if name != "__metadata__"), default=0)
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError):
-        return "a file whose safetensors header is not valid"
-    if 8 + length + end != size:
-        return f"a file whose header announces {8 + length + end} bytes where it has {size}"
+        end = max((tensor.end for tensor in parse_tensors(header).values()), default=0)
+    except BadBytes as error:
+        return f"a file whose safetensors header is not valid: {error}"
+    if (announced := SAFETENSORS_PREFIX + length + end) != size:
+        return f"a file whose header announces {announced} bytes where it has {size}"
     return None

@@ -7,13 +7,13 @@ exists, the weights are verified.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from llmops.worker.files import remove_folder, write_atomically, write_json
+from llmops.worker.foreign import parse_json
 from llmops.worker.pins import Pins
 from llmops.worker.report import Problem
 
@@ -63,10 +63,10 @@ def read_parts(target: Path) -> list[Part]:
     parts: list[Part] = []
     for path in sorted(parts_path(target).glob("*-of-*.json")):
         try:
-            content = json.loads(path.read_bytes())
+            content = parse_json(path.read_bytes())
             problems = tuple(Problem(**item) for item in content.pop("problems"))
             parts.append(Part(**content, problems=problems))
-        except (OSError, ValueError, TypeError, KeyError):
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
             # Another process has removed the part, or another version wrote it: its shard writes it again.
             continue
     return parts
@@ -127,7 +127,7 @@ def sums(folder: str, digests: dict[str, str]) -> str:
 def read_manifest(target: Path) -> dict[str, Any] | None:
     """The manifest of a weights folder; None if there is none, or it is damaged."""
     try:
-        content = json.loads(manifest_path(target).read_bytes())
+        content = parse_json(manifest_path(target).read_bytes())
     except (FileNotFoundError, ValueError):
         return None
     return content if isinstance(content, dict) and {"pins", "files"} <= content.keys() else None

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from llmops.worker.foreign import parse_json
 from llmops.worker.report import WorkerError
 
 
@@ -56,7 +57,7 @@ def read_pins(path: Path) -> Pins:
         WorkerError: The file cannot be read, is not a release, or names a file outside of its folder (kind `usage`).
     """
     try:
-        content: Any = json.loads(path.read_bytes())
+        content: Any = parse_json(path.read_bytes())
         weights = content["weights"]
         files = tuple(
             FilePin(item["path"], item["size"], item.get("sha256"), item.get("git_sha1")) for item in weights["files"]

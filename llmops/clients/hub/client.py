@@ -5,8 +5,8 @@ The first request imports the library, because the import takes a second, which 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from json import JSONDecodeError
 from typing import TYPE_CHECKING, TypeVar
 
 from llmops.clients.hub.files import HubFile
@@ -50,13 +50,14 @@ def resolve(
     def question(api: HfApi) -> str:
         # `expand` leaves out the list of files, the largest part of the answer.
         sha = api.model_info(repo, revision=revision, timeout=timeout, expand=["sha"]).sha
-        if not sha:
+        if not _matches(_SHA1, sha):
             raise Unavailable(
                 f"The hub at {endpoint} answered for {repo}@{revision} without a commit.",
                 code="MalformedAnswer",
                 about=repo,
+                remedy=_REMEDY,
             )
-        return sha
+        return str(sha)
 
     return ask(question, f"{repo}@{revision}", endpoint, token, patience)
 
@@ -116,14 +117,17 @@ def ask(
 
     Raises:
         BadInput: The hub refuses, or the token is not fit for a header.
-        Unavailable: The hub does not answer, or limits the rate.
+        Unavailable: The hub does not answer within bounds, or limits the rate.
     """
     import httpx2
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
+    from llmops.clients.bounded import BeyondBounds
+    from llmops.clients.hub import session
     from llmops.clients.hub.failures import no_answer, refusal
 
+    session.install()
     # False, because None takes a token from the environment or the home folder of this process's user.
     api = HfApi(endpoint=endpoint, token=as_header(token, "the hub token") if token else False)
     shown = without_password(endpoint)
@@ -151,19 +155,36 @@ def ask(
                 code="InvalidUrl",
                 about="hub_endpoint",
             ) from None
-        except (httpx2.HTTPError, JSONDecodeError, UnicodeDecodeError, KeyError) as error:
+        except BeyondBounds as error:
+            raise error.told(f"the hub at {shown}", target) from error
+        except (httpx2.HTTPError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+            # Apart from the first: the library takes the form of an answer for granted.
             raise no_answer(error, target, shown) from error
 
     return patience.call(attempt)
 
 
 def _hub_file(item: RepoSibling, target: str, endpoint: str) -> HubFile:
-    if item.size is None or not (item.lfs or item.blob_id):
+    lfs = item.lfs
+    path, size, digest = item.rfilename, lfs.size if lfs else item.size, lfs.sha256 if lfs else item.blob_id
+    known = _matches(_PATH, path) and _matches(_SHA256 if lfs else _SHA1, digest)
+    if not known or type(size) is not int or size < 0:
         raise Unavailable(
-            f"The hub at {endpoint} lists {item.rfilename} of {target} without size and hash.",
+            f"The hub at {endpoint} lists {str(path)[:_PATH_SHOWN]!r} of {target} without path, size and hash.",
             code="MalformedAnswer",
             about=target,
+            remedy=_REMEDY,
         )
-    if item.lfs:
-        return HubFile(item.rfilename, item.lfs.size, sha256=item.lfs.sha256)
-    return HubFile(item.rfilename, item.size, git_sha1=item.blob_id)
+    return HubFile(path, size, sha256=digest) if lfs else HubFile(path, size, git_sha1=digest)
+
+
+def _matches(pattern: re.Pattern[str], value: object) -> bool:
+    return isinstance(value, str) and pattern.fullmatch(value) is not None
+
+
+_SHA1 = re.compile(r"[0-9a-f]{40}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+# As git has them: relative, without `.` and `..`, and without NUL.
+_PATH = re.compile(r"(?!/)(?:(?!\.{1,2}(?:/|\Z))[^/\0]+/)*(?!\.{1,2}\Z)[^/\0]+", re.DOTALL)
+_PATH_SHOWN = 200
+_REMEDY = "Check hub_endpoint in the settings: this server seems not to be a hub."

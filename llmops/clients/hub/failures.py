@@ -13,9 +13,9 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import parse_ratelimit_headers
 
 from llmops.clients.hub.limits import RateLimited
-from llmops.clients.retries import parse_retry_after
 from llmops.config.redaction import without_password
 from llmops.errors import BadInput, BadRelease, LlmopsError, Unavailable
+from llmops.worker.foreign import LONGEST_PAUSE, parse_retry_after
 
 TOKEN_REMEDY = "name a Secret key that holds a hub token with access in weights.token"  # noqa: S105 - no token
 
@@ -121,5 +121,5 @@ def _retry_after(error: HfHubHTTPError) -> float | None:
     # Every answer of the hub has a RateLimit header; it is the reason only if no request remains.
     limits = parse_ratelimit_headers(headers)
     if limits is not None and limits.remaining == 0:
-        return float(limits.reset_in_seconds)
+        return min(float(limits.reset_in_seconds), LONGEST_PAUSE)
     return parse_retry_after(headers.get("Retry-After"))

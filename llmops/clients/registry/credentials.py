@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Mapping
 from typing import Any, cast
 
 from llmops.clients.registry.auth import Credentials
 from llmops.clients.registry.names import DOCKER_HUB
 from llmops.errors import BadInput
+from llmops.worker.foreign import parse_json
 
 SECRET_KEY = ".dockerconfigjson"  # noqa: S105 - the name of a Secret's key
 _DOCKER_HUB_SPELLINGS = ("index.docker.io", "registry-1.docker.io", "registry.hub.docker.com")
@@ -30,7 +30,7 @@ def parse_docker_config(text: str, source: str) -> dict[str, Credentials]:
         BadInput: The text is not such a configuration. The message quotes nothing of it.
     """
     try:
-        content: Any = json.loads(text)
+        content: Any = parse_json(text.encode())
     except ValueError:
         raise _malformed(source, "is not JSON") from None
     auths: Any = cast("dict[str, Any]", content).get("auths") if isinstance(content, dict) else None

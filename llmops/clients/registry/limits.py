@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Mapping
 
-from llmops.clients.retries import parse_retry_after
+from llmops.worker.foreign import LONGEST_PAUSE, parse_retry_after
 
 UNSTATED_SECONDS = 900.0
 """Pause if no requests remain and the registry does not say until when."""
@@ -20,6 +20,8 @@ _RESET = re.compile(r"\b(?:reset|t)\s*=\s*(\d+)")
 
 def pause_asked(headers: Mapping[str, str]) -> float | None:
     """Seconds of pause, by Retry-After or because no requests remain; None if the registry asks for no pause.
+
+    A day at most.
 
     Reads `RateLimit-Remaining` and `RateLimit-Reset`, with or without `X-`, Docker Hub's `0;w=21600`, and the single
     header `RateLimit` of later drafts.
@@ -41,7 +43,7 @@ def pause_asked(headers: Mapping[str, str]) -> float | None:
         return None
     if reset is None:
         return UNSTATED_SECONDS
-    return max(0.0, reset - time.time()) if reset > _EPOCH else reset
+    return min(max(0.0, reset - time.time()) if reset > _EPOCH else reset, LONGEST_PAUSE)
 
 
 def _number(text: str | None) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from llmops.clients.registry.answers import is_tag
 from llmops.clients.registry.client import RegistryClient
 from llmops.clients.registry.names import ImageName
 from llmops.clients.registry.versions import Tag, newest, pinned, spellings
@@ -41,7 +42,7 @@ class PinnedImage:
 def resolve_image(
     client: RegistryClient, image: str, specifier: str, variant: str = "", prereleases: bool = False
 ) -> PinnedImage:
-    """The newest allowed version of an image. A pinned version needs no list of tags.
+    """The newest allowed version of an image. A pinned version needs no list of tags if it is spelled as usual.
 
     Args:
         client: Client of the registry.
@@ -59,14 +60,20 @@ def resolve_image(
     version = pinned(specifier)
     if version is None:
         return _newest(client, name, specifier, variant, prereleases)
-    tags = spellings(version, variant)
-    for tag in tags:
-        if digest := client.find(name, tag):
+    usual = spellings(version, variant)
+    for tag in usual:
+        if is_tag(tag) and (digest := client.find(name, tag)):
             return PinnedImage(tag, digest)
+    # Registries have more spellings of one version than anybody can guess: v0.4.0-rc.2 is 0.4.0rc2.
+    tags = client.tags(name)
+    chosen = newest(tags, specifier, variant, prereleases=True)
+    if chosen is not None and (digest := client.find(name, chosen.name)):
+        return PinnedImage(chosen.name, digest)
     raise BadRelease(
-        f"{name.registry} knows no image {name} with tag {' or '.join(tags)}.",
+        f"{name.registry} knows no image {name} with tag {' or '.join(usual)}; "
+        f"its newest are {_newest_names(tags, variant)}.",
         code="ImageNotFound",
-        about=f"{name}:{tags[0]}",
+        about=f"{name}:{usual[0]}",
         remedy="Correct engine.image, engine.version or engine.variant.",
     )
 

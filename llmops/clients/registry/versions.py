@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
+
+from llmops.clients.registry.answers import is_tag
+
+# As SemVer writes pre-releases: a word and a number after a dash. Letters alone (`a100`, `b200`) are variants.
+_PRERELEASE = re.compile(r"[^-]+-(?:rc|alpha|beta|pre|preview|dev|post)[._-]?\d+(?=-|\Z)", re.IGNORECASE | re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -21,14 +27,19 @@ class Tag:
     def parse(cls, name: str) -> Tag | None:
         """Parse a tag; None if it is not a version, such as `latest`, `nightly` or the hash of a commit.
 
-        The variant follows the first `-`. A version has two numbers or more: otherwise a date, or a commit of digits
-        alone, would be the newest version.
+        The variant follows the first `-` after the version, which may have one itself: `v0.4.0-rc.2-cu130`. A version
+        has two numbers or more: otherwise a date, or a commit of digits alone, would be the newest version.
         """
-        text, _, variant = name.partition("-")
+        if not is_tag(name):
+            # Among others `v0.33.0+x`: no registry could be asked for it.
+            return None
+        match = _PRERELEASE.match(name)
+        text = match[0] if match else name.partition("-")[0]
         try:
             version = Version(text)
         except InvalidVersion:
             return None
+        variant = name[len(text) :].removeprefix("-")
         return cls(name, version, variant) if len(version.release) > 1 else None
 
     @property
@@ -66,19 +77,27 @@ def newest(
     return next(iter(allowed(parsed, specifier, variant, prereleases)), None)
 
 
-def pinned(specifier: SpecifierSet | str) -> Version | None:
-    """The version of a specifier such as `==0.32.0`; None if the specifier allows more than one version."""
+def pinned(specifier: SpecifierSet | str) -> str | None:
+    """The version of a specifier such as `==0.32.0`, as it is spelled there; None if more than one is allowed."""
     wanted = SpecifierSet(specifier) if isinstance(specifier, str) else specifier
     only = next(iter(wanted)) if len(wanted) == 1 else None
     if only is None or only.operator not in ("==", "==="):
         return None
     try:
-        return Version(only.version)
+        Version(only.version)
     except InvalidVersion:  # `==0.32.*`, and `===`, which compares text
         return None
+    return only.version
 
 
-def spellings(version: Version, variant: str = "") -> tuple[str, str]:
-    """The tags that a version may have, the more usual one first."""
+def spellings(version: str, variant: str = "") -> tuple[str, ...]:
+    """The tags that a version probably has, the most usual one first.
+
+    Args:
+        version: As a person spells it: `25.09` is a tag of its own beside `25.9`, though both are one version.
+        variant: Tag suffix without its `-`.
+    """
     suffix = f"-{variant}" if variant else ""
-    return f"v{version}{suffix}", f"{version}{suffix}"
+    plain = version.removeprefix("v")
+    texts = dict.fromkeys((plain, str(Version(version))))
+    return tuple(f"{start}{text}{suffix}" for text in texts for start in ("v", ""))

@@ -48,6 +48,11 @@ class Settings(Strict):
         default_factory=dict[str, str],
         description="Registry host -> base URL of its mirror, for example {'docker.io': 'http://127.0.0.1:5000'}.",
     )
+    registry_token_services: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict[str, tuple[str, ...]],
+        description="Registry host -> hosts of its token service, if that is neither the registry's own host nor a "
+        "known one, for example {'registry.example.com': ['gitlab.example.com']}. It gets the registry's credentials.",
+    )
     dagster_url: str | None = Field(None, description="Base URL of the Dagster UI, for links to runs.")
     service_url: str | None = Field(None, description="Base URL of `llmops serve` for people, for links to reports.")
     alerts: tuple[AlertTarget, ...] = Field((), description="Targets of alerts.")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import json
 import time
 from collections import Counter
 from collections.abc import Callable, Generator
@@ -26,6 +25,7 @@ from llmops.evaluation.remote.answer import LONGEST_LOG, Answer, Seal, read_answ
 from llmops.evaluation.remote.ending import Ending
 from llmops.evaluation.remote.order import KEY_VARIABLES, Engine, Order, pack
 from llmops.manifests.evaluation import COMPONENT, LIFETIME, evaluation_job, order_config_maps, ownership
+from llmops.worker.foreign import parse_json
 
 GONE_SECONDS = 60.0
 SLACK_SECONDS = 60.0
@@ -238,7 +238,7 @@ class _Lines:
     def see(self, line: str) -> None:
         """Take one line of the log."""
         try:
-            event: Any = json.loads(line)
+            event: Any = parse_json(line.encode())
             kind = event.get("event")
         except (ValueError, AttributeError):
             self._log(line)

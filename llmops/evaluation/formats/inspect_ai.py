@@ -6,7 +6,9 @@ llmops reads the header and the scores of a `.eval` file, and skips its transcri
 from __future__ import annotations
 
 import io
+import lzma
 import zipfile
+import zlib
 from typing import Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -19,6 +21,7 @@ from llmops.evaluation.formats.reading import (
     check_version,
     figure_name,
     mean,
+    number,
     only,
     put,
     read,
@@ -26,6 +29,7 @@ from llmops.evaluation.formats.reading import (
     same,
 )
 from llmops.evaluation.formats.tool import RESULTS_PLACE, Tool
+from llmops.worker.foreign import BadBytes, check_json
 
 NAME = "inspect-ai"
 RESULTS = "*.eval"
@@ -33,8 +37,10 @@ MEANS = ("accuracy", "mean")
 """Metrics that are the mean of a scorer's scores."""
 DISPERSION = ("stderr", "std", "var", "bootstrap_stderr")
 """Metrics that are no figures: gates compute their own from the cases."""
-LONGEST = 64 << 20
+LONGEST = 32 << 20
 """Most bytes of a part of a `.eval` file, unpacked."""
+WINDOW = 32 << 20
+"""Most bytes that an unpacker looks back: inspect-ai's level needs 2 MiB."""
 ZSTANDARD = 93
 """Compression method of `.eval` files; zipfile knows it from Python 3.14 on."""
 
@@ -156,8 +162,12 @@ def _values(name: str, reduction: _Reduction) -> dict[str, float]:
     scores = {str(case.id): case.value for case in reduction.samples}
     if len(scores) != len(reduction.samples):
         refuse(name, "ResultsAmbiguous", f"scorer {reduction.scorer} scored a sample twice")
-    numbers = {case: float(value) for case, value in scores.items() if isinstance(value, int | float)}
-    return numbers if len(numbers) == len(scores) else {}
+    if not all(isinstance(value, int | float) for value in scores.values()):
+        return {}
+    return {
+        case: number(name, f"the score of sample {case}", int(value) if isinstance(value, bool) else value)
+        for case, value in scores.items()
+    }
 
 
 def _scores(name: str, metric: str, value: float, by_case: dict[str, float]) -> dict[str, float]:
@@ -177,10 +187,14 @@ def _unpack(name: str, content: bytes) -> _Log:
             if log.status != "success" or log.results is None or not log.results.scores:
                 return log
             reductions = _part(name, archive, "reductions.json")
-    except (zipfile.BadZipFile, EOFError) as error:
+    except (zipfile.BadZipFile, EOFError, OSError, ValueError, RuntimeError, zlib.error, lzma.LZMAError) as error:
+        # Beside the first, what the unpackers raise: of encrypted parts, unknown methods, and damage.
         refuse(name, "ResultsUnreadable", f"is no complete .eval file: {error}")
     try:
+        check_json(reductions, longest=LONGEST)
         return log.model_copy(update={"reductions": _REDUCTIONS.validate_json(reductions)})
+    except BadBytes as error:
+        refuse(f"{name}/reductions.json", "ResultsUnreadable", f"is no part of a {_WHAT}: {error}")
     except ValidationError as error:
         refuse(f"{name}/reductions.json", "ResultsUnreadable", f"is no part of a {_WHAT}: {error.errors()[0]['msg']}")
 
@@ -193,14 +207,13 @@ def _part(name: str, archive: zipfile.ZipFile, part: str) -> bytes:
     if info.file_size > LONGEST:
         refuse(name, "ResultsUnreadable", f"{part} is {info.file_size} bytes long, of at most {LONGEST}")
     if info.compress_type != ZSTANDARD:
+        # zipfile stops at the size that it states, and compares the checksum.
         return archive.read(part)
     return _decompress(name, archive, info)
 
 
 def _decompress(name: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
     """A part that zipfile cannot unpack, checked against its checksum."""
-    import zlib
-
     import zstandard  # of the extra `evaluation`
 
     assert archive.fp is not None
@@ -210,7 +223,9 @@ def _decompress(name: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> b
     archive.fp.seek(skipped, io.SEEK_CUR)
     packed = archive.fp.read(info.compress_size)
     try:
-        content = zstandard.ZstdDecompressor().decompressobj().decompress(packed)
+        unpacker = zstandard.ZstdDecompressor(max_window_size=WINDOW)
+        # One byte more tells whether the part is longer than it states.
+        content = unpacker.stream_reader(packed).read(info.file_size + 1)
     except zstandard.ZstdError as error:
         refuse(name, "ResultsUnreadable", f"{info.filename} cannot be unpacked: {error}")
     if len(content) != info.file_size or zlib.crc32(content) != info.CRC:

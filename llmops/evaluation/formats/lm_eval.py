@@ -5,7 +5,6 @@ The harness ends with an error if a request fails for good, so a complete file h
 
 from __future__ import annotations
 
-import math
 import re
 from collections import defaultdict
 from typing import Annotated, Any
@@ -20,6 +19,7 @@ from llmops.evaluation.formats.reading import (
     check_version,
     figure_name,
     mean,
+    number,
     put,
     read,
     refuse,
@@ -64,9 +64,8 @@ class _Sample(Part, extra="allow"):
         value = (self.model_extra or {}).get(metric)
         if isinstance(value, list | dict):
             return None
-        if not isinstance(value, int | float) or not math.isfinite(value):
-            refuse(where, "ResultsUnreadable", f"{metric} of case {self.doc_id} is no number: {value!r}")
-        return float(value)
+        # A metric may be true or false by case.
+        return number(where, f"{metric} of case {self.doc_id}", int(value) if isinstance(value, bool) else value)
 
 
 def parse(files: Files) -> Reading:
@@ -176,8 +175,8 @@ class _Reader:
             refuse(f"samples_{task}_*.jsonl", code, f"one file is expected, there are {len(names)}")
         (name,) = names
         by_filter: dict[str, list[_Sample]] = defaultdict(list)
-        for number, line in enumerate(self._files[name].splitlines(), start=1):
-            sample = read(_Sample, f"{name}:{number}", line, "sample of lm-evaluation-harness")
+        for place, line in enumerate(self._files[name].splitlines(), start=1):
+            sample = read(_Sample, f"{name}:{place}", line, "sample of lm-evaluation-harness")
             by_filter[sample.filter].append(sample)
             self._answers.setdefault(f"{task}/{sample.doc_id}", _text(sample.filtered_resps))
         if not by_filter:
@@ -196,9 +195,7 @@ def _metrics(name: str, task: str, results: dict[str, Any]) -> dict[tuple[str, s
         metric, comma, filter_name = key.partition(",")
         if not comma or metric.endswith("_stderr"):
             continue
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            refuse(name, "ResultsUnreadable", f"{key} of {task} is no number: {value!r}")
-        values[metric, filter_name] = float(value)
+        values[metric, filter_name] = number(name, f"{key} of {task}", value)
     return values
 
 

@@ -6,6 +6,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Annotated, Literal, NoReturn, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
@@ -13,11 +14,17 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 from llmops.config.catalog.spec import Strict
 from llmops.errors import MeasurementFailed
 from llmops.evaluation.statistics import summary
+from llmops.worker.foreign import BadBytes, check_json
 
 Latency = Literal["ttft", "tpot", "itl", "e2el"]
 Files = Mapping[str, bytes]
 """Results files by their names, without folders."""
 
+LONGEST = 256 << 20
+"""Bytes of a file. Most of it are texts, which are skipped."""
+CONTAINERS = 1_000_000
+VALUES = 5_000_000
+"""A file of a load has a value for each token: 5,000 answers of 1,000 tokens."""
 SAME = 1e-6
 """Relative difference that rounding may make between a figure and the one computed from its cases."""
 ERRORS_SHOWN = 3
@@ -95,10 +102,13 @@ def read(kind: type[PartType], name: str, content: bytes, what: str) -> PartType
     Raises:
         MeasurementFailed: The file is empty, cut off, or of another kind.
     """
-    if not content.strip():
+    if not content or content.isspace():
         refuse(name, "ResultsUnreadable", "is empty")
     try:
+        check_json(content, longest=LONGEST, containers=CONTAINERS, values=VALUES)
         return kind.model_validate_json(content)
+    except BadBytes as error:
+        refuse(name, "ResultsUnreadable", f"is no {what}: {error}")
     except ValidationError as error:
         problems = [f"{'.'.join(map(str, item['loc'])) or 'the file'}: {item['msg']}" for item in error.errors()]
         more = f" and {len(problems) - ERRORS_SHOWN} more" if len(problems) > ERRORS_SHOWN else ""
@@ -152,6 +162,19 @@ def put(figures: dict[str, float], name: str, figure: str, value: float) -> None
     if figure in figures:
         refuse(name, "ResultsAmbiguous", f"has two figures of the name {figure}")
     figures[figure] = value
+
+
+def number(name: str, what: str, value: object) -> float:
+    """A value as a finite number.
+
+    Raises:
+        MeasurementFailed: It is none, or no float takes it.
+    """
+    if not isinstance(value, bool) and isinstance(value, int | float):
+        with suppress(OverflowError):
+            if math.isfinite(converted := float(value)):
+                return converted
+    refuse(name, "ResultsUnreadable", f"{what} is no number: {repr(value)[:ERROR_LENGTH]}")
 
 
 def mean(values: Iterable[float]) -> float:

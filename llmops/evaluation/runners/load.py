@@ -12,7 +12,6 @@ connection, 429) count as `unmeasured`; too many in a row fail the measurement.
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 import time
 from collections import Counter
@@ -28,6 +27,7 @@ from llmops.evaluation.runners.client import CHAT, Client, Cut, Unreachable
 from llmops.evaluation.runners.wire import WireError
 from llmops.evaluation.statistics import summary
 from llmops.evaluation.suites import LoadProfile
+from llmops.worker.foreign import parse_json
 
 KINDS = ("ttft", "tpot", "itl", "e2el")
 IN_A_ROW = 10
@@ -118,7 +118,7 @@ class _Stream:
             self.done = True
             return
         try:
-            content = json.loads(data)
+            content = parse_json(data)
             if content.get("error"):
                 self.error = f"error within the stream: {str(content['error'])[:120]}"
                 return

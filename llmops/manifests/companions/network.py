@@ -14,8 +14,10 @@ from llmops.manifests.pods import Manifest
 from llmops.releases.release import Release
 
 COMPONENT = "network"
-METADATA_SERVICE = "169.254.169.254/32"
-"""Gives out the credentials of a node in a cloud."""
+LINK_LOCAL = "169.254.0.0/16"
+"""The metadata services of clouds, which give out the credentials of a node, and other services of the node alone."""
+LINK_LOCAL_IPV6 = ("fd00:ec2::254/128", "fe80::/10")
+"""The same in IPv6; the first is that of AWS, a private address."""
 ROUTER_COMPONENT = "router"
 """Value of the component label of the router's pods, which are in the engines' namespace."""
 
@@ -76,10 +78,10 @@ def _asks_hub(spec: ModelSpec, release: Release) -> bool:
 
 
 def _hub(settings: Settings) -> list[Manifest]:
-    """The hub, whose addresses no selector matches: its port everywhere except at the cloud's metadata service."""
+    """The hub, whose addresses no selector matches: its port everywhere except at link-local addresses."""
     url = urlsplit(settings.hub_endpoint)
     port = url.port or (80 if url.scheme == "http" else 443)
-    anywhere = {"ipBlock": {"cidr": "0.0.0.0/0", "except": [METADATA_SERVICE]}}
+    anywhere = {"ipBlock": {"cidr": "0.0.0.0/0", "except": [LINK_LOCAL]}}
     return [{"to": [anywhere], "ports": [{"port": port, "protocol": "TCP"}]}]
 
 

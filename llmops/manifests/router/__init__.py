@@ -20,7 +20,7 @@ from llmops.config.settings.network import Peer
 from llmops.config.tenants import Tenants
 from llmops.manifests import drain, pods
 from llmops.manifests.companions.exposure import Backend, WayIn, way_in
-from llmops.manifests.companions.network import ROUTER_COMPONENT, peers
+from llmops.manifests.companions.network import LINK_LOCAL, LINK_LOCAL_IPV6, ROUTER_COMPONENT, peers
 from llmops.manifests.pods import TEMPORARY_MOUNT, Manifest, mount, variable
 from llmops.manifests.router.plan import RouterPlan
 
@@ -43,8 +43,6 @@ KEYS_MOUNT = "/etc/llmops-router-keys"
 STARTUP_SECONDS = 300
 """Longest time in which LiteLLM starts: it takes 13 s on a fast machine, 45 s with little CPU and no bytecode."""
 SHUTDOWN_MARGIN = 15
-METADATA_SERVICE = "169.254.0.0/16"
-"""Addresses at which clouds give a node's credentials to its pods."""
 
 _MODULE = files(__name__).joinpath(MODULE_FILE).read_text()
 
@@ -254,7 +252,10 @@ def _network_policy(plan: RouterPlan, tenants: Tenants, settings: Settings) -> M
         ports = [{"port": 53, "protocol": "UDP"}, *_ports(53)]
         egress.append({"to": peers(network.dns), "ports": ports})
     if plan.leaves:
-        world = [{"ipBlock": {"cidr": "0.0.0.0/0", "except": [METADATA_SERVICE]}}, {"ipBlock": {"cidr": "::/0"}}]
+        world = [
+            {"ipBlock": {"cidr": "0.0.0.0/0", "except": [LINK_LOCAL]}},
+            {"ipBlock": {"cidr": "::/0", "except": list(LINK_LOCAL_IPV6)}},
+        ]
         egress.append({"to": world, "ports": _ports(443)})
     return {
         "apiVersion": "networking.k8s.io/v1",

@@ -52,7 +52,10 @@ def _image(case: Case) -> Iterator[Finding]:
     pinned = f"{answer.tag} is pinned as {answer.image}@{answer.digest}"
     nodes = [node for node in case.snapshot.nodes if obstacle(replica(case.spec), node) is None]
     needed = {str((node["metadata"].get("labels") or {}).get(ARCHITECTURE_LABEL, "")) for node in nodes} - {""}
-    if missing := sorted(needed - answer.architectures):
+    if not answer.architectures:
+        message = f"{pinned}; the registry does not say for which processors"
+        yield Finding("unknown", "image", message, "See that it has been built for those of the nodes.")
+    elif missing := sorted(needed - answer.architectures):
         yield Finding(
             "error",
             "image",

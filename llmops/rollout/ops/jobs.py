@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from llmops.clients.kubernetes.problems import AlreadyExists
 from llmops.clients.kubernetes.progress import has_condition
@@ -15,6 +14,7 @@ from llmops.config.names import COMPONENT_LABEL
 from llmops.config.steps import Step, reached
 from llmops.errors import BadRelease, ClusterCannot, LlmopsError, Unavailable
 from llmops.rollout.current import Current
+from llmops.worker.foreign import parse_json
 
 # Exit codes of the worker, see llmops.worker.report.
 WORKER_ERRORS: dict[int, type[LlmopsError]] = {3: BadRelease, 4: Unavailable, 5: ClusterCannot}
@@ -116,9 +116,11 @@ def worker_error(messages: Iterable[str], *, about: str = "") -> LlmopsError | N
     errors: list[LlmopsError] = []
     for message in messages:
         try:
-            result: dict[str, Any] = json.loads(message)
+            content = parse_json(message.encode())
         except ValueError:
             continue
+        # A message of another program, or the end of its log.
+        result = cast("dict[str, Any]", content if isinstance(content, dict) else {})
         if error_class := WORKER_ERRORS.get(result.get("exit_code", 0)):
             code = WORKER_CODES.get(result.get("kind", ""), "")
             remedy = str(result.get("remedy") or "")
@@ -143,7 +145,7 @@ class JobLines:
         """Take one line of a pod's log."""
         prefix, text = line[: line.find("{")], line[line.find("{") :]
         try:
-            event: dict[str, Any] = json.loads(text)
+            event: dict[str, Any] = parse_json(text.encode())
         except ValueError:
             self._log(line)
             return

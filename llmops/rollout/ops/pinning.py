@@ -42,7 +42,8 @@ def pin(
     token = hub_token(platform.cluster, spec) if spec.weights.token else None
     credentials = registry_credentials(platform.cluster, settings) if settings.registry_secret else {}
     suites = {suite.name: suite.sha256 for suite in load_suites(settings.evals_dir, spec.evaluation.suites)}
-    with RegistryClient(settings.registry_mirrors, credentials) as registry:
+    services = settings.registry_token_services
+    with RegistryClient(settings.registry_mirrors, credentials, token_services=services) as registry:
         return resolve(
             spec,
             hub=PinsFile(settings.models_dir / pins)

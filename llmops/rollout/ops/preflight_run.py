@@ -180,4 +180,9 @@ def _starts(platform: Platform, model: str) -> Iterator[Start]:
 
 def _registry(platform: Platform) -> RegistryClient:
     settings = platform.settings
-    return RegistryClient(settings.registry_mirrors, registry_credentials(platform.cluster, settings), ONCE)
+    return RegistryClient(
+        settings.registry_mirrors,
+        registry_credentials(platform.cluster, settings),
+        ONCE,
+        token_services=settings.registry_token_services,
+    )

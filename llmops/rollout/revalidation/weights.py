@@ -7,7 +7,6 @@ each serving pod compared its own copy when it started.
 from __future__ import annotations
 
 import datetime
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -22,6 +21,7 @@ from llmops.rollout.ops.gc import forget_weights
 from llmops.rollout.ops.jobs import finish_job, run_job, worker_error
 from llmops.rollout.stages.checksum import shards
 from llmops.rollout.trial import Trial
+from llmops.worker.foreign import parse_json
 
 MOST_FINDINGS = 20
 VOLUME_REMEDY = (
@@ -166,7 +166,7 @@ def _report(messages: Iterable[str]) -> dict[str, Any]:
     """The result in the workers' termination messages; empty if none wrote one."""
     for message in messages:
         try:
-            result = json.loads(message)
+            result = parse_json(message.encode())
         except ValueError:
             continue
         if isinstance(result, dict) and "kind" in result:

@@ -14,6 +14,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import parse_ratelimit_headers
 
+from llmops.worker.foreign import LONGEST_PAUSE, parse_retry_after
 from llmops.worker.pins import FilePin, Pins
 from llmops.worker.report import WorkerError
 
@@ -67,17 +68,13 @@ def as_worker_error(error: BaseException, pins: Pins, file: FilePin, *, with_tok
 
 
 def retry_after(error: BaseException) -> float | None:
-    """Seconds of pause that the hub asks for, if it does.
-
-    Parses Retry-After in seconds alone, and here, because the worker may not import `llmops.clients.retries`.
-    """
+    """Seconds of pause that the hub asks for, if it does."""
     if not isinstance(error, HfHubHTTPError):
         return None
     headers = error.response.headers
     if (limits := parse_ratelimit_headers(headers)) is not None and limits.remaining == 0:
-        return float(limits.reset_in_seconds)
-    value = headers.get("Retry-After", "")
-    return float(value) if value.isdigit() else None
+        return min(float(limits.reset_in_seconds), LONGEST_PAUSE)
+    return parse_retry_after(headers.get("Retry-After"))
 
 
 def _by_status(error: HfHubHTTPError, pins: Pins, where: str, token: str) -> WorkerError:

@@ -27,6 +27,7 @@ from llmops.worker.report import Progress, WorkerError, emit
 
 WAIT_LIMIT_SECONDS = 900.0  # Sum of the waits that a rate limit asks for; after it, the Job retries.
 WAIT_DEFAULT_SECONDS = 10.0
+WAIT_LEAST_SECONDS = 1.0  # A hub that asks for 0 s would be asked without pause, and for ever.
 ATTEMPTS = 5  # In a row without a new byte.
 HEAD_TIMEOUT_SECONDS = 30.0
 WRITE_BEHIND = 32 << 20  # Bytes.
@@ -127,7 +128,7 @@ class Hub:
 
     def _wait(self, failure: WorkerError, seconds: float | None, stop: threading.Event) -> None:
         """Wait as long as the hub asks, within the limit of this download."""
-        seconds = WAIT_DEFAULT_SECONDS if seconds is None else seconds
+        seconds = WAIT_DEFAULT_SECONDS if seconds is None else max(seconds, WAIT_LEAST_SECONDS)
         with self._lock:
             self._waited += seconds
             if self._waited > WAIT_LIMIT_SECONDS:

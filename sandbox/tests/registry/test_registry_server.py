@@ -15,14 +15,14 @@ from llmops_sandbox.images import ImageStore
 from llmops_sandbox.registry import RegistryServer
 from llmops_sandbox.standin import in_thread
 
-from llmops.clients.registry.auth import Challenge
+from llmops.clients.registry.auth import challenges
 
 BASE = "/v2/vllm/vllm-openai"
 
 
 @pytest.fixture
 def token(server: RegistryServer) -> dict[str, str]:
-    challenge = Challenge.parse(httpx2.get(f"{server.url}{BASE}/tags/list").headers["WWW-Authenticate"])
+    (challenge,) = challenges([httpx2.get(f"{server.url}{BASE}/tags/list").headers["WWW-Authenticate"]])
     assert challenge.scope == "repository:vllm/vllm-openai:pull"
     answer = httpx2.get(challenge.realm, params={"service": challenge.service, "scope": challenge.scope}).json()
     assert answer["expires_in"] == 60

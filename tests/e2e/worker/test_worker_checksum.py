@@ -22,6 +22,10 @@ Place = Callable[[dict[str, bytes]], None]
 BIG = "model-00001-of-00002.safetensors"
 
 
+def _header(header: bytes) -> bytes:
+    return len(header).to_bytes(8, "little") + header
+
+
 def problems(result: dict[str, Any]) -> dict[str, str]:
     return {item["path"]: item["kind"] for item in result["problems"]}
 
@@ -93,6 +97,10 @@ def test_every_wrong_file_is_named_with_its_kind(
         (pickle.dumps({"weight": [1.0]}), "a pickle"),
         (b"PK\x03\x04" + bytes(100), "a pickle"),
         (b"{}", "without a safetensors header"),
+        (_header(b"[" * 60_000), "not valid"),
+        (_header(b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, "x"]}}'), "not valid"),
+        (_header(b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0]}}'), "not valid"),
+        (_header(b'{"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}'), "announces"),
         ((10**12).to_bytes(8, "little") + bytes(50), "without a safetensors header"),
         ((2).to_bytes(8, "little") + b"[]", "not valid"),
         ((4).to_bytes(8, "little") + b'{"a"', "not valid"),

@@ -4,12 +4,15 @@ import math
 import time
 from email.utils import formatdate
 
+import httpx2
 import pytest
+from huggingface_hub.errors import HfHubHTTPError
 from hypothesis import given
 from hypothesis import strategies as st
 
 from llmops.clients.retries import Patience, parse_retry_after
 from llmops.errors import BadInput, Unavailable
+from llmops.worker.hub.errors import retry_after
 
 
 class Service:
@@ -76,3 +79,21 @@ def test_retry_after_as_a_date() -> None:
 def test_retry_after_of_anything(value: str) -> None:
     seconds = parse_retry_after(value)
     assert seconds is None or 0 <= seconds < math.inf
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, None),
+        ({"Retry-After": "7"}, 7),
+        ({"Retry-After": "1.5"}, 1.5),
+        ({"Retry-After": "\u00b2"}, None),
+        ({"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0),
+        ({"Retry-After": "7", "RateLimit": '"api";r=0;t=55'}, 55),
+        ({"RateLimit": f'"api";r=0;t={10**30}'}, 86_400),
+    ],
+)
+def test_the_worker_waits_as_long_as_the_hub_says(headers: dict[str, str], seconds: float | None) -> None:
+    raw = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+    answer = httpx2.Response(429, headers=raw, request=httpx2.Request("GET", "http://hub"))
+    assert retry_after(HfHubHTTPError("busy", response=answer)) == seconds

@@ -133,4 +133,4 @@ def test_pods_that_fetch_their_own_weights_reach_the_hub_and_others_do_not(
     assert "ipBlock" not in str(closed["spec"]["egress"])
     hub = opened["spec"]["egress"][-1]
     assert hub["ports"] == [{"port": 8443, "protocol": "TCP"}]
-    assert hub["to"][0]["ipBlock"]["except"] == ["169.254.169.254/32"]
+    assert hub["to"][0]["ipBlock"]["except"] == ["169.254.0.0/16"]

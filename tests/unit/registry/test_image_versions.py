@@ -22,6 +22,17 @@ from llmops.clients.registry.versions import spellings
         ("v0.32.0-cu130", "0.32.0", "cu130"),
         ("v0.32.0-x86_64-cu130", "0.32.0", "x86_64-cu130"),
         ("v0.32", "0.32", ""),
+        ("25.09-py3", "25.9", "py3"),
+        ("2026.04.01", "2026.4.1", ""),
+        ("v0.4.0-rc.2", "0.4.0rc2", ""),
+        ("0.4.0-RC2", "0.4.0rc2", ""),
+        ("v1.2.0-beta-3", "1.2.0b3", ""),
+        ("v1.2.0-alpha.1-rocm", "1.2.0a1", "rocm"),
+        ("v1.2.0-post1-cu128", "1.2.0.post1", "cu128"),
+        ("v0.32.0-a100", "0.32.0", "a100"),
+        ("v0.32.0-b200", "0.32.0", "b200"),
+        ("v0.32.0-dev", "0.32.0", "dev"),
+        ("v0.32.0-rc.x", "0.32.0", "rc.x"),
     ],
 )
 def test_tags_that_are_versions(name: str, version: str, variant: str) -> None:
@@ -44,6 +55,11 @@ def test_tags_that_are_versions(name: str, version: str, variant: str) -> None:
         "v",
         "0.32.0_x",
         "gh-0.1",
+        "v0.33.0+cu130",
+        "1!2.0",
+        ".1.0",
+        "1.0/../2.0",
+        f"v0.{'3' * 130}",
     ],
 )
 def test_tags_that_are_not_versions(name: str) -> None:
@@ -82,11 +98,24 @@ def test_of_two_tags_the_one_that_does_not_move_wins() -> None:
     assert name_of(newest(["0.32.0", "v0.32"], ">0")) == "0.32.0"
 
 
+def test_a_tag_that_no_registry_has_is_not_preferred() -> None:
+    assert name_of(newest(["v0.33.0", "v0.33.0+x"], ">=0.30")) == "v0.33.0"
+    assert name_of(newest(["1.4.0+local.7", "1.4.0"], "==1.4.0")) == "1.4.0"
+
+
+def test_the_spelling_of_the_policy_comes_first() -> None:
+    assert spellings("25.09", "py3") == ("v25.09-py3", "25.09-py3", "v25.9-py3", "25.9-py3")
+    assert spellings("0.32.0") == ("v0.32.0", "0.32.0")
+    assert spellings("v0.32.0") == ("v0.32.0", "0.32.0")
+
+
 @pytest.mark.parametrize(
     ("specifier", "expected"),
     [
         ("==0.32.0", "0.32.0"),
         ("==0.32.0.post1", "0.32.0.post1"),
+        ("==25.09", "25.09"),
+        ("==0.4.0-rc.2", "0.4.0-rc.2"),
         ("===0.32.0", "0.32.0"),
         ("==0.32.*", None),
         (">=0.32", None),
@@ -96,7 +125,7 @@ def test_of_two_tags_the_one_that_does_not_move_wins() -> None:
     ],
 )
 def test_pinned(specifier: str, expected: str | None) -> None:
-    assert pinned(specifier) == (Version(expected) if expected else None)
+    assert pinned(specifier) == expected
 
 
 RELEASES = st.lists(st.integers(0, 40), min_size=2, max_size=4)
@@ -144,7 +173,7 @@ def test_newest_is_allowed_and_nothing_allowed_is_newer(
 @given(release=RELEASES, end=st.sampled_from(["", ".post3", "rc2"]), variant=VARIANTS)
 def test_spellings_are_read_back(release: list[int], end: str, variant: str) -> None:
     version = Version(".".join(map(str, release)) + end)
-    assert pinned(f"=={version}") == version
-    for name in spellings(version, variant):
+    assert pinned(f"=={version}") == str(version)
+    for name in spellings(str(version), variant):
         assert Tag.parse(name) == Tag(name, version, variant)
         assert newest([name, "latest"], f"=={version}", variant) == Tag(name, version, variant)

@@ -215,6 +215,25 @@ def test_resolve_image_tries_the_version_without_v(client: RegistryClient, image
     assert resolve_image(client, "acme/plain", "==1.2.3").tag == "1.2.3"
 
 
+@pytest.mark.parametrize(
+    ("specifier", "variant", "tag"),
+    [
+        ("==25.09", "py3", "25.09-py3"),
+        ("==0.4.0rc2", "", "v0.4.0-rc.2"),
+        ("==2026.04.01", "", "2026.04.01"),
+        ("==1.7.0b3", "rocm", "1.7.0-beta.3-rocm"),
+        ("==26.02", "", "v26.02"),
+    ],
+)
+def test_a_pinned_version_has_the_spelling_of_the_registry(
+    client: RegistryClient, images: ImageStore, specifier: str, variant: str, tag: str
+) -> None:
+    images.add("acme/spelled", tag, ("x",))
+    images.add("acme/spelled", "25.10-py3", ("y",))
+    image = resolve_image(client, "acme/spelled", specifier, variant)
+    assert (image.tag, image.digest) == (tag, digest_of(images, f"docker.io/acme/spelled:{tag}"))
+
+
 def test_an_error_of_resolve_image_names_the_tags_of_the_image(client: RegistryClient) -> None:
     with pytest.raises(BadRelease, match=r"v9\.9\.9 or 9\.9\.9") as raised:
         resolve_image(client, "vllm/vllm-openai", "==9.9.9")
@@ -225,22 +244,6 @@ def test_an_error_of_resolve_image_names_the_tags_of_the_image(client: RegistryC
     with pytest.raises(BadRelease, match=r"rocm.* v0\.33\.0rc1, v0\.32\.1-x86_64") as raised:
         resolve_image(client, "vllm/vllm-openai", ">=0.30", "rocm")
     assert (raised.value.code, raised.value.about) == ("NoMatchingVersion", str(VLLM))
-
-
-@pytest.mark.parametrize(
-    ("header", "expected"),
-    [
-        (
-            'Bearer realm="https://auth.docker.io/token",service="registry.docker.io",scope="repository:a/b:pull,push"',
-            Challenge("bearer", "https://auth.docker.io/token", "registry.docker.io", "repository:a/b:pull,push"),
-        ),
-        ('bearer Realm=http://x , service="a\\"b"', Challenge("bearer", "http://x", 'a"b')),
-        ('Basic realm="Registry"', Challenge("basic", "Registry")),
-        ("", Challenge("")),
-    ],
-)
-def test_challenges(header: str, expected: Challenge) -> None:
-    assert Challenge.parse(header) == expected
 
 
 def test_a_password_is_not_sent_in_plain_text() -> None:

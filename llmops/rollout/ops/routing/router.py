@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx2
 
+from llmops.clients.bounded import BoundedClient
 from llmops.clients.kubernetes.problems import Conflict
 from llmops.clients.kubernetes.wait import wait_for_rollout
 from llmops.config import names
@@ -21,6 +22,7 @@ from llmops.rollout.ops.companions import applied_companions
 from llmops.rollout.outcomes import PromotionOutcome, RouterOutcome
 from llmops.rollout.platform import Platform
 from llmops.rollout.shown import Done
+from llmops.worker.foreign import parse_json
 
 KEPT = 10
 """Configurations that `apply_router` keeps besides the current one: another run may be about to apply a new one."""
@@ -28,6 +30,8 @@ ATTEMPTS = 50
 """Attempts to apply the Deployment while others change it: in a rollout its status changes a few times."""
 
 REQUEST_SECONDS = 20.0
+LONGEST_ANSWER = 4 << 20
+"""Bytes of a list of models."""
 
 Log = Callable[[str], None]
 
@@ -105,16 +109,16 @@ def _listed_names(platform: Platform) -> set[str]:
         )
     url = f"{platform.cluster.endpoint(names.ROUTER, names.ROUTER_PORT)}/v1/models"
     try:
-        answer = httpx2.get(url, headers={"Authorization": f"Bearer {key}"}, timeout=REQUEST_SECONDS)
-        answer.raise_for_status()
-    except httpx2.HTTPError as error:
+        with BoundedClient(LONGEST_ANSWER, REQUEST_SECONDS) as client:
+            answer = client.get(url, headers={"Authorization": f"Bearer {key}"}).raise_for_status()
+        return {str(model["id"]) for model in parse_json(answer.content)["data"]}
+    except (httpx2.HTTPError, ValueError, LookupError, TypeError) as error:
         raise Unavailable(
             f"the router does not list its models at {url}: {error}",
             code="RouterUnavailable",
             about=f"Deployment {names.ROUTER}",
             remedy=f"See its pods: kubectl get pods -n {settings.namespace} -l app.kubernetes.io/name={names.ROUTER}",
         ) from error
-    return {str(model["id"]) for model in answer.json()["data"]}
 
 
 def router_objects(platform: Platform) -> list[Manifest]:
