@@ -64,8 +64,8 @@ def select(
     """The files that a release takes, sorted by path: the weights that vLLM loads, and what else the patterns select.
 
     Patterns work as `allow_patterns` and `ignore_patterns` of `huggingface_hub` do: `*` also matches `/`, a pattern
-    that ends in `/` selects everything below, and case matters. Besides, a pattern that begins with `/` selects in the
-    top folder alone.
+    that ends in `/` selects everything below, and case matters. In a pattern that begins with `/`, the top folder, `*`
+    does not match `/`.
 
     Of the weights that patterns select, those are taken that vLLM loads (see `loading`). Below the top folder these are
     the ones that the model's architecture names, or a pattern that has a folder in it. Where a folder's safetensors are
@@ -202,8 +202,10 @@ def _matches(path: str, patterns: Sequence[str]) -> bool:
 
 
 def _match(path: str, pattern: str) -> bool:
-    if pattern.startswith("/"):
-        return "/" not in path and fnmatchcase(path, pattern[1:])
+    if pattern.startswith("/") and not pattern.endswith("/"):
+        parts, patterns = path.split("/"), pattern[1:].split("/")
+        return len(parts) == len(patterns) and all(map(fnmatchcase, parts, patterns))
+    pattern = pattern.removeprefix("/")
     return fnmatchcase(path, f"{pattern}*" if pattern.endswith("/") else pattern)
 
 

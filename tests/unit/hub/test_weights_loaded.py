@@ -95,6 +95,22 @@ def test_a_pattern_with_a_folder_reaches_below() -> None:
     assert chosen == {*names[:3], "vision-lora/adapter_config.json"}
 
 
+@pytest.mark.parametrize(
+    ("pattern", "selects"),
+    [
+        ("/*.txt", {"a.txt"}),
+        ("/x/*.txt", {"x/a.txt"}),
+        ("/x/", {"x/a.txt", "x/y/a.txt"}),
+        ("/*/a.*", {"x/a.txt"}),
+        ("/x", set[str]()),
+        ("*.txt", {"a.txt", "x/a.txt", "x/y/a.txt"}),
+    ],
+)
+def test_a_pattern_from_the_top_does_not_cross_folders(pattern: str, selects: set[str]) -> None:
+    names = ["a.txt", "x/a.txt", "x/y/a.txt", "model.safetensors"]
+    assert taken(names, ("model.safetensors", pattern)) == {*selects, "model.safetensors"}
+
+
 def test_folders_that_the_architecture_loads_are_taken() -> None:
     audio = {"config.json", "model.safetensors", "whisper-large-v3/config.json", "whisper-large-v3/model.safetensors"}
     kimi = {"config.json": {"architectures": ["MoonshotKimiaForCausalLM"]}}
@@ -395,3 +411,63 @@ def test_no_document_is_read_for_a_model_in_one_file() -> None:
 def test_the_documents_that_decide_are_read(names: Sequence[str], loading: Loading, needed: list[str]) -> None:
     files = [HubFile(name, 1) for name in names]
     assert [file.path for file in documents_needed(files, DEFAULT_INCLUDE, loading=loading)] == needed
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9) | st.sampled_from([*SHARDS, "a.b"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["weight_map", "architectures", "auto_map", "modules", "type", "path", "x"]), inner
+        )
+    ),
+    max_leaves=12,
+)
+NAMES = st.sampled_from(
+    [
+        *DUAL,
+        *(
+            "model-0-of-0.safetensors",
+            "model-9-of-3.safetensors",
+            "model-00001-of-99999.bin",
+            "x.gguf",
+            "a.py",
+            "a.pth",
+        ),
+        *("modules.json", "adapter_config.json", "adapter_model.safetensors", "pytorch_model.bin", "training_args.bin"),
+        *("sub/model.safetensors", "sub", "sub/config.json", "2_Dense/model.safetensors", "", "/", "..", "\ud800"),
+    ]
+)
+
+
+@given(
+    names=st.lists(NAMES, max_size=12),
+    documents=st.dictionaries(st.sampled_from([INDEX, MISTRAL_INDEX, "config.json", "modules.json"]), JSON),
+    include=st.sampled_from([DEFAULT_INCLUDE, ("*",), ("/*", "sub/"), ("sub/*",)]),
+    load_format=st.sampled_from(["auto", "hf", "mistral", "pt", "plugin"]),
+    allow_pickle=st.booleans(),
+    remote_code=st.booleans(),
+)
+def test_any_listing_is_taken_or_refused_in_words(
+    names: list[str],
+    documents: Mapping[str, object],
+    include: Sequence[str],
+    load_format: str,
+    allow_pickle: bool,
+    remote_code: bool,
+) -> None:
+    loading = Loading(load_format=load_format, remote_code=remote_code)
+    documents_needed([HubFile(name, 1) for name in names], include, loading=loading)
+    refusal: BadRelease | None = None
+    chosen: set[str] = set()
+    try:
+        chosen = taken(names, include, allow_pickle=allow_pickle, loading=loading, documents=documents)
+    except BadRelease as error:
+        refusal = error
+    if refusal:
+        assert refusal.message.encode()
+        assert refusal.remedy
+        assert len(refusal.message) < 1000
+    else:
+        assert chosen <= set(names)
+        assert allow_pickle or not any(path.endswith((".bin", ".pt", ".pth")) for path in chosen)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,8 +15,9 @@ from llmops_sandbox.standin import in_thread
 from llmops.clients import hub as hub_client
 from llmops.clients.hub import HubFile, documents
 from llmops.clients.registry import RegistryClient
-from llmops.config.catalog.spec import ModelSpec
+from llmops.config.catalog.spec import DEFAULT_INCLUDE, ModelSpec
 from llmops.errors import BadInput, BadRelease
+from llmops.releases.pins_file import PinsFile
 from llmops.releases.release import Release
 from llmops.releases.resolve import Hub, resolve
 
@@ -117,3 +119,16 @@ def test_access_is_refused_before_a_document_is_read(registry: RegistryClient, s
         assert not server.seen("*/resolve/*")
         pin(Hub(server.url, "hf_good"), registry, store, files)
         assert len(server.seen("*/resolve/*")) == 1
+
+
+def test_a_file_with_pins_has_no_content_and_its_names_decide(tmp_path: Path) -> None:
+    paths = ["config.json", INDEX, "modeling_x.py", "consolidated.safetensors", *SHARDS]
+    entry = {"size": 1, "sha256": "8" * 64}
+    content = {"repo": REPO, "commit": "0" * 40, "files": dict.fromkeys(paths, entry)}
+    (tmp_path / "pins.json").write_text(json.dumps(content))
+    pins = PinsFile(tmp_path / "pins.json")
+    listing, loading = pins.list_files(REPO, "0" * 40), hub_client.Loading(remote_code=True)
+    needed = hub_client.documents_needed(listing, DEFAULT_INCLUDE, loading=loading)
+    documents = pins.read_documents(REPO, "0" * 40, needed)
+    chosen = hub_client.select(listing, DEFAULT_INCLUDE, loading=loading, documents=documents)
+    assert {file.path for file in chosen} == {"config.json", INDEX, "modeling_x.py", *SHARDS}
