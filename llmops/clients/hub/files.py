@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -133,20 +134,22 @@ def _loaded(
         BadRelease: The weights are incomplete.
     """
     tensors = _complete(rules.top_tensors(paths, loading), paths, documents)
-    folders = rules.folders(documents)
+    engines = rules.folders(documents)
 
     def left_out(path: str) -> bool:
         if not path.endswith(rules.SAFE_SUFFIX) and not is_unsafe(path):
             return False
         if "/" not in path:
             return path.endswith((rules.SAFE_SUFFIX, *rules.PICKLES)) and not rules.is_read(path, tensors)
-        return _is_below(path, include) and not any(fnmatchcase(path.rpartition("/")[0], item) for item in folders)
+        return _is_below(path, include) and not engines(path.rpartition("/")[0])
 
     dropped = {path for path in paths if left_out(path)}
-    copies = tuple({f"{path.rpartition('/')[0]}/" for path in dropped if "/" in path and path.endswith(".safetensors")})
-    kept = [
-        path for path in paths if path not in dropped and not (path.startswith(copies) and _is_below(path, include))
-    ]
+    copies = {path.rpartition("/")[0] for path in dropped if "/" in path and path.endswith(rules.SAFE_SUFFIX)}
+
+    def in_a_copy(path: str) -> bool:
+        return any(path[: match.start()] in copies for match in re.finditer("/", path)) and _is_below(path, include)
+
+    kept = [path for path in paths if path not in dropped and not in_a_copy(path)]
     _refuse_incomplete(rules.missing_shards(path for path in kept if rules.is_weights(path) and path not in tensors))
     return kept
 

@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from glob import escape
 from typing import Any, cast
 
 from llmops.errors import BadRelease
@@ -161,22 +160,23 @@ def listed(index: object, name: str) -> frozenset[str]:
     return frozenset(cast("list[str]", files))
 
 
-def folders(documents: Mapping[str, object]) -> tuple[str, ...]:
-    """Patterns of folders below the top whose weights the engine loads as well.
+def folders(documents: Mapping[str, object]) -> Callable[[str], bool]:
+    """Tells folders below the top whose weights the engine loads as well.
 
     Args:
         documents: Content of `config.json` and `modules.json` (sentence-transformers) where they exist, by name.
     """
     config, modules = documents.get(CONFIG), documents.get(MODULES)
     names = cast("Mapping[str, object]", config).get("architectures") if isinstance(config, Mapping) else None
-    architectures = [name for name in cast("list[object]", names) if isinstance(name, str)] if _is_list(names) else []
+    architectures = {name for name in cast("list[object]", names) if isinstance(name, str)} if _is_list(names) else ()
+    patterns = [pattern for name in architectures for pattern in _FOLDERS.get(name, ())]
     if isinstance(modules, Mapping):
         modules = cast("Mapping[str, object]", modules).get("modules")
     items = cast("list[object]", modules) if _is_list(modules) else []
     parts = [cast("Mapping[str, object]", item) for item in items if isinstance(item, Mapping)]
-    dense = [path for part in parts if part.get("type") in _DENSE and isinstance(path := part.get("path"), str)]
-    named = (folder for name in architectures for folder in _FOLDERS.get(name, ()))
-    return (*named, *(escape(path.rstrip("/")) for path in dense if path))
+    paths = [path for part in parts if part.get("type") in _DENSE and isinstance(path := part.get("path"), str)]
+    dense = {path.rstrip("/") for path in paths}
+    return lambda folder: folder in dense or any(fnmatchcase(folder, pattern) for pattern in patterns)
 
 
 def asks_for_code(documents: Mapping[str, object]) -> bool:

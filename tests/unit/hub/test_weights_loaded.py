@@ -413,6 +413,15 @@ def test_the_documents_that_decide_are_read(names: Sequence[str], loading: Loadi
     assert [file.path for file in documents_needed(files, DEFAULT_INCLUDE, loading=loading)] == needed
 
 
+@pytest.mark.timeout(60)
+def test_a_listing_of_thousands_of_folders_takes_no_square_of_time() -> None:
+    count = 20_000
+    copies = [f"{number}/{name}" for number in range(count) for name in ("model.safetensors", "x.json")]
+    dense = [{"type": "sentence_transformers.models.Dense", "path": str(number)} for number in range(0, count, 2)]
+    chosen = taken(["config.json", "model.safetensors", *copies], documents={"modules.json": dense})
+    assert len(chosen) == 2 + count
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9) | st.sampled_from([*SHARDS, "a.b"]),
     lambda inner: (
