@@ -6,7 +6,7 @@ volume of a site with a hub), or another JSON file with its `repo`, `commit` and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -86,6 +86,10 @@ class PinsFile:
 
     def check_access(self, repo: str) -> None:
         """A file gives access to everybody."""
+
+    def read_documents(self, repo: str, commit: str, files: Sequence[HubFile]) -> Mapping[str, object]:
+        """Nothing: the file has hashes, and no content."""
+        return {}
 
     def _require(self, repo: str, revision: str) -> None:
         if (repo, revision) != (self._manifest.repo, self._manifest.commit):

@@ -13,7 +13,7 @@ from typing import Protocol
 from pydantic import ValidationError
 
 from llmops.clients import hub as hub_client
-from llmops.clients.hub import HubFile, select
+from llmops.clients.hub import HubFile, Loading, documents_needed, require_config, select
 from llmops.clients.registry import ImageName, PinnedImage, RegistryClient, resolve_image
 from llmops.config.catalog.spec import Engine, EngineOptions, ModelSpec, Weights
 from llmops.errors import BadInput
@@ -37,6 +37,10 @@ class HubLike(Protocol):
         """Raise if the repository's files are listed but cannot be downloaded."""
         ...
 
+    def read_documents(self, repo: str, commit: str, files: Sequence[HubFile]) -> Mapping[str, object]:
+        """Content of JSON files of a commit, by path; without those that it does not have."""
+        ...
+
 
 @dataclass(frozen=True)
 class Hub:
@@ -56,6 +60,10 @@ class Hub:
     def check_access(self, repo: str) -> None:
         """See `llmops.clients.hub.check_access`."""
         hub_client.check_access(repo, endpoint=self.endpoint, token=self.token)
+
+    def read_documents(self, repo: str, commit: str, files: Sequence[HubFile]) -> Mapping[str, object]:
+        """See `llmops.clients.hub.read_documents`."""
+        return hub_client.read_documents(repo, commit, files, endpoint=self.endpoint, token=self.token)
 
 
 def resolve(
@@ -94,7 +102,7 @@ def resolve(
         )
     engine = spec.engine if engine_version is None else _at_version(spec.engine, engine_version)
     pinned = _pin_engine(engine, image or _find_image(engine, registry))
-    weights = _pin_weights(spec.weights, revision or spec.weights.revision, hub)
+    weights = _pin_weights(spec.weights, revision or spec.weights.revision, hub, Loading.of(pinned.args))
     return Release(
         model=spec.name,
         weights=weights.model_copy(update={"image": _pin_weights_image(spec.weights, pinned, registry)}),
@@ -132,11 +140,17 @@ def _at_version(engine: Engine, version: str) -> Engine:
         ) from error
 
 
-def _pin_weights(weights: Weights, revision: str, hub: HubLike) -> WeightsPin:
+def _pin_weights(weights: Weights, revision: str, hub: HubLike, loading: Loading) -> WeightsPin:
     commit = revision if COMMIT.fullmatch(revision) else hub.resolve(weights.repo, revision)
-    files = select(hub.list_files(weights.repo, commit), weights.include, weights.exclude, weights.allow_pickle)
+    listing = hub.list_files(weights.repo, commit)
     if weights.strategy != "image":
         hub.check_access(weights.repo)
+    needed = documents_needed(listing, weights.include, weights.exclude, loading)
+    documents = hub.read_documents(weights.repo, commit, needed)
+    files = select(
+        listing, weights.include, weights.exclude, weights.allow_pickle, loading=loading, documents=documents
+    )
+    require_config(files, loading)
     return WeightsPin(
         repo=weights.repo,
         commit=commit,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import errno
 import os
 import signal
 import sys
@@ -12,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from llmops.worker.report import Result, WorkerError, finish
+from llmops.worker.volume import as_result
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,17 +23,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except WorkerError as error:
         result = Result(options.command, error.kind, error.message, error.remedy, error.problems)
     except OSError as error:
-        result = _os_error(options.command, error)
+        result = as_result(options.command, error)
     except Exception as error:  # noqa: BLE001 - the last frame: every error has to reach the termination log
         traceback.print_exc()
         result = Result(options.command, "crash", f"bug in {options.command}: {type(error).__name__}: {error}")
     return finish(result, options.termination_log)
-
-
-def _os_error(command: str, error: OSError) -> Result:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return Result(command, "no_space", f"the volume is full: {error}", "Enlarge the volume or collect old weights.")
-    return Result(command, "io_error", f"input or output failed: {error}", "Check the volume and its node, then retry.")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -18,6 +18,7 @@ from llmops.worker.files import locked, size_of, sync_folder
 from llmops.worker.pins import FilePin, Pins
 from llmops.worker.repair import set_aside
 from llmops.worker.report import Progress, Result, WorkerError
+from llmops.worker.volume import refuse_alike
 
 LOCK_WAIT_SECONDS = 60.0  # A terminating pod releases the lock within this time.
 MARGIN = 0.01  # Share of the missing bytes, for the file system's metadata.
@@ -62,6 +63,7 @@ def download(
         from llmops.worker.hub.transfer import Hub
 
         (staging / WORK_FOLDER).mkdir(parents=True, exist_ok=True)
+        refuse_alike(pins, staging / WORK_FOLDER / "names")
         hub = Hub(pins, staging / WORK_FOLDER, token_file)
         in_place = target.is_dir()
         missing = set_aside(target, pins, reading) if in_place else _missing(pins, staging)

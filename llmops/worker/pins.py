@@ -7,11 +7,17 @@ import heapq
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from llmops.worker.foreign import parse_json
 from llmops.worker.report import WorkerError
+
+LONGEST_NAME = 255
+"""Bytes of a file's name: NAME_MAX of Linux and of most file systems."""
+LONGEST_PATH = 3500
+"""Bytes of a path in a repository: PATH_MAX of Linux, 4,096, less the folder on the volume."""
 
 
 @dataclass(frozen=True)
@@ -72,21 +78,37 @@ def read_pins(path: Path) -> Pins:
 
 
 def _refuse_unsafe(files: Sequence[FilePin], source: Path) -> None:
-    seen: set[str] = set()
+    if reason := unusable([file.path for file in files]):
+        path, problem = reason
+        raise WorkerError("usage", f"{source} pins {path!r}, which {problem}", remedy="Do not use this repository.")
     for file in files:
-        if reason := unsafe_path(file.path):
-            raise WorkerError(
-                "usage", f"{source} pins {file.path!r}, which {reason}", remedy="Do not use this repository."
-            )
         if bool(file.sha256) == bool(file.git_sha1):
             raise WorkerError("usage", f"{source} must pin {file.path!r} by exactly one of sha256 and git_sha1")
-        if file.path in seen:
-            raise WorkerError("usage", f"{source} pins {file.path!r} twice")
-        seen.add(file.path)
+
+
+def unusable(paths: Sequence[str]) -> tuple[str, str] | None:
+    """The first path that no folder of a volume can hold beside the others, and why; None if one can hold all."""
+    for path in paths:
+        if reason := unsafe_path(path):
+            return path, reason
+    # In this order what is below a path comes right after it.
+    ordered = sorted(paths, key=lambda path: path.split("/"))
+    for path, following in pairwise(ordered):
+        if following == path:
+            return path, "is listed twice"
+        if following.startswith(f"{path}/"):
+            return path, f"is both a file and the folder of {following}"
+    return None
 
 
 def unsafe_path(path: str) -> str | None:
     """Why a path of a repository is not safe to use below a folder; None if it is safe."""
+    try:
+        content = path.encode()
+    except UnicodeEncodeError:
+        return "is not text"
+    if len(content) > LONGEST_PATH or max(map(len, content.split(b"/"))) > LONGEST_NAME:
+        return f"is too long: a name may have {LONGEST_NAME} bytes, and a path {LONGEST_PATH}"
     if not path or path != PurePosixPath(path).as_posix():
         return "is not a plain relative path"
     if "\\" in path or any(ord(letter) < 32 or ord(letter) == 127 for letter in path):

@@ -9,7 +9,7 @@ Exit codes, on which a Job's podFailurePolicy acts:
 | 2 | usage: arguments or the release file are wrong | no |
 | 3 | the release is bad: wrong, missing, extra or unsafe files | no |
 | 4 | temporary: hub, network, I/O, another writer | yes |
-| 5 | a person has to act: space, access to the repository, no manifest yet | no |
+| 5 | a person has to act: space or rights on the volume, access to the repository, no manifest yet | no |
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ Kind = Literal[
     "io_error",
     "busy",
     "no_space",
+    "volume_refuses",
     "gated",
     "unauthorized",
     "repo_missing",
@@ -54,6 +55,7 @@ EXIT_CODES: dict[Kind, int] = {
     "io_error": 4,
     "busy": 4,
     "no_space": 5,
+    "volume_refuses": 5,
     "gated": 5,
     "unauthorized": 5,
     "repo_missing": 5,

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Generator
 from pathlib import Path
 from random import Random
@@ -18,6 +19,11 @@ FILES: dict[str, bytes | str | Path] = {
     "sub/folder/a name.json": "[]",
     "model.safetensors": WEIGHTS,
 }
+
+
+def partial(staging: Path, path: str) -> Path:
+    """Where the worker keeps what it has of a file."""
+    return staging / ".cache/parts" / f"{hashlib.sha256(path.encode()).hexdigest()[:32]}.part"
 
 
 @pytest.fixture

@@ -27,7 +27,18 @@ from llmops.config.settings.access import Exposure
 NAME = r"^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$"
 LABEL_VALUE = r"^[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
 QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|Ki|[MGTPE]i?)?$"
-DEFAULT_INCLUDE = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "*.tiktoken", "merges.txt", "vocab.txt")
+# Weights, configurations, and the vocabularies of tokenizers (`VOCAB_FILES_NAMES` of transformers 5, mistral-common).
+DEFAULT_INCLUDE = (
+    "*.safetensors",
+    "*.json",
+    "*.jinja",
+    "*.tiktoken",
+    "/*.model",
+    "/*.model.v*",
+    "merges.txt",
+    "vocab.txt",
+    "bpe.codes",
+)
 # Formats that can run code when loaded (pickle), or that vLLM loads only on request.
 UNSAFE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".h5", ".msgpack")
 
@@ -63,7 +74,11 @@ class Weights(Strict):
     revision: Annotated[str, Field(pattern=r"^\S+$")] = Field(
         default="main", description="A commit (40 hex digits), or a branch or tag that llmops follows."
     )
-    include: tuple[str, ...] = Field(default=DEFAULT_INCLUDE, min_length=1, description="Patterns of files to take.")
+    include: tuple[str, ...] = Field(
+        default=DEFAULT_INCLUDE,
+        min_length=1,
+        description="Patterns of files to take; of the weights, those that the engine loads.",
+    )
     exclude: tuple[str, ...] = Field(default=(), description="Patterns of files to leave out.")
     allow_pickle: bool = Field(default=False, description="Allow formats that can run code when loaded.")
     token: SecretKey | None = Field(default=None, description="Hub token, for gated or private repositories.")

@@ -28,6 +28,7 @@ WORKER_CODES = {
     "io_error": "VolumeUnavailable",
     "busy": "VolumeBusy",
     "no_space": "VolumeFull",
+    "volume_refuses": "VolumeRefuses",
     "gated": "RepositoryGated",
     "unauthorized": "CredentialsRefused",
     "repo_missing": "RepositoryNotFound",

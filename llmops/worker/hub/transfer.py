@@ -7,6 +7,7 @@ starts from zero after a kill.
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -59,8 +60,8 @@ class Hub:
         self._lock = threading.Lock()
 
     def part(self, file: FilePin) -> Path:
-        """Path of the partial file."""
-        return self._parts / f"{file.path}.part"
+        """Path of the partial file: of one length, and of its own, whatever the file's name is."""
+        return self._parts / f"{hashlib.sha256(file.path.encode()).hexdigest()[:32]}.part"
 
     def received(self, file: FilePin) -> int:
         """Bytes of the partial file, to resume from."""

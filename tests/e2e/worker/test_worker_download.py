@@ -14,6 +14,8 @@ import pytest
 from llmops_sandbox.hub import HubServer, HubStore
 from llmops_sandbox.standin import Fault
 
+from tests.support.hub import partial
+
 Download = Callable[..., dict[str, Any]]
 Pin = Callable[[dict[str, bytes]], Path]
 BIG = "model-00001-of-00002.safetensors"
@@ -79,7 +81,7 @@ def test_killed_at_random_bytes_it_converges_and_keeps_what_it_had(
 ) -> None:
     release = pin(files)
     hub.faults.set(fault(path="*.safetensors", method="GET", bytes_per_second=100_000))
-    part = staging / ".cache/parts" / f"{BIG}.part"
+    part = partial(staging, BIG)
     chance = random.Random(3)
     size = len(files[BIG])
     stops = sorted(chance.sample(range(1, size * 3 // 4), 4))
@@ -112,7 +114,7 @@ def test_a_rotten_part_is_thrown_away_and_does_not_count_against_the_hub(
     download: Download, pin: Pin, files: dict[str, bytes], target: Path, staging: Path, hub: HubServer
 ) -> None:
     release = pin(files)
-    part = staging / ".cache/parts" / f"{BIG}.part"
+    part = partial(staging, BIG)
     part.parent.mkdir(parents=True)
     part.write_bytes(bytes(5000))
     # The first transfer resumes the part; the second is complete, so it counts.
@@ -366,16 +368,17 @@ def test_sigterm_ends_it_at_once(
         env={"HF_ENDPOINT": hub.url},
     )
     deadline = time.monotonic() + 30
-    while not (staging / ".cache/parts" / f"{BIG}.part").is_file() and time.monotonic() < deadline:
+    while not partial(staging, BIG).is_file() and time.monotonic() < deadline:
         time.sleep(0.01)
     process.terminate()
     assert process.wait(timeout=10) == 128 + signal.SIGTERM
 
 
-def test_a_volume_that_cannot_be_written_is_an_io_error(
+def test_a_volume_with_something_else_in_the_place_is_for_a_person_to_heal(
     download: Download, pin: Pin, files: dict[str, bytes], root: Path
 ) -> None:
     (root / "staging").write_text("a file in the place of a folder")
     result = download(pin(files))
-    assert (result["kind"], result["exit_code"]) == ("io_error", 4)
+    assert (result["kind"], result["exit_code"]) == ("volume_refuses", 5)
     assert os.fspath(root / "staging") in result["message"]
+    assert "Remove" in result["remedy"]

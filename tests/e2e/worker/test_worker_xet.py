@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.hub import partial
+
 CONTENT = random.Random(1).randbytes(300_000)
 CHUNK = 60_000
 COMMIT, FILE_HASH, XORB_HASH = "a" * 40, "ab" * 32, "cd" * 32
@@ -159,7 +161,7 @@ def test_a_file_in_xet_comes_whole_and_the_hub_token_stays_with_the_hub(
 def test_a_part_of_a_file_in_xet_is_continued(
     fetch: Callable[[], dict[str, Any]], storage: Storage, target: Path, staging: Path, kept: int
 ) -> None:
-    part = staging / ".cache/parts/model.bin.part"
+    part = partial(staging, "model.bin")
     part.parent.mkdir(parents=True)
     part.write_bytes(CONTENT[:kept])
     result = fetch()
