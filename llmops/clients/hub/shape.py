@@ -16,9 +16,15 @@ if TYPE_CHECKING:
 
 
 def read_config(
-    repo: str, commit: str, *, endpoint: str, token: str | None = None, patience: Patience = DEFAULT_PATIENCE
+    repo: str,
+    commit: str,
+    path: str = "config.json",
+    *,
+    endpoint: str,
+    token: str | None = None,
+    patience: Patience = DEFAULT_PATIENCE,
 ) -> Mapping[str, Any]:
-    """Content of a commit's `config.json`.
+    """Content of a commit's `config.json`, or of another JSON file beside it.
 
     Raises:
         BadRelease: The file does not exist, or is not a JSON object.
@@ -30,7 +36,7 @@ def read_config(
         from huggingface_hub import hf_hub_url
         from huggingface_hub.utils import get_session, hf_raise_for_status
 
-        url = hf_hub_url(repo, "config.json", revision=commit, endpoint=endpoint)
+        url = hf_hub_url(repo, path, revision=commit, endpoint=endpoint)
         headers = {"Authorization": f"Bearer {api.token}"} if api.token else {}
         answer = get_session().get(url, headers=headers, timeout=TIMEOUT_SECONDS, follow_redirects=True)
         hf_raise_for_status(answer)
@@ -40,9 +46,9 @@ def read_config(
     try:
         content = json.loads(text)
     except ValueError as error:
-        raise _bad_file("config.json", repo, commit, f"is not JSON: {error}") from error
+        raise _bad_file(path, repo, commit, f"is not JSON: {error}") from error
     if not isinstance(content, dict):
-        raise _bad_file("config.json", repo, commit, "is not an object")
+        raise _bad_file(path, repo, commit, "is not an object")
     return content
 
 

@@ -12,7 +12,9 @@ from llmops.preflight.fit.budget import fit
 from llmops.preflight.fit.context import longest_context
 from llmops.preflight.fit.engine import GIB, EngineMemory, engine_memory
 from llmops.preflight.fit.findings import fit_findings
+from llmops.preflight.fit.layers import layers_of
 from llmops.preflight.fit.shape import Shape, weight_bytes
+from llmops.preflight.fit.weights import weights_on_gpu
 from llmops.releases.release import EnginePin, Release, WeightsPin
 from tests.unit.fit.shapes import MODELS
 
@@ -176,3 +178,130 @@ def test_options_are_read_as_vllm_reads_them(arguments: tuple[str, ...], expecte
 )  # fmt: skip
 def test_the_trained_context_of_a_model(text: dict[str, Any], expected: int) -> None:
     assert longest_context(text) == expected
+
+
+QWEN_MOE = {"architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe", "num_hidden_layers": 40,
+            "hidden_size": 2048, "num_attention_heads": 32, "num_key_value_heads": 4, "head_dim": 128,
+            "intermediate_size": 6144, "moe_intermediate_size": 768, "num_experts": 64, "num_experts_per_tok": 8,
+            "vocab_size": 151936, "max_position_embeddings": 40960}  # fmt: skip
+EXPERTS = 40 * 64 * 3 * 2048 * 768
+MOE = Shape(QWEN_MOE, {"BF16": EXPERTS + 2 * 10**9}, 2 * EXPERTS + 4 * 10**9)
+
+
+@pytest.mark.parametrize("expert_parallel", [(), ("--enable-expert-parallel",)])
+def test_data_parallel_copies_share_their_experts(expert_parallel: tuple[str, ...]) -> None:
+    on_gpu = weights_on_gpu(MOE, engine_memory(("--data-parallel-size=2", *expert_parallel)))
+    assert on_gpu.bytes == 2 * EXPERTS / 2 + 4 * 10**9
+    assert on_gpu.least == 2 * EXPERTS / 2 + 2 * 10**9
+
+
+def test_data_parallel_copies_of_a_dense_model_share_nothing() -> None:
+    on_gpu = weights_on_gpu(FULL, engine_memory(("--data-parallel-size=4", "--tensor-parallel-size=2")))
+    assert on_gpu.bytes == LLAMA_70B
+
+
+def test_quantized_experts_over_copies_are_unknown_and_never_an_error() -> None:
+    eight = Shape({**QWEN_MOE, "quantization_config": {"quant_method": "fp8"}}, {"F8_E4M3": 10**10}, 10**10)
+    (finding,) = findings(eight, L40S, "--data-parallel-size=2", gpus=2)
+    assert finding.severity == "unknown"
+
+
+def test_weights_in_the_nodes_memory_do_not_count() -> None:
+    (finding,) = findings(FULL, H100, "--cpu-offload-gb=90", "--max-model-len=8192")
+    assert finding.severity in ("ok", "warning")
+    assert "weights 41.4" in finding.message
+
+
+def test_a_cache_of_a_given_size_has_that_size() -> None:
+    (finding,) = findings(QUANTIZED, H100, "--kv-cache-memory-bytes=5G", "--max-model-len=8192")
+    assert "KV cache 5.0 for 16,384 tokens" in finding.message
+
+
+@pytest.mark.parametrize("method", ["fp8", "bitsandbytes", "mxfp4", "int8_per_channel_weight_only", "torchao"])
+def test_weights_that_vllm_quantizes_while_loading_are_unknown(method: str) -> None:
+    (finding,) = findings(FULL, L40S, f"--quantization={method}")
+    assert (finding.severity, finding.check) == ("unknown", "memory.fit")
+
+
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [("quant_config.json", "awq"), ("quantize_config.json", "gptq_marlin"), ("hf_quant_config.json", "modelopt_fp4")],
+)
+def test_a_file_beside_config_json_says_how_weights_are_quantized(name: str, method: str) -> None:
+    content = {"w_bit": 4, "quantization": {"kv_cache_quant_algo": "FP8"}}
+    beside = Shape(MODELS["Llama-3.3-70B"], {"I32": 8 * 10**9, "F16": 2 * 10**9}, 37 * 10**9, {name: content})
+    (finding,) = findings(beside, H100, f"--quantization={method}", "--max-model-len=8192")
+    assert finding.severity == "ok"
+    in_half, in_eight = (
+        layers_of(shape, dtype=None, kv_cache_dtype=None, tensor=1)[0].token_bytes for shape in (FULL, beside)
+    )
+    assert in_eight == in_half / 2
+
+
+def test_quantized_weights_without_a_word_on_how_are_unknown() -> None:
+    (finding,) = findings(Shape(MODELS["Llama-3.3-70B"], {"I32": 8 * 10**9}, 32 * 10**9), H100, "--quantization=awq")
+    assert finding.severity == "unknown"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--speculative-config={}",), ("--enable-lora",), ("-dcp=2",), ("--num-gpu-blocks-override=9",),
+        ("--load-format=gguf",), ("--max-num-seqs=many",), ("--gpu-memory-utilization=nan",),
+        ("--kv-cache-dtype=nvfp4",), ("--hf-overrides=[]",), ("--tensor-parallel-size=0x2",), ("--runner", "pooling"),
+    ],
+)  # fmt: skip
+def test_options_that_llmops_does_not_calculate_make_the_cache_unknown(options: tuple[str, ...]) -> None:
+    (finding,) = findings(QUANTIZED, H100, *options)
+    assert finding.severity == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("config", "arguments", "env", "severities"),
+    [
+        ({}, ("--max-model-len=150000",), (), ["error"]),
+        ({}, ("--max-model-len=150000",), (("VLLM_ALLOW_LONG_MAX_MODEL_LEN", "true"),), ["warning"]),
+        ({}, ("--max-model-len=150000", '--hf-overrides={"max_position_embeddings": 262144}'), (), []),
+        ({}, ("--max-model-len=150000", "--hf-overrides.rope_scaling.factor=2",
+              "--hf-overrides.rope_scaling.rope_type=linear"), (), []),
+        ({"model_type": "llama9"}, ("--max-model-len=150000",), (), ["warning"]),
+        ({"max_position_embeddings": "many"}, ("--max-model-len=150000",), (), ["unknown"]),
+        ({"rope_scaling": {"type": "yarn", "factor": 2.0}}, ("--max-model-len=150000",), (), ["error"]),
+    ],
+)  # fmt: skip
+def test_a_context_beyond_the_files_own(
+    config: dict[str, Any], arguments: tuple[str, ...], env: tuple[tuple[str, str], ...], severities: list[str]
+) -> None:
+    asked = release(*arguments)
+    asked = asked.model_copy(update={"engine": asked.engine.model_copy(update={"env": env})})
+    shape = Shape({**MODELS["Llama-3.1-8B"], **config}, {"BF16": 8 * 10**9}, 16 * 10**9)
+    about = [finding for finding in fit_findings(asked, shape, H100) if finding.check == "memory.context"]
+    assert [finding.severity for finding in about] == severities
+
+
+def test_of_older_versions_the_context_of_yarn_is_not_certain() -> None:
+    asked = release("--max-model-len=150000")
+    asked = asked.model_copy(update={"engine": asked.engine.model_copy(update={"tag": "v0.9.2"})})
+    yarn = {**MODELS["Llama-3.1-8B"], "rope_scaling": {"rope_type": "yarn", "factor": 2.0}}
+    first, *_ = fit_findings(asked, Shape(yarn, {"BF16": 8 * 10**9}, 16 * 10**9), H100)
+    assert (first.severity, first.check) == ("warning", "memory.context")
+
+
+def test_a_longrope_model_takes_its_original_context_unless_asked() -> None:
+    long = {**MODELS["Llama-3.1-8B"], "model_type": "phi3", "architectures": ["Phi3ForCausalLM"],
+            "original_max_position_embeddings": 8192, "rope_scaling": {"type": "su"}}  # fmt: skip
+    (finding,) = findings(Shape(long, {"BF16": 8 * 10**9}, 16 * 10**9), L40S)
+    assert "requests of 8,192 tokens" in finding.message
+
+
+def test_an_engine_that_looks_for_its_context_takes_what_fits() -> None:
+    (finding,) = findings(QUANTIZED, L40S, "--max-model-len=auto")
+    assert "does not seem to fit" not in finding.message
+
+
+def test_without_its_manager_of_hybrid_caches_vllm_frees_no_window() -> None:
+    gemma = Shape(MODELS["gemma-3-27b"], {"BF16": 27 * 10**9}, 54 * 10**9)
+    frees, keeps = (
+        fit(gemma, engine_memory(arguments), H100) for arguments in ((), ("--disable-hybrid-kv-cache-manager",))
+    )
+    assert keeps.tokens < frees.tokens
