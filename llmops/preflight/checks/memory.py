@@ -54,7 +54,7 @@ def _weights(case: Case) -> Iterator[Finding]:
         f"({spec.gpu.count} x {amount(memory)}, {share:.0%} of it)"
     )
     remedy = "Take quantized weights, more GPUs (gpu.count and engine.options.tensor_parallel_size) or larger ones."
-    otherwise = bool(engine.unknown) or (engine.quantization is not None and not isinstance(case.shape, Shape))
+    otherwise = engine.loads_otherwise or (engine.quantization is not None and not isinstance(case.shape, Shape))
     if size >= usable and not otherwise:
         yield Finding("error", "GPU memory", message, remedy)
     elif size > usable * TIGHT:

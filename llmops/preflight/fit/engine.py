@@ -41,7 +41,12 @@ UNKNOWN = {
     "--offload-backend": ("it keeps weights in the node's memory", ("auto", "uva")),
     "--enable-sleep-mode": ("it allocates memory in another way", ("false",)),
 }  # fmt: skip
-UNKNOWN_VARIABLES = {"VLLM_MLA_DISABLE": "it keeps keys and values in full"}
+LOADS_OTHERWISE = ("--load-format", "--offload-group-size", "--offload-backend", "--model-impl", "--hf-config-path")
+UNKNOWN_VARIABLES = {
+    "VLLM_MLA_DISABLE": ("it keeps keys and values in full", ("", "0")),
+    "VLLM_ALLOW_CHUNKED_LOCAL_ATTN_WITH_HYBRID_KV_CACHE": ("it keeps what is behind a chunk", ("1",)),
+}
+"""Variables that do the same, and their harmless values."""
 TRUE = ("1", "true")
 _SUFFIXES = {
     "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40,
@@ -72,6 +77,7 @@ class EngineMemory:
         allows_long: Whether vLLM takes a longer context than the model's.
         fits_context: Whether vLLM lowers the context to what fits (`--max-model-len auto`).
         unknown: Why llmops cannot calculate the KV cache with these options.
+        loads_otherwise: Whether the options decide which weights are on a GPU in ways that llmops does not know.
     """
 
     max_model_len: int | None = None
@@ -93,6 +99,7 @@ class EngineMemory:
     allows_long: bool = False
     fits_context: bool = False
     unknown: tuple[str, ...] = ()
+    loads_otherwise: bool = False
 
     def limits(self, gpu_bytes: float) -> tuple[int, int]:
         """Tokens of one step and requests at once, on GPUs of so many bytes."""
@@ -142,7 +149,8 @@ def engine_memory(arguments: Sequence[str], env: Iterable[tuple[str, str]] = ())
         overrides=read("--hf-overrides", _object) or {},
         allows_long=variables.get("VLLM_ALLOW_LONG_MAX_MODEL_LEN", "").strip().lower() in TRUE,
         fits_context=maximum in ("auto", "-1"),
-        unknown=(*_unknown_options(given), *_unknown_variables(variables)),
+        unknown=tuple(_unknown_options(given)) + tuple(_unknown_variables(variables)),
+        loads_otherwise=any(_is_unknown(given, flag) for flag in LOADS_OTHERWISE),
     )
     return _with(options, unread) if unread else options
 
@@ -152,14 +160,19 @@ def _with(options: EngineMemory, more: Sequence[str]) -> EngineMemory:
 
 
 def _unknown_options(given: Mapping[str, str]) -> Iterator[str]:
-    for flag, (why, harmless) in UNKNOWN.items():
-        if flag in given and given[flag].strip().lower() not in harmless:
+    for flag, (why, _) in UNKNOWN.items():
+        if _is_unknown(given, flag):
             yield f"with {flag}, {why}"
 
 
+def _is_unknown(given: Mapping[str, str], flag: str) -> bool:
+    _, harmless = UNKNOWN[flag]
+    return flag in given and given[flag].strip().lower() not in harmless
+
+
 def _unknown_variables(variables: Mapping[str, str]) -> Iterator[str]:
-    for name, why in UNKNOWN_VARIABLES.items():
-        if variables.get(name, "0").strip() not in ("", "0"):
+    for name, (why, harmless) in UNKNOWN_VARIABLES.items():
+        if name in variables and variables[name].strip() not in harmless:
             yield f"with {name}, {why}"
 
 

@@ -115,7 +115,9 @@ def _windows(fields: Fields, kinds: Sequence[str] | None, *, per_layer: bool, mo
         more: Tokens that the model's code adds to the field.
     """
     count = fields.layers()
-    window = None if fields.value("use_sliding_window") is False else fields.count("sliding_window") or None
+    window = fields.count("sliding_window") or None
+    if "use_sliding_window" in fields.defaults and not fields.flag("use_sliding_window"):
+        window = None
     if kinds is None or all(kind == SLIDING for kind in kinds):
         return [window + more if window else None] * count
     if not per_layer:
@@ -132,11 +134,18 @@ def _plain(fields: Fields, windows: Sequence[int | None], *, own_size: bool = Tr
 
 def _whole(fields: Fields) -> list[Layer]:
     """A window holds for all layers, or for none."""
+    _refuse_mixed(fields)
     return _plain(fields, _windows(fields, _kinds(fields), per_layer=False))
+
+
+def _refuse_mixed(fields: Fields) -> None:
+    if "use_sliding_window" in fields.defaults and fields.flag("use_sliding_window"):
+        raise UnknownShape("it has a sliding window on some of its layers", about="use_sliding_window")
 
 
 def _whole_sized(fields: Fields) -> list[Layer]:
     """As `_whole`; the code ignores `head_dim`."""
+    _refuse_mixed(fields)
     return _plain(fields, _windows(fields, _kinds(fields), per_layer=False), own_size=False)
 
 

@@ -27,6 +27,8 @@ SUBJECT = "GPU fit"
 FEW_AT_ONCE = 2.0
 SMALLER = "quantized weights, more GPUs (gpu.count and engine.options.tensor_parallel_size) or larger ones"
 LOOK = "Look for `GPU KV cache size` in the log of the canary's engine."
+MISTRALS_OWN = "params.json"
+"""vLLM reads this file in place of config.json where it finds it beside Mistral's own weights."""
 OVERRIDABLE = ("text_config", "llm_config", "language_config")
 KEEPS_YARN_SINCE = (0, 31)
 """Versions of vLLM before this multiplied the context of a YaRN model by its factor; later ones do not."""
@@ -45,7 +47,7 @@ def fit_findings(release: Release, shape: Shape, gpu_bytes: float | None) -> Ite
     engine = engine_memory(release.engine.args, release.engine.env)
     shape = overridden(shape, engine.overrides)
     yield from (replace(finding, check=QUANTIZATION) for finding in _quantization(engine, shape))
-    yield from (replace(finding, check=CONTEXT) for finding in _context(engine, shape, release.engine.tag))
+    yield from (replace(finding, check=CONTEXT) for finding in _context(release, engine, shape))
     if release.gpu.count:
         yield replace(_memory(release, engine, shape, gpu_bytes), check=FIT)
 
@@ -82,8 +84,7 @@ def too_large_weights(release: Release, engine: EngineMemory, shape: Shape, gpu_
     """The error if the weights alone exceed what the engine takes of each GPU; None if they do not for certain."""
     share = 1.0 if engine.kv_cache_bytes is not None else engine.gpu_memory_utilization
     least = weights_on_gpu(shape, engine).least
-    loads_otherwise = any("weights" in why or "--load-format" in why for why in engine.unknown)
-    if least < gpu_bytes * share or loads_otherwise:
+    if least < gpu_bytes * share or engine.loads_otherwise:
         return None
     message = (
         f"of {_gib(gpu_bytes)} GiB on each of {_gpus(release)} the engine takes {_gib(gpu_bytes * share)}, and the "
@@ -128,7 +129,7 @@ def _quantization(engine: EngineMemory, shape: Shape) -> Iterator[Finding]:
         )
 
 
-def _context(engine: EngineMemory, shape: Shape, tag: str) -> Iterator[Finding]:
+def _context(release: Release, engine: EngineMemory, shape: Shape) -> Iterator[Finding]:
     fields = shape.fields
     wanted = engine.max_model_len
     if wanted is None or not any(fields.value(name) is not None for name in LENGTHS):
@@ -149,7 +150,7 @@ def _context(engine: EngineMemory, shape: Shape, tag: str) -> Iterator[Finding]:
             f"{message}; VLLM_ALLOW_LONG_MAX_MODEL_LEN lets vLLM start, and answers may be nonsense",
             remedy,
         )
-    elif (severity := _refusal(own, fields.kind, tag)) == "error":
+    elif (severity := _refusal(own, fields.kind, release)) == "error":
         yield Finding(severity, "context", f"{message}: vLLM refuses to start", remedy)
     else:
         yield Finding(
@@ -160,13 +161,13 @@ def _context(engine: EngineMemory, shape: Shape, tag: str) -> Iterator[Finding]:
         )
 
 
-def _refusal(own: Context, kind: str, tag: str) -> Severity:
+def _refusal(own: Context, kind: str, release: Release) -> Severity:
     """An error if vLLM refuses for certain: the class of the model is known, and so is vLLM's rule of that version."""
-    if kind not in FAMILIES:
+    if kind not in FAMILIES or any(file.path == MISTRALS_OWN for file in release.weights.files):
         return "warning"
     if not own.scaled:
         return "error"
-    match = re.search(r"(\d+)\.(\d+)\.\d+", tag)
+    match = re.search(r"(\d{1,4})\.(\d{1,4})\.\d", release.engine.tag)
     return "error" if match and (int(match[1]), int(match[2])) >= KEEPS_YARN_SINCE else "warning"
 
 

@@ -21,6 +21,8 @@ NEED_QUANTIZED = {
     "modelopt": ("hf_quant_config.json",),
     "modelopt_fp4": ("hf_quant_config.json",),
 }
+OVERRIDES = ("quantization_config_file", "quantization_config_dict_json")
+"""Keys of `--hf-overrides` that say it, too."""
 SAYS_HOW = ("hf_quant_config.json", "quant_config.json", "quantize_config.json")
 """Files beside config.json with which weights are quantized; config.json then need not say it."""
 
@@ -69,8 +71,9 @@ def quantizes_while_loading(shape: Shape, engine: EngineMemory) -> bool:
 
 def cannot_quantize(shape: Shape, engine: EngineMemory) -> bool:
     """Whether the engine asks for quantized weights, and the repository has full ones without a word on how."""
-    known_full = bool(shape.parameters) and not shape.quantized
-    return engine.quantization in NEED_QUANTIZED and shape.quantization is None and (known_full or not shape.parameters)
+    if not shape.parameters or shape.quantized or any(name in engine.overrides for name in OVERRIDES):
+        return False
+    return engine.quantization in NEED_QUANTIZED
 
 
 def _expert_bytes(shape: Shape, engine: EngineMemory, total: int) -> float:

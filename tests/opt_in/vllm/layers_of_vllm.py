@@ -8,6 +8,7 @@ no cache.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 import tempfile
@@ -22,7 +23,9 @@ from vllm.config import set_current_vllm_config
 from vllm.distributed import destroy_model_parallel, init_distributed_environment, initialize_model_parallel
 from vllm.engine.arg_utils import EngineArgs
 from vllm.model_executor.model_loader.utils import initialize_model
+from vllm.v1.core import kv_cache_utils
 
+KV_BYTES = 64 * 2**30
 # vLLM inspects each class in a process of its own, which takes ten seconds.
 registry._run_in_subprocess = lambda inspect: inspect()
 
@@ -57,7 +60,7 @@ class MimoConfig(Qwen2Config):
 
 
 def layers(config: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Layers by what they keep, and the tokens that vLLM takes without `max_model_len`."""
+    """Layers by what they keep, the tokens that vLLM takes without `max_model_len`, and how it divides 64 GiB."""
     device = "meta"
     if config["model_type"] == "gemma3n_text":
         # It reads a number of a tensor, which has none on the device `meta`; what keeps no cache is made small.
@@ -76,7 +79,8 @@ def layers(config: dict[str, Any], folder: Path) -> dict[str, Any]:
         with torch.device(device):
             initialize_model(vllm_config=vllm_config)
     kinds: Counter[tuple[Any, ...]] = Counter()
-    for layer in vllm_config.compilation_config.static_forward_context.values():
+    specs: dict[str, Any] = {}
+    for name, layer in vllm_config.compilation_config.static_forward_context.items():
         if not hasattr(layer, "get_kv_cache_spec") or getattr(layer, "kv_sharing_target_layer_name", None):
             continue
         if (spec := layer.get_kv_cache_spec(vllm_config)) is None:
@@ -85,9 +89,21 @@ def layers(config: dict[str, Any], folder: Path) -> dict[str, Any]:
         window = getattr(spec, "sliding_window", None) or chunk
         size = spec.num_kv_heads * (spec.head_size + spec.head_size_v) * spec.dtype.itemsize
         kinds[window, chunk is not None, size] += 1
+        # A CPU's blocks are others than a GPU's.
+        specs[name] = dataclasses.replace(spec, block_size=16)
+    # Both as on NVIDIA's GPUs.
+    vllm_config.scheduler_config.disable_hybrid_kv_cache_manager = False
+    vllm_config.cache_config.kv_cache_layout = "LBNHC"
+    with set_current_vllm_config(vllm_config):
+        groups = kv_cache_utils.get_kv_cache_groups(vllm_config, specs)
+        divided = kv_cache_utils.get_kv_cache_config_from_groups(vllm_config, groups, KV_BYTES)
+        tokens, concurrency = kv_cache_utils.get_kv_cache_capacity(vllm_config, divided)
     return {
         "layers": sorted(([count, size, window, chunked] for (window, chunked, size), count in kinds.items()), key=str),
         "context": vllm_config.model_config.max_model_len,
+        "in_flight": vllm_config.max_in_flight_tokens,
+        "tokens": tokens,
+        "concurrency": concurrency,
     }
 
 

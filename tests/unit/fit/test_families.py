@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
+from llmops.preflight.fit.cache import groups_of
 from llmops.preflight.fit.context import context_of
 from llmops.preflight.fit.fields import UnknownShape
 from llmops.preflight.fit.layers import layers_of
 from llmops.preflight.fit.shape import Shape
 from tests.unit.fit.published import KNOWN, UNKNOWN
+from tests.unit.fit.shapes import GIB
 
 # Made by vLLM 0.32.0's own layers: tests/opt_in/vllm/test_kv_arithmetic.py makes them anew and compares.
 ANSWERS: dict[str, dict[str, Any]] = json.loads(
@@ -41,6 +43,16 @@ def test_vllm_makes_the_same_layers(name: str) -> None:
     answer = ANSWERS[name]
     assert layers(KNOWN[name].config) == [tuple(kind) for kind in answer["layers"]]
     assert context_of(Shape(KNOWN[name].config, {}, 0).fields).default == answer["context"]
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_vllm_divides_a_cache_in_the_same_way(name: str) -> None:
+    answer = ANSWERS[name]
+    of_model = layers_of(Shape(KNOWN[name].config, {}, 0), dtype=None, kv_cache_dtype=None, tensor=1)
+    groups = groups_of(of_model, in_flight=answer["in_flight"])
+    concurrency = groups.concurrency(64 * GIB, answer["context"])
+    assert concurrency == pytest.approx(answer["concurrency"])
+    assert int(concurrency * answer["context"]) == answer["tokens"]
 
 
 def test_vllm_answered_for_every_model() -> None:
