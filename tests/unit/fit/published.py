@@ -207,9 +207,9 @@ KNOWN: dict[str, Known] = {
     "Command R": Known(
         plain("cohere", "CohereForCausalLM", 40, 8192, 64, 64, 8192, model_max_length=131072), 40, 40 * 32768, 131072),
     "Command R7B": Known(
-        plain("cohere2", "Cohere2ForCausalLM", 32, 4096, 32, 8, 8192, sliding_window=4096, sliding_window_pattern=4,
+        plain("cohere2", "Cohere2ForCausalLM", 32, 4096, 32, 8, 132096, sliding_window=4096, sliding_window_pattern=4,
               head_dim=128),
-        8, 32 * 4096, 8192, 24, 4097),
+        8, 32 * 4096, 132096, 24, 4097),
     "Granite-3.3-8B": Known(plain("granite", "GraniteForCausalLM", 40, 4096, 32, 8, 131072), 40, 40 * 4096, 131072),
     "OLMo-2-7B": Known(plain("olmo2", "Olmo2ForCausalLM", 32, 4096, 32, 32, 4096), 32, 32 * 16384, 4096),
     "Olmo-3-7B": Known(
