@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from llmops.preflight.fit.engine import EngineMemory
 from llmops.preflight.fit.families import FAMILIES
 from llmops.preflight.fit.fields import UnknownShape
-from llmops.preflight.fit.shape import BYTES, FLOATS, Shape, number_bytes, weight_bytes
+from llmops.preflight.fit.shape import FLOATS, Shape, number_bytes, weight_bytes
 
 # vLLM 0.32, `get_config_filenames` of `model_executor/layers/quantization`: where these methods look for their
 # configuration if config.json has none. Without it vLLM exits with "Cannot find the config file for awq".
@@ -53,15 +53,13 @@ def weights_on_gpu(shape: Shape, engine: EngineMemory) -> Weights:
     if quantizes_while_loading(shape, engine):
         return Weights(0, None, f"{engine.quantization} quantizes the weights while vLLM loads them")
     least = max(0.0, total / (split * engine.data) - engine.cpu_offload_bytes)
-    if any(kind not in BYTES for kind in shape.parameters):
-        unknown = sorted(set(shape.parameters) - set(BYTES))[0]
-        return Weights(least, least, "") if engine.data == 1 else Weights(least, None, f"format {unknown[:20]}")
     try:
         experts = _expert_bytes(shape, engine, total) if engine.data > 1 else 0
     except UnknownShape as unknown:
         return Weights(least, None, unknown.message)
-    on_gpu = (total - experts) / split + experts / (split * engine.data)
-    return Weights(least, max(0.0, on_gpu - engine.cpu_offload_bytes))
+    on_gpu = max(0.0, (total - experts) / split + experts / (split * engine.data) - engine.cpu_offload_bytes)
+    # The number of experts' weights is by config.json; without any, nothing is shared.
+    return Weights(least if experts else on_gpu, on_gpu)
 
 
 def quantizes_while_loading(shape: Shape, engine: EngineMemory) -> bool:

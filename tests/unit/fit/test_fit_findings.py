@@ -197,7 +197,7 @@ def test_data_parallel_copies_share_their_experts(expert_parallel: tuple[str, ..
 
 def test_data_parallel_copies_of_a_dense_model_share_nothing() -> None:
     on_gpu = weights_on_gpu(FULL, engine_memory(("--data-parallel-size=4", "--tensor-parallel-size=2")))
-    assert on_gpu.bytes == LLAMA_70B
+    assert on_gpu.bytes == on_gpu.least == LLAMA_70B
 
 
 def test_quantized_experts_over_copies_are_unknown_and_never_an_error() -> None:
