@@ -21,6 +21,8 @@ NEED_QUANTIZED = {
     "modelopt": ("hf_quant_config.json",),
     "modelopt_fp4": ("hf_quant_config.json",),
 }
+EIGHT_BITS = ("F8_E4M3", "I8")
+DRAFT_LAYERS = "num_nextn_predict_layers"
 OVERRIDES = ("quantization_config_file", "quantization_config_dict_json")
 """Keys of `--hf-overrides` that say it, too."""
 SAYS_HOW = ("hf_quant_config.json", "quant_config.json", "quantize_config.json")
@@ -52,14 +54,15 @@ def weights_on_gpu(shape: Shape, engine: EngineMemory) -> Weights:
     split = engine.tensor * engine.pipeline
     if quantizes_while_loading(shape, engine):
         return Weights(0, None, f"{engine.quantization} quantizes the weights while vLLM loads them")
-    least = max(0.0, total / (split * engine.data) - engine.cpu_offload_bytes)
+    loaded = total * _least_loaded(shape)
+    least = max(0.0, loaded / (split * engine.data) - engine.cpu_offload_bytes)
     try:
         experts = _expert_bytes(shape, engine, total) if engine.data > 1 else 0
     except UnknownShape as unknown:
         return Weights(least, None, unknown.message)
     on_gpu = max(0.0, (total - experts) / split + experts / (split * engine.data) - engine.cpu_offload_bytes)
     # The number of experts' weights is by config.json; without any, nothing is shared.
-    return Weights(least if experts else on_gpu, on_gpu)
+    return Weights(least if experts else max(0.0, loaded / split - engine.cpu_offload_bytes), on_gpu)
 
 
 def quantizes_while_loading(shape: Shape, engine: EngineMemory) -> bool:
@@ -72,6 +75,16 @@ def cannot_quantize(shape: Shape, engine: EngineMemory) -> bool:
     if not shape.parameters or shape.quantized or any(name in engine.overrides for name in OVERRIDES):
         return False
     return engine.quantization in NEED_QUANTIZED
+
+
+def _least_loaded(shape: Shape) -> float:
+    """Share of the files that vLLM loads at least: without a draft it leaves the layers for drafts (MTP) out."""
+    try:
+        layers, drafts = shape.fields.count("num_hidden_layers"), shape.fields.count(DRAFT_LAYERS)
+    except UnknownShape:
+        return 0
+    # A draft's layer is larger than most.
+    return max(0, layers - drafts) / (layers + drafts) if drafts else 1
 
 
 def _expert_bytes(shape: Shape, engine: EngineMemory, total: int) -> float:
@@ -87,9 +100,12 @@ def _expert_bytes(shape: Shape, engine: EngineMemory, total: int) -> float:
     if family.experts is None:
         return 0
     numbers = family.experts(fields)
-    if shape.quantized or not shape.parameters or any(kind not in FLOATS for kind in shape.parameters):
+    if shape.quantized and any(shape.parameters.get(kind, 0) >= numbers for kind in EIGHT_BITS):
+        size = float(numbers)
+    elif shape.quantized or not shape.parameters or any(kind not in FLOATS for kind in shape.parameters):
         raise UnknownShape("llmops does not know how many bytes its quantized experts have", about=fields.kind)
-    size = float(numbers) * number_bytes(engine.dtype)
+    else:
+        size = float(numbers) * number_bytes(engine.dtype)
     if size > total:
         raise UnknownShape("config.json has more experts than the weight files", about=fields.kind)
     return size

@@ -201,9 +201,21 @@ def test_data_parallel_copies_of_a_dense_model_share_nothing() -> None:
 
 
 def test_quantized_experts_over_copies_are_unknown_and_never_an_error() -> None:
-    eight = Shape({**QWEN_MOE, "quantization_config": {"quant_method": "fp8"}}, {"F8_E4M3": 10**10}, 10**10)
-    (finding,) = findings(eight, L40S, "--data-parallel-size=2", gpus=2)
+    four = Shape({**QWEN_MOE, "quantization_config": {"quant_method": "awq"}}, {"I32": 10**9, "F16": 10**9}, 6 * 10**9)
+    (finding,) = findings(four, L40S, "--data-parallel-size=2", gpus=2)
     assert finding.severity == "unknown"
+
+
+def test_experts_of_eight_bits_are_a_byte_a_number() -> None:
+    parameters = {"F8_E4M3": EXPERTS + 10**9, "BF16": 10**9}
+    eight = Shape({**QWEN_MOE, "quantization_config": {"quant_method": "fp8"}}, parameters, EXPERTS + 3 * 10**9)
+    assert weights_on_gpu(eight, engine_memory(("-dp=4",))).bytes == EXPERTS / 4 + 3 * 10**9
+
+
+def test_layers_for_drafts_may_stay_out() -> None:
+    shape = Shape({**QWEN_MOE, "num_nextn_predict_layers": 1}, MOE.parameters, MOE.size)
+    on_gpu = weights_on_gpu(shape, engine_memory(()))
+    assert (on_gpu.bytes, on_gpu.least) == (MOE.size, MOE.size * 39 / 41)
 
 
 def test_weights_in_the_nodes_memory_do_not_count() -> None:
