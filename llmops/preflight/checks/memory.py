@@ -43,7 +43,10 @@ def _weights(case: Case) -> Iterator[Finding]:
     if not spec.gpu.count or release is None or memory is None:
         return
     engine = engine_memory(release.engine.args, release.engine.env)
-    share = 1.0 if engine.kv_cache_bytes is not None else engine.gpu_memory_utilization
+    share = spec.engine.options.gpu_memory_utilization or engine.gpu_memory_utilization
+    if engine.kv_cache_bytes is not None:
+        # vLLM then takes no share.
+        share = 1.0
     usable = spec.gpu.count * memory * share
     size = max(0.0, release.weights.size - engine.cpu_offload_bytes * spec.gpu.count)
     if isinstance(case.shape, Shape):

@@ -56,16 +56,18 @@ def overridden(shape: Shape, overrides: Mapping[str, Any]) -> Shape:
     """The model with the fields of `--hf-overrides`: parts are merged, the rest replaced (vLLM 0.32, `ModelConfig`)."""
     if not overrides:
         return shape
-    config = dict(shape.config)
+    config = _replaced(shape.config, overrides)
     for name, value in overrides.items():
-        part = config.get(name)
+        part = shape.config.get(name)
         if name in OVERRIDABLE and isinstance(part, Mapping) and isinstance(value, Mapping):
-            config[name] = {**cast("Mapping[str, Any]", part), **cast("Mapping[str, Any]", value)}
-        else:
-            config[name] = value
-    if "rope_parameters" in overrides:
-        config.pop("rope_scaling", None)
+            config[name] = _replaced(cast("Mapping[str, Any]", part), cast("Mapping[str, Any]", value))
     return replace(shape, config=config)
+
+
+def _replaced(part: Mapping[str, Any], by: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields with others in their place; `rope_parameters` is the newer name of `rope_scaling`."""
+    old = ("rope_scaling",) if "rope_parameters" in by else ()
+    return {name: value for name, value in part.items() if name not in old} | dict(by)
 
 
 def _memory(release: Release, engine: EngineMemory, shape: Shape, gpu_bytes: float | None) -> Finding:

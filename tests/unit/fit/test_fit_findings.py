@@ -11,7 +11,7 @@ from llmops.preflight.finding import Finding
 from llmops.preflight.fit.budget import fit
 from llmops.preflight.fit.context import longest_context
 from llmops.preflight.fit.engine import GIB, EngineMemory, engine_memory
-from llmops.preflight.fit.findings import fit_findings
+from llmops.preflight.fit.findings import fit_findings, overridden
 from llmops.preflight.fit.layers import layers_of
 from llmops.preflight.fit.shape import Shape, weight_bytes
 from llmops.preflight.fit.weights import weights_on_gpu
@@ -289,6 +289,16 @@ def test_a_context_beyond_the_files_own(
     shape = Shape({**MODELS["Llama-3.1-8B"], **config}, {"BF16": 8 * 10**9}, 16 * 10**9)
     about = [finding for finding in fit_findings(asked, shape, H100) if finding.check == "memory.context"]
     assert [finding.severity for finding in about] == severities
+
+
+def test_overrides_of_the_text_model_are_merged_into_it() -> None:
+    text = {**MODELS["gemma-3-27b"], "rope_scaling": {"rope_type": "linear", "factor": 8.0}}
+    seeing = Shape({"model_type": "gemma3", "text_config": text}, {}, 0)
+    changes = {"max_position_embeddings": 4096, "rope_parameters": {"rope_type": "yarn", "factor": 2.0}}
+    changed = overridden(seeing, {"text_config": changes}).fields
+    assert changed.whole("max_position_embeddings") == 4096
+    assert changed.whole("num_hidden_layers") == 62
+    assert [parameters["rope_type"] for parameters in changed.rope()] == ["yarn"]
 
 
 def test_of_older_versions_the_context_of_yarn_is_not_certain() -> None:
