@@ -61,7 +61,7 @@ def pause(attempts: int) -> datetime.timedelta:
 
 
 def next_mark(before: Mark | None, now: datetime.datetime) -> Mark | None:
-    """The mark of an attempt that is due now; None if none is."""
+    """The mark of an attempt now; None if no attempt is due."""
     if before is None:
         return Mark(attempts=1, since=now, next=now + pause(1))
     if before.state != "trying" or now < before.next:

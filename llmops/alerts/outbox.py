@@ -37,7 +37,7 @@ KEPT_ALERTS = 1000
 
 
 def alert_id(kind: AlertKind, *happening: str) -> str:
-    """The id of an alert: the same happening has the same id, whichever process puts it and how often.
+    """The id of an alert: one happening has one id, in every process and on every call.
 
     Args:
         kind: Kind of the alert.
@@ -190,7 +190,7 @@ class Outbox:
 
 
 def unsettled(waiting: Waiting, targets: Iterable[AlertTarget]) -> list[AlertTarget]:
-    """The targets that want the alert and that delivery has neither sent it to nor given up."""
+    """Targets that want the alert, have not got it yet, and that delivery has not given up."""
     alert, marks = waiting.alert, waiting.marks
     return [
         target

@@ -55,7 +55,7 @@ def ended_alert(run: Run, serving: str | None) -> Alert:
 
 
 def stuck_alert(run: Run, serving: str | None, limit: datetime.timedelta) -> Alert:
-    """The alert about a run that is under way for longer than `limit`."""
+    """The alert about a run that has gone on for longer than `limit`."""
     hours = limit.total_seconds() / 3600
     return Alert(
         id=alert_id("run_stuck", run.id),
@@ -101,7 +101,7 @@ def alert_on_ended(
 
 
 def alert_on_stuck(runs: Iterable[Run], records: Records, limit: datetime.timedelta) -> list[Alert]:
-    """Put an alert for each run that is under way for longer than `limit`; the new alerts.
+    """Put an alert for each run that has gone on for longer than `limit`; the new alerts.
 
     Raises:
         Unavailable: The cluster does not answer. The next tick puts the missing alerts.

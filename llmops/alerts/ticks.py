@@ -80,13 +80,13 @@ def alert_on_failing(series: Iterable[Series], outbox: Outbox) -> Iterator[Alert
     Raises:
         Unavailable: The cluster does not answer. The next tick puts the missing alerts.
     """
-    for one in series:
-        if (failing := failing_alert(one)) is None:
+    for streak in series:
+        if (failing := failing_alert(streak)) is None:
             continue
         alert = failing
-        if one.over is not None:
+        if streak.over is not None:
             if not outbox.known(failing.id):
                 continue
-            alert = recovered_alert(one)
+            alert = recovered_alert(streak)
         if outbox.put(alert):
             yield alert

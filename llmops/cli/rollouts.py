@@ -64,8 +64,8 @@ def run_rollout(
     """
     from llmops.defs.rollout.jobs import ROLLOUT
 
-    asked = {"engine_version": engine_version, "revision": revision, "retry": retry, "accept": list(accept)}
-    config = {"ops": {"release": {"config": {key: value for key, value in asked.items() if value is not None}}}}
+    options = {"engine_version": engine_version, "revision": revision, "retry": retry, "accept": list(accept)}
+    config = {"ops": {"release": {"config": {key: value for key, value in options.items() if value is not None}}}}
     run = _run(ROLLOUT, config, model)
     candidate = records.state(model).candidate
     record = records.record(model, candidate) if candidate else None
@@ -92,8 +92,8 @@ def run_rollback(records: Records, model: str, to: str | None, reason: str = "")
     """
     from llmops.defs.rollout.jobs import ROLLBACK
 
-    asked = {"model": model, "reason": reason} | ({"to": to} if to else {})
-    config = {"ops": {"roll_back": {"config": asked}}}
+    options = {"model": model, "reason": reason} | ({"to": to} if to else {})
+    config = {"ops": {"roll_back": {"config": options}}}
     run = _run(ROLLBACK, config, None)
     if run.success:
         return Ended(Exit.DONE, f"{model} {records.state(model).stable} serves", None, run.run_id)
@@ -167,10 +167,10 @@ def _run(job: str, config: dict[str, Any], model: str | None, assets: list[dg.As
     # Without a named logger Dagster prints its whole event log.
     config = config | {"loggers": {"console": {}}}
     tags = {REQUESTED_BY_TAG: f"{getpass.getuser()}@{socket.gethostname()} (llmops)"}
-    with instance() as known:
+    with instance() as dagster:
         result = definition.execute_in_process(
             run_config=config,
-            instance=known,
+            instance=dagster,
             partition_key=model,
             asset_selection=assets,
             tags=tags,

@@ -18,7 +18,7 @@ SEVERITY_STYLE = {"ok": "green", "warning": "yellow", "unknown": "magenta", "err
 
 
 def text(content: str, style: str = "") -> Text:
-    """Text from any source, printed as it is."""
+    """Text from any source, printed literally: without markup and control characters."""
     return Text(printable(content), style)
 
 

@@ -1,4 +1,4 @@
-"""Which alerts there are, and who is told of which."""
+"""The kinds of alerts, and the targets that get them."""
 
 from __future__ import annotations
 

@@ -269,9 +269,9 @@ _Loader.add_constructor(f"{_TAG}float", _scalar(_float, "number"))
 
 
 def _refused(root: yaml.Node) -> list[tuple[int, Place, str]]:
-    """Line, place and problem of each thing that no file may have, whatever its fields are.
+    """Line, place and problem of everything that no file may contain.
 
-    Of a key that is given twice, YAML would silently keep the last value.
+    YAML would silently keep the last value of a repeated key.
     """
     problems: list[tuple[int, Place, str]] = []
     waiting: list[tuple[yaml.Node, Place]] = [(root, ())]

@@ -88,8 +88,8 @@ def engine_name(model: str, track: Track) -> str:
 def job_name(model: str, stage: Literal["download", "checksum", "collect", "evaluation", "rehash"], key: str) -> str:
     """Name of a stage's Job; `key` identifies its work: the weights' key, or the release.
 
-    A name that is too long keeps its start and ends in its hash. Two long keys never share a name: a run would adopt
-    the Job of other weights.
+    A name that is too long keeps its start and ends in its hash. Two keys must never share a name, or a run adopts the
+    Job of other weights.
     """
     name = f"{model}-{stage}-{key}"
     if len(name) <= JOB_NAME_LENGTH:

@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 
 INCONSISTENT = "inconsistent"
 FOLDER = "folder"
-"""Key of the context of a validation: the folder that the content's file stands in."""
+"""Key of the context of a validation: the folder of the file."""
 SUBDOMAIN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
 """What most objects of Kubernetes may be called."""
 VerdictValue = Literal["Passed", "Failed", "Inconclusive"]

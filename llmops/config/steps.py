@@ -13,7 +13,7 @@ WRITE_EVENT = "llmops.write"
 
 
 class Step(StrEnum):
-    """What a rollout has just done. In brackets: what `reached` gets beside it."""
+    """Steps of a rollout that have just ended. In brackets: the details that `reached` gets."""
 
     LEASE_AWAITED = "lease awaited"
     LEASE_ACQUIRED = "lease acquired"

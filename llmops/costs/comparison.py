@@ -118,5 +118,5 @@ def usd_per_million(usd_per_month: float, tokens_per_second: float) -> float:
 
 
 def _utilization(volume: Volume, capacity: Range | None) -> Range | None:
-    made = volume.total / SECONDS_PER_MONTH
-    return Range(low=made, high=made).over(capacity) if capacity else None
+    tokens_per_second = volume.total / SECONDS_PER_MONTH
+    return Range(low=tokens_per_second, high=tokens_per_second).over(capacity) if capacity else None

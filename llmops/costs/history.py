@@ -53,8 +53,8 @@ class CostHistory:
 
         def with_one_more(data: Data) -> Changes:
             others = [earlier for earlier in _read(data) if earlier.end != measured.end]
-            kept = sorted([*others, measured], key=lambda week: week.end)[-KEPT:]
-            return {KEY: json.dumps([week.model_dump(mode="json") for week in kept], separators=(",", ":"))}
+            weeks = sorted([*others, measured], key=lambda week: week.end)[-KEPT:]
+            return {KEY: json.dumps([week.model_dump(mode="json") for week in weeks], separators=(",", ":"))}
 
         self._store.update(names.costs_name(model), record_labels(RECORD, model), with_one_more)
         return self.read(model)

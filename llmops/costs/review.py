@@ -65,15 +65,15 @@ def measure(
         shared_by=sum(ledger.state.stable is not None for ledger in by_model.values()),
     )
     record = records.record(model, stable)
-    one = _throughput(record.figures) if record else None
-    if one is None:
-        one = prices.planned_tokens_per_second(gpu.product, gpu.count)
+    tokens_per_second = _throughput(record.figures) if record else None
+    if tokens_per_second is None:
+        tokens_per_second = prices.planned_tokens_per_second(gpu.product, gpu.count)
     return Measured(
         start=start,
         end=end,
         covered=used.covered,
         gpu_hours=used.replica_seconds * gpu.count / 3600,
-        report=report(stack, prices, used.monthly(), one * used.replicas if one else None),
+        report=report(stack, prices, used.monthly(), tokens_per_second * used.replicas if tokens_per_second else None),
     )
 
 
@@ -91,15 +91,15 @@ def plan(settings: Settings, spec: ModelSpec, utilization: float, output_share: 
         BadInput: The GPU has no price or no throughput.
     """
     prices = load_prices(settings.prices)
-    one = prices.planned_tokens_per_second(spec.gpu.product, spec.gpu.count)
-    if one is None:
+    tokens_per_second = prices.planned_tokens_per_second(spec.gpu.product, spec.gpu.count)
+    if tokens_per_second is None:
         raise BadInput(
             f"{spec.name}: the prices have no tokens_per_second for {spec.gpu.product or 'a replica without a GPU'}",
             code="NoPlannedThroughput",
             about=spec.gpu.product or "replica_without_gpu",
             remedy="Add it to your own prices file, and name the file in the setting `prices`.",
         )
-    capacity = one * spec.replicas
+    capacity = tokens_per_second * spec.replicas
     stack = Stack(spec.replicas, spec.gpu.count, spec.gpu.product, _storage_gb(settings), models)
     volume = planned(utilization, output_share, (capacity.low + capacity.high) / 2)
     exact = Range(low=utilization, high=utilization)

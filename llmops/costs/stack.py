@@ -63,11 +63,11 @@ def bill(stack: Stack, prices: Prices, output_tokens: float | None = None) -> Bi
     egress = None
     if prices.egress_gb is not None and output_tokens is not None:
         egress = prices.egress_gb * (output_tokens * prices.egress_bytes_per_token / 1e9)
-    what = f"{stack.gpus} x {stack.product}" if stack.gpus else "no GPU"
+    gpus = f"{stack.gpus} x {stack.product}" if stack.gpus else "no GPU"
     of_all = f", 1/{stack.shared_by}" if stack.shared_by > 1 else ""
     items = (
         Item(
-            name=f"{stack.replicas:.3g} replicas, {what}",
+            name=f"{stack.replicas:.3g} replicas, {gpus}",
             usd_per_month=prices.replica(stack.product, stack.gpus) * stack.replicas,
         ),
         Item(name=f"control plane{of_all}", usd_per_month=prices.control_plane * share),
@@ -78,5 +78,5 @@ def bill(stack: Stack, prices: Prices, output_tokens: float | None = None) -> Bi
         Item(name=f"load balancer{of_all}", usd_per_month=prices.load_balancer * share),
         Item(name="egress", usd_per_month=egress),
     )
-    known = [item.usd_per_month for item in items if item.usd_per_month is not None]
-    return Bill(items=items, total=sum(known, Range(low=0, high=0)))
+    amounts = [item.usd_per_month for item in items if item.usd_per_month is not None]
+    return Bill(items=items, total=sum(amounts, Range(low=0, high=0)))

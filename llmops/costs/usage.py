@@ -1,7 +1,7 @@
 """Tokens and replica hours of a model's engines over a time, from Prometheus.
 
-Only steps for which Prometheus has both count, so a gap in the data makes tokens neither dearer nor cheaper. The result
-says how much of the time they cover.
+Only steps for which Prometheus has both count, so a gap in the data does not change the price of a token. The result
+contains the share of the time that these steps cover.
 """
 
 from __future__ import annotations
@@ -87,11 +87,11 @@ def add_up(answers: Sequence[Sequence[Series]], step: float, seconds: float) -> 
         {round(time, 3): value for series in answer for time, value in series.points if math.isfinite(value)}
         for answer in answers
     ]
-    known = sorted(set.intersection(*map(set, columns)))
-    if not known:
+    times = sorted(set.intersection(*map(set, columns)))
+    if not times:
         return None
-    prompt, generated, replicas = (sum(column[time] for time in known) for column in columns)
-    covered = len(known) * step
+    prompt, generated, replicas = (sum(column[time] for time in times) for column in columns)
+    covered = len(times) * step
     return Usage(
         covered=min(1.0, covered / seconds),
         seconds=covered,

@@ -12,7 +12,7 @@ LONGEST = 16 * 1024 * 1024
 
 
 def read_cursor(text: str | None, parse: Callable[[str], CursorT], fresh: CursorT) -> tuple[CursorT, list[str]]:
-    """Read a sensor's cursor. If another version or program wrote it, the sensor begins anew.
+    """Read a sensor's cursor. If another version or program wrote it, the sensor begins with an empty cursor.
 
     Args:
         text: From Dagster; None or empty before the first tick.

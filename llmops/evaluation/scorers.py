@@ -84,14 +84,14 @@ def find_choice(text: str, letters: str) -> str | None:
     "B. text"; the only letter that is a word by itself.
     """
     plain = re.sub(r"[*_`]", "", text).strip()
-    one = f"[{letters}]"
-    stated = re.findall(rf"(?i:\b(?:answer|choice)(?:\s+is)?\s*:?\s*)\(?({one})(?![\w'])", plain)
+    letter = f"[{letters}]"
+    stated = re.findall(rf"(?i:\b(?:answer|choice)(?:\s+is)?\s*:?\s*)\(?({letter})(?![\w'])", plain)
     if stated:
         return stated[-1]
-    if first := re.match(rf"\(?({one})(?:[).:,]|\s*$|\s*\n)", plain):
+    if first := re.match(rf"\(?({letter})(?:[).:,]|\s*$|\s*\n)", plain):
         return first.group(1)
     # "A dog" and "I think" are words, not choices.
-    alone = set(re.findall(rf"(?<![\w'])({one})(?![\w'])(?!(?<=[AI])\s+(?!(?:or|and|is)\b)[a-z])", plain))
+    alone = set(re.findall(rf"(?<![\w'])({letter})(?![\w'])(?!(?<=[AI])\s+(?!(?:or|and|is)\b)[a-z])", plain))
     return alone.pop() if len(alone) == 1 else None
 
 

@@ -1,8 +1,8 @@
-"""The engine's options and chat template, as files that the engine reads: an immutable ConfigMap named by its content.
+"""The engine's options and chat template, as files in an immutable ConfigMap that is named by its content.
 
-What an engine that runs has mounted never changes, and releases with the same options share one. On the command line
-stays what vLLM takes nowhere else, and what names paths and ports of the pod; the path of the file names its ConfigMap,
-so that a command line tells which options it comes with.
+The files of a running engine never change, and releases with the same options share a ConfigMap. The command line keeps
+the options that vLLM takes nowhere else, and the paths and ports of the pod. The path of the file contains the name of
+the ConfigMap, so the command line shows which options the engine has.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ TEMPLATE_FILE = "chat_template.jinja"
 VOLUME = "configuration"
 
 _ADDED_UP = "--middleware"
-"""Taken from both places, in an order that would be another one."""
+"""vLLM adds up the values of the file and of the command line, in an order other than the release's."""
 
 
 def arguments(release: Release) -> list[str]:
-    """What tells the engine of the files, and the options that no file can hold.
+    """Arguments that name the files, and the options that no file can hold.
 
-    vLLM looks for `--config` as a word of its own: it passes over `--config=PATH` without one.
+    `--config` and its path are two arguments: vLLM ignores `--config=PATH` without an error.
     """
     template = [f"--chat-template={_folder(release)}/{TEMPLATE_FILE}"] if release.engine.chat_template else []
     return ["--config", f"{_folder(release)}/{FILE}", *template, *_beside_the_file(release.engine.args)]
 
 
 def options(release: Release) -> dict[str, str | bool]:
-    """What the file says: vLLM's long flags without their dashes.
+    """The content of the file: vLLM's long flags without their dashes.
 
-    Values are text, so that each comes to vLLM's own parser as it stands in the release.
+    Values are text: vLLM's parser reads each exactly as the release has it.
     """
     beside = set(_beside_the_file(release.engine.args))
     return {
-        # A hook reaches one process. With data parallelism vLLM would take several by itself.
+        # The drain hook reaches one process. With data parallelism vLLM starts several API servers by default.
         "api-server-count": "1",
-        # For an end that no hook came before: a probe that fails, a request that outlives its time.
+        # For an end without the drain hook: a failed probe, or a request that outlives the drain.
         "shutdown-timeout": str(release.rollout.drain_seconds),
         **dict(_option(argument) for argument in release.engine.args if argument not in beside),
     }
@@ -59,7 +59,7 @@ def name(release: Release) -> str:
 
 
 def config_map(release: Release, settings: Settings) -> Manifest:
-    """The files. They are of no single release: two with the same options have the same."""
+    """The ConfigMap with the files. It carries no release label: releases with the same options share it."""
     labels = names.labels(release.model, release.id, COMPONENT)
     del labels[names.RELEASE_LABEL]
     return {
@@ -82,7 +82,7 @@ def volume(release: Release) -> Manifest:
 
 
 def file_mount(release: Release) -> Manifest:
-    """Where the engine has the files."""
+    """The mount of the files in the engine's container."""
     return mount(VOLUME, _folder(release), read_only=True)
 
 
@@ -97,12 +97,12 @@ def _files(release: Release) -> dict[str, str]:
     return files
 
 
-def _beside_the_file(given: Iterable[str]) -> list[str]:
-    """Arguments that a file would make something else of.
+def _beside_the_file(args: Iterable[str]) -> list[str]:
+    """Arguments that mean something else in a file, or cannot be written there.
 
-    A file has each flag once, without its negation, and a value that begins with a dash would be taken for a flag.
+    A file holds each flag once, and no negation of it; vLLM reads a value that begins with a dash as a flag.
     """
-    arguments = tuple(given)
+    arguments = tuple(args)
     times = Counter(_switch(argument) for argument in arguments)
     return [
         argument

@@ -24,28 +24,28 @@ HOME = "/home/engine"
 SHARED_MEMORY_VOLUME = "shm"
 
 STARTUP_PERIOD = 1
-"""Seconds between startup probes: readiness shows this soon after it is true."""
+"""Seconds between startup probes: Kubernetes notices a ready engine within this time."""
 SHUTDOWN_MARGIN = 15
-"""Seconds that an engine gets to end after its last request: vLLM takes 3 to 4."""
+"""Seconds from an engine's last request until it has to be gone: vLLM takes 3 to 4."""
 PULL_SECONDS = 1200
-"""Seconds within which a node is expected to pull an engine's image (10 GB) and mount its volumes."""
+"""Longest time in which a node pulls an engine's image (10 GB) and mounts its volumes."""
 
 
 def startup_budget_seconds(release: Release) -> int:
-    """Seconds that an engine may take from its start until it answers: reading the weights, and everything else."""
+    """Longest time from an engine's start to its first answer: it reads the weights, and does everything else."""
     loading = release.weights.size / (release.rollout.load_mb_per_second * 1e6)
     return math.ceil(loading) + release.rollout.startup_seconds
 
 
 def grace_seconds(release: Release) -> int:
-    """Seconds from a pod's deletion until it is killed: no more requests come, those in flight end, the engine ends."""
+    """Seconds from a pod's deletion until the kubelet kills it: new requests stop, old ones end, the engine ends."""
     return release.rollout.unroute_seconds + release.rollout.drain_seconds + SHUTDOWN_MARGIN
 
 
 def progress_seconds(release: Release) -> int:
-    """Seconds without progress after which a rollout has stalled.
+    """Seconds without progress after which Kubernetes calls a rollout stalled.
 
-    In place, a new pod waits for its GPU until the old one has drained.
+    In an in-place rollout a new pod waits for its GPU until the old pod has drained.
     """
     arrival = PULL_SECONDS + weights.arrival_seconds(release)
     return arrival + grace_seconds(release) + startup_budget_seconds(release)
@@ -72,9 +72,9 @@ def objects(
     run: str | None = None,
     expires_at: datetime | None = None,
 ) -> list[Manifest]:
-    """All objects of a release on a track in the order to apply them: the Deployment is the last.
+    """All objects of a release on a track, in the order to apply them: the Deployment comes last.
 
-    The arguments are those of `deployment`.
+    For the arguments see `deployment`.
     """
     files = [drain.config_map(settings), configuration.config_map(release, settings)]
     manifests = [*files, service(release, settings, track, run=run, expires_at=expires_at)]
@@ -97,13 +97,13 @@ def deployment(
     """The Deployment of a release on a track.
 
     Args:
-        release: What it runs.
-        settings: Where it runs.
-        track: Stable serves users, the canary is on trial.
-        replicas: How many pods; left out where an autoscaler sets it, which an annotation then tells.
-        surge: Roll by adding a pod first (one GPU set more); otherwise by taking one away first.
-        run: Run that made it, for a canary. Kept off the pods: another run that adopts the canary restarts none.
-        expires_at: When the reaper may remove it, for a canary; with its time zone.
+        release: The release that it runs.
+        settings: The installation.
+        track: Stable serves users; the canary is under trial.
+        replicas: Number of pods, or the autoscaler that sets it. An annotation then names the autoscaler.
+        surge: Start a new pod before an old one ends, which takes the GPUs of one more pod. Otherwise end one first.
+        run: Run that made the canary. Pods do not carry it, so that another run adopts the canary without a restart.
+        expires_at: Time, with its zone, from which the reaper may remove the canary.
     """
     selector = names.engine_selector(release.model, track)
     metadata = _metadata(release, settings, track, run=run, expires_at=expires_at)
@@ -147,7 +147,7 @@ def service(
     run: str | None = None,
     expires_at: datetime | None = None,
 ) -> Manifest:
-    """The Service of a track: one address inside the cluster for its ready pods."""
+    """The Service of a track: one address in the cluster for its ready pods."""
     return {
         "apiVersion": "v1",
         "kind": "Service",
@@ -169,7 +169,7 @@ def service(
 
 
 def disruption_budget(release: Release, settings: Settings) -> Manifest:
-    """The budget of stable: a node is drained of one replica at a time, and never waits for a broken one."""
+    """The disruption budget of stable: draining nodes evicts one replica at a time, and a broken one at once."""
     return {
         "apiVersion": "policy/v1",
         "kind": "PodDisruptionBudget",
@@ -214,7 +214,7 @@ def _pod(release: Release, settings: Settings, selector: dict[str, str]) -> Mani
     if release.resources.priority_class:
         placement["priorityClassName"] = release.resources.priority_class
     return placement | {
-        # A node that fails should take one replica with it; better two on a node than one that waits.
+        # A failing node should take one replica with it. Two replicas on a node are better than a pending one.
         "topologySpreadConstraints": [
             {
                 "maxSkew": 1,
@@ -224,7 +224,7 @@ def _pod(release: Release, settings: Settings, selector: dict[str, str]) -> Mani
             }
         ],
         "automountServiceAccountToken": False,
-        # A Service called `vllm` would otherwise set VLLM_PORT to an address, which vLLM takes for its port.
+        # Otherwise a Service called `vllm` sets VLLM_PORT to an address, and vLLM reads it as its port.
         "enableServiceLinks": False,
         "securityContext": pods.pod_security(release.engine.user) | ({"fsGroup": pods.GROUP} if fetching else {}),
         "terminationGracePeriodSeconds": grace_seconds(release),
@@ -266,7 +266,7 @@ def _container(release: Release) -> Manifest:
             "failureThreshold": math.ceil(startup_budget_seconds(release) / STARTUP_PERIOD),
         },
         "readinessProbe": health | {"periodSeconds": 2, "timeoutSeconds": 5, "failureThreshold": 3},
-        # A minute of silence: an engine under load answers late, and a restart costs the whole load time.
+        # A minute: an engine under load answers late, and a restart loads the weights again.
         "livenessProbe": health | {"periodSeconds": 10, "timeoutSeconds": 10, "failureThreshold": 6},
         "lifecycle": {"preStop": drain.hook(release, PORT_NAME)},
         "terminationMessagePolicy": "FallbackToLogsOnError",
@@ -281,7 +281,7 @@ def _environment(release: Release) -> list[Manifest]:
         variable("VLLM_NO_USAGE_STATS", "1"),
         variable("DO_NOT_TRACK", "1"),
         # Caches (vLLM's, Triton's, FlashInfer's, the hub's modules) go under HOME; PyTorch's under /tmp, by the
-        # name of the user, which it can't look up where the image has no account of this id.
+        # name of the user, which PyTorch cannot look up if the image has no account of this id.
         variable("HOME", HOME),
         variable("HF_HOME", f"{HOME}/.cache/huggingface"),
         variable("USER", "vllm"),
@@ -294,7 +294,7 @@ def _environment(release: Release) -> list[Manifest]:
 
 def _resources(release: Release) -> Manifest:
     requests: Manifest = {"cpu": release.resources.cpu, "memory": release.resources.memory}
-    # No limit of CPU: an engine throttled between two tokens is slow for no gain.
+    # No CPU limit: it would throttle the engine between two tokens, and gain nothing.
     limits: Manifest = {"memory": release.resources.memory}
     if release.gpu.count:
         requests[GPU_RESOURCE] = limits[GPU_RESOURCE] = str(release.gpu.count)

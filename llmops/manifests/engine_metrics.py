@@ -1,7 +1,7 @@
 """Names of vLLM's metrics, by its version.
 
-As vLLM gives them since 0.9; what changed since is in `RENAMED`. An old name is hidden one minor version after its new
-one came, and gone after the next, so a rule takes the name of the release's own version.
+The names are those since vLLM 0.9; `RENAMED` has the later changes. vLLM hides an old name one minor version after the
+new one appears, and drops it after the next. So a rule uses the name of the release's own version.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PREFIX_HITS = "vllm:prefix_cache_hits_total"
 HTTP_REQUESTS = "http_requests_total"
 
 RENAMED = {
-    # In spite of its name a ratio of 0 to 1, before and after.
+    # Both names mean a ratio of 0 to 1, not a percentage.
     KV_CACHE: ("vllm:gpu_cache_usage_perc", Version("0.9.2")),
     INTER_TOKEN: ("vllm:time_per_output_token_seconds", Version("0.10.2")),
     PREFIX_QUERIES: ("vllm:gpu_prefix_cache_queries_total", Version("0.9.2")),
@@ -32,11 +32,11 @@ RENAMED = {
 
 
 def name_in(metric: str, tag: str) -> str:
-    """What a version of vLLM calls a metric.
+    """The name of a metric in a version of vLLM.
 
     Args:
-        metric: Today's name, one of this module's.
-        tag: Of the image, such as `v0.32.0`; one that says no version is taken for today's.
+        metric: Its present name, a constant of this module.
+        tag: Tag of the image, such as `v0.32.0`; without a version in it, the present name applies.
     """
     if metric not in RENAMED:
         return metric

@@ -21,7 +21,7 @@ ORDER_MOUNT = "/etc/llmops-order"
 RETRIES = 2
 LIFETIME = datetime.timedelta(hours=6)
 FINISHED_SECONDS = 3600
-"""How long a finished Job stays: an interrupted run still finds its answer."""
+"""How long a finished Job stays: a run that was interrupted meanwhile still finds its answer."""
 REQUESTS = {"cpu": "500m", "memory": "512Mi"}
 MEMORY_LIMIT = "2Gi"
 # Exit codes that a retry does not change, see `llmops.evaluation.remote.ending`. A measurement that failed was tried
@@ -43,7 +43,7 @@ def evaluation_job(
     settings: Settings,
     expires_at: datetime.datetime,
 ) -> Manifest:
-    """The Job. Create its order first: a pod without its order counts as one that cannot start.
+    """The Job. Create its order first: llmops takes a pod without its order for a pod that cannot start.
 
     Args:
         name: Name of the Job.
@@ -52,7 +52,7 @@ def evaluation_job(
         keys: Variable -> the API key that it holds.
         image: Image of the evaluation program.
         settings: The installation's settings.
-        expires_at: When the reaper may delete it.
+        expires_at: Time from which the reaper may delete it.
     """
     container: Manifest = {
         "name": names.EVALUATION_CONTAINER,

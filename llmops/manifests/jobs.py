@@ -33,13 +33,13 @@ def download_job(
 ) -> Manifest:
     """The Job that downloads a release's files to the volume. It resumes staged files, and renames them when complete.
 
-    Files that are in place and wrong are replaced one by one. The hub's token is in its pod alone, as a file.
+    It replaces wrong files one by one. Only its pod has the hub's token, as a file.
 
     Args:
         release: The release with the files.
         settings: The installation's settings.
         run: Run that asks for it.
-        read_mb_per_second: Bound of reading what is in place, MB/s; None means none.
+        read_mb_per_second: Bound of reading existing files, MB/s; None means no bound.
     """
     arguments = [*worker.download_arguments(release), *_bound(read_mb_per_second)]
     limits = {
@@ -64,14 +64,14 @@ def checksum_job(
 ) -> Manifest:
     """The Job that reads every byte back and compares it, with one pod per shard.
 
-    A shard that finds a wrong file fails alone: the others go on, so that every wrong file is named at once.
+    A shard with a wrong file fails alone: the others go on, so that one run reports every wrong file.
 
     Args:
         release: The release with the files.
         settings: The installation's settings.
         shards: Number of pods.
         run: Run that asks for it.
-        read_mb_per_second: Bound of all shards' reading together, MB/s; None means none.
+        read_mb_per_second: Bound of all shards together, MB/s; None means no bound.
     """
     arguments = [
         "checksum",
@@ -98,15 +98,15 @@ def checksum_job(
 def image_checksum_job(
     release: Release, image: ImagePin, settings: Settings, run: str, *, read_mb_per_second: float | None = None
 ) -> Manifest:
-    """The Job that reads every byte of weights in an image and compares it, in one pod: each node would pull all of it.
+    """The Job that reads every byte of weights in an image and compares it. One pod: each node pulls the whole image.
 
     Args:
         release: The release with the files.
-        image: Where they are.
+        image: The image with the files.
         settings: The installation's settings.
         run: Run that asks for it.
-        read_mb_per_second: Bound of the reading, MB/s, for a validation: then the Job is the run's own; None for the
-            proof, which is made once.
+        read_mb_per_second: Bound of the reading in a validation, MB/s: each run has its own Job. None is the checksum
+            stage: all runs share one Job.
     """
     arguments = [
         "checksum",
@@ -132,8 +132,8 @@ def image_checksum_job(
 def rehash_job(release: Release, settings: Settings, run: str, *, read_mb_per_second: float) -> Manifest:
     """The Job that reads stable's weights back from the volume, at a limited speed.
 
-    One pod, however large the weights are: more of them would not be faster within the same bound. Its name has the
-    run's, so that each validation reads anew, and one that is run again adopts what it has begun.
+    It has one pod: more pods would not be faster within the same bound. The Job's name contains the run's id: each
+    validation reads again, and a repeated run adopts its own Job.
 
     Args:
         release: The release with the files.
@@ -150,7 +150,7 @@ def rehash_job(release: Release, settings: Settings, run: str, *, read_mb_per_se
         *_bound(read_mb_per_second),
     ]
     limits = {
-        # What is found wrong is read once more.
+        # The worker reads a wrong file once more.
         "activeDeadlineSeconds": _deadline(2 * release.weights.size, _slowest(SLOWEST_READ, read_mb_per_second)),
         "backoffLimit": RETRIES,
         "podFailurePolicy": _failure_policy("FailJob"),
@@ -244,8 +244,8 @@ def _pod(
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        # The group may write to the volume where its driver sets groups; the files of a large one are not all
-        # walked through at each start.
+        # The driver lets the group write to the volume, if it can. OnRootMismatch: it does not walk through all
+        # files of a large volume at each start.
         "securityContext": pods.pod_security() | {"fsGroup": pods.GROUP, "fsGroupChangePolicy": "OnRootMismatch"},
         "containers": [worker.container(names.WORKER_CONTAINER, settings, arguments, variables, mounts)],
         "volumes": [pods.empty_volume(pods.TEMPORARY_VOLUME), *volumes],

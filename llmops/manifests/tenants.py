@@ -1,7 +1,7 @@
 """The namespace of a tenant's applications, with its quota, defaults and network policy.
 
-Policies add up: what a tenant's own policies allow beside is allowed, but engines and the other tenants let nobody in
-who is not named by theirs.
+Policies add up: a tenant's own policies may allow more traffic. Engines and other tenants still admit only the peers
+that their policies name.
 """
 
 from __future__ import annotations
@@ -57,12 +57,12 @@ def _quota(tenant: Tenant) -> Manifest:
 
 
 def _defaults(tenant: Tenant) -> Manifest:
-    """Without them, a container that asks for nothing would be refused under the quota."""
-    given = tenant.container_defaults
+    """Defaults of containers. Without them the quota refuses a container that requests nothing."""
+    defaults = tenant.container_defaults
     limits = {
         "type": "Container",
-        "defaultRequest": {"cpu": given.cpu, "memory": given.memory},
-        "default": {"memory": given.memory},
+        "defaultRequest": {"cpu": defaults.cpu, "memory": defaults.memory},
+        "default": {"memory": defaults.memory},
     }
     return {
         "apiVersion": "v1",
@@ -73,8 +73,10 @@ def _defaults(tenant: Tenant) -> Manifest:
 
 
 def _network_policy(tenant: Tenant, settings: Settings) -> Manifest:
-    """Its pods reach each other, the router and DNS, and are reached by each other; anything else is for the tenant's
-    own policies to open."""
+    """The policy: the tenant's pods reach each other, the router and DNS, and admit each other.
+
+    A tenant opens anything else with its own policies.
+    """
     router: Manifest = {
         "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": settings.namespace}},
         "podSelector": {
@@ -86,7 +88,7 @@ def _network_policy(tenant: Tenant, settings: Settings) -> Manifest:
         {"to": [own]},
         {"to": [router], "ports": [{"port": names.ROUTER_PORT, "protocol": "TCP"}]},
     ]
-    # An empty list of peers would be everybody.
+    # An empty list of peers would allow everybody.
     if dns := peers(settings.network.dns):
         egress.append({"to": dns, "ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]})
     return {

@@ -1,4 +1,4 @@
-"""The objects that come before any release: the namespace, and the claim of the weights' volume."""
+"""The objects that exist before any release: the namespace, and the claim of the weights' volume."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ LABELS = {"app.kubernetes.io/part-of": "llmops", "app.kubernetes.io/managed-by":
 def namespace(settings: Settings) -> Manifest:
     """The namespace of engines, Jobs and records.
 
-    Pods that could take over their node are refused; those that are less than fully restricted (an image that needs
-    root) are warned of.
+    The API server refuses pods that could take over their node. It warns of pods that are not fully restricted, such
+    as an image that needs root.
     """
     return {
         "apiVersion": "v1",
@@ -31,8 +31,8 @@ def namespace(settings: Settings) -> Manifest:
 def claim(settings: Settings) -> Manifest:
     """The claim of the volume: Jobs write it, and engines on several nodes read it at once.
 
-    Its folders are written by user and group 2000 (`llmops.manifests.pods`). Where the storage driver sets no group
-    (NFS), its root has to be writable for them beforehand.
+    User and group 2000 (`llmops.manifests.pods`) write to it. If the storage driver sets no group (NFS), make its root
+    writable for them first.
     """
     spec: Manifest = {
         "accessModes": ["ReadWriteMany"],

@@ -1,7 +1,7 @@
 """How an engine's pod gets its weights: from the shared claim, by its init containers, or from an image.
 
-In each case the engine sees one read-only folder with the release's files, and every byte was compared with the pins:
-once by the checksum Job on the claim or in the image, or by init containers in each pod.
+In each case the engine sees one read-only folder with the release's files, and llmops has compared every byte with the
+pins: the checksum Job did so once, on the claim or in the image, or init containers did so in each pod.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def image_volume(image: ImagePin) -> Manifest:
 def init_containers(release: Release, settings: Settings) -> list[Manifest]:
     """Init containers of strategy `init`: the download, which alone has the hub's token, and the checksum.
 
-    They run as the worker's user, whatever the engine runs as.
+    They run as the worker's user, even if the engine runs as another one.
     """
     if release.weights.strategy != "init":
         return []
@@ -96,7 +96,7 @@ def init_containers(release: Release, settings: Settings) -> list[Manifest]:
     proving = worker.container(
         checksum,
         settings,
-        # The manifest would be one of a folder that ends with its pod.
+        # No manifest: the folder ends with its pod.
         ["checksum", *worker.release_arguments(target), "--verify-only", "--from-volume"],
         [],
         [own, worker.pins_mount()],
@@ -104,7 +104,7 @@ def init_containers(release: Release, settings: Settings) -> list[Manifest]:
     user = {"runAsNonRoot": True, "runAsUser": pods.USER, "runAsGroup": pods.GROUP}
     for container in (fetching, proving):
         container["securityContext"] |= user
-    # The scheduler has to find a node with as much disk.
+    # The scheduler then finds a node with as much disk.
     fetching["resources"]["requests"]["ephemeral-storage"] = f"{room_mib(release)}Mi"
     return [fetching, proving]
 

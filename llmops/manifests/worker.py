@@ -30,7 +30,7 @@ def container(
 
     Args:
         name: Name of the container.
-        settings: Where it runs.
+        settings: The installation.
         arguments: The command and its arguments.
         variables: Environment besides the home folder.
         mounts: Mounts besides the folder for temporary files.
@@ -50,7 +50,7 @@ def container(
 
 
 def release_arguments(target: str) -> list[str]:
-    """Which weights, and in which folder: `target` is relative to the volume's root."""
+    """Arguments for the weights and their folder; `target` is relative to the volume's root."""
     return [
         f"--release={names.RELEASE_MOUNT}/{names.RELEASE_FILE}",
         f"--root={names.VOLUME_MOUNT}",
@@ -82,12 +82,12 @@ def download_variables(release: Release, settings: Settings) -> list[Manifest]:
 
 
 def pins_mount() -> Manifest:
-    """The release's pins, in the container."""
+    """Mount of the release's pins in the container."""
     return mount(RELEASE_VOLUME, names.RELEASE_MOUNT, read_only=True)
 
 
 def pins_volume(release: Release) -> Manifest:
-    """The release's pins, in the pod."""
+    """Volume with the release's pins in the pod."""
     return {"name": RELEASE_VOLUME, "configMap": {"name": names.pins_name(release.model, release.id)}}
 
 
@@ -97,16 +97,16 @@ def token_mounts(release: Release) -> list[Manifest]:
 
 
 def token_volumes(release: Release) -> list[Manifest]:
-    """The hub's token, in the pod."""
+    """Volume with the hub's token in the pod; empty without a token."""
     return [_token_volume(token)] if (token := release.weights.token) else []
 
 
 def seconds_to_read(size: int, slowest: float) -> int:
-    """Deadline in seconds for reading or downloading so many bytes."""
+    """Deadline in seconds for reading or downloading a number of bytes."""
     return math.ceil(size / slowest)
 
 
 def _token_volume(token: SecretKey) -> Manifest:
-    """The token as a file that only the worker's group can read."""
+    """Volume with the token as a file that only the worker's group can read."""
     secret = {"secretName": token.name, "items": [{"key": token.key, "path": TOKEN_FILE}], "defaultMode": 0o440}
     return {"name": TOKEN_VOLUME, "secret": secret}

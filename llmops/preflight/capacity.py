@@ -73,11 +73,11 @@ def slots(ask: Ask, nodes: Iterable[Object], pods: Iterable[Object]) -> int:
         nodes: All nodes.
         pods: Pods whose requests count.
     """
-    held = _held(pods)
+    requested = _held(pods)
     total = 0
     for node in nodes:
         if obstacle(ask, node) is None:
-            allocatable, used = _allocatable(node), held.get(node["metadata"]["name"], Counter())
+            allocatable, used = _allocatable(node), requested.get(node["metadata"]["name"], Counter())
             rooms = [(allocatable[name] - used[name]) // wanted for name, wanted in ask.amounts.items() if wanted]
             total += max(0, int(min(rooms, default=Decimal(0))))
     return total
@@ -85,12 +85,12 @@ def slots(ask: Ask, nodes: Iterable[Object], pods: Iterable[Object]) -> int:
 
 def _held(pods: Iterable[Object]) -> dict[str, Counter[str]]:
     """Sum of the pods' requests, by node."""
-    held: dict[str, Counter[str]] = {}
+    requested: dict[str, Counter[str]] = {}
     for pod in pods:
         node = pod["spec"].get("nodeName")
         if node and (pod.get("status") or {}).get("phase") not in ENDED:
-            held.setdefault(node, Counter()).update(_requests(pod["spec"]))
-    return held
+            requested.setdefault(node, Counter()).update(_requests(pod["spec"]))
+    return requested
 
 
 def _requests(pod: Mapping[str, Any]) -> Counter[str]:
@@ -109,8 +109,8 @@ def _requests(pod: Mapping[str, Any]) -> Counter[str]:
 
 def _amounts(container: Mapping[str, Any]) -> Counter[str]:
     resources: Mapping[str, Any] = container.get("resources") or {}
-    asked = {**(resources.get("limits") or {}), **(resources.get("requests") or {})}
-    return Counter({name: quantity(value) for name, value in asked.items()})
+    amounts = {**(resources.get("limits") or {}), **(resources.get("requests") or {})}
+    return Counter({name: quantity(value) for name, value in amounts.items()})
 
 
 def _allocatable(node: Object) -> dict[str, Decimal]:

@@ -125,15 +125,15 @@ def survey(cluster: Cluster, settings: Settings, specs: Iterable[ModelSpec]) -> 
         "prometheus": lambda: _prometheus(settings),
     }
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        apis = {api: pool.submit(_answer, _api(cluster, api)) for api in APIS}
-        asked = {part: pool.submit(_answer, question) for part, question in questions.items()}
+        api_futures = {api: pool.submit(_answer, _api(cluster, api)) for api in APIS}
+        futures = {part: pool.submit(_answer, question) for part, question in questions.items()}
         # One API may be refused while another is served: each has its own entry in `unseen`.
-        served = {api: future.result() for api, future in apis.items()}
-        answers = {part: future.result() for part, future in asked.items()}
+        served = {api: future.result() for api, future in api_futures.items()}
+        answers = {part: future.result() for part, future in futures.items()}
     unseen = {part: value for part, value in (answers | served).items() if isinstance(value, LlmopsError)}
     parts = {part: value for part, value in answers.items() if part not in unseen and part != "prometheus"}
-    known = {api: value for api, value in served.items() if isinstance(value, frozenset)}
-    return Snapshot(settings, **parts, apis=known, unseen=unseen)
+    apis = {api: value for api, value in served.items() if isinstance(value, frozenset)}
+    return Snapshot(settings, **parts, apis=apis, unseen=unseen)
 
 
 def take_snapshot(cluster: Cluster, spec: ModelSpec, settings: Settings) -> Snapshot:

@@ -44,14 +44,14 @@ def choose_strategy(spec: ModelSpec, snapshot: Snapshot) -> Choice:
     lent = _lent(stable)
     free = max(0, slots(replica(spec), snapshot.nodes, pods) - lent)
     serving = stable["spec"].get("replicas", 1) + lent if stable else 0
-    asked, more = spec.rollout.strategy, max(0, spec.replicas - serving)
+    declared, more = spec.rollout.strategy, max(0, spec.replicas - serving)
     # The first release deletes its canary before it creates the main Deployment: only one of them needs room.
     surge_needs = more + 1 if serving else more
-    if free >= surge_needs and (asked != "in-place" or not serving):
+    if free >= surge_needs and (declared != "in-place" or not serving):
         return Choice("surge", free)
     if not serving:
         reason = f"the first release needs room for {_count(more, 'replica')}"
-    elif asked == "surge":
+    elif declared == "surge":
         reason = f"rollout.strategy surge needs room for {_count(surge_needs, 'replica')} more"
     elif spec.autoscaling is not None:
         # The autoscaler would put back a lent replica, and under load stable needs all of its replicas.
@@ -64,7 +64,7 @@ def choose_strategy(spec: ModelSpec, snapshot: Snapshot) -> Choice:
         reason = "a new replica does not fit into the place of one of stable's: too small, or on an unsuitable node"
     else:
         return Choice("in-place", free)
-    if asked != "in-place" and (awaits := growth(replica(spec), snapshot).may):
+    if declared != "in-place" and (awaits := growth(replica(spec), snapshot).may):
         return Choice("surge", free, awaits)
     return _refused(spec, snapshot, free, reason)
 

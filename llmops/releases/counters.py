@@ -53,7 +53,7 @@ class Counted(Strict):
 def with_rollout(counted: Counted, record: Record) -> Counted:
     """The counters with one more verdict.
 
-    Stages after the one that decided did not run in this trial: their seconds in the record are older.
+    Later stages did not run in this trial: their seconds in the record come from an earlier one.
     """
     done = STAGES[: STAGES.index(record.stage) + 1] if record.stage in STAGES else ()
     seconds_of = {stage: seconds for stage in done if (seconds := record.stages.get(stage, 0)) > 0}

@@ -120,8 +120,8 @@ def _value(value: object) -> str:
         case None | ():
             return "none"
         case Strict():
-            given = value.model_dump(exclude_defaults=True)
-            return "{" + ", ".join(f"{key}: {item}" for key, item in given.items()) + "}"
+            fields = value.model_dump(exclude_defaults=True)
+            return "{" + ", ".join(f"{key}: {item}" for key, item in fields.items()) + "}"
         case tuple():
             return ", ".join(map(_value, value))
         case _:

@@ -38,9 +38,9 @@ class State(Strict):
     """The releases of a model that matter now, by their ids.
 
     Args:
-        stable: Serves users.
-        previous: Served before stable; a rollback returns to it.
-        candidate: Under trial, or the last one that was.
+        stable: The release that serves users.
+        previous: The release that served before stable; a rollback returns to it.
+        candidate: The release under trial, or the last one under trial.
         canary_percent: The canary's share of users' requests.
         recovered: The state's ConfigMap names no stable: this state comes from the Deployment and the records.
         unproven: Release of the main Deployment, if nothing proves which release served before it.

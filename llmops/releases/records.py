@@ -130,8 +130,8 @@ class Records:
         If its ConfigMap names no stable, the main Deployment and the records of trials decide.
         """
         stored = self._store.get(names.state_name(model))
-        kept = State.read({} if stored is None else stored.data)
-        return kept if kept.stable else self._recovered(model, kept, stored)
+        state = State.read({} if stored is None else stored.data)
+        return state if state.stable else self._recovered(model, state, stored)
 
     def proven_state(self, model: str) -> State:
         """The state, for a caller that changes what serves.
@@ -155,7 +155,7 @@ class Records:
             self.update_state(model, **state.kept())
         return state
 
-    def _recovered(self, model: str, kept: State, stored: Stored | None) -> State:
+    def _recovered(self, model: str, state: State, stored: Stored | None) -> State:
         main = self.cluster.get("Deployment", names.engine_name(model, "stable"))
         deployed = _label(main, names.RELEASE_LABEL) if main is not None else None
         trials = self._trials(model)
@@ -175,14 +175,14 @@ class Records:
                 unpromoted=main is not None and stored is not None and _created(stored.manifest) < _created(main),
             )
         )
-        candidate = kept.candidate or max(opened, key=lambda release: opened[release].since, default=None)
-        known: dict[str, Any] = {"candidate": candidate}
+        candidate = state.candidate or max(opened, key=lambda release: opened[release].since, default=None)
+        updates: dict[str, Any] = {"candidate": candidate}
         if served != "":
-            known |= {"recovered": True, "stable": served, "unproven": deployed if served is None else None}
-            known["previous"] = kept.previous or next((release for release in passed if release != served), None)
-            if candidate in opened and "canary_percent" not in kept.model_fields_set:
-                known |= self._share(model, candidate, opened[candidate], trials[candidate])
-        return kept.model_copy(update=known)
+            updates |= {"recovered": True, "stable": served, "unproven": deployed if served is None else None}
+            updates["previous"] = state.previous or next((release for release in passed if release != served), None)
+            if candidate in opened and "canary_percent" not in state.model_fields_set:
+                updates |= self._share(model, candidate, opened[candidate], trials[candidate])
+        return state.model_copy(update=updates)
 
     def _share(self, model: str, release: str, trial: OpenTrial, data: Data) -> dict[str, int]:
         """The canary's share of users' requests by the progress of its trial; empty if it has no users yet."""
@@ -276,7 +276,7 @@ class Records:
         self._keep(model, release, None, self.rejection(model, release), outcomes=False)
 
     def history(self, model: str) -> list[Record]:
-        """Records of ended trials, newest first: of each release the last one, and the one that rejected it."""
+        """Records of ended trials, newest first: for each release its last record, and the record of its rejection."""
         return _ended(self._trials(model))
 
     def _trials(self, model: str) -> dict[str, dict[str, str]]:
@@ -340,8 +340,8 @@ class Records:
 
 
 def _ended(trials: Mapping[str, Data]) -> list[Record]:
-    kept = [_record(data, key) for data in trials.values() for key in (VERDICT_KEY, REJECTION_KEY)]
-    return sorted((record for record in kept if record), key=lambda record: record.finished, reverse=True)
+    decisions = [_record(data, key) for data in trials.values() for key in (VERDICT_KEY, REJECTION_KEY)]
+    return sorted((record for record in decisions if record), key=lambda record: record.finished, reverse=True)
 
 
 def _record(data: Data, key: str) -> Record | None:

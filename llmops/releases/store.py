@@ -121,7 +121,7 @@ class Store:
         return True
 
     def merge(self, name: str, labels: Mapping[str, str], changes: Changes) -> Stored:
-        """Set and remove single keys, whatever they hold; other keys stay as other writers left them.
+        """Set and remove single keys regardless of their present values; other keys stay as other writers left them.
 
         Args:
             name: Name of the ConfigMap, created if it does not exist.

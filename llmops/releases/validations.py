@@ -119,10 +119,10 @@ class Validations:
         model = validation.model
         before = self.last(model)
         completed = validation.finished if validation.complete else before.completed if before else None
-        kept = validation.model_copy(update={"completed": completed})
-        labels = record_labels(RECORD, model, kept.release)
-        self._store.merge(names.validation_name(model), labels, {KEY: kept.model_dump_json()})
-        return kept
+        saved = validation.model_copy(update={"completed": completed})
+        labels = record_labels(RECORD, model, saved.release)
+        self._store.merge(names.validation_name(model), labels, {KEY: saved.model_dump_json()})
+        return saved
 
 
 def _read(data: Data) -> Validation | None:

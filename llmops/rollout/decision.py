@@ -84,7 +84,7 @@ def decide(end: End, on_inconclusive: OnInconclusive = "hold") -> Decision:
 
 
 def end_of(error: BaseException) -> End:
-    """The end that an error is. A `BaseException` that is no `Exception` is an interrupt."""
+    """The end of a stage that raises this error. A `BaseException` that is no `Exception` is an interrupt."""
     if not isinstance(error, Exception):
         return "interrupt"
     for kind, end in _KINDS.items():

@@ -68,10 +68,10 @@ def end_trial(
 
 def tell_verdict(platform: Platform, record: Record, log: Callable[[str], None]) -> None:
     """Publish a verdict: a line in the log, an Event on the model's state, an alert, a count."""
-    what = {"Passed": "promoted", "Failed": "rejected", "Inconclusive": "not decided"}[record.verdict]
+    outcome = {"Passed": "promoted", "Failed": "rejected", "Inconclusive": "not decided"}[record.verdict]
     # People know the image's tag and the commit, not the id.
     pins = f"{record.image.partition('@')[0]}, weights {record.commit[:8]}"
-    line = f"{record.model} {record.release} ({pins}) {what} at {record.stage}: {record.reason}"
+    line = f"{record.model} {record.release} ({pins}) {outcome} at {record.stage}: {record.reason}"
     serving = platform.records.state(record.model).stable
     full = f"{line} ({serving or 'nothing'} serves)"
     log(full)

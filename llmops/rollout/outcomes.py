@@ -21,7 +21,7 @@ both releases', 1: the canary's, 0: nobody's). A later validation compares with 
 
 
 class Outcome(Strict):
-    """What all outcomes have: the model and the release."""
+    """Fields of every outcome: the model and the release."""
 
     model: str
     release: str

@@ -12,7 +12,7 @@ from llmops.manifests.text import as_yaml
 from llmops.preflight.finding import Finding
 from llmops.releases.difference import diff
 from llmops.releases.release import Release
-from llmops.rollout.ops.companions import surroundings
+from llmops.rollout.ops.companions import companions_of
 from llmops.rollout.ops.pinning import pin
 from llmops.rollout.ops.preflight_run import examine
 from llmops.rollout.ops.scaling import preview
@@ -82,7 +82,7 @@ def _object_changes(platform: Platform, release: Release) -> dict[str, list[str]
     spec = platform.spec(release.model)
     changes: dict[str, list[str]] = {}
     engine = preview(platform, release, spec)
-    for rendered in [*engine, *surroundings(platform, spec, release)]:
+    for rendered in [*engine, *companions_of(platform, spec, release)]:
         kind, name = rendered["kind"], rendered["metadata"]["name"]
         now = then = None
         with suppress(NotFound):

@@ -17,9 +17,9 @@ from llmops.rollout.leases import Leases
 
 
 class Platform:
-    """Settings, catalog, tenants, cluster, records and leases, each opened on first use and kept.
+    """Settings, catalog, tenants, cluster, records and leases; each is opened on first use and kept.
 
-    A command, a run and the code location's sensors have one each. What must be read anew is read by a new one.
+    A command, a run and the sensors of the code location have one each. To read the files again, make a new one.
 
     Args:
         settings_file: Path of the settings; empty means the file in LLMOPS_SETTINGS, or the defaults.
@@ -32,7 +32,7 @@ class Platform:
 
     @classmethod
     def of(cls, settings: Settings, catalog: Catalog) -> Platform:
-        """The installation of settings and a catalog that are loaded already."""
+        """The installation of loaded settings and a loaded catalog."""
         platform = cls()
         platform.settings = settings
         platform.catalog = catalog
@@ -45,21 +45,21 @@ class Platform:
 
     @cached_property
     def catalog(self) -> Catalog:
-        """All models."""
+        """All models, by name."""
         return load_catalog(self.settings.models_dir)
 
     def spec(self, model: str) -> ModelSpec:
         """A model's entry in the catalog.
 
         Raises:
-            BadInput: There is none.
+            BadInput: The catalog has no such model.
         """
         check_known([model], self.catalog, self.settings.models_dir)
         return self.catalog[model]
 
     @cached_property
     def tenants(self) -> Tenants:
-        """All tenants."""
+        """All tenants, by name."""
         settings = self.settings
         managed = settings.router.managed
         return load_tenants(settings.tenants_dir, self.catalog, settings.namespace, managed=managed)

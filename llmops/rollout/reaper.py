@@ -70,16 +70,16 @@ class Remains:
     @property
     def unfinished(self) -> tuple[str, ...]:
         """What a model between two rollouts does not have, in words."""
-        left = [f"{kind} {name}" for kind, name in self.temporary]
+        leftovers = [f"{kind} {name}" for kind, name in self.temporary]
         if self.lent:
-            left.append(f"{self.lent} replica of stable lent")
+            leftovers.append(f"{self.lent} replica of stable lent")
         if self.deployed not in (None, self.stable):
-            left.append(f"Deployment at {self.deployed}, which is not stable")
+            leftovers.append(f"Deployment at {self.deployed}, which is not stable")
         if self.canary_percent:
-            left.append(f"{self.canary_percent}% of users' requests go to a canary")
+            leftovers.append(f"{self.canary_percent}% of users' requests go to a canary")
         if self.holder:
-            left.append(f"lease of {self.holder}")
-        return tuple(left)
+            leftovers.append(f"lease of {self.holder}")
+        return tuple(leftovers)
 
 
 @dataclass(frozen=True)
@@ -138,55 +138,55 @@ def survey(cluster: Cluster, model: str | None = None) -> list[Remains]:
     chosen = {names.MODEL_LABEL: model} if model else {}
     # Objects first, then leases: a run takes the lease before it makes an object.
     objects = [
-        thing
+        obj
         for kind in ("Deployment", "Service", "Job")
-        for thing in cluster.list(kind, labels={"app.kubernetes.io/part-of": "llmops", **chosen})
+        for obj in cluster.list(kind, labels={"app.kubernetes.io/part-of": "llmops", **chosen})
     ]
     states = cluster.list("ConfigMap", labels={names.RECORD_LABEL: "state", **chosen})
     leases = cluster.list("Lease", labels=chosen)
     handover_seconds = cluster.settings.lease.handover_seconds
     by_model: dict[str, Remains] = {}
-    for thing in (*objects, *states, *leases):
-        if name := _labels(thing).get(names.MODEL_LABEL):
-            by_model[name] = seen(by_model.get(name, Remains(name)), thing, handover_seconds)
+    for obj in (*objects, *states, *leases):
+        if name := _labels(obj).get(names.MODEL_LABEL):
+            by_model[name] = seen(by_model.get(name, Remains(name)), obj, handover_seconds)
     return sorted(by_model.values(), key=lambda remains: remains.model)
 
 
-def seen(remains: Remains, thing: Mapping[str, Any], handover_seconds: float) -> Remains:
+def seen(remains: Remains, obj: Mapping[str, Any], handover_seconds: float) -> Remains:
     """The remains, with one more object of the model."""
-    kind, meta = thing["kind"], thing["metadata"]
+    kind, meta = obj["kind"], obj["metadata"]
     if kind == "Lease":
-        spec = thing.get("spec") or {}
+        spec = obj.get("spec") or {}
         handed_over = float(spec.get("leaseDurationSeconds") or 0) >= handover_seconds
         return replace(remains, holder=spec.get("holderIdentity"), until=run_out(spec), handed_over=handed_over)
     if kind == "ConfigMap":
-        state = State.read(thing.get("data") or {})
+        state = State.read(obj.get("data") or {})
         percent = state.canary_percent
         return replace(remains, stable=state.stable, candidate=state.candidate, canary_percent=percent)
-    if _is_temporary(thing):
+    if _is_temporary(obj):
         ends = [end for end in (remains.expires, _expires(meta)) if end is not None]
         temporary = (*remains.temporary, (kind, meta["name"]))
         return replace(remains, temporary=temporary, expires=max(ends, default=None))
     if kind == "Deployment":
-        return replace(remains, lent=lent_by(thing), deployed=release_of(thing))
+        return replace(remains, lent=lent_by(obj), deployed=release_of(obj))
     return remains
 
 
-def _is_temporary(thing: Mapping[str, Any]) -> bool:
+def _is_temporary(obj: Mapping[str, Any]) -> bool:
     """Whether only a trial needs the object, and nobody has ended it yet.
 
     Downloads and checksums stay: the next run adopts them. A finished measurement goes away by itself.
     """
-    if names.RUN_LABEL not in _labels(thing) or "deletionTimestamp" in thing["metadata"]:
+    if names.RUN_LABEL not in _labels(obj) or "deletionTimestamp" in obj["metadata"]:
         return False
-    if thing["kind"] != "Job":
+    if obj["kind"] != "Job":
         return True
-    measures = _labels(thing).get(names.COMPONENT_LABEL) == EVALUATION
-    return measures and not (has_condition(thing, "Complete") or has_condition(thing, "Failed"))
+    measures = _labels(obj).get(names.COMPONENT_LABEL) == EVALUATION
+    return measures and not (has_condition(obj, "Complete") or has_condition(obj, "Failed"))
 
 
-def _labels(thing: Mapping[str, Any]) -> dict[str, str]:
-    return thing["metadata"].get("labels") or {}
+def _labels(obj: Mapping[str, Any]) -> dict[str, str]:
+    return obj["metadata"].get("labels") or {}
 
 
 def _expires(meta: Mapping[str, Any]) -> dt.datetime | None:

@@ -13,7 +13,7 @@ from llmops.manifests.companions.autoscaling import scale
 from llmops.manifests.companions.objects import around
 from llmops.manifests.pods import Manifest
 from llmops.releases.release import Release
-from llmops.rollout.ops.companions import surroundings
+from llmops.rollout.ops.companions import companions_of
 from llmops.rollout.ops.pinning import pin
 from llmops.rollout.platform import Platform
 
@@ -24,7 +24,7 @@ def serving(platform: Platform, model: str, release: str | None = None) -> Relea
     Args:
         platform: The installation.
         model: Name of the model.
-        release: Id of the release; None is the one that serves.
+        release: Id of the release; None means the release that serves.
 
     Raises:
         BadInput: There is no such release, or nothing serves.
@@ -82,7 +82,7 @@ def render(
         platform: The installation.
         model: Name of the model.
         track: Stable with the objects around it, or the canary alone.
-        release: Id of a release on record; None is the one that serves.
+        release: Id of a release on record; None means the release that serves.
         pins: Instead, a file with the release.
         resolve: Instead, resolve the entry's policies: the release that a rollout would try.
         base: Also render the namespace and the claim.
@@ -90,12 +90,12 @@ def render(
     Raises:
         BadInput: There is no such model or release, or more than one of the three is given.
     """
-    given = [name for name, value in (("--release", release), ("--pins", pins), ("--resolve", resolve)) if value]
-    if len(given) > 1:
+    chosen_by = [name for name, value in (("--release", release), ("--pins", pins), ("--resolve", resolve)) if value]
+    if len(chosen_by) > 1:
         raise BadInput(
-            f"{' and '.join(given)} each choose the release",
+            f"{' and '.join(chosen_by)} each choose the release",
             code="ConflictingOptions",
-            about=" ".join(given),
+            about=" ".join(chosen_by),
             remedy="Give one of them.",
         )
     settings, spec = platform.settings, platform.spec(model)
@@ -106,7 +106,7 @@ def render(
     surge = spec.rollout.strategy != "in-place"
     manifests += engine.objects(chosen, settings, track, scale(spec), surge=surge)
     offline = pins is not None or resolve
-    return [*manifests, *(around(spec, chosen, settings) if offline else surroundings(platform, spec, chosen))]
+    return [*manifests, *(around(spec, chosen, settings) if offline else companions_of(platform, spec, chosen))]
 
 
 def _chosen(platform: Platform, model: str, release: str | None, pins: Path | None, resolve: bool) -> Release:

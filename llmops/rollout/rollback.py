@@ -74,7 +74,7 @@ def go_back(current: Trial, *, to: str | None, reason: str) -> str:
 
     Args:
         current: The stage, which holds the model's lease.
-        to: Id of the release; None is the good one that served before.
+        to: Id of the release; None means the last good release that served before.
         reason: Why, for the record of the replaced release.
 
     Returns:
@@ -86,30 +86,30 @@ def go_back(current: Trial, *, to: str | None, reason: str) -> str:
     """
     model, records = current.model, current.records
     target = choose_target(records, model, to)
-    left = records.proven_state(model).stable
+    replaced = records.proven_state(model).stable
     release = current.load(target)
     choice = choose_strategy(current.spec, take_snapshot(current.cluster, current.spec, current.settings))
-    before = _remember(current, left, target, reason) if left else None
+    before = _remember(current, replaced, target, reason) if replaced else None
     try:
         promote(current, release, surge=choice.strategy != "in-place")
     except BaseException:
         # The release that was to go serves on, and is as good as it was.
-        if left is not None:
-            records.restore_record(model, left, before)
+        if replaced is not None:
+            records.restore_record(model, replaced, before)
             if records.state(model).recovered:
                 # The Deployment is at the target, which has passed before: nothing else says that `left` is stable.
-                records.update_state(model, stable=left)
+                records.update_state(model, stable=replaced)
         raise
     # Nobody goes back to the release that was just rejected.
     records.update_state(model, previous=good_before(records, model))
-    line = f"{model} rolled back to {target} from {left}{f': {reason}' if reason else ''}"
+    line = f"{model} rolled back to {target} from {replaced}{f': {reason}' if reason else ''}"
     current.announce("RolledBack", line)
     alert = Alert(
         id=alert_id("rolled_back", model, target, current.run),
         kind="rolled_back",
         severity="warning",
         model=model,
-        release=left or "",
+        release=replaced or "",
         line=f"{line} (requested by {current.requested_by})",
         serving=target,
         run=current.run,
@@ -120,18 +120,18 @@ def go_back(current: Trial, *, to: str | None, reason: str) -> str:
     return target
 
 
-def _remember(current: Trial, left: str, target: str, reason: str) -> Record | None:
+def _remember(current: Trial, replaced: str, target: str, reason: str) -> Record | None:
     """Record the rejection of the release that goes; the record that it had before.
 
     This comes before the promotion: if the run were killed after it, a sensor would roll the release out again.
     """
     records, now = current.records, datetime.datetime.now(datetime.UTC)
-    before = records.record(current.model, left)
-    asked = before.requested_by if before else current.requested_by
+    before = records.record(current.model, replaced)
+    requested_by = before.requested_by if before else current.requested_by
     end_trial(
         current.platform,
-        records.release(current.model, left),
-        OpenTrial(run=current.run, requested_by=asked, stage="promotion", since=now),
+        records.release(current.model, replaced),
+        OpenTrial(run=current.run, requested_by=requested_by, stage="promotion", since=now),
         decide("rolled back"),
         f"rolled back to {target} by {current.requested_by}: {reason or 'no reason was given'}",
         figures=before.figures if before else None,

@@ -78,7 +78,7 @@ class Trial:
     """A release under trial, as one stage sees it.
 
     Args:
-        orchestrator: Who runs the stage.
+        orchestrator: The orchestrator that runs the stage.
         platform: The installation.
         stage: Name of the stage.
         model: Name of the model.
@@ -284,7 +284,7 @@ class Trial:
             self._undo(self.decide("interrupt"), why, wait=False)
 
     def on_lease_lost(self) -> None:
-        """Change nothing: the objects belong to whichever run has the lease by now."""
+        """Change nothing: another run may hold the lease now, and the objects are then its own."""
         self.log(f"the lease of {self.model} is lost: the run that has it, or the reaper, clears up after this one")
 
     def _undo(self, decision: Decision, reason: str, *, code: str = "", wait: bool) -> Record | None:
@@ -308,12 +308,12 @@ def trial(
 ) -> Generator[Trial]:
     """Run a stage under the model's lease; if it raises, end the trial accordingly.
 
-    A bad release is rejected, and the rejection is recorded. If the cluster can't, an outside service is away or a
-    measurement failed, the trial is Inconclusive; so it is after an interrupt or a fault of ours. `decision` has the
-    table.
+    A bad release is rejected, and the rejection is recorded. The trial is Inconclusive if the cluster cannot take the
+    release, an outside service is away, a measurement failed, the run was interrupted, or llmops has a fault; see the
+    table in `decision`.
 
     Args:
-        orchestrator: Who runs the stage.
+        orchestrator: The orchestrator that runs the stage.
         platform: The installation.
         stage: Name of the stage.
         model: Name of the model.

@@ -59,7 +59,7 @@ def make_app(cluster: Cluster, settings: Settings) -> web.Application:
         return web.Response(text=text, content_type="text/html", headers=PAGE_HEADERS)
 
     async def healthz(_: web.Request) -> web.Response:
-        # Of this process alone: a restart does not bring back an API server that is away.
+        # It checks this process alone: a restart does not bring back a missing API server.
         return web.Response(text="ok\n")
 
     app = web.Application(middlewares=[_errors])

@@ -55,14 +55,14 @@ def tick(inputs: Inputs, cursor: Cursor) -> Tick[Cursor]:
         return Tick([], [Note.of(error, "registries are not asked")], cursor)
     groups, notes = _by_repository(declarations.followed)
     looks = _look_at_all(registry, groups, cursor.repositories, now)
-    notes += [seen.note for seen in looks.values() if seen.note is not None]
-    fresh = {spec.name for image, seen in looks.items() if seen.new for spec in groups[image]}
+    notes += [look.note for look in looks.values() if look.note is not None]
+    fresh = {spec.name for image, look in looks.items() if look.new for spec in groups[image]}
     considered = cursor.considered
     catalog = declarations.catalog_hash
     if now - considered >= RECONSIDER_SECONDS or catalog != cursor.catalog:
-        fresh = {spec.name for image, seen in looks.items() if seen.known.pages for spec in groups[image]}
+        fresh = {spec.name for image, look in looks.items() if look.repository.pages for spec in groups[image]}
         considered = now
-    lookups = {image: Lookup(registry, image, seen.known) for image, seen in looks.items()}
+    lookups = {image: Lookup(registry, image, look.repository) for image, look in looks.items()}
 
     def decide(spec: ModelSpec, ledger: Ledger) -> Candidate | None:
         lookup = lookups[ImageName.parse(spec.engine.image)]
@@ -71,9 +71,9 @@ def tick(inputs: Inputs, cursor: Cursor) -> Tick[Cursor]:
     result = RequestQueue(NAME, inputs).advance(cursor.pending, fresh, decide)
     repositories: dict[str, Repository] = {}
     for image, lookup in lookups.items():
-        known = lookup.learned(whole={spec.name for spec in groups[image]} <= result.settled)
-        health = services.alert_on(known.health, NAME, str(image), now)
-        repositories[str(image)] = known.model_copy(update={"health": health})
+        repository = lookup.learned(whole={spec.name for spec in groups[image]} <= result.settled)
+        health = services.alert_on(repository.health, NAME, str(image), now)
+        repositories[str(image)] = repository.model_copy(update={"health": health})
     after = Cursor(repositories=repositories, pending=result.pending, considered=considered, catalog=catalog)
     return Tick(result.requests, notes + result.notes, after)
 
@@ -101,13 +101,13 @@ def _by_repository(specs: Iterable[ModelSpec]) -> tuple[Groups, list[Note]]:
 
 
 def _look_at_all(
-    registry: RegistryClient, groups: Groups, known: Mapping[str, Repository], now: float
+    registry: RegistryClient, groups: Groups, repositories: Mapping[str, Repository], now: float
 ) -> dict[ImageName, Look]:
     """Ask all repositories at once: one that does not answer delays no other."""
 
     def ask(image: ImageName) -> Look:
         engines = [spec.engine for spec in groups[image]]
-        return look(registry, image, known.get(str(image), Repository()), engines, now)
+        return look(registry, image, repositories.get(str(image), Repository()), engines, now)
 
     with ThreadPoolExecutor(REPOSITORIES_AT_ONCE) as threads:
         return dict(zip(groups, threads.map(ask, groups), strict=True))

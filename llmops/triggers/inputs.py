@@ -1,4 +1,4 @@
-"""What a tick decides by, beside its cursor."""
+"""The inputs of a tick besides its cursor."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class Page(Strict):
         path: Path of the request.
         etag: The registry's ETag, if it sent one.
         content: Hash of its tags.
-        hot: Whether it has tags that models may follow: new ones mostly appear beside them.
+        hot: Whether it has tags that models may follow: most new tags appear on such pages.
     """
 
     path: str
@@ -68,12 +68,12 @@ class Look:
     """The result of a look at a repository.
 
     Args:
-        known: The repository as it is known now.
-        new: Whether it has anything new that a model may follow.
-        note: Why it could not be asked; None if it was.
+        repository: The repository as this look leaves it.
+        new: Whether it has a tag or digest that is new to a model that follows it.
+        note: Why the sensor got no answer; None if it got one.
     """
 
-    known: Repository
+    repository: Repository
     new: bool = False
     note: Note | None = None
 
@@ -85,12 +85,12 @@ class Lookup:
     Args:
         registry: Client.
         image: The repository.
-        known: What the cursor keeps of it.
+        repository: Its pages, tags and digests as the cursor keeps them.
     """
 
     registry: RegistryClient
     image: ImageName
-    known: Repository
+    repository: Repository
     _parsed: list[Tag] = field(default_factory=list[Tag])
     _offers: dict[tuple[str, str, bool], list[Tag]] = field(default_factory=dict[tuple[str, str, bool], list[Tag]])
     _used: dict[str, str | None] = field(default_factory=dict[str, str | None])
@@ -98,7 +98,7 @@ class Lookup:
 
     def offers(self, engine: Engine) -> list[Tag]:
         """Tags that an engine's policy allows, newest first."""
-        self._parsed = self._parsed or _versions(self.known.tags)
+        self._parsed = self._parsed or _versions(self.repository.tags)
         policy = _policy(engine)
         if policy not in self._offers:
             self._offers[policy] = offers(engine, self._parsed)
@@ -108,10 +108,10 @@ class Lookup:
         """The digest of a tag; None if the tag is gone.
 
         Raises:
-            BadInput, Unavailable: The registry does not say. It is not asked again for other models.
+            BadInput, Unavailable: The registry does not answer. Later calls raise the same error without a request.
         """
         if tag not in self._used:
-            if (digest := self.known.digests.get(tag)) is None:
+            if (digest := self.repository.digests.get(tag)) is None:
                 if self._error is not None:
                     raise self._error
                 try:
@@ -123,90 +123,92 @@ class Lookup:
         return self._used[tag]
 
     def learned(self, *, whole: bool) -> Repository:
-        """The repository as it is known now.
+        """The repository with the digests that models used.
 
         Args:
             whole: Every model that follows it was decided on: drop digests that none of them used.
         """
         used = {tag: digest for tag, digest in self._used.items() if digest is not None}
-        return self.known.model_copy(update={"digests": used if whole else {**self.known.digests, **used}})
+        return self.repository.model_copy(update={"digests": used if whole else {**self.repository.digests, **used}})
 
 
-def look(registry: RegistryClient, image: ImageName, known: Repository, engines: Sequence[Engine], now: float) -> Look:
-    """Ask a repository whether it has anything new: one request, or all pages if it is unknown or has changed.
+def look(
+    registry: RegistryClient, image: ImageName, repository: Repository, engines: Sequence[Engine], now: float
+) -> Look:
+    """Send a repository one request for changes; read all its pages if it is new to the sensor or has changed.
 
     Args:
         registry: Client.
         image: The repository.
-        known: What the cursor keeps of it.
+        repository: Its pages, tags and digests as the cursor keeps them.
         engines: Engines of the models that follow it.
         now: Unix seconds.
     """
-    if now < known.health.not_before:
-        why = f": {known.health.why}" if known.health.why else " by its rate limit"
-        line = f"{image} is not asked for another {known.health.not_before - now:.0f} s{why}"
-        return Look(known, note=Note("Paused", line))
+    if now < repository.health.not_before:
+        why = f": {repository.health.why}" if repository.health.why else " by its rate limit"
+        line = f"{image} is not asked for another {repository.health.not_before - now:.0f} s{why}"
+        return Look(repository, note=Note("Paused", line))
     try:
-        seen, new = _ask(registry, image, known, engines)
+        seen, new = _ask(registry, image, repository, engines)
     except LlmopsError as error:
-        return Look(known.model_copy(update={"health": known.health.failed(now, error)}), note=Note.of(error))
-    health = known.health.answered(now, registry.take_pause(image))
-    return Look(seen.model_copy(update={"health": health, "turn": known.turn + 1}), new)
+        return Look(repository.model_copy(update={"health": repository.health.failed(now, error)}), note=Note.of(error))
+    health = repository.health.answered(now, registry.take_pause(image))
+    return Look(seen.model_copy(update={"health": health, "turn": repository.turn + 1}), new)
 
 
 def _ask(
-    registry: RegistryClient, image: ImageName, known: Repository, engines: Sequence[Engine]
+    registry: RegistryClient, image: ImageName, repository: Repository, engines: Sequence[Engine]
 ) -> tuple[Repository, bool]:
     policies = _hash(sorted(set(map(_policy, engines))))
-    if not known.pages or policies != known.policies:
-        return _read_all(registry, image, known, engines, policies), True
-    question = next_question(known)
+    if not repository.pages or policies != repository.policies:
+        return _read_all(registry, image, repository, engines, policies), True
+    question = next_question(repository)
     if isinstance(question, str):
-        return _check_tag(registry, image, known, question)
+        return _check_tag(registry, image, repository, question)
     page = registry.page(image, question.path, etag=question.etag)
     if page is None:
-        return known, False
+        return repository, False
     if _content(page) == question.content:
-        renewed = [_page(page, question.hot) if old is question else old for old in known.pages]
-        return known.model_copy(update={"pages": tuple(renewed)}), False
-    read = _read_all(registry, image, known, engines, policies)
-    return read, read.tags != known.tags
+        renewed = [_page(page, question.hot) if old is question else old for old in repository.pages]
+        return repository.model_copy(update={"pages": tuple(renewed)}), False
+    read = _read_all(registry, image, repository, engines, policies)
+    return read, read.tags != repository.tags
 
 
-def next_question(known: Repository) -> Page | str:
+def next_question(repository: Repository) -> Page | str:
     """The next request to a repository: for a page of its tags, or for one tag that models follow."""
-    turn, followed = known.turn, sorted(known.digests)
+    turn, followed = repository.turn, sorted(repository.digests)
     if turn % 2 and followed:
         return followed[turn // 2 % len(followed)]
     turn = turn // 2 if followed else turn
-    hot = [page for page in known.pages if page.hot]
-    cold = [page for page in known.pages if not page.hot]
+    hot = [page for page in repository.pages if page.hot]
+    cold = [page for page in repository.pages if not page.hot]
     if cold and (not hot or turn % _COLD_EVERY == _COLD_EVERY - 1):
         return cold[turn // _COLD_EVERY % len(cold)]
     return hot[turn % len(hot)]
 
 
-def _check_tag(registry: RegistryClient, image: ImageName, known: Repository, tag: str) -> tuple[Repository, bool]:
+def _check_tag(registry: RegistryClient, image: ImageName, repository: Repository, tag: str) -> tuple[Repository, bool]:
     digest = registry.find(image, tag)
-    if digest == known.digests[tag]:
-        return known, False
-    others = {name: value for name, value in known.digests.items() if name != tag}
-    return known.model_copy(update={"digests": others | ({tag: digest} if digest else {})}), True
+    if digest == repository.digests[tag]:
+        return repository, False
+    others = {name: value for name, value in repository.digests.items() if name != tag}
+    return repository.model_copy(update={"digests": others | ({tag: digest} if digest else {})}), True
 
 
 def _read_all(
-    registry: RegistryClient, image: ImageName, known: Repository, engines: Iterable[Engine], policies: str
+    registry: RegistryClient, image: ImageName, repository: Repository, engines: Iterable[Engine], policies: str
 ) -> Repository:
     pages = registry.pages(image)
     tags = _versions(name for page in pages for name in page.tags)
     by_policy = {_policy(engine): engine for engine in engines}
     kept = {tag.name for engine in by_policy.values() for tag in offers(engine, tags)[:TAGS_KEPT]}
-    return known.model_copy(
+    return repository.model_copy(
         update={
             "policies": policies,
             "pages": tuple(_page(page, not kept.isdisjoint(page.tags)) for page in pages),
             "tags": tuple(sorted(kept)),
-            "digests": {tag: digest for tag, digest in known.digests.items() if tag in kept},
+            "digests": {tag: digest for tag, digest in repository.digests.items() if tag in kept},
         }
     )
 

@@ -1,6 +1,6 @@
 """The queue between a trigger and the rollouts that it requests.
 
-Before every request, the queue decides the model's candidate anew from the cluster's records. So a lost cursor or a
+Before every request, the queue decides on the model's candidate from the cluster's records. So a lost cursor or a
 lost database repeats no decided trial. The cursor keeps what is pending: a rollout of the model is under way, its
 window is closed, or the requested run came to no verdict.
 """
@@ -38,7 +38,7 @@ class Stored(Strict):
 
 
 class PendingRequest(Stored):
-    """A rollout that is not requested yet, or whose run has not ended. Times are Unix seconds.
+    """A rollout that the sensor has yet to request, or whose run goes on. Times are Unix seconds.
 
     Args:
         candidate: Key of the candidate; empty while none is decided.

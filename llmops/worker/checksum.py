@@ -83,7 +83,7 @@ def revalidate(target: Path, pins: Pins, reading: Reading, *, run: str) -> Resul
     """Compare the files with the manifest (`rehash`), and with the pins if that finds a mismatch.
 
     The manifest itself can rot. So `mismatch` means that two reads found it: the run alerts people and downloads files
-    again. If the manifest is missing or has other pins, and all files match, it is written anew.
+    again. If the manifest is missing or has other pins, and all files match, the worker writes it again.
 
     Args:
         target: The weights folder.

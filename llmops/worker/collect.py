@@ -15,18 +15,18 @@ from llmops.worker.report import Result, WorkerError, emit
 def collect(root: Path, model: str, keep: Iterable[str], *, everything: bool = False) -> Result:
     """Delete each folder of weights and staging of a model whose key is not in `keep`, with its manifest.
 
-    The manifest of a folder goes first, and its name goes at once, so that no pod mounts half of a folder. A folder
-    that a download writes to stays. The remains of an earlier, killed collection are deleted too.
+    It deletes the manifest first and renames the folder before it deletes files: no pod mounts half of a folder. It
+    keeps a folder that a download writes to, and deletes the remains of an earlier, killed collection.
 
     Args:
-        root: Where the volume is mounted.
+        root: Mount path of the volume.
         model: Name of the model.
         keep: Keys of the folders to keep.
         everything: Allow `keep` to be empty.
 
     Raises:
         WorkerError: `keep` is empty without `everything` (kind `usage`).
-        OSError: Something cannot be deleted.
+        OSError: A file cannot be deleted.
     """
     kept = set(keep)
     if not kept and not everything:

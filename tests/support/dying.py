@@ -26,7 +26,7 @@ from llmops.config.settings import SETTINGS_VARIABLE
 from llmops.config.steps import STEP_EVENT, WRITE_EVENT, Step
 from tests.support.world import MANY_GPUS, Model
 
-# Each run is a process, forked from one that has imported everything: imports cost seconds of CPU.
+# A fork server imports everything once and forks each run: imports cost seconds of CPU.
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(
     [
@@ -45,7 +45,7 @@ _FORKS.set_forkserver_preload(
         "sqlalchemy.dialects.sqlite",
     ]
 )
-# The start of a process polls all others. Of two threads that poll one that has ended, one does not get its exit code.
+# Starting a process polls all others. If two threads poll an ended process, one of them gets no exit code.
 _POLLING = threading.Lock()
 
 
@@ -80,13 +80,13 @@ class Point:
     """Where a run gets a signal.
 
     Args:
-        name: Of the point.
-        step: Right after this step.
-        about: What the step gets beside it.
-        before: Instead of this write.
+        name: Name of the point.
+        step: Signal the run right after this step.
+        about: The details that the step must come with.
+        before: Signal the run instead of this write.
         nth: The first, second, ... such step or write.
-        world: As soon as this is true; the test's process asks while the run goes on.
-        also: Done to the world after the signal.
+        world: Signal the run as soon as this is true; the test's process asks while the run goes on.
+        also: Call this after the signal.
         signal: Number of the signal.
     """
 
@@ -105,9 +105,9 @@ class Reached:
     """A step that a run has reached.
 
     Args:
-        at: When, on the monotonic clock.
-        step: Which.
-        about: What it was about.
+        at: Time on the monotonic clock.
+        step: The step.
+        about: Its details.
     """
 
     at: float
@@ -116,14 +116,14 @@ class Reached:
 
 
 class Run:
-    """One run of `llmops rollout` in a process, and a process group, of its own."""
+    """One run of `llmops rollout`, in its own process and process group."""
 
     def __init__(self, model: Model, log: Path, point: Point | None = None, *options: str) -> None:
         self.model = model
         self.log = log
         self.point = point
         self._steps_file = log.with_name(f"{log.name}.steps")
-        # Without what only this process needs: functions of a test cannot be sent.
+        # Without fields that only this process needs: a test's functions cannot be pickled.
         armed = replace(point, world=None, also=None) if point else None
         order = (str(model.settings_file), str(log), str(self._steps_file), model.name, options, armed)
         self._process = _FORKS.Process(target=_run, args=order)
@@ -272,7 +272,7 @@ def every_object(model: Model) -> Generator[Seen]:
 
 
 class Users:
-    """Users who ask the main Services of models for completions, again and again.
+    """Users who request completions from the main Services of models, again and again.
 
     Args:
         every: Seconds between two requests to a model.
@@ -300,7 +300,7 @@ class Users:
         self._loop.close()
 
     def ask(self, model: Model) -> None:
-        """Begin to ask a model."""
+        """Start a user of a model."""
         url = model.cluster.endpoint(names.engine_name(model.name, "stable"), names.ENGINE_PORT)
         self._tasks.append(asyncio.run_coroutine_threadsafe(self._ask(model.name, url), self._loop))
 

@@ -164,8 +164,8 @@ def beside(spec: ModelSpec, tenants: Tenants, settings: Settings) -> list[dict[s
     """The objects beside a model, in the order to apply them: tenants' namespaces, and the router."""
     release = pinned(spec)
     serving = Serving(release, release, 20) if spec.traffic.steps else Serving(release)
-    told = plan({spec.name: serving}, {spec.name: spec}, tenants, settings)
+    router_plan = plan({spec.name: serving}, {spec.name: spec}, tenants, settings)
     return [
         *(manifest for tenant in tenants.values() for manifest in homes.objects(tenant, settings)),
-        *router.objects(told, tenants, settings),
+        *router.objects(router_plan, tenants, settings),
     ]

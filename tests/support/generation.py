@@ -74,9 +74,9 @@ def instances(model: type[ModelT], given: Mapping[str, Drawn] | None = None) -> 
         model: The model.
         given: Strategies of single fields, by their dotted path.
     """
-    known = {**BY_FIELD, **(given or {})}
+    strategies = {**BY_FIELD, **(given or {})}
 
-    return _content(model, "", known).map(lambda content: _agreeing(model, content))
+    return _content(model, "", strategies).map(lambda content: _agreeing(model, content))
 
 
 def fields(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
@@ -106,36 +106,36 @@ def _models(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from _models(inner)
 
 
-def _content(model: type[BaseModel], prefix: str, known: Mapping[str, Drawn]) -> st.SearchStrategy[dict[str, Any]]:
+def _content(model: type[BaseModel], prefix: str, strategies: Mapping[str, Drawn]) -> st.SearchStrategy[dict[str, Any]]:
     needed: dict[str, Drawn] = {}
     further: dict[str, Drawn] = {}
     for name, field in model.model_fields.items():
         path = f"{prefix}{name}"
-        drawn = known[path] if path in known else _value(field.annotation, field.metadata, path, known)
+        drawn = strategies[path] if path in strategies else _value(field.annotation, field.metadata, path, strategies)
         (needed if field.is_required() else further)[name] = drawn
     drawn_fields = st.fixed_dictionaries(needed, optional=further)
     return drawn_fields.map(TOGETHER[prefix]) if prefix in TOGETHER else drawn_fields
 
 
-def _value(annotation: Any, metadata: list[Any], path: str, known: Mapping[str, Drawn]) -> Drawn:
+def _value(annotation: Any, metadata: list[Any], path: str, strategies: Mapping[str, Drawn]) -> Drawn:
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         own = [part for argument in inner[1:] for part in (*getattr(argument, "metadata", ()), argument)]
-        return _value(inner[0], [*own, *metadata], path, known)
+        return _value(inner[0], [*own, *metadata], path, strategies)
     if origin in (Union, types.UnionType):
-        return st.one_of(*(_value(argument, metadata, path, known) for argument in inner))
+        return st.one_of(*(_value(argument, metadata, path, strategies) for argument in inner))
     if annotation is type(None):
         return st.none()
     if origin is Literal:
         return st.sampled_from(inner)
     if origin is tuple:
         least = _bound(metadata, MinLen, "min_length", 0)
-        return st.lists(_value(inner[0], [], path, known), min_size=least, max_size=max(3, least))
+        return st.lists(_value(inner[0], [], path, strategies), min_size=least, max_size=max(3, least))
     if origin is dict:
-        key, value = (_value(argument, [], path, known) for argument in inner)
+        key, value = (_value(argument, [], path, strategies) for argument in inner)
         return st.dictionaries(key, value, max_size=3)
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return _content(annotation, f"{path}.", known)
+        return _content(annotation, f"{path}.", strategies)
     if validator := next((mark for mark in metadata if isinstance(mark, AfterValidator)), None):
         return BY_VALIDATOR[getattr(validator.func, "__name__", "")]
     return _scalar(annotation, metadata)

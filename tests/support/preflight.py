@@ -80,7 +80,7 @@ def spec() -> MakeSpec:
 
 @pytest.fixture
 def snapshot() -> Callable[..., Snapshot]:
-    """A cluster that can take the release, with these changes."""
+    """A snapshot of a cluster that can take the release, with these changes."""
 
     def make(**changes: Any) -> Snapshot:
         settings = Settings.model_validate(changes.pop("settings", {}))

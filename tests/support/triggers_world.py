@@ -76,7 +76,7 @@ class World:
     sensors: dict[str, dg.SensorDefinition] = field(default_factory=dict[str, dg.SensorDefinition])
     run_keys: set[str] = field(default_factory=set[str])
     codes: tuple[str, ...] = ()
-    """Of the notes of the last tick."""
+    """Codes of the notes of the last tick."""
 
     @property
     def records(self) -> Records:
@@ -153,10 +153,10 @@ class World:
         verdict: VerdictValue | None = "Passed",
         *,
         stage: str = "promotion",
-        asked: Mapping[str, Any] | None = None,
+        config: Mapping[str, Any] | None = None,
     ) -> Release:
         """Write the records that a run of the stages writes for its request; None: the run died on the way."""
-        release = self.resolve(name, **(asked or {}))
+        release = self.resolve(name, **(config or {}))
         records = self.records
         records.update_state(name, **opening(release, self.specs[name]))
         records.update_state(name, candidate=release.id)
@@ -187,7 +187,7 @@ class World:
     def carry_out(self, tick: Tick, verdict: VerdictValue | None = "Passed", *, stage: str = "evaluation") -> None:
         """Carry out the runs that a tick requested, with this end."""
         for name in tick.requests:
-            self.roll_out(name, verdict, stage=stage, asked=tick.config(name))
+            self.roll_out(name, verdict, stage=stage, config=tick.config(name))
             self.end_run(name)
 
     # Acts of Dagster's daemon
@@ -201,17 +201,17 @@ class World:
             return Tick({}, result.skip_message or "")
         assert isinstance(result, dg.SensorResult)
         self.cursors[sensor] = result.cursor
-        asked: dict[str, dg.RunRequest] = {}
+        requests: dict[str, dg.RunRequest] = {}
         for request in result.run_requests or ():
             assert request.run_key
             assert request.partition_key
             if request.run_key in self.run_keys:
                 continue
             self.run_keys.add(request.run_key)
-            asked[request.partition_key] = request
+            requests[request.partition_key] = request
             tags = {**request.tags, PARTITION_NAME_TAG: request.partition_key, RUN_KEY_TAG: request.run_key}
             create_run_for_test(self.instance, job_name=ROLLOUT, status=dg.DagsterRunStatus.STARTED, tags=tags)
-        return Tick(asked, result.skip_reason.skip_message or "" if result.skip_reason else "", self.codes)
+        return Tick(requests, result.skip_reason.skip_message or "" if result.skip_reason else "", self.codes)
 
     def registry_requests(self) -> list[str]:
         """Take the log of the registry's requests, without tokens and requests refused for lack of one."""

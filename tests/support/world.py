@@ -244,7 +244,7 @@ def watched(model: Model) -> Generator[list[str | None]]:
 
 @contextmanager
 def second_actor(work: Callable[[], None]) -> Generator[None]:
-    """Run work in a thread beside the block; its error fails the test."""
+    """Run work in a thread during the block; its error fails the test."""
     with ThreadPoolExecutor(1) as pool:
         done = pool.submit(work)
         yield

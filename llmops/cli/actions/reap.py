@@ -22,12 +22,12 @@ def reap(
     def say(line: str) -> None:
         show.say(line, err=True)
 
-    with instance() as known:
+    with instance() as dagster:
         if dry_run:
-            for remains, decision in decisions(platform, lambda run: known_to_have_ended(known, run)):
+            for remains, decision in decisions(platform, lambda run: known_to_have_ended(dagster, run)):
                 if decision.act != "leave":
                     show.say(f"{remains.model}: {decision.act}: {decision.why} ({', '.join(remains.unfinished)})")
             return
-        for reaped in reap_all(platform, say, ended=lambda run: known_to_have_ended(known, run)):
-            note_death(known, reaped)
+        for reaped in reap_all(platform, say, ended=lambda run: known_to_have_ended(dagster, run)):
+            note_death(dagster, reaped)
             show.say(reaped.line)

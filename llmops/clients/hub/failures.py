@@ -31,36 +31,36 @@ def refusal(error: HfHubHTTPError, target: str, endpoint: str, *, has_token: boo
     """
     repo, _, revision = target.partition("@")
     status = error.response.status_code
-    said = f"the hub at {endpoint} answered {status}"
+    answer = f"the hub at {endpoint} answered {status}"
     # The order matters: GatedRepoError is a RepositoryNotFoundError.
     if isinstance(error, GatedRepoError):
         page = f"{endpoint.rstrip('/')}/{repo}"
         if has_token:
             return BadInput(
-                f"{repo} is gated, and the account of the token in weights.token has no access ({said}).",
+                f"{repo} is gated, and the account of the token in weights.token has no access ({answer}).",
                 code="AccessNotGranted",
                 about=repo,
                 remedy=f"Ask for access at {page} with that account, or name another Secret key in weights.token.",
             )
         return BadInput(
-            f"{repo} is gated, and no token was sent ({said}).",
+            f"{repo} is gated, and no token was sent ({answer}).",
             code="RepositoryGated",
             about=repo,
             remedy=f"Ask for access at {page}, then {TOKEN_REMEDY}.",
         )
     if isinstance(error, RevisionNotFoundError):
         return BadInput(
-            f"{repo} has no revision {revision} ({said}).",
+            f"{repo} has no revision {revision} ({answer}).",
             code="RevisionNotFound",
             about=target,
             remedy="Correct weights.revision: a branch, a tag or a commit of 40 hex digits.",
         )
     if isinstance(error, RemoteEntryNotFoundError):
         url = without_password(str(error.response.url))
-        return BadRelease(f"A file of {target} does not exist ({said}): {url}.", code="FileNotFound", about=target)
+        return BadRelease(f"A file of {target} does not exist ({answer}): {url}.", code="FileNotFound", about=target)
     if isinstance(error, DisabledRepoError):
         return BadInput(
-            f"The hub has disabled {repo} ({said}).",
+            f"The hub has disabled {repo} ({answer}).",
             code="RepositoryDisabled",
             about=repo,
             remedy="Correct weights.repo.",
@@ -71,14 +71,14 @@ def refusal(error: HfHubHTTPError, target: str, endpoint: str, *, has_token: boo
         else:
             remedy = f"Correct weights.repo; if it is private, {TOKEN_REMEDY}."
         return BadInput(
-            f"Repository {repo} does not exist, or is private ({said}).",
+            f"Repository {repo} does not exist, or is private ({answer}).",
             code="RepositoryNotFound",
             about=repo,
             remedy=remedy,
         )
     if status in (401, 403):
         return BadInput(
-            f"The hub refuses the token for {target} ({said}: {error.server_message or 'no reason given'}).",
+            f"The hub refuses the token for {target} ({answer}: {error.server_message or 'no reason given'}).",
             code="CredentialsRefused",
             about=repo,
             remedy="Put a valid token of https://huggingface.co/settings/tokens into the Secret of weights.token.",
@@ -87,20 +87,20 @@ def refusal(error: HfHubHTTPError, target: str, endpoint: str, *, has_token: boo
         wait = _retry_after(error)
         when = "later" if wait is None else f"in {wait:g} s"
         return RateLimited(
-            f"Too many requests: {said} about {target} and asks to come back {when}.",
+            f"Too many requests: {answer} about {target} and asks to come back {when}.",
             about=target,
             retry_after=wait,
             remedy="Wait, or set a hub token: limits are higher with one.",
         )
     if status >= 500 or status == 408:
         return Unavailable(
-            f"{said[0].upper()}{said[1:]} about {target}: {error.server_message or 'no reason given'}.",
+            f"{answer[0].upper()}{answer[1:]} about {target}: {error.server_message or 'no reason given'}.",
             code="HubFailed",
             about=target,
             retry_after=_retry_after(error),
         )
     return BadInput(
-        f"{said[0].upper()}{said[1:]} about {target}: {error.server_message or error}.",
+        f"{answer[0].upper()}{answer[1:]} about {target}: {error.server_message or error}.",
         code="HubRefused",
         about=target,
     )

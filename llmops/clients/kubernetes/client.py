@@ -486,9 +486,9 @@ class Cluster:
 
 
 def _selectors(labels: Mapping[str, str] | None, fields: Mapping[str, str] | None) -> dict[str, str]:
-    given = {"labelSelector": labels, "fieldSelector": fields}
+    selectors = {"labelSelector": labels, "fieldSelector": fields}
     return {
         key: ",".join(f"{name}={value}" for name, value in selected.items())
-        for key, selected in given.items()
+        for key, selected in selectors.items()
         if selected
     }

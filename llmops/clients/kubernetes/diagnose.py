@@ -329,8 +329,8 @@ def _weights(pod: _Pod, name: str, ended: Mapping[str, Any], code: int, reason: 
 
 
 def _ended(pod: _Pod, name: str, ended: Mapping[str, Any], code: int, reason: str, crashes: int) -> Diagnosis:
-    said = _root_cause(_text(ended, "message").strip().splitlines())
-    why = f": {said[:300]}" if said else ""
+    last_error = _root_cause(_text(ended, "message").strip().splitlines())
+    why = f": {last_error[:300]}" if last_error else ""
     base = f"{pod.label}: container {name}"
     if reason == "OOMKilled":
         heals: Heals = "maybe" if pod.runs_once else "never"
@@ -392,13 +392,13 @@ def _waiting(pod: _Pod, name: str, waiting: Mapping[str, Any]) -> Diagnosis | No
 
 def _image(pod: _Pod, name: str, base: str, reason: str, message: str) -> Diagnosis:
     # During the back-off, an older kubelet reports the registry's error in events alone.
-    said = message if "rror" in message else (pod.event("Failed", "FailedToPull") or message)
-    what = f"{base} has no image: {reason}: {said}"
+    detail = message if "rror" in message else (pod.event("Failed", "FailedToPull") or message)
+    what = f"{base} has no image: {reason}: {detail}"
     # Registries answer "denied, does not exist or may require authorization" in both cases: do not blame the release.
-    if _PULL_DENIED.search(said):
+    if _PULL_DENIED.search(detail):
         remedy = "Check the image's name, and that the namespace has a pull secret for its registry."
         return Diagnosis("image", "ImagePullDenied", "never", what, ClusterCannot, remedy, name)
-    if reason in ("InvalidImageName", "ErrImageNeverPull") or _PULL_MISSING.search(said):
+    if reason in ("InvalidImageName", "ErrImageNeverPull") or _PULL_MISSING.search(detail):
         problem = "InvalidImageName" if reason == "InvalidImageName" else "ImageNotFound"
         return Diagnosis("image", problem, "never", what, BadRelease, "Correct engine.image or engine.version.", name)
     remedy = "Check the network between the nodes and the registry."

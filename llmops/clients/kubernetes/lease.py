@@ -20,7 +20,7 @@ from llmops.errors import ClusterCannot, LlmopsError
 
 RETRY_SECONDS = 1.0
 ATTEMPTS = 10
-"""A contender that was slower sees the winner at its next attempt: more conflicts than a few are somebody's error."""
+"""A slower contender sees the winner at its next attempt: many conflicts mean that another program is broken."""
 LONGEST_PAUSE_SECONDS = 0.2
 
 _Result = TypeVar("_Result")
@@ -28,25 +28,25 @@ _log = logging.getLogger(__name__)
 
 
 class LeaseHeld(ClusterCannot):
-    """Another holder has the lease, and lives."""
+    """Another live holder has the lease."""
 
 
 class LeaseContested(ClusterCannot):
-    """Others change the lease again and again, each time between our read and our write."""
+    """Other writers change the lease again and again, each time between this process's read and write."""
 
 
 class RolloutLease:
     """The right to change what serves a model: one holder has it, and a thread renews it.
 
-    The same holder may have it in several processes at once: the stages of one run share it. A contender takes over
-    from a dead holder when the lease has run out and then nobody has renewed it for a whole period: the clocks of two
-    machines may differ, so the time alone proves nothing. Two contenders cannot both win: each write names the version
-    of the lease that it was decided on.
+    The stages of one run share the lease, in several processes at once if need be. A contender takes over from a dead
+    holder when the lease has run out and nobody renews it for one more period: the time alone proves nothing, because
+    clocks of two machines may differ. Two contenders cannot both win: each write names the version of the lease that it
+    is based on.
 
     Args:
-        cluster: Where. `lease` of its settings says how long the lease lasts, and how often the thread renews it.
+        cluster: The cluster. `lease` in its settings has the duration and the pause between renewals.
         model: Name of the model.
-        holder: Who: the Dagster run.
+        holder: The Dagster run.
         release: The release that the holder rolls out, for people who look at the lease.
         ended: A holder that has ended for certain. Its lease need not run out first; a contender still watches for a
             renewal for one period.
@@ -87,10 +87,10 @@ class RolloutLease:
         self._thread.start()
 
     def lost(self) -> bool:
-        """Whether somebody else may have the lease by now: then this process may change nothing more in the cluster.
+        """Whether another holder may have the lease: then this process must change nothing more in the cluster.
 
         A lease that ran out while the API server was away is not lost: nobody could take it. This call renews it,
-        unless somebody else was faster.
+        unless another holder was faster.
         """
         if self._taken_away or not self._valid_until:
             return True
@@ -175,7 +175,7 @@ class RolloutLease:
         self._valid_until = started + self._times.duration_seconds
 
     def _reclaim(self) -> bool:
-        """Renew a lease that has run out, as patiently as any other call; False if it may be somebody else's."""
+        """Renew a lease that has run out, as patiently as any other call; False if another holder may have it."""
         try:
             if self._contend(lambda: self._renew_once(self._cluster)):
                 return True
@@ -186,7 +186,7 @@ class RolloutLease:
         return False
 
     def _renew_once(self, cluster: Cluster) -> bool:
-        """Renew the lease; False if another holder, dead or alive, has it: a renewal never pushes anybody out."""
+        """Renew the lease; False if another holder has it, dead or alive: a renewal never replaces a holder."""
         started = time.monotonic()
         ran_out = started > self._valid_until
         current = cluster.get("Lease", self.name)
@@ -194,7 +194,7 @@ class RolloutLease:
         if current is not None and holder == self._holder:
             self._change(cluster, current, self._renewal())
         elif holder or ran_out:
-            # It ran out and is free: somebody may have had it meanwhile, and have changed what this holder goes by.
+            # It ran out and is free: another holder may have had it meanwhile and changed the cluster.
             return False
         elif current is None:
             self._create()
@@ -253,16 +253,16 @@ class RolloutLease:
         renewal = self._renewal()
         transitions = int(_spec(current).get("leaseTransitions") or 0) + 1
         spec = {**renewal, "acquireTime": renewal["renewTime"], "leaseTransitions": transitions}
-        # Else the release of the holder before would look like this one's.
+        # Otherwise the previous holder's release would look like this holder's.
         self._change(cluster, current, spec, {names.RELEASE_LABEL: None})
 
     def _change(self, cluster: Cluster, current: Object, spec: Object, marks: Object | None = None) -> None:
-        """Change the lease if nobody else has since we read it."""
+        """Change the lease unless another writer has changed it since `current` was read."""
         meta = {"resourceVersion": version_of(current), "annotations": {**(marks or {}), **self._marks()}}
         cluster.patch("Lease", self.name, {"metadata": meta, "spec": spec})
 
     def _renew(self) -> None:
-        """Run in a thread: renew until stopped, or until somebody else has the lease."""
+        """Run in a thread: renew until stopped, or until another holder has the lease."""
         pause = self._times.renew_seconds
         while not self._stopped.wait(pause):
             try:
@@ -294,7 +294,7 @@ def _spec(lease: Object) -> dict[str, Any]:
 
 
 def run_out(spec: Object) -> dt.datetime | None:
-    """When a lease runs out, or has run out; None if nobody holds it."""
+    """The time at which a lease runs out or ran out; None if nobody holds it."""
     renewed = spec.get("renewTime")
     if not renewed or not spec.get("holderIdentity"):
         return None

@@ -29,10 +29,10 @@ class Owner:
     """One entry of `managedFields`.
 
     Attributes:
-        manager: Name that the client gave, such as `kubectl-edit`.
-        operation: Apply, or Update for every other way to write.
-        subresource: Such as `scale` or `status`; empty for the object itself.
-        time: Of the last change, RFC 3339.
+        manager: Name of the client, such as `kubectl-edit`.
+        operation: Apply, or Update for any other kind of write.
+        subresource: `scale`, `status` and so on; empty for the object itself.
+        time: Time of the last change, RFC 3339.
         paths: Leaf fields that it owns.
     """
 

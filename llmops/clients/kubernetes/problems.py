@@ -137,14 +137,14 @@ def refusal(
         retry_after: Seconds of the Retry-After header, if the answer has one.
     """
     reason = str(status.get("reason") or http_reason or "")
-    said = str(status.get("message") or "no message")
-    message = f"{call}: {code} {reason}: {said}"
+    detail = str(status.get("message") or "no message")
+    message = f"{call}: {code} {reason}: {detail}"
     details: Mapping[str, Any] = status.get("details") or {}
     causes: list[Mapping[str, Any]] = details.get("causes") or []
     if code == 409:
         return _conflict(reason, message, causes, call)
     if code == 403:
-        return _forbidden(message, said, causes, call)
+        return _forbidden(message, detail, causes, call)
     if code == 401:
         return ClusterCannot(
             message,
@@ -157,7 +157,7 @@ def refusal(
     if code == 410 or reason == "Expired":
         return Expired(message, about=call.about)
     # Server-side apply answers 500 for fields of a wrong type or name: no retry helps.
-    if code in (400, 413, 415, 422) or "failed to create typed patch object" in said:
+    if code in (400, 413, 415, 422) or "failed to create typed patch object" in detail:
         fields = ", ".join(dict.fromkeys(str(cause["field"]) for cause in causes if cause.get("field")))
         return Invalid(message, about=call.about, remedy=f"Correct {fields}." if fields else "")
     problem = "RateLimited" if code == 429 else "ApiServerFailed"
@@ -183,8 +183,8 @@ def _conflict(reason: str, message: str, causes: list[Mapping[str, Any]], call: 
     )
 
 
-def _forbidden(message: str, said: str, causes: list[Mapping[str, Any]], call: Call) -> LlmopsError:
-    if match := _FORBIDDEN.search(said):
+def _forbidden(message: str, detail: str, causes: list[Mapping[str, Any]], call: Call) -> LlmopsError:
+    if match := _FORBIDDEN.search(detail):
         resource, _, _ = match["resource"].partition("/")
         rule = f'apiGroups: ["{match["group"]}"], resources: ["{match["resource"]}"], verbs: ["{match["verb"]}"]'
         where = f"a Role in namespace {match['namespace']}" if match["namespace"] else "a ClusterRole"
@@ -205,7 +205,7 @@ def _forbidden(message: str, said: str, causes: list[Mapping[str, Any]], call: C
             about=call.about,
             remedy="Wait until the namespace is gone, then create it again.",
         )
-    if "exceeded quota" in said:
+    if "exceeded quota" in detail:
         return Forbidden(
             message, code="QuotaExceeded", about=call.about, remedy="Free or raise the quota of the namespace."
         )

@@ -32,7 +32,7 @@ class Sample:
 
     Args:
         labels: Labels of the series; `__name__` is its name, if it has one.
-        value: May be NaN (0 / 0: no requests) or infinite, neither of which is a figure: check `math.isfinite`.
+        value: The value; NaN (0 / 0: no requests) or infinite if there is no figure: check `math.isfinite`.
         time: Time of the evaluation, in Unix seconds.
     """
 
@@ -171,7 +171,7 @@ class Prometheus:
             status = body["status"]
         except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
             body, status = {}, None
-        said = body.get("error") or answer.text[:_SHOWN]
+        detail = body.get("error") or answer.text[:_SHOWN]
         if status == "success" and status_code == 200:
             if warnings := body.get("warnings"):
                 message = f"{answered} warnings, so the answer may be partial: {'; '.join(warnings)}"
@@ -179,7 +179,7 @@ class Prometheus:
             return body["data"]
         if status_code in _NO_PROMETHEUS:
             raise BadInput(
-                f"{answered} {status_code}: {said}",
+                f"{answered} {status_code}: {detail}",
                 code="NotPrometheus",
                 about="monitoring.prometheus_url",
                 remedy="Set monitoring.prometheus_url to Prometheus' base URL.",
@@ -187,10 +187,10 @@ class Prometheus:
         if status is None or status_code in _AWAY:
             after = parse_retry_after(answer.headers.get("Retry-After"))
             raise Unavailable(
-                f"{answered} {status_code}: {said}", code="PrometheusFailed", about=promql, retry_after=after
+                f"{answered} {status_code}: {detail}", code="PrometheusFailed", about=promql, retry_after=after
             )
         raise MeasurementFailed(
-            f"{answered} {status_code} {body.get('errorType', '')}: {said}", code="QueryRefused", about=promql
+            f"{answered} {status_code} {body.get('errorType', '')}: {detail}", code="QueryRefused", about=promql
         )
 
 

@@ -57,9 +57,9 @@ class Challenge:
         }
         return cls(scheme.lower(), values.get("realm", ""), values.get("service", ""), values.get("scope", ""))
 
-    def exposes_password(self, asked: str) -> bool:
+    def exposes_password(self, registry_url: str) -> bool:
         """Whether a password for a registry at the TLS URL `asked` would go to the realm in plain text."""
-        return asked.startswith("https:") and not self.realm.startswith("https:")
+        return registry_url.startswith("https:") and not self.realm.startswith("https:")
 
 
 class TokenCache:

@@ -291,13 +291,13 @@ class RegistryClient:
                 about=target,
                 remedy="Ask the operator of the registry for a token service with TLS.",
             )
-        asked = {"service": challenge.service, "scope": challenge.scope or f"repository:{image.repository}:pull"}
+        parameters = {"service": challenge.service, "scope": challenge.scope or f"repository:{image.repository}:pull"}
         if credentials and credentials.identity:
-            given = {"grant_type": "refresh_token", "refresh_token": credentials.password, "client_id": _CLIENT_ID}
-            answer = self._send("POST", challenge.realm, target, {}, form={**asked, **given})
+            grant = {"grant_type": "refresh_token", "refresh_token": credentials.password, "client_id": _CLIENT_ID}
+            answer = self._send("POST", challenge.realm, target, {}, form={**parameters, **grant})
         else:
             header = {"Authorization": credentials.header()} if credentials else {}
-            answer = self._send("GET", challenge.realm, target, header, asked)
+            answer = self._send("GET", challenge.realm, target, header, parameters)
         if not answer.is_success:
             raise self._refusal(answer, image, target)
         return self._keep(answer, image)
@@ -319,17 +319,17 @@ class RegistryClient:
 
     def _refusal(self, response: httpx2.Response, image: ImageName, target: str) -> LlmopsError:
         status = response.status_code
-        said = f"{response.url.host} answered {status}{_reason(response)}"
+        answer = f"{response.url.host} answered {status}{_reason(response)}"
         if status in (401, 403, 404):
             if image.registry in self._credentials:
                 return BadInput(
-                    f"The credentials for {image.registry} are not accepted for {target}: {said}.",
+                    f"The credentials for {image.registry} are not accepted for {target}: {answer}.",
                     code="CredentialsRefused",
                     about=target,
                     remedy="Correct the credentials, or give their account access to the image.",
                 )
             return BadInput(
-                f"{target} may not be read without credentials: it is private or does not exist; {said}.",
+                f"{target} may not be read without credentials: it is private or does not exist; {answer}.",
                 code="CredentialsMissing",
                 about=target,
                 remedy=f"Correct engine.image, or give credentials for {image.registry}.",
@@ -337,12 +337,14 @@ class RegistryClient:
         wait = pause_asked(response.headers)
         if status == 429:
             when = "later" if wait is None else f"in {wait:g} s"
-            message = f"Too many requests about {target}: {said}, to come back {when}."
+            message = f"Too many requests about {target}: {answer}, to come back {when}."
             return Unavailable(message, code="RateLimited", about=target, retry_after=wait)
         if status >= 500 or status == 408:
-            message = f"The registry failed on {target}: {said}."
+            message = f"The registry failed on {target}: {answer}."
             return Unavailable(message, code="RegistryFailed", about=target, retry_after=wait)
-        return BadInput(f"The registry refuses to answer about {target}: {said}.", code="RegistryRefused", about=target)
+        return BadInput(
+            f"The registry refuses to answer about {target}: {answer}.", code="RegistryRefused", about=target
+        )
 
 
 def _malformed(image: ImageName, what: str) -> Unavailable:

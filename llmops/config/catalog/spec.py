@@ -307,9 +307,9 @@ class Gate(Strict):
 
     @model_validator(mode="after")
     def _one_rule(self) -> Gate:
-        given = [name for name in ("min", "max", "max_drop", "max_ratio") if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(f"needs exactly one of min, max, max_drop, max_ratio; found {', '.join(given) or 'none'}")
+        rules = [name for name in ("min", "max", "max_drop", "max_ratio") if getattr(self, name) is not None]
+        if len(rules) != 1:
+            raise ValueError(f"needs exactly one of min, max, max_drop, max_ratio; found {', '.join(rules) or 'none'}")
         return self
 
     @property

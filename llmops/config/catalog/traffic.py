@@ -48,9 +48,9 @@ class LiveGate(Strict):
 
     @model_validator(mode="after")
     def _one_rule(self) -> LiveGate:
-        given = [name for name in ("max", "max_rise", "max_ratio") if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(f"needs exactly one of max, max_rise, max_ratio; found {', '.join(given) or 'none'}")
+        rules = [name for name in ("max", "max_rise", "max_ratio") if getattr(self, name) is not None]
+        if len(rules) != 1:
+            raise ValueError(f"needs exactly one of max, max_rise, max_ratio; found {', '.join(rules) or 'none'}")
         if self.max_rise is not None and self.metric not in RATES:
             raise ValueError(f"max_rise is for {' and '.join(RATES)}; compare {self.metric} by max_ratio")
         if self.max_ratio is not None and self.metric in RATES:

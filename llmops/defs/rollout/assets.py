@@ -49,11 +49,11 @@ class RolloutConfig(dg.Config):
     engine_version: str | None = None
     """Engine version to take instead of the newest that the policy allows."""
     image: str | None = None
-    """Exact image to take, TAG@DIGEST, as a sensor saw it in the registry. The registry is not asked again."""
+    """Exact image to take, TAG@DIGEST, that a sensor saw in the registry. llmops does not look it up again."""
     revision: str | None = None
     """Weights revision (commit, branch or tag) to take instead of the entry's."""
     retry: bool = False
-    """Try a release again that was rejected."""
+    """Try a rejected release again."""
     accept: list[str] = Field(default_factory=list[str])
     """Ids of the preflight's checks whose errors do not stop the rollout, beside those of the entry."""
 
@@ -61,13 +61,13 @@ class RolloutConfig(dg.Config):
 def release(
     context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform], config: RolloutConfig
 ) -> Generator[dg.MaterializeResult[Release]]:
-    """The spec with everything pinned. Where there is nothing to do the run ends here, as a success.
+    """The spec with everything pinned.
 
-    So it does for a release that serves already, and for a model that another run, of this Dagster or of another one on
-    the cluster, is rolling out now.
+    The run ends here, as a success, if the release serves already, or if another run (of this Dagster or of another one
+    on the cluster) is rolling out the model now.
     """
     orchestrator, model = orchestrator_of(context), context.partition_key
-    wishes = release_stage.Wishes(
+    request = release_stage.ReleaseRequest(
         engine_version=config.engine_version,
         image=config.image,
         revision=config.revision,
@@ -77,7 +77,7 @@ def release(
     with as_failure(model):
         try:
             with trial(orchestrator, platform, "release", model) as current:
-                done = release_stage.run(current, wishes)
+                done = release_stage.run(current, request)
         except LeaseHeld as held:
             line = f"skipped: {held}"
             context.log.info(line)
@@ -90,14 +90,14 @@ def release(
 def weights(
     context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform], release: Release
 ) -> Generator[dg.MaterializeResult[WeightsOutcome]]:
-    """Weights of the release on the shared volume, downloaded by an in-cluster Job; or where its strategy has them."""
+    """Weights of the release: a Job downloads them to the shared volume, unless pods or an image bring them."""
     yield from _stage(context, platform, lambda current: weights_stage.run(current, release))
 
 
 def checksum(
     context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform], weights: WeightsOutcome
 ) -> Generator[dg.MaterializeResult[ChecksumOutcome]]:
-    """Proof that the volume, or the image, holds exactly the pinned bytes; nothing mounts weights without it."""
+    """Proof that the volume, or the image, holds exactly the pinned bytes; no engine mounts weights without it."""
     yield from _stage(context, platform, lambda current: checksum_stage.run(current, weights))
 
 
@@ -118,7 +118,7 @@ def evaluation(
 def traffic(
     context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform], evaluation: EvaluationOutcome
 ) -> Generator[dg.MaterializeResult[TrafficOutcome]]:
-    """Users' requests move to the release in steps; each is judged against stable. Nothing where there are no steps."""
+    """Users' requests move to the release in steps; live gates judge each. Nothing happens without steps."""
     yield from _stage(context, platform, lambda current: traffic_stage.run(current, evaluation))
 
 
@@ -128,14 +128,14 @@ def promotion(
     evaluation: EvaluationOutcome,
     traffic: TrafficOutcome,
 ) -> Generator[dg.MaterializeResult[PromotionOutcome]]:
-    """The release serves users: rolled out, proven, watched; or rolled back by itself."""
+    """The release serves users: llmops rolls it out, proves and watches it, and rolls back if it fails."""
     yield from _stage(context, platform, lambda current: promotion_stage.run(current, evaluation, traffic))
 
 
 def router(
     context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform], promotion: PromotionOutcome
 ) -> Generator[dg.MaterializeResult[RouterOutcome]]:
-    """The router in front of all models leads this one's name and aliases to what serves. Nothing without a router."""
+    """The router in front of all models leads the model's name and aliases to its release. Nothing without a router."""
     done = follow(platform, promotion, context.log.info)
     yield dg.MaterializeResult(value=done.outcome, metadata=metadata(done.shown))
 

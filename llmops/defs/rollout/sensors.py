@@ -36,12 +36,12 @@ def reaper(context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platf
 
 def known_to_have_ended(instance: dg.DagsterInstance, run: str) -> bool:
     """Whether this Dagster knows that the run has ended. An unknown run may belong to another Dagster."""
-    known = instance.get_run_by_id(run)
-    return known is not None and known.is_finished
+    dagster_run = instance.get_run_by_id(run)
+    return dagster_run is not None and dagster_run.is_finished
 
 
 def note_death(instance: dg.DagsterInstance, reaped: Reaped) -> None:
-    """Report a dead run as failed: Dagster would count it as in progress for ever."""
+    """Report a dead run as failed. Otherwise Dagster counts it as in progress and never stops."""
     run = instance.get_run_by_id(reaped.holder) if reaped.holder else None
     if run is not None and not run.is_finished:
         instance.report_run_failed(run, f"The run died. {reaped.line}")

@@ -20,10 +20,10 @@ def tenants(
     """Namespaces of the tenants, with quotas, defaults and network policies, as `tenants/` declares them."""
     try:
         left = apply_tenants(platform, context.log.info)
-        known = platform.tenants
+        declared = platform.tenants
     except LlmopsError as error:
         raise dg.Failure(str(error), metadata=error_metadata(error), allow_retries=False) from error
-    rows = "\n".join(f"| {tenant.name} | {tenant.home} | {', '.join(tenant.models)} |" for tenant in known.values())
+    rows = "\n".join(f"| {tenant.name} | {tenant.home} | {', '.join(tenant.models)} |" for tenant in declared.values())
     yield dg.MaterializeResult(
         metadata={
             "tenants": dg.MetadataValue.md(f"| tenant | namespace | models |\n|---|---|---|\n{rows}"),

@@ -76,13 +76,15 @@ def revalidation(
     context: dg.AssetExecutionContext, platform: dg.ResourceParam[Platform], config: RevalidationConfig
 ) -> Generator[Yielded]:
     """Validate the stable releases of the selected models. One that cannot be validated stops no other."""
-    asked: dict[str, set[CheckName]] = {key.path[-1]: set() for key in context.selected_asset_keys}
+    checks_by_model: dict[str, set[CheckName]] = {key.path[-1]: set() for key in context.selected_asset_keys}
     for check in context.selected_asset_check_keys:
-        asked.setdefault(check.asset_key.path[-1], set()).update(name for name in CHECKS if name == check.name)
+        checks_by_model.setdefault(check.asset_key.path[-1], set()).update(
+            name for name in CHECKS if name == check.name
+        )
     failures: list[dg.Failure] = []
-    for model in sorted(asked):
+    for model in sorted(checks_by_model):
         try:
-            validation = _validate_model(context, platform, model, asked[model], config)
+            validation = _validate_model(context, platform, model, checks_by_model[model], config)
         except dg.Failure as failure:
             failures.append(failure)
             continue
@@ -99,8 +101,8 @@ def revalidation(
 def results(validation: Validation, *, materialized: bool) -> Generator[Yielded]:
     """A validation as Dagster's results.
 
-    Only a validation with a conclusion in every check materializes the asset: for the freshness policy, a model that
-    cannot be measured is as stale as one that was not validated.
+    Only a validation with a conclusion in every check materializes the asset: the freshness policy counts a model that
+    cannot be measured as not validated.
     """
     key = validation_key(validation.model)
     for check in validation.checks:

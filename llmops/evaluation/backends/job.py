@@ -31,7 +31,7 @@ GONE_SECONDS = 60.0
 SLACK_SECONDS = 60.0
 READS = 5
 READ_AGAIN_SECONDS = 1.0
-# A run measures an order once. A proof has to be of the engine as it is now.
+# A run measures an order once. A proof is about the engine now, so it is never reused.
 REUSED = ("measure", "compare")
 
 

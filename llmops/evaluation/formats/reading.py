@@ -118,7 +118,7 @@ def only(files: Files, what: str) -> tuple[str, bytes]:
     return next(iter(files.items()))
 
 
-def check_version(name: str, tool: str, version: str, *known: str) -> None:
+def check_version(name: str, tool: str, version: str, *prefixes: str) -> None:
     """Refuse files of a version whose format is not known.
 
     Args:
@@ -130,8 +130,8 @@ def check_version(name: str, tool: str, version: str, *known: str) -> None:
     Raises:
         MeasurementFailed: The version has none of the prefixes.
     """
-    if not version.startswith(known):
-        readable = " and ".join(f"{start}x" for start in known)
+    if not version.startswith(prefixes):
+        readable = " and ".join(f"{start}x" for start in prefixes)
         why = f"is of {tool} {version}, llmops reads {readable}"
         refuse(name, "ResultsUnsupported", why, f"Use {tool} {readable}.")
 

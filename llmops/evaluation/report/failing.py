@@ -42,7 +42,7 @@ class FailingCase(Strict):
 
 
 def failing_cases(suites: Iterable[AnySuite], canary: Measurements, stable: Measurements | None) -> list[FailingCase]:
-    """The cases that the canary did not pass, those that stable passes first; at most `SHOWN`."""
+    """At most `SHOWN` cases that the canary did not pass; cases that stable passed come first."""
     cases = {suite.name: {case.id: case for case in suite.cases} for suite in suites if isinstance(suite, Suite)}
     failing: list[FailingCase] = []
     for suite, scores in canary.scores.items():

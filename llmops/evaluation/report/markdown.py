@@ -89,7 +89,7 @@ def latency_table(canary: Measurements, stable: Measurements | None) -> str:
 
 
 def case_table(canary: Measurements, stable: Measurements | None) -> str:
-    """Cases that the canary did not pass, those that stable passed first, with both answers."""
+    """Cases that the canary did not pass, with both answers; cases that stable passed come first."""
     rows: list[tuple[bool, str, str, str]] = []
     for suite in sorted(canary.scores):
         for case, score in sorted(canary.scores[suite].items()):

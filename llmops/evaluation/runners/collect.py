@@ -24,7 +24,7 @@ def collect(results: Iterable[Result], beside: Measurements | None = None) -> Me
 
     Args:
         results: The results of suites and load profiles.
-        beside: The measurements that reports show them beside. Answers to the cases that failed there are kept, too.
+        beside: Measurements that reports compare these with: keep answers to the cases that failed there, too.
     """
     suites: dict[str, str] = {}
     figures: dict[str, float] = {}

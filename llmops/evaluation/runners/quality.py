@@ -236,8 +236,8 @@ def _error_of_status(status: int, retry_after: str | None, message: str) -> Exce
 
 def _wait(state: RetryCallState) -> float:
     error = state.outcome.exception() if state.outcome else None
-    asked = error.after if isinstance(error, _NoAnswer) else 0.0
-    return min(LONGEST_WAIT_SECONDS, max(asked, WAIT_SECONDS * 2 ** (state.attempt_number - 1)))
+    retry_after = error.after if isinstance(error, _NoAnswer) else 0.0
+    return min(LONGEST_WAIT_SECONDS, max(retry_after, WAIT_SECONDS * 2 ** (state.attempt_number - 1)))
 
 
 async def _run(

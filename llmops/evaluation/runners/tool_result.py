@@ -82,11 +82,11 @@ def _score(suite: ToolSuite, reading: Reading) -> str | None:
         return suite.score
     names = ", ".join(by_case) or "none"
     if suite.score:
-        what = f"{suite.name}: {reading.tool} scored no {suite.score} case by case; it scored: {names}"
+        problem = f"{suite.name}: {reading.tool} scored no {suite.score} case by case; it scored: {names}"
     else:
-        what = f"{suite.name}: {reading.tool} scored several figures case by case: {names}"
+        problem = f"{suite.name}: {reading.tool} scored several figures case by case: {names}"
     raise MeasurementFailed(
-        what,
+        problem,
         code="NoSuchScore" if suite.score else "ScoreAmbiguous",
         about=f"suite {suite.name}",
         remedy="Name one of them as score in the suite. Gates name other figures directly.",

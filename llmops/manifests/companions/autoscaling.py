@@ -1,6 +1,6 @@
 """The autoscaler of a model's replicas: a HorizontalPodAutoscaler or a ScaledObject.
 
-Both look at stable's pods alone: a canary's load says nothing of how many replicas users need.
+Both measure stable's pods alone: the load of a canary does not show how many replicas users need.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from llmops.releases.release import Release
 
 WAITING = "num_requests_waiting"
 RUNNING = "num_requests_running"
-"""vLLM's gauges, which it calls vllm:NAME; names of custom metrics have no colon, so there they are vllm_NAME."""
+"""vLLM's gauges vllm:NAME. Custom metrics have no colon in their names: there they are vllm_NAME."""
 KEDA_PERIOD_SECONDS = 15
-"""Between two looks of KEDA: as often as an HPA looks."""
+"""Seconds between two measurements of KEDA, the same as of an HPA."""
 
 Scaler = Literal["HorizontalPodAutoscaler", "ScaledObject"]
 Scale = int | Scaler
@@ -34,20 +34,20 @@ def scale(spec: ModelSpec) -> Scale:
 
 
 def most_replicas(spec: ModelSpec) -> int:
-    """How many replicas may come to serve a model."""
+    """The largest number of replicas that may serve a model."""
     return spec.autoscaling.max if spec.autoscaling else spec.replicas
 
 
 def objects(spec: ModelSpec, release: Release, settings: Settings) -> list[Manifest]:
-    """What sets the number of replicas: HorizontalPodAutoscaler or ScaledObject; nothing where it is fixed.
+    """The HorizontalPodAutoscaler or ScaledObject that sets the number of replicas; empty if the number is fixed.
 
     Args:
         spec: The model's entry in the catalog.
-        release: What serves.
-        settings: Where.
+        release: The release that serves.
+        settings: The installation.
 
     Raises:
-        BadInput: KEDA is to ask Prometheus, and the settings don't say where that is.
+        BadInput: KEDA needs Prometheus, and the settings name none.
     """
     if (scaling := spec.autoscaling) is None:
         return []
@@ -59,7 +59,7 @@ def objects(spec: ModelSpec, release: Release, settings: Settings) -> list[Manif
 def adapter_rules() -> Manifest:
     """The Prometheus Adapter's rule that serves the metrics of an HPA: one rule for both.
 
-    It goes by the labels `namespace` and `pod` that the engines' series have; see docs/guides/monitoring.md.
+    It needs the labels `namespace` and `pod` of the engines' series; see docs/guides/monitoring.md.
     """
     return {
         "rules": [
@@ -67,7 +67,7 @@ def adapter_rules() -> Manifest:
                 "seriesQuery": f'{{__name__=~"^vllm:({WAITING}|{RUNNING})$",namespace!="",pod!=""}}',
                 "resources": {"overrides": {name: {"resource": name} for name in ("namespace", "pod")}},
                 "name": {"matches": "^vllm:(.*)$", "as": "vllm_$1"},
-                # Engines of one pod, where data parallelism has several of them, count together.
+                # With data parallelism a pod has several engines: add them up.
                 "metricsQuery": "sum by (<<.GroupBy>>) (<<.Series>>{<<.LabelMatchers>>})",
             }
         ]
@@ -122,7 +122,7 @@ def _scaled_object(spec: ModelSpec, scaling: Autoscaling, release: Release, sett
                 "serverAddress": url,
                 "query": f"sum(vllm:{gauge}{{{selector}}})",
                 "threshold": str(amount),
-                # No series is no answer, not an empty queue: replicas stay as they are.
+                # No series is not an empty queue: KEDA then leaves the replicas as they are.
                 "ignoreNullValues": "false",
             },
         }
@@ -144,7 +144,7 @@ def _scaled_object(spec: ModelSpec, scaling: Autoscaling, release: Release, sett
 
 
 def _amounts(scaling: Autoscaling) -> list[tuple[str, int]]:
-    """Gauges with the target of each per replica; the one that wants most replicas counts."""
+    """Gauges, each with its target per replica. The autoscaler follows the gauge that needs most replicas."""
     return [(WAITING, scaling.waiting), *([(RUNNING, scaling.running)] if scaling.running else [])]
 
 

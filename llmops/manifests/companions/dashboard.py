@@ -1,7 +1,7 @@
 """The Grafana dashboard of all models, as code.
 
-It shows the figures that the models' rules record, and so is the same for every version of vLLM. Grafana's own SDK for
-Python is left out: its releases are ordered by epochs, of which the newest is for the oldest Grafana.
+It shows the figures that the models' rules record, so it is the same for every version of vLLM. llmops does not use
+Grafana's SDK for Python: its newest version by number is the one for the oldest Grafana.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from llmops.manifests.pods import Manifest
 UID = "llmops-models"
 TITLE = "llmops: models"
 SIDECAR_LABEL = {"grafana_dashboard": "1"}
-"""What Grafana's sidecar, as kube-prometheus-stack installs it, looks for."""
+"""The label by which the Grafana sidecar of kube-prometheus-stack selects ConfigMaps."""
 SCHEMA_VERSION = 39
 WIDTH, HEIGHT, STAT_HEIGHT = 8, 8, 4
 COLUMNS = 24
@@ -26,7 +26,7 @@ WHO = "{{model}} {{track}} {{release}}"
 
 @dataclass(frozen=True)
 class Query:
-    """An expression, and how its series are called."""
+    """An expression, and the legend of its series."""
 
     expr: str
     legend: str = WHO
@@ -34,14 +34,14 @@ class Query:
 
 @dataclass(frozen=True)
 class Panel:
-    """One picture.
+    """One panel.
 
     Args:
-        title: Of the panel.
-        about: What it says, and when to worry.
+        title: Its title.
+        about: Its description: what it shows, and when to worry.
         unit: Grafana's name of the unit.
-        queries: What is drawn.
-        stat: Only the latest number of each series.
+        queries: The series to draw.
+        stat: Show only the latest number of each series.
         maximum: Top of the scale.
     """
 
@@ -169,7 +169,7 @@ PROMOTIONS = (
     'llmops:engines_up:count{namespace=~"$namespace",model=~"$model",track="stable"} unless '
     'llmops:engines_up:count{namespace=~"$namespace",model=~"$model",track="stable"} offset 1m'
 )
-"""A release that serves, and did not a minute ago."""
+"""Series of releases that serve now and did not a minute ago."""
 
 
 def dashboard() -> Manifest:
@@ -204,7 +204,7 @@ def config_map(namespace: str) -> Manifest:
 
 
 def _panels() -> list[Manifest]:
-    """Numbers in the first row, then pictures, three beside each other."""
+    """The panels in rows of three: numbers in the first row, then graphs."""
     panels: list[Manifest] = []
     x = y = 0
     for number, panel in enumerate(PANELS, 1):

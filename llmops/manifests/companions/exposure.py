@@ -1,7 +1,7 @@
-"""The way in from outside the cluster: Ingress or HTTPRoute, for an engine as for the router.
+"""The way in from outside the cluster, to an engine or to the router: an Ingress or an HTTPRoute.
 
-One path is open, the API. What else an engine answers (metrics, health, its administration) is asked for no key, and
-stays inside.
+It opens one path, the API. An engine's other paths (metrics, health, administration) ask for no key, so they stay
+inside the cluster.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ class WayIn:
     """An exposed model or router, with its backends.
 
     Attributes:
-        name: Of the objects, and the base of further ones.
+        name: Name of the main object; other names begin with it.
         labels: Labels of its objects.
-        exposure: What a person declared; its kind is not none.
-        stable: What answers.
-        canary: What answers the rest.
-        canary_percent: Share of requests that the canary gets.
-        health_path: What a load balancer asks whether a pod is well.
+        exposure: The declared exposure.
+        stable: Backend of all requests that the canary does not get.
+        canary: Backend of the canary's share.
+        canary_percent: Percentage of requests that the canary gets.
+        health_path: Path at which a load balancer checks the health of a pod.
     """
 
     name: str
@@ -57,14 +57,14 @@ class WayIn:
 
     @property
     def backends(self) -> list[tuple[Backend, int]]:
-        """Each Service with its percentage."""
+        """Each backend with its percentage of requests."""
         if self.canary is None or self.canary_percent == 0:
             return [(self.stable, 100)]
         return [(self.stable, 100 - self.canary_percent), (self.canary, self.canary_percent)]
 
     @property
     def certificate(self) -> str:
-        """Secret with the certificate."""
+        """Name of the Secret with the certificate."""
         return self.exposure.tls_secret or f"{self.name}-tls"
 
 
@@ -73,12 +73,12 @@ def objects(spec: ModelSpec, release: Release, settings: Settings, *, canary_per
 
     Args:
         spec: The model's entry in the catalog.
-        release: What serves.
-        settings: Where.
-        canary_percent: Share of users' requests that the canary gets now.
+        release: The release that serves.
+        settings: The installation.
+        canary_percent: Percentage of users' requests that the canary gets now.
 
     Raises:
-        BadInput: The installation's ingress controller can't do what the entry asks for.
+        BadInput: The installation's ingress controller lacks a feature that the entry declares.
     """
     return way_in(
         WayIn(
@@ -97,7 +97,7 @@ def way_in(way: WayIn, settings: Settings) -> list[Manifest]:
     """The objects of a way in, in the order to apply them; none if its exposure is of kind none.
 
     Raises:
-        BadInput: The installation's ingress controller can't do what the exposure asks for.
+        BadInput: The installation's ingress controller lacks a feature that the exposure declares.
     """
     match way.exposure.kind:
         case "none":
@@ -111,9 +111,9 @@ def way_in(way: WayIn, settings: Settings) -> list[Manifest]:
 
 
 def load_balancer_annotations(idle_seconds: int) -> dict[str, str]:
-    """What the Service behind an AWS Network Load Balancer needs for connections that are silent for so long.
+    """Annotations of a Service with which an AWS Network Load Balancer keeps connections that are silent this long.
 
-    It closes them after 350 s by default, without a word to either end.
+    By default it drops them after 350 s and tells neither end.
     """
     return {f"{AWS_LISTENER}.TCP-{port}": f"tcp.idle_timeout.seconds={max(60, idle_seconds)}" for port in (80, 443)}
 
@@ -121,13 +121,13 @@ def load_balancer_annotations(idle_seconds: int) -> dict[str, str]:
 def _nginx(way: WayIn, settings: Settings) -> list[Manifest]:
     exposure = way.exposure
     annotations = {
-        # Between two reads and two writes, not of a whole answer.
+        # The time between two reads or two writes, not of a whole answer.
         f"{NGINX}/proxy-read-timeout": str(exposure.idle_seconds),
         f"{NGINX}/proxy-send-timeout": str(exposure.idle_seconds),
-        # Each token goes on when it is there.
+        # nginx passes on each token at once.
         f"{NGINX}/proxy-buffering": "off",
         f"{NGINX}/proxy-body-size": f"{exposure.max_body_mb}m",
-        # Plain HTTP is sent to TLS, also where a load balancer in front has ended TLS.
+        # nginx redirects plain HTTP to TLS, also behind a load balancer that ends TLS.
         f"{NGINX}/force-ssl-redirect": "false" if exposure.insecure_http else "true",
         f"{NGINX}/ssl-redirect": "false" if exposure.insecure_http else "true",
     }
@@ -138,7 +138,7 @@ def _nginx(way: WayIn, settings: Settings) -> list[Manifest]:
     main = _ingress(way, settings, annotations | _issuer(exposure, settings.access), way.stable.service)
     ingresses = [_certified(main, way)]
     for backend, percent in way.backends[1:]:
-        # A canary has the certificate, timeouts and authentication of the Ingress with its host and path.
+        # nginx takes the certificate, timeouts and authentication of a canary from the main Ingress.
         weight = {f"{NGINX}/canary": "true", f"{NGINX}/canary-weight": str(percent)}
         canary = _ingress(way, settings, weight, backend.service)
         canary["metadata"]["name"] = f"{way.name}-canary"
@@ -190,7 +190,7 @@ def _ingress(
 
 
 def _certified(ingress: Manifest, way: WayIn) -> Manifest:
-    """The Ingress with TLS, unless plain HTTP is declared."""
+    """The Ingress, with TLS unless the exposure declares plain HTTP."""
     if not way.exposure.insecure_http:
         ingress["spec"]["tls"] = [{"hosts": [way.exposure.host], "secretName": way.certificate}]
     return ingress
@@ -235,7 +235,7 @@ def _own_gateway(way: WayIn, settings: Settings) -> Manifest:
     listener: Manifest = {
         "name": _listener(way, settings),
         "hostname": exposure.host,
-        # The routes of its own namespace: nobody else's get in under this name.
+        # Routes of other namespaces may not claim this host.
         "allowedRoutes": {"namespaces": {"from": "Same"}},
     }
     if exposure.insecure_http:
@@ -249,7 +249,7 @@ def _own_gateway(way: WayIn, settings: Settings) -> Manifest:
         }
     spec: Manifest = {"gatewayClassName": gateway.class_name, "listeners": [listener]}
     if gateway.load_balancer == "aws-nlb":
-        # Gateways copy these to the Service that their load balancer is made for.
+        # The controller copies these annotations to the Service of the load balancer.
         spec["infrastructure"] = {"annotations": load_balancer_annotations(exposure.idle_seconds)}
     return {
         "apiVersion": "gateway.networking.k8s.io/v1",
@@ -260,7 +260,7 @@ def _own_gateway(way: WayIn, settings: Settings) -> Manifest:
 
 
 def _gke_policies(way: WayIn, settings: Settings, backend: Backend) -> list[Manifest]:
-    """Without them GKE's load balancer cuts every answer after 30 s, and asks `/` whether an engine is well."""
+    """Policies of a backend. Without them GKE's load balancer cuts answers after 30 s, and checks health at `/`."""
     target = {"group": "", "kind": "Service", "name": backend.service}
     health = {"type": "HTTP", "httpHealthCheck": {"requestPath": way.health_path, "port": backend.port}}
     policies = {
@@ -284,7 +284,7 @@ def _listener(way: WayIn, settings: Settings) -> str:
 
 
 def _issuer(exposure: Exposure, access: AccessSettings) -> dict[str, str]:
-    """Annotation by which cert-manager fills the Secret with the certificate."""
+    """Annotation for cert-manager, which then fills the Secret with the certificate."""
     if exposure.insecure_http or access.issuer is None or exposure.tls_secret:
         return {}
     return {f"cert-manager.io/{'cluster-issuer' if access.issuer_kind == 'ClusterIssuer' else 'issuer'}": access.issuer}

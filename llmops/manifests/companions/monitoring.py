@@ -19,8 +19,8 @@ def objects(spec: ModelSpec, release: Release, settings: Settings) -> list[Manif
 
     Args:
         spec: The model's entry in the catalog.
-        release: What serves.
-        settings: Where.
+        release: The release that serves.
+        settings: The installation.
     """
     if settings.monitoring.monitor == "none":
         return []
@@ -31,7 +31,7 @@ def monitor(release: Release, settings: Settings) -> Manifest:
     """The ServiceMonitor or PodMonitor of both tracks of a model.
 
     Their series have the labels `namespace` and `pod`, which the Operator sets, and `model`, `track` and `release`.
-    vLLM's API key keeps nobody from `/metrics`: Prometheus needs none.
+    vLLM serves `/metrics` without its API key, so Prometheus needs none.
     """
     endpoint: Manifest = {
         "port": PORT_NAME,
@@ -45,12 +45,12 @@ def monitor(release: Release, settings: Settings) -> Manifest:
                 ("release", names.RELEASE_LABEL),
             )
         ],
-        # When each counter was made: a third of all series, for nothing.
+        # The time at which each counter began: a third of all series, and no use.
         "metricRelabelings": [{"sourceLabels": ["__name__"], "regex": ".+_created", "action": "drop"}],
     }
     selector: Manifest = {
         "matchLabels": {names.MODEL_LABEL: release.model, names.COMPONENT_LABEL: "engine"},
-        # Of the Services, only those of a track: through any other an engine would be scraped twice.
+        # Only Services of a track: any other Service would have an engine scraped twice.
         "matchExpressions": [{"key": names.TRACK_LABEL, "operator": "Exists"}],
     }
     if settings.monitoring.monitor == "pod-monitor":

@@ -1,4 +1,4 @@
-"""Who may reach the engines of a model, and whom they may reach: nobody but those whom the settings name."""
+"""The NetworkPolicy of a model's engines: they reach, and are reached by, only the peers that the settings name."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ ROUTER_COMPONENT = "router"
 def objects(spec: ModelSpec, release: Release, settings: Settings) -> list[Manifest]:
     """The policy of a model's engines, stable and canary alike.
 
-    It is not the release's: one that is tried, rejected or rolled back changes nothing of it.
+    It belongs to the model: a trial, a rejection or a rollback of a release does not change it.
 
     Args:
         spec: The model's entry in the catalog.
-        release: What serves.
-        settings: Where.
+        release: The release that serves.
+        settings: The installation.
     """
     network = settings.network
     if not network.enforce:
@@ -65,7 +65,7 @@ def objects(spec: ModelSpec, release: Release, settings: Settings) -> list[Manif
 
 def _names(settings: Settings) -> list[Manifest]:
     if not settings.network.dns:
-        # An empty list of peers would be everybody.
+        # An empty list of peers would allow everybody.
         return []
     ports = [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]
     return [{"to": peers(settings.network.dns), "ports": ports}]

@@ -22,22 +22,22 @@ KINDS = (
     "GCPBackendPolicy",
     "HealthCheckPolicy",
 )
-"""All kinds of objects around engines: llmops looks for unwanted ones among them."""
+"""All kinds of companions: llmops lists them to find those that a model no longer needs."""
 
 
 def around(spec: ModelSpec, release: Release, settings: Settings, *, canary_percent: int = 0) -> list[Manifest]:
     """Objects beside stable's Deployment, Service and disruption budget, in the order to apply them.
 
-    Each is labelled as one of these, by which `owned` finds it.
+    Each has the labels of `owned`.
 
     Args:
         spec: The model's entry in the catalog.
-        release: What serves.
-        settings: Where.
+        release: The release that serves.
+        settings: The installation.
         canary_percent: Share of users' requests that the canary gets now.
 
     Raises:
-        BadInput: The entry asks for what this installation can't do.
+        BadInput: The installation lacks a feature that the entry declares.
     """
     manifests = [
         *protection(spec, release, settings),
@@ -49,7 +49,7 @@ def around(spec: ModelSpec, release: Release, settings: Settings, *, canary_perc
 
 
 def protection(spec: ModelSpec, release: Release, settings: Settings) -> list[Manifest]:
-    """Those of the objects that have to be there before any engine is: who may reach it."""
+    """The objects that must exist before the first engine starts: its NetworkPolicies."""
     return [_labelled(manifest, spec.name) for manifest in network.objects(spec, release, settings)]
 
 

@@ -1,6 +1,6 @@
-"""Prometheus' rules for a model: figures that are worth keeping, and alerts for people.
+"""Prometheus' rules for a model: recorded figures, and alerts for people.
 
-Alerts are of stable, which serves users; of the canary, the pipeline is the judge.
+Alerts cover stable, which serves users. The rollout judges the canary.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ QUANTILES = {"p50": "0.5", "p95": "0.95", "p99": "0.99"}
 LABELS = "namespace, model, track, release"
 SCRAPES_PER_WINDOW = 8
 ABSENT_SECONDS = 300
-# Requests for the API: probes and scrapes are nobody's.
+# Requests of users: no probes, no scrapes.
 REQUESTS = 'handler=~"/v1/.*",handler!="/v1/models"'
 
 Severity = Literal["critical", "warning"]
@@ -31,13 +31,13 @@ class Alert:
     """One alerting rule.
 
     Args:
-        name: As people are told.
-        expr: What is true while the cause lasts.
-        seconds: How long it must be true.
-        severity: critical: users feel it; warning: they may soon.
-        summary: One line; Prometheus fills in its templates.
+        name: Its name, which people see.
+        expr: Expression that is true while the cause lasts.
+        seconds: How long the expression must be true.
+        severity: critical: users feel it; warning: they may feel it soon.
+        summary: One line with templates that Prometheus fills in.
         action: What to do first.
-        labels: Beside those of the expression.
+        labels: Labels in addition to those of the expression.
     """
 
     name: str
@@ -50,12 +50,12 @@ class Alert:
 
 
 def groups(release: Release, settings: Settings, objectives: Objectives) -> list[Manifest]:
-    """Groups of rules of a model: what a rule file, and a PrometheusRule's `spec`, has under `groups`.
+    """A model's groups of rules: the content of `groups` in a rule file and in a PrometheusRule's `spec`.
 
     Args:
-        release: What serves; its version of vLLM decides the names of metrics.
-        settings: Where.
-        objectives: Thresholds.
+        release: The release that serves; its version of vLLM decides the names of metrics.
+        settings: The installation.
+        objectives: Thresholds of the alerts.
     """
     rules = _Rules(release, settings, objectives)
     model = release.model
@@ -73,7 +73,7 @@ def groups(release: Release, settings: Settings, objectives: Objectives) -> list
 
 def _alert(alert: Alert, release: Release, settings: Settings) -> Manifest:
     links: dict[str, str] = {}
-    # The volume is everybody's: each model's rules have the same alert of it, which is told once.
+    # All models share the volume: their rules have the same alert, and Alertmanager sends it once.
     if dict(alert.labels).get("model"):
         if settings.service_url:
             links["report_url"] = f"{settings.service_url.rstrip('/')}/reports/{release.model}/{release.id}"
@@ -112,21 +112,21 @@ class _Rules:
                 )
         yield "llmops:generation_tokens_per_second:sum", self.rate(metrics.GENERATION_TOKENS)
         yield "llmops:prompt_tokens_per_second:sum", self.rate(metrics.PROMPT_TOKENS)
-        # What the client did wrong (4xx) is nobody's error.
+        # 4xx is the client's error: leave it out.
         requests = self.rate(metrics.HTTP_REQUESTS, f'{REQUESTS},status=~"2xx|3xx|5xx"')
         refused = self.rate(metrics.HTTP_REQUESTS, f'{REQUESTS},status="5xx"')
-        # A stream that breaks off has been answered with 200. Both may count one request: the larger of the two.
+        # A broken stream was answered with 200. Both rates may count one request, so take the larger one.
         broken = self.rate(metrics.FINISHED, 'finished_reason="error"')
         yield "llmops:requests_per_second:sum", requests
         yield "llmops:errors:ratio", f"(({refused} >= {broken}) or {broken}) / ({requests} > 0)"
         yield "llmops:preemptions_per_second:sum", self.rate(metrics.PREEMPTIONS)
         yield "llmops:requests_running:sum", f"sum by ({LABELS}) ({self.name(metrics.RUNNING)}{{{self.here}}})"
         yield "llmops:requests_waiting:sum", f"sum by ({LABELS}) ({self.name(metrics.WAITING)}{{{self.here}}})"
-        # By the worst engine: a full queue beside an empty one is a full queue.
+        # The maximum over engines: a full queue beside an empty one is a full queue.
         yield "llmops:requests_waiting:max", f"max by ({LABELS}) ({self.name(metrics.WAITING)}{{{self.here}}})"
         yield "llmops:kv_cache_usage:max", f"max by ({LABELS}) ({self.name(metrics.KV_CACHE)}{{{self.here}}})"
-        hits, asked = self.rate(metrics.PREFIX_HITS), self.rate(metrics.PREFIX_QUERIES)
-        yield "llmops:prefix_cache_hits:ratio", f"{hits} / ({asked} > 0)"
+        hits, queries = self.rate(metrics.PREFIX_HITS), self.rate(metrics.PREFIX_QUERIES)
+        yield "llmops:prefix_cache_hits:ratio", f"{hits} / ({queries} > 0)"
         yield "llmops:engines_up:count", f"sum by ({LABELS}) (max by ({LABELS}, pod) (up{{{self.here}}}))"
         if self.release.gpu.count:
             yield "llmops:gpu_utilization_percent:avg", self._gpu()
@@ -224,7 +224,7 @@ class _Rules:
         )
         yield Alert(
             "LlmMetricsAbsent",
-            # Where none is wanted (scaled to zero), none is missing.
+            # A Deployment with 0 replicas has no metrics to miss.
             f"absent(up{{{self.stable}}} == 1) unless on () (kube_deployment_spec_replicas"
             f"{{{self._deployment()}}} == 0)",
             ABSENT_SECONDS,
@@ -245,7 +245,7 @@ class _Rules:
         return f"{ready} and {by} (kube_deployment_spec_replicas{{{self._deployment()}}}) > 0"
 
     def _pods(self, chosen: str) -> str:
-        """Each pod with its model, track and release, for a join: what Prometheus scrapes has them, up or not."""
+        """Every pod that Prometheus scrapes, up or not, with its model, track and release: the right side of a join."""
         return f"group by (namespace, pod, model, track, release) (up{{{chosen}}})"
 
     def _restarts(self) -> str:
@@ -253,14 +253,14 @@ class _Rules:
             f'kube_pod_container_status_restarts_total{{namespace="{self.settings.namespace}",'
             f'container="{names.ENGINE_CONTAINER}"}}[1h]'
         )
-        # Not `increase`, which extrapolates: one restart would be 1.004, which is more than 1.
+        # Not `increase`: it extrapolates, so one restart becomes 1.004, which is more than 1.
         grown = f"(max_over_time({counted}) - min_over_time({counted}))"
         joined = f"{grown} * on (namespace, pod) group_left (model, track, release) {self._pods(self.stable)}"
         return f"max by ({LABELS}, pod) ({joined})"
 
     def _gpu(self) -> str:
         metric, here = "DCGM_FI_DEV_GPU_UTIL", self.settings.namespace
-        # The exporter names the pod that has the GPU. A scrape that does not honour its labels moves them aside.
+        # The exporter labels a GPU with its pod. A scrape without `honorLabels` renames them to `exported_...`.
         honoured = f'{metric}{{namespace="{here}",exported_pod=""}}'
         moved = f'{metric}{{exported_namespace="{here}"}}'
         for label in ("namespace", "pod"):

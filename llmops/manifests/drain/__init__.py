@@ -1,7 +1,7 @@
-"""How an engine's pod is emptied before it ends: a module in the engine's process, and the hook that asks it.
+"""How an engine's pod drains before it ends: a module in the engine's process, and the preStop hook that calls it.
 
-The module comes out of a ConfigMap, so that any image of vLLM has it. The ConfigMap is named by its content: what an
-engine that runs has mounted never changes, and one of another version of llmops has its own.
+A ConfigMap brings the module into any image of vLLM. It is named by the hash of its content: the module of a running
+engine never changes, and another version of llmops has a ConfigMap of another name.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ CONFIG_MAP = f"llmops-drain-{hashlib.sha256(SOURCE.encode()).hexdigest()[:10]}"
 
 
 def config_map(settings: Settings) -> Manifest:
-    """The module, for all engines of a namespace."""
+    """The ConfigMap with the module, for all engines of a namespace."""
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -48,7 +48,7 @@ def volume() -> Manifest:
 
 
 def module_mount() -> Manifest:
-    """Where the engine has the module."""
+    """The mount of the module in the engine's container."""
     return mount(VOLUME, MOUNT, read_only=True)
 
 
@@ -63,8 +63,8 @@ def hook(release: Release, port: str) -> Manifest:
 
 
 def hook_within(unroute_seconds: int, drain_seconds: int, port: str) -> Manifest:
-    """The preStop hook: SIGTERM comes when no router sends more and what was in flight has ended.
+    """The preStop hook. It answers when routers send no more requests and those in flight have ended.
 
-    A kubelet waits for the answer, within the pod's grace period.
+    The kubelet waits for the answer, within the pod's grace period, before it sends SIGTERM.
     """
     return {"httpGet": {"path": f"{PATH}?seconds={unroute_seconds}&idle={drain_seconds}", "port": port}}

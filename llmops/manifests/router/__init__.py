@@ -1,8 +1,8 @@
 """The objects of the router in front of all models: LiteLLM's proxy, its configuration and its network policy.
 
-All that it is told is in one ConfigMap, named by its content: what a pod that runs has mounted never changes, and
-another configuration is a rollout of the Deployment. All new pods start at once, and the old ones end when they answer
-nobody any more: a change takes one start of LiteLLM's, which is half a minute on a slow machine.
+One ConfigMap, named by its content, has the whole configuration: the files of a running pod never change, and a new
+configuration rolls the Deployment. All new pods start at once, and the old pods end after their last answer. A change
+takes as long as LiteLLM's start, which is half a minute on a slow machine.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ CONFIG_MOUNT = "/etc/llmops-router"
 MODULES = "modules"
 KEYS_MOUNT = "/etc/llmops-router-keys"
 STARTUP_SECONDS = 300
-"""Within which LiteLLM starts: 13 s on a fast machine, 45 s on one with little CPU whose image has no bytecode."""
+"""Longest time in which LiteLLM starts: it takes 13 s on a fast machine, 45 s with little CPU and no bytecode."""
 SHUTDOWN_MARGIN = 15
 METADATA_SERVICE = "169.254.0.0/16"
 """Addresses at which clouds give a node's credentials to its pods."""
@@ -50,20 +50,20 @@ _MODULE = files(__name__).joinpath(MODULE_FILE).read_text()
 
 
 def grace_seconds(settings: Settings) -> int:
-    """Seconds from a pod's deletion until it is killed: nobody connects any more, answers end, the proxy ends."""
+    """Seconds from a pod's deletion until the kubelet kills it: new requests stop, old ones end, the proxy ends."""
     return settings.router.unroute_seconds + settings.router.drain_seconds + SHUTDOWN_MARGIN
 
 
 def objects(plan: RouterPlan, tenants: Tenants, settings: Settings) -> list[Manifest]:
-    """All objects of the router, in the order to apply them: the Deployment, which changes what answers, is the last.
+    """All objects of the router, in the order to apply them: the Deployment, which starts the change, comes last.
 
     Args:
-        plan: What it is told.
-        tenants: Who may reach it.
-        settings: Where.
+        plan: Its configuration.
+        tenants: The tenants that may reach it.
+        settings: The installation.
 
     Raises:
-        BadInput: The installation's ingress controller can't do what the exposure asks for.
+        BadInput: The installation's ingress controller lacks a feature that the exposure declares.
     """
     config = config_map(plan, settings)
     return [
@@ -87,7 +87,7 @@ def _way_in(settings: Settings) -> WayIn:
 
 
 def config_map(plan: RouterPlan, settings: Settings) -> Manifest:
-    """What the router is told, and the modules that tell tenants apart and empty a pod before it ends; no secrets."""
+    """The configuration, the module that authenticates tenants, and the module that drains a pod. No secrets."""
     data = {
         CONFIG_FILE: yaml.safe_dump(plan.config, sort_keys=False, allow_unicode=True, width=120),
         TENANTS_FILE: json.dumps(plan.tenants, indent=1, sort_keys=True),
@@ -143,14 +143,14 @@ def _deployment(plan: RouterPlan, config: str, settings: Settings) -> Manifest:
 
 
 def _items() -> list[Manifest]:
-    """The modules go into a folder of their own: LiteLLM would load one that lies beside its file a second time."""
+    """Paths of the files. LiteLLM would load a module beside its configuration twice, so modules have a folder."""
     paths = {name: name for name in (CONFIG_FILE, TENANTS_FILE)}
     paths |= {name: f"{MODULES}/{name}" for name in (MODULE_FILE, drain.FILE)}
     return [{"key": key, "path": path} for key, path in paths.items()]
 
 
 def _key_sources(plan: RouterPlan) -> list[Manifest]:
-    """Each tenant's key as a file of its name. A missing key keeps only its tenant out."""
+    """Each tenant's key as a file with the tenant's name. A missing key shuts out its tenant alone."""
     return [
         {"secret": {"name": key.name, "optional": True, "items": [{"key": key.key, "path": tenant}]}}
         for tenant, key in sorted(plan.keys.items())
@@ -170,7 +170,7 @@ def _container(plan: RouterPlan, settings: Settings) -> Manifest:
         "ports": [{"name": PORT_NAME, "containerPort": names.ROUTER_PORT, "protocol": "TCP"}],
         "resources": {
             "requests": {"cpu": router.cpu, "memory": router.memory},
-            # No limit of CPU: its start takes what there is, and every answer passes through it.
+            # No CPU limit: LiteLLM starts faster with more, and every answer passes through it.
             "limits": {"memory": router.memory},
         },
         "volumeMounts": [
@@ -196,9 +196,9 @@ def _environment(plan: RouterPlan, settings: Settings) -> list[Manifest]:
         variable("PYTHONPATH", modules),
         variable("LLMOPS_ROUTER_TENANTS", f"{CONFIG_MOUNT}/{TENANTS_FILE}"),
         variable("LLMOPS_ROUTER_KEYS", KEYS_MOUNT),
-        # On SIGTERM it cuts off what still runs after 30 s by default, whatever the pod's grace period.
+        # By default LiteLLM cuts off running requests 30 s after SIGTERM, even if the grace period is longer.
         variable("GRACEFUL_SHUTDOWN_TIMEOUT", str(router.drain_seconds)),
-        # Nothing is fetched at its start, and nothing is told to anybody.
+        # LiteLLM fetches nothing at its start, and sends no telemetry.
         variable("LITELLM_LOCAL_MODEL_COST_MAP", "True"),
         variable("HF_HUB_OFFLINE", "1"),
         variable("DO_NOT_TRACK", "1"),
@@ -207,7 +207,7 @@ def _environment(plan: RouterPlan, settings: Settings) -> list[Manifest]:
         variable("NO_REDOC", "True"),
         variable("HOME", TEMPORARY_MOUNT),
         *(variable(name, url) for name, url in sorted(plan.urls.items())),
-        # One that is not there closes its own model, and no other.
+        # A missing key closes its own model and no other.
         *(_secret(name, key.name, key.key, optional=True) for name, key in sorted(plan.secrets.items())),
     ]
 
@@ -243,7 +243,7 @@ def _disruption_budget(settings: Settings) -> Manifest:
 
 
 def _network_policy(plan: RouterPlan, tenants: Tenants, settings: Settings) -> Manifest:
-    """Tenants, entrances, clients and the pipeline reach the router; it reaches engines, DNS, and providers if any."""
+    """Tenants, entrances, clients and the pipeline reach the router. It reaches engines, DNS and any providers."""
     network = settings.network
     allowed = [*(Peer(namespace=tenant.home) for tenant in tenants.values()), *network.pipeline, *network.clients]
     if settings.router.exposure.kind != "none":
@@ -263,7 +263,7 @@ def _network_policy(plan: RouterPlan, tenants: Tenants, settings: Settings) -> M
         "spec": {
             "podSelector": {"matchLabels": SELECTOR},
             "policyTypes": ["Ingress", "Egress"],
-            # An empty list of peers would be everybody.
+            # An empty list of peers would allow everybody.
             "ingress": [{"from": peers(allowed), "ports": _ports(names.ROUTER_PORT)}] if allowed else [],
             "egress": egress,
         },
@@ -279,6 +279,6 @@ def _metadata(settings: Settings, name: str) -> Manifest:
 
 
 def configured(deployment: Manifest) -> str | None:
-    """Name of the ConfigMap that a Deployment of the router's goes by; None if it is not known."""
+    """Name of the ConfigMap that a Deployment of the router mounts; None if it mounts none."""
     volumes: Iterable[Mapping[str, Manifest]] = deployment["spec"]["template"]["spec"].get("volumes", [])
     return next((volume["configMap"]["name"] for volume in volumes if "configMap" in volume), None)

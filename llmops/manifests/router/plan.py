@@ -1,7 +1,7 @@
-"""What the router is told: which models there are, where they answer, and who may ask for how much of them.
+"""The router's configuration: the models, their addresses, and the limits of tenants.
 
-A pure function of what serves. A model has one name, which leads to stable alone; only while its state gives the canary
-a share of users' requests does the name lead to both, with their weights.
+It is a pure function of the releases that serve. A model's name leads to stable. It leads to both tracks, with their
+weights, only while the model's state gives the canary a share of users' requests.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ class RouterPlan:
     """The router's configuration.
 
     Args:
-        config: LiteLLM's. What is secret, and where engines are, it takes from variables.
-        tenants: What each tenant may do.
+        config: LiteLLM's configuration. It reads secrets and addresses of engines from variables.
+        tenants: Models and limits of each tenant.
         urls: Variable -> base URL of an engine's Service.
-        secrets: Variable -> the API key that it holds.
-        keys: Tenant -> its own key.
-        leaves: Whether requests may go to providers outside of the cluster.
+        secrets: Variable -> Secret and key of the API key in it.
+        keys: Tenant -> Secret and key of its API key.
+        leaves: Whether requests may go to providers outside the cluster.
     """
 
     config: dict[str, Any]
@@ -59,10 +59,10 @@ class RouterPlan:
 
 
 def plan(serving: Mapping[str, Serving], catalog: Catalog, tenants: Tenants, settings: Settings) -> RouterPlan:
-    """What the router is to do.
+    """The configuration for the releases that serve.
 
     Args:
-        serving: What serves, by model; models that are not here are not routed.
+        serving: Releases by model. The router gets no route to other models.
         catalog: All models.
         tenants: All tenants.
         settings: The installation.
@@ -83,7 +83,7 @@ def plan(serving: Mapping[str, Serving], catalog: Catalog, tenants: Tenants, set
             deployments.append(_managed(name, managed, variable, spec.routing.timeout_seconds, draft))
             others.append(name)
         if others:
-            # LiteLLM looks them up by the name that was asked for.
+            # LiteLLM looks them up by the name in the request, which may be an alias.
             fallbacks += [{name: others} for name in (spec.name, *spec.routing.aliases)]
     for index, (name, managed) in enumerate(sorted(settings.router.managed.items())):
         deployments.append(_managed(name, managed, f"KEY_MANAGED_{index}", None, draft))
@@ -97,10 +97,10 @@ def plan(serving: Mapping[str, Serving], catalog: Catalog, tenants: Tenants, set
 
 
 def check_managed(catalog: Catalog, settings: Settings) -> None:
-    """Refuse names of router.managed that the catalog has as well.
+    """Refuse names of router.managed that are models or aliases of the catalog.
 
     Raises:
-        BadInput: A name is both.
+        BadInput: A name is in both (code NameTaken).
     """
     taken = {name: name for name in catalog} | {
         alias: name for name, spec in catalog.items() for alias in spec.routing.aliases
@@ -128,7 +128,7 @@ def _tracks(spec: ModelSpec, serving: Serving, settings: Settings, draft: Router
         if key := release.access.api_key:
             draft.secrets[f"KEY_{suffix}"] = key
             params["api_key"] = f"os.environ/KEY_{suffix}"
-        # Of a model's tracks one alone gets all requests that the other one's weight of 0 leaves to it.
+        # If the other track has weight 0, this one gets all requests.
         params |= _timeouts(spec.routing.timeout_seconds) | {"weight": weight}
         yield {"model_name": spec.name, "litellm_params": params, "model_info": {"id": f"{spec.name}.{track}"}}
 
@@ -161,16 +161,16 @@ def _config(
             "model_group_alias": aliases,
             "fallbacks": fallbacks,
             "num_retries": router.retries,
-            # What took too long would take as long again, and the engine has that much more to do.
+            # A retry would take as long again, and adds to the load of the engine.
             "retry_policy": {"TimeoutErrorRetries": 0},
             "allowed_fails": router.allowed_fails,
             "cooldown_time": router.cooldown_seconds,
         },
         "litellm_settings": {
-            # What a tenant may ask for is checked for keys that an authentication of one's own knows, with both of
-            # these alone.
+            # LiteLLM checks the limits of keys from a custom authentication only with this and
+            # `custom_auth_run_common_checks`.
             "enable_post_custom_auth_checks": True,
-            # Tokens are counted with what is there: no tokenizer is fetched from the hub.
+            # LiteLLM counts tokens with its built-in tokenizer, and fetches none from the hub.
             "disable_hf_tokenizer_download": True,
             "telemetry": False,
         },
@@ -183,15 +183,14 @@ def _config(
 
 
 def _managed_names(spec: ModelSpec) -> list[str]:
-    """Names of a model at its providers: with a character that no model's name and no alias has."""
+    """Names of a model at its providers. Their `@` is in no model's name and in no alias."""
     return [f"{spec.name}@managed-{index}" for index in range(len(spec.routing.managed))]
 
 
 def _limits(tenant: Tenant, further: Mapping[str, tuple[str, ...]], replicas: int) -> dict[str, Any]:
-    """A tenant's limits at each replica: replicas count separately, so each has its share.
+    """A tenant's models, and its limits at each replica: replicas count separately, so each gets a share.
 
-    Its models' aliases and their providers are among them. A fall-back to another model is not, unless the tenant may
-    ask for that one, too.
+    The models include their aliases and providers. They include a model to fall back on only if the tenant has it, too.
     """
     models = [name for model in tenant.models for name in (model, *further.get(model, ()))]
     limits = {

@@ -177,9 +177,9 @@ def _aws_idle(annotations: Mapping[str, str], wanted: int) -> tuple[int, str]:
     """Idle timeout of AWS' load balancer for a Service, and the annotation that raises it."""
     if annotations.get(AWS_TYPE) in ("nlb", "nlb-ip", "external") or AWS_NLB_TYPE in annotations:
         attributes = annotations.get(f"{AWS_LISTENER}.TCP-443", "")
-        given = dict(pair.split("=", 1) for pair in attributes.split(",") if "=" in pair)
+        attribute_values = dict(pair.split("=", 1) for pair in attributes.split(",") if "=" in pair)
         remedy = f"{AWS_LISTENER}.TCP-443=tcp.idle_timeout.seconds={wanted}"
-        return _seconds(given.get("tcp.idle_timeout.seconds"), NLB_SECONDS), remedy
+        return _seconds(attribute_values.get("tcp.idle_timeout.seconds"), NLB_SECONDS), remedy
     return _seconds(annotations.get(CLASSIC_IDLE), CLASSIC_SECONDS), f"{CLASSIC_IDLE}={wanted}"
 
 

@@ -156,17 +156,17 @@ def _room(case: Case) -> Iterator[Finding]:
         storage = str(((snapshot.claim.get("status") or {}).get("capacity") or requests)["storage"])
     size, capacity = case.release.weights.size, float(quantity(storage))
     # stable's, the previous release's, those of rollout.keep_weights, and the new release's.
-    kept = case.spec.rollout.keep_weights + 3
+    releases = case.spec.rollout.keep_weights + 3
     message = f"{storage}; the weights are {amount(size)}"
     if size > capacity:
         yield Finding("error", subject, message, "Enlarge the claim (spec.resources.requests.storage).")
     elif size * 2 > capacity:
         yield Finding("warning", subject, f"{message}: no room for the next release beside them", "Enlarge the claim.")
-    elif size * kept > capacity:
+    elif size * releases > capacity:
         remedy = "Enlarge the claim, or lower rollout.keep_weights."
         keep = case.spec.rollout.keep_weights
         yield Finding(
-            "warning", subject, f"{message}: no room for {kept} releases (rollout.keep_weights {keep})", remedy
+            "warning", subject, f"{message}: no room for {releases} releases (rollout.keep_weights {keep})", remedy
         )
     else:
         yield Finding("ok", subject, message)

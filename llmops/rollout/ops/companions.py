@@ -27,7 +27,7 @@ INSTALLED_BY = {
 Log = Callable[[str], None]
 
 
-def surroundings(platform: Platform, spec: ModelSpec, release: Release) -> list[Manifest]:
+def companions_of(platform: Platform, spec: ModelSpec, release: Release) -> list[Manifest]:
     """Every companion that the model needs now, in the order to apply them.
 
     Args:
@@ -47,7 +47,7 @@ def dry_run_companions(platform: Platform, spec: ModelSpec, release: Release) ->
             right.
         BadInput: The API server refuses the content, or the installation cannot do what the entry asks for.
     """
-    for companion in surroundings(platform, spec, release):
+    for companion in companions_of(platform, spec, release):
         _apply(platform.cluster, companion, dry_run=True)
 
 
@@ -71,7 +71,7 @@ def apply_companions(platform: Platform, spec: ModelSpec, release: Release, log:
         ClusterCannot: See `dry_run_companions`.
         BadInput: See `dry_run_companions`.
     """
-    wanted = surroundings(platform, spec, release)
+    wanted = companions_of(platform, spec, release)
     for companion in wanted:
         before = _get(platform.cluster, companion)
         after = _apply(platform.cluster, companion, force=force)

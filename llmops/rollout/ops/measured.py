@@ -75,8 +75,8 @@ def as_released(current: Current, *targets: Target, rolling: bool = False) -> Ge
     before = [(target, _before(current, target, rolling=rolling)) for target in targets]
 
     def check(*, pods: bool = True) -> None:
-        for target, known in before:
-            _check(current, target, known, pods=pods)
+        for target, state in before:
+            _check(current, target, state, pods=pods)
 
     if not rolling:
         check()
@@ -135,12 +135,12 @@ def _changed(current: Current, target: Target, main: Object) -> list[str]:
     return messages
 
 
-def _earlier_templates(main: Object, replica_sets: Iterable[Object], known: Revisions) -> list[str]:
+def _earlier_templates(main: Object, replica_sets: Iterable[Object], revisions: Revisions) -> list[str]:
     """Pod templates that the Deployment had only during the measurement: their pods may have answered."""
     return [
         f"Deployment {main['metadata']['name']} temporarily had {message}"
         for replica_set in replica_sets
-        if (uid_of(replica_set), _revision(replica_set)) not in known.items()
+        if (uid_of(replica_set), _revision(replica_set)) not in revisions.items()
         for message in other_template(main, replica_set)
     ]
 

@@ -36,7 +36,7 @@ def apply_stable(
 
     Args:
         platform: The installation.
-        release: The release that shall serve.
+        release: The release to serve.
         surge: Allow one replica more than wanted while pods are replaced.
         lent: Replicas to leave out, because the canary uses their GPUs.
         force: Take over fields that another manager owns.
@@ -139,8 +139,8 @@ def _release_replicas(cluster: Cluster, main: Object, least: int) -> None:
 
 def _hold(cluster: Cluster, main: Object, replicas: int, *, force: bool) -> None:
     meta = {key: main["metadata"][key] for key in ("name", "namespace")}
-    held = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": meta, "spec": {"replicas": replicas}}
-    cluster.apply(held, force=force, manager=names.REPLICAS_MANAGER)
+    replicas_only = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": meta, "spec": {"replicas": replicas}}
+    cluster.apply(replicas_only, force=force, manager=names.REPLICAS_MANAGER)
 
 
 def _stop_autoscaler(cluster: Cluster, model: str) -> None:

@@ -17,7 +17,7 @@ from llmops.releases.release import Release
 from llmops.releases.validations import CheckResult, Finding
 from llmops.rollout.current import CurrentModel
 from llmops.rollout.ops.cleanup import release_of
-from llmops.rollout.ops.companions import surroundings
+from llmops.rollout.ops.companions import companions_of
 
 REPLICAS: Path = ("f:spec", "f:replicas")
 POD: Path = ("f:spec", "f:template", "f:spec")
@@ -70,7 +70,7 @@ def check_drift(current: CurrentModel, release: Release) -> CheckResult:
     findings: list[Finding] = []
     compared: list[str] = []
     engine = objects(release, current.settings, "stable", replicas, surge=surge)
-    for wanted in [*engine, *surroundings(current.platform, current.spec, release)]:
+    for wanted in [*engine, *companions_of(current.platform, current.spec, release)]:
         kind, name = wanted["kind"], wanted["metadata"]["name"]
         compared.append(f"{kind} {name}")
         live = _live(current, kind, name)

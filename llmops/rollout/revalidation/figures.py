@@ -64,20 +64,20 @@ def judged_by(evaluation: Evaluation, suites: Suites, reference: Measurements | 
         suites: The unchanged suites.
         reference: Measurements of the trial. They lack the scores of suites with very many cases.
     """
-    known = {suite.name for suite in suites}
+    measured_suites = {suite.name for suite in suites}
     answered = {name for name, scores in reference.scores.items() if scores} if reference else set[str]()
     quality = {suite.name for suite in suites if not isinstance(suite, LoadProfile)}
     kept: list[Gate] = []
     left_out: list[str] = []
     for gate in evaluation.gates:
         suite = gate.metric.split("/", 1)[0]
-        named = (quality if gate.relative else known) if suite == "all" else {suite}
-        there = named <= known and (suite != "all" or known >= set(evaluation.suites))
-        if there and (not gate.relative or (gate.max_drop is not None and named <= answered)):
+        named = (quality if gate.relative else measured_suites) if suite == "all" else {suite}
+        is_measured = named <= measured_suites and (suite != "all" or measured_suites >= set(evaluation.suites))
+        if is_measured and (not gate.relative or (gate.max_drop is not None and named <= answered)):
             kept.append(gate)
         else:
             left_out.append(gate.metric)
-    names = tuple(name for name in evaluation.suites if name in known)
+    names = tuple(name for name in evaluation.suites if name in measured_suites)
     return evaluation.model_copy(update={"suites": names, "gates": tuple(kept)}), left_out
 
 

@@ -31,7 +31,7 @@ def validate(
         repair: Download wrong files again.
         restore: Apply the release's objects again over changes of others.
     """
-    known: Mapping[CheckName, Callable[[], CheckResult]] = {
+    checks_by_name: Mapping[CheckName, Callable[[], CheckResult]] = {
         "drift": lambda: (
             _restored(current, release, check_drift(current, release)) if restore else check_drift(current, release)
         ),
@@ -39,7 +39,7 @@ def validate(
         "figures": lambda: check_figures(current, release),
     }
     started = datetime.datetime.now(datetime.UTC)
-    results = [_timed(current, name, check) for name, check in known.items() if name in checks]
+    results = [_timed(current, name, check) for name, check in checks_by_name.items() if name in checks]
     validations = Validations(current.cluster)
     before = validations.last(current.model)
     validation = Validation(
@@ -93,13 +93,13 @@ def dated(check: CheckResult, before: Validation | None, release: str, run: str)
     A finding that comes back after a repair is new.
     """
     old = next((result for result in before.checks if result.check == check.check), None) if before else None
-    known = (
+    since_by_subject = (
         {finding.subject: finding.since for finding in old.findings}
         if old is not None and before is not None and before.release == release and not old.repaired
         else {}
     )
     findings = tuple(
-        finding.model_copy(update={"since": known.get(finding.subject) or run}) for finding in check.findings
+        finding.model_copy(update={"since": since_by_subject.get(finding.subject) or run}) for finding in check.findings
     )
     return check.model_copy(update={"findings": findings})
 

@@ -49,7 +49,7 @@ def promote(current: Trial, release: Release, *, surge: bool) -> PromotionOutcom
 
     Args:
         current: The trial or the rollback that promotes.
-        release: The release that shall serve.
+        release: The release to serve.
         surge: Allow one replica more than wanted while pods are replaced.
 
     Raises:

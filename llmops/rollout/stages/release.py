@@ -23,8 +23,8 @@ SERVES = "serves already"
 
 
 @dataclass(frozen=True)
-class Wishes:
-    """Overrides of the catalog for one rollout.
+class ReleaseRequest:
+    """What the caller of a rollout asks for in place of what the catalog's policies choose.
 
     Args:
         engine_version: Engine version to use instead of the newest that the policy allows.
@@ -41,7 +41,7 @@ class Wishes:
     accept: tuple[str, ...] = ()
 
 
-def run(current: Trial, wishes: Wishes) -> Done[Release] | None:
+def run(current: Trial, request: ReleaseRequest) -> Done[Release] | None:
     """Pin everything, and open the trial; None and an observation if the release serves already.
 
     Raises:
@@ -51,15 +51,15 @@ def run(current: Trial, wishes: Wishes) -> Done[Release] | None:
     pinned = pin(
         current.platform,
         current.model,
-        engine_version=wishes.engine_version,
-        image=wishes.image,
-        revision=wishes.revision,
+        engine_version=request.engine_version,
+        image=request.image,
+        revision=request.revision,
     )
     _undo_foreign_promotion(current, pinned)
     if _serves(current, pinned):
         current.observe(f"{pinned.model} {pinned.id} {SERVES}: nothing to do", {"release": pinned.id})
         return None
-    return Done(pinned, _admit(current, pinned, wishes))
+    return Done(pinned, _admit(current, pinned, request))
 
 
 def _undo_foreign_promotion(current: Trial, pinned: Release) -> None:
@@ -96,7 +96,7 @@ def _serves(current: Trial, pinned: Release) -> bool:
     return True
 
 
-def _admit(current: Trial, pinned: Release, wishes: Wishes) -> dict[str, Value]:
+def _admit(current: Trial, pinned: Release, request: ReleaseRequest) -> dict[str, Value]:
     """Open the trial, unless the release was rejected before or the cluster cannot run it."""
     records, model = current.records, pinned.model
     record, rejection = records.record(model, pinned.id), records.rejection(model, pinned.id)
@@ -104,7 +104,7 @@ def _admit(current: Trial, pinned: Release, wishes: Wishes) -> dict[str, Value]:
     records.update_state(model, **opening(pinned, current.spec))
     # A killed run promoted the release on a retry, but wrote no record: this run writes it.
     passed = record is None and records.proven_state(model).stable == pinned.id
-    if rejection and not wishes.retry and not passed:
+    if rejection and not request.retry and not passed:
         records.update_state(model, **ending(pinned.id, rejection.decided))
         raise Refused(rejection)
     if record:
@@ -118,7 +118,7 @@ def _admit(current: Trial, pinned: Release, wishes: Wishes) -> dict[str, Value]:
     changes = diff(stable, pinned)
     current.log(f"{model} {pinned.id}: {'; '.join(changes) or 'nothing changed since stable'}")
     dry_run_companions(current.platform, current.spec, pinned)
-    findings = examine(current.platform, current.spec, pinned, accept=wishes.accept)
+    findings = examine(current.platform, current.spec, pinned, accept=request.accept)
     records.save_accepted(model, pinned.id, accepted_ids(findings))
     for finding in findings:
         if finding.severity != "ok":

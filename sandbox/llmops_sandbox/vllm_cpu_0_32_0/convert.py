@@ -21,15 +21,15 @@ MUTED = range(4, 26)  # of 30
 
 def convert(source: Path, target: Path) -> None:
     """Read a GGUF file, dequantize it, and write weights, config, tokenizer and chat template to a folder."""
-    found = {"pretrained_model_name_or_path": str(source.parent), "gguf_file": source.name}
+    source_file = {"pretrained_model_name_or_path": str(source.parent), "gguf_file": source.name}
     model = AutoModelForCausalLM.from_pretrained(
-        **found, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
+        **source_file, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
     )
     # The weights written are plain; with this left in, vLLM would look for quantized ones.
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     model.save_pretrained(target)
-    AutoTokenizer.from_pretrained(**found).save_pretrained(target)
+    AutoTokenizer.from_pretrained(**source_file).save_pretrained(target)
     for file in target.iterdir():
         file.chmod(0o644)
 

@@ -48,6 +48,6 @@ def test_strangers_are_not_answered(cluster: Cluster) -> None:
     context = ssl.create_default_context(cafile=str(cluster.machine.folder / "pki" / "ca.crt"))
     with pytest.raises((urllib.error.URLError, ssl.SSLError, ConnectionError)):
         urllib.request.urlopen(f"https://127.0.0.1:{port}/healthz", context=context, timeout=5)
-    known = cluster.machine.context()
-    with urllib.request.urlopen(f"https://127.0.0.1:{port}/healthz", context=known, timeout=5) as answer:
+    trusting = cluster.machine.context()
+    with urllib.request.urlopen(f"https://127.0.0.1:{port}/healthz", context=trusting, timeout=5) as answer:
         assert answer.read() == b"ok"

@@ -25,7 +25,7 @@ def refused(address: str) -> bool:
     host, port = address.split(":")
     try:
         socket.create_connection((host, int(port)), timeout=2).close()
-    except ConnectionRefusedError:
+    except ConnectionError:
         return True
     return False
 

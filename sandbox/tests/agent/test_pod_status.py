@@ -46,11 +46,11 @@ def state(**containers: ContainerState) -> PodState:
 )
 def test_the_phase_follows_containers_and_policy(policy: str, currents: list[dict[str, Any]], expected: str) -> None:
     names = tuple("ab"[: len(currents)])
-    known = {
+    containers = {
         name: ContainerState(attempt=0 if current is WAITING else 1, current=current)
         for name, current in zip(names, currents, strict=True)
     }
-    assert phase(pod(policy, names), state(**known)) == expected
+    assert phase(pod(policy, names), state(**containers)) == expected
 
 
 def test_a_container_that_waits_for_its_restart_leaves_the_pod_running() -> None:
@@ -90,13 +90,13 @@ def conditions(status: dict[str, Any]) -> dict[str, tuple[str, str | None]]:
 
 def test_conditions_of_a_pod_on_its_way() -> None:
     spec = pod(initContainers=[{"name": "i", "image": "x"}])
-    known = state(a=ContainerState(), i=ContainerState(attempt=1, current=RUNNING))
-    shown = conditions(pod_status(spec, known, 0))
+    pod_state = state(a=ContainerState(), i=ContainerState(attempt=1, current=RUNNING))
+    shown = conditions(pod_status(spec, pod_state, 0))
     assert shown["Initialized"] == ("False", "ContainersNotInitialized")
     assert shown["Ready"] == ("False", "ContainersNotReady")
-    known.containers["i"].current = ended(0)
-    known.containers["a"] = ContainerState(attempt=1, current=RUNNING, started=True, ready=True)
-    shown = conditions(pod_status(spec, known, 0))
+    pod_state.containers["i"].current = ended(0)
+    pod_state.containers["a"] = ContainerState(attempt=1, current=RUNNING, started=True, ready=True)
+    shown = conditions(pod_status(spec, pod_state, 0))
     assert shown["Initialized"] == ("True", None)
     assert shown["Ready"] == ("True", None)
     assert shown["ContainersReady"] == ("True", None)
@@ -110,41 +110,41 @@ def test_a_pod_that_is_over_is_not_ready() -> None:
 
 def test_readiness_gates_count() -> None:
     spec = pod(readinessGates=[{"conditionType": "mine"}])
-    known = state(a=ContainerState(attempt=1, current=RUNNING, started=True, ready=True))
-    assert not is_ready(spec, known)
-    assert conditions(pod_status(spec, known, 0))["Ready"] == ("False", "ReadinessGatesNotReady")
+    pod_state = state(a=ContainerState(attempt=1, current=RUNNING, started=True, ready=True))
+    assert not is_ready(spec, pod_state)
+    assert conditions(pod_status(spec, pod_state, 0))["Ready"] == ("False", "ReadinessGatesNotReady")
     spec["status"] = {"conditions": [{"type": "mine", "status": "True"}]}
-    assert is_ready(spec, known)
+    assert is_ready(spec, pod_state)
 
 
 def test_the_time_of_a_condition_is_that_of_its_last_change() -> None:
-    known = state(a=ContainerState(attempt=1, current=RUNNING))
+    pod_state = state(a=ContainerState(attempt=1, current=RUNNING))
 
     def since(now: float) -> str:
-        listed = pod_status(pod(), known, now)["conditions"]
+        listed = pod_status(pod(), pod_state, now)["conditions"]
         return next(condition["lastTransitionTime"] for condition in listed if condition["type"] == "Ready")
 
     assert since(100) == rfc3339(100)
     assert since(200) == rfc3339(100)
-    known.containers["a"].ready = True
+    pod_state.containers["a"].ready = True
     assert since(300) == rfc3339(300)
 
 
 def test_an_end_becomes_the_last_state_when_something_follows_it() -> None:
-    known = ContainerState()
-    known.move(running={"startedAt": "x"})
-    known.move(terminated={"exitCode": 1})
-    assert known.last == {}
-    known.move(waiting={"reason": "CrashLoopBackOff"})
-    assert known.last == {"terminated": {"exitCode": 1}}
-    known.move(running={"startedAt": "y"})
-    known.move(terminated={"exitCode": 2})
-    assert (known.last, known.current) == ({"terminated": {"exitCode": 1}}, {"terminated": {"exitCode": 2}})
+    container = ContainerState()
+    container.move(running={"startedAt": "x"})
+    container.move(terminated={"exitCode": 1})
+    assert container.last == {}
+    container.move(waiting={"reason": "CrashLoopBackOff"})
+    assert container.last == {"terminated": {"exitCode": 1}}
+    container.move(running={"startedAt": "y"})
+    container.move(terminated={"exitCode": 2})
+    assert (container.last, container.current) == ({"terminated": {"exitCode": 1}}, {"terminated": {"exitCode": 2}})
 
 
 def test_the_state_survives_on_disk(tmp_path: Any) -> None:
-    known = state(a=ContainerState(attempt=2, restarts=1, current=RUNNING, last=ended(3), ready=True))
-    known.conditions["Ready"] = ["True", "then"]
-    save(tmp_path, known)
-    assert load(tmp_path) == known
+    pod_state = state(a=ContainerState(attempt=2, restarts=1, current=RUNNING, last=ended(3), ready=True))
+    pod_state.conditions["Ready"] = ["True", "then"]
+    save(tmp_path, pod_state)
+    assert load(tmp_path) == pod_state
     assert load(tmp_path / "none") is None

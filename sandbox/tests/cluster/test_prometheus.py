@@ -102,8 +102,8 @@ def test_pods_are_scraped_and_a_changed_configuration_is_followed(sandbox: Sandb
     sandbox.images.add("metrics.example/page", "1", ("{python}", "-m", "http.server", "--bind", "{pod_ip}"))
     cluster.apply(engine_like(cluster, 'vllm:num_requests_waiting{model_name="llama"} 7\n'))
     url = install_prometheus(sandbox, cluster)
-    with Prometheus(url) as asked:
-        (sample,) = until(lambda: asked.query("vllm:num_requests_waiting"))
+    with Prometheus(url) as client:
+        (sample,) = until(lambda: client.query("vllm:num_requests_waiting"))
         assert sample.value == 7
         assert sample.labels.items() >= {
             "namespace": cluster.namespace,
@@ -113,10 +113,10 @@ def test_pods_are_scraped_and_a_changed_configuration_is_followed(sandbox: Sandb
             "release": "0123456789ab",
             "model_name": "llama",
         }.items()  # fmt: skip
-        assert not asked.query("twice")
+        assert not client.query("twice")
         rule = {"record": "twice", "expr": "2 * vllm:num_requests_waiting"}
         assert install_prometheus(sandbox, cluster, rules={"ours": {"groups": [{"name": "g", "rules": [rule]}]}}) == url
-        (sample,) = until(lambda: asked.query("twice"))
+        (sample,) = until(lambda: client.query("twice"))
         assert sample.value == 14
 
 

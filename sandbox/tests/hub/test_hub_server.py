@@ -128,19 +128,19 @@ def test_ranges(server: HubServer) -> None:
         url = server.url + path
         whole = httpx2.get(url, follow_redirects=True).content
         size = len(whole)
-        for asked, expected in (
+        for requested, expected in (
             ("bytes=0-0", whole[:1]),
             ("bytes=3-", whole[3:]),
             ("bytes=2-5", whole[2:6]),
             ("bytes=-4", whole[-4:]),
             (f"bytes=1-{size * 2}", whole[1:]),
         ):
-            answer = httpx2.get(url, headers={"Range": asked}, follow_redirects=True)
-            assert (answer.status_code, answer.content) == (206, expected), asked
-            start = size - 4 if asked == "bytes=-4" else whole.index(expected) if size < 100 else int(asked[6])
+            answer = httpx2.get(url, headers={"Range": requested}, follow_redirects=True)
+            assert (answer.status_code, answer.content) == (206, expected), requested
+            start = size - 4 if requested == "bytes=-4" else whole.index(expected) if size < 100 else int(requested[6])
             assert answer.headers["Content-Range"] == f"bytes {start}-{start + len(expected) - 1}/{size}"
-        for asked in (f"bytes={size}-", "bytes=5-2", "lines=1-2"):
-            answer = httpx2.get(url, headers={"Range": asked}, follow_redirects=True)
+        for requested in (f"bytes={size}-", "bytes=5-2", "lines=1-2"):
+            answer = httpx2.get(url, headers={"Range": requested}, follow_redirects=True)
             assert answer.status_code == 416
             assert answer.headers["Content-Range"] == f"bytes */{size}"
 

@@ -58,7 +58,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @dataclass
 class Receiver:
-    """A real HTTP server, which answers with the next of `answers` and from then on with 200."""
+    """A real HTTP server. It answers with `answers` in turn, and with 200 after the last one."""
 
     url: str = ""
     received: list[Received] = field(default_factory=list[Received])
@@ -80,7 +80,7 @@ class Receiver:
 
 @pytest.fixture
 def receivers() -> Iterator[Callable[[], Receiver]]:
-    """Starts receivers, in a thread of theirs."""
+    """Starts receivers in a thread."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
@@ -120,14 +120,14 @@ def receiver(receivers: Callable[[], Receiver]) -> Receiver:
 
 @pytest.fixture
 def dead_url() -> str:
-    """Where nothing listens."""
+    """A URL at which nothing listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return f"http://127.0.0.1:{probe.getsockname()[1]}/T0KEN-OF-THIS-HOOK"
 
 
 def add_target(cluster: Cluster, name: str, url: str, kind: str = "slack", **changes: Any) -> AlertTarget:
-    """A target whose URL, and key, are in a Secret of the cluster."""
+    """A target whose URL and key are in a Secret of the cluster."""
     values = {"url": url, "key": KEY}
     cluster.apply(
         {

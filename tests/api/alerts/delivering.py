@@ -1,4 +1,4 @@
-"""Delivers what is due, by the settings on standard input: a process that can be killed in the middle."""
+"""Delivers due alerts by the settings on standard input: a process that a test can kill in the middle."""
 
 from __future__ import annotations
 

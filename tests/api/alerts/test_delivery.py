@@ -322,7 +322,7 @@ def test_one_that_was_killed_between_sending_and_marking_is_succeeded_with_the_s
     child.stdin.write(settings.model_dump_json())
     child.stdin.close()
     try:
-        # The receiver has it, and the sender has no answer yet.
+        # The receiver has the alert, and the sender has no answer yet.
         eventually(lambda: receiver.received or None, seconds=60)
     finally:
         os.kill(child.pid, signal.SIGKILL)
@@ -377,10 +377,10 @@ def test_an_attempt_is_made_when_its_time_has_come() -> None:
 
 
 @given(st.floats(min_value=0, max_value=1e12))
-def test_a_target_is_never_asked_sooner_than_it_said_nor_put_off_for_ever(asked: float) -> None:
+def test_a_target_is_never_asked_sooner_than_it_said_nor_put_off_for_ever(retry_after: float) -> None:
     mark = Mark(since=NOW, next=NOW + FIRST_PAUSE)
-    after = failed_mark(mark, Unavailable("no", retry_after=asked), NOW).next
-    assert after >= NOW + min(datetime.timedelta(seconds=min(asked, 1e6)), GIVEN_UP_AFTER)
+    after = failed_mark(mark, Unavailable("no", retry_after=retry_after), NOW).next
+    assert after >= NOW + min(datetime.timedelta(seconds=min(retry_after, 1e6)), GIVEN_UP_AFTER)
     assert mark.next <= after <= NOW + GIVEN_UP_AFTER
 
 

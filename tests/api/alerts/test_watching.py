@@ -201,25 +201,25 @@ def sensor(instance: dg.DagsterInstance) -> Sensor:
 def test_a_sensor_that_fails_again_and_again_is_told_of_once_and_once_when_it_works(
     sensor: Sensor, outbox: Outbox
 ) -> None:
-    def told() -> list[tuple[str, str]]:
+    def new_alerts() -> list[tuple[str, str]]:
         return [(alert.severity, alert.line) for alert in watch_ticks(sensor.instance, outbox)]
 
     sensor.tick(TickStatus.SKIPPED)
     sensor.fail(2)
-    assert told() == []
+    assert new_alerts() == []
     sensor.fail(1)
-    ((severity, line),) = told()
+    ((severity, line),) = new_alerts()
     assert severity == "error"
     assert line.split()[:2] == ["sensor", "image_tags"]
     assert line.endswith("KeyError: 'tags'")
     sensor.fail(5)
-    assert told() == [], "one alert for the series"
+    assert new_alerts() == [], "one alert for the series"
     sensor.tick(TickStatus.SUCCESS)
-    assert told() == [("info", "sensor image_tags works again")]
+    assert new_alerts() == [("info", "sensor image_tags works again")]
     sensor.tick(TickStatus.SUCCESS)
-    assert told() == []
+    assert new_alerts() == []
     sensor.fail(3)
-    assert [severity for severity, _ in told()] == ["error"], "another series is another alert"
+    assert [severity for severity, _ in new_alerts()] == ["error"], "another series is another alert"
 
 
 def test_a_sensor_that_failed_twice_and_works_again_is_not_told_of(sensor: Sensor, outbox: Outbox) -> None:

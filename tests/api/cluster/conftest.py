@@ -48,7 +48,7 @@ def agent(plane: ControlPlane) -> Iterator[None]:
 
 @pytest.fixture
 def cluster(cluster: Cluster) -> Cluster:
-    """The test's namespace, in which pods can be made."""
+    """The test's namespace, with the service account that pods need."""
     eventually(lambda: cluster.get("ServiceAccount", "default"), seconds=60)
     return cluster
 
@@ -65,7 +65,7 @@ class Kubelet:
         self.cluster = cluster
 
     def pods(self, labels: dict[str, str], count: int = 1) -> list[Object]:
-        """Wait for so many pods."""
+        """Wait for this number of pods."""
 
         def enough() -> list[Object] | None:
             pods = self.cluster.list("Pod", labels=labels)

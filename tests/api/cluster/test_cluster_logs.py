@@ -68,10 +68,10 @@ def test_a_followed_log_outlives_a_killed_api_server(cluster: Cluster, plane: Co
 
 def test_following_a_quiet_container_stops_when_asked(cluster: Cluster) -> None:
     start(cluster, "import time; print('quiet now'); time.sleep(3600)")
-    asked = threading.Event()
-    lines = cluster.follow_logs("p", container="main", stop=asked.is_set)
+    stop = threading.Event()
+    lines = cluster.follow_logs("p", container="main", stop=stop.is_set)
     assert next(lines) == "quiet now"
-    threading.Timer(0.5, asked.set).start()
+    threading.Timer(0.5, stop.set).start()
     assert list(lines) == []
     cluster.delete("Pod", "p")
 

@@ -43,7 +43,7 @@ class Waiter:
         return self._thread.is_alive()
 
     def result(self, within: float) -> Any:
-        """What the wait returns or raises; fails if it has not ended within so many seconds."""
+        """What the wait returns or raises; fails if it does not end within this many seconds."""
         self._thread.join(within)
         assert not self._thread.is_alive(), f"the wait has not ended after {within} s"
         if self._error is not None:

@@ -71,7 +71,7 @@ def test_a_watch_and_a_call_outlive_a_killed_api_server(cluster: Cluster, plane:
     assert answers != [None]
     cluster.patch("ConfigMap", "one", {"data": {"a": "2"}})
     listener.has(("MODIFIED", "one", "2"))
-    # No change came twice.
+    # The watch delivered no change twice.
     assert [change[0] for change in listener.seen] == ["ADDED", "SYNCED", "MODIFIED"]
     listener.watch.close()
 

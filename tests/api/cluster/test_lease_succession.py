@@ -1,4 +1,4 @@
-"""Who may change things: a holder that has ended is succeeded at once, and who has lost a lease changes nothing."""
+"""A new holder succeeds an ended one at once, and a process that lost a lease writes nothing."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def test_a_lease_that_was_kept_for_a_stage_that_never_came_is_not_waited_for(clu
     kept.stop(give_up=False)
     with pytest.raises(LeaseHeld):
         brief(cluster, "run-b", ended="run-c").acquire()
-    # It is kept for `handover_seconds`: longer than a test may take.
+    # The lease is kept for `handover_seconds`, which is longer than the test.
     with brief(cluster, "run-b", ended="run-a"):
-        found = cluster.get("Lease", names.lease_name("m"))
-        assert found is not None
-        assert found["spec"]["holderIdentity"] == "run-b"
+        lease = cluster.get("Lease", names.lease_name("m"))
+        assert lease is not None
+        assert lease["spec"]["holderIdentity"] == "run-b"
 
 
 def test_a_holder_that_is_said_to_have_ended_and_renews_its_lease_keeps_it(cluster: Cluster) -> None:
@@ -55,7 +55,7 @@ def test_a_guard_keeps_every_change_from_being_made_and_lets_questions_pass(clus
         with pytest.raises(ClusterCannot) as raised:
             change()
         assert raised.value.code == "LeaseLost"
-    found = guarded.get("ConfigMap", "guarded")
-    assert found is not None
-    assert found["data"] == {"a": "1"}
+    config_map = guarded.get("ConfigMap", "guarded")
+    assert config_map is not None
+    assert config_map["data"] == {"a": "1"}
     assert cluster.delete("ConfigMap", "guarded")

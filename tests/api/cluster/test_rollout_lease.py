@@ -1,4 +1,4 @@
-"""The lease of a model, contended for by threads and by processes."""
+"""Threads and processes contend for the lease of a model."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ def brief(
 
 
 def with_brief_leases(cluster: Cluster, renew_seconds: float = 0.5) -> Cluster:
-    # Not validated: a test makes renewals rarer than the lease's end.
+    # Without validation: a test renews less often than the lease runs out.
     times = LeaseSettings.model_construct(duration_seconds=2, renew_seconds=renew_seconds, handover_seconds=300)
     return Cluster.connect(cluster.settings.model_copy(update={"lease": times}))
 
 
 def spec(cluster: Cluster) -> Object:
-    found = cluster.get("Lease", names.lease_name("m"))
-    assert found is not None
-    return found["spec"]
+    lease = cluster.get("Lease", names.lease_name("m"))
+    assert lease is not None
+    return lease["spec"]
 
 
 def test_only_one_holder_at_a_time(cluster: Cluster) -> None:
@@ -51,9 +51,9 @@ def test_only_one_holder_at_a_time(cluster: Cluster) -> None:
         assert all(shown in raised.value.message for shown in ("run-a", since, "abc"))
     with brief(cluster, "run-b"):
         assert spec(cluster)["holderIdentity"] == "run-b"
-        found = cluster.get("Lease", names.lease_name("m"))
-        assert found is not None
-        assert found["metadata"]["annotations"] == {names.RUN_LABEL: "run-b"}
+        lease = cluster.get("Lease", names.lease_name("m"))
+        assert lease is not None
+        assert lease["metadata"]["annotations"] == {names.RUN_LABEL: "run-b"}
     assert "holderIdentity" not in spec(cluster)
 
 
@@ -113,7 +113,7 @@ def test_a_holder_whose_clock_is_behind_is_not_pushed_out(cluster: Cluster) -> N
 
 
 def test_one_of_many_that_decide_at_once_wins(cluster: Cluster) -> None:
-    """They see the same version of a lease that is free, and go on from there at the same moment."""
+    """They read the same version of a free lease, and write at the same moment."""
     with brief(cluster, "run-before"):
         pass
     start = threading.Barrier(8)
@@ -143,10 +143,10 @@ def test_one_of_many_processes_wins_a_dead_holders_lease(cluster: Cluster, plane
     cluster.patch("Lease", names.lease_name("m"), {"spec": {"leaseDurationSeconds": 1}})
     contenders = [hold_in_process(cluster, plane, f"run-{number}", wait=False) for number in range(3)]
     try:
-        told = [contender.stdout.readline().strip() for contender in contenders if contender.stdout]
-        assert sorted(told) == ["held", "refused", "refused"]
+        results = [contender.stdout.readline().strip() for contender in contenders if contender.stdout]
+        assert sorted(results) == ["held", "refused", "refused"]
         winner = spec(cluster)["holderIdentity"]
-        assert told[int(winner.removeprefix("run-"))] == "held"
+        assert results[int(winner.removeprefix("run-"))] == "held"
     finally:
         for contender in contenders:
             contender.kill()
@@ -177,7 +177,7 @@ def test_a_lease_that_runs_out_while_nobody_can_take_it_goes_on(cluster: Cluster
 
 @pytest.mark.parametrize("holder", ["run-b", None], ids=["by another", "by another that has ended since"])
 def test_a_lease_that_has_run_out_and_was_taken_is_lost(cluster: Cluster, holder: str | None) -> None:
-    # Its own renewals are held up, as those of a process that was suspended.
+    # The test holds up its renewals, as if the process were suspended.
     lease = brief(cluster, "run-a", renew_seconds=60)
     lease.acquire()
     cluster.patch("Lease", names.lease_name("m"), {"spec": {"holderIdentity": holder}})
@@ -217,7 +217,7 @@ def hold_in_process(cluster: Cluster, plane: ControlPlane, holder: str, *, wait:
 
 
 def test_a_lease_that_each_stage_takes_again_is_renewed_once_and_freed_once(cluster: Cluster) -> None:
-    """A second renewing thread would take the lease again after it was given up."""
+    """A second renewing thread would take the lease again after the holder gave it up."""
     lease = brief(cluster, "run-a", renew_seconds=0.01)
     for _ in range(6):
         lease.acquire()
@@ -228,7 +228,7 @@ def test_a_lease_that_each_stage_takes_again_is_renewed_once_and_freed_once(clus
 
 
 def test_a_lease_that_somebody_changes_before_each_write_is_given_up(cluster: Cluster) -> None:
-    """A loop of an operator, say: each write then names a version that is gone."""
+    """As a loop of an operator does: each write then names an old version."""
     writes = itertools.count(1)
     meddles = threading.Event()
 
@@ -246,7 +246,7 @@ def test_a_lease_that_somebody_changes_before_each_write_is_given_up(cluster: Cl
     assert raised.value.about == f"Lease {names.lease_name('m')}"
     assert next(writes) == 1 + ATTEMPTS
     assert "holderIdentity" not in spec(cluster)
-    # Held, a lease that its thread cannot renew for once is renewed as soon as the other stops.
+    # The holder misses renewals, and renews as soon as the other writer stops.
     meddles.clear()
     with lease:
         meddles.set()

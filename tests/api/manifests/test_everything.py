@@ -1,4 +1,4 @@
-"""Whatever the catalog accepts is rendered, fits its schema, and is the same each time; an API server takes it."""
+"""Every entry that the catalog accepts renders to the same valid objects each time; an API server takes them."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def rendered(render: Callable[..., list[dict[str, Any]]], *arguments: Any) -> li
     try:
         return render(*arguments)
     except BadInput:
-        # The two don't go together, and whoever wrote them is told.
+        # The entry and the settings contradict: a BadInput says so.
         assume(False)
         raise
 
@@ -78,12 +78,14 @@ def test_what_the_catalog_accepts_is_rendered_fits_and_is_the_same_twice(spec: M
         meta = manifest["metadata"]
         assert meta["namespace"] == settings.namespace, manifest["kind"]
         assert meta["labels"]["app.kubernetes.io/managed-by"] == "llmops"
-    for each in around(spec, pinned(spec), settings):
-        assert each["kind"] in KINDS
-        assert each["metadata"]["labels"]["llmops.dev/surrounds"] == spec.name
-    identities = [(each["kind"], each["metadata"]["name"]) for each in first if each["metadata"]["name"]]
-    # What both tracks share is applied by each of them; nothing else has another's name.
-    shared = {each for each in identities if identities.count(each) > 1}
+    for companion in around(spec, pinned(spec), settings):
+        assert companion["kind"] in KINDS
+        assert companion["metadata"]["labels"]["llmops.dev/surrounds"] == spec.name
+    identities = [
+        (manifest["kind"], manifest["metadata"]["name"]) for manifest in first if manifest["metadata"]["name"]
+    ]
+    # Both tracks apply the ConfigMaps that they share; no other object has the name of another one.
+    shared = {identity for identity in identities if identities.count(identity) > 1}
     assert {kind for kind, _ in shared} <= {"ConfigMap"}
 
 
@@ -97,7 +99,9 @@ def test_what_stands_beside_models_fits_and_is_the_same_twice(
     for manifest in first:
         check_schema(manifest)
         assert manifest["metadata"]["labels"]["app.kubernetes.io/managed-by"] == "llmops"
-    identities = [(each["kind"], each["metadata"].get("namespace"), each["metadata"]["name"]) for each in first]
+    identities = [
+        (manifest["kind"], manifest["metadata"].get("namespace"), manifest["metadata"]["name"]) for manifest in first
+    ]
     assert len(set(identities)) == len(identities)
     homes = {tenant.home for tenant in owners.values()}
     assert {namespace for _, namespace, _ in identities if namespace} == homes | {settings.namespace}
@@ -105,7 +109,7 @@ def test_what_stands_beside_models_fits_and_is_the_same_twice(
 
 @pytest.mark.full
 def test_every_field_of_an_entry_is_drawn() -> None:
-    """A field that no random entry has would be tested by none. Full: hundreds of entries."""
+    """The random entries set every field. Full: hundreds of entries."""
     missing = set(fields(ModelSpec))
 
     def last(spec: ModelSpec) -> bool:
@@ -119,16 +123,16 @@ def test_every_field_of_an_entry_is_drawn() -> None:
 
 def test_the_schemas_find_what_is_wrong() -> None:
     settings = Settings.model_validate(INSTALLATIONS["service monitors"])
-    found = everything(changed(MODELS["smollm2-135m"], ENTRIES["gateway"]), settings)
-    route = next(each for each in found if each["kind"] == "HTTPRoute")
+    manifests = everything(changed(MODELS["smollm2-135m"], ENTRIES["gateway"]), settings)
+    route = next(manifest for manifest in manifests if manifest["kind"] == "HTTPRoute")
     route["spec"]["rules"][0]["backendRefs"][0]["wieght"] = 1
     with pytest.raises(jsonschema.ValidationError, match="wieght"):
         check_schema(route)
-    monitor = next(each for each in found if each["kind"] == "ServiceMonitor")
+    monitor = next(manifest for manifest in manifests if manifest["kind"] == "ServiceMonitor")
     monitor["spec"]["endpoints"][0]["interval"] = "often"
     with pytest.raises(jsonschema.ValidationError, match="often"):
         check_schema(monitor)
-    deployment = next(each for each in found if each["kind"] == "Deployment")
+    deployment = next(manifest for manifest in manifests if manifest["kind"] == "Deployment")
     deployment["spec"]["replica"] = 1
     with pytest.raises(jsonschema.ValidationError):
         check_schema(deployment)
@@ -139,20 +143,20 @@ Judge = Callable[[list[dict[str, Any]]], None]
 
 @pytest.fixture(scope="module")
 def judge(plane: ControlPlane) -> Judge:
-    """Asks an API server for a dry run of each object that it was not asked of before."""
+    """Asks an API server for a dry run of each object, once for equal objects."""
     settings = Settings.model_validate({"kubeconfig": str(plane.kubeconfig)})
     cluster = Cluster.connect(settings)
     for manifest in [*base(settings), *yaml.safe_load_all((K8S / "base" / "namespaces.yaml").read_text())]:
         cluster.apply(manifest, force=True)
-    known: set[str] = set()
+    judged: set[str] = set()
 
     def judge(manifests: list[dict[str, Any]]) -> None:
         for manifest in manifests:
             text = json.dumps(manifest, sort_keys=True)
-            if manifest["kind"] not in UNPUBLISHED and text not in known:
-                # A namespace has to be there for what is in it to be judged.
+            if manifest["kind"] not in UNPUBLISHED and text not in judged:
+                # The API server checks an object only in an existing namespace.
                 cluster.apply(manifest, dry_run=manifest["kind"] != "Namespace")
-                known.add(text)
+                judged.add(text)
 
     return judge
 
@@ -178,8 +182,8 @@ def test_an_api_server_takes_what_the_catalog_accepts(judge: Judge) -> None:
 
 @pytest.mark.parametrize("path", ["tenants/rights.yaml", "monitoring/service.yaml"])
 def test_an_api_server_takes_what_is_applied_beside_an_overlay(judge: Judge, path: str) -> None:
-    """Overlays themselves are applied by tests/e2e/installation/test_overlays.py."""
-    found = list(yaml.safe_load_all((K8S / path).read_text()))
-    for manifest in found:
+    """tests/e2e/installation/test_overlays.py applies the overlays themselves."""
+    manifests = list(yaml.safe_load_all((K8S / path).read_text()))
+    for manifest in manifests:
         check_schema(manifest)
-    judge(found)
+    judge(manifests)

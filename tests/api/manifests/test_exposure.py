@@ -1,4 +1,4 @@
-"""The way in from outside: what is rendered for each controller, and that nothing is open but the API."""
+"""The way in from outside: the objects for each controller, which open only the API."""
 
 from __future__ import annotations
 
@@ -37,7 +37,9 @@ engine:
   version: 0.32.0
 """
 SCHEMAS = {
-    each["spec"]["names"]["kind"]: schema(each, "v1") for each in definitions() if "gateway" in each["spec"]["group"]
+    definition["spec"]["names"]["kind"]: schema(definition, "v1")
+    for definition in definitions()
+    if "gateway" in definition["spec"]["group"]
 }
 KEY = "access: {api_key: {name: key, key: api-key}}\n"
 
@@ -60,16 +62,16 @@ def test_nothing_is_exposed_unless_it_is_asked_for(release: Release, settings: S
 
 
 def test_the_ingress_is_the_articles_and_streams(release: Release, settings: Settings) -> None:
-    """Of the article: timeouts of 300, auth-url with its header, cert-manager's issuer, TLS, class, path /v1."""
-    (found,) = rendered(
+    """It has the article's timeouts of 300 s, auth-url with its header, issuer, TLS, class and path /v1."""
+    (ingress,) = rendered(
         release,
         settings,
         {"issuer": "letsencrypt-prod"},
         auth_url="http://auth-proxy.llm-serving.svc.cluster.local/verify",
         auth_response_headers=["X-Tenant-Id", "X-User"],
     )
-    kubernetes_validate.validate(found, "1.37", strict=True)
-    assert found["metadata"]["annotations"] == {
+    kubernetes_validate.validate(ingress, "1.37", strict=True)
+    assert ingress["metadata"]["annotations"] == {
         NGINX + "proxy-read-timeout": "300",
         NGINX + "proxy-send-timeout": "300",
         NGINX + "proxy-buffering": "off",
@@ -80,26 +82,26 @@ def test_the_ingress_is_the_articles_and_streams(release: Release, settings: Set
         NGINX + "auth-response-headers": "X-Tenant-Id,X-User",
         "cert-manager.io/cluster-issuer": "letsencrypt-prod",
     }
-    assert found["spec"]["tls"] == [{"hosts": ["llm.example.com"], "secretName": "tiny-tls"}]
-    assert found["spec"]["ingressClassName"] == "nginx"
+    assert ingress["spec"]["tls"] == [{"hosts": ["llm.example.com"], "secretName": "tiny-tls"}]
+    assert ingress["spec"]["ingressClassName"] == "nginx"
     backend = {"service": {"name": "tiny", "port": {"number": 8000}}}
     paths = [{"path": "/v1", "pathType": "Prefix", "backend": backend}]
-    assert found["spec"]["rules"] == [{"host": "llm.example.com", "http": {"paths": paths}}]
+    assert ingress["spec"]["rules"] == [{"host": "llm.example.com", "http": {"paths": paths}}]
 
 
 def test_an_issuer_of_the_namespace_and_a_certificate_of_ones_own(release: Release, settings: Settings) -> None:
-    (found,) = rendered(release, settings, {"issuer": "ca", "issuer_kind": "Issuer"})
-    assert found["metadata"]["annotations"]["cert-manager.io/issuer"] == "ca"
+    (ingress,) = rendered(release, settings, {"issuer": "ca", "issuer_kind": "Issuer"})
+    assert ingress["metadata"]["annotations"]["cert-manager.io/issuer"] == "ca"
     (own,) = rendered(release, settings, {"issuer": "ca"}, tls_secret="wildcard")
     assert own["spec"]["tls"][0]["secretName"] == "wildcard"
-    assert not any("cert-manager" in each for each in own["metadata"]["annotations"])
+    assert not any("cert-manager" in annotation for annotation in own["metadata"]["annotations"])
 
 
 def test_plain_http_is_there_only_when_it_is_allowed(release: Release, settings: Settings) -> None:
-    (found,) = rendered(release, settings, {"issuer": "ca"}, insecure_http=True)
-    assert "tls" not in found["spec"]
-    assert found["metadata"]["annotations"][NGINX + "ssl-redirect"] == "false"
-    assert "cert-manager.io/cluster-issuer" not in found["metadata"]["annotations"]
+    (ingress,) = rendered(release, settings, {"issuer": "ca"}, insecure_http=True)
+    assert "tls" not in ingress["spec"]
+    assert ingress["metadata"]["annotations"][NGINX + "ssl-redirect"] == "false"
+    assert "cert-manager.io/cluster-issuer" not in ingress["metadata"]["annotations"]
 
 
 def test_an_ingress_canary_has_its_weight_and_nothing_else(release: Release, settings: Settings) -> None:
@@ -107,7 +109,7 @@ def test_an_ingress_canary_has_its_weight_and_nothing_else(release: Release, set
     assert canary["metadata"]["name"] == "tiny-canary"
     assert canary["metadata"]["annotations"] == {NGINX + "canary": "true", NGINX + "canary-weight": "25"}
     assert "tls" not in canary["spec"], "two Ingresses would ask cert-manager for one certificate"
-    (path,), (canary_path,) = (each["spec"]["rules"][0]["http"]["paths"] for each in (main, canary))
+    (path,), (canary_path,) = (ingress["spec"]["rules"][0]["http"]["paths"] for ingress in (main, canary))
     assert canary_path.pop("backend") == {"service": {"name": "tiny-canary", "port": {"number": 8000}}}
     path.pop("backend")
     assert canary_path == path
@@ -122,16 +124,16 @@ def test_an_alb_is_told_of_silence_and_of_weights(release: Release, settings: Se
             "annotations": {"alb.ingress.kubernetes.io/scheme": "internal"},
         }
     }
-    (found,) = rendered(release, settings, access, percent=5, idle_seconds=900)
-    kubernetes_validate.validate(found, "1.37", strict=True)
-    told = {name.rpartition("/")[2]: text for name, text in found["metadata"]["annotations"].items()}
-    assert told["load-balancer-attributes"] == "idle_timeout.timeout_seconds=900"
-    assert told["scheme"] == "internal"
-    assert json.loads(told["listen-ports"]) == [{"HTTPS": 443}]
-    assert told["healthcheck-path"] == "/health"
-    groups = json.loads(told["actions.weighted"])["forwardConfig"]["targetGroups"]
-    assert [(each["serviceName"], each["weight"]) for each in groups] == [("tiny", 95), ("tiny-canary", 5)]
-    path = found["spec"]["rules"][0]["http"]["paths"][0]
+    (ingress,) = rendered(release, settings, access, percent=5, idle_seconds=900)
+    kubernetes_validate.validate(ingress, "1.37", strict=True)
+    annotations = {name.rpartition("/")[2]: text for name, text in ingress["metadata"]["annotations"].items()}
+    assert annotations["load-balancer-attributes"] == "idle_timeout.timeout_seconds=900"
+    assert annotations["scheme"] == "internal"
+    assert json.loads(annotations["listen-ports"]) == [{"HTTPS": 443}]
+    assert annotations["healthcheck-path"] == "/health"
+    groups = json.loads(annotations["actions.weighted"])["forwardConfig"]["targetGroups"]
+    assert [(group["serviceName"], group["weight"]) for group in groups] == [("tiny", 95), ("tiny-canary", 5)]
+    path = ingress["spec"]["rules"][0]["http"]["paths"][0]
     assert path["backend"] == {"service": {"name": "weighted", "port": {"name": "use-annotation"}}}
     (plain,) = rendered(release, settings, access)
     assert plain["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"]["name"] == "tiny"
@@ -155,7 +157,7 @@ def test_a_route_has_weights_and_timeouts_and_hangs_on_the_listener_with_tls(
     (rule,) = route["spec"]["rules"]
     assert rule["matches"] == [{"path": {"type": "PathPrefix", "value": "/v1"}}]
     assert rule["timeouts"] == {"request": "1800s", "backendRequest": "1800s"}
-    assert [(each["name"], each["port"], each["weight"]) for each in rule["backendRefs"]] == [
+    assert [(backend["name"], backend["port"], backend["weight"]) for backend in rule["backendRefs"]] == [
         ("tiny", 8000, 95),
         ("tiny-canary", 8000, 5),
     ]
@@ -178,31 +180,31 @@ def test_a_gateway_of_its_own_ends_tls_and_tells_the_load_balancer(release: Rele
 def test_gke_gets_its_timeout_and_its_health_check_for_each_service(release: Release, settings: Settings) -> None:
     access = {"gateway": {"load_balancer": "gke"}}
     _, *policies = rendered(release, settings, access, percent=50, kind="gateway")
-    told = {(each["kind"], each["spec"]["targetRef"]["name"]): each["spec"]["default"] for each in policies}
-    assert set(told) == {
+    defaults = {(policy["kind"], policy["spec"]["targetRef"]["name"]): policy["spec"]["default"] for policy in policies}
+    assert set(defaults) == {
         (kind, name) for kind in ("GCPBackendPolicy", "HealthCheckPolicy") for name in ("tiny", "tiny-canary")
     }
-    assert told["GCPBackendPolicy", "tiny"] == {"timeoutSec": 3600}
-    assert told["HealthCheckPolicy", "tiny"]["config"]["httpHealthCheck"]["requestPath"] == "/health"
+    assert defaults["GCPBackendPolicy", "tiny"] == {"timeoutSec": 3600}
+    assert defaults["HealthCheckPolicy", "tiny"]["config"]["httpHealthCheck"]["requestPath"] == "/health"
 
 
 def test_the_page_has_the_annotations_as_they_are() -> None:
     blocks = [text.split("```")[0] for text in PAGE.read_text().split("```yaml\n")[1:]]
-    assert load_balancer_annotations(300) in [yaml.safe_load(each) for each in blocks]
+    assert load_balancer_annotations(300) in [yaml.safe_load(block) for block in blocks]
 
 
 def test_the_page_has_the_settings_as_they_are() -> None:
     blocks = [yaml.safe_load(text.split("```")[0]) for text in PAGE.read_text().split("```yaml\n")[1:]]
-    told = next(each for each in blocks if "issuer_kind" in each.get("access", {}))
-    assert told["access"] == Settings.model_validate({}).access.model_dump()
+    settings = next(block for block in blocks if "issuer_kind" in block.get("access", {}))
+    assert settings["access"] == Settings.model_validate({}).access.model_dump()
 
 
 def test_the_entries_of_the_page_are_accepted() -> None:
     blocks = [yaml.safe_load(text.split("```")[0]) for text in PAGE.read_text().split("```yaml\n")[1:]]
-    entries = [each for each in blocks if "exposure" in each]
+    entries = [block for block in blocks if "exposure" in block]
     assert len(entries) == 2
-    for each in entries:
-        ModelSpec.model_validate(yaml.safe_load(ENTRY) | each)
+    for declared in entries:
+        ModelSpec.model_validate(yaml.safe_load(ENTRY) | declared)
 
 
 @pytest.mark.parametrize(
@@ -304,42 +306,49 @@ def test_whatever_is_accepted_opens_the_api_alone_and_shares_all_of_it(
     way = WayIn("llm", {"a": "b"}, accepted, Backend("one", 4000), Backend("two", 4000), percent)
     settings = Settings.model_validate({"access": access})
     try:
-        found = way_in(way, settings)
+        manifests = way_in(way, settings)
     except BadInput:
         assert accepted.auth_url
         assert access["ingress"]["controller"] == "alb"
         return
-    assert found == way_in(way, settings)
+    assert manifests == way_in(way, settings)
     paths: list[str] = []
-    for each in found:
-        for rule in each["spec"].get("rules", []):
-            if each["kind"] == "HTTPRoute":
+    for manifest in manifests:
+        for rule in manifest["spec"].get("rules", []):
+            if manifest["kind"] == "HTTPRoute":
                 paths += [match["path"]["value"] for match in rule["matches"]]
                 assert sum(backend["weight"] for backend in rule["backendRefs"]) == 100
             else:
                 paths += [path["path"] for path in rule["http"]["paths"]]
-        if each["kind"] == "Ingress":
-            kubernetes_validate.validate(each, "1.37", strict=True)
-        elif each["kind"] in SCHEMAS:
-            jsonschema.validate(each, SCHEMAS[each["kind"]])
+        if manifest["kind"] == "Ingress":
+            kubernetes_validate.validate(manifest, "1.37", strict=True)
+        elif manifest["kind"] in SCHEMAS:
+            jsonschema.validate(manifest, SCHEMAS[manifest["kind"]])
     assert set(paths) == {"/v1"}
 
 
 def test_an_api_server_takes_every_way_in_and_a_second_apply_changes_nothing(
     plane: ControlPlane, release: Release, settings: Settings
 ) -> None:
-    """GKE's own policies are not among the definitions that can be had."""
+    """Without GKE's policies: Google publishes no definitions of them."""
     cluster = Cluster.connect(settings.model_copy(update={"kubeconfig": str(plane.kubeconfig)}))
     cluster.apply(namespace(settings))
     own = {"issuer": "ca", "gateway": {"class_name": "eg", "load_balancer": "aws-nlb"}}
-    found = [
+    manifests = [
         *rendered(release, settings, own, percent=25, auth_url="https://$host/oauth2/auth"),
         *rendered(release, settings, {"ingress": {"controller": "alb", "class_name": "alb"}}, percent=25),
         *rendered(release, settings, own, percent=100, kind="gateway"),
         *rendered(release, settings, {"gateway": {"namespace": "gateways"}}, kind="gateway", insecure_http=True),
     ]
-    assert [each["kind"] for each in found] == ["Ingress", "Ingress", "Ingress", "Gateway", "HTTPRoute", "HTTPRoute"]
-    for each in found:
-        first, again = cluster.apply(each), cluster.apply(each)
+    assert [manifest["kind"] for manifest in manifests] == [
+        "Ingress",
+        "Ingress",
+        "Ingress",
+        "Gateway",
+        "HTTPRoute",
+        "HTTPRoute",
+    ]
+    for manifest in manifests:
+        first, again = cluster.apply(manifest), cluster.apply(manifest)
         assert first["metadata"]["generation"] == again["metadata"]["generation"]
-        assert again["spec"].keys() >= each["spec"].keys()
+        assert again["spec"].keys() >= manifest["spec"].keys()

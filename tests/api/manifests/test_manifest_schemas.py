@@ -88,7 +88,9 @@ def test_every_pod_is_admitted_where_only_the_restricted_are(
     strict = namespace(at)
     strict["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] = "restricted"
     cluster.apply(strict)
-    templates = [each["spec"]["template"] for each in manifests(release, at) if "template" in each.get("spec", {})]
+    templates = [
+        manifest["spec"]["template"] for manifest in manifests(release, at) if "template" in manifest.get("spec", {})
+    ]
     assert len(templates) == 9
     for number, template in enumerate(templates):
         pod = {
@@ -101,16 +103,16 @@ def test_every_pod_is_admitted_where_only_the_restricted_are(
 
 
 def dropped(sent: Any, kept: Any, path: str = "") -> list[str]:
-    """Fields that were sent and are not there: a server of another version drops what it doesn't know."""
+    """Sent fields that the stored object lacks: a server of another version drops fields that it does not know."""
     if isinstance(sent, dict):
         fields = cast(dict[str, Any], sent)
         gone = [f"{path}.{key}" for key in fields.keys() - kept.keys()]
         return gone + [
-            each for key in fields.keys() & kept.keys() for each in dropped(fields[key], kept[key], f"{path}.{key}")
+            lost for key in fields.keys() & kept.keys() for lost in dropped(fields[key], kept[key], f"{path}.{key}")
         ]
     if isinstance(sent, list):
         items = list(enumerate(cast(list[Any], sent)))
         if len(items) != len(kept):
             return [path]
-        return [each for index, item in items for each in dropped(item, kept[index], f"{path}[{index}]")]
+        return [lost for index, item in items for lost in dropped(item, kept[index], f"{path}[{index}]")]
     return []

@@ -1,4 +1,4 @@
-"""Objects as YAML: the same bytes each time, and the same objects to whoever reads them, be it Python or kubectl."""
+"""Objects as YAML: the same bytes each time, and the same objects for every reader, Python or kubectl."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from llmops.manifests.engine import objects
 from llmops.manifests.text import as_yaml
 from llmops.releases.release import Release
 
-# What a value of a variable may be, and what readers of YAML have taken for something else.
+# Values of variables that some readers of YAML take for another type.
 TREACHEROUS = [
     *("1e3", "0x1f", "0o17", "017", "0b11", "1e", "1_000", "1,000", "12:30:45", "2026-11-27", ".5", "+1", "-.inf"),
     *(".NaN", "y", "No", "off", "~", "=", "null", "<<", "", " x ", "a: b", "x: |", "#c", "- d", "*e", "&f", "!g", "%h"),

@@ -45,7 +45,7 @@ def join(cluster: Cluster, node: dict[str, Any]) -> None:
 def test_a_snapshot_of_a_real_cluster(
     tmp_path: Path, node: Make, pod: Make, spec: Make, release: Callable[[], Release]
 ) -> None:
-    """On a plane for this test alone: pods that wait in the shared one would take its nodes."""
+    """Its own plane: pending pods in the shared one would take its nodes."""
     with control_plane(tmp_path) as plane:
         settings = Settings.model_validate({"kubeconfig": str(plane.kubeconfig), "namespace": "serving"})
         cluster = Cluster.connect(settings)

@@ -1,4 +1,4 @@
-"""Writes to ConfigMaps survive other writers, end after a bounded number of attempts, and say why."""
+"""Writes to ConfigMaps survive other writers, and end after a bounded number of attempts with the reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Counters in a real cluster only go up, each happening counts once, and histories may be pruned."""
+"""Counters in a real cluster only go up, count each event once, and survive a pruned history."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Registry credentials come from a Secret, reach their registry alone, and are never told."""
+"""Registry credentials come from a Secret, reach only their registry, and appear in no log."""
 
 from __future__ import annotations
 
@@ -78,9 +78,9 @@ def test_entries_of_all_kinds(entry: dict[str, str], expected: Credentials | Non
 def test_what_is_no_configuration_is_refused_without_telling_it(text: str) -> None:
     with pytest.raises(BadInput, match=r"Secret regcred .*kubectl create secret docker-registry") as refused:
         parse_docker_config(text, "Secret regcred")
-    told = f"{refused.value!r} {refused.value} {refused.value.__cause__!r}"
-    assert "secret!" not in told
-    assert encoded("secret") not in told
+    texts = f"{refused.value!r} {refused.value} {refused.value.__cause__!r}"
+    assert "secret!" not in texts
+    assert encoded("secret") not in texts
 
 
 @given(st.text(), st.text())
@@ -133,9 +133,9 @@ def test_no_secret_is_told(private: World, caplog: pytest.LogCaptureFixture) -> 
     give_secret(private, {"username": "ada", "password": "wrong-password"})
     tick = private.tick()
     assert "credentials for ghcr.io are not accepted" in tick.reason
-    told = f"{tick.reason} {private.cursors} {caplog.text}"
-    assert "wrong-password" not in told
-    assert encoded("ada:wrong-password") not in told
+    texts = f"{tick.reason} {private.cursors} {caplog.text}"
+    assert "wrong-password" not in texts
+    assert encoded("ada:wrong-password") not in texts
 
 
 def test_a_secret_that_is_not_there_is_named(private: World) -> None:
@@ -176,5 +176,5 @@ def test_an_identity_token_is_never_sent_as_a_password(private: World) -> None:
         private.settings.registry_mirrors, {"ghcr.io": Credentials("", "secret", identity=True)}
     ) as one:
         assert one.find(image, "v0.32.0")
-    (asked,) = private.registry.seen("/token")
-    assert (asked.method, asked.authorization, asked.query) == ("POST", False, "")
+    (request,) = private.registry.seen("/token")
+    assert (request.method, request.authorization, request.query) == ("POST", False, "")

@@ -18,7 +18,7 @@ from tests.support.triggers_world import IMAGE, REPO, Tick, World
 
 @pytest.fixture
 def serving(world: World) -> World:
-    """A model that serves v0.32.0, the newest there is, beside tags that are not to be followed."""
+    """A model that serves v0.32.0, the newest tag that its policy allows, among other tags."""
     for tag in ("latest", "nightly", "v0.31.0", "v0.32.0", "v0.32.0-cu130", "v0.34.0rc1", "nightly-0a1b2c3d"):
         world.push(tag)
     world.commit("first")
@@ -29,7 +29,7 @@ def serving(world: World) -> World:
     return world
 
 
-def asked(world: World, ticks: int = 6) -> Tick:
+def first_request(world: World, ticks: int = 6) -> Tick:
     """The first of a few ticks with a request."""
     seen: list[str] = []
     for _ in range(ticks):
@@ -52,7 +52,7 @@ def test_a_new_tag_is_asked_for_with_the_commit_that_serves(serving: World) -> N
     before = serving.records.state("tiny").stable
     first = serving.store.resolve(REPO, "main")
     serving.commit("second")
-    tick = asked(serving)
+    tick = first_request(serving)
     assert tick.config() == {"image": f"v0.33.0@{digest}", "revision": first}
     request = tick.requests["tiny"]
     assert request.tags == {
@@ -61,7 +61,7 @@ def test_a_new_tag_is_asked_for_with_the_commit_that_serves(serving: World) -> N
     }
     assert request.run_key is not None
     assert digest in request.run_key
-    # No second request while that run is under way, nor after it has promoted the release.
+    # No second request during that run, and none after it has promoted the release.
     assert serving.tick().requests == {}
     serving.carry_out(tick)
     assert serving.records.state("tiny").stable != before
@@ -96,7 +96,7 @@ def test_variants_and_prereleases_where_the_spec_names_them(serving: World) -> N
 def test_a_bad_newest_tag_does_not_stand_before_the_next_newest(serving: World) -> None:
     serving.push("v0.33.0")
     serving.push("v0.33.1")
-    tick = asked(serving)
+    tick = first_request(serving)
     assert tick.tag == "v0.33.1"
     serving.carry_out(tick, "Failed")
     tick = serving.tick()
@@ -110,7 +110,7 @@ def test_a_bad_newest_tag_does_not_stand_before_the_next_newest(serving: World) 
 
 def test_a_lost_cursor_repeats_nothing_that_was_decided(serving: World) -> None:
     serving.push("v0.33.0")
-    tick = asked(serving)
+    tick = first_request(serving)
     serving.carry_out(tick, "Failed")
     serving.cursors.clear()
     assert listed(serving) is None
@@ -120,7 +120,7 @@ def test_a_lost_cursor_repeats_nothing_that_was_decided(serving: World) -> None:
 
 def test_other_terms_are_another_chance(serving: World) -> None:
     serving.push("v0.33.0")
-    tick = asked(serving)
+    tick = first_request(serving)
     serving.carry_out(tick, "Failed")
     assert listed(serving) is None
     serving.declare(engine={"args": ["--seed=1"]})
@@ -131,7 +131,7 @@ def test_a_tag_that_was_pushed_again_is_a_new_candidate(serving: World) -> None:
     before = serving.images.resolve(f"{IMAGE}:v0.32.0")
     assert before is not None
     after = serving.push("v0.32.0", "other content")
-    tick = asked(serving)
+    tick = first_request(serving)
     assert PinnedImage.parse(str(tick.config()["image"])) == PinnedImage("v0.32.0", after)
     was, now = before.digest[7:19], after[7:19]
     assert tick.why() == f"sensor image_tags: {IMAGE} v0.32.0, re-pushed: now {now}, was {was}"
@@ -144,18 +144,18 @@ def test_a_tag_that_was_pushed_again_is_a_new_candidate(serving: World) -> None:
 
 def test_a_rejected_tag_that_was_pushed_again_is_tried_again(serving: World) -> None:
     serving.push("v0.33.0")
-    tick = asked(serving)
+    tick = first_request(serving)
     serving.carry_out(tick, "Failed")
     assert listed(serving) is None
     serving.push("v0.33.0", "mended")
-    tick = asked(serving)
+    tick = first_request(serving)
     assert tick.tag == "v0.33.0"
     assert "re-pushed" in tick.why()
 
 
 def test_a_run_without_a_verdict_is_asked_for_again_with_growing_pauses(serving: World) -> None:
     serving.push("v0.33.0")
-    tick = asked(serving)
+    tick = first_request(serving)
     keys = {tick.requests["tiny"].run_key}
     for pause in (300, 900, 2700):
         serving.carry_out(tick, "Inconclusive")
@@ -172,16 +172,16 @@ def test_a_run_without_a_verdict_is_asked_for_again_with_growing_pauses(serving:
     assert [alert.kind for alert in Outbox(serving.cluster).alerts()] == ["inconclusive"]
     for _ in range(3):
         assert serving.tick(later=3700).requests == {}
-    # Something else is another matter.
+    # A new tag is another candidate: the sensor requests it.
     serving.push("v0.33.1")
     assert listed(serving) == "v0.33.1"
 
 
 def test_a_run_that_died_is_asked_for_again_at_once_and_then_with_pauses(serving: World) -> None:
     serving.push("v0.33.0")
-    tick = asked(serving)
+    tick = first_request(serving)
     for pause in (0, 900):
-        serving.roll_out(verdict=None, asked=tick.config("tiny"))
+        serving.roll_out(verdict=None, config=tick.config("tiny"))
         serving.end_run(status=dg.DagsterRunStatus.FAILURE)
         ended = serving.tick()
         assert ended.codes == ("RequestedAgain",)
@@ -192,12 +192,12 @@ def test_a_run_that_died_is_asked_for_again_at_once_and_then_with_pauses(serving
 
 def test_a_run_that_somebody_cancelled_is_not_asked_for_again(serving: World) -> None:
     serving.push("v0.33.0")
-    tick = asked(serving)
-    serving.roll_out(verdict=None, asked=tick.config("tiny"))
+    tick = first_request(serving)
+    serving.roll_out(verdict=None, config=tick.config("tiny"))
     serving.end_run(status=dg.DagsterRunStatus.CANCELED)
     assert serving.tick().codes == ("RunCancelled",)
     assert serving.tick(later=3700).requests == {}
-    # Something else is another matter.
+    # A new tag is another candidate: the sensor requests it.
     serving.push("v0.33.1")
     assert listed(serving) == "v0.33.1"
 
@@ -268,7 +268,7 @@ def test_nothing_serves_and_the_newest_tag_was_bad(world: World) -> None:
         tried.append(tick.tag)
         world.carry_out(tick, "Failed", stage="canary")
         tick = world.tick()
-    # After three bad tags it is not the tag.
+    # After three bad tags the cause is not the tag.
     assert tried == ["v0.34.0", "v0.33.0"]
 
 
@@ -305,7 +305,7 @@ def test_an_outage_is_told_once_and_ends(serving: World) -> None:
     assert "docker.io/vllm/vllm-openai" in alert.line
     serving.registry.faults.set()
     serving.push("v0.33.0")
-    assert asked(serving).tag == "v0.33.0"
+    assert first_request(serving).tag == "v0.33.0"
 
 
 def test_a_dead_registry_costs_seconds(serving: World, free_port: int) -> None:

@@ -1,4 +1,4 @@
-"""New commits on the hub are seen, and asked for with the image that serves."""
+"""The trigger sees new commits on the hub, and requests them with the image that serves."""
 
 from __future__ import annotations
 

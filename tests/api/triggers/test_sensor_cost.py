@@ -1,4 +1,4 @@
-"""What a thousand models cost where nothing is new."""
+"""The cost of a tick over a thousand models without news."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from bench.sensors import run_on
 
 
 def test_a_thousand_models_over_three_repositories(plane: ControlPlane, tmp_path: Path) -> None:
-    """A thousand models' records are written to a real API server first."""
+    """The test first writes the records of a thousand models to a real API server."""
     measured = run_on(plane.kubeconfig, tmp_path)
-    # One question for each repository, whatever the number of models and tags.
+    # One request for each repository, for any number of models and tags.
     assert measured["sensors.image_tags.idle_requests_most"] == 3
     assert measured["sensors.model_revisions.idle_requests_most"] == 1
     assert measured["sensors.catalog_changes.idle_requests_most"] == 0

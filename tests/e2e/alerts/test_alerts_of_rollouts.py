@@ -1,4 +1,4 @@
-"""A rollout on a real sandbox tells of its end: the alert arrives, and the verdict and GPU time are counted."""
+"""After a rollout on a sandbox the alert arrives, and the counters have the verdict and the GPU time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.world import Model
 
 
 @pytest.fixture
-def told(model: Model, receiver: Receiver) -> Iterator[Receiver]:
+def alerts_receiver(model: Model, receiver: Receiver) -> Iterator[Receiver]:
     """A receiver of all alerts about the model."""
     settings = load_settings(model.settings_file)
     kinds = ["rejected", "promoted", "rolled_back", "inconclusive", "run_failed"]
@@ -32,7 +32,7 @@ def told(model: Model, receiver: Receiver) -> Iterator[Receiver]:
 
 
 def tick(model: Model) -> str:
-    """One tick of the sensor that delivers, in a real instance; what it says."""
+    """One tick of the sensor that delivers alerts, in a real instance; returns its message."""
     with (
         dg.DagsterInstance.ephemeral() as instance,
         dg.build_sensor_context(instance=instance, resources={"platform": model.platform}) as context,
@@ -43,9 +43,9 @@ def tick(model: Model) -> str:
 
 
 def test_a_promotion_a_rejection_and_a_rollback_are_told_of_and_counted(
-    sandbox: Sandbox, model: Model, told: Receiver, tmp_path: Path
+    sandbox: Sandbox, model: Model, alerts_receiver: Receiver, tmp_path: Path
 ) -> None:
-    """Rolls a model out on a sandbox, which is brought up first; then a worse one, and goes back."""
+    """Slow: it starts a sandbox, rolls a model out, then a worse release, and rolls back."""
     first = model.rollout()
     assert first.code == Exit.DONE, first.line
     assert tick(model) == "1 sent"
@@ -59,7 +59,7 @@ def test_a_promotion_a_rejection_and_a_rollback_are_told_of_and_counted(
     assert back.code == Exit.DONE, back.line
     assert tick(model) == "3 sent"
     assert tick(model) == "0 sent"
-    content = [json.loads(request.body) for request in told.received]
+    content = [json.loads(request.body) for request in alerts_receiver.received]
     assert [event["type"] for event in content] == [
         "llmops.promoted",
         "llmops.rejected",

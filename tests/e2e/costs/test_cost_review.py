@@ -56,7 +56,7 @@ gpu: {{product: NVIDIA-L40S}}
 
 @dataclass
 class World:
-    """An installation that two models serve in; Prometheus knows one of them."""
+    """An installation with two serving models; Prometheus has figures of one."""
 
     folder: Path
     cluster: Cluster
@@ -216,7 +216,7 @@ def test_a_review_keeps_plots_and_warns_and_doing_it_again_changes_nothing(world
     (checked,) = result.get_asset_check_evaluations()
     metadata = {name: entry.value for name, entry in made.metadata.items()}
     replicas = 240 / 156
-    # Two models share what there is once: control plane 0 to 75, storage 20 to 40, load balancer 20 to 30.
+    # Two models share the fixed costs: control plane 0 to 75, storage 20 to 40, load balancer 20 to 30.
     assert metadata["usd_per_month_low"] == pytest.approx(700 * replicas + 20, rel=0.005)
     assert metadata["usd_per_month_high"] == pytest.approx(900 * replicas + 72.5, rel=0.005)
     assert metadata["gpu_hours"] == pytest.approx(240, rel=0.005)
@@ -261,8 +261,8 @@ def test_a_missing_price_fails_one_model_with_its_remedy(world: World) -> None:
     assert not result.success
     (failed,) = [event for event in result.all_events if event.is_step_failure]
     assert "NoPrice" in str(failed.step_failure_data.user_failure_data)
-    told = {check.asset_key.path[-1] for check in result.get_asset_check_evaluations()}
-    assert told == {"unseen"}
+    checked = {check.asset_key.path[-1] for check in result.get_asset_check_evaluations()}
+    assert checked == {"unseen"}
 
 
 def test_history_is_capped_and_the_newest_stay(world: World) -> None:

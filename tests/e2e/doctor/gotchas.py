@@ -1,4 +1,4 @@
-"""What bites everyone the first time, made in a sandbox: how, and which check has to find it."""
+"""Usual mistakes of a first installation: how the test makes each in a sandbox, and which check has to find it."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ NO_GPU_CAME_UP = {
 
 @dataclass(frozen=True)
 class Gotcha:
-    """One thing that bites.
+    """A usual mistake.
 
     Args:
-        what: In the words of those who were bitten.
-        made: How it is made here, for readers.
+        what: The mistake in a user's words.
+        made: How the test makes it, for readers of the page.
         check: Id of the check that finds it.
-        severity: Of the finding.
-        make: Makes it.
-        model: Whose finding it is; empty for the installation's.
-        says: What the finding has to say, to tell it from another of the same check.
+        severity: Severity of the finding.
+        make: Makes the mistake.
+        model: Model of the finding; empty for a finding on the installation.
+        says: A text of the finding that distinguishes it from others of the same check.
     """
 
     what: str
@@ -59,7 +59,7 @@ def model(name: str, **changes: object) -> Make:
 
 
 def nothing(_: World) -> None:
-    """The settings of `bad_settings` make it."""
+    """Do nothing: the settings of `bad_settings` make the mistake."""
 
 
 def _class(world: World) -> None:
@@ -131,7 +131,7 @@ def _full(world: World) -> None:
 
 
 def _grows(world: World) -> None:
-    # The old one would be all that is said of it.
+    # With the autoscaler's old pod the check reports the old version alone.
     world.no_autoscaler_pod()
     world.autoscaler([FULL, GROWS, NO_GPU_CAME_UP])
 
@@ -285,7 +285,7 @@ GROWN: tuple[Gotcha, ...] = (
 
 
 def table(pairs: list[tuple[Gotcha, Finding]]) -> Iterator[str]:
-    """The table of docs/start/doctor.md."""
+    """The table in docs/start/doctor.md."""
     yield "| gotcha | made in the sandbox by | check | finding | remedy |"
     yield "|---|---|---|---|---|"
     for gotcha, finding in pairs:
@@ -295,7 +295,7 @@ def table(pairs: list[tuple[Gotcha, Finding]]) -> Iterator[str]:
 
 
 def _cell(text: str) -> str:
-    """Without what differs from run to run, and from machine to machine."""
+    """The text without parts that differ between runs and machines."""
     text = re.sub(r"sha256:[0-9a-f]{64}", "sha256:...", text)
     text = re.sub(r"http://127\.0\.0\.1:\d{2,}", "http://HOST", text)
     text = re.sub(r"release [0-9a-f]{12}", "release ID", text)

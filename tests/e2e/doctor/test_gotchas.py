@@ -1,6 +1,6 @@
-"""Each thing that bites the first time, made in a sandbox, is found with its remedy; a clean sandbox has none.
+"""The doctor finds each usual mistake of a first installation, with a remedy, and nothing in a clean sandbox.
 
-docs/start/doctor.md has the table of what was found: WRITE_DOCTOR_TABLE=1 writes it anew.
+docs/start/doctor.md has the table of the findings: WRITE_DOCTOR_TABLE=1 writes it again.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
 
 
 def test_a_clean_sandbox_is_clean(seen: Seen) -> None:
-    """Starts a sandbox, makes everything in it that bites, and runs the command five times."""
+    """Starts a sandbox, makes every mistake in it, and runs the command five times."""
     assert {finding.severity for finding in seen.clean.findings} == {"ok"}
     assert (seen.clean.code, seen.clean.severity) == (Exit.DONE, "ok")
     assert seen.clean.seconds < ENOUGH_SECONDS
@@ -106,7 +106,7 @@ def test_it_is_found(seen: Seen, gotcha: Gotcha) -> None:
 
 
 def test_what_is_wrong_with_one_model_is_not_said_of_another(seen: Seen) -> None:
-    """Nor does an entry that cannot be read hide the cluster's problems."""
+    """An unreadable entry does not hide the cluster's problems."""
     assert not [finding for finding in seen.bad.findings if finding.model == "good" and finding.severity == "error"]
     assert (seen.bad.code, seen.bad.severity) == (Exit.FOUND, "error")
     expected = {gotcha.model for gotcha in BAD if gotcha.severity == "error"}

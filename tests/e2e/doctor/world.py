@@ -39,7 +39,7 @@ LONG_AGO = "2026-01-01T00:00:00Z"
 
 @dataclass(frozen=True)
 class Ran:
-    """What `llmops doctor --json` printed, and ended with."""
+    """Output and exit code of `llmops doctor --json`."""
 
     code: int
     severity: str
@@ -52,7 +52,7 @@ class Ran:
 
 @dataclass(frozen=True)
 class World:
-    """The sandbox, and a catalog beside it."""
+    """The sandbox and a catalog."""
 
     sandbox: Sandbox
     folder: Path
@@ -70,7 +70,7 @@ class World:
         return Cluster.connect(load_settings(self.settings_file))
 
     def prepare(self) -> None:
-        """Weights on the hub, an image in the registry, and settings as the sandbox has them."""
+        """Put weights on the hub and an image into the registry, and write settings like the sandbox's."""
         self.models.mkdir(parents=True)
         self.set()
         weights = self.folder / "weights"
@@ -98,7 +98,7 @@ class World:
         (self.models / f"{name}.yaml").write_text(json.dumps(entry))
 
     def join(self, name: str, *, labels: Mapping[str, str], gpus: int = 1, **spec: Any) -> None:
-        """Let a node join that exists in the API server alone."""
+        """Create a node that exists only in the API server."""
         labels = {"kubernetes.io/arch": "amd64", f"{GPU}.count": str(gpus), f"{GPU}.memory": "46068", **labels}
         node: Object = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}}
         self.cluster.create(node | {"spec": {"taints": [TAINT]} | spec})
@@ -123,7 +123,7 @@ class World:
         self.cluster.apply(obj, force=True)
 
     def autoscaler(self, groups: list[Object]) -> None:
-        """What the cluster autoscaler would write of itself."""
+        """Write the status of a cluster autoscaler."""
         status = json.dumps({"autoscalerStatus": "Running", "nodeGroups": groups})
         meta = {"name": "cluster-autoscaler-status", "namespace": "kube-system"}
         self.put({"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": {"status": status}})
@@ -133,7 +133,7 @@ class World:
         Cluster.connect(settings).delete("Pod", "cluster-autoscaler", wait=30)
 
     def pod(self, name: str, namespace: str, container: Object) -> None:
-        """A pod that no scheduler looks at."""
+        """A pod that no scheduler places."""
         spec: Object = {
             "schedulerName": "nobody",
             "automountServiceAccountToken": False,
@@ -148,7 +148,7 @@ class World:
         self.put({"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec})
 
     def unschedulable(self, name: str) -> None:
-        """Let a pod of the engines' namespace have waited for long, as the scheduler would say."""
+        """Mark a pod as unschedulable for long, as the scheduler does."""
         condition = {
             "type": "PodScheduled",
             "status": "False",
@@ -159,7 +159,7 @@ class World:
         self.cluster.patch("Pod", name, {"status": {"conditions": [condition]}}, subresource="status")
 
     def started_slowly(self, model: str, seconds: float) -> None:
-        """Let a trial of the model be on record whose canary took so long to answer."""
+        """Record a trial of the model whose canary took this long to answer."""
         platform = Platform(settings_file=str(self.settings_file))
         release = pin(platform, load_model(self.models / f"{model}.yaml"))
         records = Records(self.cluster)
@@ -172,7 +172,7 @@ class World:
         records.save_record(Record.model_validate(content))
 
     def acting_as(self, account: str) -> None:
-        """Let what follows be done by an account of the namespace llmops."""
+        """From now on act as an account of the namespace llmops."""
         token = self.kubectl("create", "token", account, "--namespace", "llmops").strip()
         path = account_kubeconfig(self.folder / f"{account}.kubeconfig", self.sandbox.kubeconfig, token)
         self.set(kubeconfig=str(path))

@@ -30,7 +30,7 @@ BY_LATENCY = Evaluation(suites=("smoke-load",), gates=(Gate(metric="smoke-load/p
 
 Start = Callable[..., Endpoint]
 SLOW = {"SIM_TTFT_MS": "150"}
-"""A time to the first token that is long beside the noise of a busy machine."""
+"""A time to the first token that is long compared with the noise of a busy machine."""
 
 
 @pytest.fixture(scope="module")

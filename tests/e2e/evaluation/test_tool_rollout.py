@@ -1,4 +1,4 @@
-"""Rollouts that a tool judges, in a Job of the tool's image on the sandbox. A program stands for the tool.
+"""Rollouts that a tool judges, in a Job of the tool's image on the sandbox. A script stands in for the tool.
 
 Slow: each test is a rollout.
 """

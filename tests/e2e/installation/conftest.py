@@ -23,7 +23,7 @@ QUICK = {"suites": ["sums"], "gates": [{"metric": "sums/score", "min": 0.5}]}
 
 @dataclass(frozen=True)
 class Installed:
-    """llmops on a cluster, a model in its catalog that has no rollout yet, and a receiver of alerts."""
+    """llmops on a cluster, a model that was never rolled out, and a receiver of alerts."""
 
     sandbox: Sandbox
     model: Model
@@ -32,7 +32,7 @@ class Installed:
 
     @property
     def cluster(self) -> Cluster:
-        """The orchestrator's namespace, as the administrator sees it."""
+        """The administrator's client for the orchestrator's namespace."""
         settings = load_settings(self.sandbox.settings_file)
         return Cluster.connect(settings.model_copy(update={"namespace": NAMESPACE}))
 

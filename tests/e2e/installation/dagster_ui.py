@@ -1,4 +1,4 @@
-"""Dagster's webserver, as a browser or a script of the user's asks it."""
+"""Requests to Dagster's webserver, as a browser or a user's script sends them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Dagster(Ui):
     """The webserver at a URL."""
 
     def launch(self, job: str, partition: str | None = None, config: Any = None) -> str:
-        """Ask for a run; its id."""
+        """Launch a run; returns its id."""
         selector = {"repositoryLocationName": "llmops", "repositoryName": "__repository__", "jobName": job}
         tags = [{"key": "dagster/partition", "value": partition}] if partition else []
         params = {"selector": selector, "runConfigData": config or {}, "executionMetadata": {"tags": tags}}
@@ -43,16 +43,16 @@ class Dagster(Ui):
         return answer["run"]["runId"]
 
     def status(self, run: str) -> str:
-        """Of a run."""
+        """Status of a run."""
         return self.ask(RUN, {"id": run})["runOrError"]["status"]
 
     def messages(self, run: str) -> list[str]:
-        """What a run's log says."""
+        """Messages in a run's log."""
         events = self.ask(EVENTS, {"id": run})["logsForRun"]["events"]
         return [event["message"] for event in events if event.get("message")]
 
     def wait_end(self, run: str, seconds: float) -> str:
-        """Its status once it has ended."""
+        """Wait for the end of a run; returns its status."""
         deadline = time.monotonic() + seconds
         while (status := self.status(run)) not in ENDED:
             log = self.messages(run)[-8:]

@@ -1,4 +1,4 @@
-"""Accounts of the installation, what they may do, and what they were seen to ask for."""
+"""Accounts of the installation, their rights, and their requests in the audit log."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Rule:
 
 @dataclass(frozen=True, order=True)
 class Request:
-    """What one account asked for. `namespace` is empty for what has none, or for all of them at once."""
+    """A kind of request of an account. `namespace` is empty for cluster-wide objects and for all namespaces at once."""
 
     user: str
     verb: str
@@ -43,7 +43,7 @@ class Request:
 
     @property
     def attributes(self) -> Object:
-        """For a SubjectAccessReview."""
+        """The attributes for a SubjectAccessReview."""
         resource, _, subresource = self.resource.partition("/")
         return {
             "verb": self.verb,
@@ -55,12 +55,12 @@ class Request:
 
 
 def objects(*names: str) -> list[Object]:
-    """The objects of these files of k8s/base."""
+    """Objects in these files of k8s/base."""
     return [obj for name in names for obj in yaml.safe_load_all((BASE / name).read_text())]
 
 
 def rules(name: str) -> list[Rule]:
-    """Every single right that a file of k8s/base gives."""
+    """Every single right that a file of k8s/base grants."""
     return [
         Rule(role["metadata"]["name"], role["metadata"].get("namespace", ""), group, resource, verb)
         for role in objects(name)
@@ -73,12 +73,12 @@ def rules(name: str) -> list[Rule]:
 
 
 def granted(name: str, user: str, without: Rule | None = None) -> Iterator[Object]:
-    """Roles and bindings as a file of k8s/base has them, but for `user`, and without one right.
+    """Roles and bindings of a file of k8s/base, bound to `user` and without one right.
 
     Args:
-        name: The file.
+        name: Name of the file.
         user: Name of the user; part of the roles' names.
-        without: The right that is left out.
+        without: The right to leave out.
     """
     for obj in objects(name):
         kept = json.loads(json.dumps(obj))
@@ -105,7 +105,7 @@ def entries(log: Path, user: str) -> list[Mapping[str, Any]]:
 
 
 def requests(log: Path, user: str) -> set[Request]:
-    """What a user was seen to ask for, each kind of request once."""
+    """The kinds of a user's requests in the audit log, each once."""
     requests: set[Request] = set()
     for entry in entries(log, user):
         reference = entry["objectRef"]
@@ -122,19 +122,19 @@ def requests(log: Path, user: str) -> set[Request]:
 
 
 class Authorizer:
-    """The API server's own word on who may do what."""
+    """Asks the API server whether a user may send a request."""
 
     def __init__(self, kubeconfig: Path) -> None:
         self._api: Any = client.AuthorizationV1Api(config.new_client_from_config(str(kubeconfig)))
 
     def allows(self, request: Request) -> bool:
-        """Whether it would let a request pass."""
+        """Whether the API server would allow a request."""
         spec = {"user": request.user, "resourceAttributes": request.attributes}
         return bool(self._api.create_subject_access_review({"spec": spec}).status.allowed)
 
-    def refused(self, asked: Iterable[Request], user: str) -> set[Request]:
-        """The requests that it would refuse to `user`."""
-        theirs = [replace(request, user=user) for request in asked]
+    def refused(self, requests: Iterable[Request], user: str) -> set[Request]:
+        """The requests that the API server would refuse to `user`."""
+        theirs = [replace(request, user=user) for request in requests]
         with ThreadPoolExecutor(8) as pool:
             return {request for request, may in zip(theirs, pool.map(self.allows, theirs), strict=True) if not may}
 

@@ -1,4 +1,4 @@
-"""docs/start/cluster.md: its commands are run, and its table has every setting."""
+"""docs/start/cluster.md: the test runs its commands, and its table has every setting."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from llmops.config.settings import Settings
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "start" / "cluster.md").read_text()
 MARKED = re.compile(r"# needs (Docker|the images)$")
-# What `llmops sandbox install` does is tests/e2e/installation/test_installed.py.
+# tests/e2e/installation/test_installed.py tests `llmops sandbox install`.
 ELSEWHERE = ("llmops sandbox",)
 
 
@@ -32,7 +32,7 @@ def test_every_setting_is_on_the_page() -> None:
 
 
 def test_the_commands_of_the_page_work_one_after_the_other(tmp_path: Path) -> None:
-    """Slow: a control plane starts. It has no nodes: nothing is pulled, and nothing runs."""
+    """Slow: it starts a control plane. Without nodes nothing is pulled, and no pod runs."""
     plane = ControlPlane(tmp_path / "plane", find_or_build())
     project = tmp_path / "project"
     shutil.copytree(ROOT / "k8s", project / "k8s")

@@ -1,6 +1,6 @@
 """The installed system: Dagster and runs as pods, PostgreSQL beside them. Sensors start all runs.
 
-Slow, all of it: four Dagster processes start, and one more for each run. The tests build on each other, in this order.
+Slow: four Dagster processes start, and one more for each run. The tests build on each other, in this order.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 def await_(what: Callable[[], T | None], installed: Installed, seconds: float = WAIT_SECONDS) -> T:
-    """The first value that is something."""
+    """Wait until the value is truthy; returns it."""
     deadline = time.monotonic() + seconds
     while not (result := what()):
         runs = installed.dagster.runs()
@@ -37,7 +37,7 @@ def await_(what: Callable[[], T | None], installed: Installed, seconds: float = 
 
 
 def serving(installed: Installed, tag: str) -> Callable[[], str | None]:
-    """The release that serves, once it is the one with this tag and its run has ended."""
+    """For `await_`: the id of the release with this tag once it serves and its run has ended; None before."""
     model = installed.model
 
     def look() -> str | None:
@@ -54,7 +54,7 @@ def last_run(installed: Installed) -> Run:
 
 
 def pod_of(installed: Installed, run: str) -> dict[str, Any]:
-    """What the launcher made for a run."""
+    """The pod's spec in the Job that the launcher made for a run."""
     job = installed.cluster.get("Job", f"dagster-run-{run}")
     assert job is not None
     return job["spec"]["template"]["spec"]
@@ -87,7 +87,7 @@ def test_a_new_tag_is_promoted_and_a_bad_one_is_rejected_and_told(installed: Ins
 def test_a_run_that_is_launched_in_the_ui_rolls_back(installed: Installed) -> None:
     model = installed.model
     back = model.records.state(model.name).previous
-    # No sensor rolls the release out again: the rollback has rejected its tag.
+    # No sensor rolls the release out again: the rollback rejected its tag.
     run = installed.dagster.launch("rollback", config={"ops": {"roll_back": {"config": {"model": model.name}}}})
     assert installed.dagster.wait_end(run, WAIT_SECONDS) == "SUCCESS", installed.dagster.messages(run)[-8:]
     assert model.serving() == back
@@ -96,7 +96,7 @@ def test_a_run_that_is_launched_in_the_ui_rolls_back(installed: Installed) -> No
 def test_a_run_that_is_terminated_in_the_ui_cleans_up(installed: Installed) -> None:
     model = installed.model
     before = model.serving()
-    # Its canary never gets ready, which leaves time.
+    # Its canary never gets ready: there is time to terminate the run.
     model.push("v0.35.0", hang_on_load=True)
     await_(lambda: model.deployment("canary"), installed)
     run = last_run(installed)
@@ -122,7 +122,7 @@ def test_metrics_and_reports_are_served(installed: Installed) -> None:
 
 
 def test_the_daemon_and_the_code_location_lack_no_right(installed: Installed) -> None:
-    """All that was asked for up to here, by sensors, launcher and webserver, was allowed."""
+    """The API server allowed every request of sensors, launcher and webserver in the tests above."""
     log = ControlPlane(installed.sandbox.folder, find_or_build()).audit_log
     for account in ("llmops", "dagster", "llmops-service"):
         logged = entries(log, f"system:serviceaccount:llmops:{account}")
@@ -133,11 +133,11 @@ def test_the_daemon_and_the_code_location_lack_no_right(installed: Installed) ->
             if entry.get("responseStatus", {}).get("code") == 403
         ]
         assert refused == []
-    asked = requests(log, "system:serviceaccount:llmops:dagster")
+    sent = requests(log, "system:serviceaccount:llmops:dagster")
     unused = {(rule.verb, rule.group, rule.resource) for rule in rules("rights-dagster.yaml")} - {
-        (request.verb, request.group, request.resource) for request in asked
+        (request.verb, request.group, request.resource) for request in sent
     }
-    # Requests on a run that died.
+    # Requests about a run that died.
     served = requests(log, "system:serviceaccount:llmops:llmops-service")
     assert {(rule.verb, rule.group, rule.resource) for rule in rules("service.yaml")} == {
         (request.verb, request.group, request.resource) for request in served

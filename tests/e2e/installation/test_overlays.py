@@ -1,4 +1,4 @@
-"""What is installed, as kustomize renders it: against the schemas, a real API server, and Dagster's own."""
+"""The overlays as kustomize renders them, against the schemas, a real API server and Dagster's configuration."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_every_container_says_what_it_takes_and_can_gain_nothing(overlay: str) -
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_what_is_named_is_there(overlay: str) -> None:
-    """Accounts, config maps and Services that pods name; Secrets are the user's to make."""
+    """Accounts, ConfigMaps and Services that pods name. People make the Secrets."""
     manifests = render(K8S / "overlays" / overlay)
     there = {
         (manifest["kind"], manifest["metadata"].get("namespace"), manifest["metadata"]["name"])
@@ -85,7 +85,7 @@ def test_what_is_named_is_there(overlay: str) -> None:
 
 
 def namespace_writers(manifests: list[Object]) -> set[str]:
-    """Names of the roles by which a namespace may be written."""
+    """Names of the roles that may write a namespace."""
     return {
         manifest["metadata"]["name"]
         for manifest in manifests
@@ -101,7 +101,7 @@ def namespace_writers(manifests: list[Object]) -> set[str]:
 def test_no_account_may_write_namespaces_unless_the_component_for_tenants_is_added(
     overlay: str, tmp_path: Path
 ) -> None:
-    """Who may patch a namespace may lift Pod Security from it."""
+    """An account that may patch a namespace may remove Pod Security from it."""
     manifests = render(K8S / "overlays" / overlay)
     assert not namespace_writers(manifests)
     roles = {manifest["metadata"]["name"] for manifest in manifests if manifest["kind"] in ("Role", "ClusterRole")}
@@ -110,7 +110,7 @@ def test_no_account_may_write_namespaces_unless_the_component_for_tenants_is_add
         for manifest in manifests
         if manifest["kind"] in ("RoleBinding", "ClusterRoleBinding")
     }
-    # No built-in role of the cluster: this test cannot check those.
+    # No built-in role of the cluster: this test cannot read their rules.
     assert bound <= roles
     shutil.copytree(K8S, tmp_path / "k8s")
     added = tmp_path / "k8s" / "overlays" / overlay / "kustomization.yaml"
@@ -122,7 +122,7 @@ def test_no_account_may_write_namespaces_unless_the_component_for_tenants_is_add
 def test_the_api_server_takes_it_under_the_restricted_standard(
     overlay: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """Slow: a control plane starts. What a pod would be refused for is a warning on its Deployment."""
+    """Slow: it starts a control plane. The API server warns on a Deployment whose pods it would refuse."""
     plane = ControlPlane(tmp_path_factory.mktemp("plane"), find_or_build())
     kubectl = [str(find_or_build_kubectl()), "--kubeconfig", str(plane.kubeconfig)]
     try:
@@ -143,14 +143,14 @@ def test_dagster_accepts_its_configuration(path: Path, tmp_path: Path) -> None:
 
 
 def test_the_sandbox_differs_from_a_cluster_only_in_how_the_account_is_found() -> None:
-    """A pod's account lies at a path that no two pods of one machine can have."""
+    """A pod's account is at a path that two pods on one machine cannot both have."""
     cluster, sandbox = (yaml.safe_load(path.read_text()) for path in INSTANCES)
     assert sandbox["run_launcher"]["config"].pop("load_incluster_config") is False
     assert sandbox == cluster
 
 
 def test_a_run_that_is_cancelled_has_time_to_clean_up() -> None:
-    """Before Dagster takes it for dead, its pod has had its whole grace period."""
+    """A run's pod gets its whole grace period before Dagster takes the run for dead."""
     instance = yaml.safe_load(INSTANCES[0].read_text())
     grace = instance["run_launcher"]["config"]["run_k8s_config"]["pod_spec_config"]["termination_grace_period_seconds"]
     assert grace >= 300

@@ -1,8 +1,7 @@
-"""The rights of the installation: none is missing, and none can go.
+"""The rights of the installation: none is missing, and none is superfluous.
 
-The path is run once as the service account against a real API server, whose audit log says what was asked for. That no
-right can go is then asked of the API server's own authorizer, for the same roles without it; and tried with real runs
-for some.
+The test runs the whole path once as the service account; the API server's audit log has its requests. Then it asks the
+API server's authorizer about the same roles without one right at a time, and runs the path without some of them.
 """
 
 from __future__ import annotations
@@ -69,14 +68,14 @@ WAYS_TO_STAND_AROUND: tuple[tuple[dict[str, Any], dict[str, Any]], ...] = (
         {"exposure": {"kind": "gateway", "host": "m.example.com"}, "autoscaling": {"kind": "keda"}},
     ),
 )
-"""Settings and entries that, together, need every kind of object around a model's engines."""
+"""Settings and entries that together need every kind of companion."""
 
 pytestmark = pytest.mark.timeout(900)
 
 
 @dataclass(frozen=True)
 class World:
-    """A sandbox with the accounts and rights of the installation alone."""
+    """A sandbox with only the installation's accounts and rights."""
 
     sandbox: Sandbox
     folder: Path
@@ -95,7 +94,7 @@ class World:
 
     @contextmanager
     def acting_as(self, model: Model, account: str) -> Generator[None]:
-        """Let what is done for a model meanwhile be done by an account of the namespace llmops."""
+        """During the block, act on the model as an account of the namespace llmops."""
         token = self.kubectl("create", "token", account, "--namespace", "llmops").strip()
         kubeconfig = account_kubeconfig(model.folder / f"{account}.kubeconfig", self.sandbox.kubeconfig, token)
         before = model.settings_file.read_text()
@@ -145,8 +144,8 @@ def gke_definitions() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def asked(world: World, tmp_path_factory: pytest.TempPathFactory) -> set[Request]:
-    """The whole path, done as the account; what it asked for."""
+def path_requests(world: World, tmp_path_factory: pytest.TempPathFactory) -> set[Request]:
+    """Run the whole path as the account; returns its requests."""
     with new_model(world.sandbox, tmp_path_factory.mktemp("path")) as model:
         world.sandbox.hub_store.add_token("hf-x")
         world.kubectl("create", "secret", "generic", "hub", "--namespace", "llm-serving", "--from-literal=token=hf-x")
@@ -156,23 +155,23 @@ def asked(world: World, tmp_path_factory: pytest.TempPathFactory) -> set[Request
 
 
 def do_everything(model: Model, sandbox: Sandbox) -> None:
-    """All that stages and automation do with a cluster, good and bad."""
+    """Everything that stages and automation do with a cluster, on success and failure."""
     weights = {"token": {"name": "hub", "key": "token"}}
     quick = {"keep_weights": 0, "stabilization_seconds": 1}
 
-    # The first release does not hold, and leaves nothing behind.
+    # The first release fails after its promotion, and leaves nothing behind.
     model.declare(weights=weights, evaluation=UNJUDGED, rollout={"stabilization_seconds": 20})
     model.push("v0.32.0", die_after_seconds=4)
     ended = model.rollout()
     assert ended.code == Exit.REJECTED, ended.line
 
-    # The next ones do; the weights of the oldest are removed, and its record.
+    # The next ones serve. llmops removes the weights and the record of the oldest.
     model.push("v0.33.0")
     for seed in range(3):
         commit = model.commit(branch=f"b{seed}", seed=seed)
         model.declare(weights=weights, evaluation=UNJUDGED, rollout=quick)
         if seed == 1:
-            # A download that fails; its Job is replaced by the next run.
+            # A download fails; the next run replaces its Job.
             put_faults(sandbox, [{"path": "*.safetensors", "status": 403}])
             ended = model.rollout(revision=commit)
             assert ended.code not in (Exit.DONE, Exit.REJECTED), ended.line
@@ -180,13 +179,13 @@ def do_everything(model: Model, sandbox: Sandbox) -> None:
         ended = model.rollout(revision=commit)
         assert ended.code == Exit.DONE, ended.line
 
-    # The lease of a run that died is there, and is watched before it is taken over.
+    # A dead run holds the lease: llmops watches it before it takes it over.
     admin = Cluster.connect(load_settings(sandbox.settings_file))
     (lease,) = admin.list("Lease", labels={names.MODEL_LABEL: model.name})
     dead = {"holderIdentity": "a-dead-run", "renewTime": "2026-01-01T00:00:00.000000Z", "leaseDurationSeconds": 15}
     admin.patch("Lease", lease["metadata"]["name"], {"spec": dead})
 
-    # With measurements; then back, and a look at what serves.
+    # A rollout with measurements, a rollback, and a validation.
     judged = {"suites": ["sums"], "gates": [{"metric": "sums/score", "min": 0.5}]}
     model.declare(weights=weights, evaluation=judged, rollout=quick)
     ended = model.rollout(revision=model.commit(branch="judged", seed=9))
@@ -203,7 +202,7 @@ def do_everything(model: Model, sandbox: Sandbox) -> None:
 
 
 def look_around(model: Model) -> None:
-    """The doctor's survey sees all that it asks for."""
+    """The API server answers every question of the doctor's survey."""
     platform = model.platform
     assert survey(platform.cluster, platform.settings, platform.catalog.values()).unseen == {}
 
@@ -243,9 +242,9 @@ def changed_settings(model: Model, changes: dict[str, Any]) -> Generator[None]:
         model.settings_file.write_text(before)
 
 
-def test_the_whole_path_needs_no_right_that_the_account_lacks(world: World, asked: set[Request]) -> None:
-    """Slow: the path is six rollouts."""
-    assert asked
+def test_the_whole_path_needs_no_right_that_the_account_lacks(world: World, path_requests: set[Request]) -> None:
+    """Slow: the path has six rollouts."""
+    assert path_requests
     refused = [
         f"{entry['verb']} {entry['requestURI']}"
         for entry in entries(world.audit_log, ACCOUNT)
@@ -256,16 +255,16 @@ def test_the_whole_path_needs_no_right_that_the_account_lacks(world: World, aske
 
 
 @pytest.mark.parametrize("rule", rules(SERVING), ids=str)
-def test_without_any_one_right_the_path_breaks(world: World, asked: set[Request], rule: Rule) -> None:
-    """The same roles without the right refuse what the path was seen to ask for by it, and nothing else."""
+def test_without_any_one_right_the_path_breaks(world: World, path_requests: set[Request], rule: Rule) -> None:
+    """Without the right, the same roles refuse requests of the path that need it, and no others."""
     authorizer, admin = Authorizer(world.sandbox.kubeconfig), world.admin
     user = f"without-{rule.verb}-{rule.resource}-{rule.role}".replace("/", "-")
     for obj in granted(SERVING, user, rule):
         admin.apply(obj)
-    # The authorizer takes new roles over within a moment: until then it refuses more.
+    # The authorizer reads new roles a moment later: until then it refuses more.
     deadline = time.monotonic() + 10
     only = {(rule.verb, rule.group, rule.resource)}
-    while (refused := kinds_of(authorizer.refused(asked, user))) != only and time.monotonic() < deadline:
+    while (refused := kinds_of(authorizer.refused(path_requests, user))) != only and time.monotonic() < deadline:
         time.sleep(0.1)
     assert refused, f"nothing that the path asks for needs: {rule}"
     assert refused == only
@@ -303,7 +302,7 @@ def test_a_run_without_a_right_says_which_one_it_lacks(
 
 
 def test_the_account_of_the_daemon_may_not_touch_a_model(world: World) -> None:
-    """What only starts and ends runs has no right in the namespace of the engines."""
+    """An account that only starts and ends runs has no right in the engines' namespace."""
     for obj in objects("rights-dagster.yaml"):
         world.kubectl("apply", "--filename", "-", given=json.dumps(obj))
     authorizer = Authorizer(world.sandbox.kubeconfig)

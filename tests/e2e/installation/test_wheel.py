@@ -1,4 +1,4 @@
-"""What is installed on a cluster: the wheel and the images have llmops alone, and it needs no sandbox."""
+"""The wheel and the images have llmops without the sandbox, and it works without it."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Python with the wheel and with what it depends on, and without what is installed from this checkout."""
+    """A Python with the wheel and its dependencies, and without this checkout's packages."""
     folder = tmp_path_factory.mktemp("environment")
     venv.create(folder, with_pip=False)
     (packages,) = folder.glob("lib/python*/site-packages")
     ours = next(Path(path) for path in sys.path if path.endswith("site-packages"))
-    # Paths of a .pth file are searched for modules; .pth files there, those of editable installs, are not read.
+    # Python searches the paths of a .pth file for modules, and ignores the .pth files of editable installs there.
     (packages / "dependencies.pth").write_text(f"{ours}\n")
     target = ["--quiet", "--no-deps", "--no-index", "--target", packages, wheel]
     subprocess.run([sys.executable, "-m", "pip", "install", *target], check=True)

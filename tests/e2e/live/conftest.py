@@ -1,4 +1,4 @@
-"""A sandbox with the Gateway API's kinds and a real Prometheus, and in it a model with a way in."""
+"""A sandbox with the Gateway API's kinds, a real Prometheus and an exposed model."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ KEY_SECRET = "engine-key"
 
 @pytest.fixture(scope="session")
 def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
-    """Apart from the one that is shared: Prometheus asks its engines each second."""
-    with sandbox_at(tmp_path_factory.mktemp("sandbox")) as found:
-        yield found
+    """A sandbox for this folder alone: Prometheus scrapes its engines each second."""
+    with sandbox_at(tmp_path_factory.mktemp("sandbox")) as started:
+        yield started
 
 
 @pytest.fixture(scope="session")
@@ -42,7 +42,7 @@ def prometheus(sandbox: Sandbox) -> str:
         "metadata": {"name": "gateway"},
         "spec": {"gatewayClassName": "of-the-test", "listeners": [listener]},
     })  # fmt: skip
-    # What a controller says of one that it serves.
+    # The condition that a controller sets on a Gateway that it serves.
     accepted = {"type": "Accepted", "status": "True", "reason": "Accepted", "message": "",
                 "lastTransitionTime": made["metadata"]["creationTimestamp"]}  # fmt: skip
     cluster.patch("Gateway", "gateway", {"status": {"conditions": [accepted]}}, subresource="status")
@@ -54,17 +54,17 @@ STEPS = [{"percent": 25, "bake_seconds": 6}, {"percent": 100, "bake_seconds": 6}
 
 @pytest.fixture
 def model(sandbox: Sandbox, prometheus: str, tmp_path: Path) -> Iterator[Model]:
-    """A model of two replicas with a way in, whose users are moved by 25 and 100 percent; it serves."""
-    with new_model(sandbox, tmp_path) as found:
-        settings = json.loads(found.settings_file.read_text())
-        found.settings_file.write_text(json.dumps(settings | {"monitoring": {"prometheus_url": prometheus}}))
-        found.declare(**entry(STEPS))
-        found.commit(ttft_ms=60)
-        yield found
+    """An exposed model of two replicas, ready to roll out; a rollout moves 25, then 100 percent of its users."""
+    with new_model(sandbox, tmp_path) as prepared:
+        settings = json.loads(prepared.settings_file.read_text())
+        prepared.settings_file.write_text(json.dumps(settings | {"monitoring": {"prometheus_url": prometheus}}))
+        prepared.declare(**entry(STEPS))
+        prepared.commit(ttft_ms=60)
+        yield prepared
 
 
 def entry(steps: list[dict[str, Any]], **traffic: Any) -> dict[str, Any]:
-    """What is declared of it."""
+    """The fields of its entry."""
     rules = {"steps": steps, "interval_seconds": 2, "min_requests": 20, "wait_seconds": 20} | traffic
     return {
         "replicas": 2,
@@ -72,6 +72,6 @@ def entry(steps: list[dict[str, Any]], **traffic: Any) -> dict[str, Any]:
         "access": {"api_key": {"name": KEY_SECRET, "key": "key"}},
         "exposure": {"kind": "gateway", "host": "models.example.com"},
         "traffic": rules,
-        # So long does the gateway of the test take on a busy machine to see other weights.
+        # On a busy machine the test's gateway takes this long to see new weights.
         "rollout": {"unroute_seconds": 4},
     }

@@ -1,6 +1,6 @@
-"""What a gateway does with an HTTPRoute: each request goes to one of its backends, by their weights.
+"""A gateway that sends each request to one of an HTTPRoute's backends, by their weights.
 
-The sandbox has the real API server with the Gateway API's kinds, and no controller for them; this is one.
+The sandbox's API server has the kinds of the Gateway API, but no controller for them: this module stands in for one.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ PASSED_ON = ("Authorization", "Content-Type")
 
 @dataclass
 class Gateway:
-    """One route, served.
+    """A served route.
 
     Args:
-        url: Where users ask.
-        sent: Requests by the Service that they went to.
-        weights: Each combination of weights that the route has had, in its order.
+        url: URL for users.
+        sent: Number of requests by Service.
+        weights: The weights by Service after each change, oldest first.
     """
 
     url: str = ""
@@ -45,17 +45,17 @@ class Gateway:
 
 @contextmanager
 def gateway(cluster: Cluster, name: str) -> Generator[Gateway]:
-    """Serve the HTTPRoute of this name, from here to the end of the block."""
-    found, stop, up = Gateway(), threading.Event(), threading.Event()
-    found.weights.append(_weights(cluster, name))
+    """Serve the HTTPRoute of this name until the block ends."""
+    route, stop, up = Gateway(), threading.Event(), threading.Event()
+    route.weights.append(_weights(cluster, name))
     urls: dict[str, str] = {}
 
     async def run() -> None:
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as session:
 
             async def pass_on(request: web.Request) -> web.StreamResponse:
-                service = found.choose()
-                found.sent[service] += 1
+                service = route.choose()
+                route.sent[service] += 1
                 if service not in urls:
                     urls[service] = await asyncio.to_thread(cluster.endpoint, service, 8000)
                 headers = {key: request.headers[key] for key in PASSED_ON if key in request.headers}
@@ -77,20 +77,20 @@ def gateway(cluster: Cluster, name: str) -> Generator[Gateway]:
             site = web.TCPSite(runner, "127.0.0.1", 0)
             await site.start()
             [address] = runner.addresses
-            found.url = f"http://127.0.0.1:{address[1]}"
+            route.url = f"http://127.0.0.1:{address[1]}"
             up.set()
             while not stop.is_set():
                 await asyncio.sleep(LOOK_SECONDS)
                 now = await asyncio.to_thread(_weights, cluster, name)
-                if now != found.weights[-1]:
-                    found.weights.append(now)
+                if now != route.weights[-1]:
+                    route.weights.append(now)
             await runner.cleanup()
 
     thread = threading.Thread(target=lambda: asyncio.run(run()))
     thread.start()
     try:
         assert up.wait(10)
-        yield found
+        yield route
     finally:
         stop.set()
         thread.join()

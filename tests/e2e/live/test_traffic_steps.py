@@ -1,6 +1,6 @@
-"""Users' requests are moved in steps by a real API server's HTTPRoute, and judged by what a real Prometheus scraped.
+"""An HTTPRoute of a real API server moves users' requests in steps; a real Prometheus measures them for the gates.
 
-Long, all of it: each case is two rollouts with users, several of them also with steps.
+Slow: each test is two rollouts with users, most of them in steps.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.timeout(600)
 
 @contextmanager
 def served(model: Model, *, count: int = 8) -> Generator[tuple[Gateway, Counted]]:
-    """Users of a model's way in."""
+    """Run users of an exposed model until the block ends."""
     with (
         gateway(model.cluster, model.name) as way,
         users(Endpoint(way.url, model.name, API_KEY), count=count, tokens=4) as counted,
@@ -50,9 +50,9 @@ def until(holds: Callable[[], bool], seconds: float) -> None:
 
 
 def outcome(model: Model, release: str) -> TrafficOutcome:
-    found = model.records.outcome(model.name, release, "traffic", TrafficOutcome)
-    assert found is not None
-    return found
+    stored = model.records.outcome(model.name, release, "traffic", TrafficOutcome)
+    assert stored is not None
+    return stored
 
 
 def weights(model: Model, percent: int) -> dict[str, int]:
@@ -61,11 +61,11 @@ def weights(model: Model, percent: int) -> dict[str, int]:
 
 
 def assert_home(model: Model) -> None:
-    """Stable serves all, and nothing is left of the canary."""
+    """Stable gets all requests, and the canary is gone."""
     assert model.canary_gone()
     assert model.records.state(model.name).canary_percent == 0
     [rule] = model.cluster.get("HTTPRoute", model.name)["spec"]["rules"]  # type: ignore[index]
-    assert {each["name"]: each["weight"] for each in rule["backendRefs"]} == weights(model, 0)
+    assert {backend["name"]: backend["weight"] for backend in rule["backendRefs"]} == weights(model, 0)
 
 
 def test_a_good_release_takes_its_steps_and_no_user_notices(model: Model) -> None:
@@ -81,15 +81,15 @@ def test_a_good_release_takes_its_steps_and_no_user_notices(model: Model) -> Non
     assert release not in (None, before)
     assert counted.troubles == {}
     assert counted.failed == 0 < counted.started
-    # Up in steps, and back to a stable that is the new release by then.
+    # Up in steps, then back to stable, which is the new release by then.
     assert way.weights == [weights(model, percent) for percent in (0, 25, 100, 0)]
     assert_home(model)
-    found = outcome(model, str(release))
-    assert [(each.percent, each.replicas, each.verdict.value) for each in found.steps] == [
+    traffic = outcome(model, str(release))
+    assert [(step.percent, step.replicas, step.verdict.value) for step in traffic.steps] == [
         (25, 1, "Passed"),
         (100, 2, "Passed"),
     ]
-    for step in found.steps:
+    for step in traffic.steps:
         assert {"error_rate", "p95_ttft_ms", "p95_e2el_ms"} <= step.points[-1].canary.keys()
     assert ended.record is not None
     assert "users moved in steps of 25%, 100%" in ended.record.reason
@@ -97,7 +97,7 @@ def test_a_good_release_takes_its_steps_and_no_user_notices(model: Model) -> Non
 
 
 def test_a_release_that_fails_its_users_is_taken_back_and_the_next_one_starts(model: Model) -> None:
-    """It passes its evaluation: what it does wrong shows under users alone, in the first step."""
+    """The release passes its evaluation: its fault shows only under users, in the first step."""
     assert model.rollout().code == Exit.DONE
     good = model.serving()
     model.push("v0.33.0", ttft_factor=12)
@@ -107,7 +107,7 @@ def test_a_release_that_fails_its_users_is_taken_back_and_the_next_one_starts(mo
     assert ended.record is not None
     assert (ended.record.verdict, ended.record.stage) == ("Failed", "traffic")
     assert "at 25% of users' requests: p95_ttft_ms of the canary is" in ended.record.reason
-    # Slow it was, and failed nobody.
+    # The release was slow; no request failed.
     assert counted.troubles == {}
     assert way.weights == [weights(model, percent) for percent in (0, 25, 0)]
     assert model.serving() == good
@@ -146,22 +146,22 @@ def test_another_image_in_a_canary_that_serves_users_is_not_judged_for_the_relea
         ended = model.rollout()
     assert ended.record is not None, ended.line
     assert (ended.record.verdict, ended.record.stage) == ("Inconclusive", "traffic"), ended.line
-    said = ended.record.reason + ended.record.details
-    assert all(each in said for each in (f"Deployment {model.name}-canary", other, "kubectl-set (Update) at")), said
+    text = ended.record.reason + ended.record.details
+    assert all(part in text for part in (f"Deployment {model.name}-canary", other, "kubectl-set (Update) at")), text
     assert model.serving() == before
     assert_home(model)
 
 
 def cordon(model: Model, value: bool) -> None:
-    """Keep new pods off every GPU node, or no longer."""
+    """Close every GPU node to new pods, or open it again."""
     for node in model.cluster.list("Node"):
         if "nvidia.com/gpu" in node["status"]["capacity"]:
             model.cluster.patch("Node", node["metadata"]["name"], {"spec": {"unschedulable": value}})
 
 
 def test_a_step_whose_replicas_never_come_is_aborted_and_all_of_the_canary_is_removed(model: Model) -> None:
-    """Elsewhere a rollout hangs for ever on pods that don't come up (argo-rollouts 4128), keeps the bad ones (1593,
-    941), or those of an earlier scale (1337)."""
+    """In argo-rollouts such a rollout hangs (issue 4128), keeps the bad pods (1593, 941) or pods of an earlier scale
+    (1337)."""
     assert model.rollout().code == Exit.DONE
     good = model.serving()
     model.push("v0.33.0")
@@ -175,10 +175,10 @@ def test_a_step_whose_replicas_never_come_is_aborted_and_all_of_the_canary_is_re
             run.join(200)
         finally:
             cordon(model, False)
-    [found] = ended
-    assert found.code == Exit.INCONCLUSIVE, found.line
-    assert found.record is not None
-    assert found.record.stage == "traffic"
+    [result] = ended
+    assert result.code == Exit.INCONCLUSIVE, result.line
+    assert result.record is not None
+    assert result.record.stage == "traffic"
     assert counted.troubles == {}
     assert way.weights == [weights(model, percent) for percent in (0, 25, 0)]
     assert model.serving() == good
@@ -186,7 +186,7 @@ def test_a_step_whose_replicas_never_come_is_aborted_and_all_of_the_canary_is_re
 
 
 def test_a_rollout_is_aborted_also_when_its_promotion_was_begun(model: Model, tmp_path: Path) -> None:
-    """Elsewhere an abort is ignored once a rollout was fully promoted (argo-rollouts 4461)."""
+    """argo-rollouts ignores an abort after a full promotion (issue 4461)."""
     assert model.rollout().code == Exit.DONE
     good = model.serving()
     model.push("v0.33.0")
@@ -230,12 +230,12 @@ def test_users_of_a_dead_runs_canary_are_brought_home_before_it_is_reaped(model:
     assert way.weights == [weights(model, percent) for percent in (0, 25, 100, 0)]
     assert model.serving() == good
     assert_home(model)
-    # Nothing is going on any more, so nothing is undone later (argo-rollouts 1624).
+    # The trial has ended, so nothing undoes it later (argo-rollouts issue 1624).
     assert list(reap_all(model.platform, print, ended=lambda _: True)) == []
 
 
 def test_a_stable_that_is_broken_keeps_no_better_release_from_its_users(model: Model) -> None:
-    """Elsewhere a bad stable blocks every rollout after it (argo-rollouts 1774)."""
+    """In argo-rollouts a bad stable blocks every later rollout (issue 1774)."""
     assert model.rollout().code == Exit.DONE
     before = model.serving()
     model.push("v0.33.0")
@@ -249,7 +249,7 @@ def test_a_stable_that_is_broken_keeps_no_better_release_from_its_users(model: M
 
 
 def test_without_a_free_gpu_stable_rolls_in_place_while_the_canary_serves_everybody(model: Model) -> None:
-    """Two GPUs for a model of one replica: none of its users ever gets the older release again."""
+    """Two GPUs for a model of one replica: after the last step no user gets the older release again."""
     steps = [{"percent": 50, "bake_seconds": 6}, {"percent": 100, "bake_seconds": 4}]
     model.declare(**entry(steps) | {"replicas": 1, "gpu": {"product": PAIR_OF_GPUS, "count": 1}})
     assert model.rollout().code == Exit.DONE

@@ -1,4 +1,4 @@
-"""What the rendered Ingress comes to in a real nginx, set up as ingress-nginx sets it up by the annotations."""
+"""The rendered Ingress in a real nginx, configured as ingress-nginx does by the annotations."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ PAUSE = 3.0
 
 
 class Engine(BaseHTTPRequestHandler):
-    """Streams two lines with a pause of 3 s between them, and tells which headers it got."""
+    """Streams two lines with a pause of 3 s between them, and returns the headers of the request."""
 
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
         self.send_response(200)
-        told = json.dumps({"path": self.path, **self.headers}).encode()
-        self.send_header("Content-Length", str(len(told)))
+        body = json.dumps({"path": self.path, **self.headers}).encode()
+        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(told)
+        self.wfile.write(body)
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
-        # nginx holds back what has no length and no chunks, where it may; chunks it passes on in any case.
+        # With buffering nginx holds back an answer without length and chunks. It always passes on chunks.
         chunked = not self.path.endswith("/unchunked")
         self.send_header(*(("Transfer-Encoding", "chunked") if chunked else ("Connection", "close")))
         self.end_headers()
-        # Who has gone, or was cut off, gets the rest no more.
+        # The client has gone, or nginx cut it off.
         with suppress(OSError):
             for number in range(2):
                 time.sleep(PAUSE if number else 0)
@@ -62,11 +62,11 @@ class Engine(BaseHTTPRequestHandler):
 
 
 class Auth(BaseHTTPRequestHandler):
-    """Knows one token, and whose it is."""
+    """Accepts one token, and returns its tenant."""
 
     def do_GET(self) -> None:
-        known = self.headers["Authorization"] == "Bearer good"
-        self.send_response(200 if known else 401)
+        accepted = self.headers["Authorization"] == "Bearer good"
+        self.send_response(200 if accepted else 401)
         self.send_header("X-Tenant-Id", "acme")
         self.end_headers()
 
@@ -87,25 +87,26 @@ def listening(handler: type[BaseHTTPRequestHandler]) -> Generator[int]:
 
 def configuration(ingress: dict[str, Any], engine: int, port: int) -> str:
     """nginx' configuration as ingress-nginx writes it for an Ingress, reduced to what its annotations set."""
-    told = {name.removeprefix(PREFIX): text for name, text in ingress["metadata"]["annotations"].items()}
+    annotations = {name.removeprefix(PREFIX): text for name, text in ingress["metadata"]["annotations"].items()}
     (rule,) = ingress["spec"]["rules"]
     (path,) = rule["http"]["paths"]
     assert path["pathType"] == "Prefix"
     auth, headers = "", ""
-    if url := told.get("auth-url"):
+    if url := annotations.get("auth-url"):
         auth = f"""location = /_auth {{
             internal; proxy_pass_request_body off; proxy_set_header Content-Length ""; proxy_pass {url};
         }}"""
         headers = "auth_request /_auth;"
-        for number, name in enumerate(told["auth-response-headers"].split(",")):
+        for number, name in enumerate(annotations["auth-response-headers"].split(",")):
             variable = name.lower().replace("-", "_")
             headers += f"auth_request_set $answer{number} $upstream_http_{variable};"
             headers += f"proxy_set_header '{name}' $answer{number};"
     proxied = f"""{{
         {headers}
-        client_max_body_size {told["proxy-body-size"]};
-        proxy_read_timeout {told["proxy-read-timeout"]}s; proxy_send_timeout {told["proxy-send-timeout"]}s;
-        proxy_buffering {told["proxy-buffering"]};
+        client_max_body_size {annotations["proxy-body-size"]};
+        proxy_read_timeout {annotations["proxy-read-timeout"]}s;
+        proxy_send_timeout {annotations["proxy-send-timeout"]}s;
+        proxy_buffering {annotations["proxy-buffering"]};
         proxy_http_version 1.1; proxy_pass http://127.0.0.1:{engine};
     }}"""
     return f"""
@@ -161,8 +162,8 @@ def ingress(release: Release, settings: Settings, **declared: Any) -> dict[str, 
             "exposure": {"kind": "ingress", "host": HOST, **declared},
         }
     )
-    (found,) = exposure.objects(spec, release, settings)
-    return found
+    (rendered,) = exposure.objects(spec, release, settings)
+    return rendered
 
 
 def ask(
@@ -215,18 +216,18 @@ def test_who_asks_is_asked_for_and_cannot_say_who_they_are(
     tmp_path: Path, release: Release, settings: Settings
 ) -> None:
     with listening(Engine) as engine, listening(Auth) as auth:
-        found = ingress(
+        authenticated = ingress(
             release,
             settings,
             auth_url=f"http://127.0.0.1:{auth}/verify",
             auth_response_headers=["X-Tenant-Id"],
         )
-        with nginx(tmp_path, found, engine) as port:
+        with nginx(tmp_path, authenticated, engine) as port:
             assert ask(port, "/v1/models").status == 401
             assert ask(port, "/v1/models", headers={"Authorization": "Bearer other"}).status == 401
             forged = {"Authorization": "Bearer good", "X-Tenant-Id": "someone else"}
             answer = ask(port, "/v1/models", headers=forged)
             assert answer.status == 200
-            told = yaml.safe_load(answer.read())
-            assert told["X-Tenant-Id"] == "acme"
-            assert told["Authorization"] == "Bearer good"
+            seen_headers = yaml.safe_load(answer.read())
+            assert seen_headers["X-Tenant-Id"] == "acme"
+            assert seen_headers["Authorization"] == "Bearer good"

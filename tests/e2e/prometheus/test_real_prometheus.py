@@ -1,4 +1,4 @@
-"""A real Prometheus scrapes the test's page, and answers the queries of a rollout: by release, since a moment."""
+"""A real Prometheus scrapes the test's page, and answers a rollout's queries: by release, from a time on."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ROUTE = 'handler="/v1/chat/completions",method="POST"'
 
 @dataclass
 class Page:
-    """What is scraped: lines of metrics."""
+    """The scraped page: lines of metrics."""
 
     lines: dict[str, float] = field(default_factory=dict[str, float])
 
@@ -46,18 +46,18 @@ class Page:
 class World:
     """Prometheus and its page."""
 
-    asked: Prometheus
+    client: Prometheus
     page: Page
 
     def seen(self, seconds: float, release: str = "new") -> Samples:
         subject = Subject("llm", "tiny", release, "canary")
-        return read({what: self.asked.query(promql) for what, promql in queries(subject, seconds).items()})
+        return read({what: self.client.query(promql) for what, promql in queries(subject, seconds).items()})
 
     def scraped(self) -> None:
-        """Wait until the page of now was scraped."""
+        """Wait until Prometheus has scraped the present page."""
         now = round(time.time(), 3)
         self.page.lines["marker"] = now
-        until(lambda: any(sample.value == now for sample in self.asked.query("marker")))
+        until(lambda: any(sample.value == now for sample in self.client.query("marker")))
 
 
 def until(holds: Callable[[], bool]) -> None:
@@ -103,8 +103,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     ]
     with (folder / "log").open("wb") as log, subprocess.Popen(command, stderr=log) as running:
         try:
-            with Prometheus(f"http://127.0.0.1:{port}") as asked:
-                yield World(asked, page)
+            with Prometheus(f"http://127.0.0.1:{port}") as client:
+                yield World(client, page)
         finally:
             running.terminate()
             running.wait(20)
@@ -125,7 +125,7 @@ def test_counts_are_of_this_release_alone_and_since_the_step_began(world: World)
     time.sleep(0.5)
     seen = world.seen(time.monotonic() - began)
     assert seen.scraped == {"a"}
-    # Reckoned to the ends of the window, it may be some more.
+    # Prometheus extrapolates to the ends of the window, so the value may be higher.
     assert 38 <= seen.together.requests <= 60
     assert seen.together.errors == 0
     assert world.seen(time.monotonic() - began, release="unknown") == Samples()
@@ -156,10 +156,10 @@ def test_a_counter_that_starts_again_loses_nothing_and_gains_nothing(world: Worl
 
 
 def test_no_number_and_no_promql_are_told_apart_from_no_data(world: World) -> None:
-    [nothing] = world.asked.query("0 / vector(0)")
+    [nothing] = world.client.query("0 / vector(0)")
     assert math.isnan(nothing.value)
-    assert world.asked.query("no_such_series") == []
+    assert world.client.query("no_such_series") == []
     with pytest.raises(MeasurementFailed, match="parse error"):
-        world.asked.query("sum(")
-    [series] = world.asked.query_range("vector(2)", 1700000000, 1700000002, 1)
+        world.client.query("sum(")
+    [series] = world.client.query_range("vector(2)", 1700000000, 1700000002, 1)
     assert series.points == ((1700000000.0, 2.0), (1700000001.0, 2.0), (1700000002.0, 2.0))

@@ -1,6 +1,6 @@
-"""Runs `llmops` where it reaches the API server, the hub and the registry, and nothing else of the sandbox.
+"""Runs `llmops` where it reaches only the API server, the hub and the registry of the sandbox.
 
-As on a laptop beside a remote cluster: the process has a network of its own, and what it may reach comes in through
+It is like a laptop outside a remote cluster. The process has its own network namespace, and reaches the three through
 sockets in a folder. `python -m tests.e2e.remote.apart FOLDER PORTS ARGUMENT...` is the inner side.
 """
 
@@ -20,7 +20,7 @@ LOOPBACK_UP = (0x8914, struct.pack("16sH14x", b"lo", 0x1 | 0x40))  # SIOCSIFFLAG
 
 
 def command(folder: Path, ports: Sequence[int], arguments: Sequence[str]) -> list[str]:
-    """The inner side in a network of its own; `folder` is one that `passage` serves."""
+    """Command of the inner side in its own network namespace; `passage` serves `folder`."""
     listed = ",".join(map(str, ports))
     apart = ["unshare", "--map-root-user", "--net", sys.executable, "-m", "tests.e2e.remote.apart"]
     return [*apart, str(folder), listed, *arguments]
@@ -28,7 +28,7 @@ def command(folder: Path, ports: Sequence[int], arguments: Sequence[str]) -> lis
 
 @contextmanager
 def passage(folder: Path, ports: Sequence[int]) -> Generator[None]:
-    """The outer side: connections to a port's socket in the folder go on to that port of this machine."""
+    """The outer side: forward connections to a port's socket in the folder to that port of this machine."""
     with ExitStack() as stack:
         for port in ports:
             _serve(stack, _UnixServer(str(folder / str(port)), _to(socket.AF_INET, ("127.0.0.1", port))))

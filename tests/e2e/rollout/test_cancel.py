@@ -1,6 +1,6 @@
-"""A rollout that is cancelled, at whatever stage, leaves no canary, the lease free, and stable serving.
+"""A rollout that is cancelled at any stage leaves no canary, frees the lease, and keeps stable serving.
 
-Slow, all of it: each case is a rollout up to where it is cancelled.
+Slow: each test is a rollout up to its cancellation.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def served(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 CASES = (
     (Point("weights", step=Step.JOB_CREATED, about=("download",), signal=INT), "weights"),
     (Point("canary starts", step=Step.CANARY_APPLIED, signal=TERM), "canary"),
-    # Dagster keeps the signal back while a stage's result is stored, and gives it to the next stage before it begins.
+    # Dagster holds the signal back while it stores the result of a stage, and raises it before the next stage begins.
     (Point("between canary and evaluation", before=Write("ConfigMap", data="canary.json"), signal=TERM), "canary"),
     (Point("canary measured", step=Step.REQUEST_DONE, about=("sums", 3), signal=INT), "evaluation"),
     (
@@ -67,7 +67,7 @@ def test_a_cancelled_rollout_leaves_nothing_behind(served: Model, tmp_path: Path
         run = Run(served, log_names(tmp_path)(), point)
         code = run.wait()
         assert code == Exit.CANCELLED, run.text
-        # A pod may take its whole grace period: unroute, drain, and 15 s more.
+        # A pod may take its whole grace period: unroute, drain, and 15 s.
         until(served.canary_gone, CANCEL_SECONDS + 30)
     assert "Traceback" not in run.text
     assert_undone(served, good, stage)
@@ -89,7 +89,7 @@ def assert_undone(model: Model, good: str, stage: str) -> None:
 
 
 def test_a_rollout_that_is_cancelled_after_its_promotion_stays_promoted(served: Model, tmp_path: Path) -> None:
-    """What is left then is to forget what is old."""
+    """After the promotion only old releases are left to forget."""
     served.push("v0.33.1")
     point = Point("promoted", step=Step.PROMOTED, signal=TERM)
     run = Run(served, log_names(tmp_path)(), point)
@@ -100,12 +100,12 @@ def test_a_rollout_that_is_cancelled_after_its_promotion_stays_promoted(served: 
     assert record is not None
     assert record.verdict == "Passed"
     assert state.candidate == state.stable
-    # So that there is something to cancel again.
+    # The next case needs a release to cancel.
     served.push("v0.33.2")
 
 
 def test_the_command_itself_is_cancelled(served: Model, tmp_path: Path) -> None:
-    """As from a shell: `python -m llmops.cli`, and SIGTERM as a service manager sends it."""
+    """`python -m llmops.cli` as from a shell, and SIGTERM as from a service manager."""
     good = served.serving()
     assert good is not None
     log = tmp_path / "log"
@@ -154,7 +154,7 @@ run_coordinator: {module: dagster._core.run_coordinator, class: DefaultRunCoordi
 def test_a_run_terminated_in_the_ui_is_cancelled(
     served: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By the mutations that the UI sends; the run is a process of the code location's server, as there."""
+    """By the mutations of Dagster's UI. As with the UI, the run is a process of the code location's server."""
     good = served.serving()
     assert good is not None
     monkeypatch.setenv(SETTINGS_VARIABLE, str(served.settings_file))
@@ -171,7 +171,7 @@ def test_a_run_terminated_in_the_ui_is_cancelled(
         until(lambda: served.deployment("canary") is not None, 60)
         terminated = ask(workspace, TERMINATE, {"run": run})["terminateRun"]
         assert terminated["__typename"] == "TerminateRunSuccess", terminated
-        # A pod may take its whole grace period: unroute, drain, and 15 s more.
+        # A pod may take its whole grace period: unroute, drain, and 15 s.
         until(served.canary_gone, CANCEL_SECONDS + 30)
         until(lambda: instance.get_run_by_id(run).status.value == "CANCELED", CANCEL_SECONDS)  # type: ignore[union-attr]
     assert_undone(served, good, "canary")

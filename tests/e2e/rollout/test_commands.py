@@ -23,12 +23,12 @@ def llmops(model: Model, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def versions(model: Model) -> dict[str, str]:
-    """Every object of the namespace but Leases, which nodes renew, by its version."""
+    """Resource version of every object in the namespace, without Leases, which nodes renew."""
     kinds = ("ConfigMap", "Deployment", "Service", "PodDisruptionBudget", "Job", "Secret", "PersistentVolumeClaim")
     return {
-        f"{kind}/{each['metadata']['name']}": each["metadata"]["resourceVersion"]
+        f"{kind}/{obj['metadata']['name']}": obj["metadata"]["resourceVersion"]
         for kind in kinds
-        for each in model.cluster.list(kind)
+        for obj in model.cluster.list(kind)
     }
 
 
@@ -37,14 +37,14 @@ def test_plan_shows_everything_and_changes_nothing(serving: Model) -> None:
     before = versions(serving)
     try:
         shown = llmops(serving, "plan", serving.name)
-        told = llmops(serving, "plan", serving.name, "--json")
+        answer = llmops(serving, "plan", serving.name, "--json")
     finally:
         serving.sandbox.images.remove(serving.image, "v0.40.0")
     assert versions(serving) == before
     assert shown.returncode == 0, shown.stderr
     assert "engine v0.32.0 -> v0.40.0" in shown.stdout
     assert "would be tried" in shown.stdout
-    plan: dict[str, Any] = json.loads(told.stdout)
+    plan: dict[str, Any] = json.loads(answer.stdout)
     assert plan["changes"] == ["engine v0.32.0 -> v0.40.0"]
     changed = "\n".join(plan["objects"][f"Deployment {serving.name}"])
     assert plan["pins"]["engine"]["digest"] in changed
@@ -92,7 +92,7 @@ def test_check_tells_every_mistake_by_file_line_and_field(serving: Model) -> Non
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "words"),
     [
         ("namespace: [1]\n", "namespace"),
         ("namespaces: x\n", "namespaces"),
@@ -100,7 +100,7 @@ def test_check_tells_every_mistake_by_file_line_and_field(serving: Model) -> Non
         ("kubeconfig: /nowhere/kubeconfig\n", "/nowhere/kubeconfig"),
     ],
 )
-def test_wrong_settings_are_bad_input(serving: Model, content: str, told: str) -> None:
+def test_wrong_settings_are_bad_input(serving: Model, content: str, words: str) -> None:
     settings = serving.folder / "wrong-settings.yaml"
     settings.write_text(content + f"models_dir: {serving.folder / 'models'}\n")
     answer = subprocess.run(
@@ -110,7 +110,7 @@ def test_wrong_settings_are_bad_input(serving: Model, content: str, told: str) -
         timeout=120,
     )
     assert answer.returncode == 2, answer.stderr
-    assert told in answer.stderr
+    assert words in answer.stderr
     assert "Traceback" not in answer.stderr
 
 
@@ -134,7 +134,7 @@ def test_an_api_server_that_is_away_is_told_as_such(serving: Model) -> None:
 
 
 def test_a_rejection_is_told_in_sentences(model: Model) -> None:
-    """Slow: a rollout up to its canary. A terminal gets what its stages say, no JSON, nothing of Dagster's own."""
+    """Slow: a rollout up to its canary. A terminal gets the stages' lines, no JSON and no lines of Dagster."""
     model.push("v0.99.0", crash_on_load="no such kernel")
     answer = llmops(model, "rollout", model.name)
     assert answer.returncode == 3, answer.stderr

@@ -1,6 +1,6 @@
-"""A gate on cost in a rollout: each release with the price of its own GPUs and the throughput that it was seen to do.
+"""A gate on cost in a rollout: each release has the price of its own GPUs and its measured throughput.
 
-Long: it takes two rollouts, each measured under load.
+Slow: two rollouts, each measured under load.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The stages keep their promises under each of Dagster's executors, and beside another Dagster on the same cluster.
+"""The stages keep their promises under each of Dagster's executors, and with a second Dagster on the same cluster.
 
-Slow, all of it: each test is a rollout or two, by processes of Dagster's own.
+Slow: each test is one or two rollouts in processes of Dagster.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from tests.support.world import Model, new_model
 pytestmark = pytest.mark.timeout(900)
 
 IN_PROCESS, MULTIPROCESS = "llmops.definitions", "bench.multiprocess"
-# Dagster's own: a process for the run, and one for each step, on a busy machine.
+# Dagster starts a process for the run and one for each step, on a busy machine.
 START_SECONDS = 300.0
 ENDS_SECONDS = 120.0
 seeds = itertools.count(100)
@@ -55,7 +55,7 @@ def served(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 @contextmanager
 def dagster(model: Model, module: str, home: Path) -> Generator[tuple[dg.DagsterInstance, Any, str]]:
-    """A Dagster of its own, as its UI works with it, and a run of the rollout that was launched in it."""
+    """A separate Dagster, used through GraphQL like its UI, and a run of the rollout launched in it."""
     home.mkdir()
     (home / "dagster.yaml").write_text(
         "telemetry: {enabled: false}\n"
@@ -98,9 +98,9 @@ def ask(workspace: Any, query: str, variables: dict[str, Any]) -> dict[str, Any]
 
 
 def status(instance: dg.DagsterInstance, run: str) -> dg.DagsterRunStatus:
-    found = instance.get_run_by_id(run)
-    assert found is not None
-    return found.status
+    dagster_run = instance.get_run_by_id(run)
+    assert dagster_run is not None
+    return dagster_run.status
 
 
 def canary_starts(model: Model, run: str) -> bool:
@@ -109,7 +109,7 @@ def canary_starts(model: Model, run: str) -> bool:
 
 
 def canary_stage_has_ended(model: Model, run: str) -> bool:
-    """The stage after it is about to begin."""
+    """Whether the canary stage has ended; the next stage is about to begin."""
     candidate = str(model.records.state(model.name).candidate)
     opened = model.records.opened(model.name, candidate)
     record = model.cluster.get("ConfigMap", names.record_name(model.name, candidate))
@@ -129,7 +129,7 @@ def test_a_run_terminated_in_the_ui_leaves_nothing_behind(
     served: Model, tmp_path: Path, module: str, when: Callable[[Model, str], bool], stages: tuple[str, ...]
 ) -> None:
     good = served.serving()
-    # Another release for each, none of which is ever finished.
+    # A new release for each case; none of the rollouts finishes.
     served.commit(seed=next(seeds))
     with Users() as users, dagster(served, module, tmp_path / "home") as (instance, workspace, run):
         users.ask(served)
@@ -137,7 +137,7 @@ def test_a_run_terminated_in_the_ui_leaves_nothing_behind(
         terminated = ask(workspace, TERMINATE, {"run": run})["terminateRun"]
         assert terminated["__typename"] == "TerminateRunSuccess", terminated
         until(lambda: status(instance, run) == dg.DagsterRunStatus.CANCELED, ENDS_SECONDS)
-        # What no stage was there to clean up, as none was at work, the reaper's next tick does.
+        # Between two stages no stage cleans up: the reaper's next tick does.
         list(reap_all(served.platform, lambda line: None, ended=lambda run: known_to_have_ended(instance, run)))
         until(served.canary_gone, ENDS_SECONDS)
     state = served.records.state(served.name)
@@ -164,7 +164,7 @@ def test_a_release_is_promoted_by_a_process_for_each_stage(served: Model, tmp_pa
 
 
 def test_two_dagsters_that_roll_a_model_out_at_once_do_not_fight(served: Model, tmp_path: Path) -> None:
-    """One does it, and both succeed: nothing failed that anybody would have to be woken for."""
+    """One run rolls the model out and both succeed: a failed run would wake a person for nothing."""
     before = served.serving()
     served.push("v0.34.0")
     with every_object(served) as seen, Users() as users:
@@ -172,22 +172,24 @@ def test_two_dagsters_that_roll_a_model_out_at_once_do_not_fight(served: Model, 
         processes = [execute(served, tmp_path / home) for home in ("one", "other")]
         homes = [tmp_path / home for home in ("one", "other")]
         while any(process.poll() is None for process in processes):
-            # Neither's reaper takes the other's canary for left over, though it has never heard of its run.
+            # A reaper does not remove the other Dagster's canary, although it does not know the canary's run.
             for home in homes:
                 with dg.DagsterInstance.from_config(str(home)) as instance:
-                    known = list(reap_all(served.platform, print, ended=lambda run: known_to_have_ended(instance, run)))
-                    assert not known
+                    reaped = list(
+                        reap_all(served.platform, print, ended=lambda run: known_to_have_ended(instance, run))
+                    )
+                    assert not reaped
             time.sleep(1)
         assert [process.wait() for process in processes] == [0, 0]
-    said: list[str] = []
+    lines: list[str] = []
     for home in homes:
         with dg.DagsterInstance.from_config(str(home)) as instance:
             (run,) = instance.get_runs()
             assert run.status == dg.DagsterRunStatus.SUCCESS
             records = instance.fetch_observations(dg.AssetKey("release"), limit=10).records
-            said += [str(record.asset_observation.description) for record in records if record.asset_observation]
-    assert len(said) == 1, said
-    assert "serves already" in said[0] or "is being rolled out by" in said[0]
+            lines += [str(record.asset_observation.description) for record in records if record.asset_observation]
+    assert len(lines) == 1, lines
+    assert "serves already" in lines[0] or "is being rolled out by" in lines[0]
     assert served.serving() == served.records.state(served.name).stable != before
     assert len(seen.of("Deployment", names.engine_name(served.name, "canary"))) == 1
     assert not users.failed[served.name]
@@ -195,10 +197,10 @@ def test_two_dagsters_that_roll_a_model_out_at_once_do_not_fight(served: Model, 
 
 
 def execute(model: Model, home: Path) -> subprocess.Popen[bytes]:
-    """A run of the rollout in a process, and a Dagster, of its own."""
+    """A run of the rollout in its own process and its own Dagster."""
     home.mkdir()
     (home / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
-    # Who reads it meanwhile would otherwise make its database at the same time.
+    # Otherwise a reader creates the database at the same time.
     with dg.DagsterInstance.from_config(str(home)):
         pass
     tags = json.dumps({"dagster/partition": model.name})
@@ -230,7 +232,7 @@ def test_whoever_is_impatient_interrupts_again_and_nothing_is_left_undone(served
 def test_nothing_is_changed_any_more_once_the_lease_is_lost_in_the_middle_of_a_promotion(
     served: Model, tmp_path: Path
 ) -> None:
-    """Whoever has it then undoes what was half done, or goes on with it."""
+    """The next holder of the lease undoes the half-done promotion, or finishes it."""
     good = served.serving()
     few_cases(served, rollout={"stabilization_seconds": 12})
     run = Run(served, log_names(tmp_path)())
@@ -245,8 +247,8 @@ def test_nothing_is_changed_any_more_once_the_lease_is_lost_in_the_middle_of_a_p
     assert main is not None
     assert main["metadata"]["labels"][names.RELEASE_LABEL] == state.candidate
     assert served.records.record(served.name, str(state.candidate)) is None
-    (found,) = reap_all(served.platform, lambda line: None, ended=lambda run: run == "another")
-    assert f"goes back to {good}" in found.line
+    (reaped,) = reap_all(served.platform, lambda line: None, ended=lambda run: run == "another")
+    assert f"goes back to {good}" in reaped.line
     until(lambda: served.serving() == good, ENDS_SECONDS)
     few_cases(served)
 
@@ -257,7 +259,7 @@ def test_nothing_is_changed_any_more_once_the_lease_is_lost_in_the_middle_of_a_p
 def test_a_run_of_some_stages_leaves_no_canary_and_no_lease(
     served: Model, stages: tuple[str, ...], verdict: str | None
 ) -> None:
-    """Stages that are chosen in the UI: what they prepared stays, what takes a GPU goes."""
+    """A person runs some stages in the UI: the weights stay, the canary with its GPU goes."""
     good = served.serving()
     served.commit(seed=next(seeds))
     job = defs().resolve_job_def("rollout")

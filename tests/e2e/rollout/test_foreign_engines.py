@@ -1,6 +1,6 @@
-"""Somebody else puts other engines in the place of those that are measured: no verdict comes of that.
+"""Somebody replaces the engines that llmops measures: the trial ends without a verdict on the release.
 
-Slow, all of it: each test is two rollouts or more.
+Slow: each test is at least two rollouts.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tests.e2e.validation.editing import edit
 from tests.support.world import Model, second_actor
 
 SETTER = "kubectl-set"
-# Absolute gates alone, and one that compares with stable.
+# Absolute gates alone, then also a gate relative to stable.
 ABSOLUTE = {"suites": ["sums"], "gates": [{"metric": "sums/score", "min": 0.7}]}
 RELATIVE = {"suites": ["sums"], "gates": [{"metric": "sums/score", "max_drop": 0.1}]}
 
@@ -34,7 +34,7 @@ def evaluating(model: Model) -> bool:
 
 
 def up_to_date(model: Model, track: names.Track, image: str) -> bool:
-    """Whether the engines that get requests are of an image."""
+    """Whether all engines that get requests run this image."""
     main = model.deployment(track)
     if main is None or main["status"].get("observedGeneration") != main["metadata"]["generation"]:
         return False
@@ -44,16 +44,16 @@ def up_to_date(model: Model, track: names.Track, image: str) -> bool:
 
 
 def other_image(model: Model) -> str:
-    """Another image, which answers well."""
+    """Reference of another image that answers well."""
     return f"{model.image}@{model.push('v0.1.0')}"
 
 
-def assert_untried(model: Model, ended: Ended, stage: str, *said: str) -> None:
+def assert_untried(model: Model, ended: Ended, stage: str, *parts: str) -> None:
     assert ended.record is not None, ended.line
     assert (ended.record.verdict, ended.record.stage) == ("Inconclusive", stage), ended.line
     assert ended.code == Exit.INCONCLUSIVE
     text = ended.record.reason + ended.record.details
-    assert all(each in text for each in said), text
+    assert all(part in text for part in parts), text
     assert model.canary_gone()
 
 
@@ -72,8 +72,8 @@ def test_another_image_in_the_canary_neither_passes_nor_rejects_a_release_that_w
     with second_actor(swap):
         ended = model.rollout()
     name = names.engine_name(model.name, "canary")
-    said = (f"Deployment {name}: spec.template.spec.containers[engine].image is", other, f"{SETTER} (Update) at 20")
-    assert_untried(model, ended, "evaluation", *said, f"`llmops rollout {model.name}`")
+    parts = (f"Deployment {name}: spec.template.spec.containers[engine].image is", other, f"{SETTER} (Update) at 20")
+    assert_untried(model, ended, "evaluation", *parts, f"`llmops rollout {model.name}`")
     assert model.serving() == first
 
     ended = model.rollout()
@@ -121,8 +121,8 @@ def test_a_stable_that_is_not_its_release_is_nothing_to_compare_with(model: Mode
     edit(model, {"env": [{"name": "EXTRA", "value": "1"}]}, manager=SETTER)
     model.push("v0.33.0")
     ended = model.rollout()
-    said = f"Deployment {model.name}: spec.template.spec.containers[engine].env[EXTRA] is"
-    assert_untried(model, ended, "evaluation", said, SETTER)
+    difference = f"Deployment {model.name}: spec.template.spec.containers[engine].env[EXTRA] is"
+    assert_untried(model, ended, "evaluation", difference, SETTER)
 
 
 def test_a_main_deployment_that_is_changed_while_it_moves_is_not_taken_for_the_release(model: Model) -> None:
@@ -138,6 +138,6 @@ def test_a_main_deployment_that_is_changed_while_it_moves_is_not_taken_for_the_r
 
     with second_actor(swap):
         ended = model.rollout()
-    said = f"Deployment {model.name}: spec.template.spec.containers[engine].image is"
-    assert_untried(model, ended, "promotion", said, other, SETTER)
+    difference = f"Deployment {model.name}: spec.template.spec.containers[engine].image is"
+    assert_untried(model, ended, "promotion", difference, other, SETTER)
     assert model.records.state(model.name).stable == first

@@ -1,4 +1,4 @@
-"""Two replicas and no GPU to spare: one of them is lent to the canary, and comes back however the trial ends."""
+"""Two replicas and no free GPU: stable lends one to the canary, and gets it back however the trial ends."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.world import PAIR_OF_GPUS, Model
 
 @contextmanager
 def replicas_of(model: Model) -> Generator[list[int]]:
-    """How many replicas of stable were ready meanwhile, each time that changed."""
+    """Collect the number of ready replicas of stable at each change during the block."""
     seen: list[int] = []
     stop = threading.Event()
 

@@ -1,7 +1,7 @@
-"""A rollout that is killed with SIGKILL, anywhere, is followed from where it was by the next one.
+"""The next rollout goes on where SIGKILL ended the last one, at any point.
 
-Slow, all of it: models go through rollouts whose runs are killed at one point after the other, side by side, as much of
-it is waiting until the lease of a dead run has run out.
+Slow: several models at once go through rollouts whose runs are killed at one point after the other. Most of the time
+passes until the lease of a dead run runs out.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ LARGE = 256 << 20
 
 
 def downloading(model: Model) -> bool:
-    """Some of the largest file has arrived, and not all."""
+    """Part of the largest file has arrived."""
     parts = list((model.volume / "staging" / model.name).glob("*/.cache/**/*"))
     return any(part.is_file() and part.stat().st_size > SLOW_BYTES // 4 for part in parts)
 
 
 def hashing(model: Model) -> bool:
-    """The checksum's worker is at the largest file. It is made to walk, as it is too fast to be met on its way."""
+    """The checksum's worker reads the largest file. The test slows it down to meet it there."""
     walking = [pid for pid in workers_of(model) if b"\0checksum\0" in Path(f"/proc/{pid}/cmdline").read_bytes()]
     for pid in walking:
         os.kill(pid, signal.SIGCONT)
@@ -62,7 +62,7 @@ def hashing(model: Model) -> bool:
 
 
 def record(key: str) -> Write:
-    """The write that puts this key on record."""
+    """The write that sets this key of the record."""
     return Write("ConfigMap", data=key)
 
 
@@ -96,7 +96,7 @@ POINTS = {
     )
 }
 
-# By model: where its runs are killed, one after the other. All points are here, early and late ones mixed.
+# By model: the points at which its runs are killed, one after the other; each model has early and late ones.
 CHAINS = {
     "a": ("nothing done yet", "proof kept, no canary yet", "canary half removed"),
     "b": ("pins kept", "canary without a Service", "Deployment moves"),
@@ -107,14 +107,14 @@ CHAINS = {
     "g": ("hashing", "measured, verdict not kept", "stable, no record yet"),
     "h": ("hashed, proof not kept", "passed, canary still up", "canary removed"),
 }
-# The same for a first release, of which nothing serves yet.
+# The same for a first release: nothing serves yet.
 FIRST = ("Deployment moves", "stable, no record yet")
 PASSED = "passed, canary still up"
 
 
 @dataclass
 class Chain:
-    """What became of a model whose runs were killed: its runs, the last of which was let live."""
+    """The killed runs of a model, and its last run, which ended by itself."""
 
     model: Model
     release: str = ""
@@ -129,7 +129,7 @@ class Chain:
 
 @dataclass
 class Observed:
-    """All chains, while they go on, and what was seen meanwhile."""
+    """All chains while they go on, and the observations during them."""
 
     seen: Seen
     users: Users
@@ -150,7 +150,7 @@ def observed(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iter
         seen = stack.enter_context(every_object(models["a"]))
         users = stack.enter_context(Users())
         pool = stack.enter_context(ThreadPoolExecutor(len(models)))
-        # Not all at once where there are two cores: what takes CPU is the start of engines and workers.
+        # Two cores cannot run all at once: the start of engines and workers takes CPU.
         starts = threading.Semaphore(4)
         chains = {
             name: pool.submit(kill_all_along, models[name], CHAINS.get(name, FIRST), users, starts) for name in models
@@ -159,7 +159,7 @@ def observed(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 
 def kill_all_along(model: Model, points: tuple[str, ...], users: Users, starts: threading.Semaphore) -> Chain:
-    """Roll a release out, with its runs killed at these points, and a last one that is not."""
+    """Roll a release out: kill a run at each of these points, then let a last run end."""
     log = log_names(model.folder)
     chain = Chain(model)
     if points is not FIRST:
@@ -175,7 +175,7 @@ def kill_all_along(model: Model, points: tuple[str, ...], users: Users, starts: 
         chain.runs.append(run)
         chain.codes.append(run.wait())
         if len(chain.runs) > 1:
-            # The first run of each chain was waited for; so that the others need not be.
+            # Only the second run has to wait until the dead run's lease runs out.
             model.cluster.delete("Lease", names.lease_name(model.name))
     chain.release = model.serving() or ""
     return chain
@@ -197,7 +197,7 @@ def test_the_run_after_the_killed_ones_promotes(observed: Observed, chain: Chain
     assert record is not None
     assert record.verdict == "Passed"
     assert model.canary_gone()
-    # One of each, ever: adopted by each run, never made again.
+    # One object of each kind ever: each run adopts it, and none makes it again.
     key = model.records.release(model.name, chain.release).weights.key
     for stage in ("download", "checksum"):
         assert len(seen.of("Job", names.job_name(model.name, stage, key))) == 1, chain.story
@@ -206,7 +206,7 @@ def test_the_run_after_the_killed_ones_promotes(observed: Observed, chain: Chain
         assert len(seen.of("Deployment", names.engine_name(model.name, track))) == wanted, chain.story
         assert len(seen.of("Pod", f"{model.name}/{track}/{chain.release}")) == 1, chain.story
     assert seen.names("Deployment", model.name) == {model.name, f"{model.name}-canary"}
-    # The one who died keeps the next from working for no longer than its lease lasts.
+    # A dead run holds up the next one only until its lease runs out.
     assert chain.runs[1].waited_for_lease() < LeaseSettings.model_validate(LEASE).takeover_seconds, chain.story
 
 
@@ -241,6 +241,6 @@ def test_what_passed_is_not_measured_again(observed: Observed) -> None:
 
 def test_users_are_served_throughout(observed: Observed) -> None:
     chains = [observed.chains[name].result(timeout=400) for name in CHAINS]
-    failed = {chain.model.name: found for chain in chains if (found := observed.users.failed[chain.model.name])}
+    failed = {chain.model.name: failures for chain in chains if (failures := observed.users.failed[chain.model.name])}
     assert not failed, json.dumps(failed, indent=1)
     assert all(observed.users.answered[chain.model.name] > 50 for chain in chains)

@@ -1,6 +1,6 @@
-"""The record that says what serves is deleted while a trial runs: production stays, whatever becomes of the trial.
+"""Somebody deletes the state's ConfigMap while a trial runs: stable keeps serving, however the trial ends.
 
-Slow, all of it: each test is a rollout up to where its state is lost.
+Slow: each test is a rollout up to the loss of its state.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ ROLLOUT = {"stabilization_seconds": 8}
 
 @pytest.fixture(scope="module")
 def served(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
-    with new_model(sandbox, tmp_path_factory.mktemp("lost")) as found:
-        few_cases(found, rollout=ROLLOUT)
-        ended = found.rollout()
+    with new_model(sandbox, tmp_path_factory.mktemp("lost")) as model:
+        few_cases(model, rollout=ROLLOUT)
+        ended = model.rollout()
         assert ended.code == Exit.DONE, ended.line
-        found.push("v0.33.0")
-        yield found
+        model.push("v0.33.0")
+        yield model
 
 
 def lose_state(model: Model) -> None:
@@ -44,7 +44,7 @@ def lose_state(model: Model) -> None:
 
 
 def lose_all_proof(model: Model) -> None:
-    """The trial is one that an older version has opened, and no record of a release that passed is left."""
+    """As if an older version of llmops had opened the trial, and no record of a passed release were left."""
     lose_state(model)
     for record in model.records.history(model.name):
         model.cluster.delete("ConfigMap", names.record_name(model.name, record.release))
@@ -58,7 +58,7 @@ def lose_all_proof(model: Model) -> None:
 
 
 def when_promoting(lose: Callable[[Model], None], before: str | None) -> Callable[[Model], bool]:
-    """Loses something once the main Deployment is at another release than before, and then is true."""
+    """True once the main Deployment has another release than before; it then calls `lose`."""
 
     def look(model: Model) -> bool:
         main = model.deployment()
@@ -72,8 +72,8 @@ def when_promoting(lose: Callable[[Model], None], before: str | None) -> Callabl
 
 def uids(model: Model) -> dict[str, str]:
     kinds = ("Deployment", "Service", "PodDisruptionBudget")
-    found = {kind: model.cluster.get(kind, model.name) for kind in kinds}
-    return {kind: each["metadata"]["uid"] for kind, each in found.items() if each is not None}
+    objects = {kind: model.cluster.get(kind, model.name) for kind in kinds}
+    return {kind: obj["metadata"]["uid"] for kind, obj in objects.items() if obj is not None}
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
@@ -90,9 +90,9 @@ def test_a_promotion_that_ends_without_its_state_goes_back_to_what_served(
         code = run.wait()
         if number == signal.SIGKILL:
             assert code == -signal.SIGKILL, run.text
-            found = reaped(served, lambda run: True)
-            assert found.record is not None
-            assert found.record.verdict == "Inconclusive"
+            remains = reaped(served, lambda run: True)
+            assert remains.record is not None
+            assert remains.record.verdict == "Inconclusive"
         else:
             assert code == Exit.CANCELLED, run.text
             assert f"name {good}: llmops writes that to the ConfigMap" in run.text
@@ -105,7 +105,7 @@ def test_a_promotion_that_ends_without_its_state_goes_back_to_what_served(
 
 
 def test_a_release_is_compared_with_what_serves_although_the_state_is_lost(served: Model, tmp_path: Path) -> None:
-    """A relative gate is never left out as if nothing served."""
+    """llmops never skips a relative gate as if nothing served."""
     good = served.serving()
     commit = served.commit(quality=0.2, branch="worse", seed=5)
     gates = [{"metric": "sums/score", "max_drop": 0.3}]
@@ -143,7 +143,7 @@ def test_a_state_that_is_lost_between_two_rollouts_is_written_again(served: Mode
     assert good is not None
     assert served.name in str(routed)
     lose_state(served)
-    # Its users keep their way, whichever model's rollout applies the router.
+    # Its route stays when the rollout of another model applies the router.
     assert router_objects(served.platform) == routed
     assert served.records.state(served.name).stable == good
     lines: list[str] = []
@@ -161,8 +161,8 @@ def test_a_state_that_is_lost_between_two_rollouts_is_written_again(served: Mode
 
 
 def pins(model: Model, release: str) -> tuple[str, str]:
-    found = model.records.release(model.name, release)
-    return found.weights.commit, found.engine.tag.removeprefix("v")
+    pinned = model.records.release(model.name, release)
+    return pinned.weights.commit, pinned.engine.tag.removeprefix("v")
 
 
 def test_a_rollback_goes_where_it_would_have_gone_with_its_state(served: Model) -> None:

@@ -1,4 +1,4 @@
-"""Which changes of a Deployment make other engines be measured than the release's, from the objects themselves."""
+"""Changes of a Deployment after which the measured engines are no longer the release's, by comparing objects."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.unit.validation.test_drift_differences import deployment, engine, ent
 
 
 def seen(live: dict[str, Any], then: dict[str, Any] | None = None, track: names.Track = "canary") -> list[str]:
-    return [shown(each.path) for each in changes(live, then or deployment(), track)]
+    return [shown(change.path) for change in changes(live, then or deployment(), track)]
 
 
 def test_what_is_put_beside_the_engine_leaves_it_the_releases() -> None:
@@ -35,7 +35,7 @@ def test_what_is_put_beside_the_engine_leaves_it_the_releases() -> None:
     template["metadata"]["annotations"] |= {"kubectl.kubernetes.io/restartedAt": "T", "injected": "true"}
     template["spec"]["containers"].append({"name": "side", "image": "s"})
     template["spec"]["volumes"].append({"name": "side", "emptyDir": {}})
-    # What a rule of admission adds has no manager.
+    # Fields of an admission rule have no manager.
     engine(live)["env"].append({"name": "HTTP_PROXY", "value": "p"})
     engine(live)["terminationMessagePath"] = "/dev/termination-log"
     assert seen(live) == []

@@ -1,7 +1,7 @@
-"""A real Prometheus scrapes what is served, by the monitor and the rules that promotion applied, and tells of trouble.
+"""A real Prometheus scrapes engines and fires alerts, by the monitor and the rules that a promotion applied.
 
-Each of the alerts that one has of a model fires when its cause is made. For how long a cause has to last is shortened
-here; that the full times are kept is seen by `promtool` in tests/unit/manifests/test_rules.py.
+Each alert of a model fires when the test makes its cause. The test shortens the time for which a cause has to last;
+`promtool` checks the real times in tests/unit/manifests/test_rules.py.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ PICTURE = Path(__file__).parents[3] / "build" / "dashboard.png"
 
 def until(ask: Callable[[], list[Sample]], what: str, seconds: float = 60) -> list[Sample]:
     deadline = time.monotonic() + seconds
-    while not (found := ask()):
+    while not (samples := ask()):
         assert time.monotonic() < deadline, what
         time.sleep(0.5)
-    return found
+    return samples
 
 
 def firing(prometheus: Prometheus) -> dict[str, dict[str, str]]:
-    found = prometheus.query('ALERTS{alertstate="firing"}')
-    return {sample.labels["alertname"]: dict(sample.labels) for sample in found}
+    alerts = prometheus.query('ALERTS{alertstate="firing"}')
+    return {sample.labels["alertname"]: dict(sample.labels) for sample in alerts}
 
 
 def engine_pid(model: Model) -> int:
@@ -67,7 +67,7 @@ def engine_pid(model: Model) -> int:
 
 
 def serve_monitored(model: Model, *, at_once: int) -> None:
-    """Have a model serve, so many requests at once, with the Operator's objects beside it."""
+    """Roll out a model that takes this many requests at once, with the Operator's objects."""
     install_crds(model.cluster)
     settings: dict[str, Any] = json.loads(model.settings_file.read_text())
     settings["monitoring"] = {"monitor": "pod-monitor", "interval_seconds": 1, "volume_for_seconds": 2}
@@ -83,16 +83,16 @@ def serve_monitored(model: Model, *, at_once: int) -> None:
 
 
 def install(sandbox: Sandbox, model: Model) -> str:
-    """Prometheus with what promotion applied for it, and exporters beside it; its URL."""
+    """Install exporters, and Prometheus with the objects that the promotion applied; returns its URL."""
     cluster = model.cluster
-    (monitor,) = (each for each in cluster.list("PodMonitor") if each["metadata"]["name"] == model.name)
-    (rules,) = (each for each in cluster.list("PrometheusRule") if each["metadata"]["name"] == model.name)
+    (monitor,) = (entry for entry in cluster.list("PodMonitor") if entry["metadata"]["name"] == model.name)
+    (rules,) = (entry for entry in cluster.list("PrometheusRule") if entry["metadata"]["name"] == model.name)
     scrapes = install_exporters(sandbox, cluster)
     return install_prometheus(sandbox, cluster, monitors=[monitor], rules={model.name: rules["spec"]}, scrapes=scrapes)
 
 
 def test_a_rollout_is_seen_on_both_tracks_by_release_and_marked(sandbox: Sandbox, model: Model) -> None:
-    """Two rollouts, one of them under load: two minutes."""
+    """Slow: two rollouts, one of them under load."""
     serve_monitored(model, at_once=6)
     first = model.serving()
     endpoint = Endpoint(model.cluster.endpoint(model.name, names.ENGINE_PORT), model.name)
@@ -115,9 +115,9 @@ def test_a_rollout_is_seen_on_both_tracks_by_release_and_marked(sandbox: Sandbox
             )
         }
         assert tracks == {("stable", first), ("canary", second), ("stable", second)}
-        # The canary has requests for a second or two, which is less than a rate takes on a busy machine.
-        asked = prometheus.query_range("llmops:requests_per_second:sum > 0", began, until_now, 1)
-        assert {series.labels["release"] for series in asked} == {first, second}
+        # The canary has requests for a second or two. On a busy machine that is too short for a rate.
+        request_rates = prometheus.query_range("llmops:requests_per_second:sum > 0", began, until_now, 1)
+        assert {series.labels["release"] for series in request_rates} == {first, second}
         (marks,) = dashboard()["annotations"]["list"]
         marked = prometheus.query_range(chosen(marks["expr"]), began, until_now, 1)
         assert {series.labels["release"] for series in marked} == {first, second}
@@ -126,7 +126,7 @@ def test_a_rollout_is_seen_on_both_tracks_by_release_and_marked(sandbox: Sandbox
 
 
 def test_each_alert_fires_when_its_cause_is_made_and_every_panel_has_data(sandbox: Sandbox, model: Model) -> None:
-    """A rollout, half a minute of load and two crashes: two minutes."""
+    """Slow: a rollout, half a minute of load and two crashes."""
     serve_monitored(model, at_once=2)
     cluster, url = model.cluster, install(sandbox, model)
     began = time.time()
@@ -138,7 +138,7 @@ def test_each_alert_fires_when_its_cause_is_made_and_every_panel_has_data(sandbo
             "release": model.serving(),
         }.items()  # fmt: skip
         until(lambda: prometheus.query("kubelet_volume_stats_used_bytes"), "the exporters")
-        # Long enough for whatever would fire without a cause.
+        # Long enough for an alert without a cause to fire.
         time.sleep(8)
         assert firing(prometheus) == {}
 

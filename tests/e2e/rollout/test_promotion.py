@@ -1,4 +1,4 @@
-"""Nobody who uses a model notices that another release takes over, be it better or broken."""
+"""Users do not notice when another release takes over, good or broken."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from tests.support.world import Model
 
 
 def pod_events(model: Model) -> list[dict[str, Any]]:
-    """What happened to the model's pods, also to those that are gone."""
+    """Events of the model's pods, also of pods that are gone."""
     events = model.cluster.list("Event", fields={"involvedObject.kind": "Pod"})
-    found = [each for each in events if each["involvedObject"]["name"].startswith(f"{model.name}-")]
-    assert {"Started", "Killing"} <= {each["reason"] for each in found}
-    return found
+    of_model = [event for event in events if event["involvedObject"]["name"].startswith(f"{model.name}-")]
+    assert {"Started", "Killing"} <= {event["reason"] for event in of_model}
+    return of_model
 
 
 def test_no_request_is_dropped_or_truncated_by_promotion_and_rollback(model: Model) -> None:
-    """Slow: streams of 20 s have to be under way, and have to end, around both."""
+    """Slow: streams of 20 s run across the promotion and the rollback."""
     model.declare(evaluation={"suites": [], "gates": []})
     model.commit(tokens_per_second=TOKENS_PER_SECOND)
     assert model.rollout().code == Exit.DONE
@@ -43,4 +43,4 @@ def test_no_request_is_dropped_or_truncated_by_promotion_and_rollback(model: Mod
     assert users.count("completed", "short", kept=True) > 100
     assert users.count("completed", "stream", kept=True) >= 3
     assert model.canary_gone()
-    assert [each["reason"] for each in pod_events(model)].count("FailedPreStopHook") == 0
+    assert [event["reason"] for event in pod_events(model)].count("FailedPreStopHook") == 0

@@ -1,6 +1,6 @@
-"""A run that is killed and never run again: what it left is cleared away, and users notice neither.
+"""The reaper clears up after a run that was killed and never runs again. Users notice nothing.
 
-Slow, all of it: each case is a rollout up to where it is killed, and then waits until its lease has run out.
+Slow: each test is a rollout up to its kill, and then waits until its lease has run out.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tests.support.world import PAIR_OF_GPUS, Model, new_model
 pytestmark = pytest.mark.timeout(600)
 
 REAPED_SECONDS = 40.0
-"""A lease of 8 s, a period of watching, and what else a busy machine does meanwhile."""
+"""A lease of 8 s, a period of watching, and time for a busy machine."""
 
 
 @pytest.fixture(scope="module")
@@ -42,14 +42,14 @@ def served(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 def reaped(model: Model, ended: Callable[[str], bool]) -> Reaped:
-    """What the reaper makes of the model, once it takes its run for gone."""
+    """The reaper's result on the model, as soon as it takes the run for dead."""
     deadline = time.monotonic() + REAPED_SECONDS
     lines: list[str] = []
     while time.monotonic() < deadline:
         with dg.build_resources({"platform": model.platform}) as resources:
-            for each in reap_all(resources.platform, lines.append, ended=ended):
-                assert each.model == model.name
-                return each
+            for result in reap_all(resources.platform, lines.append, ended=ended):
+                assert result.model == model.name
+                return result
         time.sleep(1)
     raise AssertionError(f"it was never taken for gone: {lines}")
 
@@ -104,7 +104,7 @@ def test_a_promotion_that_was_final_is_put_on_record(served: Model, tmp_path: Pa
 def test_a_run_that_may_be_resumed_is_given_time_and_a_rerun_takes_up_what_there_is(
     served: Model, tmp_path: Path
 ) -> None:
-    """Dagster doesn't know the run: its database is another, or yesterday's."""
+    """Dagster does not know the run: its database is new, or was restored from a backup."""
     log = log_names(tmp_path)
     run = Run(served, log(), Point("canary ready", step=Step.CANARY_READY))
     assert run.wait() == -signal.SIGKILL, run.text
@@ -124,7 +124,7 @@ def test_a_run_that_may_be_resumed_is_given_time_and_a_rerun_takes_up_what_there
 
 
 def test_a_canary_whose_run_lives_is_left_alone_by_another_dagster(served: Model, tmp_path: Path) -> None:
-    """Even by one that takes every run for ended."""
+    """Even if the reaper takes every run for ended."""
     log = log_names(tmp_path)
     run = Run(served, log())
     until(lambda: served.deployment("canary") is not None, 60)
@@ -139,23 +139,23 @@ def test_a_canary_whose_run_lives_is_left_alone_by_another_dagster(served: Model
 
 
 def test_the_sensor_ends_a_run_that_dagster_takes_for_alive(served: Model, tmp_path: Path) -> None:
-    """Long after its lease has run out: the clock of the lease is put back."""
+    """The lease ran out long ago: the test sets its time back."""
     with dg.instance_for_test(temp_dir=str(tmp_path)) as instance:
         run = instance.create_run_for_job(dg.job(name="rollout")(lambda: None), status=dg.DagsterRunStatus.STARTED)
         long_ago = (dt.datetime.now(dt.UTC) - GRACE - dt.timedelta(minutes=1)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         spec = {"holderIdentity": run.run_id, "renewTime": long_ago, "leaseDurationSeconds": 15}
         served.cluster.patch("Lease", names.lease_name(served.name), {"spec": spec})
         with dg.build_sensor_context(instance, resources={"platform": served.platform}) as context:
-            said = reaper(context)
-        assert isinstance(said, dg.SkipReason)
-        assert run.run_id in str(said.skip_message)
+            result = reaper(context)
+        assert isinstance(result, dg.SkipReason)
+        assert run.run_id in str(result.skip_message)
         dead = instance.get_run_by_id(run.run_id)
         assert dead is not None
         assert dead.status == dg.DagsterRunStatus.FAILURE
         with dg.build_sensor_context(instance, resources={"platform": served.platform}) as context:
-            said = reaper(context)
-        assert isinstance(said, dg.SkipReason)
-        assert said.skip_message == "no dead run has left anything behind"
+            result = reaper(context)
+        assert isinstance(result, dg.SkipReason)
+        assert result.skip_message == "no dead run has left anything behind"
 
 
 def test_a_replica_that_was_lent_to_a_dead_runs_canary_is_given_back(sandbox: Sandbox, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
-"""Each bad release is refused for its own, named reason; production is untouched, and the canary is gone.
+"""llmops rejects each bad release for its own reason, leaves stable alone, and removes the canary.
 
-Slow, all of it: each case is a rollout.
+Slow: each test is a rollout.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ CASES = {
     "GPU out of memory": Case(engine(oom_on_load="gpu"), "canary", "CrashLoop", ("OutOfMemoryError",)),
     "killed for memory": Case(engine(oom_on_load="host"), "canary", "OutOfMemory"),
     "never healthy": Case(engine(hang_on_load=True), "canary", "StartupProbeFailed"),
-    "completions fail": Case(engine(completions="error"), "canary", "BadRelease", ("500",)),
+    "completions fail": Case(engine(completions="error"), "canary", "CompletionFailed", ("500",)),
     "garbage text": Case(engine(garbage=True), "evaluation", "", ("sums/score",)),
     "5xx at a rate": Case(engine(error_rate=0.25), "evaluation", "", ("error_rate",)),
     # Sixty requests are what it answers first; it is started again, and answers the rest.
@@ -97,10 +97,10 @@ def test_a_bad_release_is_rejected_for_its_own_reason(serving: Model, name: str)
     case = CASES[name]
     good = serving.serving()
     assert good is not None
-    asked = case.make(serving)
+    options = case.make(serving)
     try:
         with watched(serving) as seen:
-            ended = serving.rollout(**asked)
+            ended = serving.rollout(**options)
     finally:
         serving.declare()
         serving.sandbox.images.remove(serving.image, "v0.99.0")
@@ -116,15 +116,15 @@ def test_a_bad_release_is_rejected_for_its_own_reason(serving: Model, name: str)
             and " rejected at " in event["message"]
         ]
         assert event.endswith(f"({good} serves)")
-    told = ended.line + (ended.record.details if ended.record else "")
-    assert all(part in told for part in case.why), told
+    text = ended.line + (ended.record.details if ended.record else "")
+    assert all(part in text for part in case.why), text
     assert seen == [good]
     assert serving.canary_gone()
     assert serving.records.state(serving.name).stable == good
 
 
 def test_an_image_that_the_nodes_cannot_pull_is_rejected_with_the_event(serving: Model, tmp_path: Path) -> None:
-    """The registry that the pipeline asks has it; the nodes, which pull from elsewhere, have not."""
+    """llmops finds the image in its registry; the nodes pull from another one, which lacks it."""
     good = serving.serving()
     elsewhere = ImageStore(tmp_path / "images.json")
     elsewhere.add(serving.image, "v0.99.0", ("nothing",))
@@ -169,7 +169,7 @@ DAMAGE = {
 
 @pytest.mark.parametrize("name", DAMAGE)
 def test_weights_damaged_on_the_volume_never_reach_a_canary(serving: Model, name: str) -> None:
-    """Downloaded and right, then damaged on the volume before they are read back."""
+    """The download is right; the files are damaged on the volume before the checksum reads them."""
     damage, file, kind = DAMAGE[name]
     good = serving.serving()
     commit = serving.commit(branch="bad", quality=0.94, seed=list(DAMAGE).index(name))
@@ -215,7 +215,7 @@ def test_wrong_bytes_of_the_right_size_from_the_hub_are_refused(serving: Model, 
 
 
 def test_without_a_free_gpu_and_without_surge_nothing_is_started(sandbox: Sandbox, tmp_path: Path) -> None:
-    """The cluster's fault, not the release's: not decided, and tried again as soon as it is asked for."""
+    """The fault is the cluster's: the verdict is Inconclusive, and the next request starts a new trial."""
     with new_model(sandbox, tmp_path) as only:
         only.declare(gpu={"product": ONLY_GPU, "count": 1}, rollout={"strategy": "surge"})
         assert only.rollout().code == Exit.DONE

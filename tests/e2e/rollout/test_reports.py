@@ -1,6 +1,6 @@
-"""A rejected release has a report: linked from its materialization, and made again from the cluster alone.
+"""A rejected release has a report: its materialization links it, and the cluster's records reproduce it.
 
-Slow: it takes two rollouts.
+Slow: two rollouts.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def test_a_report_tells_why_a_release_was_rejected(
         assert "stable passes it" in text
         assert "<script" not in text
 
-    # The one that serves has its own.
+    # The release that serves has its own report.
     with pytest.raises(SystemExit):
         main(["--settings", str(model.settings_file), "report", model.name, str(good)])
     assert "Passed" in capsys.readouterr().out
@@ -68,16 +68,16 @@ def test_a_report_tells_why_a_release_was_rejected(
 
 
 def with_service(model: Model) -> Path:
-    """The model's settings, with an address of the service."""
-    found = model.folder / "with-service.yaml"
-    found.write_text(
+    """A copy of the model's settings with a service_url."""
+    settings_file = model.folder / "with-service.yaml"
+    settings_file.write_text(
         model.settings_file.read_text().rstrip().removesuffix("}") + ', "service_url": "http://127.0.0.1:9/"}'
     )
-    return found
+    return settings_file
 
 
 def assert_reap_is_dry(model: Model, capsys: pytest.CaptureFixture[str]) -> None:
-    """A lease that ran out long ago is told of, and stays; then it is cleared away."""
+    """`llmops reap` as a dry run shows a lease that ran out long ago and keeps it; then `llmops reap` removes it."""
     spec = {
         "holderIdentity": "long-gone",
         "renewTime": (dt.datetime.now(dt.UTC) - dt.timedelta(hours=1)).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
@@ -92,6 +92,6 @@ def assert_reap_is_dry(model: Model, capsys: pytest.CaptureFixture[str]) -> None
     for options, left in ((["--dry-run"], "long-gone"), ([], None)):
         with pytest.raises(SystemExit):
             main(["--settings", str(model.settings_file), "reap", *options])
-        assert f"{model.name}: " in (said := capsys.readouterr().out)
-        assert "of run long-gone ran out at" in said
+        assert f"{model.name}: " in (output := capsys.readouterr().out)
+        assert "of run long-gone ran out at" in output
         assert holder() == left

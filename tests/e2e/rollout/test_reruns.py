@@ -1,6 +1,6 @@
-"""What is true already is not done again; what was rejected is not tried again until something changes.
+"""llmops does no finished work again, and tries no rejected release again until something changes.
 
-Slow, all of it: each test begins with a rollout.
+Slow: each test begins with a rollout.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from tests.support.world import Model, new_model, watched
 @pytest.fixture(scope="module")
 def served(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
     """A model that serves, with few cases to measure."""
-    with new_model(sandbox, tmp_path_factory.mktemp("served")) as found:
-        few_cases(found)
-        ended = found.rollout()
+    with new_model(sandbox, tmp_path_factory.mktemp("served")) as model:
+        few_cases(model)
+        ended = model.rollout()
         assert ended.code == Exit.DONE, ended.line
-        yield found
+        yield model
 
 
 def test_a_release_that_serves_is_left_alone(served: Model) -> None:
@@ -56,7 +56,7 @@ def test_a_rejected_release_is_refused_with_its_reason_until_it_is_asked_for_aga
         assert again.record is not None
         assert (again.code, again.record.release) == (Exit.REJECTED, first.record.release)
         assert again.record.finished > first.record.finished
-        # What was wrong with it is mended under the same tag, and with it the digest: another release.
+        # The fixed image has the same tag and another digest: another release.
         served.push("v0.40.0")
         mended = served.rollout()
         assert mended.code == Exit.DONE, mended.line
@@ -75,7 +75,7 @@ def test_a_changed_gate_makes_another_release_that_is_tried(served: Model) -> No
         served.declare(evaluation=strict)
         rejected = served.rollout(revision=commit)
         assert rejected.code == Exit.REJECTED, rejected.line
-        assert served.rollout(revision=commit).line.endswith("--retry.")
+        assert "--retry" in served.rollout(revision=commit).line
         few_cases(served)
         promoted = served.rollout(revision=commit)
     finally:
@@ -87,7 +87,7 @@ def test_a_changed_gate_makes_another_release_that_is_tried(served: Model) -> No
 
 
 def test_two_rollouts_of_a_model_at_once_do_no_harm(served: Model, tmp_path: Path) -> None:
-    """The second waits for a while, then is refused, or finds that the first has done it."""
+    """The second run waits for a while. Then it is refused, or finds the release serving."""
     log = log_names(tmp_path)
     before = served.serving()
     served.push("v0.41.0")
@@ -95,14 +95,14 @@ def test_two_rollouts_of_a_model_at_once_do_no_harm(served: Model, tmp_path: Pat
         users.ask(served)
         first, second = (Run(served, log()) for _ in range(2))
         codes = sorted((first.wait(), second.wait()))
-    told = f"{first.text}\n---\n{second.text}"
+    logs = f"{first.text}\n---\n{second.text}"
     now = served.serving()
     assert now not in (None, before)
-    assert codes[0] == Exit.DONE, told
-    assert codes[1] in (Exit.DONE, Exit.CANNOT), told
-    assert ("serves already" if codes[1] == Exit.DONE else "is being rolled out by") in told
-    assert "Traceback" not in told
+    assert codes[0] == Exit.DONE, logs
+    assert codes[1] in (Exit.DONE, Exit.CANNOT), logs
+    assert ("serves already" if codes[1] == Exit.DONE else "is being rolled out by") in logs
+    assert "Traceback" not in logs
     assert not users.failed[served.name]
-    assert [each for each in served_ids if each] == [before, now]
+    assert [served_id for served_id in served_ids if served_id] == [before, now]
     assert len(seen.of("Deployment", names.engine_name(served.name, "canary"))) == 1
     assert served.canary_gone()

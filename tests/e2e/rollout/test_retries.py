@@ -1,6 +1,6 @@
-"""A rejected release that is tried again stays rejected until a trial decides on it.
+"""A retry of a rejected release keeps the rejection until a trial decides.
 
-Slow, all of it: each test is a rollout that is cut off.
+Slow: each test is a rollout that is cut off.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def served(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 @pytest.fixture(scope="module")
 def rejected(served: Model) -> Iterator[Record]:
-    """The record of a release whose engine crashes: a retry that is not cut off before is rejected again."""
+    """The record of a release whose engine crashes: a retry that runs to its end is rejected again."""
     served.push(BAD, crash_on_load="no such kernel")
     ended = served.rollout()
     assert ended.code == Exit.REJECTED, ended.line
@@ -53,7 +53,7 @@ def rejected(served: Model) -> Iterator[Record]:
 
 
 def assert_refused(model: Model, rejected: Record) -> None:
-    """For whoever asks: the command, the plan, and sensors, who go by the state."""
+    """The command and the plan refuse the release, and the state keeps sensors from requesting it."""
     refused = model.rollout()
     assert refused.code == Exit.REJECTED, refused.line
     assert f"was rejected on {rejected.finished:%Y-%m-%d %H:%M} UTC at {rejected.stage}" in refused.line
@@ -68,7 +68,7 @@ def assert_refused(model: Model, rejected: Record) -> None:
 
 
 def assert_in_history(model: Model, rejected: Record, cause: str) -> None:
-    """The retry, and before it what rejected the release."""
+    """The history has the retry, and before it the rejection."""
     retry, first, *_ = model.records.history(model.name)
     assert (retry.release, retry.verdict, retry.cause) == (rejected.release, "Inconclusive", cause)
     assert first == rejected
@@ -89,7 +89,7 @@ def test_a_retry_that_is_killed(served: Model, rejected: Record, tmp_path: Path)
     log = log_names(tmp_path)
     run = Run(served, log(), Point("canary", step=Step.CANARY_APPLIED), "--retry")
     assert run.wait() == -signal.SIGKILL, run.text
-    # Before anything has cleared up after it.
+    # Before the reaper clears up.
     refused = served.rollout()
     assert refused.code == Exit.REJECTED, refused.line
     assert rejected.reason in refused.line
@@ -103,7 +103,7 @@ def test_a_retry_that_is_killed(served: Model, rejected: Record, tmp_path: Path)
 
 
 def test_a_retry_that_the_cluster_cannot_take(served: Model, rejected: Record) -> None:
-    nodes = [each["metadata"]["name"] for each in served.cluster.list("Node")]
+    nodes = [node["metadata"]["name"] for node in served.cluster.list("Node")]
     for name in nodes:
         served.cluster.patch("Node", name, {"spec": {"unschedulable": True}})
     try:
@@ -120,9 +120,9 @@ def test_a_rejection_is_known_although_the_state_is_lost(served: Model, rejected
     name = f"{served.name}.state"
     served.cluster.delete("ConfigMap", name)
     assert_refused(served, rejected)
-    found = served.cluster.get("ConfigMap", name)
-    assert found is not None
-    assert read_ledger(found["data"]).state.stable == served.serving()
+    state = served.cluster.get("ConfigMap", name)
+    assert state is not None
+    assert read_ledger(state["data"]).state.stable == served.serving()
 
 
 def test_a_retry_that_passes_replaces_the_rejection(sandbox: Sandbox, tmp_path: Path) -> None:
@@ -145,13 +145,15 @@ def test_a_retry_that_passes_replaces_the_rejection(sandbox: Sandbox, tmp_path: 
         assert passed.code == Exit.DONE, passed.line
         assert model.serving() == release
         assert model.records.rejection(model.name, release) is None
-        assert [each.verdict for each in model.records.history(model.name) if each.release == release] == ["Passed"]
+        assert [record.verdict for record in model.records.history(model.name) if record.release == release] == [
+            "Passed"
+        ]
         assert "serves already" in model.rollout().line
 
 
 @contextmanager
 def only_in_the_registry(model: Model, file: Path) -> Generator[None]:
-    """The pipeline finds an image in its registry, and the nodes pull from another one, which does not have it."""
+    """llmops finds the image in its registry; the nodes pull from another one, which lacks it."""
     images = ImageStore(file)
     images.add(model.image, BAD, ENGINE_PROGRAM, {"TAG": BAD})
     settings = model.settings_file.read_text()

@@ -1,6 +1,6 @@
-"""What does not hold in production is taken back by itself; what holds can be taken back by command.
+"""llmops rolls back a release that fails in production by itself, and any other release by command.
 
-Slow, all of it: each test is two rollouts or more.
+Slow: each test is at least two rollouts.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ UNJUDGED = {"suites": [], "gates": []}
 
 @contextmanager
 def when_canary_is_ready(model: Model, act: Callable[[str], None]) -> Generator[None]:
-    """Do something to a release, once, when its canary has become ready: its trial goes on to promotion."""
+    """Harm a release once, as soon as its canary is ready: its trial then goes on to promotion."""
     stop = threading.Event()
 
     def look() -> None:
@@ -45,7 +45,7 @@ def when_canary_is_ready(model: Model, act: Callable[[str], None]) -> Generator[
 
 
 def damage_weights(model: Model) -> Callable[[str], None]:
-    """Spoil the weights of a release on the volume, so that no engine of it starts any more."""
+    """Truncate the weights of a release on the volume, so that none of its engines starts any more."""
 
     def damage(release: str) -> None:
         key = model.records.release(model.name, release).weights.key
@@ -54,16 +54,16 @@ def damage_weights(model: Model) -> Callable[[str], None]:
     return damage
 
 
-def told(model: Model, reason: str) -> list[str]:
-    """What the Events on the model's state say, of those with this reason; only what was asked for is no warning."""
+def event_messages(model: Model, reason: str) -> list[str]:
+    """Messages of the Events with this reason on the model's state. Only RolledBack is no warning."""
     events = model.cluster.list("Event", fields={"involvedObject.name": names.state_name(model.name)})
-    found = [each for each in events if each["reason"] == reason]
-    assert {each["type"] for each in found} <= {"Normal" if reason == "RolledBack" else "Warning"}
-    return [each["message"] for each in found]
+    matching = [event for event in events if event["reason"] == reason]
+    assert {event["type"] for event in matching} <= {"Normal" if reason == "RolledBack" else "Warning"}
+    return [event["message"] for event in matching]
 
 
 def assert_taken_back(model: Model, before: State, reason: str) -> None:
-    """Stable is what it was, in records and in the cluster, and the release is remembered as failed."""
+    """Stable is as before, in the records and in the cluster, and the candidate has a Failed record."""
     state = model.records.state(model.name)
     assert (state.stable, state.previous) == (before.stable, before.previous)
     assert model.serving() == before.stable
@@ -76,21 +76,21 @@ def assert_taken_back(model: Model, before: State, reason: str) -> None:
     refused = model.rollback(to=state.candidate)
     assert refused.code == Exit.BAD_INPUT
     assert f"{state.candidate} never passed a trial (Failed" in refused.line
-    assert any(state.candidate in line for line in told(model, "Failed"))
+    assert any(state.candidate in line for line in event_messages(model, "Failed"))
 
 
 @pytest.fixture(scope="module")
 def held(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
-    """A model that serves without an evaluation, so that bad ones get as far as promotion; its tests leave it so."""
-    with new_model(sandbox, tmp_path_factory.mktemp("held")) as found:
-        found.declare(evaluation=UNJUDGED)
-        assert found.rollout().code == Exit.DONE
-        found.declare(evaluation=UNJUDGED, rollout={"stabilization_seconds": 20})
-        yield found
+    """A serving model without an evaluation, so that bad releases reach promotion; its tests leave it serving."""
+    with new_model(sandbox, tmp_path_factory.mktemp("held")) as model:
+        model.declare(evaluation=UNJUDGED)
+        assert model.rollout().code == Exit.DONE
+        model.declare(evaluation=UNJUDGED, rollout={"stabilization_seconds": 20})
+        yield model
 
 
 def test_new_pods_that_never_get_ready_are_taken_back_and_nobody_notices(held: Model) -> None:
-    """The canary ran; the same release no longer starts when it is promoted."""
+    """The canary ran, but the release no longer starts at its promotion."""
     before = held.records.state(held.name)
     commit = held.commit(branch="next", seed=7)
     with traffic(held) as users, watched(held) as seen, when_canary_is_ready(held, damage_weights(held)):
@@ -115,7 +115,7 @@ def test_a_pod_that_restarts_in_the_stabilization_window_is_taken_back(held: Mod
 
 
 def test_completions_that_fail_in_the_stabilization_window_are_taken_back(held: Model) -> None:
-    """Each third completion fails: the canary's one does not, and the pods stay as ready as ever."""
+    """Every third completion fails: the canary's only one succeeds, and the pods stay ready."""
     before = held.records.state(held.name)
     held.push("v0.34.0", error_rate=0.34)
     ended = held.rollout()
@@ -141,7 +141,7 @@ def test_a_first_release_that_does_not_hold_leaves_nothing_half_done(model: Mode
 
 
 def test_rollback_goes_back_and_forth_and_to_a_named_release(model: Model) -> None:
-    """Weights that nothing needs are removed meanwhile, and are there again when their release is rolled out again."""
+    """llmops removes weights that no release needs, and downloads them again for a new rollout of their release."""
     model.declare(evaluation=UNJUDGED, rollout={"keep_weights": 0})
     refused = model.rollback()
     assert refused.code == Exit.BAD_INPUT
@@ -154,7 +154,7 @@ def test_rollback_goes_back_and_forth_and_to_a_named_release(model: Model) -> No
         assert ended.code == Exit.DONE, ended.line
         releases.append(model.serving() or "")
     oldest, older, newest = releases
-    keys = [model.records.release(model.name, each).weights.key for each in releases]
+    keys = [model.records.release(model.name, release).weights.key for release in releases]
     assert [(model.volume / names.weights_path(model.name, key)).exists() for key in keys] == [False, True, True]
     assert set(model.records.verified_keys(model.name)) == set(keys[1:])
     for stage in ("download", "checksum"):
@@ -168,7 +168,7 @@ def test_rollback_goes_back_and_forth_and_to_a_named_release(model: Model) -> No
     assert (state.stable, state.previous) == (older, None), "what was just left is nothing to go back to"
     status = model_status(model.platform, model.name)
     assert (status.stable, status.deployed, status.ready) == (older, older, 1)
-    assert told(model, "RolledBack") == [f"{model.name} rolled back to {older} from {newest}: it was slow"]
+    assert event_messages(model, "RolledBack") == [f"{model.name} rolled back to {older} from {newest}: it was slow"]
 
     for target, why in (
         (older, "serves already"),
@@ -180,7 +180,7 @@ def test_rollback_goes_back_and_forth_and_to_a_named_release(model: Model) -> No
         assert refused.code == Exit.BAD_INPUT, refused.line
         assert why in refused.line
 
-    # Whoever asks for it plainly, a sensor or a person, is refused what was taken back; who insists is not.
+    # llmops refuses the rolled-back release to sensors and people; `--retry` starts it.
     refused = model.rollout(revision=commits[2])
     assert refused.code == Exit.REJECTED, refused.line
     assert "it was slow" in refused.line

@@ -1,4 +1,4 @@
-"""Tenants in a real cluster: what a quota refuses, whose namespace is whose, and what stays when a tenant leaves."""
+"""Tenants in a real cluster: quotas, owners of namespaces, and the objects that stay when a tenant leaves."""
 
 from __future__ import annotations
 
@@ -42,24 +42,24 @@ def test_a_tenants_pods_reach_the_router_and_neither_engines_nor_others() -> Non
     assert router["ports"] == [{"port": 4000, "protocol": "TCP"}]
     (peer,) = router["to"]
     assert peer["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == "router"
-    assert {each["port"] for each in dns["ports"]} == {53}
+    assert {port["port"] for port in dns["ports"]} == {53}
 
 
 def test_without_policies_or_dns_nothing_is_opened_by_accident() -> None:
     closed = Settings.model_validate({"network": {"dns": []}})
     assert len(objects(TENANT, closed)[-1]["spec"]["egress"]) == 2
     off = Settings.model_validate({"network": {"enforce": False}})
-    assert "NetworkPolicy" not in {each["kind"] for each in objects(TENANT, off)}
+    assert "NetworkPolicy" not in {obj["kind"] for obj in objects(TENANT, off)}
 
 
 @pytest.fixture(scope="module")
 def world(sandbox: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
     folder = tmp_path_factory.mktemp("tenants")
-    with new_model(sandbox, folder) as found:
-        settings = json.loads(found.settings_file.read_text())
-        found.settings_file.write_text(json.dumps(settings | {"tenants_dir": str(folder / "tenants")}))
+    with new_model(sandbox, folder) as model:
+        settings = json.loads(model.settings_file.read_text())
+        model.settings_file.write_text(json.dumps(settings | {"tenants_dir": str(folder / "tenants")}))
         (folder / "tenants").mkdir()
-        yield found
+        yield model
 
 
 def declare(world: Model, name: str, **changes: Any) -> Path:
@@ -81,13 +81,13 @@ def pod(name: str, namespace: str, **requests: str) -> dict[str, Any]:
             "seccompProfile": {"type": "RuntimeDefault"},
         },
     }
-    # On no node: what is asked here is whether it is let in.
+    # No node runs it: the test asks only whether the API server admits it.
     spec = {"containers": [container], "nodeSelector": {"none": "such"}}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": namespace}, "spec": spec}
 
 
 def admitted(world: Model, wanted: dict[str, Any]) -> dict[str, Any]:
-    """The pod as the API server has it, once its namespace has the account and the counts that it needs."""
+    """Create the pod as soon as its namespace has its service account and the counts of its quota."""
     deadline = time.monotonic() + 20
     while True:
         try:
@@ -99,11 +99,11 @@ def admitted(world: Model, wanted: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_what_a_tenant_may_take_of_the_cluster_is_bounded(world: Model) -> None:
-    """Slow: a sandbox. Its API server and its controllers count, and refuse what is over the quota by name."""
+    """Slow: a sandbox. Its controllers count, and its API server refuses a pod over the quota by name."""
     path = declare(world, "acme", quota={"pods": 2, "cpu": "1", "memory": "1Gi"})
-    said: list[str] = []
-    assert apply_tenants(world.platform, said.append) == ()
-    assert len(said) == 4
+    lines: list[str] = []
+    assert apply_tenants(world.platform, lines.append) == ()
+    assert len(lines) == 4
     first = admitted(world, pod("one", "tenant-acme"))
     resources = first["spec"]["containers"][0]["resources"]
     assert resources["requests"] == {"cpu": "100m", "memory": "256Mi"}
@@ -119,19 +119,19 @@ def test_what_a_tenant_may_take_of_the_cluster_is_bounded(world: Model) -> None:
     privileged["spec"]["containers"][0]["securityContext"] = {"privileged": True}
     with pytest.raises(Forbidden, match="PodSecurity"):
         admitted(world, privileged)
-    said.clear()
-    assert apply_tenants(world.platform, said.append) == ()
-    assert said == [], "a second call changes nothing"
+    lines.clear()
+    assert apply_tenants(world.platform, lines.append) == ()
+    assert lines == [], "a second call changes nothing"
     path.unlink()
-    (left,) = apply_tenants(world.platform, said.append)
+    (left,) = apply_tenants(world.platform, lines.append)
     assert (left.tenant, left.namespace, left.pods) == ("acme", "tenant-acme", 2)
-    assert said == [str(left)]
+    assert lines == [str(left)]
     assert world.cluster.get("Pod", "one", namespace="tenant-acme") is not None
     assert world.cluster.get("ResourceQuota", "llmops-tenant", namespace="tenant-acme") is not None
 
 
 def test_a_namespace_that_is_somebody_elses_is_left_alone(world: Model, capsys: pytest.CaptureFixture[str]) -> None:
-    """Slow: a sandbox. It stops before anything is changed; the asset and the command do the same."""
+    """Slow: a sandbox. The asset and the command both stop before they change anything."""
 
     def output(*arguments: str) -> str:
         with pytest.raises(SystemExit):
@@ -168,16 +168,20 @@ RIGHTS = Path(__file__).parents[3] / "k8s" / "tenants" / "rights.yaml"
 def reduced(rules: list[dict[str, Any]], verb: str, resource: str) -> list[dict[str, Any]]:
     """The rules without one verb on one resource."""
     return [
-        {**rule, "resources": [name], "verbs": [each for each in rule["verbs"] if (each, name) != (verb, resource)]}
+        {
+            **rule,
+            "resources": [name],
+            "verbs": [allowed for allowed in rule["verbs"] if (allowed, name) != (verb, resource)],
+        }
         for rule in rules
         for name in rule["resources"]
     ]
 
 
 def test_the_component_has_the_rights_that_tenants_need_and_no_other(world: Model, sandbox: Sandbox) -> None:
-    """Slow: a sandbox. Each verb is taken away once, and that it lacks is then what the API server says.
+    """Slow: a sandbox. The test removes each verb once; the API server then names the missing right.
 
-    Without the component, which no overlay has, the asset fails with the component's name and a way without it.
+    Without the component, which no overlay has, the asset's error names it and a way to do without it.
     """
     role, binding = yaml.safe_load_all(RIGHTS.read_text())
     admin = world.cluster
@@ -185,9 +189,9 @@ def test_the_component_has_the_rights_that_tenants_need_and_no_other(world: Mode
     account = {"name": "llmops", "namespace": "llmops"}
     admin.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": account})
     rights = RIGHTS.parents[1] / "base" / "rights-serving.yaml"
-    for each in yaml.safe_load_all(rights.read_text()):
-        if each["kind"].startswith("Cluster"):
-            admin.apply(each)
+    for manifest in yaml.safe_load_all(rights.read_text()):
+        if manifest["kind"].startswith("Cluster"):
+            admin.apply(manifest)
     admin.apply(role)
     admin.apply(binding)
     kubectl = str(find_or_build_kubectl())
@@ -200,7 +204,7 @@ def test_the_component_has_the_rights_that_tenants_need_and_no_other(world: Mode
     number = 0
 
     def lacks() -> str:
-        """What the account is refused for a new tenant, which is then changed; empty if nothing."""
+        """The refusal when the account applies a new tenant and changes it; empty if it may."""
         nonlocal number
         number += 1
         path = declare(world, f"t{number}")
@@ -215,16 +219,21 @@ def test_the_component_has_the_rights_that_tenants_need_and_no_other(world: Mode
         return ""
 
     def settled(expected: str) -> str:
-        """The API server's own view of roles lags behind by a moment."""
+        """The API server applies changed roles a moment later."""
         deadline = time.monotonic() + 15
-        while expected not in (said := lacks()) or (not expected and said):
-            assert time.monotonic() < deadline, f"expected {expected!r}, last said {said!r}"
-        return said
+        while expected not in (refusal := lacks()) or (not expected and refusal):
+            assert time.monotonic() < deadline, f"expected {expected!r}, last said {refusal!r}"
+        return refusal
 
     settled("")
     admin.apply({**role, "rules": []})
-    for told in ("k8s/tenants", "llmops tenants --apply", '"namespaces"', "system:serviceaccount:llmops:llmops"):
-        settled(told)
+    for part in (
+        "k8s/tenants",
+        "llmops tenants --apply",
+        '"namespaces"',
+        "system:serviceaccount:llmops:llmops",
+    ):
+        settled(part)
     platform = PlatformResource(settings_file=str(limited))
     failed = dg.materialize([tenants], resources={"platform": platform}, raise_on_error=False)
     (failure,) = failed.get_step_failure_events()

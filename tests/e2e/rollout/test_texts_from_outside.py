@@ -1,4 +1,4 @@
-"""What engines, hubs and people wrote is shown as it stands there: no markup, and nothing that a terminal obeys."""
+"""llmops shows texts of engines, hubs and people literally: without markup and without control of the terminal."""
 
 from __future__ import annotations
 
@@ -64,12 +64,12 @@ FINDING = Finding("error", HOSTILE, HOSTILE, HOSTILE, model="tiny")
 
 
 def joined(text: str) -> str:
-    """What a table shows, whatever lines its cells were broken into."""
+    """The text of a table, with the lines of its cells joined."""
     return re.sub(r"[\s│┃]+", "", text)
 
 
 def harmless(text: str) -> bool:
-    """Whether a terminal does nothing by it."""
+    """Whether the text has no control characters for a terminal."""
     return not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", text)
 
 
@@ -96,7 +96,7 @@ def test_tables_and_lines_show_what_is_there(
     show.say(HOSTILE)
     show.say(HOSTILE, "red", err=True)
     out, err = capsys.readouterr()
-    # What rich writes for styles are colours alone.
+    # rich's own sequences set colours only.
     out, err = (re.sub(r"\x1b\[[0-9;]*m", "", text) for text in (out, err))
     assert harmless(out)
     assert harmless(err)
@@ -109,8 +109,8 @@ def test_the_log_of_a_run_is_text(capsys: pytest.CaptureFixture[str]) -> None:
     logger = console_logger(dg.build_init_logger_context())
     assert isinstance(logger, logging.Logger)
     logger.warning("%s", HOSTILE)
-    assert SHOWN in (said := capsys.readouterr().err)
-    assert harmless(said)
+    assert SHOWN in (log := capsys.readouterr().err)
+    assert harmless(log)
 
 
 def test_the_commands_show_records_of_all_models(sandbox: Sandbox, tmp_path: Path) -> None:
@@ -133,9 +133,9 @@ def test_the_commands_show_records_of_all_models(sandbox: Sandbox, tmp_path: Pat
             assert answer.returncode == 0, answer.stderr
             assert joined(SHOWN) in joined(answer.stdout)
             assert harmless(answer.stdout + answer.stderr)
-        known = llmops("history", model.name, "--json")
-        assert json.loads(known.stdout)[0]["reason"] == HOSTILE
-        assert harmless(known.stdout.replace("\x7f", "").replace("\x9b", ""))
+        history = llmops("history", model.name, "--json")
+        assert json.loads(history.stdout)[0]["reason"] == HOSTILE
+        assert harmless(history.stdout.replace("\x7f", "").replace("\x9b", ""))
         wrong = model.folder / "models" / "wrong.yaml"
         wrong.write_text(json.dumps({"name": "wrong", "weights": {"repo": HOSTILE}}))
         refused = llmops("status")

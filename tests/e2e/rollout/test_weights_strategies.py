@@ -1,7 +1,6 @@
-"""Each way that weights come to the engines, from a release to what serves, and what goes wrong on it.
+"""Each strategy by which weights reach the engines, from a release to production, and its failures.
 
-Slow, all of it: each test is a rollout or more. One case of a strategy and one of a failure stand here; the others are
-marked long.
+Slow: each test is at least one rollout.
 """
 
 from __future__ import annotations
@@ -27,22 +26,22 @@ UNJUDGED: dict[str, Any] = {"suites": [], "gates": []}
 
 
 def pinned_files(model: Model, root: Path) -> Path:
-    """The files that a release of the model's last weights takes, and no others, in a folder of an image."""
+    """A folder for an image with exactly the files that a release of the model's last weights pins."""
     (source,) = model.folder.glob("weights-*")
     folder = root / "models" / "tiny"
-    found = [
+    files = [
         HubFile(path.relative_to(source).as_posix(), path.stat().st_size)
         for path in source.rglob("*")
         if path.is_file()
     ]
-    for file in select(found, DEFAULT_INCLUDE):
+    for file in select(files, DEFAULT_INCLUDE):
         (folder / file.path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source / file.path, folder / file.path)
     return folder
 
 
 def in_an_image(model: Model, root: Path, tag: str = "1") -> str:
-    """Put the weights into an image of their own, and declare it."""
+    """Put the weights into an image, and declare it; returns its reference."""
     repository = f"r.example/weights-{model.name}"
     reference = model.sandbox.images.add(repository, tag, root=root).reference
     image = {"repository": repository, "tag": tag, "path": "/models/tiny"}
@@ -52,7 +51,7 @@ def in_an_image(model: Model, root: Path, tag: str = "1") -> str:
 
 
 def at_the_sandbox(model: Model) -> None:
-    """The sandbox's registry is asked about every registry's images."""
+    """Make the sandbox's registry the mirror of every registry."""
     settings = json.loads(model.settings_file.read_text())
     mirrors = settings["registry_mirrors"]
     settings["registry_mirrors"] = {**mirrors, "r.example": mirrors["docker.io"]}
@@ -65,20 +64,20 @@ def engine_pods(model: Model) -> list[dict[str, Any]]:
 
 def jobs(model: Model, stage: str) -> list[str]:
     labels = {names.MODEL_LABEL: model.name, names.COMPONENT_LABEL: stage}
-    return [each["metadata"]["name"] for each in model.cluster.list("Job", labels=labels)]
+    return [job["metadata"]["name"] for job in model.cluster.list("Job", labels=labels)]
 
 
 def weights_check(model: Model) -> tuple[str, str]:
-    """How the check of the weights ends; what runs is as the release has it, however the weights come to it."""
-    found = run_revalidation(model.records, model.name, repair=True, restore=False).validation
-    assert found is not None
-    checks = {each.check: each for each in found.checks}
+    """Value and line of the weights check. The drift check must pass with every strategy."""
+    validation = run_revalidation(model.records, model.name, repair=True, restore=False).validation
+    assert validation is not None
+    checks = {check.check: check for check in validation.checks}
     assert checks["drift"].value == "Passed", checks["drift"].line
     return checks["weights"].value, checks["weights"].line
 
 
 def test_each_pod_fetches_and_proves_its_own_weights(model: Model) -> None:
-    """The wrong bytes of a hub end the trial at once, as a bad release; the right ones serve, and are validated."""
+    """Wrong bytes from the hub reject the release at once; the right bytes serve and pass validation."""
     model.declare(weights={"strategy": "init"}, evaluation=UNJUDGED)
     bad = model.commit(branch="bad", seed=5)
     put_faults(model.sandbox, [{"path": "*model.safetensors*", "method": "GET", "flip_bit": 8 * 500_000}])
@@ -94,7 +93,7 @@ def test_each_pod_fetches_and_proves_its_own_weights(model: Model) -> None:
     assert ended.code == Exit.DONE, ended.line
     assert jobs(model, "download") == jobs(model, "checksum") == []
     (pod,) = engine_pods(model)
-    assert [each["state"]["terminated"]["exitCode"] for each in pod["status"]["initContainerStatuses"]] == [0, 0]
+    assert [status["state"]["terminated"]["exitCode"] for status in pod["status"]["initContainerStatuses"]] == [0, 0]
     assert weights_check(model)[0] == "Passed"
 
 
@@ -136,7 +135,7 @@ def test_a_byte_flipped_in_the_image_never_reaches_a_canary(model: Model, tmp_pa
 
 
 def test_weights_baked_into_the_engines_image_serve_by_pins_from_a_file(model: Model, tmp_path: Path) -> None:
-    """As at a site without a hub: what is pinned comes from the manifest that another site has proven."""
+    """As at a site without a hub: the pins come from a manifest that another site has verified."""
     at_another_site = model.rollout()
     assert at_another_site.code == Exit.DONE, at_another_site.line
     assert at_another_site.record is not None
@@ -159,7 +158,7 @@ def test_weights_baked_into_the_engines_image_serve_by_pins_from_a_file(model: M
 
 def test_a_hub_that_limits_the_rate_is_no_verdict_on_the_release(model: Model) -> None:
     model.declare(weights={"strategy": "init"}, evaluation=UNJUDGED)
-    # Longer than a download waits for in all.
+    # Longer than all waits of a download together.
     limit = {"path": "*model.safetensors*", "status": 429, "retry_after": 3600, "message": "too many requests"}
     put_faults(model.sandbox, [limit])
     try:

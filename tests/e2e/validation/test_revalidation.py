@@ -154,9 +154,9 @@ def test_drift_ignores_autoscaled_replicas_and_a_rollout_blocks_a_validation(mod
     passed = revalidate(model)
     assert result_of(passed, "drift").value == "Passed", passed.line
     assert f"HorizontalPodAutoscaler {model.name}" in result_of(passed, "drift").line
-    [asked] = list(tick(model).run_requests or [])
-    assert asked.asset_selection == [validation_key(model.name)]
-    assert asked.tags[REQUESTED_BY_TAG] == "schedule revalidation_0_3_x_x_x_UTC"
+    [request] = list(tick(model).run_requests or [])
+    assert request.asset_selection == [validation_key(model.name)]
+    assert request.tags[REQUESTED_BY_TAG] == "schedule revalidation_0_3_x_x_x_UTC"
     model.cluster.delete("HorizontalPodAutoscaler", model.name)
 
     with RolloutLease(model.cluster, model.name, "another-run"):

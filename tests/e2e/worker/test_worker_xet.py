@@ -89,8 +89,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(404, b"{}")
 
     def _reconstruction(self) -> dict[str, Any]:
-        asked = self.headers.get("Range", "bytes=0-").removeprefix("bytes=").split("-")
-        first, last = int(asked[0]), min(int(asked[1] or len(CONTENT)), len(CONTENT) - 1)
+        ends = self.headers.get("Range", "bytes=0-").removeprefix("bytes=").split("-")
+        first, last = int(ends[0]), min(int(ends[1] or len(CONTENT)), len(CONTENT) - 1)
         begin, end = first // CHUNK, last // CHUNK + 1
         chunks = {"start": begin, "end": end}
         length = sum(map(len, CHUNKS[begin:end]))

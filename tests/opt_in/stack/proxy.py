@@ -152,10 +152,10 @@ class Proxy:
         return httpx2.get(self.url + path, timeout=60)
 
     def ask(self, model: str, key: str = MASTER, path: str = "/v1/chat/completions", **body: Any) -> httpx2.Response:
-        asked = (
+        prompt = (
             {"prompt": "hello"} if path == "/v1/completions" else {"messages": [{"role": "user", "content": "hello"}]}
         )
-        body = {"model": model, **asked, "max_tokens": 5, **body}
+        body = {"model": model, **prompt, "max_tokens": 5, **body}
         return httpx2.post(self.url + path, json=body, headers=bearer(key), timeout=60)
 
     def get(self, path: str, key: str = MASTER) -> httpx2.Response:

@@ -54,8 +54,8 @@ class Replicas:
     def seconds_until(self, seen: list[tuple[float, int]], number: int, since: float, *, within: float) -> float:
         deadline = time.monotonic() + within
         while time.monotonic() < deadline:
-            if found := next((at for at, replicas in list(seen) if at >= since and replicas == number), None):
-                return round(found - since, 1)
+            if reached_at := next((at for at, replicas in list(seen) if at >= since and replicas == number), None):
+                return round(reached_at - since, 1)
             time.sleep(0.1)
         raise AssertionError(f"not at {number} within {within} s: {seen}")
 
@@ -160,5 +160,5 @@ def test_engines_come_with_the_queue_and_go_with_it_and_a_release_moves_meanwhil
     assert 1 not in during[during.index(3) :], replicas.wanted
     hpa = cluster.get("HorizontalPodAutoscaler", model.name)
     assert hpa is not None
-    told = {condition["type"]: condition["status"] for condition in hpa["status"]["conditions"]}
-    assert told["ScalingActive"] == "True", hpa["status"]
+    conditions = {condition["type"]: condition["status"] for condition in hpa["status"]["conditions"]}
+    assert conditions["ScalingActive"] == "True", hpa["status"]

@@ -188,9 +188,9 @@ def test_nobody_without_a_key_is_answered(proxy: Proxy) -> None:
 def test_a_tenant_asks_for_its_own_models_alone(proxy: Proxy, engines: Engines) -> None:
     before = engines.requests("beta")
     # Neither by a deployment's id nor by its own fallback.
-    asked = [proxy.ask(name, KEYS["narrow"]) for name in ("beta", "beta.stable", "alpha.stable")]
-    asked.append(proxy.ask("alpha", KEYS["narrow"], fallbacks=["beta"]))
-    assert [answer.status_code for answer in asked] == [403] * 4
+    answers = [proxy.ask(name, KEYS["narrow"]) for name in ("beta", "beta.stable", "alpha.stable")]
+    answers.append(proxy.ask("alpha", KEYS["narrow"], fallbacks=["beta"]))
+    assert [answer.status_code for answer in answers] == [403] * 4
     assert engines.requests("beta") == before
 
 
@@ -220,8 +220,8 @@ def test_tokens_per_minute_are_limited(proxy: Proxy) -> None:
 
 def test_requests_at_once_are_limited(proxy: Proxy) -> None:
     with ThreadPoolExecutor(3) as pool:
-        asked = [pool.submit(proxy.ask, "alpha", KEYS["single"], max_tokens=200, ignore_eos=True) for _ in range(3)]
-        codes = sorted(future.result().status_code for future in asked)
+        futures = [pool.submit(proxy.ask, "alpha", KEYS["single"], max_tokens=200, ignore_eos=True) for _ in range(3)]
+        codes = sorted(future.result().status_code for future in futures)
     assert codes == [200, 429, 429]
     assert proxy.ask("alpha", KEYS["single"]).status_code == 200
 
@@ -318,7 +318,7 @@ def test_an_answer_in_flight_ends_whole_before_the_proxy_does(
     ) as proxy, ThreadPoolExecutor(2) as pool:  # fmt: skip
         kept = httpx2.Client(headers=bearer(MASTER), timeout=20)
         assert kept.get(proxy.url + "/v1/models").headers.get("connection") != "close"
-        asked = pool.submit(proxy.ask, "alpha", max_tokens=600, ignore_eos=True)
+        future = pool.submit(proxy.ask, "alpha", max_tokens=600, ignore_eos=True)
         time.sleep(0.5)
         hook = pool.submit(proxy.hook)
         time.sleep(0.3)
@@ -326,6 +326,6 @@ def test_an_answer_in_flight_ends_whole_before_the_proxy_does(
         assert kept.get(proxy.url + "/v1/models").headers["connection"] == "close"
         assert hook.result().text == "0 requests in flight\n"
         # The client may read the proxy's last bytes a moment later.
-        assert asked.result(10).json()["usage"]["completion_tokens"] == 600
+        assert future.result(10).json()["usage"]["completion_tokens"] == 600
         proxy.terminate()
         proxy.ended(60)

@@ -89,15 +89,15 @@ def test_the_router_follows_a_promotion_and_a_change_of_it_fails_nobody(
         # The states are unchanged: nothing changes, and no step waits.
         assert not apply_router(model.platform)
         model.declare(routing={"aliases": ["gpt-4o"]})
-        with users(url, model.name) as asked:
+        with users(url, model.name) as requests:
             time.sleep(3)
             began = time.monotonic()
             assert apply_router(model.platform)
             seconds = time.monotonic() - began
             time.sleep(3)
-        assert asked.ended.keys() == {"200"}, asked.ended
-        assert asked.ended["200"] > 50
-        print(f"a change took {seconds:.1f} s; {asked.ended['200']} requests meanwhile")
+        assert requests.ended.keys() == {"200"}, requests.ended
+        assert requests.ended["200"] > 50
+        print(f"a change took {seconds:.1f} s; {requests.ended['200']} requests meanwhile")
         after = model.cluster.get("Deployment", names.ROUTER)
         assert before is not None
         assert after is not None

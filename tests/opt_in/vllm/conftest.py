@@ -1,4 +1,4 @@
-"""The real vLLM on CPU and the simulated engine beside it. Run by `make e2e-vllm`."""
+"""The real vLLM on CPU, and the simulated engine. Run by `make e2e-vllm`."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The simulated engine beside the real vLLM 0.32.0 on CPU: both give the same answers."""
+"""The simulated engine gives the same answers as the real vLLM 0.32.0 on CPU."""
 
 import contextlib
 import json

@@ -1,4 +1,4 @@
-"""What docs/guides/alerts.md says is what is sent, and its examples work."""
+"""docs/guides/alerts.md describes alerts as llmops sends them, and its examples work."""
 
 from __future__ import annotations
 
@@ -62,10 +62,10 @@ def test_the_example_of_a_body_is_one() -> None:
     assert json.loads(webhook.content(alert, settings)) == shown
 
 
-def test_every_kind_and_every_metric_stands_in_a_table() -> None:
+def test_every_alert_kind_and_metric_is_in_a_table() -> None:
     rows = re.findall(r"^\| `([a-z_]+)` \| (\w+)", PAGE, re.MULTILINE)
-    told = {name for name, _ in rows}
-    assert set(ALERT_KINDS) <= told
+    documented = {name for name, _ in rows}
+    assert set(ALERT_KINDS) <= documented
     nothing = Figures(frozenset(), {}, {}, {}, frozenset(), {})
     families = {
         f"{family.name}_total" if family.type == "counter" else family.name: family.type

@@ -13,7 +13,7 @@ HEAVY = ("aiohttp", "dagster", "kubernetes", "llmops_sandbox", "matplotlib", "op
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_has_its_module_and_says_the_same_of_itself(name: str) -> None:
+def test_every_command_has_a_module_with_the_same_help(name: str) -> None:
     lazy = build().commands[name]
     assert isinstance(lazy, LazyCommand)
     command = lazy.load()

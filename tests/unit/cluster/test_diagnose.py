@@ -423,7 +423,7 @@ BACK_OFF: Pod = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 
 def test_the_download_in_an_engines_pod_is_judged_by_the_workers_result(
     pod: Pod, code: str, heals: str, verdict: type
 ) -> None:
-    """And never as a crash loop, or as arguments that the engine refused."""
+    """Not by the waiting reason or the exit code alone: those read as a crash loop or as refused arguments."""
     finding = diagnose(pod)
     assert (finding.cause, finding.code, finding.heals, finding.verdict) == ("weights", code, heals, verdict)
     assert finding.about == "Pod p, container weights-download"

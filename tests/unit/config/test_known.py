@@ -61,7 +61,7 @@ def test_an_empty_catalog_has_no_such_model() -> None:
 @pytest.mark.parametrize(
     "command", ["plan", "render", "rollout", "status", "history", "rollback", "costs", "doctor", "report"]
 )
-def test_every_command_says_the_same_and_ends_with_2(
+def test_every_command_refuses_an_unknown_model_with_exit_code_2(
     settings_file: Path, command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(SETTINGS_VARIABLE, str(settings_file))
@@ -75,7 +75,7 @@ def test_every_command_says_the_same_and_ends_with_2(
 
 
 @pytest.mark.parametrize("file", ["settings", "catalog", "suites"])
-def test_a_wrong_file_ends_a_command_with_2_and_has_all_mistakes(
+def test_a_wrong_file_has_exit_code_2_and_all_its_mistakes(
     platform: Platform,
     tmp_path: Path,
     file: str,

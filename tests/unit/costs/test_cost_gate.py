@@ -80,7 +80,7 @@ def test_costs_of_other_profiles_are_not_compared_and_no_throughput_is_no_cost()
     assert "was not measured" in note
 
 
-def test_what_is_missing_is_told_before_anything_is_measured() -> None:
+def test_a_missing_profile_or_price_is_refused_before_the_measurement() -> None:
     with pytest.raises(BadInput) as raised:
         profile_of(())
     assert raised.value.code == "NoLoadProfile"
@@ -98,7 +98,7 @@ def test_what_is_missing_is_told_before_anything_is_measured() -> None:
         ({"metric": "cost/usd", "max": 1}, "names suite 'cost', which is not in evaluation.suites"),
     ],
 )
-def test_a_gate_that_makes_no_sense_is_refused(gate: dict[str, Any], words: str) -> None:
+def test_a_gate_without_a_ceiling_or_of_an_unknown_suite_is_refused(gate: dict[str, Any], words: str) -> None:
     entry = {"name": "tiny", "weights": {"repo": "a/b"}, "engine": {"version": "0.32.0"}}
     with pytest.raises(ValidationError, match=words):
         ModelSpec.model_validate({**entry, "evaluation": {"gates": [gate]}})

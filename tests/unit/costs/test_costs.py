@@ -1,4 +1,4 @@
-"""Costs: the article's worked example, what has to hold for any prices, and files that are wrong."""
+"""Costs: the article's worked example, properties for any prices, and wrong price files."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def test_the_articles_baseline() -> None:
     out, and named.
     """
     costs = bill(ARTICLE, PRICES)
-    told = [(item.usd_per_month.low, item.usd_per_month.high) for item in costs.items if item.usd_per_month]
-    assert told == [(1400, 1800), (0, 75), (20, 40), (20, 30)]
+    prices = [(item.usd_per_month.low, item.usd_per_month.high) for item in costs.items if item.usd_per_month]
+    assert prices == [(1400, 1800), (0, 75), (20, 40), (20, 30)]
     assert (costs.total.low, costs.total.high) == (1440, 1945)
     assert costs.unpriced == ["egress"]
     eks = PRICES.model_copy(update={"control_plane": Range(low=75, high=75)})
@@ -76,7 +76,7 @@ def test_the_articles_crossover() -> None:
     assert least.high == pytest.approx(0.633, abs=0.001)
 
 
-def test_what_five_to_ten_times_cheaper_takes() -> None:
+def test_five_to_ten_times_cheaper_needs_cheaper_hardware() -> None:
     """The article: "at 100 % utilization on cheaper hardware" self-hosting is 5 to 10 times cheaper than an API.
 
     At 100 % the API's 3,000 to 6,000 USD become 5,000 to 10,000. Against 1,500 to 1,900 that is 2.6 to 6.7 times; 5 to
@@ -175,7 +175,7 @@ def test_more_use_makes_tokens_cheaper_and_never_turns_to_the_api(
     assert many.usd_per_million.high <= few.usd_per_million.high * (1 + 1e-9)
     order = ["api", "either", "self-hosted"]
     assert order.index(many.against[0].cheaper) >= order.index(few.against[0].cheaper)
-    # Both ways of saying it agree: cheaper than an API is above the break-even.
+    # Both figures agree: self-hosting is cheaper than an API above the break-even.
     limit = few.against[0].break_even
     assert limit is not None
     if few.against[0].cheaper == "self-hosted":
@@ -186,7 +186,7 @@ def test_more_use_makes_tokens_cheaper_and_never_turns_to_the_api(
 
 @settings(deadline=None)
 @given(ours=ranges, elsewhere=ranges)
-def test_what_overlaps_is_not_told(ours: Range, elsewhere: Range) -> None:
+def test_overlapping_ranges_have_no_cheaper_side(ours: Range, elsewhere: Range) -> None:
     result = cheaper(ours, elsewhere)
     assert (result == "either") == (ours.low <= elsewhere.high and elsewhere.low <= ours.high)
 
@@ -202,7 +202,7 @@ def test_no_tokens_have_no_price_and_egress_is_of_the_output() -> None:
     assert bill(ARTICLE, priced).unpriced == ["egress"], "the tokens are not known"
 
 
-def test_what_there_is_once_is_shared() -> None:
+def test_models_share_the_costs_of_the_installation() -> None:
     alone, two = (bill(ARTICLE, PRICES).total, bill(Stack(2, 1, "NVIDIA-L40S", 200, shared_by=2), PRICES).total)
     assert alone.high - two.high == pytest.approx(145 / 2)
 
@@ -246,7 +246,7 @@ def test_a_wrong_price_is_named_by_file_and_field(
     assert f"{path}:{line}: {words}" in str(caught.value)
 
 
-def test_a_file_that_is_none_and_a_gpu_without_a_price_say_what_to_do(tmp_path: Path) -> None:
+def test_a_missing_file_and_a_gpu_without_a_price_say_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"none\.yaml:1: cannot be read: .*No such file"):
         load_prices(tmp_path / "none.yaml")
     cases = (("NVIDIA-H100", 1, "GPU NVIDIA-H100"), (None, 1, "gpu.product"), (None, 0, "replica_without_gpu"))

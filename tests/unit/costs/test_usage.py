@@ -1,4 +1,4 @@
-"""What engines did, out of what Prometheus answers: gaps are left out, and no data is said to be none."""
+"""Usage of engines from Prometheus' answers: gaps are left out, and missing data is None."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_gap_makes_tokens_neither_dearer_nor_cheaper() -> None:
 
 
 @pytest.mark.parametrize("missing", [0, 1, 2])
-def test_no_data_is_none_and_not_nothing(missing: int) -> None:
+def test_missing_data_is_none_and_not_zero(missing: int) -> None:
     answers = [series((300, 1.0)) for _ in range(3)]
     answers[missing] = []
     assert add_up(answers, 300, 300) is None

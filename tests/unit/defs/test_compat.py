@@ -20,7 +20,7 @@ def _asset_job() -> None:
 
 
 def _error_source() -> None:
-    """What a step that is interrupted says, as Ctrl-C does it."""
+    """The source of the error of a step that Ctrl-C interrupts."""
 
     @dg.op
     def interrupted() -> None:
@@ -36,7 +36,7 @@ def _error_source() -> None:
 
 
 def _interrupts() -> None:
-    """The block goes on to its end."""
+    """Signals do not interrupt the block."""
     done = 0
     with compat.capture_interrupts():
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGINT):
@@ -143,18 +143,18 @@ CONTRACT: dict[str, Callable[[], None]] = {
 }
 
 
-def test_every_name_is_held() -> None:
+def test_every_name_has_a_contract() -> None:
     assert set(CONTRACT) == set(compat.__all__), "a name of llmops.defs.compat has no contract here"
 
 
 @pytest.mark.parametrize("name", CONTRACT)
-def test_dagster_still_has_it(name: str) -> None:
+def test_dagster_keeps_the_contract(name: str) -> None:
     try:
         CONTRACT[name]()
-    except Exception as error:  # noqa: BLE001 - whatever it is, a person is to read whose name broke
+    except Exception as error:  # noqa: BLE001 - any error must name the private name that broke
         pytest.fail(f"Dagster {dg.__version__} has changed llmops.defs.compat.{name}: {error!r}")
 
 
-def test_nobody_else_asks_for_what_dagster_keeps_to_itself() -> None:
+def test_no_other_module_imports_private_names_of_dagster() -> None:
     asking = {str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py") if "dagster._" in path.read_text()}
     assert asking == {"defs/compat.py"}

@@ -28,7 +28,7 @@ WRITTEN: list[tuple[type[Cursor], dict[str, object]]] = [
 
 
 @pytest.mark.parametrize(("kind", "content"), WRITTEN)
-def test_what_an_older_version_wrote_is_read_and_written_again_as_it_was(
+def test_a_cursor_of_an_older_version_is_read_and_written_unchanged(
     kind: type[Cursor], content: dict[str, object]
 ) -> None:
     cursor, notes = read_cursor(json.dumps(content), kind.model_validate_json, kind())
@@ -42,12 +42,12 @@ def test_every_trigger_has_a_cursor_of_an_older_version_here() -> None:
 
 
 @pytest.mark.parametrize("text", [None, ""])
-def test_a_first_tick_begins_without_a_word(text: str | None) -> None:
+def test_a_first_tick_begins_without_a_note(text: str | None) -> None:
     assert read_cursor(text, int, 7) == (7, [])
 
 
 @pytest.mark.parametrize("text", ["x", "1" * (LONGEST + 1)], ids=["unreadable", "too long"])
-def test_a_sensor_begins_anew_with_what_it_cannot_read_and_says_why(text: str) -> None:
+def test_an_unreadable_cursor_is_replaced_with_a_note(text: str) -> None:
     cursor, (note,) = read_cursor(text, int, 7)
     assert cursor == 7
     assert note.startswith("the sensor begins anew, as it cannot read its cursor: ")

@@ -1,4 +1,4 @@
-"""What the documents say is there: files they link to, commands they name."""
+"""Files, settings, commands and targets that the documents name exist."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_every_link_leads_to_a_file(page: Path) -> None:
     assert [link for link in links if not (page.parent / link).exists()] == []
 
 
-def test_every_setting_is_told_with_its_default() -> None:
+def test_every_setting_has_a_row() -> None:
     rows = (
         line for line in (ROOT / "docs" / "start" / "cluster.md").read_text().splitlines() if line.startswith("| `")
     )
@@ -45,10 +45,10 @@ def test_every_setting_is_told_with_its_default() -> None:
 
 
 @pytest.mark.parametrize(("page", "line"), named("llmops"))
-def test_every_command_of_llmops_is_one(page: str, line: str) -> None:
+def test_every_command_of_llmops_exists(page: str, line: str) -> None:
     # Brackets mark optional words; the test passes all of them.
     words = [PLACEHOLDERS.get(word, word) for word in shlex.split(re.sub(r"[\[\]]", "", line))][1:]
-    # Typer's own copy of click has no public name: commands are taken as they come.
+    # Typer's copy of click has no public name, so commands have no type here.
     command: Any = build()
     context = None
     while hasattr(command, "commands"):
@@ -65,6 +65,6 @@ def test_every_command_of_llmops_is_one(page: str, line: str) -> None:
 
 
 @pytest.mark.parametrize(("page", "line"), named("make"))
-def test_every_target_of_make_is_one(page: str, line: str) -> None:
+def test_every_target_of_make_exists(page: str, line: str) -> None:
     targets = re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert line.split()[1] in targets, page

@@ -1,4 +1,4 @@
-"""Errors carry codes: messages may change, and programs and tests go by the code."""
+"""Every error has a code: programs and tests go by the code, and messages may change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A stranger finds the way: few rooms, few files in each."""
+"""The package has few rooms, and each room few files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_no_folder_has_many_files() -> None:
     assert [folder for folder in sorted(folders) if len(modules(folder)) > FILES] == []
 
 
-def test_every_folder_says_what_it_is() -> None:
+def test_every_folder_has_a_docstring() -> None:
     folders = {path.parent for path in PACKAGE.rglob("*.py")}
     silent = [folder for folder in folders if not (folder / "__init__.py").read_text().startswith('"""')]
     assert silent == []

@@ -20,7 +20,7 @@ def rows() -> list[list[str]]:
 
 
 def collected(path: Path) -> set[str]:
-    """What pytest collects from a file."""
+    """Names of the tests in a file."""
     return {
         node.name
         for node in ast.parse(path.read_text()).body
@@ -28,17 +28,17 @@ def collected(path: Path) -> set[str]:
     }
 
 
-def test_there_is_a_row_for_all_that_the_stack_is_made_of() -> None:
+def test_the_table_has_its_rows() -> None:
     assert len(rows()) > 80
 
 
 @pytest.mark.parametrize("row", rows(), ids=lambda row: str(row[0])[:40])
-def test_every_row_is_held_by_a_test(row: list[str]) -> None:
+def test_every_row_names_a_test(row: list[str]) -> None:
     references = REFERENCE.findall(row[-1])
     assert references, f"no test: {row}"
     for path, name in references:
         assert Path(path).name.startswith("test_"), f"{row[0]}: pytest collects nothing from {path}"
         assert name in collected(ROOT / path), f"{row[0]}: {path} has no {name}"
     opt_in = {path.split("/")[2] for path, _ in references if path.startswith("tests/opt_in/")}
-    said = re.search(r"run by `make e2e-(\w+)`", row[-1])
-    assert opt_in == ({said[1]} if said else set()), f"{row[0]}: the row says which target runs its test"
+    target = re.search(r"run by `make e2e-(\w+)`", row[-1])
+    assert opt_in == ({target[1]} if target else set()), f"{row[0]}: the row says which target runs its test"

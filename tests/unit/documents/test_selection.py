@@ -1,4 +1,4 @@
-"""Each test belongs to `make test` or to `make test-full`, and to one of them alone."""
+"""Each test belongs to exactly one of `make test` and `make test-full`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def collected(*arguments: str) -> set[str]:
 
 
 def of_target(target: str) -> list[str]:
-    """What a target of the Makefile gives to pytest, but for how many processes there are."""
+    """A Makefile target's arguments for pytest, without the number of processes."""
     command = ["make", "--dry-run", "--always-make", target, "PARALLEL="]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     [line] = [line for line in done.stdout.splitlines() if "bin/pytest" in line]
@@ -30,7 +30,7 @@ def of_target(target: str) -> list[str]:
 
 
 @pytest.mark.full
-def test_each_test_belongs_to_one_of_the_two() -> None:
+def test_each_test_belongs_to_one_target() -> None:
     """Full: pytest collects all tests three times."""
     every, quick, full = collected(), collected(*of_target("test")), collected(*of_target("test-full"))
     assert len(every) > 3000

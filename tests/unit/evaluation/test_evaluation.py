@@ -64,7 +64,7 @@ def test_equal_release_passes_and_a_worse_and_slower_one_fails(
 ) -> None:
     able(engine, 0.95)
     able(second_engine, 0.95)
-    # Long beside the noise of a busy machine.
+    # Far longer than the noise of a busy machine.
     engine.first_seconds = second_engine.first_seconds = 0.08
     equal, stable = compare(second_endpoint, endpoint, SUITES, 8, rules=RULES)
     verdict = decide(RULES, equal, stable)

@@ -1,4 +1,4 @@
-"""Gates and verdicts: what passes, what fails, what stays open, and what holds for any figures."""
+"""Gates and verdicts: which releases pass, fail or stay open, and properties for any figures."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RANK = {"Failed": 0, "Inconclusive": 1, "Passed": 2}
 
 
 def quality(scores: list[float], *, of: int | None = None, sha: str = "a", errors: float = 0.0) -> Measurements:
-    """What a suite named q gives, with a score per case."""
+    """Measurements of a suite named q, with a score per case."""
     kept = {f"case-{number:03d}": score for number, score in enumerate(scores)}
     figures = {"q/error_rate": errors}
     if scores:
@@ -32,7 +32,7 @@ def quality(scores: list[float], *, of: int | None = None, sha: str = "a", error
 
 
 def load(samples: list[float], **figures: float) -> Measurements:
-    """What a load profile named chat gives."""
+    """Measurements of a load profile named chat."""
     measured = {f"chat/{name}_ttft_ms": value for name, value in summary(samples).items()}
     measured |= {"chat/error_rate": 0.0} | {f"chat/{name}": value for name, value in figures.items()}
     return Measurements(suites={"chat": "c"}, figures=measured, samples={"chat": {"ttft": tuple(sorted(samples))}})
@@ -49,7 +49,7 @@ def right(passed: int, cases: int) -> list[float]:
 
 
 def deciding(verdict: Verdict) -> GateResult:
-    """The one gate that makes the verdict what it is."""
+    """The only gate with the outcome of the verdict."""
     (decisive,) = (gate for gate in verdict.gates if gate.outcome == verdict.value and not gate.dry)
     return decisive
 
@@ -182,7 +182,7 @@ NOT_FINITE = st.sampled_from([math.nan, math.inf, -math.inf])
 def test_no_gate_passes_or_fails_on_a_figure_that_is_not_finite(
     data: st.DataObject, bad: float, canary: bool, limit: float
 ) -> None:
-    """However it comes in: as a figure, a score, a sample or a turn of which the figure is made."""
+    """As a figure, a score, a sample, or a turn."""
     samples = [10.0 + index for index in range(30)]
     whole: dict[str, Any] = load(samples).model_dump() | {"turns": {"chat": {"p95_ttft_ms": [10.0] * 12}}}
     quality_of = quality(right(90, 100)).model_dump()
@@ -213,7 +213,7 @@ def test_a_turn_that_is_not_finite_leaves_bounds_that_are(bad: float, place: int
     gate = decide(RATIO, broken, fine).gates[0]
     assert gate.change is not None
     assert gate.high is not None
-    # What is measured is kept as JSON, and has to come back from there.
+    # Measurements are stored as JSON, and must survive it.
     assert Measurements.model_validate_json(broken.model_dump_json()) == broken
 
 
@@ -423,7 +423,7 @@ def test_a_dry_error_ceiling_leaves_the_implied_one_in_force() -> None:
 
 
 def in_turns(times: list[float], **figures: float) -> Measurements:
-    """What a load profile named chat gives of an engine that took turns, one time for each."""
+    """Measurements of a load profile named chat in turns, with one time per turn."""
     return load(times, **figures).model_copy(update={"turns": {"chat": {"p95_ttft_ms": tuple(times)}}})
 
 

@@ -157,7 +157,7 @@ def test_everything_about_a_worse_release_is_on_the_page() -> None:
     assert len(text) < 150_000
 
 
-def test_a_first_release_has_nothing_beside_it() -> None:
+def test_the_page_of_a_first_release_has_no_stable() -> None:
     text = render(page(measured(1), None))
     parsed = assert_self_contained(text)
     assert "Served then" in parsed.text
@@ -179,7 +179,7 @@ def test_a_release_that_was_never_measured_has_its_record() -> None:
 
 
 @pytest.mark.parametrize("wrong", [1, 5])
-def test_what_a_model_answers_stays_text(wrong: int) -> None:
+def test_markup_in_an_answer_is_escaped(wrong: int) -> None:
     parsed = assert_self_contained(render(page(measured(wrong, answer=HOSTILE), measured(wrong, answer=HOSTILE))))
     assert parsed.text.count(HOSTILE) == 2 * wrong
 
@@ -216,7 +216,7 @@ def test_charts_hold_their_values() -> None:
     assert not ecdf([Series("canary", [])], "ms")
     curve = ecdf([Series("canary", [1.0, 2.0, 4.0])], "ms")
     assert curve.count("<polyline") == 1
-    # Its end: the highest value, at the full height.
+    # The curve ends at the highest value, at the full height.
     assert curve.split('points="')[1].split('"')[0].split()[-1].endswith(",14.0")
     drawn = bars(["a<b"], [Series("canary", [0.5]), Series("stable", [None])], [["50%"], ["none"]])
     assert "a&lt;b" in drawn

@@ -28,8 +28,8 @@ def profile(requests: int = 12, **fields: Any) -> LoadProfile:
 
 def test_times_are_those_of_the_engine(engine: Engine, endpoint: Endpoint) -> None:
     engine.first_seconds, engine.token_seconds, engine.tokens = 0.10, 0.03, 4
-    told: list[tuple[str, int, int]] = []
-    result = run_load(endpoint, profile(), lambda name, done, total: told.append((name, done, total)))
+    progress: list[tuple[str, int, int]] = []
+    result = run_load(endpoint, profile(), lambda name, done, total: progress.append((name, done, total)))
     figures = result.figures()
     assert result.completed == 12
     assert 100 <= figures["median_ttft_ms"] < 160
@@ -42,7 +42,7 @@ def test_times_are_those_of_the_engine(engine: Engine, endpoint: Endpoint) -> No
     assert figures["output_throughput"] == pytest.approx(48 / result.seconds)
     assert figures["request_throughput"] == pytest.approx(12 / result.seconds)
     assert figures["total_token_throughput"] == pytest.approx((48 + 84) / result.seconds)
-    assert told[-1] == ("chat", 12, 12)
+    assert progress[-1] == ("chat", 12, 12)
 
 
 def test_names_are_those_of_vllm_bench_serve(engine: Engine, endpoint: Endpoint) -> None:
@@ -52,7 +52,7 @@ def test_names_are_those_of_vllm_bench_serve(engine: Engine, endpoint: Endpoint)
             assert f"{statistic}_{kind}_ms" in figures
 
 
-def test_what_is_sent(engine: Engine, endpoint: Endpoint) -> None:
+def test_requests_stream_and_no_two_prompts_are_equal(engine: Engine, endpoint: Endpoint) -> None:
     run_load(Endpoint(endpoint.base_url + "/v1", "tiny", "s3cret"), profile(ignore_eos=True))
     assert engine.keys == {"Bearer s3cret"}
     assert len(engine.asked) == 14
@@ -81,7 +81,7 @@ def test_two_engines_take_turns_with_the_same_prompts(
     second_engine.reply = lambda number: seen.append(second_engine)
     first, second = run_load_in_turns(endpoint, second_endpoint, profile(32, concurrency=2, warmup_requests=0))
     assert (first.completed, second.completed) == (32, 32)
-    # The engines take turns to begin, so that the second turn of one is followed by its third.
+    # The engines take turns to begin: the second turn of one comes right before its third.
     assert [seen[index] is engine for index in range(0, 64, 8)] == [True, False, False, True] * 2
     assert all(len(set(map(id, seen[index : index + 8]))) == 1 for index in range(0, 64, 8))
     asked = [sorted(str(body["messages"]) for body in asked_engine.asked) for asked_engine in (engine, second_engine)]
@@ -93,7 +93,7 @@ def test_two_engines_take_turns_with_the_same_prompts(
     assert max(turn["p50_ttft_ms"] for turn in first.turns) >= whole["p50_ttft_ms"]
 
 
-def test_further_rounds_are_run_while_they_are_wanted_with_prompts_of_their_own(
+def test_further_rounds_run_on_demand_with_new_prompts(
     engine: Engine, endpoint: Endpoint, second_endpoint: Endpoint
 ) -> None:
     seen: list[tuple[int, int]] = []
@@ -103,14 +103,14 @@ def test_further_rounds_are_run_while_they_are_wanted_with_prompts_of_their_own(
         return len(seen) < 2
 
     load = profile(16, concurrency=2, warmup_requests=0)
-    told: list[tuple[int, int]] = []
+    progress: list[tuple[int, int]] = []
     first, second = run_load_in_turns(
-        endpoint, second_endpoint, load, lambda _, done, total: told.append((done, total)), again=again, rounds=5
+        endpoint, second_endpoint, load, lambda _, done, total: progress.append((done, total)), again=again, rounds=5
     )
     assert seen == [(16, 16), (32, 32)]
     assert (first.completed, second.completed) == (32, 32)
     assert len(first.turns) == 4
-    assert told[-1] == (32, 32)
+    assert progress[-1] == (32, 32)
     assert len({str(body["messages"]) for body in engine.asked}) == 32
     assert run_load_in_turns(endpoint, second_endpoint, load, again=again, rounds=1)[0].completed == 16
 
@@ -185,7 +185,7 @@ def test_hang_counts_as_an_error(engine: Engine, endpoint: Endpoint) -> None:
     assert result.errors == {"no end of the answer within 0.2 s": 4}
 
 
-def test_engine_that_hangs_for_good_is_not_waited_for_a_thousand_times(engine: Engine, endpoint: Endpoint) -> None:
+def test_a_hanging_engine_stops_the_load(engine: Engine, endpoint: Endpoint) -> None:
     engine.first_seconds = 60
     result = run_load(endpoint, profile(1000, timeout_seconds=0.2))
     assert result.stopped

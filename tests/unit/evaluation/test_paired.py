@@ -1,4 +1,4 @@
-"""Paired comparisons: known values, bounds that cover what they promise, and what holds for any scores."""
+"""Paired comparisons: known values, the coverage of bounds, and properties for any scores."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def _high(worse: int, better: int, cases: int) -> float:
 
 
 @pytest.mark.parametrize("cases", [10, 40, 150])
-def test_bounds_of_partial_scores_cover_the_truth_as_often_as_they_say(cases: int) -> None:
+def test_bounds_of_partial_scores_cover_the_truth_as_often_as_promised(cases: int) -> None:
     generator = np.random.default_rng(3)
     kinds: dict[str, tuple[list[float], list[float]]] = {
         "few large": ([0.8, 0.0], [0.03, 0.97]),

@@ -1,4 +1,4 @@
-"""The proof that an engine answers, and everything else that may come instead."""
+"""The probe takes a completion, and no other answer, as proof that an engine works."""
 
 from __future__ import annotations
 

@@ -43,11 +43,11 @@ def failing(status: int, which: Callable[[int], bool], **headers: str) -> Callab
     return lambda number: web.Response(status=status, text=body, headers=headers) if which(number) else None
 
 
-def test_scores_latencies_and_what_is_sent(engine: Engine, endpoint: Endpoint) -> None:
+def test_scores_latencies_and_requests(engine: Engine, endpoint: Endpoint) -> None:
     engine.answers = lambda prompt: "no idea" if prompt.startswith("3 ") else f"It is {solve(prompt)}."
-    told: list[tuple[str, int, int]] = []
+    progress: list[tuple[str, int, int]] = []
     asked = suite(system="Be brief.", sampling={"seed": 7, "max_tokens": 9})
-    result = run_quality(endpoint, asked, 4, lambda name, done, total: told.append((name, done, total)))
+    result = run_quality(endpoint, asked, 4, lambda name, done, total: progress.append((name, done, total)))
     assert [answer.case for answer in result.answers] == [case.id for case in asked.cases]
     assert result.scores == {case.id: float(case.id != "c03") for case in asked.cases}
     assert result.answers[3].text == "no idea"
@@ -55,7 +55,7 @@ def test_scores_latencies_and_what_is_sent(engine: Engine, endpoint: Endpoint) -
     assert figures["score"] == 0.95
     assert figures["error_rate"] == 0
     assert 0 < figures["p50_e2el_ms"] < 5000
-    assert told[-1] == ("sums", 20, 20)
+    assert progress[-1] == ("sums", 20, 20)
     sent = engine.asked[0]
     assert sent["model"] == "tiny"
     assert (sent["temperature"], sent["seed"], sent["max_tokens"]) == (0, 7, 9)
@@ -81,7 +81,7 @@ def test_empty_answer_is_scored_and_no_error(engine: Engine, endpoint: Endpoint)
     assert result.figures()["error_rate"] == 0
 
 
-def test_what_passes_is_retried_and_leaves_no_trace_in_the_score(engine: Engine, endpoint: Endpoint) -> None:
+def test_a_temporary_error_is_retried_and_does_not_lower_the_score(engine: Engine, endpoint: Endpoint) -> None:
     engine.answers, engine.reply = solve, failing(500, lambda number: number % 3 == 1)
     result = run_quality(endpoint, suite(6), 1)
     figures = result.figures()
@@ -103,7 +103,9 @@ def test_engine_that_answers_500_to_all_has_an_error_rate_and_no_score(engine: E
 
 
 @pytest.mark.parametrize("status", [400, 404])
-def test_refused_request_is_the_engines_and_is_not_retried(engine: Engine, endpoint: Endpoint, status: int) -> None:
+def test_a_refused_request_is_an_error_of_the_engine_and_is_not_retried(
+    engine: Engine, endpoint: Endpoint, status: int
+) -> None:
     engine.answers, engine.reply = solve, failing(status, lambda number: number == 2)
     result = run_quality(endpoint, suite(4), 1)
     assert result.errors.total() == 1
@@ -154,14 +156,14 @@ def test_refused_key_ends_the_measurement_at_once(engine: Engine, endpoint: Endp
     assert "access.api_key" in raised.value.remedy
 
 
-def test_hang_is_the_engines(engine: Engine, endpoint: Endpoint) -> None:
+def test_a_hang_is_an_error_of_the_engine(engine: Engine, endpoint: Endpoint) -> None:
     engine.first_seconds = 60
     result = run_quality(endpoint, suite(12, timeout_seconds=0.3), 12)
     assert result.errors == {"no answer within 0.3 s": 12}
     assert result.figures()["error_rate"] == 1
 
 
-def test_answer_that_is_no_completion_is_the_engines(engine: Engine, endpoint: Endpoint) -> None:
+def test_an_answer_that_is_no_completion_is_an_error_of_the_engine(engine: Engine, endpoint: Endpoint) -> None:
     for text in ("[]", "{}", "not json", '{"choices": []}', '{"choices": [{"message": null}]}'):
         engine.reply = lambda number, text=text: web.Response(text=text, content_type="application/json")
         result = run_quality(endpoint, suite(1), 1)

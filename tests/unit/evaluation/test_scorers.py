@@ -1,4 +1,4 @@
-"""Scorers: what counts as right, and what doesn't."""
+"""Scorers: which answers are right, and which are wrong."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_every_integer_is_found_as_people_write_it(value: int, form: str) -> Non
 
 
 @given(st.floats(-1e6, 1e6).map(lambda value: round(value, 4)), st.text(max_size=30))
-def test_the_last_number_wins_whatever_stands_before(value: float, before: str) -> None:
+def test_the_last_number_wins_after_any_text(value: float, before: str) -> None:
     assert build("number", value)(f"{before} so it is {value:.4f}") == 1
 
 

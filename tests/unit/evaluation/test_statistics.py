@@ -1,4 +1,4 @@
-"""Statistics of gates: known values, and what holds for any data."""
+"""Statistics of gates: known values, and properties for any data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Suites: those that are shipped, refused mistakes, and the content of the hash."""
+"""Suites: the shipped ones, refused mistakes, and the content of the hash."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def refusal(directory: Path, name: str = "suite") -> list[str]:
     return [line.replace(f"{directory}/", "") for line in raised.value.message.splitlines()]
 
 
-def test_what_is_shipped() -> None:
+def test_shipped_suites() -> None:
     assert len(CASES) >= 100
     assert {suite.name for suite, _ in CASES} == {"arithmetic", "extraction", "instructions", "json", "reasoning"}
     assert {case.scorer for _, case in CASES} == {"exact", "contains", "regex", "number", "json-schema", "choice"}
@@ -55,7 +55,7 @@ def test_what_is_shipped() -> None:
     assert all(suite.sampling.temperature == 0 for suite, _ in CASES)
 
 
-def test_hashes_of_what_is_shipped_change_with_it_alone() -> None:
+def test_hashes_of_shipped_suites_are_pinned() -> None:
     assert {suite.name: suite.sha256 for suite in SHIPPED} == HASHES
 
 
@@ -145,7 +145,7 @@ def test_an_unknown_suite_is_refused_with_the_names_of_the_known_ones(tmp_path: 
     assert (raised.value.code, raised.value.about) == ("NoSuchSuite", "suite absent")
 
 
-def test_plain_words_of_a_suite_are_what_they_were(tmp_path: Path) -> None:
+def test_plain_words_of_a_suite_are_texts(tmp_path: Path) -> None:
     write(tmp_path, GOOD_SUITE + "system: no\ntimeout_seconds: 1e3\n", GOOD_CASE)
     (suite,) = load_suites(tmp_path, ["suite"])
     assert isinstance(suite, Suite)
@@ -154,7 +154,7 @@ def test_plain_words_of_a_suite_are_what_they_were(tmp_path: Path) -> None:
     assert mistake.startswith("suite.yaml:3: system: ")
 
 
-def test_allowed_fields_do_not_include_those_that_no_file_gives(tmp_path: Path) -> None:
+def test_allowed_fields_are_those_of_a_file(tmp_path: Path) -> None:
     (mistake,) = refusal(write(tmp_path, GOOD_SUITE + "case: 1\n", GOOD_CASE))
     assert mistake.endswith("Allowed: description, kind, sampling, scorer, system, timeout_seconds")
 
@@ -184,7 +184,7 @@ def test_hash_ignores_path_order_comments_and_line_endings(tmp_path: Path) -> No
     assert first.sha256 == second.sha256
 
 
-def test_hash_of_description_is_not_taken(tmp_path: Path) -> None:
+def test_hash_ignores_the_description(tmp_path: Path) -> None:
     (before,) = load_suites(write(tmp_path, GOOD_SUITE, GOOD_CASE), ["suite"])
     (after,) = load_suites(write(tmp_path, GOOD_SUITE + "description: better words\n", GOOD_CASE), ["suite"])
     assert before.sha256 == after.sha256

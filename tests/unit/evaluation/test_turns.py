@@ -24,7 +24,7 @@ def test_independent_turns_have_the_interval_of_student() -> None:
     assert low == pytest.approx(-stats.t.isf(0.01, 5) * np.std(drops, ddof=1) / math.sqrt(6))
 
 
-def test_a_ratio_is_the_mean_ratio_of_turns_and_one_hiccup_does_not_make_it() -> None:
+def test_a_ratio_is_the_mean_ratio_of_turns_in_spite_of_one_hiccup() -> None:
     change = change_of([(10.0, 10.0)] * 7 + [(1000.0, 10.0)] + [(10.0, 10.0)] * 8, ratio=True)
     assert change is not None
     assert change.value == pytest.approx(100 ** (1 / 16))

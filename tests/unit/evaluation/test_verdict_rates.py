@@ -25,7 +25,7 @@ from llmops.evaluation.measurements import Measurements
 
 ROLLOUTS = 1000
 PROMISED = 0.05
-# Three standard deviations of a share of 5% in that many rollouts: a kept promise hardly ever shows more.
+# Three standard deviations of a share of 5% in ROLLOUTS rollouts: chance hardly ever exceeds this.
 LUCK = 3 * (PROMISED * (1 - PROMISED) / ROLLOUTS) ** 0.5
 
 
@@ -55,9 +55,7 @@ def test_a_slower_release_does_not_pass_and_an_equal_one_is_not_rejected(noise: 
 
 @settings(max_examples=50, deadline=None)
 @given(st.integers(0, 60), st.integers(0, 10), st.integers(0, 10), st.integers(1, 60))
-def test_cases_that_both_answer_alike_say_nothing_whichever_way(
-    right: int, worse: int, better: int, wrong: int
-) -> None:
+def test_equal_answers_count_the_same_whether_right_or_wrong(right: int, worse: int, better: int, wrong: int) -> None:
     def verdict(both: int, neither: int) -> str:
         canary = [1.0] * both + [0.0] * worse + [1.0] * better + [0.0] * neither
         stable = [1.0] * both + [1.0] * worse + [0.0] * better + [0.0] * neither

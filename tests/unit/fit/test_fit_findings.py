@@ -18,7 +18,7 @@ from llmops.preflight.fit.weights import weights_on_gpu
 from llmops.releases.release import EnginePin, Release, WeightsPin
 from tests.unit.fit.shapes import MODELS
 
-L40S = 46068 * 2**20  # what NVIDIA's label nvidia.com/gpu.memory says of it, in MiB
+L40S = 46068 * 2**20  # the value of NVIDIA's label nvidia.com/gpu.memory, in MiB
 H100 = 81559 * 2**20
 LLAMA_70B = 70_553_706_496
 AWQ = {**MODELS["Llama-3.3-70B"], "quantization_config": {"quant_method": "awq", "bits": 4}}

@@ -15,7 +15,7 @@ from llmops.preflight.fit.layers import Layers, layers_of
 from llmops.preflight.fit.shape import Shape
 from tests.unit.fit.shapes import CASES, GIB, LOGS, MODELS, config
 
-# Made by vLLM 0.32.0's own functions: tests/opt_in/vllm/test_kv_arithmetic.py makes them anew and compares.
+# Made by vLLM 0.32.0's own functions: tests/opt_in/vllm/test_kv_arithmetic.py makes them again and compares.
 ANSWERS = json.loads((Path(__file__).parent / "data" / "vllm-0.32.0-kv-cache.json").read_text())
 
 
@@ -26,7 +26,7 @@ def groups(model: str, tensor: int, kv_cache_dtype: str = "auto", in_flight: int
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_cache_holds_what_vllm_says(name: str) -> None:
+def test_the_cache_is_as_large_as_vllm_computes(name: str) -> None:
     model, tensor, context, kv_bytes, dtype, _ = CASES[name]
     cache = groups(model, tensor, dtype, ANSWERS[name]["in_flight"])
     concurrency = cache.concurrency(int(kv_bytes), context)
@@ -35,7 +35,7 @@ def test_the_cache_holds_what_vllm_says(name: str) -> None:
     assert cache.longest(int(kv_bytes), context) == ANSWERS[name]["longest"]
 
 
-def test_there_are_answers_for_ten_models_and_more() -> None:
+def test_at_least_ten_models_have_answers() -> None:
     assert set(ANSWERS) == set(CASES)
     assert len({case[0] for case in CASES.values()}) >= 10
 
@@ -85,7 +85,7 @@ def test_the_memory_of_what_llmops_cannot_read_is_unknown(fields: dict[str, obje
         layers_of(Shape({**LLAMA, **fields}, {}, 0), dtype=None, kv_cache_dtype=None, tensor=1)
 
 
-def test_of_a_model_that_sees_the_text_model_counts() -> None:
+def test_the_text_model_of_a_vision_model_counts() -> None:
     shape = Shape({"model_type": "gemma3", "text_config": MODELS["gemma-3-27b"], "vision_config": {}}, {}, 0)
     assert layers_of(shape, dtype=None, kv_cache_dtype=None, tensor=2) == layers_of(
         Shape(MODELS["gemma-3-27b"], {}, 0), dtype=None, kv_cache_dtype=None, tensor=2

@@ -69,7 +69,7 @@ def damage(folder: str, place: tuple[str | int, ...], change: Callable[[Any, str
 
 
 def check(folder: str, files: Files) -> None:
-    """No figure that the whole file does not have: fewer at most."""
+    """The damaged files give an error, or figures that the whole files have, too."""
     try:
         reading = TOOLS[FOLDERS[folder]].parse(files)
     except MeasurementFailed:
@@ -78,7 +78,7 @@ def check(folder: str, files: Files) -> None:
     for name, value in reading.figures.items():
         assert value == pytest.approx(expected.figures.get(name)), name
     for name, scores in reading.scores.items():
-        # A case that has another name in the file has it here.
+        # The damage may rename a case.
         assert sorted(scores.values()) == sorted(expected.scores[name].values()), name
     assert reading.cases == expected.cases
 

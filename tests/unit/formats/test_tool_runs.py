@@ -1,4 +1,4 @@
-"""Tools as processes: their arguments and environment, their results, and every way to bring none."""
+"""Tools as processes: their arguments and environment, their results, and runs without results."""
 
 from __future__ import annotations
 

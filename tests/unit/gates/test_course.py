@@ -1,4 +1,4 @@
-"""The steps that a catalog may declare, and how reports show them: pure."""
+"""The steps that a catalog may declare, and how reports show them."""
 
 from __future__ import annotations
 

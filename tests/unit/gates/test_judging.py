@@ -1,4 +1,4 @@
-"""From Prometheus' answers to a verdict: pure."""
+"""From Prometheus' answers to a verdict."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def gated(*gates: LiveGate, **changes: Any) -> Traffic:
     return Traffic(steps=(STEP,), gates=gates, **changes)
 
 
-def test_an_equal_release_passes_with_what_was_seen_in_the_reason() -> None:
+def test_an_equal_release_passes_with_its_requests_in_the_reason() -> None:
     verdict = judge(TRAFFIC, samples(figures()), samples(figures()), 1)
     assert (verdict.value, verdict.reason) == ("Passed", "3 gates held on 400 requests")
     assert [(gate.outcome, gate.code) for gate in verdict.gates] == [("Passed", "WithinLimit")] * 3
@@ -50,7 +50,7 @@ FAILING = {"errors": (figures(errors=40), "error_rate"), "first token": (figures
 
 
 @pytest.mark.parametrize("name", FAILING)
-def test_what_is_clearly_worse_than_stable_fails(name: str) -> None:
+def test_a_clearly_worse_release_fails(name: str) -> None:
     canary, metric = FAILING[name]
     verdict = judge(TRAFFIC, samples(canary), samples(figures()), 1)
     assert verdict.value == "Failed"
@@ -166,7 +166,7 @@ def test_answers_are_put_together_by_pod() -> None:
     assert known.scraped == {"a"}
     assert sorted(known.replicas) == ["a", "b"]
     assert (known.replicas["a"].requests, known.replicas["a"].errors) == (4, 2)
-    # A bucket holds all of those below it, whatever rounding said.
+    # A bucket includes all lower ones, in spite of rounding.
     assert known.replicas["a"].ttft == Histogram((0.25, 0.5, math.inf), (3.0, 3.0, 4.0))
     assert known.together.requests == 11
 

@@ -29,7 +29,7 @@ def test_defaults_take_what_an_engine_loads() -> None:
     assert taken(*unneeded, *LLAMA) == sorted({*LLAMA} - {"README.md"})
 
 
-def test_safetensors_win_over_pickle_whatever_the_patterns_say() -> None:
+def test_safetensors_win_over_pickle_for_any_patterns() -> None:
     assert taken("model.safetensors", "pytorch_model.bin", "old.PT", include=("*",)) == ["model.safetensors"]
     both = select(files("model.safetensors", "pytorch_model.bin"), ("*",), allow_pickle=True)
     assert [file.path for file in both] == ["model.safetensors", "pytorch_model.bin"]

@@ -26,7 +26,7 @@ class Service:
         return "answer"
 
 
-def test_it_waits_as_long_as_the_service_says() -> None:
+def test_retries_wait_as_long_as_the_service_asks() -> None:
     service = Service(Unavailable("busy", retry_after=0.2), Unavailable("busy", retry_after=0.1))
     started = time.monotonic()
     assert Patience().call(service) == "answer"
@@ -34,7 +34,7 @@ def test_it_waits_as_long_as_the_service_says() -> None:
     assert service.calls == 3
 
 
-def test_it_gives_up_with_the_last_error() -> None:
+def test_retries_end_with_the_last_error() -> None:
     service = Service(*(Unavailable("away", code=f"Number{number}") for number in range(9)))
     with pytest.raises(Unavailable) as raised:
         Patience(attempts=3, longest_wait=0.01).call(service)
@@ -42,7 +42,7 @@ def test_it_gives_up_with_the_last_error() -> None:
     assert service.calls == 3
 
 
-def test_a_wait_beyond_the_bound_is_the_callers() -> None:
+def test_a_wait_beyond_the_bound_goes_to_the_caller() -> None:
     service = Service(Unavailable("busy", retry_after=21))
     with pytest.raises(Unavailable) as refused:
         Patience(longest_wait=20).call(service)

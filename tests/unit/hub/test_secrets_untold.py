@@ -45,7 +45,7 @@ def test_a_secret_unfit_for_a_header_is_refused_without_being_shown(text: str) -
             assert as_header(secret, "here").isascii()
         except BadInput as error:
             messages.add(str(error))
-    # One message for empty secrets and one for unfit ones, whatever the secret.
+    # One message for all empty secrets, and one for all unfit ones.
     assert len(messages) == 2
 
 

@@ -39,7 +39,7 @@ def test_numbers_are_counted_by_format_over_all_files(server: HubServer, store: 
     names = [name for name in files if name.endswith(".safetensors")]
     assert count_parameters(REPO, commit, names, endpoint=server.url) == {"BF16": 300_010, "I32": 7}
     assert read_config(REPO, commit, endpoint=server.url) == {"model_type": "llama"}
-    # 600 kB of weights are there, and are not fetched.
+    # The client does not fetch the 600 kB of weights.
     ranges = [request.range for request in server.seen() if request.path.endswith(".safetensors")]
     assert ranges
     assert set(ranges) == {"bytes=0-100000"}

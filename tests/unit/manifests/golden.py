@@ -23,14 +23,16 @@ Golden = dict[str, dict[str, str]]
 
 def computed() -> Golden:
     """Per model, entry and installation: the release's id, and a hash of each object."""
-    found: Golden = {}
+    hashes: Golden = {}
     models = load_catalog(MODELS)
     plain = next(iter(INSTALLATIONS))
     for model, spec in models.items():
         tenant = Tenant.model_validate(
             {"name": "research", "models": [model], "key": {"name": "keys", "key": "research"}}
         )
-        cases = [(entry, plain) for entry in ENTRIES] + [("as it is", each) for each in INSTALLATIONS if each != plain]
+        cases = [(entry, plain) for entry in ENTRIES] + [
+            ("as it is", other) for other in INSTALLATIONS if other != plain
+        ]
         for entry, installation in cases:
             settings = Settings.model_validate({"monitoring": PROMETHEUS} | INSTALLATIONS[installation])
             changed_spec = changed(spec, ENTRIES[entry])
@@ -39,14 +41,14 @@ def computed() -> Golden:
                 *everything(changed_spec, settings),
                 *beside(changed_spec, {tenant.name: tenant}, settings),
             ]
-            found[f"{model}, {entry}, {installation}"] = {
+            hashes[f"{model}, {entry}, {installation}"] = {
                 "release": pinned(changed_spec).id,
                 **{
-                    f"{each['kind']} {each['metadata']['name']} {index}": _hash(each)
-                    for index, each in enumerate(objects)
+                    f"{manifest['kind']} {manifest['metadata']['name']} {index}": _hash(manifest)
+                    for index, manifest in enumerate(objects)
                 },
             }
-    return found
+    return hashes
 
 
 def _hash(manifest: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""What sets the number of replicas: as the article has it, by one rule and one set of bounds."""
+"""The autoscaler of each kind, the bounds of replicas, and refused combinations."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ def refused(**sections: Any) -> str:
     return str(raised.value)
 
 
-def test_a_fixed_number_needs_nothing(release: Release, settings: Settings) -> None:
+def test_a_fixed_number_of_replicas_has_no_autoscaler(release: Release, settings: Settings) -> None:
     assert objects(entry(replicas=3), release, settings) == []
     assert (scale(entry(replicas=3)), most_replicas(entry(replicas=3))) == (3, 3)
 
 
-def test_by_default_it_is_the_article_s_autoscaler(release: Release, settings: Settings) -> None:
-    (found,) = objects(entry(replicas=2, autoscaling={}), release, settings)
-    kubernetes_validate.validate(found, "1.37", strict=True)
-    assert found["apiVersion"] == "autoscaling/v2"
-    assert found["metadata"]["namespace"] == "serving"
-    # What it scales is what serves users, never the canary.
+def test_the_default_is_the_articles_autoscaler(release: Release, settings: Settings) -> None:
+    (autoscaler,) = objects(entry(replicas=2, autoscaling={}), release, settings)
+    kubernetes_validate.validate(autoscaler, "1.37", strict=True)
+    assert autoscaler["apiVersion"] == "autoscaling/v2"
+    assert autoscaler["metadata"]["namespace"] == "serving"
+    # The autoscaler scales stable, never the canary.
     target = deployment(release, settings, "stable", "HorizontalPodAutoscaler", surge=True)
-    assert found["spec"] == {
+    assert autoscaler["spec"] == {
         "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": target["metadata"]["name"]},
         "minReplicas": 2,
         "maxReplicas": 8,
@@ -74,25 +74,26 @@ def test_by_default_it_is_the_article_s_autoscaler(release: Release, settings: S
     }
 
 
-def test_replicas_that_are_busy_may_be_kept_by_what_they_work_on(release: Release, settings: Settings) -> None:
-    (found,) = objects(entry(autoscaling={"waiting": 3, "running": 40}), release, settings)
+def test_running_requests_can_keep_replicas(release: Release, settings: Settings) -> None:
+    (autoscaler,) = objects(entry(autoscaling={"waiting": 3, "running": 40}), release, settings)
     amounts = {
-        each["pods"]["metric"]["name"]: each["pods"]["target"]["averageValue"] for each in found["spec"]["metrics"]
+        metric["pods"]["metric"]["name"]: metric["pods"]["target"]["averageValue"]
+        for metric in autoscaler["spec"]["metrics"]
     }
     assert amounts == {"vllm_num_requests_waiting": "3", "vllm_num_requests_running": "40"}
 
 
-def test_without_custom_metrics_it_goes_by_cpu(release: Release, settings: Settings) -> None:
-    (found,) = objects(entry(autoscaling={"kind": "cpu"}), release, settings)
-    kubernetes_validate.validate(found, "1.37", strict=True)
+def test_kind_cpu_scales_by_the_use_of_cpu(release: Release, settings: Settings) -> None:
+    (autoscaler,) = objects(entry(autoscaling={"kind": "cpu"}), release, settings)
+    kubernetes_validate.validate(autoscaler, "1.37", strict=True)
     target = {"type": "Utilization", "averageUtilization": 70}
-    assert found["spec"]["metrics"] == [{"type": "Resource", "resource": {"name": "cpu", "target": target}}]
-    # A share of what is requested needs a request, and of every container.
+    assert autoscaler["spec"]["metrics"] == [{"type": "Resource", "resource": {"name": "cpu", "target": target}}]
+    # Utilization is a share of requests: every container needs one.
     pod = deployment(release, settings, "stable", 1, surge=True)["spec"]["template"]["spec"]
-    assert all("cpu" in each["resources"]["requests"] for each in pod["containers"])
+    assert all("cpu" in container["resources"]["requests"] for container in pod["containers"])
 
 
-def test_keda_asks_prometheus_itself(release: Release, settings: Settings) -> None:
+def test_keda_queries_prometheus(release: Release, settings: Settings) -> None:
     spec = entry(replicas=2, autoscaling={"kind": "keda", "max": 4, "running": 20})
     with pytest.raises(BadInput) as raised:
         objects(spec, release, settings)
@@ -100,12 +101,12 @@ def test_keda_asks_prometheus_itself(release: Release, settings: Settings) -> No
     monitored = settings.model_copy(
         update={"monitoring": settings.monitoring.model_copy(update={"prometheus_url": "http://prometheus:9090"})}
     )
-    (found,) = objects(spec, release, monitored)
-    assert (found["kind"], scale(spec)) == ("ScaledObject", "ScaledObject")
-    wanted = found["spec"]
+    (autoscaler,) = objects(spec, release, monitored)
+    assert (autoscaler["kind"], scale(spec)) == ("ScaledObject", "ScaledObject")
+    wanted = autoscaler["spec"]
     assert wanted["scaleTargetRef"] == {"name": "tiny"}
     assert (wanted["minReplicaCount"], wanted["maxReplicaCount"]) == (2, 4)
-    assert [each["metadata"]["threshold"] for each in wanted["triggers"]] == ["5", "20"]
+    assert [trigger["metadata"]["threshold"] for trigger in wanted["triggers"]] == ["5", "20"]
     first = wanted["triggers"][0]["metadata"]
     assert first["query"] == 'sum(vllm:num_requests_waiting{namespace="serving",model="tiny",track="stable"})'
     assert first["serverAddress"] == "http://prometheus:9090"
@@ -114,15 +115,15 @@ def test_keda_asks_prometheus_itself(release: Release, settings: Settings) -> No
     assert behaviour == queue["spec"]["behavior"]
 
 
-def test_it_never_scales_to_zero() -> None:
-    """A rollout is proven on what serves, and nothing keeps a request until an engine has loaded."""
+def test_zero_replicas_are_refused() -> None:
+    """A rollout compares with serving replicas, and nothing keeps a request until an engine has loaded."""
     assert "replicas" in refused(replicas=0, autoscaling={"kind": "keda"})
 
 
-def test_the_deployment_leaves_its_replicas_out_and_says_to_whom(release: Release, settings: Settings) -> None:
-    found = deployment(release, settings, "stable", scale(entry(autoscaling={})), surge=True)
-    assert "replicas" not in found["spec"]
-    assert found["metadata"]["annotations"] == {names.AUTOSCALER_ANNOTATION: "HorizontalPodAutoscaler"}
+def test_an_autoscaled_deployment_names_its_autoscaler_and_no_replicas(release: Release, settings: Settings) -> None:
+    scaled = deployment(release, settings, "stable", scale(entry(autoscaling={})), surge=True)
+    assert "replicas" not in scaled["spec"]
+    assert scaled["metadata"]["annotations"] == {names.AUTOSCALER_ANNOTATION: "HorizontalPodAutoscaler"}
     fixed = deployment(release, settings, "stable", scale(entry(replicas=3)), surge=True)
     assert fixed["spec"]["replicas"] == 3
     assert "annotations" not in fixed["metadata"]
@@ -145,14 +146,14 @@ def test_inconsistent_autoscaling_is_refused(sections: dict[str, Any], problem: 
     assert problem in refused(**sections)
 
 
-def test_a_change_of_it_is_no_new_release_and_asks_for_a_run() -> None:
+def test_a_change_of_autoscaling_is_no_new_release_and_asks_for_a_run() -> None:
     before, after = entry(replicas=2), entry(replicas=2, autoscaling={})
     assert terms(before, {}) == terms(after, {})
     assert declaration(before, {}) != declaration(after, {})
 
 
-def test_the_file_for_the_adapter_is_the_rule_that_is_tried() -> None:
-    """Against a real adapter, by tests/opt_in/stack/test_autoscaling.py."""
+def test_the_file_for_the_adapter_has_the_tested_rule() -> None:
+    """tests/opt_in/stack/test_autoscaling.py tests the rule in a real adapter."""
     assert yaml.safe_load((ROOT / "k8s/autoscaling/prometheus-adapter.yaml").read_text()) == adapter_rules()
 
 
@@ -164,7 +165,7 @@ def test_the_file_for_the_adapter_is_the_rule_that_is_tried() -> None:
     running=st.none() | st.integers(1, 500),
     up=st.tuples(st.integers(0, 3600), st.integers(1, 50), st.integers(1, 1800)),
 )
-def test_whatever_is_accepted_is_what_kubernetes_accepts(
+def test_kubernetes_accepts_every_accepted_entry(
     replicas: int, most: int, kind: str, running: int | None, up: tuple[int, int, int]
 ) -> None:
     pace = dict(zip(("window_seconds", "pods", "period_seconds"), up, strict=True))
@@ -183,8 +184,8 @@ def test_whatever_is_accepted_is_what_kubernetes_accepts(
             "suites": [],
         }
     )
-    (found,) = objects(spec, release, settings)
-    assert [found] == objects(spec, release, settings)
+    (autoscaler,) = objects(spec, release, settings)
+    assert [autoscaler] == objects(spec, release, settings)
     if kind != "keda":
-        kubernetes_validate.validate(found, "1.37", strict=True)
-        assert 1 <= found["spec"]["minReplicas"] <= found["spec"]["maxReplicas"]
+        kubernetes_validate.validate(autoscaler, "1.37", strict=True)
+        assert 1 <= autoscaler["spec"]["minReplicas"] <= autoscaler["spec"]["maxReplicas"]

@@ -1,4 +1,4 @@
-"""The dashboard: laid out without gaps, and asking only for what Prometheus understands and the rules record."""
+"""The dashboard has no gaps, and its queries are valid PromQL on series that the rules record."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from llmops.releases.release import Release
 
 PANELS: list[dict[str, Any]] = dashboard()["panels"]
 VARIABLE = re.compile(r"\$\w+")
-# Of kube-state-metrics, of kubelets, and of Prometheus itself.
+# Metrics of kube-state-metrics, of kubelets, and of Prometheus.
 OTHERS = {
     "ALERTS",
     "kube_pod_container_status_restarts_total",
@@ -31,24 +31,26 @@ OTHERS = {
 
 def expressions() -> list[str]:
     asked = [target["expr"] for panel in PANELS for target in panel["targets"]]
-    return [*asked, *(each["expr"] for each in dashboard()["annotations"]["list"])]
+    return [*asked, *(annotation["expr"] for annotation in dashboard()["annotations"]["list"])]
 
 
 def test_every_expression_is_promql(tmp_path: Path) -> None:
-    found = [{"record": f"panel:{index}", "expr": VARIABLE.sub(".*", expr)} for index, expr in enumerate(expressions())]
+    records = [
+        {"record": f"panel:{index}", "expr": VARIABLE.sub(".*", expr)} for index, expr in enumerate(expressions())
+    ]
     rules_file = tmp_path / "rules.yml"
-    rules_file.write_text(json.dumps({"groups": [{"name": "panels", "rules": found}]}))
+    rules_file.write_text(json.dumps({"groups": [{"name": "panels", "rules": records}]}))
     command = [prometheus.find_or_unpack() / "promtool", "check", "rules", rules_file]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_every_figure_is_one_that_the_rules_record(release: Release, settings: Settings) -> None:
+def test_the_rules_record_every_figure(release: Release, settings: Settings) -> None:
     groups = rules.groups(release, settings, Objectives())
     recorded = {rule["record"] for group in groups for rule in group["rules"] if "record" in rule}
     asked = {name for expr in expressions() for name in re.findall(r"([a-zA-Z_][\w:]*)\{", expr)}
     assert asked <= recorded | OTHERS
-    # Each is seen, but for those that only alerts ask for.
+    # Panels show every recorded series except those for alerts alone.
     assert recorded - asked == {"llmops:requests_waiting:max"}
 
 
@@ -57,12 +59,12 @@ def test_every_figure_is_one_that_the_rules_record(release: Release, settings: S
     ["e2e_seconds:p95", "e2e_seconds:p99", "ttft_seconds", "generation_tokens_per_second", "requests_running",
      "requests_waiting", "kv_cache_usage", "gpu_utilization_percent"],
 )  # fmt: skip
-def test_what_one_watches_of_vllm_has_its_panel(figure: str) -> None:
+def test_each_key_figure_of_vllm_has_a_panel(figure: str) -> None:
     assert any(f"llmops:{figure}" in expr for expr in expressions())
 
 
 def test_every_variable_is_declared() -> None:
-    declared = {f"${each['name']}" for each in dashboard()["templating"]["list"]}
+    declared = {f"${variable['name']}" for variable in dashboard()["templating"]["list"]}
     assert {name for expr in expressions() for name in VARIABLE.findall(expr)} <= declared
 
 
@@ -80,7 +82,7 @@ def test_panels_neither_overlap_nor_leave_gaps() -> None:
     assert len({panel["id"] for panel in PANELS}) == len(PANELS)
 
 
-def test_the_command_prints_it_and_the_object_that_grafana_finds_it_by(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_the_dashboard_and_its_config_map(capsys: pytest.CaptureFixture[str]) -> None:
     def output(*arguments: str) -> str:
         with pytest.raises(SystemExit):
             main([*arguments])

@@ -64,14 +64,14 @@ class Server:
         self._pool.shutdown()
 
     def connect(self) -> http.client.HTTPConnection:
-        """A client that keeps its connection, and never makes a second one by itself."""
-        found = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
-        found.auto_open = 0
-        found.connect()
-        return found
+        """A client that keeps its connection and never reconnects."""
+        client = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        client.auto_open = 0
+        client.connect()
+        return client
 
     def drain(self, query: str) -> Future[tuple[int, str, float]]:
-        """Ask for it; status, text, and the seconds until the answer."""
+        """Start a drain; its result has status, text, and the seconds until the answer."""
 
         def ask() -> tuple[int, str, float]:
             began = time.monotonic()
@@ -103,7 +103,7 @@ def get(client: http.client.HTTPConnection, path: str = "/hello") -> http.client
 
 
 def say_hello(client: http.client.HTTPConnection) -> str | None:
-    """Ask, take the whole answer; what it says of the connection."""
+    """Request, read the whole answer, and return its Connection header."""
     answer = get(client)
     assert (answer.status, answer.read()) == (200, b"hello")
     return answer.headers["Connection"]
@@ -121,7 +121,7 @@ def test_a_kept_connection_is_closed_after_its_next_answer_and_not_before(server
     copy.settimeout(5)
     assert copy.recv(1) == b""
     copy.close()
-    # Who comes anew is served, and sent away again.
+    # A new connection gets its answer, and is closed.
     assert say_hello(server.connect()) == "close"
     status, text, seconds = draining.result(10)
     assert (status, text) == (200, "0 requests in flight\n")
@@ -132,7 +132,7 @@ def test_without_users_a_drain_takes_its_seconds_and_no_more(server: Server) -> 
     once = server.connect()
     once.request("GET", "/hello", headers={"Connection": "close"})
     assert once.getresponse().read() == b"hello"
-    # Nothing ends the wait for a user who is not there but its own end.
+    # Without connections only the time limit ends a drain.
     server.drain("seconds=0&idle=3600").result(60)
     assert server.drain("seconds=1&idle=3600").result(60)[2] >= 1
 
@@ -144,7 +144,7 @@ def test_a_stream_in_flight_ends_whole_before_the_hook_does(server: Server) -> N
     draining = server.drain("seconds=0&idle=30")
     assert answer.read() == b"".join(b"%d\n" % number for number in range(1, 10))
     assert not draining.done()
-    # Its head went out before the drain and could not say `close`: the connection is open, and may be used once more.
+    # The head went out before the drain, without `close`: the connection is still open for one more request.
     assert say_hello(client) == "close"
     assert draining.result(10)[:2] == (200, "0 requests in flight\n")
 
@@ -161,7 +161,7 @@ def test_a_connection_that_was_left_open_is_waited_for_until_the_server_closes_i
     assert client.sock.recv(1) == b""
 
 
-def test_what_does_not_end_is_waited_for_so_long_and_no_longer(server: Server) -> None:
+def test_an_endless_stream_is_waited_for_until_the_limit(server: Server) -> None:
     client = server.connect()
     answer = get(client, "/stream?seconds=10")
     assert answer.read(2) == b"0\n"
@@ -173,12 +173,12 @@ def test_what_does_not_end_is_waited_for_so_long_and_no_longer(server: Server) -
 
 
 @pytest.mark.parametrize("query", ["seconds=x", "seconds=1&idle=1.5", "idle=inf"])
-def test_what_is_no_number_is_refused_and_drains_nothing(server: Server, query: str) -> None:
+def test_a_wrong_number_is_refused_and_drains_nothing(server: Server, query: str) -> None:
     assert server.drain(query).result(10)[:2] == (400, "seconds and idle are whole numbers\n")
     assert say_hello(server.connect()) is None
 
 
-def test_the_rest_is_the_applications_own(server: Server) -> None:
+def test_the_application_answers_all_other_requests(server: Server) -> None:
     client = server.connect()
     client.request("POST", "/llmops/drain?seconds=0")
     assert client.getresponse().status == 404

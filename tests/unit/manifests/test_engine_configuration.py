@@ -1,4 +1,4 @@
-"""The engine's options in a file are to vLLM what they were on its command line."""
+"""vLLM reads the same options from the file as from a command line."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from llmops.manifests.engine import arguments, objects
 from llmops.releases.difference import diff
 from llmops.releases.release import Release
 
-# Switches and their negations, values of every kind, JSON whole and by its keys, and what is added up.
+# Switches and their negations, values of every kind, JSON whole and by its keys, and repeated options.
 ARGUMENTS = [
     *("--enforce-eager", "--enable-prefix-caching", "--no-enable-prefix-caching", "--trust-remote-code"),
     *("--max-model-len=8192", "--max-model-len=32K", "--gpu-memory-utilization=0.90", "--quantization=awq_marlin"),
@@ -30,7 +30,7 @@ ARGUMENTS = [
     *("--middleware=a.B", "--middleware=c.D", "--lora-modules=a=/x", "--chat-template=/opt/x.jinja"),
     *("--override-generation-config={}", "--served-model-name-file=no", "--max-log-len=", "--tokenizer=~"),
 ]
-KNOWN = [each for each in ARGUMENTS if not each.startswith("--served-model-name-file")]
+KNOWN = [argument for argument in ARGUMENTS if not argument.startswith("--served-model-name-file")]
 
 
 def with_arguments(release: Release, args: tuple[str, ...], template: str | None = None) -> Release:
@@ -39,11 +39,11 @@ def with_arguments(release: Release, args: tuple[str, ...], template: str | None
 
 
 def written(release: Release, folder: Path) -> list[str]:
-    """The command line, where the pod's files are in a folder of this machine."""
+    """The command line, with the pod's files in a folder of this machine."""
     for name, text in configuration.config_map(release, Settings.model_validate({}))["data"].items():
         (folder / name).write_text(text)
     pod = f"{configuration.MOUNT}/{configuration.name(release)}"
-    return [each.replace(pod, str(folder)) for each in arguments(release)]
+    return [argument.replace(pod, str(folder)) for argument in arguments(release)]
 
 
 def plain(release: Release) -> list[str]:
@@ -60,7 +60,7 @@ def plain(release: Release) -> list[str]:
 
 @examples(max_examples=40, deadline=None)
 @given(args=st.lists(st.sampled_from(KNOWN), max_size=8))
-def test_the_engine_is_told_the_same_by_a_file(
+def test_the_file_means_the_same_as_the_command_line(
     args: list[str], release_of_all: Release, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     release = with_arguments(release_of_all, tuple(args))
@@ -68,10 +68,10 @@ def test_the_engine_is_told_the_same_by_a_file(
     assert meant(parse_arguments(written(release, folder), {})) == meant(parse_arguments(plain(release), {}))
 
 
-def meant(found: ServeArguments) -> ServeArguments:
-    """The same with JSON in one order of keys: what `--flag.key` options come to has the order in which they came."""
-    given = {flag: ordered(value) if isinstance(value, str) else value for flag, value in found.given.items()}
-    return replace(found, given=given)
+def meant(parsed: ServeArguments) -> ServeArguments:
+    """The same with sorted keys in JSON: those of `--flag.key` options are in the order of the options."""
+    given = {flag: ordered(value) if isinstance(value, str) else value for flag, value in parsed.given.items()}
+    return replace(parsed, given=given)
 
 
 def ordered(value: str) -> str:
@@ -94,19 +94,19 @@ def release_of_all() -> Release:
     )
 
 
-def test_only_what_names_the_pods_places_stays_on_the_command_line(release: Release) -> None:
+def test_names_paths_and_negative_values_stay_on_the_command_line(release: Release) -> None:
     rendered = arguments(with_arguments(release, ("--max-model-len=1", "--seed=-1"), "{{ x }}"))
-    flags = [each.partition("=")[0] for each in rendered if each.startswith("--")]
+    flags = [argument.partition("=")[0] for argument in rendered if argument.startswith("--")]
     assert flags == [
         *("--model", "--served-model-name", "--port", "--middleware", "--config", "--chat-template"),
-        # A value that a file would make a flag of.
+        # vLLM would read the value from a file as a flag.
         "--seed",
     ]
-    # vLLM looks for the word alone: with its value in one word, the file is never read.
+    # vLLM looks for the word `--config`: it never reads the file of `--config=FILE`.
     assert "--config" in rendered
 
 
-def test_the_simulated_engine_passes_over_a_file_that_vllm_passes_over(release: Release, tmp_path: Path) -> None:
+def test_the_simulated_engine_ignores_a_file_that_vllm_ignores(release: Release, tmp_path: Path) -> None:
     line = written(with_arguments(release, ("--max-model-len=7",)), tmp_path)
     index = line.index("--config")
     joined = [*line[:index], f"--config={line[index + 1]}", *line[index + 2 :]]
@@ -115,7 +115,7 @@ def test_the_simulated_engine_passes_over_a_file_that_vllm_passes_over(release: 
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["m", "--config"], "No config file specified"),
         (["m", "--config", "x.json"], "must be of a yaml/yml type"),
@@ -123,42 +123,42 @@ def test_the_simulated_engine_passes_over_a_file_that_vllm_passes_over(release: 
         (["--config", "FILE"], "No model specified"),
     ],
 )
-def test_a_file_that_cannot_be_taken_ends_the_engine(tmp_path: Path, words: list[str], said: str) -> None:
+def test_a_wrong_config_file_ends_the_engine(tmp_path: Path, words: list[str], message: str) -> None:
     (tmp_path / "x.yaml").write_text("seed: 1")
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(ValueError, match=message):
         parse_arguments([word.replace("FILE", str(tmp_path / "x.yaml")) for word in words], {})
 
 
 def test_the_command_line_wins_over_the_file_and_false_is_a_negation(tmp_path: Path) -> None:
     file = tmp_path / "x.yaml"
     file.write_text("max-model-len: 1\nmax-num-seqs: 2\nenforce-eager: false\nenable-prefix-caching: true\nempty: []\n")
-    found = parse_arguments(["m", "--max-model-len=9", "--config", str(file)], {})
-    assert (found.max_model_len, found.max_num_seqs) == (9, 2)
-    assert "enforce_eager" not in found.given
-    assert found.given["enable_prefix_caching"] is True
+    parsed = parse_arguments(["m", "--max-model-len=9", "--config", str(file)], {})
+    assert (parsed.max_model_len, parsed.max_num_seqs) == (9, 2)
+    assert "enforce_eager" not in parsed.given
+    assert parsed.given["enable_prefix_caching"] is True
 
 
-def test_its_name_is_its_content(release: Release, settings: Settings) -> None:
+def test_the_config_map_is_named_by_its_content(release: Release, settings: Settings) -> None:
     one = configuration.config_map(release, settings)
     assert one["immutable"] is True
     assert yaml.safe_load(one["data"]["engine.yaml"])["max-model-len"] == "8192"
-    # Another release with the same options has the same: nothing of a release is on it.
+    # Another release with the same options has the same ConfigMap, without the release in its labels.
     retried = release.model_copy(update={"suites": ()})
     assert retried.id != release.id
     assert configuration.config_map(retried, settings) == one
     others = [with_arguments(release, ("--seed=1",)), with_arguments(release, release.engine.args, "{{ x }}")]
-    found = {configuration.name(each) for each in (release, *others)}
-    assert len(found) == 3
-    assert all(configuration.name(each) in " ".join(arguments(each)) for each in (release, *others))
+    names = {configuration.name(variant) for variant in (release, *others)}
+    assert len(names) == 3
+    assert all(configuration.name(variant) in " ".join(arguments(variant)) for variant in (release, *others))
 
 
 def test_the_pod_has_the_files_where_the_command_line_says(release: Release, settings: Settings) -> None:
-    told = with_arguments(release, (), "{{ x }}")
-    found = objects(told, settings, "stable", 1, surge=True)
-    (files,) = [each for each in found if each["metadata"]["name"] == configuration.name(told)]
-    pod = found[-1]["spec"]["template"]["spec"]
-    volumes = {each["name"]: each for each in pod["volumes"]}
-    (mounted,) = [each for each in pod["containers"][0]["volumeMounts"] if each["name"] == configuration.VOLUME]
+    templated = with_arguments(release, (), "{{ x }}")
+    manifests = objects(templated, settings, "stable", 1, surge=True)
+    (files,) = [manifest for manifest in manifests if manifest["metadata"]["name"] == configuration.name(templated)]
+    pod = manifests[-1]["spec"]["template"]["spec"]
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    (mounted,) = [mount for mount in pod["containers"][0]["volumeMounts"] if mount["name"] == configuration.VOLUME]
     assert volumes[configuration.VOLUME]["configMap"]["name"] == files["metadata"]["name"]
     assert mounted["readOnly"] is True
     paths = {f"{mounted['mountPath']}/{name}" for name in files["data"]}
@@ -173,9 +173,9 @@ def test_a_chat_template_is_the_content_of_its_file(tmp_path: Path, release: Rel
     (tmp_path / "tiny.yaml").write_text(ENTRY)
     (tmp_path / "chat.jinja").write_text("{{ messages }}\n")
     assert load_catalog(tmp_path)["tiny"].engine.chat_template == "{{ messages }}\n"
-    told = with_arguments(release, release.engine.args, "{{ messages }}\n")
-    assert told.id != release.id
-    assert diff(release, told) == ["engine chat template of the repository -> of 1 lines (7f3de14b4a35)"]
+    templated = with_arguments(release, release.engine.args, "{{ messages }}\n")
+    assert templated.id != release.id
+    assert diff(release, templated) == ["engine chat template of the repository -> of 1 lines (7f3de14b4a35)"]
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_a_chat_template_is_the_content_of_its_file(tmp_path: Path, release: Rel
         (ENTRY.replace("chat.jinja", "ok.jinja, args: [--chat_template=/x]"), "engine.args[0]: "),
     ],
 )
-def test_a_wrong_chat_template_is_told_by_file_line_and_field(tmp_path: Path, entry: str, words: str) -> None:
+def test_a_wrong_chat_template_is_named_by_file_line_and_field(tmp_path: Path, entry: str, words: str) -> None:
     (tmp_path / "tiny.yaml").write_text(entry)
     (tmp_path / "empty.jinja").write_text("")
     (tmp_path / "ok.jinja").write_text("x")

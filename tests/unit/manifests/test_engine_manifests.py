@@ -1,4 +1,4 @@
-"""The objects that serve a release. What the reference article got wrong is a test each."""
+"""The objects that serve a release. Each mistake of the reference article has a test."""
 
 from __future__ import annotations
 
@@ -48,52 +48,55 @@ def container(release: Release, settings: Settings) -> dict[str, Any]:
 
 
 def environment(release: Release, settings: Settings) -> dict[str, Any]:
-    return {each["name"]: each.get("value", each.get("valueFrom")) for each in container(release, settings)["env"]}
+    return {
+        variable["name"]: variable.get("value", variable.get("valueFrom"))
+        for variable in container(release, settings)["env"]
+    }
 
 
 # What the article got wrong
 
 
 def test_weights_are_named_by_their_folder_and_not_by_the_hub(release: Release, settings: Settings) -> None:
-    # The article named the hub's repository with HF_HUB_OFFLINE=1, over a plain folder that no hub cache is.
+    # The article named the hub's repository with HF_HUB_OFFLINE=1, but its folder was no cache of the hub.
     folder = f"/models/weights/tiny/{release.weights.key}"
     assert f"--model={folder}" in container(release, settings)["args"]
-    mounts = {each["mountPath"]: each for each in container(release, settings)["volumeMounts"]}
+    mounts = {mount["mountPath"]: mount for mount in container(release, settings)["volumeMounts"]}
     assert mounts[folder]["subPath"] == f"weights/tiny/{release.weights.key}"
 
 
 def test_weights_are_read_only_and_no_other_model_is_seen(release: Release, settings: Settings) -> None:
-    weights = [each for each in container(release, settings)["volumeMounts"] if each["name"] == "weights"]
+    weights = [mount for mount in container(release, settings)["volumeMounts"] if mount["name"] == "weights"]
     assert len(weights) == 1
     assert weights[0]["readOnly"] is True
     assert weights[0]["mountPath"].startswith("/models/weights/tiny/")
-    assert not any("staging" in each["mountPath"] for each in container(release, settings)["volumeMounts"])
-    (volume,) = [each for each in pod(release, settings)["volumes"] if each["name"] == "weights"]
+    assert not any("staging" in mount["mountPath"] for mount in container(release, settings)["volumeMounts"])
+    (volume,) = [volume for volume in pod(release, settings)["volumes"] if volume["name"] == "weights"]
     assert volume["persistentVolumeClaim"] == {"claimName": "llmops-weights", "readOnly": True}
 
 
 def command_line(release: Release, folder: Path) -> list[str]:
-    """The engine's arguments where the ConfigMap's files are in a folder of this machine."""
+    """The engine's arguments, with the ConfigMap's files in a folder of this machine."""
     for name, text in configuration.config_map(release, Settings.model_validate({}))["data"].items():
         (folder / name).write_text(text)
     pod = f"{configuration.MOUNT}/{configuration.name(release)}"
-    return [each.replace(pod, str(folder)) for each in arguments(release)]
+    return [argument.replace(pod, str(folder)) for argument in arguments(release)]
 
 
-def test_every_argument_is_one_of_the_engines(release: Release, tmp_path: Path) -> None:
-    # The article's --disable-log-requests was removed: vLLM dies of it. The parser is made of 0.32.0's own help.
+def test_vllm_knows_every_argument(release: Release, tmp_path: Path) -> None:
+    # The article's --disable-log-requests was removed: vLLM exits. The parser comes from the help of 0.32.0.
     with pytest.raises(SystemExit):
         parse_arguments([*command_line(release, tmp_path), "--disable-log-requests"], {})
-    found = parse_arguments(command_line(release, tmp_path), {})
-    assert found.model == f"/models/weights/tiny/{release.weights.key}"
-    assert found.served_names == ("tiny",)
-    assert (found.host, found.port) == (None, 8000)
-    assert found.shutdown_timeout == 120
-    assert (found.max_model_len, found.gpu_memory_utilization, found.quantization) == (8192, 0.9, "awq_marlin")
+    parsed = parse_arguments(command_line(release, tmp_path), {})
+    assert parsed.model == f"/models/weights/tiny/{release.weights.key}"
+    assert parsed.served_names == ("tiny",)
+    assert (parsed.host, parsed.port) == (None, 8000)
+    assert parsed.shutdown_timeout == 120
+    assert (parsed.max_model_len, parsed.gpu_memory_utilization, parsed.quantization) == (8192, 0.9, "awq_marlin")
 
 
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "models").glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_argument_of_the_projects_models_is_one_of_the_engines(path: Path) -> None:
+def test_vllm_knows_every_argument_of_the_projects_models(path: Path) -> None:
     spec = load_catalog(path.parent)[path.stem]
     rendered = render_arguments(spec.engine.options, spec.engine.args)
     given = parse_arguments(rendered, {}).given
@@ -102,7 +105,7 @@ def test_every_argument_of_the_projects_models_is_one_of_the_engines(path: Path)
     assert len(given) >= len(rendered)
 
 
-def test_every_option_is_one_of_the_engines() -> None:
+def test_vllm_knows_every_option() -> None:
     every = EngineOptions(
         max_model_len=1,
         max_num_seqs=1,
@@ -118,16 +121,16 @@ def test_every_option_is_one_of_the_engines() -> None:
     assert EngineOptions.model_validate({name: given[name] for name in EngineOptions.model_fields}) == every
 
 
-def test_a_startup_probe_knows_where_a_delay_would_guess(release: Release, settings: Settings) -> None:
-    found = container(release, settings)
-    assert "initialDelaySeconds" not in json.dumps(found)
-    probe = found["startupProbe"]
+def test_a_startup_probe_replaces_an_initial_delay(release: Release, settings: Settings) -> None:
+    engine = container(release, settings)
+    assert "initialDelaySeconds" not in json.dumps(engine)
+    probe = engine["startupProbe"]
     # 39.8 GB at 100 MB/s, and 300 s for the rest.
     assert startup_budget_seconds(release) == 398 + 300
     assert probe["periodSeconds"] * probe["failureThreshold"] >= 698
     assert probe["periodSeconds"] <= 5
-    assert found["readinessProbe"]["periodSeconds"] <= 5
-    assert {probe["httpGet"]["path"], found["livenessProbe"]["httpGet"]["path"]} == {"/health"}
+    assert engine["readinessProbe"]["periodSeconds"] <= 5
+    assert {probe["httpGet"]["path"], engine["livenessProbe"]["httpGet"]["path"]} == {"/health"}
 
 
 def test_the_hub_token_is_not_in_an_engine(release: Release, settings: Settings) -> None:
@@ -138,21 +141,21 @@ def test_the_hub_token_is_not_in_an_engine(release: Release, settings: Settings)
 
 
 def test_streams_in_flight_end_whole(release: Release, settings: Settings) -> None:
-    # Without --shutdown-timeout vLLM aborts streams, whatever the grace period; without preStop new ones come.
-    found = container(release, settings)
+    # Without --shutdown-timeout vLLM aborts streams in spite of the grace period; without preStop new ones arrive.
+    engine = container(release, settings)
     assert configuration.options(release)["shutdown-timeout"] == "120"
     hook = {"httpGet": {"path": "/llmops/drain?seconds=10&idle=120", "port": "http"}}
-    assert found["lifecycle"] == {"preStop": hook}
+    assert engine["lifecycle"] == {"preStop": hook}
     assert pod(release, settings)["terminationGracePeriodSeconds"] == grace_seconds(release)
     assert grace_seconds(release) >= 10 + 120 + 5
 
 
 def test_the_hook_is_answered_by_a_module_in_the_engine(release: Release, settings: Settings, tmp_path: Path) -> None:
-    found, everything = container(release, settings), objects(release, settings, "stable", 2, surge=True)
-    (module,) = [each for each in everything if each["metadata"]["name"] == drain.CONFIG_MAP]
-    (volume,) = [each for each in pod(release, settings)["volumes"] if each["name"] == drain.VOLUME]
+    engine, everything = container(release, settings), objects(release, settings, "stable", 2, surge=True)
+    (module,) = [manifest for manifest in everything if manifest["metadata"]["name"] == drain.CONFIG_MAP]
+    (volume,) = [volume for volume in pod(release, settings)["volumes"] if volume["name"] == drain.VOLUME]
     assert volume["configMap"]["name"] == module["metadata"]["name"]
-    (mount,) = [each for each in found["volumeMounts"] if each["name"] == volume["name"]]
+    (mount,) = [mount for mount in engine["volumeMounts"] if mount["name"] == volume["name"]]
     assert mount == {"name": volume["name"], "mountPath": "/opt/llmops", "readOnly": True}
     assert environment(release, settings)["PYTHONPATH"] == mount["mountPath"]
     assert parse_arguments(command_line(release, tmp_path), {}).middleware == ("llmops_drain.Drain",)
@@ -160,33 +163,35 @@ def test_the_hook_is_answered_by_a_module_in_the_engine(release: Release, settin
     assert module["metadata"]["namespace"] == "serving"
     source = module["data"]["llmops_drain.py"]
     assert hashlib.sha256(source.encode()).hexdigest().startswith(module["metadata"]["name"].rpartition("-")[2])
-    # Images bring the Python they like: nothing newer than this, and nothing but its own library.
+    # Images have different versions of Python: the module runs on 3.9 with the standard library alone.
     ast.parse(source, feature_version=(3, 9))
     assert imports(source) <= sys.stdlib_module_names
-    assert f'PATH = "{found["lifecycle"]["preStop"]["httpGet"]["path"].partition("?")[0]}"' in source
+    assert f'PATH = "{engine["lifecycle"]["preStop"]["httpGet"]["path"].partition("?")[0]}"' in source
 
 
 def imports(source: str) -> set[str]:
-    found = {node.module or "" for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom)}
-    found |= {name.name for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Import) for name in node.names}
-    return {name.partition(".")[0] for name in found}
+    modules = {node.module or "" for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom)}
+    modules |= {
+        name.name for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Import) for name in node.names
+    }
+    return {name.partition(".")[0] for name in modules}
 
 
 @pytest.mark.parametrize("track", ["stable", "canary"])
-def test_what_a_pod_needs_is_applied_before_it(release: Release, settings: Settings, track: Track) -> None:
-    kinds = [each["kind"] for each in objects(release, settings, track, 1, surge=True)]
+def test_the_objects_of_a_pod_are_applied_before_it(release: Release, settings: Settings, track: Track) -> None:
+    kinds = [manifest["kind"] for manifest in objects(release, settings, track, 1, surge=True)]
     budget = ["PodDisruptionBudget"] if track == "stable" else []
     assert kinds == ["ConfigMap", "ConfigMap", "Service", *budget, "Deployment"]
 
 
 def test_nothing_is_installed_at_run_time_and_the_image_is_pinned(release: Release, settings: Settings) -> None:
-    found = container(release, settings)
-    assert found["image"] == f"vllm/vllm-openai@sha256:{'7' * 64}"
-    assert "command" not in found
-    assert "pip" not in json.dumps(found)
+    engine = container(release, settings)
+    assert engine["image"] == f"vllm/vllm-openai@sha256:{'7' * 64}"
+    assert "command" not in engine
+    assert "pip" not in json.dumps(engine)
 
 
-# What else has to hold
+# Other properties
 
 
 def test_canary_and_stable_run_the_same_pod(release: Release, settings: Settings) -> None:
@@ -233,7 +238,7 @@ def test_another_run_of_the_same_release_restarts_no_pod(release: Release, setti
     )
 
 
-def test_what_stays_does_not_expire(release: Release, settings: Settings) -> None:
+def test_objects_of_stable_do_not_expire(release: Release, settings: Settings) -> None:
     for manifest in (
         stable(release, settings),
         service(release, settings, "stable"),
@@ -243,10 +248,10 @@ def test_what_stays_does_not_expire(release: Release, settings: Settings) -> Non
         assert "llmops.dev/run" not in manifest["metadata"]["labels"]
 
 
-def test_surge_adds_first_and_in_place_takes_away_first(release: Release, settings: Settings) -> None:
+def test_surge_adds_a_pod_first_and_in_place_removes_one_first(release: Release, settings: Settings) -> None:
     assert stable(release, settings)["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
-    found = stable(release, settings, surge=False)["spec"]["strategy"]["rollingUpdate"]
-    assert found == {"maxSurge": 0, "maxUnavailable": 1}
+    in_place = stable(release, settings, surge=False)["spec"]["strategy"]["rollingUpdate"]
+    assert in_place == {"maxSurge": 0, "maxUnavailable": 1}
 
 
 def test_a_rollout_has_time_to_drain_pull_and_load(release: Release, settings: Settings) -> None:
@@ -254,43 +259,43 @@ def test_a_rollout_has_time_to_drain_pull_and_load(release: Release, settings: S
     assert deadline > grace_seconds(release) + startup_budget_seconds(release)
 
 
-def test_a_pod_may_do_little(release: Release, settings: Settings) -> None:
-    found, engine = pod(release, settings), container(release, settings)
-    assert found["automountServiceAccountToken"] is False
-    assert found["enableServiceLinks"] is False
-    assert found["securityContext"]["runAsNonRoot"] is True
-    assert found["securityContext"]["runAsUser"] == 2000
-    assert found["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+def test_an_engines_pod_has_few_rights(release: Release, settings: Settings) -> None:
+    spec, engine = pod(release, settings), container(release, settings)
+    assert spec["automountServiceAccountToken"] is False
+    assert spec["enableServiceLinks"] is False
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert spec["securityContext"]["runAsUser"] == 2000
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
     assert engine["securityContext"]["capabilities"] == {"drop": ["ALL"]}
     assert engine["securityContext"]["readOnlyRootFilesystem"] is True
     assert engine["terminationMessagePolicy"] == "FallbackToLogsOnError"
 
 
-def test_what_an_engine_writes_has_a_place(release: Release, settings: Settings) -> None:
-    found = container(release, settings)
-    mounts = {each["mountPath"]: each["name"] for each in found["volumeMounts"]}
+def test_every_folder_that_an_engine_writes_is_mounted(release: Release, settings: Settings) -> None:
+    engine = container(release, settings)
+    mounts = {mount["mountPath"]: mount["name"] for mount in engine["volumeMounts"]}
     home = environment(release, settings)["HOME"]
     assert mounts.keys() >= {home, "/tmp", "/dev/shm"}
     assert environment(release, settings)["HF_HOME"].startswith(f"{home}/")
-    # PyTorch asks for the name of the user, which an image without an account of this id can't tell.
+    # PyTorch asks for the name of the user, and the image may have no account with this id.
     assert environment(release, settings)["USER"]
-    volumes = {each["name"]: each.get("emptyDir") for each in pod(release, settings)["volumes"]}
+    volumes = {volume["name"]: volume.get("emptyDir") for volume in pod(release, settings)["volumes"]}
     assert volumes[mounts["/dev/shm"]] == {"medium": "Memory", "sizeLimit": "8Gi"}
     assert volumes[mounts[home]] == {}
 
 
-def test_an_image_that_needs_root_may_have_it(release: Release, settings: Settings) -> None:
+def test_an_image_may_run_as_root(release: Release, settings: Settings) -> None:
     engine = release.engine.model_copy(update={"user": 0})
-    found = pod(release.model_copy(update={"engine": engine}), settings)["securityContext"]
-    assert found["runAsUser"] == 0
-    assert found["runAsNonRoot"] is False
+    security = pod(release.model_copy(update={"engine": engine}), settings)["securityContext"]
+    assert security["runAsUser"] == 0
+    assert security["runAsNonRoot"] is False
 
 
-def test_an_engine_is_offline_and_sends_nothing_home(release: Release, settings: Settings) -> None:
-    found = environment(release, settings)
+def test_an_engine_is_offline_and_sends_no_telemetry(release: Release, settings: Settings) -> None:
+    variables = environment(release, settings)
     for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "VLLM_NO_USAGE_STATS", "DO_NOT_TRACK"):
-        assert found[name] == "1"
-    assert found["VLLM_LOGGING_LEVEL"] == "INFO"
+        assert variables[name] == "1"
+    assert variables["VLLM_LOGGING_LEVEL"] == "INFO"
 
 
 def test_an_api_key_comes_from_its_secret(release: Release, settings: Settings) -> None:
@@ -299,23 +304,21 @@ def test_an_api_key_comes_from_its_secret(release: Release, settings: Settings) 
     assert not any(argument.startswith("--api-key") for argument in arguments(release))
 
 
-def test_gpus_are_asked_for_where_they_are(release: Release, settings: Settings) -> None:
-    found = pod(release, settings)
-    assert found["nodeSelector"] == {"nvidia.com/gpu.product": "NVIDIA-L40S"}
-    assert found["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
+def test_a_pod_requests_gpus_on_nodes_that_have_them(release: Release, settings: Settings) -> None:
+    spec = pod(release, settings)
+    assert spec["nodeSelector"] == {"nvidia.com/gpu.product": "NVIDIA-L40S"}
+    assert spec["tolerations"] == [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}]
     resources = container(release, settings)["resources"]
     assert resources["limits"] == {"memory": "48Gi", "nvidia.com/gpu": "1"}
     assert resources["requests"] == {"cpu": "6", "memory": "48Gi", "nvidia.com/gpu": "1"}
 
 
-def test_a_priority_class_is_that_of_both_tracks_and_none_is_left_to_the_cluster(
-    release: Release, settings: Settings
-) -> None:
+def test_both_tracks_have_the_priority_class_and_by_default_none(release: Release, settings: Settings) -> None:
     assert "priorityClassName" not in pod(release, settings)
     important = release.model_copy(update={"resources": Resources(priority_class="serving")})
     for track in ("stable", "canary"):
-        found = deployment(important, settings, track, 1, surge=True)
-        assert found["spec"]["template"]["spec"]["priorityClassName"] == "serving"
+        manifest = deployment(important, settings, track, 1, surge=True)
+        assert manifest["spec"]["template"]["spec"]["priorityClassName"] == "serving"
 
 
 def test_a_model_on_cpu_asks_for_no_gpu(release: Release, settings: Settings) -> None:
@@ -323,7 +326,7 @@ def test_a_model_on_cpu_asks_for_no_gpu(release: Release, settings: Settings) ->
     assert "nvidia" not in text
 
 
-def test_a_node_is_drained_of_one_replica_at_a_time(release: Release, settings: Settings) -> None:
+def test_a_node_drain_takes_one_replica_at_a_time(release: Release, settings: Settings) -> None:
     assert disruption_budget(release, settings)["spec"]["maxUnavailable"] == 1
 
 

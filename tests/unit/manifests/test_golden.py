@@ -1,4 +1,4 @@
-"""An upgrade of llmops restarts no engine and starts no trial, unless that is what a commit is for."""
+"""An upgrade of llmops restarts no engine and starts no trial, unless a commit does so on purpose."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def now() -> Golden:
 
 
 @pytest.mark.parametrize("case", EXPECTED, ids=str)
-def test_releases_and_objects_are_what_they_were(case: str, now: Golden) -> None:
+def test_releases_and_objects_are_unchanged(case: str, now: Golden) -> None:
     different = {name for name, value in EXPECTED[case].items() if now[case].get(name) != value}
     assert not different, ANEW
     assert set(now[case]) == set(EXPECTED[case]), ANEW
 
 
-def test_every_case_is_held(now: Golden) -> None:
+def test_every_case_is_in_the_file(now: Golden) -> None:
     assert set(now) == set(EXPECTED), ANEW

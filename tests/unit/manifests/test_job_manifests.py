@@ -41,7 +41,7 @@ def args(job: dict[str, Any]) -> list[str]:
 
 
 def environment(job: dict[str, Any]) -> dict[str, str]:
-    return {each["name"]: each["value"] for each in pod(job)["containers"][0]["env"]}
+    return {variable["name"]: variable["value"] for variable in pod(job)["containers"][0]["env"]}
 
 
 def test_names_are_the_same_for_the_same_work(release: Release, settings: Settings) -> None:
@@ -61,7 +61,7 @@ def test_names_of_jobs_are_host_names_and_never_those_of_other_weights(
 ) -> None:
     one, other = (job_name(model, stage, key) for key in keys)
     assert (one == other) == (keys[0] == keys[1])
-    # With the index of a shard behind it.
+    # Kubernetes appends the index of the shard.
     assert re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", f"{one}-99")
     assert len(f"{one}-99") <= 63
 
@@ -84,22 +84,22 @@ def test_the_download_writes_to_staging_and_may_write(release: Release, settings
         f"--staging=staging/tiny/{key}",
         "--termination-log=/dev/termination-log",
     ]
-    (mount,) = [each for each in pod(job)["containers"][0]["volumeMounts"] if each["name"] == "weights"]
+    (mount,) = [mount for mount in pod(job)["containers"][0]["volumeMounts"] if mount["name"] == "weights"]
     assert mount == {"name": "weights", "mountPath": "/models"}
     assert claim(settings)["spec"]["accessModes"] == ["ReadWriteMany"]
 
 
-def test_the_hub_token_is_a_file_in_the_download_alone(release: Release, settings: Settings) -> None:
-    found = jobs(release, settings)
-    assert environment(found["download"])["HF_TOKEN_PATH"] == "/etc/llmops-hub/token"
-    (volume,) = [each for each in pod(found["download"])["volumes"] if "secret" in each]
+def test_only_the_download_has_the_hub_token(release: Release, settings: Settings) -> None:
+    rendered = jobs(release, settings)
+    assert environment(rendered["download"])["HF_TOKEN_PATH"] == "/etc/llmops-hub/token"
+    (volume,) = [volume for volume in pod(rendered["download"])["volumes"] if "secret" in volume]
     assert volume["secret"] == {
         "secretName": "hub",
         "items": [{"key": "hub-token", "path": "token"}],
         "defaultMode": 0o440,
     }
     for name in ("checksum", "collect"):
-        text = json.dumps(found[name])
+        text = json.dumps(rendered[name])
         assert "HF_TOKEN" not in text
         assert "secret" not in text
 
@@ -111,7 +111,7 @@ def test_a_public_repository_needs_no_token(release: Release, settings: Settings
     assert "HF_TOKEN_PATH" not in environment(job)
 
 
-def test_the_hub_is_the_settings(release: Release, settings: Settings) -> None:
+def test_the_hub_is_that_of_the_settings(release: Release, settings: Settings) -> None:
     assert environment(download_job(release, settings, "run"))["HF_ENDPOINT"] == "http://127.0.0.1:1"
 
 
@@ -142,7 +142,7 @@ def test_a_checksum_has_a_pod_for_each_shard(release: Release, settings: Setting
     assert "backoffLimit" not in job["spec"]
 
 
-def test_time_is_given_by_size(release: Release, settings: Settings) -> None:
+def test_deadlines_grow_with_the_weights(release: Release, settings: Settings) -> None:
     small = release.weights.model_copy(update={"files": release.weights.files[:1]})
     less = release.model_copy(update={"weights": small})
     for name, job in jobs(release, settings).items():
@@ -151,7 +151,7 @@ def test_time_is_given_by_size(release: Release, settings: Settings) -> None:
             assert deadline < job["spec"]["activeDeadlineSeconds"]
 
 
-def test_collecting_keeps_every_key_it_is_told(release: Release, settings: Settings, tmp_path: Path) -> None:
+def test_a_collection_keeps_the_given_keys(release: Release, settings: Settings, tmp_path: Path) -> None:
     for key in ("k1", "k2", "k3"):
         (tmp_path / "weights" / "tiny" / key).mkdir(parents=True)
     job = collect_job("tiny", KEEP, settings, "run", release.id)
@@ -162,7 +162,7 @@ def test_collecting_keeps_every_key_it_is_told(release: Release, settings: Setti
 
 
 def test_the_worker_takes_the_checksum_jobs_arguments(settings: Settings, release: Release, tmp_path: Path) -> None:
-    # An empty folder: every file is missing, which is exit code 3, and not 2 for arguments it doesn't know.
+    # Exit code 3: every file is missing from the empty folder. Unknown arguments have exit code 2.
     (tmp_path / "release.json").write_text(pins_config_map(release)["data"]["release.json"])
     (tmp_path / "weights" / "tiny" / release.weights.key).mkdir(parents=True)
     assert main(here(args(checksum_job(release, settings, 1, "run")), tmp_path)) == 3
@@ -171,45 +171,45 @@ def test_the_worker_takes_the_checksum_jobs_arguments(settings: Settings, releas
 
 
 def here(arguments: list[str], folder: Path) -> list[str]:
-    """Arguments of a container, for this machine."""
+    """A container's arguments, with its paths in a folder of this machine."""
     paths = {"/models": folder, "/etc/llmops": folder, "/dev": folder}
     changed = [*arguments]
     for path, place in paths.items():
-        changed = [each.replace(f"={path}", f"={place}") for each in changed]
+        changed = [argument.replace(f"={path}", f"={place}") for argument in changed]
     return changed
 
 
-def test_a_jobs_pod_may_do_little(release: Release, settings: Settings) -> None:
+def test_a_jobs_pod_has_few_rights(release: Release, settings: Settings) -> None:
     for job in jobs(release, settings).values():
-        found = pod(job)
-        assert found["automountServiceAccountToken"] is False
-        assert found["securityContext"]["runAsNonRoot"] is True
-        assert found["securityContext"]["fsGroup"] == found["securityContext"]["runAsGroup"]
-        assert found["containers"][0]["securityContext"]["readOnlyRootFilesystem"] is True
-        assert found["containers"][0]["terminationMessagePolicy"] == "FallbackToLogsOnError"
-        assert "command" not in found["containers"][0]
+        spec = pod(job)
+        assert spec["automountServiceAccountToken"] is False
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        assert spec["securityContext"]["fsGroup"] == spec["securityContext"]["runAsGroup"]
+        assert spec["containers"][0]["securityContext"]["readOnlyRootFilesystem"] is True
+        assert spec["containers"][0]["terminationMessagePolicy"] == "FallbackToLogsOnError"
+        assert "command" not in spec["containers"][0]
 
 
-def test_what_is_temporary_says_whose_it_is(release: Release, settings: Settings) -> None:
+def test_a_job_has_its_run_its_model_and_a_ttl(release: Release, settings: Settings) -> None:
     for job in jobs(release, settings).values():
         assert job["metadata"]["labels"]["llmops.dev/run"] == "run"
         assert job["metadata"]["labels"]["llmops.dev/model"] == "tiny"
         assert job["spec"]["ttlSecondsAfterFinished"] >= 3600
 
 
-def test_pins_are_kept_whole_and_for_good(release: Release) -> None:
-    found = pins_config_map(release)
-    assert found["immutable"] is True
-    assert found["metadata"]["name"] == f"tiny.release.{release.id}"
-    assert Release.model_validate_json(found["data"]["release.json"]) == release
-    assert Release.model_validate_json(found["data"]["release.json"]).id == release.id
+def test_pins_are_complete_and_immutable(release: Release) -> None:
+    pins = pins_config_map(release)
+    assert pins["immutable"] is True
+    assert pins["metadata"]["name"] == f"tiny.release.{release.id}"
+    assert Release.model_validate_json(pins["data"]["release.json"]) == release
+    assert Release.model_validate_json(pins["data"]["release.json"]).id == release.id
 
 
-def test_a_claim_is_of_the_settings(settings: Settings) -> None:
+def test_a_claim_follows_the_settings(settings: Settings) -> None:
     assert "storageClassName" not in claim(settings)["spec"]
     other = settings.model_copy(update={"storage_class": "nfs", "storage": "2Ti", "claim": "other"})
-    found = claim(other)
-    assert found["metadata"]["name"] == "other"
-    assert found["spec"]["storageClassName"] == "nfs"
-    assert found["spec"]["resources"]["requests"]["storage"] == "2Ti"
+    volume_claim = claim(other)
+    assert volume_claim["metadata"]["name"] == "other"
+    assert volume_claim["spec"]["storageClassName"] == "nfs"
+    assert volume_claim["spec"]["resources"]["requests"]["storage"] == "2Ti"
     assert namespace(other)["metadata"]["name"] == "serving"

@@ -1,4 +1,4 @@
-"""What Prometheus' Operator is told of a model: both tracks are scraped once, and series have the labels agreed on."""
+"""Objects for the Prometheus Operator: both tracks are scraped once, and series have the labels of their pods."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ def objects(release: Release, settings: Settings, **monitored: Any) -> list[Mani
     return monitoring.objects(SPEC, release, changed)
 
 
-def test_nothing_is_rendered_where_pods_annotations_are_followed(release: Release, settings: Settings) -> None:
+def test_with_scrape_annotations_no_monitor_is_rendered(release: Release, settings: Settings) -> None:
     assert objects(release, settings) == []
 
 
 @pytest.mark.parametrize(("choice", "kind"), [("service-monitor", "ServiceMonitor"), ("pod-monitor", "PodMonitor")])
-def test_both_tracks_are_scraped_through_one_port_and_nothing_else_is(
+def test_only_both_tracks_are_scraped_through_one_port(
     release: Release, settings: Settings, choice: str, kind: str
 ) -> None:
     monitor, rule = objects(release, settings, monitor=choice, labels={"release": "stack"}, interval_seconds=30)
     assert (monitor["kind"], rule["kind"]) == (kind, "PrometheusRule")
     check_schema(monitor)
     check_schema(rule)
-    assert all(each["metadata"]["labels"]["release"] == "stack" for each in (monitor, rule))
+    assert all(manifest["metadata"]["labels"]["release"] == "stack" for manifest in (monitor, rule))
     (endpoint,) = monitor["spec"][ENDPOINTS[kind]]
     assert endpoint["interval"] == "30s"
     selector = monitor["spec"]["selector"]
@@ -54,19 +54,19 @@ def test_both_tracks_are_scraped_through_one_port_and_nothing_else_is(
 
 def test_series_have_the_labels_of_the_pods(release: Release, settings: Settings) -> None:
     (endpoint,) = objects(release, settings, monitor="pod-monitor")[0]["spec"]["podMetricsEndpoints"]
-    assert {each["targetLabel"]: each["sourceLabels"] for each in endpoint["relabelings"]} == {
+    assert {relabeling["targetLabel"]: relabeling["sourceLabels"] for relabeling in endpoint["relabelings"]} == {
         "model": ["__meta_kubernetes_pod_label_llmops_dev_model"],
         "track": ["__meta_kubernetes_pod_label_llmops_dev_track"],
         "release": ["__meta_kubernetes_pod_label_llmops_dev_release"],
     }
 
 
-def test_the_monitor_of_llmops_own_figures_chooses_its_pods() -> None:
+def test_the_monitor_of_llmops_selects_its_pods() -> None:
     folder = Path(__file__).parents[3] / "k8s"
     monitor = yaml.safe_load((folder / "monitoring" / "service.yaml").read_text())
     check_schema(monitor)
     served = [*yaml.safe_load_all((folder / "base" / "service.yaml").read_text())]
-    (deployment,) = (each for each in served if each["kind"] == "Deployment")
+    (deployment,) = (manifest for manifest in served if manifest["kind"] == "Deployment")
     pod = deployment["spec"]["template"]
     assert monitor["metadata"]["namespace"] == deployment["metadata"]["namespace"]
     assert monitor["spec"]["selector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()

@@ -1,4 +1,4 @@
-"""What the router is told, as a function of what serves, and the objects of its own."""
+"""The router's configuration as a function of the serving releases, and the router's objects."""
 
 from __future__ import annotations
 
@@ -43,61 +43,63 @@ def named(release: Release, model: str) -> Release:
     return release.model_copy(update={"model": model})
 
 
-def deployments(found: RouterPlan) -> dict[str, list[Mapping[str, Any]]]:
-    """By the name that users ask for."""
+def deployments(planned: RouterPlan) -> dict[str, list[Mapping[str, Any]]]:
+    """Deployments by the name that users request."""
     groups: dict[str, list[Mapping[str, Any]]] = {}
-    for each in found.config["model_list"]:
-        groups.setdefault(each["model_name"], []).append(each)
+    for deployment in planned.config["model_list"]:
+        groups.setdefault(deployment["model_name"], []).append(deployment)
     return groups
 
 
 def of_kind(manifests: list[dict[str, Any]], kind: str) -> dict[str, Any]:
-    (found,) = (each for each in manifests if each["kind"] == kind)
-    return found
+    (manifest,) = (manifest for manifest in manifests if manifest["kind"] == kind)
+    return manifest
 
 
 @given(percent=st.integers(0, 100), candidate=st.booleans())
 @hypothesis.settings(suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture])
-def test_a_name_leads_to_the_canary_only_by_the_share_that_its_state_gives_it(
-    release: Release, percent: int, candidate: bool
-) -> None:
+def test_the_canary_gets_the_share_of_the_models_state(release: Release, percent: int, candidate: bool) -> None:
     serving = Serving(release, release if candidate else None, percent)
-    found = plan({"tiny": serving}, {"tiny": spec("tiny")}, {}, installation())
-    (tracks,) = deployments(found).values()
-    shares = {each["model_info"]["id"]: each["litellm_params"]["weight"] for each in tracks}
+    planned = plan({"tiny": serving}, {"tiny": spec("tiny")}, {}, installation())
+    (tracks,) = deployments(planned).values()
+    shares = {deployment["model_info"]["id"]: deployment["litellm_params"]["weight"] for deployment in tracks}
     if percent and candidate:
         assert shares == {"tiny.stable": 100 - percent, "tiny.canary": percent}
     else:
         assert shares == {"tiny.stable": 100}
     for track, service in (("stable", "tiny"), ("canary", "tiny-canary")):
         if f"tiny.{track}" in shares:
-            assert found.urls[f"URL_TINY_{track.upper()}"] == f"http://{service}.serving.svc:8000/v1"
-    assert len(found.urls) == len(shares)
+            assert planned.urls[f"URL_TINY_{track.upper()}"] == f"http://{service}.serving.svc:8000/v1"
+    assert len(planned.urls) == len(shares)
 
 
-def test_what_does_not_serve_is_not_routed_and_nobody_falls_back_to_it(release: Release) -> None:
+def test_a_model_without_a_release_is_neither_routed_nor_a_fallback(release: Release) -> None:
     catalog = {
         "tiny": spec("tiny", fallbacks=["other", "unborn"], managed=[PROVIDER]),
         "other": spec("other"),
         "unborn": spec("unborn", aliases=["next"]),
     }
     serving = {name: Serving(named(release, name)) for name in ("tiny", "other", "gone-from-the-catalog")}
-    found = plan(serving, catalog, {}, installation())
-    assert deployments(found).keys() == {"tiny", "other", "tiny@managed-0"}
-    assert found.config["router_settings"]["fallbacks"] == [{"tiny": ["other", "tiny@managed-0"]}]
-    assert found.config["router_settings"]["model_group_alias"] == {}
+    planned = plan(serving, catalog, {}, installation())
+    assert deployments(planned).keys() == {"tiny", "other", "tiny@managed-0"}
+    assert planned.config["router_settings"]["fallbacks"] == [{"tiny": ["other", "tiny@managed-0"]}]
+    assert planned.config["router_settings"]["model_group_alias"] == {}
 
 
-def test_no_secret_is_in_what_is_rendered_but_by_its_name(release: Release) -> None:
+def test_objects_have_the_names_of_secrets_and_no_secret(release: Release) -> None:
     catalog = {"tiny": spec("tiny", managed=[PROVIDER])}
     settings = installation(managed={"tail": PROVIDER})
     tenants = {"acme": tenant("acme", "tiny")}
-    found = plan({"tiny": Serving(release)}, catalog, tenants, settings)
-    for each in found.config["model_list"]:
-        assert each["litellm_params"]["api_key"].startswith("os.environ/KEY_")
-    assert found.config["general_settings"]["master_key"] == "os.environ/LITELLM_MASTER_KEY"
-    container = of_kind(objects(found, tenants, settings), "Deployment")["spec"]["template"]["spec"]["containers"][0]
-    sources = {each["name"]: each["valueFrom"]["secretKeyRef"] for each in container["env"] if "valueFrom" in each}
+    planned = plan({"tiny": Serving(release)}, catalog, tenants, settings)
+    for deployment in planned.config["model_list"]:
+        assert deployment["litellm_params"]["api_key"].startswith("os.environ/KEY_")
+    assert planned.config["general_settings"]["master_key"] == "os.environ/LITELLM_MASTER_KEY"
+    container = of_kind(objects(planned, tenants, settings), "Deployment")["spec"]["template"]["spec"]["containers"][0]
+    sources = {
+        variable["name"]: variable["valueFrom"]["secretKeyRef"]
+        for variable in container["env"]
+        if "valueFrom" in variable
+    }
     assert sources == {
         "LITELLM_MASTER_KEY": {"name": "llmops-router", "key": "master-key"},
         "KEY_TINY_STABLE": {"name": "key", "key": "api-key", "optional": True},
@@ -106,11 +108,11 @@ def test_no_secret_is_in_what_is_rendered_but_by_its_name(release: Release) -> N
     }
 
 
-def test_each_replica_lets_its_share_of_a_tenants_limits_through(release: Release) -> None:
+def test_each_replica_has_its_share_of_a_tenants_limits(release: Release) -> None:
     catalog = {"tiny": spec("tiny", aliases=["gpt-4o"], managed=[PROVIDER])}
     tenants = {"acme": tenant("acme", "tiny", requests_per_minute=100, tokens_per_minute=5, parallel_requests=1)}
-    found = plan({"tiny": Serving(release)}, catalog, tenants, installation(replicas=3))
-    assert found.tenants == {
+    planned = plan({"tiny": Serving(release)}, catalog, tenants, installation(replicas=3))
+    assert planned.tenants == {
         "acme": {
             "models": ["tiny", "gpt-4o", "tiny@managed-0"],
             "requests_per_minute": 34,
@@ -118,17 +120,17 @@ def test_each_replica_lets_its_share_of_a_tenants_limits_through(release: Releas
             "parallel_requests": 1,
         }
     }
-    assert found.keys == {"acme": SecretKey(name="tenant-acme", key="key")}
+    assert planned.keys == {"acme": SecretKey(name="tenant-acme", key="key")}
 
 
-def test_the_same_is_rendered_the_same_and_another_configuration_has_another_name(release: Release) -> None:
+def test_another_configuration_has_a_config_map_of_another_name(release: Release) -> None:
     settings = installation()
     one, same, other = (
         plan({"tiny": Serving(release, release, percent)}, {"tiny": spec("tiny")}, {}, settings)
         for percent in (0, 0, 25)
     )
     assert objects(one, {}, settings) == objects(same, {}, settings)
-    before, after = (of_kind(objects(each, {}, settings), "ConfigMap") for each in (one, other))
+    before, after = (of_kind(objects(planned, {}, settings), "ConfigMap") for planned in (one, other))
     assert before["immutable"]
     assert before["metadata"]["name"] != after["metadata"]["name"]
     deployment = of_kind(objects(other, {}, settings), "Deployment")
@@ -137,29 +139,29 @@ def test_the_same_is_rendered_the_same_and_another_configuration_has_another_nam
     assert json.loads(after["data"]["tenants.json"]) == other.tenants
 
 
-def test_a_change_takes_nobody_away_and_cuts_off_no_answer() -> None:
+def test_the_routers_rollout_surges_and_drains() -> None:
     settings = installation(unroute_seconds=7, drain_seconds=300)
     deployment = of_kind(objects(plan({}, {}, {}, settings), {}, settings), "Deployment")["spec"]
     assert deployment["strategy"]["rollingUpdate"] == {"maxSurge": "100%", "maxUnavailable": 0}
     pod = deployment["template"]["spec"]
     (container,) = pod["containers"]
     assert container["lifecycle"]["preStop"]["httpGet"]["path"] == "/llmops/drain?seconds=7&idle=300"
-    values = {each["name"]: each.get("value") for each in container["env"]}
+    values = {variable["name"]: variable.get("value") for variable in container["env"]}
     assert values["GRACEFUL_SHUTDOWN_TIMEOUT"] == "300"
     assert pod["terminationGracePeriodSeconds"] > 307
 
 
-def test_the_router_is_reached_by_tenants_and_reaches_the_world_only_for_providers(release: Release) -> None:
+def test_tenants_reach_the_router_and_only_providers_open_its_egress(release: Release) -> None:
     settings, tenants = installation(), {"acme": tenant("acme", "tiny")}
 
     def policy(**routing: Any) -> dict[str, Any]:
-        found = plan({"tiny": Serving(release)}, {"tiny": spec("tiny", **routing)}, tenants, settings)
-        return of_kind(objects(found, tenants, settings), "NetworkPolicy")["spec"]
+        planned = plan({"tiny": Serving(release)}, {"tiny": spec("tiny", **routing)}, tenants, settings)
+        return of_kind(objects(planned, tenants, settings), "NetworkPolicy")["spec"]
 
     (rule,) = policy()["ingress"]
     assert {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "tenant-acme"}}} in rule["from"]
     assert "ipBlock" not in json.dumps(policy())
-    (world,) = (each for each in policy(managed=[PROVIDER])["egress"] if "ipBlock" in json.dumps(each))
+    (world,) = (egress for egress in policy(managed=[PROVIDER])["egress"] if "ipBlock" in json.dumps(egress))
     assert world["ports"] == [{"port": 443, "protocol": "TCP"}]
 
 
@@ -178,9 +180,7 @@ def write(folder: Path, name: str, **routing: Any) -> None:
         ({"fallbacks": ["c"]}, "routing.fallbacks[0]: is 'c', which is not in the catalog; Allowed: a, b"),
     ],
 )
-def test_a_name_that_would_lead_to_two_models_or_to_none_is_refused(
-    tmp_path: Path, routing: dict[str, Any], mistake: str
-) -> None:
+def test_a_name_of_two_models_or_of_none_is_refused(tmp_path: Path, routing: dict[str, Any], mistake: str) -> None:
     write(tmp_path / "models", "a", **routing)
     write(tmp_path / "models", "b", aliases=["shared"])
     with pytest.raises(BadInput) as raised:
@@ -188,7 +188,7 @@ def test_a_name_that_would_lead_to_two_models_or_to_none_is_refused(
     assert mistake in str(raised.value)
 
 
-def test_the_routers_own_name_is_no_models(tmp_path: Path) -> None:
+def test_no_model_has_the_routers_name(tmp_path: Path) -> None:
     write(tmp_path / "models", "llmops-router")
     with pytest.raises(BadInput) as raised:
         load_catalog(tmp_path / "models")
@@ -204,7 +204,7 @@ def test_a_provider_has_no_name_of_a_model(name: str) -> None:
 
 
 @pytest.mark.parametrize("image", ["ghcr.io/berriai/litellm", "ghcr.io/berriai/litellm:latest", "litellm:main-stable"])
-def test_an_image_that_changes_by_itself_is_refused(image: str) -> None:
+def test_an_unpinned_image_is_refused(image: str) -> None:
     with pytest.raises(ValueError, match="must be pinned by a version or a digest"):
         installation(image=image)
 
@@ -218,9 +218,9 @@ def test_tenants_may_have_models_of_providers(tmp_path: Path) -> None:
     assert raised.value.about == f"{tmp_path / 'acme.yaml'}:1: models[0]"
 
 
-def test_what_is_told_fits_into_a_config_map_with_hundreds_of_models(release: Release) -> None:
+def test_the_configuration_of_hundreds_of_models_fits_into_a_config_map(release: Release) -> None:
     catalog = {f"model-{index}": spec(f"model-{index}", aliases=[f"alias-{index}"]) for index in range(500)}
     tenants = {f"tenant-{index}": tenant(f"tenant-{index}", *catalog) for index in range(20)}
     serving = {name: Serving(named(release, name), named(release, name), 50) for name in catalog}
-    found = config_map(plan(serving, catalog, tenants, installation()), installation())
-    assert sum(len(text.encode()) for text in found["data"].values()) < 1_000_000
+    manifest = config_map(plan(serving, catalog, tenants, installation()), installation())
+    assert sum(len(text.encode()) for text in manifest["data"].values()) < 1_000_000

@@ -1,4 +1,4 @@
-"""The rules in Prometheus' own hands: promtool checks them, and runs each alert with its cause there, and without."""
+"""promtool checks the rules, and evaluates each alert with its cause and without."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def growing(per_second: float, seconds: int = 2 * LONG) -> str:
 
 
 def histogram(metric: str, labels: str, seconds: float) -> dict[str, str]:
-    """Of one request a second, each of which takes `seconds`: in a bucket that ends there."""
+    """Series of a histogram of one request a second, each in a bucket that ends at `seconds`."""
     bounds = sorted({1.0, 5.0, 10.0, 30.0, seconds})
-    found = {f'{metric}_bucket{{{labels},le="{b:g}"}}': growing(float(seconds <= b)) for b in bounds}
-    return found | {f'{metric}_bucket{{{labels},le="+Inf"}}': growing(1)}
+    buckets = {f'{metric}_bucket{{{labels},le="{b:g}"}}': growing(float(seconds <= b)) for b in bounds}
+    return buckets | {f'{metric}_bucket{{{labels},le="+Inf"}}': growing(1)}
 
 
 def requests(labels: str, failing: float) -> dict[str, str]:
-    """Of one request a second, of which a share fails in midstream."""
+    """Series of one request a second, of which a share fails in midstream."""
     return {
         f'http_requests_total{{{labels},handler="/v1/chat/completions",method="POST",status="2xx"}}': growing(1),
         f'vllm:request_success_total{{{labels},finished_reason="error"}}': growing(failing),
@@ -165,7 +165,7 @@ def groups(release: Release, settings: Settings) -> list[dict[str, Any]]:
     return rules.groups(release, settings, Objectives())
 
 
-def test_promtool_finds_nothing_wrong(groups: list[dict[str, Any]], tmp_path: Path) -> None:
+def test_promtool_accepts_the_rules(groups: list[dict[str, Any]], tmp_path: Path) -> None:
     (tmp_path / "rules.yml").write_text(json.dumps({"groups": groups}))
     done = promtool(tmp_path, "check", "rules", "--lint=all", "--lint-fatal", "rules.yml")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -205,7 +205,7 @@ def test_each_alert_has_a_case_in_which_it_fires_and_one_in_which_it_does_not(gr
         assert {case.alert for case in CASES if case.fires == fires} == alerts
 
 
-def test_an_alert_says_what_it_is_about_how_bad_it_is_and_what_to_do(release: Release, settings: Settings) -> None:
+def test_an_alert_has_its_object_severity_and_action(release: Release, settings: Settings) -> None:
     linked = settings.model_copy(update={"service_url": "https://llmops/", "dagster_url": "https://dagster"})
     for group in rules.groups(release, linked, Objectives()):
         for rule in group["rules"]:
@@ -214,7 +214,7 @@ def test_an_alert_says_what_it_is_about_how_bad_it_is_and_what_to_do(release: Re
             assert rule["labels"]["severity"] in ("critical", "warning")
             assert rule["annotations"].keys() >= {"summary", "action"}
             if rule["alert"] == "LlmVolumeNearlyFull":
-                # Each model's rules have it: told once, it must be the same of all.
+                # The rules of every model have this alert: it fires once if all are equal.
                 assert "tiny" not in json.dumps(rule)
                 continue
             assert rule["labels"]["model"] == "tiny"
@@ -224,10 +224,10 @@ def test_an_alert_says_what_it_is_about_how_bad_it_is_and_what_to_do(release: Re
 
 def test_thresholds_are_the_objectives(release: Release, settings: Settings) -> None:
     levels = Objectives(p95_e2e_seconds=7, slow_for_seconds=8, waiting_requests=3, waiting_for_seconds=4)
-    found = {rule.get("alert"): rule for group in rules.groups(release, settings, levels) for rule in group["rules"]}
-    assert (found["LlmLatencyHigh"]["for"], found["LlmQueueLong"]["for"]) == ("8s", "4s")
-    assert found["LlmLatencyHigh"]["expr"].endswith("> 7")
-    assert found["LlmQueueLong"]["expr"].endswith("> 3")
+    alerts = {rule.get("alert"): rule for group in rules.groups(release, settings, levels) for rule in group["rules"]}
+    assert (alerts["LlmLatencyHigh"]["for"], alerts["LlmQueueLong"]["for"]) == ("8s", "4s")
+    assert alerts["LlmLatencyHigh"]["expr"].endswith("> 7")
+    assert alerts["LlmQueueLong"]["expr"].endswith("> 3")
 
 
 def test_a_model_on_cpu_has_no_rule_of_gpus(release: Release, settings: Settings) -> None:
@@ -237,7 +237,7 @@ def test_a_model_on_cpu_has_no_rule_of_gpus(release: Release, settings: Settings
     assert "LlmGpuHot" not in json.dumps(rules.groups(on_cpu, settings, Objectives()))
 
 
-def test_every_metric_of_the_engine_is_one_that_vllm_0_32_gives(groups: list[dict[str, Any]]) -> None:
+def test_vllm_0_32_has_every_metric_of_the_engine(groups: list[dict[str, Any]]) -> None:
     captured = files("llmops_sandbox.engine").joinpath(CAPTURE).read_text()
     given = set[str]()
     for name, family in parse_exposition(captured).items():

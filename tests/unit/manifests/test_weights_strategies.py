@@ -1,4 +1,4 @@
-"""What each strategy makes of an engine's pod and of the Jobs, and that the API server's schemas take it."""
+"""The engine's pod and the Jobs of each weights strategy."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ def pod(release: Release, settings: Settings) -> dict[str, Any]:
 
 
 def weights_mounts(container: dict[str, Any]) -> list[dict[str, Any]]:
-    return [each for each in container["volumeMounts"] if each["name"] == "weights"]
+    return [mount for mount in container["volumeMounts"] if mount["name"] == "weights"]
 
 
 def source(pod: dict[str, Any]) -> dict[str, Any]:
-    return next(each for each in pod["volumes"] if each["name"] == "weights")
+    return next(volume for volume in pod["volumes"] if volume["name"] == "weights")
 
 
 @pytest.mark.parametrize("strategy", ["volume", "init", "image"])
@@ -56,19 +56,19 @@ def test_the_engine_has_its_release_and_nothing_else_read_only(
     assert mounted["subPath"] == ("llama" if strategy == "image" else names.weights_path("tiny", chosen.weights.key))
 
 
-def test_the_hub_token_is_in_the_container_that_downloads_alone(release: Release, settings: Settings) -> None:
+def test_only_the_download_container_has_the_hub_token(release: Release, settings: Settings) -> None:
     spec = pod(by(release, "init"), settings)
     having = [
-        each["name"]
-        for each in (*spec["initContainers"], *spec["containers"])
-        if any(mount["name"] == "hub-token" for mount in each["volumeMounts"])
+        container["name"]
+        for container in (*spec["initContainers"], *spec["containers"])
+        if any(mount["name"] == "hub-token" for mount in container["volumeMounts"])
     ]
     assert having == [names.WEIGHTS_CONTAINERS[0]]
-    assert "HF_TOKEN" not in {each["name"] for each in spec["containers"][0]["env"]}
+    assert "HF_TOKEN" not in {variable["name"] for variable in spec["containers"][0]["env"]}
     assert spec["securityContext"]["fsGroup"] == 2000, "the token's file is the group's alone"
 
 
-def test_a_copy_of_its_own_has_a_bound_and_is_proven(release: Release, settings: Settings) -> None:
+def test_a_pods_own_copy_has_a_size_limit_and_a_checksum(release: Release, settings: Settings) -> None:
     chosen = by(release, "init")
     spec = pod(chosen, settings)
     room = weights.room_mib(chosen)
@@ -77,11 +77,11 @@ def test_a_copy_of_its_own_has_a_bound_and_is_proven(release: Release, settings:
     download, checksum = spec["initContainers"]
     assert download["resources"]["requests"]["ephemeral-storage"] == f"{room}Mi"
     assert {"checksum", "--verify-only"} <= set(checksum["args"])
-    assert all(each["securityContext"]["runAsUser"] == 2000 for each in (download, checksum))
+    assert all(container["securityContext"]["runAsUser"] == 2000 for container in (download, checksum))
 
 
 def test_time_for_the_weights_to_arrive_is_allowed(release: Release) -> None:
-    volume, init = (engine.progress_seconds(by(release, each)) for each in ("volume", "init"))
+    volume, init = (engine.progress_seconds(by(release, strategy)) for strategy in ("volume", "init"))
     image = engine.progress_seconds(by(release, "image", IMAGE))
     assert init > image > volume
 
@@ -97,10 +97,12 @@ def test_baked_weights_need_no_volume(release: Release, settings: Settings) -> N
     spec = pod(chosen, settings)
     assert "--model=/weights" in spec["containers"][0]["args"]
     assert weights_mounts(spec["containers"][0]) == []
-    assert "weights" not in {each["name"] for each in spec["volumes"]}
+    assert "weights" not in {volume["name"] for volume in spec["volumes"]}
 
 
-def test_the_proof_of_an_image_is_its_own_job_or_the_runs(release: Release, settings: Settings) -> None:
+def test_the_checksum_job_of_an_image_is_shared_and_its_rehash_is_the_runs(
+    release: Release, settings: Settings
+) -> None:
     chosen = by(release, "image", IMAGE)
     proof = image_checksum_job(chosen, IMAGE, settings, "run-one")
     again = image_checksum_job(chosen, IMAGE, settings, "run-two", read_mb_per_second=50)

@@ -11,7 +11,7 @@ WELL = Finding("ok", "Prometheus Adapter", "serves the metric")
 
 
 def settle(*results: tuple[Finding, ...]) -> tuple[tuple[Finding, ...], int]:
-    """What `settled` returns for checks with these results, the last one for ever; and the number of runs."""
+    """The result of `settled` for checks with these results, the last one repeated, and the number of runs."""
     runs: list[int] = []
 
     def check() -> tuple[Finding, ...]:

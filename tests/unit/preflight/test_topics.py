@@ -212,11 +212,11 @@ def test_an_image_has_to_support_the_processor_of_every_fitting_node(case: Make,
     ("seconds", "bytes_then", "size", "severity"),
     [
         (100, 10**9, 10**9, "ok"),
-        (290, 10**9, 10**9, "warning"),  # of a budget of 310 s
+        (290, 10**9, 10**9, "warning"),  # within a budget of 310 s
         (400, 10**9, 10**9, "warning"),
-        (100, 10**10, 10**11, "ok"),  # ten times as much takes ten times as long; and so the budget
+        (100, 10**10, 10**11, "ok"),  # ten times the weights have ten times the budget for loading
         (150, 10**9, 10**10, "warning"),
-        (100, 10**11, 10**9, "ok"),  # a tenth takes no longer
+        (100, 10**11, 10**9, "ok"),  # a start of larger weights is not scaled down
     ],
 )
 def test_the_startup_probe_waits_as_long_as_starts_took(

@@ -55,7 +55,7 @@ def test_the_pod_has_no_rights_and_few_resources() -> None:
     assert key == {"name": "LLMOPS_API_KEY", "valueFrom": {"secretKeyRef": {"name": "access", "key": "token"}}}
 
 
-def test_the_reaper_can_tell_whose_it_is_and_until_when() -> None:
+def test_the_reaper_sees_the_labels_and_the_expiry() -> None:
     meta = job()["metadata"]
     assert meta["labels"] == LABELS
     assert meta["annotations"][names.EXPIRES_ANNOTATION] == "2026-11-25T12:00:00+00:00"

@@ -1,4 +1,4 @@
-"""What a pod's status says of its engine's end, and whose doing that was."""
+"""Which statuses of pods are crashes of the engine, and how the reason reads."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ DIED = {"reason": "Error", "exitCode": 1, "message": "CUDA error: an illegal mem
 
 
 def pod(restarts: int = 0, *, state: Any = None, last: Any = None, deleted: bool = False, **status: Any) -> Any:
-    found = {"restartCount": restarts, "state": state or {"running": {}}, "lastState": last or {}}
+    container = {"restartCount": restarts, "state": state or {"running": {}}, "lastState": last or {}}
     metadata = {"name": "m-canary-1", **({"deletionTimestamp": "2026-11-25T00:00:00Z"} if deleted else {})}
-    return {"metadata": metadata, "status": {"containerStatuses": [found], **status}}
+    return {"metadata": metadata, "status": {"containerStatuses": [container], **status}}
 
 
-def test_an_engine_that_was_started_again_is_told_with_its_last_words() -> None:
+def test_a_restarted_engine_is_a_crash_with_its_last_message() -> None:
     why = crash(pod(1, last={"terminated": DIED}), "during the evaluation", 0)
     assert why == "restarted during the evaluation (Error, exit code 1): CUDA error: an illegal memory access"
 
 
-def test_an_engine_that_has_just_ended_is_told_before_it_is_started_again() -> None:
+def test_an_ended_engine_is_a_crash_before_its_restart() -> None:
     why = crash(pod(state={"terminated": {"reason": "OOMKilled", "exitCode": 137}}), "during the evaluation", 0)
     assert why == "ended during the evaluation (OOMKilled, exit code 137)"
 
@@ -44,5 +44,5 @@ def test_restarts_from_before_do_not_count() -> None:
         pod(1, last={"terminated": {"reason": "ContainerStatusUnknown", "exitCode": 137}}),
     ],
 )
-def test_what_somebody_else_ended_is_not_held_against_the_release(healthy: Any) -> None:
+def test_a_deleted_evicted_or_lost_pod_is_no_crash(healthy: Any) -> None:
     assert crash(healthy, "now", 0) is None

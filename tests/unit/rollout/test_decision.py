@@ -1,4 +1,4 @@
-"""What ends a trial, and what that says of the release: every row of the table, and each error's row."""
+"""The verdict for each end of a trial, and the end for each error."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from llmops.rollout.decision import DECISIONS, Decision, End, OnInconclusive, de
 
 REJECTED, UNTRIED, PASSED = Decision("Failed"), Decision("Inconclusive"), Decision("Passed")
 CANCELLED, DIED = Decision("Inconclusive", "cancelled"), Decision("Inconclusive", "died")
-# What ended it: with on_inconclusive `hold`, and with `reject`.
+# For each end, the decision with on_inconclusive `hold`, and with `reject`.
 TABLE: dict[End, tuple[Decision, Decision]] = {
     "Passed": (PASSED, PASSED),
     "Failed": (REJECTED, REJECTED),
@@ -36,7 +36,7 @@ def test_the_table_has_every_end() -> None:
 
 
 @pytest.mark.parametrize(("end", "expected"), TABLE.items(), ids=TABLE)
-def test_an_end_decides(end: End, expected: tuple[Decision, Decision]) -> None:
+def test_each_end_has_its_decision(end: End, expected: tuple[Decision, Decision]) -> None:
     rules: tuple[OnInconclusive, OnInconclusive] = ("hold", "reject")
     assert tuple(decide(end, rule) for rule in rules) == expected
     assert decide(end) == expected[0]
@@ -58,5 +58,5 @@ def test_an_end_decides(end: End, expected: tuple[Decision, Decision]) -> None:
     ],
     ids=repr,
 )
-def test_an_error_is_an_end(error: BaseException, end: End) -> None:
+def test_each_error_has_its_end(error: BaseException, end: End) -> None:
     assert end_of(error) == end

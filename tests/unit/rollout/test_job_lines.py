@@ -15,7 +15,7 @@ DIGEST = "a" * 64
 
 
 @pytest.mark.parametrize(
-    ("event", "said"),
+    ("event", "sentence"),
     [
         ({"event": "file", "path": "a.safetensors", "bytes": 1048576}, "a.safetensors is complete, 1,048,576 bytes"),
         (
@@ -31,11 +31,11 @@ DIGEST = "a" * 64
         ({"event": "of a later version", "message": "{braces}"}, "{braces}"),
     ],
 )
-def test_an_event_is_a_sentence(event: dict[str, Any], said: str) -> None:
+def test_each_event_becomes_a_sentence(event: dict[str, Any], sentence: str) -> None:
     lines: list[str] = []
     for prefix in ("", "pod-0: "):
         JobLines(lines.append).see(prefix + json.dumps(event))
-    assert lines == [said, f"pod-0: {said}"]
+    assert lines == [sentence, f"pod-0: {sentence}"]
 
 
 def message(kind: Kind) -> str:
@@ -50,8 +50,8 @@ def test_every_failure_of_a_worker_has_a_class_and_a_code() -> None:
         error = worker_error([message(kind)], about="Job j")
         assert error is not None
         assert type(error) is classes[EXIT_CODES[kind]]
-        said = (error.code, error.about, error.message, error.remedy)
-        assert said == (WORKER_CODES[kind], "Job j", "it failed", "Mend it.")
+        fields = (error.code, error.about, error.message, error.remedy)
+        assert fields == (WORKER_CODES[kind], "Job j", "it failed", "Mend it.")
 
 
 def test_a_bad_release_wins_over_failures_that_a_retry_mends() -> None:
@@ -59,11 +59,11 @@ def test_a_bad_release_wins_over_failures_that_a_retry_mends() -> None:
     assert isinstance(error, BadRelease)
 
 
-def test_a_crash_of_a_worker_is_no_error_of_its_own() -> None:
+def test_a_crash_of_a_worker_makes_no_error() -> None:
     assert worker_error([message("crash"), message("usage")]) is None
 
 
-def test_a_line_that_is_no_event_stays_as_it_is() -> None:
+def test_a_line_without_an_event_is_unchanged() -> None:
     lines: list[str] = []
     for line in ("Traceback (most recent call last):", '{"event": "of a later version"}'):
         JobLines(lines.append).see(line)

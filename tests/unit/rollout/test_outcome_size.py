@@ -1,4 +1,4 @@
-"""What an evaluation leaves fits into its record, however much was measured and answered."""
+"""An evaluation's outcome fits into its record, whatever its size."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from llmops.evaluation.report.failing import EXPECTED_LENGTH, PROMPT_LENGTH, SHO
 from llmops.evaluation.runners.collect import SAMPLES, WRONG_LENGTH, WRONG_SHOWN
 from llmops.rollout.outcomes import OUTCOME_BYTES, EvaluationOutcome
 
-# What takes most as JSON: two escapes of six characters for one of these.
+# The longest character in JSON: two escapes of six characters.
 WIDE = "\U0001f600"
 GATE = GateResult(metric="s0/score", rule="min", limit=0.5, canary=0.9, outcome="Passed", note="it holds")
 
@@ -18,7 +18,7 @@ GATE = GateResult(metric="s0/score", rule="min", limit=0.5, canary=0.9, outcome=
 def outcome(suites: int, cases: int, text: str = "x") -> EvaluationOutcome:
     """An evaluation in which much went wrong."""
     names = [f"s{n}" for n in range(suites)]
-    found = Measurements(
+    measurements = Measurements(
         suites=dict.fromkeys(names, "a" * 64),
         figures={f"{name}/p95_e2el_ms": 1.5 for name in names},
         cases=dict.fromkeys(names, cases),
@@ -33,12 +33,12 @@ def outcome(suites: int, cases: int, text: str = "x") -> EvaluationOutcome:
         stable=text * WRONG_LENGTH,
     )  # fmt: skip
     return EvaluationOutcome(
-        model="m", release="r", verdict=Verdict(value="Passed", reason="it holds", gates=(GATE,)), canary=found,
-        stable=found, against="q", failing=(shown,) * SHOWN,
+        model="m", release="r", verdict=Verdict(value="Passed", reason="it holds", gates=(GATE,)), canary=measurements,
+        stable=measurements, against="q", failing=(shown,) * SHOWN,
     )  # fmt: skip
 
 
-def test_an_ordinary_one_stays_as_it_is() -> None:
+def test_an_ordinary_outcome_is_unchanged() -> None:
     given = outcome(1, 200)
     assert given.fitted() == given
 
@@ -46,7 +46,7 @@ def test_an_ordinary_one_stays_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("suites", "cases", "text"), [(3, 500, WIDE), (20, 1000, "x"), (1, 14_000, "x"), (60, 3, WIDE)]
 )
-def test_a_large_one_loses_what_only_people_look_at(suites: int, cases: int, text: str) -> None:
+def test_a_large_outcome_keeps_verdict_and_figures(suites: int, cases: int, text: str) -> None:
     given = outcome(suites, cases, text)
     fitted = given.fitted()
     assert len(given.model_dump_json().encode()) > OUTCOME_BYTES >= len(fitted.model_dump_json().encode())
@@ -54,7 +54,7 @@ def test_a_large_one_loses_what_only_people_look_at(suites: int, cases: int, tex
     assert EvaluationOutcome.model_validate_json(fitted.model_dump_json()) == fitted
 
 
-def test_what_later_validations_compare_with_stays_longest() -> None:
+def test_scores_of_the_canary_outlast_those_of_stable() -> None:
     fitted = outcome(1, 14_000).fitted()
     assert fitted.canary.scores
     assert fitted.stable is not None

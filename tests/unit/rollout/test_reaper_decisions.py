@@ -1,4 +1,4 @@
-"""Which remains of rollouts are taken for a dead run's: a table, and what must hold for whatever there is."""
+"""The reaper's decisions on remains of rollouts: a table, and properties for any remains."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ CASES: dict[str, tuple[Remains, bool, Act, str]] = {
 
 
 @pytest.mark.parametrize(("remains", "ended", "act", "code"), CASES.values(), ids=CASES)
-def test_what_is_done(remains: Remains, ended: bool, act: Act, code: str) -> None:
+def test_each_case_has_its_decision(remains: Remains, ended: bool, act: Act, code: str) -> None:
     decision = decide(remains, NOW, ended)
     assert (decision.act, decision.code) == (act, code), decision
 
@@ -94,19 +94,19 @@ def test_a_run_that_renews_its_lease_is_never_touched(remains: Remains, ended: b
 
 
 @given(everything, st.booleans())
-def test_whatever_is_left_is_cleared_away_in_the_end(remains: Remains, ended: bool) -> None:
-    """No later than the grace after the lease has run out; and nothing is done where nothing is left."""
+def test_all_remains_are_reaped_in_the_end(remains: Remains, ended: bool) -> None:
+    """At the latest after the grace that follows the lease; where nothing is left, there is nothing to reap."""
     late = (remains.until or NOW) + GRACE + SECOND
     assert (decide(remains, late, ended).act == "reap") == bool(remains.unfinished)
 
 
 @given(everything, st.booleans())
-def test_what_is_cleared_away_stays_so_at_any_later_time(remains: Remains, ended: bool) -> None:
+def test_a_decision_to_reap_holds_at_any_later_time(remains: Remains, ended: bool) -> None:
     if decide(remains, NOW, ended).act == "reap":
         assert decide(remains, NOW + dt.timedelta(days=1), ended).act == "reap"
 
 
-def thing(kind: str, component: str, run: str | None = "r", **more: Any) -> dict[str, Any]:
+def listed(kind: str, component: str, run: str | None = "r", **more: Any) -> dict[str, Any]:
     """An object as the cluster lists it."""
     meta = {"name": "it", "labels": names.labels("m", "a", component, run=run), **more.pop("metadata", {})}
     return {"kind": kind, "metadata": meta, **more}
@@ -116,25 +116,25 @@ COMPLETE = {"conditions": [{"type": "Complete", "status": "True"}]}
 
 
 @pytest.mark.parametrize(
-    ("found", "temporary"),
+    ("manifest", "temporary"),
     [
-        (thing("Deployment", "engine"), True),
-        (thing("Service", "engine"), True),
-        (thing("Service", "engine", run=None), False),
-        (thing("Deployment", "engine", metadata={"deletionTimestamp": "2026-11-25T12:00:00Z"}), False),
-        (thing("Job", "evaluation"), True),
-        (thing("Job", "evaluation", status=COMPLETE), False),
-        (thing("Job", "download"), False),
-        (thing("Job", "rehash"), False),
+        (listed("Deployment", "engine"), True),
+        (listed("Service", "engine"), True),
+        (listed("Service", "engine", run=None), False),
+        (listed("Deployment", "engine", metadata={"deletionTimestamp": "2026-11-25T12:00:00Z"}), False),
+        (listed("Job", "evaluation"), True),
+        (listed("Job", "evaluation", status=COMPLETE), False),
+        (listed("Job", "download"), False),
+        (listed("Job", "rehash"), False),
     ],
 )
-def test_what_counts_as_left_over(found: dict[str, Any], temporary: bool) -> None:
-    assert bool(seen(Remains("m"), found, 300).temporary) == temporary
+def test_temporary_objects_are_remains(manifest: dict[str, Any], temporary: bool) -> None:
+    assert bool(seen(Remains("m"), manifest, 300).temporary) == temporary
 
 
 def test_the_latest_of_the_times_at_which_things_expire_counts() -> None:
     remains = Remains("m")
     for hour in (3, 5, 4):
         expires = {names.EXPIRES_ANNOTATION: f"2026-11-25T0{hour}:00:00Z"}
-        remains = seen(remains, thing("Job", "evaluation", metadata={"annotations": expires}), 300)
+        remains = seen(remains, listed("Job", "evaluation", metadata={"annotations": expires}), 300)
     assert remains.expires == dt.datetime(2026, 11, 25, 5, tzinfo=dt.UTC)

@@ -1,4 +1,4 @@
-"""The candidates, decided without any network: by what serves, what was rejected, and on which terms."""
+"""Candidates by the serving release, the rejected releases and the terms, without a network."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def candidate(ledger: Ledger, tags: set[str]) -> Candidate | None:
 
 
 @given(TAG_SETS, st.data())
-def test_it_ends_at_the_newest_good_tag_and_tries_none_twice(tags: set[str], data: st.DataObject) -> None:
+def test_trials_end_at_the_newest_good_tag_and_try_no_tag_twice(tags: set[str], data: st.DataObject) -> None:
     allowed = allowed_of(tags)
     if not allowed:
         return
@@ -65,12 +65,12 @@ def test_it_ends_at_the_newest_good_tag_and_tries_none_twice(tags: set[str], dat
     best = next((tag for tag in newer if tag in good), start)
     assert ledger.serving is not None
     assert ledger.serving.tag == best
-    # From the newest down to the first that is good, each once.
+    # Each tag once, from the newest down to the first good one.
     assert tried == (newer if best == start else newer[: newer.index(best) + 1])
 
 
 @given(TAG_SETS)
-def test_where_nothing_serves_a_few_tags_are_tried(tags: set[str]) -> None:
+def test_without_a_serving_release_few_tags_are_tried(tags: set[str]) -> None:
     allowed = allowed_of(tags)
     if not allowed:
         return
@@ -89,7 +89,7 @@ def test_the_same_digest_under_another_tag_is_the_same_image() -> None:
     assert image_candidate(SPEC, ledger, TERMS, tags, lambda tag: digest_of("v0.2.0")) is None
 
 
-def test_a_tag_that_is_gone_is_passed_over() -> None:
+def test_a_missing_tag_is_skipped() -> None:
     ledger = after(Ledger(), "v0.2.0", digest_of("v0.2.0"), "Passed")
     tags = parsed(("v0.2.2", "v0.2.1", "v0.2.0"))
     chosen = image_candidate(SPEC, ledger, TERMS, tags, lambda tag: None if tag == "v0.2.2" else digest_of(tag))

@@ -1,4 +1,4 @@
-"""When a rollout may start by itself: by the clock of a zone, over changes of the clock, too."""
+"""Windows for automatic rollouts, by a zone's clock and over its changes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def local(text: str, zone: str = BERLIN, fold: int = 0) -> dt.datetime:
         (window("02:00", "05:00"), "2026-11-25T02:00", True),
         (window("02:00", "05:00"), "2026-11-25T04:59:59", True),
         (window("02:00", "05:00"), "2026-11-25T05:00", False),
-        # Over midnight: the day is the one on which it begins.
+        # Over midnight: the day is that of the start.
         (window("22:00", "03:00", "fri"), "2026-11-27T23:00", True),
         (window("22:00", "03:00", "fri"), "2026-11-28T02:59", True),
         (window("22:00", "03:00", "fri"), "2026-11-28T22:30", False),
@@ -51,7 +51,7 @@ def test_without_windows_it_is_always_open() -> None:
     assert next_opening([], BERLIN, local("2026-11-25T01:00")) is None
 
 
-def test_the_clock_that_counts_is_the_zones() -> None:
+def test_the_clock_of_the_zone_counts() -> None:
     rule, now = [window("02:00", "05:00")], dt.datetime(2026, 7, 1, 0, 30, tzinfo=dt.UTC)
     assert is_open(rule, BERLIN, now)
     assert not is_open(rule, "UTC", now)
@@ -66,7 +66,7 @@ def test_the_next_opening() -> None:
     )
 
 
-def test_where_the_clock_is_put_back_the_hour_counts_twice() -> None:
+def test_an_hour_that_comes_twice_is_open_twice() -> None:
     # On 2026-10-25 in Berlin, 02:00 to 03:00 comes twice.
     rule = [window("02:00", "02:30")]
     for fold in (0, 1):
@@ -75,7 +75,7 @@ def test_where_the_clock_is_put_back_the_hour_counts_twice() -> None:
     assert not is_open(rule, BERLIN, local("2026-10-25T01:59"))
 
 
-def test_where_the_clock_is_put_forward_the_window_begins_later() -> None:
+def test_a_window_in_a_skipped_hour_begins_later() -> None:
     # On 2026-03-29 in Berlin, 02:00 to 03:00 does not come.
     utc = dt.datetime(2026, 3, 29, 1, 0, tzinfo=dt.UTC)
     assert not is_open([window("02:15", "02:45")], BERLIN, utc)
@@ -92,17 +92,17 @@ moments = st.datetimes(dt.datetime(2025, 1, 1), dt.datetime(2028, 1, 1)).map(lam
 
 @given(st.lists(rules, min_size=1, max_size=3), st.sampled_from(ZONES), moments)
 @settings(max_examples=300, deadline=None)
-def test_it_opens_when_it_says_and_not_before(windows: list[Window], zone: str, now: dt.datetime) -> None:
+def test_a_window_opens_at_the_next_opening_and_not_before(windows: list[Window], zone: str, now: dt.datetime) -> None:
     opening = next_opening(windows, zone, now)
     if opening is None:
-        # A window that falls whole into the hour that is left out; no other is without an opening in a week.
+        # The only window without an opening within a week lies in the skipped hour.
         assert is_open(windows, zone, now) or len({day for window in windows for day in window.days}) < 7
         return
     assert now < opening <= now + dt.timedelta(days=9)
     assert is_open(windows, zone, opening)
     if is_open(windows, zone, now):
         return
-    # Closed now: closed until the minute before.
+    # Closed now: closed until right before the opening.
     step = (opening - now) / 50
     assert not any(is_open(windows, zone, now + step * number) for number in range(50))
     assert not is_open(windows, zone, opening - dt.timedelta(microseconds=1))
@@ -110,7 +110,7 @@ def test_it_opens_when_it_says_and_not_before(windows: list[Window], zone: str, 
 
 @given(rules, st.sampled_from(ZONES), moments)
 @settings(max_examples=300, deadline=None)
-def test_away_from_changes_of_the_clock_it_is_what_the_clock_says(rule: Window, zone: str, now: dt.datetime) -> None:
+def test_without_clock_changes_a_window_follows_the_local_clock(rule: Window, zone: str, now: dt.datetime) -> None:
     there = now.astimezone(ZoneInfo(zone))
     offsets = {(there + dt.timedelta(days=days)).utcoffset() for days in (-2, -1, 0, 1, 2)}
     if len(offsets) > 1:

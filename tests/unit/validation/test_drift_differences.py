@@ -217,7 +217,7 @@ def test_a_volume_counts_if_the_engine_mounts_it() -> None:
         ("mirror.local/hub/i@sha256:1", "", True),
         ("mirror.local/hub/i:v1", "docker-pullable://mirror.local/hub/i@sha256:1", True),
         ("mirror.local/hub/i:v1", "sha256:of-a-configuration", False),
-        # The node reports the image of before.
+        # The node still reports the previous image.
         ("i@sha256:2", "docker.io/i@sha256:1", False),
     ],
 )

@@ -141,7 +141,7 @@ def test_consecutive_validations_with_the_same_finding_make_one_alert() -> None:
     ids = [alert(validation(result), result, result.findings[0], "r1").id for result in (first, second)]
     assert ids[0] == ids[1]
     assert alert(validation(second), second, second.findings[1], "r1").id != ids[0]
-    # Gone in between, repaired in between, or of another release: the finding is new.
+    # The finding was gone or repaired in between, or is of another release: it is new.
     gone = validation(check("weights"))
     repaired = validation(dated(check("weights", "a", repaired="done"), None, "r1", "run-1"))
     for other, release in ((gone, "r1"), (repaired, "r1"), (before, "r2")):

@@ -30,8 +30,8 @@ ALL = "the canary"
 
 def figures_of(figures: Figures) -> dict[str, float]:
     """The known figures of a release by metric, and its `requests`."""
-    known = {metric: _value(figures, metric) for metric in (*RATES, "p95_ttft_ms", "p95_e2el_ms")}
-    return {"requests": figures.requests} | {name: value for name, value in known.items() if math.isfinite(value)}
+    values = {metric: _value(figures, metric) for metric in (*RATES, "p95_ttft_ms", "p95_e2el_ms")}
+    return {"requests": figures.requests} | {name: value for name, value in values.items() if math.isfinite(value)}
 
 
 def judge(traffic: Traffic, canary: Samples, stable: Samples | None, replicas: int) -> Verdict:
@@ -40,7 +40,7 @@ def judge(traffic: Traffic, canary: Samples, stable: Samples | None, replicas: i
     Args:
         traffic: The gates, and the fewest requests to conclude from.
         canary: The canary's samples since the step began.
-        stable: Stable's samples; None if stable serves nobody.
+        stable: Stable's samples; None if stable gets no requests.
         replicas: Replicas of the canary. Prometheus has to have series of each.
     """
     results = tuple(_gate(gate, traffic, canary, stable) for gate in traffic.gates)

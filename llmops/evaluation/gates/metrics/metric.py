@@ -170,7 +170,7 @@ class Metric:
         return f"{self._now(ours)}, stable {self.show(self._theirs)}"
 
     def _against(self, value: float, ratio: bool, over: str = "") -> str:
-        """The change beside its limit."""
+        """The change and its limit, as text."""
         if ratio:
             return f"{value:.2f}x{over}, limit {self._limit:g}x"
         return f"a drop of {value:.4g}{over}, margin {self._limit:g}"

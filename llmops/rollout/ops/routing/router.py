@@ -72,7 +72,7 @@ def routes(platform: Platform) -> list[Route]:
     if not settings.router.enabled:
         raise BadInput("this installation has no router", code="NoRouter", remedy="Set router.enabled in the settings.")
     config = plan(_serving(platform), platform.catalog, platform.tenants, settings).config
-    known = _listed_names(platform)
+    listed = _listed_names(platform)
     targets: dict[str, list[str]] = {}
     for entry in config["model_list"]:
         weight = entry["litellm_params"].get("weight", 100)
@@ -84,7 +84,7 @@ def routes(platform: Platform) -> list[Route]:
     }
     model_by_name = {name: name for name in targets} | router_settings["model_group_alias"]
     return [
-        Route(name, ", ".join(targets[model]), fallbacks.get(name, ""), name in known)
+        Route(name, ", ".join(targets[model]), fallbacks.get(name, ""), name in listed)
         for name, model in sorted(model_by_name.items())
     ]
 
@@ -131,9 +131,8 @@ def router_objects(platform: Platform) -> list[Manifest]:
 def apply_router(platform: Platform, log: Log = lambda line: None) -> bool:
     """Apply the router's configuration by the models' current states. Call this after every change of a state.
 
-    This returns when no pod with an older configuration is left: from then on the router sends no request to a release
-    that shall no longer serve. Two runs may call it at the same time: neither applies states older than the other's
-    change.
+    This returns when no pod has an older configuration: from then on the router sends no request to a release that no
+    longer serves. Two runs may call it at the same time: neither applies states older than the other's change.
 
     Args:
         platform: The installation.
