@@ -6,6 +6,7 @@ import getpass
 import json
 import os
 import socket
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -43,7 +44,13 @@ class Ended:
 
 
 def run_rollout(
-    records: Records, model: str, *, engine_version: str | None, revision: str | None, retry: bool
+    records: Records,
+    model: str,
+    *,
+    engine_version: str | None,
+    revision: str | None,
+    retry: bool,
+    accept: Sequence[str] = (),
 ) -> Ended:
     """Run the rollout job for a model.
 
@@ -53,10 +60,11 @@ def run_rollout(
         engine_version: Engine version to take instead of the policy's.
         revision: Weights revision to take instead of the spec's.
         retry: Try a release again that was rejected.
+        accept: Ids of the preflight's checks whose errors do not stop the rollout.
     """
     from llmops.defs.rollout.jobs import ROLLOUT
 
-    options = {"engine_version": engine_version, "revision": revision, "retry": retry}
+    options = {"engine_version": engine_version, "revision": revision, "retry": retry, "accept": list(accept)}
     config = {"ops": {"release": {"config": {key: value for key, value in options.items() if value is not None}}}}
     run = _run(ROLLOUT, config, model)
     candidate = records.state(model).candidate

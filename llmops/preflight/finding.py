@@ -24,6 +24,7 @@ class Finding:
         check: Stable id of the check, `TOPIC.WHAT`.
         model: The model; empty for a finding on the whole installation.
         heals: Whether the problem may pass within seconds. Check again before you report it.
+        accepted: Whether it was an error, and people accept it.
     """
 
     severity: Severity
@@ -33,6 +34,7 @@ class Finding:
     check: str = ""
     model: str = ""
     heals: bool = False
+    accepted: bool = False
 
 
 def worst(findings: Iterable[Finding]) -> Severity:
@@ -42,5 +44,5 @@ def worst(findings: Iterable[Finding]) -> Severity:
 
 
 def about(check: str, model: str, finding: Finding) -> Finding:
-    """The finding with the check and the model that it belongs to."""
-    return replace(finding, check=check, model=model)
+    """The finding with the model and the check that it belongs to, unless it names a check of its own."""
+    return replace(finding, check=finding.check or check, model=model)

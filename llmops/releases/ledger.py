@@ -26,8 +26,9 @@ DECLARED_KEY = "declared"
 TRIED_PREFIX = "tried."
 VERDICT_PREFIX = "verdict."
 STATE_LABELS = {names.RECORD_LABEL: "state"}
-# Objects around the engines: not part of the release, and no reason to try a rejected one again.
-_AROUND = {"exposure", "autoscaling", "objectives", "routing"}
+# Objects around the engines, and what the preflight accepts: not part of the release, and no reason to try a
+# rejected one again.
+_AROUND = {"exposure", "autoscaling", "objectives", "routing", "preflight"}
 # Policy that picks the image's version; the pins have its result.
 _POLICY = {"version", "variant", "prereleases"}
 _KEPT = ("stable", "previous", "candidate", "canary_percent")

@@ -7,7 +7,7 @@ model's state (its stable release, and the one under trial). They survive the lo
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, Field
@@ -27,6 +27,7 @@ OutcomeT = TypeVar("OutcomeT", bound=BaseModel)
 VERDICT_KEY = "verdict.json"
 REJECTION_KEY = "rejection.json"
 OPEN_KEY = "open.json"
+ACCEPTED_KEY = "accepted"
 PROOF_KEY = "verified.json"
 LIVE_KEYS = ("stable", "previous", "candidate")
 
@@ -64,6 +65,9 @@ class Record(Strict):
     stages: dict[str, float] = Field(default_factory=dict[str, float], description="Seconds that each stage took.")
     run: str = ""
     requested_by: str = ""
+    accepted: tuple[str, ...] = Field(
+        default=(), description="Ids of the preflight's findings that would have stopped the trial, and were accepted."
+    )
     code: str = Field(
         default="", description="The reason in one CamelCase word; empty where a gate or a person decided."
     )
@@ -207,6 +211,14 @@ class Records:
     def save_seconds(self, model: str, release: str, stage: str, seconds: float) -> None:
         """Keep how long a stage took, whether it passed or failed."""
         self._write_trial(model, release, {f"{stage}.seconds": f"{seconds:.3f}"})
+
+    def save_accepted(self, model: str, release: str, ids: Sequence[str]) -> None:
+        """Keep which errors of the preflight this trial accepts."""
+        self._write_trial(model, release, {ACCEPTED_KEY: " ".join(ids) or None})
+
+    def accepted(self, model: str, release: str) -> tuple[str, ...]:
+        """Ids of the errors of the preflight that this trial accepts."""
+        return tuple(self._trial(model, release).get(ACCEPTED_KEY, "").split())
 
     def seconds(self, model: str, release: str) -> dict[str, float]:
         """Seconds of each stage of this release; 0 for a stage that did not run."""

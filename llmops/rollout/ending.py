@@ -58,6 +58,7 @@ def end_trial(
         stages=platform.records.seconds(release.model, release.id),
         run=trial.run,
         requested_by=trial.requested_by,
+        accepted=platform.records.accepted(release.model, release.id),
         finished=datetime.datetime.now(datetime.UTC),
         cause=decision.cause,
     )

@@ -30,9 +30,15 @@ _FIRST_BYTES = 100_000
 
 
 def read_config(
-    repo: str, commit: str, *, endpoint: str, token: str | None = None, patience: Patience = DEFAULT_PATIENCE
+    repo: str,
+    commit: str,
+    path: str = "config.json",
+    *,
+    endpoint: str,
+    token: str | None = None,
+    patience: Patience = DEFAULT_PATIENCE,
 ) -> Mapping[str, Any]:
-    """Content of a commit's `config.json`.
+    """Content of a commit's `config.json`, or of another JSON file beside it.
 
     Raises:
         BadRelease: The file does not exist, or is not a JSON object.
@@ -40,13 +46,13 @@ def read_config(
         Unavailable: The hub does not answer, or limits the rate.
     """
 
-    text = _read(repo, commit, "config.json", LONGEST_CONFIG, endpoint, token, patience)
+    text = _read(repo, commit, path, LONGEST_CONFIG, endpoint, token, patience)
     try:
         content = parse_json(text)
     except BadBytes as error:
-        raise _bad_file("config.json", repo, commit, f"cannot be read: {error}") from error
+        raise _bad_file(path, repo, commit, f"cannot be read: {error}") from error
     if not isinstance(content, dict):
-        raise _bad_file("config.json", repo, commit, "is not an object")
+        raise _bad_file(path, repo, commit, "is not an object")
     return content
 
 

@@ -453,6 +453,16 @@ class Access(Strict):
     api_key: SecretKey | None = Field(default=None, description="API key of the engine.")
 
 
+class Preflight(Strict):
+    """Findings of the preflight that do not stop a rollout of this model."""
+
+    accept: tuple[Annotated[str, Field(pattern=r"^[a-z]+\.[a-z-]+$")], ...] = Field(
+        default=(),
+        description="Ids of checks, such as memory.fit: their errors become warnings. The record of each trial keeps "
+        "what it accepted.",
+    )
+
+
 class ModelSpec(Strict):
     """One entry of the catalog: `name`, `weights.repo` and `engine.version` are required, the rest has defaults."""
 
@@ -472,6 +482,7 @@ class ModelSpec(Strict):
     autoscaling: Autoscaling | None = Field(default=None, description="None: `replicas` stays fixed.")
     objectives: Objectives = Objectives()
     routing: Routing = Routing()
+    preflight: Preflight = Preflight()
 
     @model_validator(mode="after")
     def _consistent(self) -> ModelSpec:

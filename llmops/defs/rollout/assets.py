@@ -3,6 +3,7 @@
 from collections.abc import Callable, Generator
 
 import dagster as dg
+from pydantic import Field
 
 from llmops.clients.kubernetes.lease import LeaseHeld
 from llmops.defs.running import as_failure, ended_at, metadata, orchestrator_of
@@ -53,6 +54,8 @@ class RolloutConfig(dg.Config):
     """Weights revision (commit, branch or tag) to take instead of the entry's."""
     retry: bool = False
     """Try a rejected release again."""
+    accept: list[str] = Field(default_factory=list[str])
+    """Ids of the preflight's checks whose errors do not stop the rollout, beside those of the entry."""
 
 
 def release(
@@ -64,7 +67,13 @@ def release(
     on the cluster) is rolling out the model now.
     """
     orchestrator, model = orchestrator_of(context), context.partition_key
-    request = release_stage.ReleaseRequest(**config.model_dump())
+    request = release_stage.ReleaseRequest(
+        engine_version=config.engine_version,
+        image=config.image,
+        revision=config.revision,
+        retry=config.retry,
+        accept=tuple(config.accept),
+    )
     with as_failure(model):
         try:
             with trial(orchestrator, platform, "release", model) as current:

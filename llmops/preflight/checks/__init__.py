@@ -20,6 +20,9 @@ MODEL = (
     *monitoring.MODEL_CHECKS,
 )
 
+IDS = frozenset({check.id for check in (*INSTALLATION, *MODEL)} | set(memory.FURTHER_IDS))
+"""Ids of all checks."""
+
 
 def of_installation(snapshot: Snapshot) -> tuple[Finding, ...]:
     """Findings on the installation."""

@@ -10,13 +10,15 @@ from llmops.errors import BadRelease
 from llmops.preflight.capacity import obstacle, replica
 from llmops.preflight.checks.case import Case, Check, amount, failed
 from llmops.preflight.finding import Finding
-from llmops.preflight.fit.findings import fit_findings
+from llmops.preflight.fit.engine import engine_memory
+from llmops.preflight.fit.findings import CONTEXT, FIT, QUANTIZATION, fit_findings, overridden
 from llmops.preflight.fit.shape import Shape
+from llmops.preflight.fit.weights import weights_on_gpu
 
 GPU_MEMORY_LABEL = "nvidia.com/gpu.memory"
 """Label with the memory of one GPU in MiB, set by NVIDIA's feature discovery."""
-DEFAULT_UTILIZATION = 0.92
-"""Share of a GPU's memory that vLLM takes by default."""
+FURTHER_IDS = (QUANTIZATION, CONTEXT)
+"""Ids of findings of `memory.fit` that people accept on their own."""
 TIGHT = 0.95
 """Share of vLLM's memory above which weights leave next to nothing for the KV cache."""
 
@@ -36,19 +38,27 @@ def _fit(case: Case) -> Iterator[Finding]:
 
 
 def _weights(case: Case) -> Iterator[Finding]:
-    """Whether the weights alone fit into the GPUs."""
+    """Whether the weights alone fit into the GPUs: by their tensors, or by the size of the files."""
     spec, release, memory = case.spec, case.release, bytes_of_one_gpu(case)
     if not spec.gpu.count or release is None or memory is None:
         return
-    share = spec.engine.options.gpu_memory_utilization or DEFAULT_UTILIZATION
+    engine = engine_memory(release.engine.args, release.engine.env)
+    share = spec.engine.options.gpu_memory_utilization or engine.gpu_memory_utilization
+    if engine.kv_cache_bytes is not None:
+        # vLLM then takes no share.
+        share = 1.0
     usable = spec.gpu.count * memory * share
-    size = release.weights.size
+    size = max(0.0, release.weights.size - engine.cpu_offload_bytes * spec.gpu.count)
+    if isinstance(case.shape, Shape):
+        shape = overridden(case.shape, engine.overrides)
+        size = weights_on_gpu(shape, engine).least * engine.tensor * engine.pipeline * engine.data
     message = (
         f"weights of {amount(size)}; vLLM takes {amount(usable)} "
         f"({spec.gpu.count} x {amount(memory)}, {share:.0%} of it)"
     )
     remedy = "Take quantized weights, more GPUs (gpu.count and engine.options.tensor_parallel_size) or larger ones."
-    if size >= usable:
+    otherwise = engine.loads_otherwise or (engine.quantization is not None and not isinstance(case.shape, Shape))
+    if size >= usable and not otherwise:
         yield Finding("error", "GPU memory", message, remedy)
     elif size > usable * TIGHT:
         yield Finding("warning", "GPU memory", f"{message}: too little for a KV cache", remedy)
@@ -71,5 +81,5 @@ def bytes_of_one_gpu(case: Case) -> float | None:
 
 CHECKS = (
     Check("memory.weights", "GPU memory", ("nodes",), _weights),
-    Check("memory.fit", "GPU fit", ("nodes",), _fit),
+    Check(FIT, "GPU fit", ("nodes",), _fit),
 )

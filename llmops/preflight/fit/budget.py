@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from llmops.preflight.fit.cache import Groups, groups_of
+from llmops.preflight.fit.context import context_of
 from llmops.preflight.fit.engine import GIB, EngineMemory
+from llmops.preflight.fit.fields import Fields, UnknownShape
 from llmops.preflight.fit.layers import layers_of
-from llmops.preflight.fit.shape import Shape, number_bytes, weight_bytes
+from llmops.preflight.fit.shape import Shape, number_bytes
+from llmops.preflight.fit.weights import weights_on_gpu
 
 # Memory of CUDA, cuBLAS and kernels beside PyTorch's own, and of NCCL's buffers on several GPUs. Logs of vLLM say
 # 0.3 to 0.5 GiB for one GPU, 1 to 2 for several.
@@ -30,10 +31,10 @@ class Fit:
         activations: Peak of the largest step.
         overhead: CUDA's context, buffers between GPUs, CUDA graphs.
         kv_cache: The rest; below 0 if the others do not fit.
-        context: Tokens of a request that users may send: `max_model_len`, or the model's trained context.
+        context: Tokens of a request that users may send: `max_model_len`, or what vLLM takes without it.
         tokens: Tokens that the whole KV cache holds.
         concurrency: Requests of `context` tokens that run at once.
-        longest: Tokens of the longest request that fits, up to the model's trained context.
+        longest: Tokens of the longest request that fits, up to the model's context.
     """
 
     taken: float
@@ -58,26 +59,37 @@ def fit(shape: Shape, engine: EngineMemory, gpu_bytes: float) -> Fit:
     Raises:
         UnknownShape: llmops cannot calculate the memory of such a model.
     """
+    if engine.unknown:
+        raise UnknownShape("; ".join(engine.unknown), about="engine")
+    on_gpu = weights_on_gpu(shape, engine)
+    if on_gpu.bytes is None:
+        raise UnknownShape(on_gpu.why, about="weights")
     taken = gpu_bytes * engine.gpu_memory_utilization
-    weights = weight_bytes(shape, engine.dtype) / (engine.tensor * engine.pipeline)
-    activations = activation_bytes(shape, engine, gpu_bytes)
-    overhead = CONTEXT_BYTES + (COLLECTIVES_BYTES if engine.tensor * engine.pipeline > 1 else 0)
+    activations = activation_bytes(shape.fields, engine, gpu_bytes)
+    overhead = CONTEXT_BYTES + (COLLECTIVES_BYTES if engine.tensor * engine.pipeline * engine.data > 1 else 0)
     overhead += 0 if engine.eager else GRAPHS_BYTES
-    left = taken - weights - activations - overhead
+    left = taken - on_gpu.bytes - activations - overhead
+    if engine.kv_cache_bytes is not None:
+        # The engine then takes what it needs of the whole GPU.
+        taken = min(gpu_bytes, on_gpu.bytes + activations + overhead + engine.kv_cache_bytes)
+        left = min(gpu_bytes - on_gpu.bytes - activations - overhead, float(engine.kv_cache_bytes))
     groups = kv_groups(shape, engine, gpu_bytes)
-    trained = longest_context(shape.text)
-    context = engine.max_model_len or trained
+    own = context_of(shape.fields)
+    context = engine.max_model_len or own.default
+    longest = groups.longest(max(left, 0), max(own.longest, context))
+    if engine.fits_context and longest:
+        context = min(own.default, longest)
     concurrency = groups.concurrency(max(left, 0), context)
     return Fit(
         taken=taken,
-        weights=weights,
+        weights=on_gpu.bytes,
         activations=activations,
         overhead=overhead,
         kv_cache=left,
         context=context,
         tokens=int(concurrency * context),
         concurrency=concurrency,
-        longest=groups.longest(max(left, 0), max(trained, context)),
+        longest=longest,
     )
 
 
@@ -90,37 +102,41 @@ def kv_groups(shape: Shape, engine: EngineMemory, gpu_bytes: float) -> Groups:
     layers = layers_of(shape, dtype=engine.dtype, kv_cache_dtype=engine.kv_cache_dtype, tensor=engine.tensor)
     # vLLM schedules one step while another runs, and each pipeline stage runs a step.
     in_flight = engine.limits(gpu_bytes)[0] * (engine.pipeline + 1)
-    return groups_of(layers, pipeline=engine.pipeline, block_tokens=engine.block_tokens, in_flight=in_flight)
+    return groups_of(
+        layers,
+        pipeline=engine.pipeline,
+        block_tokens=engine.block_tokens,
+        in_flight=in_flight,
+        frees_windows=engine.frees_windows,
+    )
 
 
-def activation_bytes(shape: Shape, engine: EngineMemory, gpu_bytes: float) -> float:
-    """Peak of the largest step: inputs and outputs of the widest layer, and the sampler's probabilities."""
-    text = shape.text
+def activation_bytes(fields: Fields, engine: EngineMemory, gpu_bytes: float) -> float:
+    """Peak of the largest step: inputs and outputs of the widest layer, and the sampler's probabilities.
+
+    Raises:
+        UnknownShape: A width in the file is no number.
+    """
     tokens, requests = engine.limits(gpu_bytes)
-    hidden = int(text.get("hidden_size") or text.get("n_embd") or 0)
-    inner = _inner_width(text) / engine.tensor
-    step = tokens * number_bytes(engine.dtype) * (3 * inner + 4 * hidden)
-    return step + requests * int(text.get("vocab_size") or 0) * SAMPLING_BYTES
+    inner = _inner_width(fields) / engine.tensor
+    step = tokens * number_bytes(engine.dtype) * (3 * inner + 4 * fields.whole("hidden_size"))
+    return step + requests * (fields.count("vocab_size") or fields.count("padded_vocab_size")) * SAMPLING_BYTES
 
 
-def _inner_width(text: Mapping[str, Any]) -> int:
-    """Inner width of a layer for one token; with experts, the sum over the experts that the router picks."""
-    hidden = int(text.get("hidden_size") or text.get("n_embd") or 0)
-    dense = int(text.get("intermediate_size") or text.get("n_inner") or 4 * hidden)
-    chosen = int(text.get("num_experts_per_tok") or text.get("experts_per_token") or 0)
-    expert = int(text.get("moe_intermediate_size") or dense)
+def _inner_width(fields: Fields) -> int:
+    """Inner width of a layer for one token; with experts, of those that the router picks."""
+    dense = (
+        _widest(fields, "intermediate_size") or _widest(fields, "ffn_hidden_size") or 4 * fields.whole("hidden_size")
+    )
+    chosen = fields.count("num_experts_per_tok") or fields.count("experts_per_token") or fields.count("moe_topk")
+    expert = _widest(fields, "moe_intermediate_size") or dense
     return max(dense, chosen * expert) if chosen else dense
 
 
-def longest_context(text: Mapping[str, Any]) -> int:
-    """The model's trained context: tokens of the longest request."""
-    declared = int(
-        text.get("max_position_embeddings") or text.get("n_positions") or text.get("max_sequence_length") or 2048
-    )
-    scaling: Mapping[str, Any] = text.get("rope_scaling") or text.get("rope_parameters") or {}
-    kind = scaling.get("rope_type") or scaling.get("type")
-    if kind == "yarn" and (original := scaling.get("original_max_position_embeddings")):
-        return max(declared, int(float(original) * float(scaling.get("factor", 1))))
-    if kind in ("linear", "dynamic"):
-        return int(declared * float(scaling.get("factor", 1)))
-    return declared
+def _widest(fields: Fields, name: str) -> int:
+    """A width, the largest if the file has one for each layer; 0 if it has none."""
+    value = fields.value(name)
+    if not isinstance(value, list | tuple):
+        return fields.count(name)
+    each = [Fields({name: width}, {}, {}).count(name) for width in value]
+    return max(each, default=0)

@@ -18,36 +18,52 @@ PADDED_UP_TO = 1.5
 
 
 @dataclass(frozen=True)
+class Group:
+    """Layers that share their blocks.
+
+    Args:
+        window: Tokens that the layers look back on; None for all.
+        chunked: Whether the window is a chunk that starts anew.
+        block_tokens: Tokens in a block.
+    """
+
+    window: int | None
+    chunked: bool
+    block_tokens: int
+
+    def blocks(self, tokens: int, in_flight: int) -> int:
+        """Largest number of blocks that a request of so many tokens takes of this group."""
+        if self.window is None:
+            return math.ceil(tokens / self.block_tokens)
+        if self.chunked:
+            return math.ceil(min(self.window + in_flight, tokens) / self.block_tokens)
+        return math.ceil(min(self.window - 1 + in_flight, tokens) / self.block_tokens) + 1
+
+
+@dataclass(frozen=True)
 class Groups:
     """The groups of a model on one GPU.
 
     Args:
-        windows: Window of each group in tokens; None for full attention.
+        groups: The groups.
         block_bytes: Bytes of a block.
-        block_tokens: Tokens in a block.
         in_flight: Tokens in work at once: vLLM keeps blocks behind a window until those are done.
     """
 
-    windows: tuple[int | None, ...]
+    groups: tuple[Group, ...]
     block_bytes: float
-    block_tokens: int
     in_flight: int
 
     def blocks(self, tokens: int) -> int:
-        """Largest number of blocks that a request of this many tokens takes."""
-        return sum(self._of_group(window, tokens) for window in self.windows)
-
-    def _of_group(self, window: int | None, tokens: int) -> int:
-        if window is None:
-            return math.ceil(tokens / self.block_tokens)
-        return math.ceil(min(window - 1 + self.in_flight, tokens) / self.block_tokens) + 1
+        """Largest number of blocks that a request of so many tokens takes."""
+        return sum(group.blocks(tokens, self.in_flight) for group in self.groups)
 
     def concurrency(self, kv_bytes: float, tokens: int) -> float:
-        """How many requests of this many tokens the cache holds at once."""
+        """How many requests of so many tokens the cache holds at once."""
         return (kv_bytes // self.block_bytes) / self.blocks(tokens)
 
     def fits(self, kv_bytes: float, tokens: int) -> bool:
-        """Whether one request of this many tokens fits; vLLM keeps one block back."""
+        """Whether one request of so many tokens fits; vLLM keeps one block back."""
         return self.blocks(tokens) * self.block_bytes <= kv_bytes - self.block_bytes
 
     def longest(self, kv_bytes: float, limit: int) -> int:
@@ -60,18 +76,39 @@ class Groups:
 
 
 def groups_of(
-    layers: Sequence[Layers], *, pipeline: int = 1, block_tokens: int = BLOCK_TOKENS, in_flight: int = 0
+    layers: Sequence[Layers],
+    *,
+    pipeline: int = 1,
+    block_tokens: int = BLOCK_TOKENS,
+    in_flight: int = 0,
+    frees_windows: bool = True,
 ) -> Groups:
     """Group the layers of a model.
 
     Args:
-        layers: The model's layers by kind, all with the same bytes per token.
+        layers: The model's layers by kind.
         pipeline: Number of pipeline stages.
         block_tokens: Tokens in a block.
         in_flight: See `Groups`.
+        frees_windows: Whether vLLM frees what is behind a window (its hybrid KV cache manager is on).
     """
+    windows = {(kind.window, kind.chunked) for kind in layers}
+    if len(windows) == 1 or not frees_windows:
+        # One group takes all layers, also of several sizes; beside full attention, windows are then not freed.
+        (window, chunked) = next(iter(windows)) if len(windows) == 1 else (None, False)
+        size = sum(math.ceil(kind.count / pipeline) * kind.token_bytes for kind in layers)
+        return Groups((Group(window, chunked, block_tokens),), size * block_tokens, in_flight)
     counts = [kind.count for kind in layers]
     size = max(counts) if max(counts) < min(counts) * PADDED_UP_TO else min(counts)
-    windows = [kind.window for kind in layers for _ in range(math.ceil(kind.count / size))]
-    bytes_of_layer = max(kind.token_bytes for kind in layers) * block_tokens
-    return Groups(tuple(windows), math.ceil(size / pipeline) * bytes_of_layer, block_tokens, in_flight)
+    largest = max(kind.token_bytes for kind in layers)
+    groups = [
+        Group(kind.window, kind.chunked, block_tokens * _times(largest, kind.token_bytes))
+        for kind in layers
+        for _ in range(math.ceil(kind.count / size))
+    ]
+    return Groups(tuple(groups), math.ceil(size / pipeline) * largest * block_tokens, in_flight)
+
+
+def _times(largest: float, smaller: float) -> int:
+    """How often the tokens of a smaller layer fit into a block: once, padded, unless the sizes divide evenly."""
+    return int(largest // smaller) if largest % smaller == 0 else 1

@@ -1,6 +1,6 @@
-"""What each attention layer of a model keeps per token in vLLM's KV cache.
+"""What the attention layers of a model keep per token on one GPU, in vLLM's KV cache.
 
-The rules are those of vLLM 0.32's `v1/kv_cache_interface.py` and `v1/core/kv_cache_utils.py`.
+The rules are those of vLLM 0.32's `v1/kv_cache_interface.py` and `utils/torch_utils.py`.
 """
 
 from __future__ import annotations
@@ -8,24 +8,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
-from llmops.errors import LlmopsError
+from llmops.preflight.fit.families import Layer, family_of
+from llmops.preflight.fit.fields import UnknownShape, shown
 from llmops.preflight.fit.shape import Shape, number_bytes
 
 FP8 = ("fp8", "fp8_e4m3", "fp8_e5m2")
 HALF = ("bfloat16", "float16")
 # Of DeepSeek's compressed layer: 512 codes of 8 bits, 4 scales of 32 bits, 64 positions of 16 bits.
-FP8_LATENT_BYTES = 656
-# Layers that keep a state of fixed size instead of, or beside, keys and values of each token.
-STATEFUL = ("linear_attention", "mamba", "recurrent", "conv", "compressed_sparse_attention")
-# Fields of config.json that mean layers of a kind not handled below.
-FOREIGN = ("ssm_cfg", "mamba_d_state", "mamba_num_heads", "linear_num_key_heads", "index_head_dim", "rwkv_version",
-           "linear_attn_config", "attn_type_list", "global_head_dim")  # fmt: skip
-
-
-class UnknownShape(LlmopsError):
-    """llmops cannot calculate the memory of such a model; the message says why."""
+PACKED_LATENT, PACKED_LATENT_BYTES = "fp8_ds_mla", 656
 
 
 @dataclass(frozen=True)
@@ -35,12 +27,14 @@ class Layers:
     Args:
         count: Number of layers.
         token_bytes: Bytes that a layer keeps per token, on one GPU.
-        window: Sliding window in tokens; None for full attention.
+        window: Tokens that the layers look back on; None for all.
+        chunked: Whether the window is a chunk that starts anew, and does not slide.
     """
 
     count: int
     token_bytes: float
     window: int | None = None
+    chunked: bool = False
 
 
 def layers_of(shape: Shape, *, dtype: str | None, kv_cache_dtype: str | None, tensor: int) -> tuple[Layers, ...]:
@@ -55,69 +49,60 @@ def layers_of(shape: Shape, *, dtype: str | None, kv_cache_dtype: str | None, te
     Raises:
         UnknownShape: The model has layers whose memory llmops cannot calculate.
     """
-    text = shape.text
-    _refuse_foreign(text)
-    count = int(_needed(text, "num_hidden_layers", "n_layer", "num_layers"))
-    token_bytes = _token_bytes(shape, dtype, kv_cache_dtype, tensor)
-    kinds = Counter(_window(text, index) for index in range(count))
-    ordered = sorted(kinds.items(), key=lambda item: (item[0] is not None, item[0] or 0))
-    return tuple(Layers(number, token_bytes, window) for window, number in ordered)
+    fields = shape.fields
+    layers = family_of(fields, shape.config.get("architectures")).layers(fields)
+    cache_type = kv_cache_dtype or "auto"
+    width = _width(shape, dtype, cache_type)
+    kinds = Counter((layer.window, layer.chunked, _token_bytes(layer, cache_type, width, tensor)) for layer in layers)
+    ordered = sorted(kinds.items(), key=lambda item: (item[0][0] is not None, item[0][0] or 0, item[0][2]))
+    return tuple(Layers(number, size, window, chunked) for (window, chunked, size), number in ordered)
 
 
-def _refuse_foreign(text: Mapping[str, Any]) -> None:
-    kinds = {str(kind) for kind in text.get("layer_types") or ()} & set(STATEFUL)
-    named = [name for name in FOREIGN if text.get(name)]
-    if kinds or named:
-        foreign = ", ".join(sorted(kinds) or named)
-        raise UnknownShape(f"its layers ({foreign}) keep other state than keys and values of each token", about=foreign)
-
-
-def _token_bytes(shape: Shape, dtype: str | None, kv_cache_dtype: str | None, tensor: int) -> float:
-    text = shape.text
-    width = _width(shape, dtype, kv_cache_dtype)
-    if rank := text.get("kv_lora_rank"):
-        # Compressed keys and values (MLA): one vector for all heads; every GPU keeps all of it.
-        if kv_cache_dtype == "fp8_ds_mla":
-            return FP8_LATENT_BYTES
-        return (int(rank) + int(_needed(text, "qk_rope_head_dim"))) * width
-    heads = int(_needed(text, "num_attention_heads", "n_head"))
-    shared = int(
-        text.get("num_key_value_heads") or text.get("num_kv_heads") or (1 if text.get("multi_query") else heads)
-    )
-    size = int(text.get("head_dim") or int(_needed(text, "hidden_size", "n_embd")) // heads)
+def _token_bytes(layer: Layer, cache_type: str, width: float, tensor: int) -> float:
+    if not layer.heads:
+        # Each GPU keeps the whole compressed vector.
+        return PACKED_LATENT_BYTES if cache_type == PACKED_LATENT else layer.key * width
+    if cache_type == PACKED_LATENT:
+        raise UnknownShape(f"kv_cache_dtype {cache_type} is for compressed keys and values", about="kv_cache_dtype")
+    if layer.heads % tensor and tensor % layer.heads:
+        raise UnknownShape(f"{tensor} GPUs cannot share its {layer.heads} heads of keys and values", about="heads")
     # With fewer heads than GPUs, several GPUs keep the same head.
-    return 2 * max(1, shared // tensor) * size * width
+    return max(1, layer.heads // tensor) * (layer.key + layer.value) * width
 
 
-def _width(shape: Shape, dtype: str | None, kv_cache_dtype: str | None) -> float:
+def _width(shape: Shape, dtype: str | None, cache_type: str) -> float:
     """Bytes of a number in the KV cache."""
-    dtype_of_cache = kv_cache_dtype or "auto"
-    if dtype_of_cache == "auto":
-        scheme: Mapping[str, Any] = (shape.quantization or {}).get("kv_cache_scheme") or {}
-        return 1 if scheme.get("num_bits") == 8 else number_bytes(dtype)
-    if dtype_of_cache in FP8 or dtype_of_cache == "fp8_ds_mla":
+    if cache_type == "auto":
+        if shape.quantized and shape.quantization is None:
+            raise UnknownShape("its weights are quantized, and no file says how", about="quantization_config")
+        return _checkpoints_width(shape.quantization) or number_bytes(dtype)
+    if cache_type in FP8 or cache_type == PACKED_LATENT:
         return 1
-    if dtype_of_cache in HALF:
+    if cache_type in HALF:
         return 2
-    raise UnknownShape(f"llmops does not know the size of a KV cache of type {dtype_of_cache}", about="kv_cache_dtype")
+    raise UnknownShape(
+        f"llmops does not know the size of a KV cache of type {shown(cache_type)}", about="kv_cache_dtype"
+    )
 
 
-def _window(text: Mapping[str, Any], index: int) -> int | None:
-    """The layer's sliding window in tokens; None for full attention."""
-    window = text.get("sliding_window")
-    if not window or text.get("use_sliding_window") is False:
-        return None
-    if kinds := text.get("layer_types"):
-        return int(window) if kinds[index] == "sliding_attention" else None
-    if pattern := text.get("sliding_window_pattern"):
-        return int(window) if (index + 1) % int(pattern) else None
-    if text.get("model_type") == "gemma2":
-        return None if index % 2 else int(window)
-    return int(window)
+def _checkpoints_width(quantization: Mapping[str, Any] | None) -> int | None:
+    """Bytes of a number in the cache that the weights ask for; None if they do not ask.
 
-
-def _needed(text: Mapping[str, Any], *names: str) -> Any:
-    for name in names:
-        if text.get(name):
-            return text[name]
-    raise UnknownShape(f"config.json has no {' or '.join(names)}", about=names[0])
+    Raises:
+        UnknownShape: They ask for a type that llmops does not know.
+    """
+    outer = quantization or {}
+    inner = outer.get("quantization")
+    for part in (cast("Mapping[str, Any]", inner) if isinstance(inner, Mapping) else {}, outer):
+        for name in ("kv_cache_scheme", "kv_cache_quant_algo"):
+            wanted = part.get(name)
+            if not wanted:
+                continue
+            if isinstance(wanted, Mapping):
+                bits = cast("Mapping[str, Any]", wanted).get("num_bits")
+                if bits == 8:
+                    return 1
+            elif isinstance(wanted, str) and wanted.lower() == "fp8":
+                return 1
+            raise UnknownShape(f"its {name} ({shown(wanted)}) is of a kind that llmops does not know", about=name)
+    return None

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from llmops.clients import hub
 from llmops.config.catalog.spec import ModelSpec
 from llmops.preflight.fit.shape import Shape
+from llmops.preflight.fit.weights import SAYS_HOW
 from llmops.releases.release import Release
 from llmops.rollout.ops.pinning import hub_token
 from llmops.rollout.platform import Platform
@@ -26,10 +29,13 @@ def read_shape(platform: Platform, spec: ModelSpec, release: Release) -> Shape |
         return None
     settings, pin = platform.settings, release.weights
     token = hub_token(platform.cluster, spec)
+    read = partial(hub.read_config, pin.repo, pin.commit, endpoint=settings.hub_endpoint, token=token)
+    present = {file.path for file in release.weights.files}
     return Shape(
-        config=hub.read_config(pin.repo, pin.commit, endpoint=settings.hub_endpoint, token=token),
+        config=read(CONFIG),
         parameters=hub.count_parameters(
             pin.repo, pin.commit, [file.path for file in files], endpoint=settings.hub_endpoint, token=token
         ),
         size=sum(file.size for file in files),
+        beside={name: read(name) for name in SAYS_HOW if name in present},
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,8 @@ from llmops.config.catalog.known import check_known
 from llmops.config.catalog.load import load_catalog, load_model
 from llmops.config.catalog.spec import ModelSpec
 from llmops.errors import LlmopsError
-from llmops.preflight.checks import of_installation, of_model, preflight
+from llmops.preflight.accepted import accept as accepted
+from llmops.preflight.checks import IDS, of_installation, of_model, preflight
 from llmops.preflight.checks.case import Case, ImageAnswer, Start, failed
 from llmops.preflight.finding import Finding, about
 from llmops.preflight.fit.shape import Shape
@@ -33,8 +34,16 @@ ATTEMPTS, PAUSE_SECONDS = 10, 3.0
 """`examine_all` repeats this often, with this pause, while a finding may heal by itself."""
 
 
-def examine(platform: Platform, spec: ModelSpec, release: Release) -> tuple[Finding, ...]:
+def examine(
+    platform: Platform, spec: ModelSpec, release: Release, *, accept: Sequence[str] = ()
+) -> tuple[Finding, ...]:
     """All findings on a pinned release and on the cluster that would run it.
+
+    Args:
+        platform: The installation.
+        spec: The model.
+        release: The release.
+        accept: Ids of checks whose errors people accept, beside those of the spec.
 
     Raises:
         ClusterCannot, Unavailable: llmops cannot read the nodes or pods that placement depends on.
@@ -44,7 +53,8 @@ def examine(platform: Platform, spec: ModelSpec, release: Release) -> tuple[Find
     engine = release.engine
     with _registry(platform) as registry:
         image = ask_registry(spec, registry, PinnedImage(engine.tag, engine.digest))
-    return preflight(_case(platform, spec, snapshot, release, image))
+    findings = preflight(_case(platform, spec, snapshot, release, image))
+    return accepted(findings, {*spec.preflight.accept, *accept}, IDS)
 
 
 def examine_all(platform: Platform, models: Iterable[str] = ()) -> tuple[Finding, ...]:
@@ -124,7 +134,7 @@ def _examine(platform: Platform, snapshot: Snapshot, spec: ModelSpec) -> tuple[F
         case = _case(platform, spec, snapshot, release if isinstance(release, Release) else None, image)
     except LlmopsError as error:
         return (about("release.pins", spec.name, failed("release", error)),)
-    findings = of_model(case)
+    findings = accepted(of_model(case), spec.preflight.accept, IDS)
     if isinstance(release, LlmopsError) and not any(finding.message == release.message for finding in findings):
         return (about("release.pins", spec.name, failed("release", release)), *findings)
     return findings

@@ -6,6 +6,7 @@ from llmops.config import names
 from llmops.config.steps import Step, reached
 from llmops.errors import ClusterCannot
 from llmops.manifests.records import pins_config_map
+from llmops.preflight.accepted import accepted_ids
 from llmops.preflight.finding import Finding
 from llmops.releases.difference import diff
 from llmops.releases.ledger import ending, opening
@@ -30,12 +31,14 @@ class ReleaseRequest:
         image: Exact image, TAG@DIGEST, that a sensor saw in the registry. llmops does not look it up again.
         revision: Weights revision (commit, branch or tag) to use instead of the spec's.
         retry: Try a rejected release again.
+        accept: Ids of checks whose errors do not stop the rollout, beside those of the spec.
     """
 
     engine_version: str | None = None
     image: str | None = None
     revision: str | None = None
     retry: bool = False
+    accept: tuple[str, ...] = ()
 
 
 def run(current: Trial, request: ReleaseRequest) -> Done[Release] | None:
@@ -56,7 +59,7 @@ def run(current: Trial, request: ReleaseRequest) -> Done[Release] | None:
     if _serves(current, pinned):
         current.observe(f"{pinned.model} {pinned.id} {SERVES}: nothing to do", {"release": pinned.id})
         return None
-    return Done(pinned, _admit(current, pinned, retry=request.retry))
+    return Done(pinned, _admit(current, pinned, request))
 
 
 def _undo_foreign_promotion(current: Trial, pinned: Release) -> None:
@@ -93,7 +96,7 @@ def _serves(current: Trial, pinned: Release) -> bool:
     return True
 
 
-def _admit(current: Trial, pinned: Release, *, retry: bool) -> dict[str, Value]:
+def _admit(current: Trial, pinned: Release, request: ReleaseRequest) -> dict[str, Value]:
     """Open the trial, unless the release was rejected before or the cluster cannot run it."""
     records, model = current.records, pinned.model
     record, rejection = records.record(model, pinned.id), records.rejection(model, pinned.id)
@@ -101,7 +104,7 @@ def _admit(current: Trial, pinned: Release, *, retry: bool) -> dict[str, Value]:
     records.update_state(model, **opening(pinned, current.spec))
     # A killed run promoted the release on a retry, but wrote no record: this run writes it.
     passed = record is None and records.proven_state(model).stable == pinned.id
-    if rejection and not retry and not passed:
+    if rejection and not request.retry and not passed:
         records.update_state(model, **ending(pinned.id, rejection.decided))
         raise Refused(rejection)
     if record:
@@ -115,16 +118,19 @@ def _admit(current: Trial, pinned: Release, *, retry: bool) -> dict[str, Value]:
     changes = diff(stable, pinned)
     current.log(f"{model} {pinned.id}: {'; '.join(changes) or 'nothing changed since stable'}")
     dry_run_companions(current.platform, current.spec, pinned)
-    findings = examine(current.platform, current.spec, pinned)
+    findings = examine(current.platform, current.spec, pinned, accept=request.accept)
+    records.save_accepted(model, pinned.id, accepted_ids(findings))
     for finding in findings:
         if finding.severity != "ok":
             current.log(f"preflight {finding.severity}: {finding.subject}: {finding.message} {finding.remedy}")
     if errors := [finding for finding in findings if finding.severity == "error"]:
+        ids = dict.fromkeys(finding.check for finding in errors)
         raise ClusterCannot(
             "; ".join(f"{finding.subject}: {finding.message}" for finding in errors),
             code="PreflightFailed",
             about=errors[0].subject,
-            remedy=errors[0].remedy,
+            remedy=f"{errors[0].remedy} If you know better: {' '.join(f'--accept {id_}' for id_ in ids)}, or "
+            "preflight.accept in the model's entry.",
         )
     return _shown(pinned, changes, findings)
 

@@ -107,6 +107,15 @@ def test_the_error_of_a_stage_decides_how_the_trial_ends(
         assert str(caught.value).startswith(f"{verdict} at canary: {reason}")
 
 
+def test_the_record_keeps_what_was_accepted_of_the_preflight(platform: Platform) -> None:
+    platform.records.save_accepted("tiny", release().id, ["memory.context", "memory.fit"])
+    with pytest.raises(TrialEnded):
+        run_stage(platform, raising(BadRelease("it crashes.")))
+    record = platform.records.record("tiny", release().id)
+    assert record is not None
+    assert record.accepted == ("memory.context", "memory.fit")
+
+
 def test_on_inconclusive_reject_fails_a_release_without_a_measurement(platform: Platform) -> None:
     rules = release().rollout.model_copy(update={"on_inconclusive": "reject"})
     strict = release().model_copy(update={"rollout": rules})

@@ -13,12 +13,19 @@ from llmops_sandbox import vllm
 from llmops_sandbox.engine.likeness import CONTEXT
 from llmops_sandbox.engine.process import EngineProcess
 
+import llmops.preflight.fit
 from llmops.preflight.fit.cache import groups_of
+from llmops.preflight.fit.families import FAMILIES
+from llmops.preflight.fit.fields import DEFAULTS
 from llmops.preflight.fit.layers import layers_of
 from llmops.preflight.fit.shape import Shape
+from tests.unit.fit.published import KNOWN, text_alone
 from tests.unit.fit.shapes import CASES, GIB, MODELS
 
-ANSWERS = Path(__file__).parents[2] / "unit" / "fit" / "data" / "vllm-0.32.0-kv-cache.json"
+DATA = Path(__file__).parents[2] / "unit" / "fit" / "data"
+ANSWERS = DATA / "vllm-0.32.0-kv-cache.json"
+LAYERS = DATA / "vllm-0.32.0-layers.json"
+LIBRARY = Path(llmops.preflight.fit.__file__).with_name(DEFAULTS)
 
 
 @pytest.mark.timeout(600)
@@ -36,13 +43,30 @@ def test_the_kept_answers_are_vllms(installed: vllm.Vllm) -> None:
         }
         for name, (model, tensor, context, kv_bytes, dtype, batched) in CASES.items()
     }
-    program = [str(installed.python), str(Path(__file__).with_name("kv_arithmetic.py"))]
+    assert json.loads(answer(installed, "kv_arithmetic.py", cases).splitlines()[-1]) == json.loads(ANSWERS.read_text())
+
+
+@pytest.mark.timeout(600)
+def test_the_kept_layers_are_vllms(installed: vllm.Vllm) -> None:
+    """vLLM makes forty models without weights, in two minutes."""
+    cases = {name: text_alone(known.config) for name, known in KNOWN.items()}
+    assert json.loads(answer(installed, "layers_of_vllm.py", cases).splitlines()[-1]) == json.loads(LAYERS.read_text())
+
+
+@pytest.mark.timeout(300)
+def test_the_kept_defaults_are_the_libraries(installed: vllm.Vllm) -> None:
+    assert json.loads(answer(installed, "library_defaults.py", sorted(FAMILIES))) == json.loads(LIBRARY.read_text())
+
+
+def answer(installed: vllm.Vllm, program: str, question: object) -> str:
+    """What a program of this folder says in vLLM's environment."""
     environment = {**os.environ, **vllm.ENVIRONMENT, "VLLM_LOGGING_LEVEL": "ERROR"}
     ended = subprocess.run(
-        program, input=json.dumps(cases), capture_output=True, text=True, env=environment, check=False
-    )
+        [str(installed.python), str(Path(__file__).with_name(program))],
+        input=json.dumps(question), capture_output=True, text=True, env=environment, check=False,
+    )  # fmt: skip
     assert ended.returncode == 0, ended.stderr[-3000:]
-    assert json.loads(ended.stdout.splitlines()[-1]) == json.loads(ANSWERS.read_text())
+    return ended.stdout
 
 
 def test_a_running_engine_got_as_many_tokens(real: EngineProcess, installed: vllm.Vllm) -> None:

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmops.preflight.fit.cache import Groups, groups_of
-from llmops.preflight.fit.layers import Layers, UnknownShape, layers_of
+from llmops.preflight.fit.fields import UnknownShape
+from llmops.preflight.fit.layers import Layers, layers_of
 from llmops.preflight.fit.shape import Shape
 from tests.unit.fit.shapes import CASES, GIB, LOGS, MODELS, config
 
@@ -56,19 +57,32 @@ def test_every_gpu_keeps_a_compressed_cache_whole() -> None:
     assert groups("DeepSeek-V3", 1).block_bytes == groups("DeepSeek-V3", 8).block_bytes
 
 
+LLAMA = MODELS["Llama-3.1-8B"]
+
+
 @pytest.mark.parametrize(
     "fields",
     [
         {"layer_types": ["linear_attention", "full_attention"] * 16},
-        {"mamba_d_state": 16},
-        {"index_head_dim": 128, "kv_lora_rank": 512, "qk_rope_head_dim": 64},
+        {"model_type": "mamba2"},
+        {"model_type": "deepseek_v3", "architectures": ["DeepseekV3ForCausalLM"], "index_topk": 2048},
+        {"model_type": ["llama"]},
+        {"architectures": ["LlamaForCausalLMEagle3"]},
+        {"is_causal": False},
         {"num_hidden_layers": 0},
+        {"num_hidden_layers": 10**9},
+        {"num_hidden_layers": 32.0},
         {"num_attention_heads": None},
+        {"num_key_value_heads": [8] * 32},
+        {"head_dim": "128"},
+        {"head_dim": 10**5000},
+        {"layer_types": ["full_attention"]},
+        {"layer_types": ["sliding_attention", "full_attention"] * 16},
     ],
 )
-def test_the_memory_of_other_kinds_of_layers_is_unknown(fields: dict[str, object]) -> None:
+def test_the_memory_of_what_llmops_cannot_read_is_unknown(fields: dict[str, object]) -> None:
     with pytest.raises(UnknownShape):
-        layers_of(Shape({**MODELS["Llama-3.1-8B"], **fields}, {}, 0), dtype=None, kv_cache_dtype=None, tensor=1)
+        layers_of(Shape({**LLAMA, **fields}, {}, 0), dtype=None, kv_cache_dtype=None, tensor=1)
 
 
 def test_the_text_model_of_a_vision_model_counts() -> None:
@@ -115,5 +129,5 @@ def test_more_memory_never_holds_less_and_longer_requests_never_more(
 
 def test_a_missing_field_of_the_configuration_is_named() -> None:
     with pytest.raises(UnknownShape) as raised:
-        layers_of(Shape(config("x", "X"), {}, 0), dtype=None, kv_cache_dtype=None, tensor=1)
+        layers_of(Shape(config("mimo", "MiMoForCausalLM"), {}, 0), dtype=None, kv_cache_dtype=None, tensor=1)
     assert raised.value.about == "num_hidden_layers"

@@ -74,3 +74,19 @@ def test_a_gated_model_is_read_with_its_token(server: HubServer, store: HubStore
         read_config(REPO, commit, endpoint=server.url)
     assert refused.value.code == "RepositoryGated"
     assert read_config(REPO, commit, endpoint=server.url, token="hf_any") == {}
+
+
+def test_a_file_beside_the_configuration_is_read_in_the_same_way(server: HubServer, store: HubStore) -> None:
+    commit = store.commit(
+        REPO,
+        {
+            "config.json": "{}",
+            "quant_config.json": '{"w_bit": 4}',
+            "hf_quant_config.json": "[]",
+            "model.safetensors": safetensors(a=("I32", [1])),
+        },
+    )
+    assert read_config(REPO, commit, "quant_config.json", endpoint=server.url) == {"w_bit": 4}
+    with pytest.raises(BadRelease) as raised:
+        read_config(REPO, commit, "hf_quant_config.json", endpoint=server.url)
+    assert raised.value.about == f"hf_quant_config.json of {REPO}@{commit[:12]}"
