@@ -101,6 +101,7 @@ def _beside_the_file(given: Iterable[str]) -> list[str]:
     """Arguments that a file would make something else of.
 
     A file has each flag once, without its negation, and a value that begins with a dash would be taken for a flag.
+    `--flag.key+=value` adds to what `--flag.key=value` sets, so that the order of the two counts.
     """
     arguments = tuple(given)
     times = Counter(_switch(argument) for argument in arguments)
@@ -112,7 +113,7 @@ def _beside_the_file(given: Iterable[str]) -> list[str]:
 
 
 def _switch(argument: str) -> str:
-    return argument.partition("=")[0].replace("--no-", "--", 1)
+    return argument.partition("=")[0].removesuffix("+").replace("--no-", "--", 1)
 
 
 def _option(argument: str) -> tuple[str, str | bool]:

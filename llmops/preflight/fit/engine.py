@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from llmops.config.vllm.arguments import texts
+
 GIB = 2**30
 DEFAULT_UTILIZATION = 0.92
 # vLLM 0.32, `engine/arg_utils.py`: a server's defaults by its GPU's memory: bytes, tokens of a step, requests at once.
@@ -49,8 +51,8 @@ class EngineMemory:
 
 
 def engine_memory(arguments: Sequence[str]) -> EngineMemory:
-    """Parse a release's arguments, `--flag` or `--flag=value`; the last of equal flags counts."""
-    given = dict(_pair(argument) for argument in arguments)
+    """Parse a release's arguments as vLLM does."""
+    given = texts(arguments)
 
     def whole(flag: str) -> int | None:
         return _whole(given[flag]) if flag in given else None
@@ -68,11 +70,6 @@ def engine_memory(arguments: Sequence[str]) -> EngineMemory:
         quantization=given.get("--quantization"),
         eager="--enforce-eager" in given,
     )
-
-
-def _pair(argument: str) -> tuple[str, str]:
-    flag, _, value = argument.partition("=")
-    return flag, value
 
 
 def _whole(text: str) -> int | None:
