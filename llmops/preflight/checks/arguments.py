@@ -36,8 +36,8 @@ def _arguments(case: Case) -> Iterator[Finding]:
             "error",
             SUBJECT,
             some(problems),
-            "Correct engine.options or engine.args, or take another engine.version. For an image with flags of its own, "
-            "write engine.allow: [flags].",
+            "Correct engine.options or engine.args, or take another engine.version; write engine.allow: [flags] for an "
+            "image with flags of its own.",
         )
     elif not exact:
         yield Finding(

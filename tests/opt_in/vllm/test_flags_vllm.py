@@ -40,7 +40,7 @@ def read(words):
         return {"refused": said.getvalue().strip().splitlines()[-1]}
     except Exception as error:
         return {"raised": type(error).__name__}
-    return {"values": {name: plain(value) for name, value in values.items() if value != defaults[name]}}
+    return {"values": {name: plain(value) for name, value in values.items() if value != defaults.get(name)}}
 
 json.dump([read(words) for words in lines], open(sys.argv[2], "w"))
 """
