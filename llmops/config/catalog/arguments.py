@@ -123,7 +123,10 @@ def problems(
     parts = [part for part in map(take_apart, arguments) if part is not None]
     for index, part in enumerate(parts):
         flag = versions.nearest.by_name.get(part.flag)
-        problem = _unallowed(part, flag, allow, trust_remote_code=trust_remote_code)
+        # An unknown version may take a beginning for any of these.
+        meant = [flag] if flag else [versions.nearest.by_name[name] for name in versions.nearest.abbreviated(part.flag)]
+        unallowed = (_unallowed(part, candidate, allow, trust_remote_code) for candidate in meant or [None])
+        problem = next(filter(None, unallowed), "")
         if not problem and versions.known and "flags" not in allow:
             problem = unfit(part, versions.tables)
         if problem or (problem := _contradiction(part, flag, parts[:index], versions.nearest)):
@@ -156,7 +159,7 @@ def _unfit(argument: Argument, table: Flags) -> str:
     return f"{version} refuses it: {reason}" if reason else ""
 
 
-def _unallowed(argument: Argument, flag: Flag | None, allow: Collection[str], *, trust_remote_code: bool) -> str:
+def _unallowed(argument: Argument, flag: Flag | None, allow: Collection[str], trust_remote_code: bool) -> str:
     for hazard in hazards(argument, flag):
         if hazard.kind in allow or (hazard.remote and trust_remote_code):
             continue

@@ -215,6 +215,17 @@ def test_what_neither_loads_nor_reads_needs_none(argument: str, version: str) ->
     assert problem(argument, version=version) == ""
 
 
+@pytest.mark.parametrize("version", ["==0.32.0", FUTURE, "==0.77.0"])
+@pytest.mark.parametrize(
+    "argument",
+    ["--middle=a.B", "--tool-parser-plug=/x.py", "--worker-ext=a.B", "--compilation-conf.backend=a.B", "--m=a.B",
+     "--speculative-conf.trust_remote_code=true"],
+)  # fmt: skip
+def test_the_beginning_of_a_flag_that_loads_code_is_judged_as_the_flag(argument: str, version: str) -> None:
+    said = problem(argument, version=version)
+    assert "loads code" in said or "runs code of a repository" in said or "reserved" in said
+
+
 def test_an_unknown_flag_is_judged_by_its_name() -> None:
     assert "loads code" in problem("--new-thing-plugin=x", version=FUTURE)
     assert "names files" in problem("--new-thing-path=/x", version=FUTURE)
