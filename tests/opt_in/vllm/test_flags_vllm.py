@@ -48,14 +48,7 @@ json.dump([read(words) for words in lines], open(sys.argv[2], "w"))
 VALUES = ("1", "-1", "0.5", "32k", "1.5K", "abc", "", "None", "auto", "true", '{"a": 1}', "[1]", "a=b", "FP8", "--x")
 KEYS = ("a=0.5", "top_p=1k", "a.B_c=x", "a+=x,y", "mode=[1]")
 # Values of keys that vLLM types more tightly than the tables do.
-TIGHTER = (
-    "attention-config",
-    "-ac",
-    "compilation-config",
-    "-cc",
-    "structured-outputs-config",
-    "weight-transfer-config",
-)
+TIGHTER = ("--attention-c", "-ac", "--compilation-c", "-cc", "--structured-outputs-c", "--weight-transfer-c")
 # Values that vLLM turns into objects of its own.
 OBJECTS = ("lora_modules", "device_ids", "optimization_level")
 
