@@ -101,6 +101,7 @@ def _beside_the_file(args: Iterable[str]) -> list[str]:
     """Arguments that mean something else in a file, or cannot be written there.
 
     A file holds each flag once, and no negation of it; vLLM reads a value that begins with a dash as a flag.
+    `--flag.key+=value` adds to what `--flag.key=value` sets, so the order of the two counts.
     """
     arguments = tuple(args)
     times = Counter(_switch(argument) for argument in arguments)
@@ -112,7 +113,7 @@ def _beside_the_file(args: Iterable[str]) -> list[str]:
 
 
 def _switch(argument: str) -> str:
-    return argument.partition("=")[0].replace("--no-", "--", 1)
+    return argument.partition("=")[0].removesuffix("+").replace("--no-", "--", 1)
 
 
 def _option(argument: str) -> tuple[str, str | bool]:

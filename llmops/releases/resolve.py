@@ -16,6 +16,8 @@ from llmops.clients import hub as hub_client
 from llmops.clients.hub import HubFile, Loading, documents_needed, require_config, select
 from llmops.clients.registry import ImageName, PinnedImage, RegistryClient, resolve_image
 from llmops.config.catalog.spec import Engine, EngineOptions, ModelSpec, Weights
+from llmops.config.loading import dotted, explain
+from llmops.config.vllm.command_line import dashed
 from llmops.errors import BadInput
 from llmops.releases.release import EnginePin, FilePin, ImagePin, Release, SuitePin, WeightsPin
 
@@ -124,7 +126,7 @@ def render_arguments(options: EngineOptions, further: Sequence[str]) -> tuple[st
     """
     rendered = [_render(name, value) for name, value in options.model_dump().items()]
     own = [argument for argument in rendered if argument]
-    canonical = [_dashed(argument) for argument in further]
+    canonical = [dashed(argument) for argument in further]
     return tuple(sorted([*own, *canonical], key=_flag))
 
 
@@ -132,11 +134,12 @@ def _at_version(engine: Engine, version: str) -> Engine:
     try:
         return Engine.model_validate(engine.model_dump() | {"version": version})
     except ValidationError as error:
+        problems = [f"engine.{dotted(place)} {problem}" for place, problem in explain(error, Engine)]
         raise BadInput(
-            f"engine version {version!r} is no version.",
+            f"engine version {version!r} does not do: {'; '.join(problems)}.",
             code="BadVersion",
             about=version,
-            remedy="Give a version (0.32.0) or a range (>=0.31,<0.40).",
+            remedy="Give a version (0.32.0) or a range (>=0.31,<0.40) that takes the entry's arguments.",
         ) from error
 
 
@@ -199,11 +202,6 @@ def _render(name: str, value: object) -> str:
     if value is None or value is False:
         return ""
     return flag if value is True else f"{flag}={value}"
-
-
-def _dashed(argument: str) -> str:
-    flag, equals, value = argument.partition("=")
-    return f"{flag.replace('_', '-')}{equals}{value}"
 
 
 def _flag(argument: str) -> str:

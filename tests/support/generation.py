@@ -27,7 +27,6 @@ def _gate(metric: str, rule: str, limit: float, dry: bool) -> dict[str, Any]:
 
 
 BY_VALIDATOR: Mapping[str, Drawn] = {
-    "_argument": st.tuples(WORD, st.text(PRINTABLE, max_size=9)).map(lambda pair: f"--x{pair[0]}={pair[1]}"),
     "_cidr": st.sampled_from(["10.0.0.0/8", "192.168.7.0/24", "2001:db8::/32"]),
     "_cron": st.sampled_from(["0 3 * * *", "*/5 * * * 1-5"]),
     "_image": st.sampled_from(["vllm/vllm-openai", "ghcr.io/acme/engine"]),
@@ -35,6 +34,9 @@ BY_VALIDATOR: Mapping[str, Drawn] = {
     "_repository": st.sampled_from(["vllm/vllm-openai", "ghcr.io/acme/engine", "ghcr.io/acme/weights"]),
     "_template": st.text(min_size=1, max_size=40),
     "_variable": WORD.map(lambda word: f"X_{word.replace('-', '_')}"),
+    "one_argument": st.tuples(WORD, st.text(PRINTABLE, max_size=9)).map(
+        lambda pair: f"--override-generation-config.{pair[0]}={pair[1]}"
+    ),
     "_zone": st.sampled_from(["UTC", "Europe/Berlin"]),
 }
 """Strategies for validators in code, by name: add new validators here."""

@@ -16,13 +16,14 @@ from cronsim import CronSim, CronSimError
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
-from llmops.config.catalog import autoscaling, exposure
+from llmops.config.catalog import arguments, autoscaling, exposure
 from llmops.config.catalog.autoscaling import Autoscaling
 from llmops.config.catalog.objectives import Objectives
 from llmops.config.catalog.routing import Routing
 from llmops.config.catalog.traffic import Traffic
 from llmops.config.schema import FOLDER, SUBDOMAIN, Problem, SecretKey, Strict, raise_inconsistent
 from llmops.config.settings.access import Exposure
+from llmops.config.vllm.arguments import texts
 
 NAME = r"^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$"
 LABEL_VALUE = r"^[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
@@ -138,29 +139,6 @@ class EngineOptions(Strict):
 LARGEST_TEMPLATE = 256 * 1024
 """Largest chat template in bytes: the ConfigMap of the release's pins holds it, and has at most 1 MiB."""
 
-RESERVED_FLAGS = {
-    "--model": "use weights.repo",
-    "--served-model-name": "llmops sets the model's name",
-    "--host": "engines listen on all addresses of their pod",
-    "--port": "engines listen on 8000",
-    "--uds": "engines listen on 8000",
-    "--config": "the file's content would not be part of the release; write its options here",
-    "--api-server-count": "the drain needs one process that answers all users",
-    "--api-key": "use access.api_key, which keeps the secret out of the arguments",
-    "--hf-token": "use weights.token; engines run offline",
-    "--revision": "use weights.revision",
-    "--shutdown-timeout": "use rollout.drain_seconds",
-    "--max-model-len": "use engine.options.max_model_len",
-    "--max-num-seqs": "use engine.options.max_num_seqs",
-    "--gpu-memory-utilization": "use engine.options.gpu_memory_utilization",
-    "--tensor-parallel-size": "use engine.options.tensor_parallel_size",
-    "--dtype": "use engine.options.dtype",
-    "--quantization": "use engine.options.quantization",
-    "--kv-cache-dtype": "use engine.options.kv_cache_dtype",
-    "--enforce-eager": "use engine.options.enforce_eager",
-    "--trust-remote-code": "use engine.options.trust_remote_code",
-}
-
 RESERVED_VARIABLES = {
     "DO_NOT_TRACK": "engines send no usage data",
     "HF_ENDPOINT": "engines run offline",
@@ -185,17 +163,6 @@ def _image(value: str) -> str:
             f"must be a repository without a tag: write image: {repository} and version: '{tag.lstrip('v')}'"
         )
     return _repository(value)
-
-
-def _argument(value: str) -> str:
-    if not re.fullmatch(r"--[a-z][-a-z0-9._]*(=.*)?", value, re.DOTALL):
-        raise ValueError("must be a flag: '--flag' or '--flag=value'")
-    # vLLM reads an underscore as a dash, and --no-FLAG as the negation of a switch.
-    flag = value.split("=", 1)[0].replace("_", "-")
-    for reserved in (flag, flag.replace("--no-", "--", 1)):
-        if reserved in RESERVED_FLAGS:
-            raise ValueError(f"{flag} is reserved: {RESERVED_FLAGS[reserved]}")
-    return value
 
 
 def _variable(value: str) -> str:
@@ -238,8 +205,13 @@ class Engine(Strict):
         default=False, description="Follow pre-releases as well. A pre-release in `version` is always allowed."
     )
     options: EngineOptions = EngineOptions()
-    args: tuple[Annotated[str, AfterValidator(_argument)], ...] = Field(
+    args: tuple[Annotated[str, AfterValidator(arguments.one_argument)], ...] = Field(
         default=(), description="Further arguments of the engine: '--flag' or '--flag=value'."
+    )
+    allow: tuple[arguments.Allowance, ...] = Field(
+        default=(),
+        description="Arguments that need your word. code: they load code that no release pins; files: they name files "
+        "of the pod; flags: vLLM's own release does not have them, but this image does.",
     )
     env: dict[Annotated[str, AfterValidator(_variable)], str] = Field(
         default_factory=dict[str, str], description="Further environment variables; never a secret."
@@ -255,12 +227,19 @@ class Engine(Strict):
     )
 
     @model_validator(mode="after")
-    def _one_template(self) -> Engine:
-        flags = [argument.partition("=")[0].replace("_", "-") for argument in self.args]
-        if self.chat_template is not None and "--chat-template" in flags:
-            place = ("args", flags.index("--chat-template"))
-            raise_inconsistent(iter([(place, "sets the template that chat_template sets: remove one")]))
+    def _consistent(self) -> Engine:
+        raise_inconsistent(self._problems())
         return self
+
+    def _problems(self) -> Iterator[Problem]:
+        versions = arguments.Versions.allowed(self.version)
+        trusted = self.options.trust_remote_code
+        for place, problem in arguments.problems(self.args, versions, self.allow, trust_remote_code=trusted):
+            yield ("args", *place), problem
+        if self.chat_template is not None:
+            for index, argument in enumerate(self.args):
+                if "--chat-template" in texts((argument,), versions.nearest):
+                    yield ("args", index), "sets the template that chat_template sets: remove one"
 
     @field_validator("version")
     @classmethod

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from llmops.preflight.checks import access, gpus, memory, monitoring, nodes, secrets, sources, startup, volume, weights
+from llmops.preflight.checks import (
+    access,
+    arguments,
+    gpus,
+    memory,
+    monitoring,
+    nodes,
+    secrets,
+    sources,
+    startup,
+    volume,
+    weights,
+)
 from llmops.preflight.checks.case import Case, run
 from llmops.preflight.finding import Finding
 from llmops.preflight.snapshot import Snapshot
@@ -10,6 +22,7 @@ from llmops.preflight.snapshot import Snapshot
 INSTALLATION = (*gpus.CHECKS, *volume.CHECKS, *secrets.CHECKS, *monitoring.CHECKS, *access.CHECKS)
 MODEL = (
     *sources.CHECKS,
+    *arguments.CHECKS,
     *nodes.CHECKS,
     *memory.CHECKS,
     *startup.CHECKS,

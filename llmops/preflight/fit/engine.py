@@ -8,19 +8,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
+from llmops.config.vllm.arguments import texts
 from llmops.preflight.fit.fields import LARGEST
 
 GIB = 2**30
 DEFAULT_UTILIZATION = 0.92
 # vLLM 0.32, `engine/arg_utils.py`: a server's defaults by its GPU's memory: bytes, tokens of a step, requests at once.
 DEFAULTS = ((160 * GIB, 16384, 1024), (70 * GIB, 8192, 1024), (0, 2048, 256))
-SHORT = {
-    "-tp": "--tensor-parallel-size", "-pp": "--pipeline-parallel-size", "-dp": "--data-parallel-size",
-    "-ep": "--enable-expert-parallel", "-q": "--quantization", "-dcp": "--decode-context-parallel-size",
-    "-pcp": "--prefill-context-parallel-size", "-sc": "--speculative-config",
-    "--device-memory-utilization": "--gpu-memory-utilization",
-}  # fmt: skip
-"""Other names of flags in vLLM 0.32, `engine/arg_utils.py`."""
 # Options that change the memory in ways that llmops does not calculate: what vLLM then does, and the harmless values.
 UNKNOWN = {
     "--speculative-config": ("it keeps a draft's weights and cache, too", ()),
@@ -116,7 +110,7 @@ def engine_memory(arguments: Sequence[str], env: Iterable[tuple[str, str]] = ())
         arguments: `--flag`, `--flag=value`, or the flag and its value apart.
         env: The engine's environment.
     """
-    given = dict(_pairs(arguments))
+    given = texts(arguments)
     variables = dict(env)
     unread: list[str] = []
 
@@ -174,38 +168,6 @@ def _unknown_variables(variables: Mapping[str, str]) -> Iterator[str]:
     for name, (why, harmless) in UNKNOWN_VARIABLES.items():
         if name in variables and variables[name].strip() not in harmless:
             yield f"with {name}, {why}"
-
-
-def _pairs(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Flags by the name that vLLM gives them, each with its value; `--flag.key=value` is put together as JSON."""
-    dotted: dict[str, dict[str, Any]] = {}
-    index = 0
-    while index < len(arguments):
-        flag, equals, value = arguments[index].partition("=")
-        index += 1
-        if not equals and index < len(arguments) and not arguments[index].startswith("-"):
-            value = arguments[index]
-            index += 1
-        name, _, key = flag.partition(".")
-        name = SHORT.get(name.replace("_", "-"), name.replace("_", "-"))
-        if key:
-            _put(dotted.setdefault(name, {}), key.split("."), value)
-            yield name, json.dumps(dotted[name])
-        else:
-            yield name, value
-
-
-def _put(target: dict[str, Any], keys: Sequence[str], value: str) -> None:
-    *outer, last = keys
-    for key in outer:
-        inner = target.setdefault(key, {})
-        if not isinstance(inner, dict):
-            inner = target[key] = {}
-        target = cast("dict[str, Any]", inner)
-    try:
-        target[last] = json.loads(value)
-    except (ValueError, RecursionError):
-        target[last] = value
 
 
 def _is_on(given: Mapping[str, str], flag: str) -> bool:

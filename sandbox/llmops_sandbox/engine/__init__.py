@@ -1,4 +1,4 @@
-"""A simulated engine: vLLM 0.32.0's command line, HTTP API, metrics and ways to fail, without a GPU or a model.
+"""A simulated engine: vLLM's command line, HTTP API, metrics and ways to fail, without a GPU or a model.
 
 `python -m llmops_sandbox.engine MODEL_FOLDER [flags of vllm serve]` loads a folder that `llmops_sandbox.weights` made
 (any folder with config.json and safetensors will do) and serves it. The weights set its behaviour in the
@@ -8,9 +8,9 @@ object (`SIM_FAULTS={"crash_on_load": "CUDA error: device-side assert triggered"
 
 | key | default | what it does |
 |---|---|---|
-| version | "0.32.0" | what /version says |
+| version | "0.32.0" | what /version says; it has the flags of that vLLM, or of the last known one before it |
 | removed_flags | [] | flags that this version does not know: it dies of them as argparse does, exit code 2 |
-| added_flags | [] | flags without a value that it knows besides those of 0.32.0 |
+| added_flags | [] | flags without a value that it knows besides those of its version |
 | load_seconds | null | time to load; null: the weights' bytes at load_mb_per_second |
 | load_mb_per_second | 2000 | load speed |
 | ttft_ms, ttft_jitter_ms | 30, 3 | time to first token, and how far it strays to either side |

@@ -51,9 +51,9 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     given = arguments[1:] if arguments[:1] == ["serve"] else arguments
     try:
-        parsed = parse_arguments(given, environ, own.removed_flags, own.added_flags)
-    except ValueError as error:
-        console.traceback("ValueError", str(error), "vllm/utils/argparse_utils.py", "parse_args")
+        parsed = parse_arguments(given, environ, own.removed_flags, own.added_flags, own.version)
+    except (ValueError, IndexError) as error:
+        console.traceback(type(error).__name__, str(error), "vllm/utils/argparse_utils.py", "parse_args")
         return 1
     log(f"version {own.version}, model {parsed.model}")
     log(f"non-default args: {parsed.given}")

@@ -1,35 +1,19 @@
-"""The command line is vLLM 0.32.0's: the same arguments, and the same errors."""
+"""The command line is vLLM's: the same arguments, and the same errors."""
 
-import re
 from collections.abc import Callable
-from importlib.resources import files
+from typing import Any
 
 import pytest
-from llmops_sandbox.engine.arguments import HELP_TEXT, build_parser, parse_arguments, parse_help
+from llmops_sandbox.engine.arguments import parse_arguments, parser_of
 from llmops_sandbox.engine.process import EngineProcess
 
+from llmops.config.vllm.flags import known
+
 Start = Callable[..., EngineProcess]
-TEXT = files("llmops_sandbox.engine").joinpath(HELP_TEXT).read_text()
-FLAGS = {name: flag for flag in parse_help(TEXT) for name in flag.names}
 
 
-def test_every_option_of_the_help_text_is_known() -> None:
-    heads = [line.split("  ")[0] for line in re.findall(r"^  (-.*)", TEXT, re.MULTILINE)]
-    listed = {name for head in heads for name in re.findall(r"(?<![\w'-])--[\w-]+", head)}
-    assert len(listed) > 400
-    assert listed - {"--help"} == {name for name in FLAGS if name.startswith("--")}
-
-
-def test_flags_are_read_with_their_values() -> None:
-    assert FLAGS["--dtype"].choices == ("auto", "bfloat16", "float", "float16", "float32", "half")
-    assert FLAGS["--enforce-eager"].nargs == 0
-    assert FLAGS["--no-enforce-eager"] is FLAGS["--enforce-eager"]
-    assert FLAGS["-tp"] is FLAGS["--tensor-parallel-size"]
-    assert FLAGS["--tensor-parallel-size"].nargs is None
-    assert FLAGS["--served-model-name"].nargs == "+"
-    assert FLAGS["--hf-token"].nargs == "?"
-    assert FLAGS["--tokenizer-mode"].choices is None
-    assert FLAGS["--collect-detailed-traces"].choices == ("all", "model", "worker", "None")
+def given(*arguments: str, **how: Any) -> dict[str, object]:
+    return parse_arguments(["/models/x", *arguments], {}, **how).given
 
 
 def test_what_the_pipeline_renders_is_honoured() -> None:
@@ -43,7 +27,7 @@ def test_what_the_pipeline_renders_is_honoured() -> None:
     assert (parsed.max_model_len, parsed.max_num_seqs, parsed.shutdown_timeout) == (32768, 4, 120)
     assert (parsed.quantization, parsed.gpu_memory_utilization) == ("awq_marlin", 0.9)
     assert parsed.api_keys == ("from-the-environment",)
-    assert parsed.given["compilation_config"] == '{"mode": 3}'
+    assert parsed.given["compilation_config"] == {"mode": 3}
 
 
 def test_defaults_are_vllms() -> None:
@@ -52,13 +36,16 @@ def test_defaults_are_vllms() -> None:
     assert (parsed.max_model_len, parsed.max_num_seqs, parsed.shutdown_timeout, parsed.api_keys) == (None, 256, 0, ())
 
 
-def test_every_flag_takes_what_its_help_says() -> None:
-    parser = build_parser()
-    for name, flag in FLAGS.items():
-        if name == "--config":
-            continue  # its file is read before any flag is
-        for value in flag.choices or ("1",):
-            parser.parse_serve(["model", name, *([] if flag.nargs == 0 else [value])][name == "--model" :])
+@pytest.mark.parametrize("version", known())
+def test_every_flag_of_a_version_is_taken(version: str) -> None:
+    parser = parser_of(version)
+    for name, flag in known()[version].by_name.items():
+        if name in ("--config", "--help", "-h"):
+            continue
+        values = {"json": "{}", "json or text": "{}", "int": "1", "float": "1", "size": "1k", "size or auto": "auto"}
+        value = next((str(choice) for choice in flag.choices or ()), values.get(flag.type, "a=b"))
+        words = [name] if flag.switch else [name, value]
+        parser.read([*["model"][name == "--model" :], *words])
 
 
 # The words of the real vLLM 0.32.0, to the letter.
@@ -74,8 +61,14 @@ def test_every_flag_takes_what_its_help_says() -> None:
         ),
         (["--port"], "vllm serve: error: argument --port: expected one argument"),
         (["--port", "abc"], "vllm serve: error: argument --port: invalid int value: 'abc'"),
+        (["--spec=1"], "vllm serve: error: ambiguous option: --spec=1 could match --specialize-active-lora, "
+         "--speculative-config, --spec-method, --spec-model, --spec-tokens"),
+        (["--enforce-eager=1"], "vllm serve: error: argument --enforce-eager/--no-enforce-eager: ignored explicit "
+         "argument '1'"),
+        (["--max-num-batched-tokens=1.5K"], "vllm serve: error: argument --max-num-batched-tokens: Decimals are not "
+         "allowed with binary suffixes like K. Did you mean to use 1.5k instead?"),
     ],
-)
+)  # fmt: skip
 def test_a_wrong_command_line_dies_as_argparse_does(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -83,6 +76,14 @@ def test_a_wrong_command_line_dies_as_argparse_does(
         parse_arguments(["model", *arguments], {})
     assert ended.value.code == 2
     assert capsys.readouterr().err.splitlines()[-1] == message
+
+
+def test_flags_are_those_of_the_version() -> None:
+    assert given("--grpc-port=1") == {"model_tag": "/models/x", "grpc_port": 1}
+    with pytest.raises(SystemExit):
+        given("--grpc-port=1", version="0.31.0")
+    # A version without a table has the flags of the last known one before it.
+    assert given("--grpc-port=1", version="0.40.1")["grpc_port"] == 1
 
 
 def test_the_process_dies_of_a_removed_flag(start: Start) -> None:
@@ -103,3 +104,9 @@ def test_a_served_name_without_a_model_is_refused(start: Start) -> None:
     engine = start("--served-model-name", "x", model="--enforce-eager")
     assert engine.wait(10) == 1
     assert "`model` should be provided as the first positional argument" in engine.output
+
+
+def test_a_key_without_a_value_ends_the_engine_as_it_ends_vllm(start: Start) -> None:
+    engine = start("--compilation-config.mode")
+    assert engine.wait(10) == 1
+    assert "IndexError" in engine.output

@@ -9,7 +9,7 @@ from pathlib import Path
 from llmops_sandbox import vllm
 
 from llmops.releases.release import Release
-from tests.unit.manifests.test_engine_configuration import KNOWN, plain, with_arguments, written
+from tests.unit.manifests.test_engine_configuration import ARGUMENTS, plain, with_arguments, written
 
 # Parses each line of arguments as `vllm serve` does.
 PROGRAM = """
@@ -28,7 +28,7 @@ json.dump([parsed(line) for line in json.load(open(sys.argv[1]))], open(sys.argv
 
 # Each flag alone, all compatible ones together, and some twice.
 LISTS = [
-    *((flags,) for flags in KNOWN if not any(part in flags for part in ("lora", "0x1", "a.b", "log-len="))),
+    *((flags,) for flags in ARGUMENTS if "lora" not in flags),
     ("--max-model-len=32K", "--gpu-memory-utilization=0.90", "--dtype=half", "--seed=-1", "--middleware=a.B"),
     ("--enable-prefix-caching", "--no-enable-prefix-caching", "--seed=1", "--seed=2"),
 ]

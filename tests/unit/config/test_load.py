@@ -273,7 +273,7 @@ def test_the_awq_model_is_quantized_and_its_context_fits_one_l40s() -> None:
 words = st.text(alphabet="abcdefghijklmnopqrstuvwxyz0123456789", min_size=1, max_size=8).map(lambda text: f"x{text}")
 
 
-arguments = st.tuples(words, st.text(max_size=9)).map(lambda pair: f"--{pair[0]}={pair[1]}")
+arguments = st.tuples(words, st.text(max_size=9)).map(lambda pair: f"--override-generation-config.{pair[0]}={pair[1]}")
 
 
 @st.composite

@@ -35,6 +35,7 @@ def test_a_cluster_that_can_take_it(spec: Make, snapshot: Make, release: Make) -
     assert [finding.subject for finding in findings] == [
         "image",
         "hub",
+        "engine arguments",
         "nodes",
         "nodes for Jobs",
         "room",

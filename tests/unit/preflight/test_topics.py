@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -226,6 +227,40 @@ def test_the_startup_probe_waits_as_long_as_starts_took(
         case(size=size, starts=(Start("r", bytes_then, seconds), Start("s", bytes_then, 1))), "startup.budget"
     )
     assert finding.severity == severity
+
+
+@pytest.mark.parametrize(
+    ("tag", "args", "severity", "words"),
+    [
+        ("v0.32.0", ("--seed=1", "--kv-cache-dtype=fp8"), "ok", "vLLM 0.32.0 takes 2 arguments"),
+        ("v0.32.0-cu130", ("--seed=1",), "ok", "takes 1 argument"),
+        ("v0.31.0", ("--grpc-port=1",), "error", "vLLM 0.31.0 has no flag --grpc-port"),
+        ("v0.32.0", ("--quick-start",), "error", "vLLM 0.32.0 has no flag --quick-start"),
+        ("v0.32.0", ("--kv-cache-dtype=fp7",), "error", "invalid choice: 'fp7'"),
+        ("v0.32.0", ("--scheduling-pol=fcfs",), "error", "is short for --scheduling-policy"),
+        ("v0.33.1", ("--quick-start",), "warning", "llmops does not know the flags of v0.33.1"),
+        ("nightly", ("--quick-start",), "warning", "llmops does not know the flags of nightly"),
+    ],
+)
+def test_the_engine_takes_its_arguments(case: Make, tag: str, args: tuple[str, ...], severity: str, words: str) -> None:
+    at = case()
+    engine = at.release.engine.model_copy(update={"args": args, "tag": tag})
+    finding = one(replace(at, release=at.release.model_copy(update={"engine": engine})), "engine.arguments")
+    assert (finding.severity, words in finding.message) == (severity, True)
+
+
+def test_arguments_of_a_version_that_nobody_knows_and_repeated_ones_are_told(case: Make) -> None:
+    at = case({"engine": {"version": ">=0.1", "args": ["--quick-start"], "allow": ["flags"]}})
+
+    def severities(tag: str, *args: str) -> list[str]:
+        engine = at.release.engine.model_copy(update={"args": args, "tag": tag})
+        release = at.release.model_copy(update={"engine": engine})
+        return [finding.severity for finding in of(replace(at, release=release), "engine.arguments")]
+
+    assert severities("v0.32.0", "--quick-start") == []
+    assert severities("v0.99.0", "--seed=1") == []
+    assert severities("v0.32.0", "--seed=1", "--seed=2") == ["warning", "ok"]
+    assert severities("v0.32.0", "--middleware=a.B", "--middleware=c.D") == ["ok"]
 
 
 def test_traffic_steps_need_a_router_or_exposure_and_prometheus(case: Make) -> None:
