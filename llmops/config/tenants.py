@@ -91,7 +91,7 @@ def load_tenants(
         The tenants by name, sorted by name.
 
     Raises:
-        BadInput: A file has a mistake; see `read_folder`. A model outside of the catalog is one, and so is a namespace
+        BadInput: A file has a mistake; see `Folder.all`. A model outside of the catalog is one, and so is a namespace
             or a key of another tenant.
     """
     if not tenants_dir.is_dir():
@@ -113,4 +113,4 @@ def load_tenants(
         if (other := keys.setdefault((tenant.key.name, tenant.key.key), tenant.name)) != tenant.name:
             yield ("key",), f"is the key of tenant {other}: the router could not tell them apart"
 
-    return read_folder(tenants_dir, Tenant, check)
+    return read_folder(tenants_dir, Tenant, check).all()

@@ -21,7 +21,7 @@ from llmops.config.catalog.autoscaling import Autoscaling
 from llmops.config.catalog.objectives import Objectives
 from llmops.config.catalog.routing import Routing
 from llmops.config.catalog.traffic import Traffic
-from llmops.config.schema import FOLDER, SUBDOMAIN, Problem, SecretKey, Strict, raise_inconsistent
+from llmops.config.schema import FOLDER, SUBDOMAIN, Consistent, Problem, SecretKey, Strict, raise_inconsistent
 from llmops.config.settings.access import Exposure
 
 NAME = r"^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$"
@@ -56,10 +56,12 @@ class WeightsImage(Strict):
     )
 
 
-class Weights(Strict):
+class Weights(Consistent):
     """The source of the weights."""
 
-    repo: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$", description="Hub repository, owner/name.")]
+    repo: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")] = Field(
+        examples=["owner/name"], description="Hub repository, owner/name."
+    )
     revision: Annotated[str, Field(pattern=r"^\S+$")] = Field(
         default="main", description="A commit (40 hex digits), or a branch or tag that llmops follows."
     )
@@ -79,12 +81,8 @@ class Weights(Strict):
         "the revision must be a commit.",
     )
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Weights:
-        raise_inconsistent(self._problems())
-        return self
-
-    def _problems(self) -> Iterator[Problem]:
+    def problems(self) -> Iterator[Problem]:
+        """See `Consistent`."""
         if (self.strategy == "image") != (self.image is not None):
             yield ("image",), f"is {'required' if self.image is None else 'not'} for strategy {self.strategy}"
         if self.pins and self.strategy != "image":
@@ -214,7 +212,8 @@ class Engine(Strict):
         default="vllm/vllm-openai", description="Image repository without tag."
     )
     version: Annotated[str, Field(min_length=1)] = Field(
-        description="Allowed PEP 440 versions: '0.32.0' or '==0.32.0' (pinned), '>=0.31,<0.40' (the newest of them)."
+        examples=["0.32.0"],
+        description="Allowed PEP 440 versions: '0.32.0' or '==0.32.0' (pinned), '>=0.31,<0.40' (the newest of them).",
     )
     variant: Annotated[str, Field(pattern=r"^[a-z0-9_.-]*$")] = Field(
         default="", description="Tag suffix, such as 'cu130'."
@@ -286,7 +285,7 @@ class Resources(Strict):
     )
 
 
-class Gate(Strict):
+class Gate(Consistent):
     """A rule on a measured figure. Exactly one of `min`, `max`, `max_drop` and `max_ratio`."""
 
     metric: Annotated[str, Field(pattern=r"^[a-z0-9_.-]+(/[a-z0-9_.-]+)?$")] = Field(
@@ -305,12 +304,11 @@ class Gate(Strict):
 
     dry: bool = Field(default=False, description="Report only, never block: for a new gate.")
 
-    @model_validator(mode="after")
-    def _one_rule(self) -> Gate:
+    def problems(self) -> Iterator[Problem]:
+        """See `Consistent`."""
         given = [name for name in ("min", "max", "max_drop", "max_ratio") if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError(f"needs exactly one of min, max, max_drop, max_ratio; found {', '.join(given) or 'none'}")
-        return self
+            yield (), f"needs exactly one of min, max, max_drop, max_ratio; found {', '.join(given) or 'none'}"
 
     @property
     def relative(self) -> bool:
@@ -438,10 +436,12 @@ class Access(Strict):
     api_key: SecretKey | None = Field(default=None, description="API key of the engine.")
 
 
-class ModelSpec(Strict):
+class ModelSpec(Consistent):
     """One entry of the catalog: `name`, `weights.repo` and `engine.version` are required, the rest has defaults."""
 
-    name: Annotated[str, Field(pattern=NAME, description="DNS label, at most 40 characters; the file's name.")]
+    name: Annotated[str, Field(pattern=NAME, description="DNS label, at most 40 characters; the file's name.")] = Field(
+        examples=["name"]
+    )
     description: str = Field(default="", description="For people.")
     replicas: Annotated[int, Field(ge=1)] = Field(default=1, description="Pods that serve, each with gpu.count GPUs.")
     weights: Weights
@@ -458,12 +458,8 @@ class ModelSpec(Strict):
     objectives: Objectives = Objectives()
     routing: Routing = Routing()
 
-    @model_validator(mode="after")
-    def _consistent(self) -> ModelSpec:
-        raise_inconsistent(self._problems())
-        return self
-
-    def _problems(self) -> Iterator[Problem]:
+    def problems(self) -> Iterator[Problem]:
+        """See `Consistent`."""
         if self.name.endswith("-canary"):
             yield ("name",), f"is {self.name}, but NAME-canary is the canary of a model NAME"
         tensor, gpus = self.engine.options.tensor_parallel_size, self.gpu.count

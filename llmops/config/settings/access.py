@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from llmops.config.schema import Problem, Strict, raise_inconsistent
+from llmops.config.schema import Consistent, Problem, Strict
 
 HOST = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)+$"
 # The characters that ingress-nginx allows, without any that could end the nginx directive around the URL.
@@ -15,7 +15,7 @@ AUTH_URL = r"^https?://[A-Za-z0-9$][A-Za-z0-9_.:/$%?&=~-]*$"
 OBJECT_NAME = r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$"
 
 
-class Exposure(Strict):
+class Exposure(Consistent):
     """Access from outside of the cluster. Not part of the release: it does not change the answers."""
 
     kind: Literal["none", "ingress", "gateway"] = Field(
@@ -49,12 +49,8 @@ class Exposure(Strict):
         default=32, description="Largest request at ingress-nginx, MB; its own default of 1 refuses images."
     )
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Exposure:
-        raise_inconsistent(self._problems())
-        return self
-
-    def _problems(self) -> Iterator[Problem]:
+    def problems(self) -> Iterator[Problem]:
+        """See `Consistent`."""
         if self.kind != "none" and self.host is None:
             yield ("host",), f"is required with kind {self.kind}"
         if self.insecure_http and self.tls_secret:
