@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from llmops.config.kinds import NUMBER, WHOLE
 from llmops.config.plain_yaml import SHOWN, Node, Place, Refused, Slip, parse, short
 from llmops.config.schema import FOLDER, INCONSISTENT, LATER, Consistent, Problem
 from llmops.errors import BadInput
@@ -219,7 +220,7 @@ def _entry(source: Source, model: type[EntryModel], check: Check[EntryModel], pr
         wrong = [_place(details) for details in islice(error.errors(include_url=False), MOST_MISTAKES)]
         problems.extend(_further(source, model, check, wrong, context))
     else:
-        problems.extend(_converted(entry, source.content))
+        problems.extend(converted(entry, source.content))
         problems.extend(_inconsistent(entry))
         problems.extend(check(entry))
         if not problems and not source.slips:
@@ -286,21 +287,25 @@ def _leave_out(content: dict[str, Any], model: type[BaseModel], place: Place) ->
     return ()
 
 
-def _converted(value: Any, given: Any, place: Place = ()) -> Iterator[Problem]:
-    """Numbers and truth values that are written as something else: pydantic takes `true` and `'2'` as numbers."""
+def converted(value: Any, given: Any, place: Place = ()) -> Iterator[Problem]:
+    """Numbers beyond all bounds, and what is written as something else: pydantic takes `true` and `'2'` as numbers."""
     match value:
         case bool() if not isinstance(given, bool):
             yield place, f"must be true or false (found {short(given)})"
+        case int() if not isinstance(value, bool) and abs(value) > WHOLE:
+            yield place, f"must be at most {WHOLE:,} (found {short(given)})"
+        case float() if abs(value) > NUMBER:
+            yield place, f"must be at most {NUMBER:g} (found {short(given)})"
         case int() | float() if isinstance(given, bool | str) and not isinstance(value, bool):
             yield place, f"must be a number (found {short(given)})"
         case BaseModel() | dict() if isinstance(given, dict):
             below = vars(value) if isinstance(value, BaseModel) else cast("dict[str, Any]", value)
             for name, given_item in cast("dict[str, Any]", given).items():
-                yield from _converted(below.get(name), given_item, (*place, name))
+                yield from converted(below.get(name), given_item, (*place, name))
         case tuple() if isinstance(given, list):
             items = zip(cast("tuple[Any, ...]", value), cast("list[Any]", given), strict=False)
             for index, (item, given_item) in enumerate(items):
-                yield from _converted(item, given_item, (*place, index))
+                yield from converted(item, given_item, (*place, index))
         case _:
             return
 

@@ -13,8 +13,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from llmops.config.catalog.known import not_known
-from llmops.config.catalog.load import Catalog
-from llmops.config.catalog.spec import NAME, QUANTITY
+from llmops.config.catalog.spec import NAME
+from llmops.config.kinds import Cpu, Memory
 from llmops.config.loading import read_folder
 from llmops.config.schema import Problem, SecretKey, Strict
 
@@ -24,10 +24,8 @@ NAMESPACE = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
 class Quota(Strict):
     """ResourceQuota of the tenant's namespace."""
 
-    cpu: Annotated[str, Field(pattern=QUANTITY)] = Field(default="4", description="Sum of CPU requests.")
-    memory: Annotated[str, Field(pattern=QUANTITY)] = Field(
-        default="8Gi", description="Sum of memory requests, and of memory limits."
-    )
+    cpu: Cpu = Field(default="4", description="Sum of CPU requests.")
+    memory: Memory = Field(default="8Gi", description="Sum of memory requests, and of memory limits.")
     gpus: Annotated[int, Field(ge=0)] = Field(
         default=0, description="Sum of nvidia.com/gpu; 0 leaves all GPUs to engines."
     )
@@ -37,8 +35,8 @@ class Quota(Strict):
 class ContainerDefaults(Strict):
     """Requests and limit of a container that names none: the quota would refuse its pod."""
 
-    cpu: Annotated[str, Field(pattern=QUANTITY)] = Field(default="100m", description="CPU request.")
-    memory: Annotated[str, Field(pattern=QUANTITY)] = Field(default="256Mi", description="Memory request and limit.")
+    cpu: Cpu = Field(default="100m", description="CPU request.")
+    memory: Memory = Field(default="256Mi", description="Memory request and limit.")
 
 
 class Tenant(Strict):
@@ -77,13 +75,13 @@ Tenants = Mapping[str, Tenant]
 
 
 def load_tenants(
-    tenants_dir: Path, catalog: Catalog, serving_namespace: str, *, managed: Collection[str] = ()
+    tenants_dir: Path, models: Collection[str], serving_namespace: str, *, managed: Collection[str] = ()
 ) -> Tenants:
     """Read every `*.yaml` of a folder.
 
     Args:
         tenants_dir: The folder; without it there are no tenants.
-        catalog: The models of the catalog.
+        models: Names of the models of the catalog.
         serving_namespace: Namespace of the engines; no tenant may have it.
         managed: Further models of the router, at providers of managed inference.
 
@@ -100,7 +98,7 @@ def load_tenants(
     keys: dict[tuple[str, str], str] = {}
 
     def check(tenant: Tenant) -> Iterator[Problem]:
-        known = (*catalog, *managed)
+        known = sorted({*models, *managed})
         for index, model in enumerate(tenant.models):
             if model not in known:
                 yield ("models", index), not_known(model, known)

@@ -5,14 +5,11 @@ All defaults are here. Unknown fields are refused.
 
 from __future__ import annotations
 
-import datetime
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from cronsim import CronSim, CronSimError
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
@@ -21,34 +18,33 @@ from llmops.config.catalog.autoscaling import Autoscaling
 from llmops.config.catalog.objectives import Objectives
 from llmops.config.catalog.routing import Routing
 from llmops.config.catalog.traffic import Traffic
+from llmops.config.kinds import (
+    LABEL_VALUE,
+    Cpu,
+    Cron,
+    HubRepository,
+    ImageRepository,
+    Memory,
+    SuiteName,
+    Zone,
+    image_repository,
+)
 from llmops.config.schema import FOLDER, SUBDOMAIN, Consistent, Problem, SecretKey, Strict, raise_inconsistent
 from llmops.config.settings.access import Exposure
 
 NAME = r"^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$"
-LABEL_VALUE = r"^[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
-QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|Ki|[MGTPE]i?)?$"
 DEFAULT_INCLUDE = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "*.tiktoken", "merges.txt", "vocab.txt")
 # Formats that can run code when loaded (pickle), or that vLLM loads only on request.
 UNSAFE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".h5", ".msgpack")
 
 
-def _repository(value: str) -> str:
-    if "@" in value:
-        raise ValueError("must be a repository without a digest; the release pins the tag's digest")
-    if ":" in value.rsplit("/", 1)[-1]:
-        raise ValueError("must be a repository without a tag; the tag is a field of its own")
-    if not re.fullmatch(r"[a-z0-9]([-a-z0-9._/:]*[a-z0-9])?", value):
-        raise ValueError("must be an image repository in lower case, such as vllm/vllm-openai or ghcr.io/owner/name")
-    return value
-
-
 class WeightsImage(Strict):
     """An OCI image with the weights: exactly the pinned files, in one folder."""
 
-    repository: Annotated[str, AfterValidator(_repository)] = Field(
+    repository: ImageRepository = Field(
         description="Image repository without tag; engine.image if that image has the weights."
     )
-    tag: Annotated[str, Field(pattern=r"^\w[\w.-]{0,127}$")] | None = Field(
+    tag: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$")] | None = Field(
         default=None, description="The release pins its digest; none for the engine's own image."
     )
     path: Annotated[str, Field(pattern=r"^/(\w[\w.-]*(/\w[\w.-]*)*)?$")] = Field(
@@ -59,10 +55,8 @@ class WeightsImage(Strict):
 class Weights(Consistent):
     """The source of the weights."""
 
-    repo: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")] = Field(
-        examples=["owner/name"], description="Hub repository, owner/name."
-    )
-    revision: Annotated[str, Field(pattern=r"^\S+$")] = Field(
+    repo: HubRepository = Field(examples=["owner/name"], description="Hub repository, owner/name.")
+    revision: Annotated[str, Field(pattern=r"^\S{1,255}$")] = Field(
         default="main", description="A commit (40 hex digits), or a branch or tag that llmops follows."
     )
     include: tuple[str, ...] = Field(default=DEFAULT_INCLUDE, min_length=1, description="Patterns of files to take.")
@@ -167,7 +161,7 @@ def _image(value: str) -> str:
         raise ValueError(
             f"must be a repository without a tag: write image: {repository} and version: '{tag.lstrip('v')}'"
         )
-    return _repository(value)
+    return image_repository(value)
 
 
 def _argument(value: str) -> str:
@@ -215,7 +209,7 @@ class Engine(Strict):
         examples=["0.32.0"],
         description="Allowed PEP 440 versions: '0.32.0' or '==0.32.0' (pinned), '>=0.31,<0.40' (the newest of them).",
     )
-    variant: Annotated[str, Field(pattern=r"^[a-z0-9_.-]*$")] = Field(
+    variant: Annotated[str, Field(pattern=r"^[a-z0-9_.-]{0,64}$")] = Field(
         default="", description="Tag suffix, such as 'cu130'."
     )
     prereleases: bool = Field(
@@ -264,17 +258,15 @@ class Gpu(Strict):
         default=None, description="Value of the node label nvidia.com/gpu.product."
     )
     count: Annotated[int, Field(ge=0)] = Field(default=1, description="nvidia.com/gpu of one replica; 0 runs on CPU.")
-    memory: Annotated[str, Field(pattern=QUANTITY)] | None = Field(
-        default=None, description="Memory of one GPU, such as 48Gi."
-    )
+    memory: Memory | None = Field(default=None, description="Memory of one GPU, such as 48Gi.")
 
 
 class Resources(Strict):
     """Resources and priority of one replica, as Kubernetes quantities."""
 
-    cpu: Annotated[str, Field(pattern=QUANTITY)] = Field(default="4", description="CPU request; there is no limit.")
-    memory: Annotated[str, Field(pattern=QUANTITY)] = Field(default="32Gi", description="Memory request and limit.")
-    shm: Annotated[str, Field(pattern=QUANTITY)] = Field(
+    cpu: Cpu = Field(default="4", description="CPU request; there is no limit.")
+    memory: Memory = Field(default="32Gi", description="Memory request and limit.")
+    shm: Memory = Field(
         default="8Gi",
         description="Shared memory of the engine's processes, part of memory; the default of 64 MB crashes vLLM.",
     )
@@ -323,7 +315,7 @@ COST_METRIC = f"{COST}/usd_per_million_tokens"
 class Evaluation(Strict):
     """The suites and gates that judge a release."""
 
-    suites: tuple[str, ...] = Field(default=(), description="Suites in evals/: quality suites and load profiles.")
+    suites: tuple[SuiteName, ...] = Field(default=(), description="Suites in evals/: quality suites and load profiles.")
     gates: tuple[Gate, ...] = Field(default=(), description="All have to hold.")
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = Field(
         default=0.95,
@@ -385,22 +377,6 @@ class Window(Strict):
     end: Clock = Field(description="HH:MM; at or before start means the next day.")
 
 
-def _cron(value: str) -> str:
-    try:
-        CronSim(value, datetime.datetime.now(datetime.UTC))
-    except CronSimError as error:
-        raise ValueError("must be a cron expression of five fields, such as '0 3 * * *'") from error
-    return value
-
-
-def _zone(value: str) -> str:
-    try:
-        ZoneInfo(value)
-    except (ZoneInfoNotFoundError, ValueError) as error:
-        raise ValueError("must be a time zone of the IANA database, such as Europe/Berlin") from error
-    return value
-
-
 class Automation(Strict):
     """What llmops does unasked, and when. Not part of the release."""
 
@@ -411,10 +387,8 @@ class Automation(Strict):
         default=(),
         description="When such a rollout may start; empty is always. A started rollout continues after its window.",
     )
-    timezone: Annotated[str, AfterValidator(_zone)] = Field(
-        default="UTC", description="Time zone of windows and revalidate."
-    )
-    revalidate: Annotated[str, AfterValidator(_cron)] | None = Field(
+    timezone: Zone = Field(default="UTC", description="Time zone of windows and revalidate.")
+    revalidate: Cron | None = Field(
         default="0 3 * * *", description="Cron expression: when llmops checks stable's weights, figures and Deployment."
     )
     revalidate_mb_per_second: Annotated[float, Field(gt=0)] = Field(
