@@ -31,7 +31,7 @@ def revalidation_schedules(catalog: Catalog, *, job_name: str) -> list[dg.Schedu
             schedules.append(_schedule(cron, zone, models, job_name))
         except dg.DagsterInvalidDefinitionError as error:
             # `llmops check` has Dagster's rule; another version of Dagster may have another. The other models go on.
-            _LOG.error("%s: no schedule of re-validation: %s", ", ".join(models), error)  # noqa: TRY400
+            _LOG.error("%s: no schedule of re-validation: %s", ", ".join(models), error)
     return schedules
 
 

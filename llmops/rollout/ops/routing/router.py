@@ -100,14 +100,8 @@ def _listed_names(platform: Platform) -> set[str]:
     secret = settings.router.master_key
     key = platform.cluster.secret_value(secret.name, secret.key)
     if not key:
-        raise BadInput(
-            f"namespace {settings.namespace} lacks Secret {secret.name} or its key {secret.key}, the router's master "
-            "key",
-            code="SecretMissing",
-            about=f"Secret {secret.name}",
-            remedy=f"Create it: kubectl create secret generic {secret.name} -n {settings.namespace} "
-            f"--from-literal={secret.key}=sk-$(openssl rand -hex 24)",
-        )
+        create = f"create secret generic {secret.name} --from-literal={secret.key}=sk-$(openssl rand -hex 24)"
+        raise platform.cluster.missing_secret(secret.name, secret.key, "router.master_key", create)
     url = f"{platform.cluster.endpoint(names.ROUTER, names.ROUTER_PORT)}/v1/models"
     try:
         answer = httpx2.get(url, headers={"Authorization": f"Bearer {key}"}, timeout=REQUEST_SECONDS)
