@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import re
 
 import dagster as dg
 
 from llmops.config.catalog.load import read_catalog
+from llmops.config.catalog.spec import NAME
 from llmops.config.settings import load_settings
 from llmops.defs.alerts.sensors import alerts_sensor, run_watch, tick_watch
 from llmops.defs.console import console_logger
@@ -33,7 +35,9 @@ def defs() -> dg.Definitions:
     catalog, left_out = read_catalog(settings.models_dir)
     for model, error in left_out.items():
         logging.getLogger(__name__).error("%s is left out of all jobs, sensors and schedules: %s", model, error)
-    assets = stage_assets(dg.StaticPartitionsDefinition(sorted(catalog)))
+    # A run of a model that is left out ends with its mistakes; without the partition, Dagster would not know the run.
+    models = {*catalog, *(model for model in left_out if re.fullmatch(NAME, model))}
+    assets = stage_assets(dg.StaticPartitionsDefinition(sorted(models)))
     validations = validation_assets(catalog)
     costs = cost_assets(catalog)
     rollout = rollout_job(assets)

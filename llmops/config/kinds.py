@@ -117,6 +117,13 @@ Cron = Annotated[str, AfterValidator(_cron)]
 Zone = Annotated[str, AfterValidator(_zone)]
 ImageRepository = Annotated[str, AfterValidator(image_repository)]
 HubRepository = Annotated[str, AfterValidator(_hub_repository)]
+BaseUrl = Annotated[str, Field(pattern=r"^https?://[^/\s]\S*$")]
+Namespace = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]
+"""A DNS label."""
+ObjectName = Annotated[
+    str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$", max_length=253)
+]
+"""A DNS subdomain: what most objects of Kubernetes may be called."""
 SuiteName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 LABEL_VALUE = r"^[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
 """A label's value (RFC 1123's characters, as apimachinery/pkg/util/validation has them)."""

@@ -14,11 +14,9 @@ from pydantic import Field
 
 from llmops.config.catalog.known import not_known
 from llmops.config.catalog.spec import NAME
-from llmops.config.kinds import Cpu, Memory
+from llmops.config.kinds import Cpu, Memory, Namespace
 from llmops.config.loading import read_folder
 from llmops.config.schema import Problem, SecretKey, Strict
-
-NAMESPACE = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
 
 
 class Quota(Strict):
@@ -44,7 +42,7 @@ class Tenant(Strict):
 
     name: Annotated[str, Field(pattern=NAME, description="DNS label, at most 40 characters; the file's name.")]
     description: str = Field(default="", description="For people.")
-    namespace: Annotated[str, Field(pattern=NAMESPACE, description="DNS label.")] | None = Field(
+    namespace: Namespace | None = Field(
         default=None, description="Namespace of the tenant's applications; none: tenant-NAME."
     )
     models: tuple[str, ...] = Field(min_length=1, description="Models that the tenant may use.")

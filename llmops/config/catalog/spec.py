@@ -364,9 +364,15 @@ class Rollout(Strict):
     )
 
 
+def _clock(value: str) -> str:
+    if not re.fullmatch("([01][0-9]|2[0-3]):[0-5][0-9]", value):
+        raise ValueError("must be a time of day, HH:MM, from 00:00 to 23:59")
+    return value
+
+
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
-Clock = Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
+Clock = Annotated[str, AfterValidator(_clock)]
 
 
 class Window(Strict):

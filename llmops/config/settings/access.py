@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from llmops.config.kinds import Namespace
 from llmops.config.schema import Consistent, Problem, Strict
 
 HOST = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)+$"
@@ -80,7 +81,7 @@ class GatewaySettings(Strict):
     """The Gateway of the routes."""
 
     name: Annotated[str, Field(pattern=OBJECT_NAME)] = Field(default="gateway", description="Name of your Gateway.")
-    namespace: str | None = Field(default=None, description="Its namespace; none: the engines' namespace.")
+    namespace: Namespace | None = Field(default=None, description="Its namespace; none: the engines' namespace.")
     listener: str = Field(default="https", description="Its listener for TLS; routes attach to no other.")
     insecure_listener: str = Field(default="http", description="Its listener for routes with insecure_http.")
     class_name: str | None = Field(

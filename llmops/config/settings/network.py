@@ -8,6 +8,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
+from llmops.config.kinds import Namespace
 from llmops.config.schema import Consistent, Problem, Strict
 
 
@@ -22,7 +23,7 @@ def _cidr(value: str) -> str:
 class Peer(Consistent):
     """Pods of a namespace, or addresses outside of the pods' network."""
 
-    namespace: str | None = Field(default=None, description="Namespace of the pods.")
+    namespace: Namespace | None = Field(default=None, description="Namespace of the pods.")
     labels: dict[str, str] = Field(default_factory=dict[str, str], description="Labels of the pods; none: all pods.")
     cidr: Annotated[str, AfterValidator(_cidr)] | None = Field(
         default=None, description="Addresses of callers without a pod: nodes, a cloud's load balancer."

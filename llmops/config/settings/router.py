@@ -8,6 +8,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
+from llmops.config.kinds import Cpu, Memory
 from llmops.config.schema import Consistent, Problem, SecretKey, Strict
 from llmops.config.settings.access import Exposure
 
@@ -48,8 +49,8 @@ class RouterSettings(Consistent):
     replicas: Annotated[int, Field(ge=1)] = Field(
         default=2, description="Pods; each allows its share of every tenant's limits."
     )
-    cpu: str = Field(default="1", description="CPU request of each pod; there is no limit.")
-    memory: str = Field(default="2Gi", description="Memory request and limit of each pod.")
+    cpu: Cpu = Field(default="1", description="CPU request of each pod; there is no limit.")
+    memory: Memory = Field(default="2Gi", description="Memory request and limit of each pod.")
     master_key: SecretKey = Field(
         default=SecretKey(name="llmops-router", key="master-key"),
         description="Key of the installation's operator: all models, no limits. At least 32 characters.",

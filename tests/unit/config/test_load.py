@@ -451,6 +451,14 @@ def test_a_text_that_looks_like_a_number_is_quoted_as_it_is_written(
     assert mistake.endswith(f"put it in quotes to have a text: '{written}'")
 
 
+def test_a_time_of_day_needs_no_quotes(tmp_path: Path) -> None:
+    text = GOOD + "automation:\n  windows:\n    - {start: 22:00, end: 06:30}\n"
+    (window,) = load_model(write(tmp_path, text)).automation.windows
+    assert (window.start, window.end) == ("22:00", "06:30")
+    (mistake,) = mistakes(write(tmp_path, text.replace("06:30", "6:30")))
+    assert ":17: automation.windows[0].end: must be a time of day, HH:MM" in mistake
+
+
 def test_a_key_given_twice_hides_no_other_mistake(tmp_path: Path) -> None:
     text = GOOD.replace("replicas: 2", "replicas: 2\nreplicas: 3\nreplica: 1") + "gpu: {count: !!int two}\n"
     text = text.replace("arithmetic/score", "algebra/score")

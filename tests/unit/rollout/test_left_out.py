@@ -52,6 +52,9 @@ def test_definitions_load_without_it(folder: Path, caplog: pytest.LogCaptureFixt
     assert {"rollout", "rollback", "revalidation"} <= set(repository.job_names)
     assert {"reaper", "image_tags"} <= {sensor.name for sensor in repository.sensor_defs}
     assert len(repository.schedule_defs) == 2
+    partitions = repository.get_job("rollout").partitions_def
+    assert partitions is not None
+    assert partitions.get_partition_keys() == ["other", "third", "tiny"]
     assert "other is left out of all jobs, sensors and schedules: models/other.yaml:" in caplog.text
 
 
