@@ -69,7 +69,7 @@ class Source(NamedTuple):
     def mistakes(self, problems: Iterable[Problem]) -> list[Mistake]:
         """The slips, and the problems of other fields, with their lines, in the order of the file."""
         of_slips = [Mistake(self.path, slip.line, dotted(slip.place), slip.message) for slip in self.slips]
-        slipped = {slip.place for slip in self.slips}
+        slipped = {slip.place for slip in self.slips if slip.of_value}
         of_fields = [
             Mistake(self.path, self.root.line_of(place), dotted(place), text)
             for place, text in problems
@@ -237,7 +237,7 @@ def _further(
     leaves it out, too.
     """
     content = copy.deepcopy(source.content)
-    left_out: set[Place] = {slip.place for slip in source.slips}
+    left_out: set[Place] = {slip.place for slip in source.slips if slip.of_value}
     entry = None
     for _ in range(MOST_ROUNDS):
         left_out.update(wrong)

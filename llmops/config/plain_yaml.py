@@ -34,11 +34,19 @@ Place = tuple[str | int, ...]
 
 
 class Slip(NamedTuple):
-    """A mistake that needs no knowledge of the fields: its line, its place and what is wrong."""
+    """A mistake that needs no knowledge of the fields: its line, its place and what is wrong.
+
+    Args:
+        line: Its line.
+        place: The field, or the mapping of a key that is no text.
+        message: What is wrong.
+        of_value: Whether the value of the field is unknown; not so for a mapping with a wrong key.
+    """
 
     line: int
     place: Place
     message: str
+    of_value: bool = True
 
 
 class Refused(Exception):
@@ -236,8 +244,8 @@ class _Reader:
             why = f"has more than {MOST_VALUES:,} values, with all values behind its aliases"
             raise Refused(Slip(_line(event), place[:1], why))
 
-    def _slip(self, event: Any, place: Place, message: str) -> None:
-        self.slips.append(Slip(_line(event), place, message))
+    def _slip(self, event: Any, place: Place, message: str, *, of_value: bool = True) -> None:
+        self.slips.append(Slip(_line(event), place, message, of_value))
 
     def _alias(self, event: Any, place: Place, level: int) -> Node:
         if event.anchor not in self.anchors:
@@ -308,7 +316,7 @@ class _Reader:
                 self._slip(inner, inner_place, f"is given twice, first in line {fields[name][0]}")
             else:
                 fields[name] = (_line(inner), value)
-                if any(slip.place == inner_place for slip in self.slips[slips:]):
+                if any(slip.of_value and slip.place == inner_place for slip in self.slips[slips:]):
                     slipped.add(name)
         for base in merged:
             for name, (line, value) in (base.fields or {}).items():
@@ -325,7 +333,8 @@ class _Reader:
             return node.value
         if len(self.slips) == slips:
             name = node.text if node.text is not None else "[...]"
-            self._slip(event, place, f"has the key {short(name)}, which is no text: put it in quotes")
+            why = f"has the key {short(name)}, which is no text: put it in quotes"
+            self._slip(event, place, why, of_value=False)
         return None
 
     def _merged(self, event: Any, place: Place, value: Node) -> list[Node]:

@@ -14,7 +14,7 @@ from llmops.rollout.platform import Platform
 
 
 def check() -> None:
-    """Check the catalog, the suites and the tenants, and name all their mistakes. Asks no cluster."""
+    """Check the catalog, the suites and the tenants. Asks no cluster."""
     platform = Platform()
     if errors := list(_errors(platform)):
         raise together(errors)

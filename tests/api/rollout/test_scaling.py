@@ -218,10 +218,9 @@ def test_a_trial_ends_before_its_measurements_if_somebody_has_edited_stable(worl
     platform = world.platform
     dry_run_stable(platform, platform.catalog["tiny"], release())
     containers = [{"name": names.ENGINE_CONTAINER, "image": "elsewhere/engine:1"}]
-    spec = {"replicas": 5} if edit == "scale" else {"selector": {}, "template": {"spec": {"containers": containers}}}
-    edited = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "tiny"}, "spec": spec}
-    edited["spec"].pop("selector", None)
-    edited["metadata"]["namespace"] = world.cluster.namespace
+    spec = {"replicas": 5} if edit == "scale" else {"template": {"spec": {"containers": containers}}}
+    meta = {"name": "tiny", "namespace": world.cluster.namespace}
+    edited = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": meta, "spec": spec}
     world.cluster.apply(edited, force=True, manager="kubectl-set")
     with pytest.raises(ClusterCannot) as raised:
         dry_run_stable(platform, platform.catalog["tiny"], release())

@@ -491,6 +491,17 @@ def test_a_wrong_field_hides_no_rule_between_other_fields(tmp_path: Path, wrong:
     } < set(fields)  # fmt: skip
 
 
+def test_a_key_that_is_no_text_hides_no_other_mistake(tmp_path: Path) -> None:
+    text = GOOD.replace("replicas: 2", "replicas: 0\n7: x").replace("  args:", "  env: {1: a, B: 2}\n  args:")
+    lines = [mistake.removeprefix(str(tmp_path / "tiny.yaml")) for mistake in mistakes(write(tmp_path, text))]
+    assert [line.split(": ")[:2] for line in lines] == [
+        [":2", "replicas"],
+        [":3", "has the key '7', which is no text"],
+        [":10", "engine.env"],
+        [":10", "engine.env.B"],
+    ]
+
+
 def test_nothing_is_said_of_a_wrong_field_but_what_is_wrong_with_it(tmp_path: Path) -> None:
     text = GOOD.replace("max_model_len: 2048", "tensor_parallel_size: 4") + "gpu: {count: many}\n"
     text = text.replace("suites: [arithmetic]", "suites: [1]")
