@@ -135,7 +135,16 @@ def test_a_mistake_of_the_engine(tmp_path: Path, extra: str, line: int, field: s
 
 
 @pytest.mark.parametrize(
-    ("text", "good"), [("1Ki", True), ("1k", True), ("500m", True), ("1ki", False), ("1mi", False)]
+    ("text", "good"),
+    [
+        ("2048Ki", True),
+        ("2000k", True),
+        ("1.5G", True),
+        ("2048ki", False),
+        ("9mi", False),
+        ("1k", False),
+        ("0Gi", False),
+    ],
 )
 def test_quantities_are_those_of_kubernetes(tmp_path: Path, text: str, good: bool) -> None:
     path = write(tmp_path, GOOD + f"resources: {{memory: {text}}}\n")
