@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+import re
+
 import dagster as dg
 
-from llmops.config.catalog.load import load_catalog
+from llmops.config.catalog.load import read_catalog
+from llmops.config.catalog.spec import NAME
 from llmops.config.settings import load_settings
 from llmops.defs.alerts.sensors import alerts_sensor, run_watch, tick_watch
 from llmops.defs.console import console_logger
@@ -26,17 +30,21 @@ from llmops.rollout.platform import Platform
 
 @dg.definitions
 def defs() -> dg.Definitions:
-    """Definitions of this installation."""
+    """Definitions of this installation. A file of the catalog with mistakes takes away its own model alone."""
     settings = load_settings()
-    catalog = load_catalog(settings.models_dir)
-    assets = stage_assets(dg.StaticPartitionsDefinition(sorted(catalog)))
+    catalog, left_out = read_catalog(settings.models_dir)
+    for model, error in left_out.items():
+        logging.getLogger(__name__).error("%s is left out of all jobs, sensors and schedules: %s", model, error)
+    # A run of a model that is left out ends with its mistakes; without the partition, Dagster would not know the run.
+    models = {*catalog, *(model for model in left_out if re.fullmatch(NAME, model))}
+    assets = stage_assets(dg.StaticPartitionsDefinition(sorted(models)))
     validations = validation_assets(catalog)
     costs = cost_assets(catalog)
     rollout = rollout_job(assets)
     revalidation = revalidation_job(validations)
     review = cost_job(costs)
     platform = PlatformResource()
-    triggers = trigger_sensors(Platform.of(settings, catalog), job_name=rollout.name)
+    triggers = trigger_sensors(Platform.of(settings, catalog, left_out), job_name=rollout.name)
     return dg.Definitions(
         assets=[*assets, validations, costs, tenants],
         jobs=[rollout, rollback_job, revalidation, review],

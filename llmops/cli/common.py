@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from llmops.rollout.left_out import lines_of
 from llmops.rollout.platform import Platform
 
 Model = Annotated[str, typer.Argument(help="Name of the model: models/NAME.yaml.")]
@@ -18,9 +19,11 @@ def platform_for(model: str | None = None) -> Platform:
     """The installation that the settings describe.
 
     Raises:
-        BadInput: The settings or the catalog are wrong, or the catalog has no such model.
+        BadInput: The settings are wrong, or the catalog has no such model or mistakes in its file.
     """
     platform = Platform()
+    for line in lines_of(platform.left_out):
+        typer.echo(f"warning: {line}", err=True)
     if model is not None:
         platform.spec(model)
     return platform

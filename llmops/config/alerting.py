@@ -18,6 +18,7 @@ AlertKind = Literal[
     "run_stuck",
     "run_cancelled",
     "sensor_failing",
+    "left_out",
     "costs",
     "promoted",
 ]

@@ -1,46 +1,35 @@
 """Reads the YAML files that people write, and reports every mistake of every file at once.
 
-The loader parses a file once, into nodes that know their lines, and builds the values from the nodes: each mistake has
-its line without a second parse.
-
-Plain words follow YAML 1.2 in every kind of file: `true` and `false` are the only truth values (`no`, `on` and `off`
-are texts), `1:30` and `2026-01-31` are texts, `1e3` is a number.
+A file is parsed once, into nodes that know their lines (`llmops.config.plain_yaml`). No mistake hides another one: with
+a key that is given twice the other fields are checked, and with a wrong field the rules between the others.
 """
 
 from __future__ import annotations
 
+import copy
 import difflib
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast, get_args
+from typing import Any, Generic, NamedTuple, TypeVar, cast, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from llmops.config.schema import FOLDER, INCONSISTENT, Problem
+from llmops.config.kinds import NUMBER, WHOLE
+from llmops.config.plain_yaml import SHOWN, Node, Place, Refused, Slip, parse, short
+from llmops.config.schema import FOLDER, INCONSISTENT, LATER, Consistent, Problem
 from llmops.errors import BadInput
-
-if TYPE_CHECKING or yaml.__with_libyaml__:
-    from yaml import CSafeLoader as _SafeLoader  # a C parser: about ten times as fast
-else:
-    from yaml import SafeLoader as _SafeLoader
 
 MOST_BYTES = 1 << 20
 """Largest file."""
-MOST_LEVELS = 32
-"""Deepest nesting."""
-MOST_VALUES = 100_000
-"""Most values of a file. An alias counts as all values of its anchor: a few lines of aliases can expand to billions."""
-MOST_DIGITS = 64
-"""Longest integer."""
-SHOWN = 200
-"""Characters of a value in a message."""
+MOST_MISTAKES = 100
+"""Most mistakes of a file that a message has."""
 
 INVALID_FILE = "InvalidFile"
 """Code of the error for a file with mistakes."""
-Place = tuple[str | int, ...]
 EntryModel = TypeVar("EntryModel", bound=BaseModel)
 Check = Callable[[EntryModel], Iterable[Problem]]
 
@@ -67,53 +56,92 @@ class Source(NamedTuple):
 
     Args:
         path: The file.
-        content: Its mapping.
+        content: Its mapping, without the fields that have a slip.
         root: The mapping as nodes with their lines.
+        slips: Mistakes that need no knowledge of the fields.
     """
 
     path: Path
     content: dict[str, Any]
-    root: yaml.Node
+    root: Node
+    slips: Sequence[Slip] = ()
 
     def mistakes(self, problems: Iterable[Problem]) -> list[Mistake]:
-        """The problems with their lines, in the order of the file."""
-        return sorted(Mistake(self.path, _line(self.root, place), dotted(place), text) for place, text in problems)
+        """The slips, and the problems of other fields, with their lines, in the order of the file."""
+        of_slips = [Mistake(self.path, slip.line, dotted(slip.place), slip.message) for slip in self.slips]
+        slipped = {slip.place for slip in self.slips if slip.of_value}
+        of_fields = [
+            Mistake(self.path, self.root.line_of(place), dotted(place), text)
+            for place, text in problems
+            if not any(_overlap(place, other) for other in slipped)
+        ]
+        return sorted({*of_slips, *of_fields})
+
+    def as_written(self, place: Place) -> str | None:
+        """The text of a plain value; None if there is none at the place."""
+        node = self.root.at(place)
+        return None if node is None else node.text
 
 
-def read_folder(
-    folder: Path, model: type[EntryModel], check: Check[EntryModel] = lambda _: ()
-) -> dict[str, EntryModel]:
-    """Read every `NAME.yaml` of a folder.
+def _overlap(one: Place, other: Place) -> bool:
+    shorter = min(len(one), len(other))
+    return one[:shorter] == other[:shorter]
+
+
+class Folder(NamedTuple, Generic[EntryModel]):
+    """A folder that was read.
+
+    Args:
+        entries: The valid entries by name, sorted by name.
+        refused: The mistakes of each other file by the file's name without its suffix, sorted.
+    """
+
+    entries: dict[str, EntryModel]
+    refused: dict[str, BadInput]
+
+    def all(self) -> dict[str, EntryModel]:
+        """The entries, if no file has a mistake.
+
+        Raises:
+            BadInput: A file has a mistake. The message has one line per mistake of all files: file, line, field, the
+                value and what is allowed.
+        """
+        if self.refused:
+            raise together(self.refused.values())
+        return self.entries
+
+
+def read_folder(folder: Path, model: type[EntryModel], check: Check[EntryModel] = lambda _: ()) -> Folder[EntryModel]:
+    """Read every `NAME.yaml` of a folder. A file with a mistake is left out.
 
     Args:
         folder: The folder; it exists.
         model: Model of each file; it has a field `name`.
-        check: Problems of a valid entry with things outside of it.
-
-    Returns:
-        The entries by name, sorted by name.
-
-    Raises:
-        BadInput: A file has a mistake. The message has one line per mistake of all files: file, line, field, the value
-            and what is allowed.
+        check: Problems of an entry with things outside of it.
     """
     entries: dict[str, EntryModel] = {}
-    errors: list[BadInput] = []
+    refused: dict[str, BadInput] = {}
     for path in sorted((*folder.glob("*.yaml"), *folder.glob("*.yml"))):
         try:
             entries[path.stem] = read_entry(path, model, check)
         except BadInput as error:
-            errors.append(error)
-    if errors:
-        raise BadInput("\n".join(error.message for error in errors), code=INVALID_FILE, about=errors[0].about)
-    return dict(sorted(entries.items()))
+            refused[path.stem] = error
+    return Folder(dict(sorted(entries.items())), dict(sorted(refused.items())))
+
+
+def together(errors: Iterable[BadInput]) -> BadInput:
+    """Errors of several files as one; code and object are those of the first."""
+    listed = list(errors)
+    remedy = " ".join(dict.fromkeys(error.remedy for error in listed if error.remedy))
+    text = "\n".join(error.message for error in listed)
+    return BadInput(text, code=listed[0].code, about=listed[0].about, remedy=remedy)
 
 
 def read_entry(path: Path, model: type[EntryModel], check: Check[EntryModel] = lambda _: ()) -> EntryModel:
     """Read one file of a folder, `NAME.yaml`.
 
     Raises:
-        BadInput: As in `read_folder`.
+        BadInput: As in `Folder.all`.
     """
     if path.suffix != ".yaml":
         raise bad_input([Mistake(path, 1, "", f"must be named {path.stem}.yaml")])
@@ -128,7 +156,7 @@ def read_file(path: Path, model: type[EntryModel]) -> EntryModel:
     """Read one file of any name. An empty file is valid for a model without required fields.
 
     Raises:
-        BadInput: As in `read_folder`.
+        BadInput: As in `Folder.all`.
     """
     empty = not any(field.is_required() for field in model.model_fields.values())
     return _entry(read_source(path, _shape(model), empty=empty), model, lambda _: (), [])
@@ -151,38 +179,28 @@ def read_source(path: Path, shape: str, *, empty: bool = False) -> Source:
             content_bytes = file.read(MOST_BYTES + 1)
         if len(content_bytes) > MOST_BYTES:
             raise bad_input([Mistake(path, 1, "", f"is larger than {MOST_BYTES:,} bytes")])
-        text = content_bytes.decode()
+        text = content_bytes.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise bad_input([Mistake(path, 1, "", f"cannot be read: {error}")]) from error
     try:
-        loader = _Loader(text)
-        try:
-            root = loader.get_single_node()
-            if empty and (root is None or root.tag == f"{_TAG}null"):
-                return Source(path, {}, yaml.MappingNode(f"{_TAG}map", [], _START, _START))
-            if not isinstance(root, yaml.MappingNode):
-                raise bad_input([Mistake(path, 1, "", f"must be {shape}")])
-            if refused := sorted(
-                Mistake(path, line, dotted(place), problem) for line, place, problem in _refused(root)
-            ):
-                raise bad_input(refused)
-            content = loader.construct_document(root)
-        finally:
-            loader.dispose()
-    except yaml.MarkedYAMLError as error:
-        mark, problem = error.problem_mark or error.context_mark, error.problem or error.context
-        raise bad_input([Mistake(path, mark.line + 1 if mark else 1, "", f"is not valid YAML: {problem}")]) from error
-    except yaml.YAMLError as error:
-        raise bad_input([Mistake(path, 1, "", f"is not valid YAML: {' '.join(str(error).split())}")]) from error
-    except RecursionError as error:  # PyYAML without libyaml; libyaml has its own limit
-        raise bad_input([Mistake(path, 1, "", _TOO_DEEP)]) from error
-    return Source(path, content, root)
+        root, slips = parse(text)
+    except Refused as refused:
+        slip = refused.slip
+        raise bad_input([Mistake(path, slip.line, dotted(slip.place), slip.message)]) from refused
+    if root is None and empty:
+        return Source(path, {}, Node(1, {}, fields={}))
+    if root is None or root.fields is None:
+        raise bad_input([Mistake(path, 1, "", f"must be {shape}")])
+    return Source(path, root.value, root, slips)
 
 
 def bad_input(mistakes: Iterable[Mistake]) -> BadInput:
     """An error with one line per mistake; its object is the place of the first."""
     listed = list(mistakes)
-    return BadInput("\n".join(map(str, listed)), code=INVALID_FILE, about=listed[0].place)
+    lines = [*map(str, listed[: 2 * MOST_MISTAKES])]
+    if (more := len(listed) - len(lines)) > 0:
+        lines.append(f"{listed[-1].file}:{listed[-1].line}: has the last of {more:,} further mistakes")
+    return BadInput("\n".join(lines), code=INVALID_FILE, about=listed[0].place)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -193,110 +211,118 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 def _entry(source: Source, model: type[EntryModel], check: Check[EntryModel], problems: list[Problem]) -> EntryModel:
     """The validated entry of a file, unless it has problems: the given ones, or others."""
-    entry = None
+    # An entry names files in its own folder. Rules between fields come after all fields.
+    context = {FOLDER: source.path.parent, LATER: True}
     try:
-        # An entry names files in its own folder.
-        entry = model.model_validate(source.content, context={FOLDER: source.path.parent})
-        problems.extend(check(entry))
+        entry = model.model_validate(source.content, context=context)
     except ValidationError as error:
-        problems.extend(explain(error, model))
-    if entry is None or problems:
-        raise bad_input(source.mistakes(problems))
-    return entry
+        problems.extend(explain(error, model, as_written=source.as_written))
+        wrong = [_place(details) for details in islice(error.errors(include_url=False), MOST_MISTAKES)]
+        problems.extend(_further(source, model, check, wrong, context))
+    else:
+        problems.extend(converted(entry, source.content))
+        problems.extend(_inconsistent(entry))
+        problems.extend(check(entry))
+        if not problems and not source.slips:
+            return entry
+    raise bad_input(source.mistakes(problems))
 
 
-# --- YAML: plain words, and what the loader refuses
+def _further(
+    source: Source, model: type[EntryModel], check: Check[EntryModel], wrong: list[Place], context: dict[str, Any]
+) -> Iterator[Problem]:
+    """Problems between fields, beside fields that are wrong by themselves.
 
-_TAG = "tag:yaml.org,2002:"
-_START = yaml.Mark("", 0, 0, 0, None, 0)
-_TOO_DEEP = f"is nested more than {MOST_LEVELS} levels deep"
-_BOOLEANS = {"true": True, "false": False}
-
-
-class _Loader(_SafeLoader):
-    """Constructs the types of JSON only."""
-
-
-def _integer(text: str) -> int:
-    if len(text) > MOST_DIGITS:
-        raise ValueError(text)
-    # Python refuses 010, which YAML 1.1 reads as 8, and YAML 1.2 as 10.
-    return int(text.replace("_", ""), 0)
-
-
-def _float(text: str) -> float:
-    return float(text.replace("_", "").lower().replace(".inf", "inf").replace(".nan", "nan"))
-
-
-def _scalar(read: Callable[[str], Any], what: str) -> Callable[[Any, Any], Any]:
-    def construct(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> Any:
-        text = loader.construct_scalar(node)
-        try:
-            return read(text)
-        except (KeyError, ValueError):
-            raise yaml.constructor.ConstructorError(
-                None, None, f"{_short(text)} is no {what}", node.start_mark
-            ) from None
-
-    return construct
-
-
-_Loader.yaml_implicit_resolvers = {}
-_Loader.yaml_constructors = {
-    tag: construct
-    for tag, construct in _SafeLoader.yaml_constructors.items()
-    if tag is None or tag.removeprefix(_TAG) in ("null", "str", "seq", "map")
-}
-for _name, _pattern, _first in (
-    ("null", "~|null|Null|NULL|", ("~", "n", "N", "")),
-    ("bool", "true|True|TRUE|false|False|FALSE", "tTfF"),
-    ("int", "[-+]?(0b[01_]+|0o[0-7_]+|0x[0-9a-fA-F_]+|[0-9][0-9_]*)", "-+0123456789"),
-    (
-        "float",
-        r"[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
-        "-+0123456789.",
-    ),
-    ("merge", "<<", "<"),
-):
-    _Loader.add_implicit_resolver(f"{_TAG}{_name}", re.compile(rf"^(?:{_pattern})$"), list(_first))
-_Loader.add_constructor(
-    f"{_TAG}bool", _scalar(lambda text: _BOOLEANS[text.lower()], "truth value: write true or false")
-)
-_Loader.add_constructor(
-    f"{_TAG}int", _scalar(_integer, "integer: write it short and without leading zeros, or in quotes to have a text")
-)
-_Loader.add_constructor(f"{_TAG}float", _scalar(_float, "number"))
-
-
-def _refused(root: yaml.Node) -> list[tuple[int, Place, str]]:
-    """Line, place and problem of everything that no file may contain.
-
-    YAML would silently keep the last value of a repeated key.
+    Wrong fields are left out, so a problem that has to do with one of them, by place or by word, may not be true: this
+    leaves it out, too.
     """
-    problems: list[tuple[int, Place, str]] = []
-    waiting: list[tuple[yaml.Node, Place]] = [(root, ())]
-    values = 0
-    while waiting:
-        node, place = waiting.pop()
-        values += 1
-        if values > MOST_VALUES:
-            return [(1, (), f"has more than {MOST_VALUES:,} values, with all values behind its aliases")]
-        if len(place) > MOST_LEVELS:
-            return [(node.start_mark.line + 1, place[:1], _TOO_DEEP)]
-        if isinstance(node, yaml.SequenceNode):
-            waiting.extend((item, (*place, index)) for index, item in enumerate(node.value))
-        if not isinstance(node, yaml.MappingNode):
+    content = copy.deepcopy(source.content)
+    left_out: set[Place] = {slip.place for slip in source.slips if slip.of_value}
+    entry = None
+    for _ in range(MOST_ROUNDS):
+        left_out.update(wrong)
+        left_out.update(_leave_out(content, model, place) for place in wrong)
+        try:
+            entry = model.model_validate(content, context=context)
+            break
+        except ValidationError as error:
+            wrong = [_place(details) for details in islice(error.errors(include_url=False), MOST_MISTAKES)]
+    if entry is None:
+        return
+    words = {str(next((part for part in reversed(place) if isinstance(part, str)), "")) for place in left_out}
+    about_one = re.compile(rf"\b({'|'.join(map(re.escape, sorted(words)))})\b")
+    for place, message in (*_inconsistent(entry), *check(entry)):
+        if not about_one.search(message) and not any(_overlap(place, other) for other in left_out):
+            yield place, message
+
+
+MOST_ROUNDS = 4
+"""Attempts to leave out what is wrong."""
+
+
+def _leave_out(content: dict[str, Any], model: type[BaseModel], place: Place) -> Place:
+    """Remove a field from a content, or what contains it if it is required; the place that was removed.
+
+    A required field with an example gets that.
+    """
+    for end in range(len(place), 0, -1):
+        *path, last = place[:end]
+        holder: Any = content
+        for part in path:
+            try:
+                holder = holder[part]
+            except (KeyError, IndexError, TypeError):
+                holder = None
+                break
+        if not isinstance(holder, dict) or not isinstance(last, str):
             continue
-        lines: dict[str, int] = {}
-        for key, value in node.value:
-            name, line = key.value if isinstance(key, yaml.ScalarNode) else "[...]", key.start_mark.line + 1
-            if key.tag not in (f"{_TAG}str", f"{_TAG}merge"):
-                problems.append((line, place, f"has the key {_short(name)}, which is no text: put it in quotes"))
-            elif name in lines:
-                problems.append((line, (*place, name), f"is given twice, first in line {lines[name]}"))
-            lines.setdefault(name, line)
-            waiting.append((value, (*place, name)))
-    return problems
+        info = _model_at(model, tuple(path)).model_fields.get(last)
+        if info is not None and info.examples:
+            holder[last] = info.examples[0]
+        elif info is not None and info.is_required() and end > 1:
+            continue
+        else:
+            holder.pop(last, None)
+        return place[:end]
+    return ()
+
+
+def converted(value: Any, given: Any, place: Place = ()) -> Iterator[Problem]:
+    """Numbers beyond all bounds, and what is written as something else: pydantic takes `true` and `'2'` as numbers."""
+    match value:
+        case bool() if not isinstance(given, bool):
+            yield place, f"must be true or false (found {short(given)})"
+        case int() if not isinstance(value, bool) and abs(value) > WHOLE:
+            yield place, f"must be at most {WHOLE:,} (found {short(given)})"
+        case float() if abs(value) > NUMBER:
+            yield place, f"must be at most {NUMBER:g} (found {short(given)})"
+        case int() | float() if isinstance(given, bool | str) and not isinstance(value, bool):
+            yield place, f"must be a number (found {short(given)})"
+        case BaseModel() | dict() if isinstance(given, dict):
+            below = vars(value) if isinstance(value, BaseModel) else cast("dict[str, Any]", value)
+            for name, given_item in cast("dict[str, Any]", given).items():
+                yield from converted(below.get(name), given_item, (*place, name))
+        case tuple() if isinstance(given, list):
+            items = zip(cast("tuple[Any, ...]", value), cast("list[Any]", given), strict=False)
+            for index, (item, given_item) in enumerate(items):
+                yield from converted(item, given_item, (*place, index))
+        case _:
+            return
+
+
+def _inconsistent(value: Any, place: Place = ()) -> Iterator[Problem]:
+    """What does not fit together, in a valid value and in all values below it."""
+    if isinstance(value, BaseModel):
+        if isinstance(value, Consistent):
+            yield from (((*place, *inner), message) for inner, message in value.problems())
+        for name in type(value).model_fields:
+            yield from _inconsistent(getattr(value, name), (*place, name))
+    elif isinstance(value, tuple):
+        for index, item in enumerate(cast("tuple[Any, ...]", value)):
+            yield from _inconsistent(item, (*place, index))
+    elif isinstance(value, dict):
+        for name, item in cast("dict[str, Any]", value).items():
+            yield from _inconsistent(item, (*place, name))
 
 
 # --- Messages
@@ -308,49 +334,61 @@ def _shape(model: type[BaseModel]) -> str:
     return f"a mapping with at least {names}" if names else "a mapping of fields to values"
 
 
-def explain(error: ValidationError, model: type[BaseModel], *, filled_in: Collection[str] = ()) -> Iterator[Problem]:
-    """Each of pydantic's errors as a problem: the field, the value and what is allowed.
+def explain(
+    error: ValidationError,
+    model: type[BaseModel],
+    *,
+    filled_in: Collection[str] = (),
+    as_written: Callable[[Place], str | None] = lambda place: None,
+) -> Iterator[Problem]:
+    """Each of pydantic's errors as a problem: the field, the value and what is allowed. Of many, only the first.
 
     Args:
         error: The errors.
         model: The validated model.
         filled_in: Fields that the program fills in: the messages do not list them as allowed.
+        as_written: The text of a value in its file.
     """
-    for details in error.errors(include_url=False):
-        loc = tuple(part for part in details["loc"] if part != "[key]")
+    listed = error.errors(include_url=False)
+    for details in listed[:MOST_MISTAKES]:
+        place = _place(details)
         context = details.get("ctx", {})
         if details["type"] == INCONSISTENT:
             for path, message in cast(list[Problem], context["problems"]):
-                yield (*loc, *path), message
+                yield (*place, *path), message
         else:
-            yield loc, _message(details, loc, model, filled_in)
+            yield place, _message(details, place, model, filled_in, as_written(place))
+    if more := len(listed[MOST_MISTAKES:]):
+        yield _place(listed[-1]), f"is the last of {more:,} further mistakes"
 
 
-def _message(details: ErrorDetails, loc: Place, model: type[BaseModel], filled_in: Collection[str]) -> str:
+def _place(details: ErrorDetails) -> Place:
+    return tuple(part for part in details["loc"] if part != "[key]")
+
+
+def _message(
+    details: ErrorDetails, place: Place, model: type[BaseModel], filled_in: Collection[str], written: str | None
+) -> str:
     match details["type"]:
         case "missing":
             return "is required and not given"
         case "extra_forbidden":
-            hidden = filled_in if len(loc) == 1 else ()
-            allowed = sorted(set(_model_at(model, loc[:-1]).model_fields).difference(hidden))
-            return f"is not a field; {did_you_mean(str(loc[-1]), allowed)}Allowed: {', '.join(allowed)}"
+            hidden = filled_in if len(place) == 1 else ()
+            allowed = sorted(set(_model_at(model, place[:-1]).model_fields).difference(hidden))
+            return f"is not a field; {did_you_mean(str(place[-1])[:SHOWN], allowed)}Allowed: {', '.join(allowed)}"
         case "value_error":
             message = details["msg"].removeprefix("Value error, ")
         case "string_pattern_mismatch":
-            field = _model_at(model, loc[:-1]).model_fields.get(str(loc[-1]))
+            field = _field_at(model, place)
             message = _lower(details["msg"]) + (f": {field.description}" if field and field.description else "")
         case _:
             message = _lower(details["msg"])
     value = details["input"]
     if isinstance(value, (dict, BaseModel)):
         return message
-    quote = isinstance(value, int | float) and details["type"] in ("string_type", "path_type", "literal_error")
-    return f"{message} (found {_short(value)})" + ("; put it in quotes to have a text" if quote else "")
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+    needs_quotes = isinstance(value, int | float) and details["type"] in ("string_type", "path_type", "literal_error")
+    hint = "; put it in quotes to have a text" + (f": '{written}'" if written else "")
+    return f"{message} (found {short(value)})" + (hint if needs_quotes else "")
 
 
 def _lower(text: str) -> str:
@@ -372,21 +410,10 @@ def _model_of(annotation: Any) -> type[BaseModel] | None:
     return next(filter(None, map(_model_of, get_args(annotation))), None)
 
 
-def _line(root: yaml.Node, loc: Place) -> int:
-    """Line of a field, or of the nearest mapping around a missing one."""
-    node, line = root, root.start_mark.line
-    for part in loc:
-        if isinstance(node, yaml.MappingNode):
-            pair = next(((key, value) for key, value in node.value if key.value == part), None)
-            if pair is None:
-                break
-            line, node = pair[0].start_mark.line, pair[1]
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-            node = node.value[part]
-            line = node.start_mark.line
-        else:
-            break
-    return line + 1
+def _field_at(model: type[BaseModel], place: Place) -> FieldInfo | None:
+    """The field that a place is in."""
+    names = [part for part in place if isinstance(part, str)]
+    return _model_at(model, tuple(names[:-1])).model_fields.get(names[-1]) if names else None
 
 
 def dotted(loc: Place) -> str:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, model_validator
 from pydantic_core import PydanticCustomError
 
 INCONSISTENT = "inconsistent"
 FOLDER = "folder"
 """Key of the context of a validation: the folder of the file."""
+LATER = "later"
+"""Key of the context of a validation: whether the caller looks at the rules between fields after all fields."""
 SUBDOMAIN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
 """What most objects of Kubernetes may be called."""
 VerdictValue = Literal["Passed", "Failed", "Inconclusive"]
@@ -37,6 +39,20 @@ class Strict(BaseModel):
     """Immutable. Unknown fields are refused, and so are NaN and infinities: no limit compares with them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Consistent(Strict):
+    """Has rules between its fields."""
+
+    def problems(self) -> Iterator[Problem]:
+        """What does not fit together: field, as a path below this model, and problem."""
+        raise NotImplementedError
+
+    @model_validator(mode="after")
+    def _consistent(self, info: ValidationInfo) -> Self:
+        if not (info.context or {}).get(LATER):
+            raise_inconsistent(self.problems())
+        return self
 
 
 class SecretKey(Strict):

@@ -13,21 +13,17 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from llmops.config.catalog.known import not_known
-from llmops.config.catalog.load import Catalog
-from llmops.config.catalog.spec import NAME, QUANTITY
+from llmops.config.catalog.spec import NAME
+from llmops.config.kinds import Cpu, Memory, Namespace
 from llmops.config.loading import read_folder
 from llmops.config.schema import Problem, SecretKey, Strict
-
-NAMESPACE = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
 
 
 class Quota(Strict):
     """ResourceQuota of the tenant's namespace."""
 
-    cpu: Annotated[str, Field(pattern=QUANTITY)] = Field(default="4", description="Sum of CPU requests.")
-    memory: Annotated[str, Field(pattern=QUANTITY)] = Field(
-        default="8Gi", description="Sum of memory requests, and of memory limits."
-    )
+    cpu: Cpu = Field(default="4", description="Sum of CPU requests.")
+    memory: Memory = Field(default="8Gi", description="Sum of memory requests, and of memory limits.")
     gpus: Annotated[int, Field(ge=0)] = Field(
         default=0, description="Sum of nvidia.com/gpu; 0 leaves all GPUs to engines."
     )
@@ -37,8 +33,8 @@ class Quota(Strict):
 class ContainerDefaults(Strict):
     """Requests and limit of a container that names none: the quota would refuse its pod."""
 
-    cpu: Annotated[str, Field(pattern=QUANTITY)] = Field(default="100m", description="CPU request.")
-    memory: Annotated[str, Field(pattern=QUANTITY)] = Field(default="256Mi", description="Memory request and limit.")
+    cpu: Cpu = Field(default="100m", description="CPU request.")
+    memory: Memory = Field(default="256Mi", description="Memory request and limit.")
 
 
 class Tenant(Strict):
@@ -46,7 +42,7 @@ class Tenant(Strict):
 
     name: Annotated[str, Field(pattern=NAME, description="DNS label, at most 40 characters; the file's name.")]
     description: str = Field(default="", description="For people.")
-    namespace: Annotated[str, Field(pattern=NAMESPACE, description="DNS label.")] | None = Field(
+    namespace: Namespace | None = Field(
         default=None, description="Namespace of the tenant's applications; none: tenant-NAME."
     )
     models: tuple[str, ...] = Field(min_length=1, description="Models that the tenant may use.")
@@ -77,13 +73,13 @@ Tenants = Mapping[str, Tenant]
 
 
 def load_tenants(
-    tenants_dir: Path, catalog: Catalog, serving_namespace: str, *, managed: Collection[str] = ()
+    tenants_dir: Path, models: Collection[str], serving_namespace: str, *, managed: Collection[str] = ()
 ) -> Tenants:
     """Read every `*.yaml` of a folder.
 
     Args:
         tenants_dir: The folder; without it there are no tenants.
-        catalog: The models of the catalog.
+        models: Names of the models of the catalog.
         serving_namespace: Namespace of the engines; no tenant may have it.
         managed: Further models of the router, at providers of managed inference.
 
@@ -91,7 +87,7 @@ def load_tenants(
         The tenants by name, sorted by name.
 
     Raises:
-        BadInput: A file has a mistake; see `read_folder`. A model outside of the catalog is one, and so is a namespace
+        BadInput: A file has a mistake; see `Folder.all`. A model outside of the catalog is one, and so is a namespace
             or a key of another tenant.
     """
     if not tenants_dir.is_dir():
@@ -100,7 +96,7 @@ def load_tenants(
     keys: dict[tuple[str, str], str] = {}
 
     def check(tenant: Tenant) -> Iterator[Problem]:
-        known = (*catalog, *managed)
+        known = sorted({*models, *managed})
         for index, model in enumerate(tenant.models):
             if model not in known:
                 yield ("models", index), not_known(model, known)
@@ -113,4 +109,4 @@ def load_tenants(
         if (other := keys.setdefault((tenant.key.name, tenant.key.key), tenant.name)) != tenant.name:
             yield ("key",), f"is the key of tenant {other}: the router could not tell them apart"
 
-    return read_folder(tenants_dir, Tenant, check)
+    return read_folder(tenants_dir, Tenant, check).all()

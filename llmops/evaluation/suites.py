@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, JsonValue, ValidationError, model_validator
 
-from llmops.config.loading import Mistake, bad_input, dotted, explain, read_source
+from llmops.config.loading import Mistake, bad_input, converted, dotted, explain, read_source
 from llmops.config.schema import Problem, Strict
 from llmops.errors import BadInput
 from llmops.evaluation.formats import TOOLS, ToolName
@@ -261,6 +261,7 @@ def _load(directory: Path, name: str) -> AnySuite:
     suite = None
     try:
         suite = model.model_validate(content)
+        problems.extend(converted(suite, content))
     except ValidationError as error:
         problems.extend(explain(error, model, filled_in=elsewhere))
     if suite is None or problems or of_cases:
@@ -274,7 +275,8 @@ def _cases(path: Path, default: Any) -> tuple[list[Case], list[Mistake]]:
         why = "no such file; a quality suite keeps its cases there, one JSON object per line"
         return [], [Mistake(path, 1, "", why)]
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Not splitlines: a JSON text may have U+2028 and its like.
+        lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         return [], [Mistake(path, 1, "", f"cannot be read: {error}")]
     cases: list[Case] = []
@@ -284,7 +286,8 @@ def _cases(path: Path, default: Any) -> tuple[list[Case], list[Mistake]]:
         if not line.strip():
             continue
         try:
-            content = json.loads(line)
+            content = json.loads(line, object_pairs_hook=_once)
+            json.dumps(content, ensure_ascii=False).encode()  # a lone surrogate cannot be sent
         except (ValueError, RecursionError) as error:
             mistakes.append(Mistake(path, number, "", f"is not JSON: {error}"))
             continue
@@ -305,6 +308,16 @@ def _cases(path: Path, default: Any) -> tuple[list[Case], list[Mistake]]:
     if not cases and not mistakes:
         mistakes.append(Mistake(path, 1, "", "has no cases"))
     return cases, mistakes
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object's fields; JSON would silently keep the last one of a name."""
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{twice!r} is given twice")
+    return fields
 
 
 def _files(directory: Path, names: list[Any]) -> tuple[list[dict[str, str]], list[Problem]]:

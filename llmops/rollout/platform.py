@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 
 from llmops.clients.kubernetes.client import Cluster
 from llmops.clients.kubernetes.transport import PATIENCE_SECONDS
 from llmops.config.catalog.known import check_known
-from llmops.config.catalog.load import Catalog, load_catalog
+from llmops.config.catalog.load import Catalog, read_catalog
 from llmops.config.catalog.spec import ModelSpec
+from llmops.config.loading import Folder
 from llmops.config.settings import Settings, load_settings
 from llmops.config.tenants import Tenants, load_tenants
+from llmops.errors import BadInput
 from llmops.releases.records import Records
 from llmops.rollout.leases import Leases
 
@@ -31,11 +34,12 @@ class Platform:
         """Leases that this process holds."""
 
     @classmethod
-    def of(cls, settings: Settings, catalog: Catalog) -> Platform:
+    def of(cls, settings: Settings, catalog: Catalog, left_out: Mapping[str, BadInput] | None = None) -> Platform:
         """The installation of loaded settings and a loaded catalog."""
         platform = cls()
         platform.settings = settings
         platform.catalog = catalog
+        platform.left_out = left_out or {}
         return platform
 
     @cached_property
@@ -45,15 +49,26 @@ class Platform:
 
     @cached_property
     def catalog(self) -> Catalog:
-        """All models, by name."""
-        return load_catalog(self.settings.models_dir)
+        """All models but those of `left_out`."""
+        return self._read.entries
+
+    @cached_property
+    def left_out(self) -> Mapping[str, BadInput]:
+        """Models whose file has mistakes, with the mistakes. They stop no other model; all commands name them."""
+        return self._read.refused
+
+    @cached_property
+    def _read(self) -> Folder[ModelSpec]:
+        return read_catalog(self.settings.models_dir)
 
     def spec(self, model: str) -> ModelSpec:
         """A model's entry in the catalog.
 
         Raises:
-            BadInput: The catalog has no such model.
+            BadInput: The catalog has no such model, or its file has mistakes.
         """
+        if model not in self.catalog and model in self.left_out:
+            raise self.left_out[model]
         check_known([model], self.catalog, self.settings.models_dir)
         return self.catalog[model]
 
@@ -62,7 +77,8 @@ class Platform:
         """All tenants, by name."""
         settings = self.settings
         managed = settings.router.managed
-        return load_tenants(settings.tenants_dir, self.catalog, settings.namespace, managed=managed)
+        models = (*self.catalog, *self.left_out)
+        return load_tenants(settings.tenants_dir, models, settings.namespace, managed=managed)
 
     def connect(self, patience: float = PATIENCE_SECONDS) -> Cluster:
         """Open a connection to the API server that checks no lease.

@@ -27,11 +27,15 @@ def _gate(metric: str, rule: str, limit: float, dry: bool) -> dict[str, Any]:
 
 
 BY_VALIDATOR: Mapping[str, Drawn] = {
+    "_clock": st.from_regex("([01][0-9]|2[0-3]):[0-5][0-9]", fullmatch=True),
+    "_cpu": st.sampled_from(["500m", "4", "1.5"]),
+    "_hub_repository": st.tuples(WORD, WORD).map("/".join).filter(lambda name: "--" not in name),
+    "_memory": st.sampled_from(["512Mi", "48Gi", "1T"]),
     "_cidr": st.sampled_from(["10.0.0.0/8", "192.168.7.0/24", "2001:db8::/32"]),
     "_cron": st.sampled_from(["0 3 * * *", "*/5 * * * 1-5"]),
     "_image": st.sampled_from(["vllm/vllm-openai", "ghcr.io/acme/engine"]),
     "_pinned": st.sampled_from(["ghcr.io/berriai/litellm:v1.1.0", f"litellm@sha256:{'1' * 64}"]),
-    "_repository": st.sampled_from(["vllm/vllm-openai", "ghcr.io/acme/engine", "ghcr.io/acme/weights"]),
+    "image_repository": st.sampled_from(["vllm/vllm-openai", "ghcr.io/acme/engine", "ghcr.io/acme/weights"]),
     "_template": st.text(min_size=1, max_size=40),
     "_variable": WORD.map(lambda word: f"X_{word.replace('-', '_')}"),
     "one_argument": st.tuples(WORD, st.text(PRINTABLE, max_size=9)).map(

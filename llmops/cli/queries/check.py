@@ -2,20 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import typer
 
-from llmops.cli.common import platform_for
-from llmops.evaluation.suites import load_suites
+from llmops.config.loading import Mistake, bad_input, read_source, together
+from llmops.errors import BadInput
+from llmops.evaluation.suites import available, load_suites
 from llmops.manifests.router.plan import check_managed
+from llmops.rollout.platform import Platform
 
 
 def check() -> None:
     """Check the catalog, the suites and the tenants. Asks no cluster."""
-    platform = platform_for()
-    suites = dict.fromkeys(name for spec in platform.catalog.values() for name in spec.evaluation.suites)
-    load_suites(platform.settings.evals_dir, suites)
-    check_managed(platform.catalog, platform.settings)
+    platform = Platform()
+    if errors := list(_errors(platform)):
+        raise together(errors)
     users = platform.tenants
     typer.echo(
         f"{len(platform.catalog)} models and their suites are valid" + (f", {len(users)} tenants" if users else "")
     )
+
+
+def _errors(platform: Platform) -> Iterator[BadInput]:
+    """What is wrong with each file; one wrong file hides no other one."""
+    settings = platform.settings
+    yield from platform.left_out.values()
+    suites = available(settings.evals_dir)
+    for model, spec in platform.catalog.items():
+        path = settings.models_dir / f"{model}.yaml"
+        if missing := [
+            (("evaluation", "suites", index), f"is {name!r}, but there is no suite {settings.evals_dir / name}.yaml")
+            for index, name in enumerate(spec.evaluation.suites)
+            if name not in suites
+        ]:
+            mistakes: list[Mistake] = read_source(path, "").mistakes(missing)
+            yield bad_input(mistakes)
+    named = dict.fromkeys(name for spec in platform.catalog.values() for name in spec.evaluation.suites)
+    for attempt in (
+        lambda: load_suites(settings.evals_dir, [name for name in named if name in suites]),
+        lambda: check_managed(platform.catalog, settings),
+        lambda: platform.tenants,
+    ):
+        try:
+            attempt()
+        except BadInput as error:
+            yield error

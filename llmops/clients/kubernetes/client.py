@@ -331,6 +331,29 @@ class Cluster:
         text = self.secret_text(name, key)
         return None if text is None else as_header(text, self._secret(name, key))
 
+    def missing_secret(self, name: str, key: str, named_by: str, create: str) -> BadInput:
+        """The error for a value that is not there: it tells a Secret without the key from no Secret.
+
+        Args:
+            name: The Secret.
+            key: The key.
+            named_by: What names them, for people.
+            create: What creates the Secret: kubectl's arguments after the namespace.
+        """
+        if self.get("Secret", name) is None:
+            return BadInput(
+                f"there is no Secret {name} in namespace {self.namespace}; {named_by} names it",
+                code="SecretMissing",
+                about=f"Secret {name}",
+                remedy=f"Create it: kubectl -n {self.namespace} {create}",
+            )
+        return BadInput(
+            f"Secret {name} in namespace {self.namespace} has no key {key}; {named_by} names it",
+            code="SecretKeyMissing",
+            about=f"Secret {name}",
+            remedy=f"Add {key} under stringData: kubectl -n {self.namespace} edit secret {name}",
+        )
+
     def _secret(self, name: str, key: str) -> str:
         return f"key {key} of Secret {name} in namespace {self.namespace}"
 

@@ -63,6 +63,8 @@ _ERROR = re.compile(r"\b((?:[\w.]+\.)?\w*(?:Error|Exception): .*)")
 _PULL_DENIED = re.compile(r"unauthorized|authentication required|denied|forbidden|no basic auth", re.I)
 _CANNOT_START = ("RunContainerError", "StartError", "ContainerCannotRun", "CreateContainerError")
 _MISSING_OBJECT = re.compile(r"(?P<kind>secret|configmap) \"?(?P<name>[^\s\"]+)\"? not found", re.I)
+_CLAIM_GOING = re.compile(r"persistentvolumeclaim \"?(?P<name>[^\s\"]+)\"? is being deleted", re.I)
+"""kube-scheduler's words (pkg/scheduler/framework/plugins/volumebinding)."""
 _MISSING_KEY = re.compile(r"couldn't find key (?P<key>\S+) in (?P<kind>Secret|ConfigMap) (?P<name>\S+)", re.I)
 
 
@@ -275,6 +277,15 @@ def _unschedulable(pod: _Pod, condition: Mapping[str, Any]) -> Diagnosis:
     if _text(scaling, "reason") in ("TriggeredScaleUp", "Nominated"):
         message = f"{pod.label} waits for a node being added: {_text(scaling, 'message')}"
         return Diagnosis("unschedulable", "NodeBeingAdded", "expected", message)
+    if claim := _CLAIM_GOING.search(message):
+        return Diagnosis(
+            "unschedulable",
+            "ClaimDeleted",
+            "never",
+            f"{pod.label} cannot mount PersistentVolumeClaim {claim['name']}: somebody has deleted it, and it goes "
+            "when the last pod that mounts it has ended",
+            remedy="Keep its volume (reclaim policy Retain) if you need the data, and roll out again when it is gone.",
+        )
     remedy = "Free or add capacity that fits the pod, or request less."
     if "nvidia.com/gpu" in message:
         remedy = "Free or add a GPU node that matches gpu.product, or use rollout.strategy in-place."

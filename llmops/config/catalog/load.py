@@ -7,7 +7,7 @@ from pathlib import Path
 
 from llmops.config.catalog.routing import routing_check
 from llmops.config.catalog.spec import ModelSpec
-from llmops.config.loading import read_entry, read_folder
+from llmops.config.loading import Folder, read_entry, read_folder
 from llmops.errors import BadInput
 
 Catalog = Mapping[str, ModelSpec]
@@ -21,7 +21,16 @@ def load_catalog(models_dir: Path) -> Catalog:
         The specs by name, sorted by name.
 
     Raises:
-        BadInput: The folder is missing or empty, or a file has a mistake; see `read_folder`.
+        BadInput: The folder is missing or empty, or a file has a mistake; see `Folder.all`.
+    """
+    return read_catalog(models_dir).all()
+
+
+def read_catalog(models_dir: Path) -> Folder[ModelSpec]:
+    """Read every `*.yaml` of a folder. A file with a mistake is left out: it stops no other model.
+
+    Raises:
+        BadInput: The folder is missing or empty.
     """
     if not models_dir.is_dir():
         raise BadInput(
@@ -31,8 +40,9 @@ def load_catalog(models_dir: Path) -> Catalog:
             remedy="Set models_dir in the settings to the catalog's folder.",
         )
     check = routing_check({path.stem for path in models_dir.glob("*.yaml")})
-    if specs := read_folder(models_dir, ModelSpec, lambda spec: check(spec.name, spec.routing)):
-        return specs
+    read = read_folder(models_dir, ModelSpec, lambda spec: check(spec.name, spec.routing))
+    if read.entries or read.refused:
+        return read
     raise BadInput(f"{models_dir}: has no model.", code="EmptyCatalog", about=str(models_dir), remedy="Add NAME.yaml.")
 
 
@@ -40,6 +50,6 @@ def load_model(path: Path) -> ModelSpec:
     """Read one file of the catalog.
 
     Raises:
-        BadInput: The file has a mistake; see `read_folder`.
+        BadInput: The file has a mistake; see `Folder.all`.
     """
     return read_entry(path, ModelSpec)

@@ -18,6 +18,10 @@ One YAML file per model, `models/NAME.yaml`. llmops refuses unknown fields; `llm
 line and field. Quantities are Kubernetes' (`48Gi`, `500m`).
 Plain words follow YAML 1.2, here and in settings, suites, tenants and prices: `no` is a text; a text such as `true` or
 `1e3` needs quotes, and `llmops check` says so.
+A file has plain values alone (no types such as `!!timestamp`), at most 1 MiB, 20,000 values and 32 levels.
+
+A file with mistakes takes away its own model alone, until you correct it: no rollout, validation or schedule of that
+model runs, and what serves, serves on. Every command, the sensors and an alert say so; `llmops check` fails.
 
 Not part of a release, so a change starts no trial: `replicas`, `description`, `automation`,
 `exposure`, `traffic`, `autoscaling`, `objectives`, `routing`.

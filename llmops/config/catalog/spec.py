@@ -5,14 +5,11 @@ All defaults are here. Unknown fields are refused.
 
 from __future__ import annotations
 
-import datetime
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from cronsim import CronSim, CronSimError
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
@@ -21,13 +18,22 @@ from llmops.config.catalog.autoscaling import Autoscaling
 from llmops.config.catalog.objectives import Objectives
 from llmops.config.catalog.routing import Routing
 from llmops.config.catalog.traffic import Traffic
-from llmops.config.schema import FOLDER, SUBDOMAIN, Problem, SecretKey, Strict, raise_inconsistent
+from llmops.config.kinds import (
+    LABEL_VALUE,
+    Cpu,
+    Cron,
+    HubRepository,
+    ImageRepository,
+    Memory,
+    SuiteName,
+    Zone,
+    image_repository,
+)
+from llmops.config.schema import FOLDER, SUBDOMAIN, Consistent, Problem, SecretKey, Strict, raise_inconsistent
 from llmops.config.settings.access import Exposure
 from llmops.config.vllm.arguments import texts
 
 NAME = r"^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$"
-LABEL_VALUE = r"^[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
-QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|Ki|[MGTPE]i?)?$"
 # Weights, configurations, and the vocabularies of tokenizers (`VOCAB_FILES_NAMES` of transformers 5, mistral-common).
 DEFAULT_INCLUDE = (
     "*.safetensors",
@@ -44,23 +50,13 @@ DEFAULT_INCLUDE = (
 UNSAFE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".h5", ".msgpack")
 
 
-def _repository(value: str) -> str:
-    if "@" in value:
-        raise ValueError("must be a repository without a digest; the release pins the tag's digest")
-    if ":" in value.rsplit("/", 1)[-1]:
-        raise ValueError("must be a repository without a tag; the tag is a field of its own")
-    if not re.fullmatch(r"[a-z0-9]([-a-z0-9._/:]*[a-z0-9])?", value):
-        raise ValueError("must be an image repository in lower case, such as vllm/vllm-openai or ghcr.io/owner/name")
-    return value
-
-
 class WeightsImage(Strict):
     """An OCI image with the weights: exactly the pinned files, in one folder."""
 
-    repository: Annotated[str, AfterValidator(_repository)] = Field(
+    repository: ImageRepository = Field(
         description="Image repository without tag; engine.image if that image has the weights."
     )
-    tag: Annotated[str, Field(pattern=r"^\w[\w.-]{0,127}$")] | None = Field(
+    tag: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$")] | None = Field(
         default=None, description="The release pins its digest; none for the engine's own image."
     )
     path: Annotated[str, Field(pattern=r"^/(\w[\w.-]*(/\w[\w.-]*)*)?$")] = Field(
@@ -68,11 +64,11 @@ class WeightsImage(Strict):
     )
 
 
-class Weights(Strict):
+class Weights(Consistent):
     """The source of the weights."""
 
-    repo: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$", description="Hub repository, owner/name.")]
-    revision: Annotated[str, Field(pattern=r"^\S+$")] = Field(
+    repo: HubRepository = Field(examples=["owner/name"], description="Hub repository, owner/name.")
+    revision: Annotated[str, Field(pattern=r"^\S{1,255}$")] = Field(
         default="main", description="A commit (40 hex digits), or a branch or tag that llmops follows."
     )
     include: tuple[str, ...] = Field(
@@ -95,12 +91,8 @@ class Weights(Strict):
         "the revision must be a commit.",
     )
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Weights:
-        raise_inconsistent(self._problems())
-        return self
-
-    def _problems(self) -> Iterator[Problem]:
+    def problems(self) -> Iterator[Problem]:
+        """See `Consistent`."""
         if (self.strategy == "image") != (self.image is not None):
             yield ("image",), f"is {'required' if self.image is None else 'not'} for strategy {self.strategy}"
         if self.pins and self.strategy != "image":
@@ -162,7 +154,7 @@ def _image(value: str) -> str:
         raise ValueError(
             f"must be a repository without a tag: write image: {repository} and version: '{tag.lstrip('v')}'"
         )
-    return _repository(value)
+    return image_repository(value)
 
 
 def _variable(value: str) -> str:
@@ -196,9 +188,10 @@ class Engine(Strict):
         default="vllm/vllm-openai", description="Image repository without tag."
     )
     version: Annotated[str, Field(min_length=1)] = Field(
-        description="Allowed PEP 440 versions: '0.32.0' or '==0.32.0' (pinned), '>=0.31,<0.40' (the newest of them)."
+        examples=["0.32.0"],
+        description="Allowed PEP 440 versions: '0.32.0' or '==0.32.0' (pinned), '>=0.31,<0.40' (the newest of them).",
     )
-    variant: Annotated[str, Field(pattern=r"^[a-z0-9_.-]*$")] = Field(
+    variant: Annotated[str, Field(pattern=r"^[a-z0-9_.-]{0,64}$")] = Field(
         default="", description="Tag suffix, such as 'cu130'."
     )
     prereleases: bool = Field(
@@ -259,17 +252,15 @@ class Gpu(Strict):
         default=None, description="Value of the node label nvidia.com/gpu.product."
     )
     count: Annotated[int, Field(ge=0)] = Field(default=1, description="nvidia.com/gpu of one replica; 0 runs on CPU.")
-    memory: Annotated[str, Field(pattern=QUANTITY)] | None = Field(
-        default=None, description="Memory of one GPU, such as 48Gi."
-    )
+    memory: Memory | None = Field(default=None, description="Memory of one GPU, such as 48Gi.")
 
 
 class Resources(Strict):
     """Resources and priority of one replica, as Kubernetes quantities."""
 
-    cpu: Annotated[str, Field(pattern=QUANTITY)] = Field(default="4", description="CPU request; there is no limit.")
-    memory: Annotated[str, Field(pattern=QUANTITY)] = Field(default="32Gi", description="Memory request and limit.")
-    shm: Annotated[str, Field(pattern=QUANTITY)] = Field(
+    cpu: Cpu = Field(default="4", description="CPU request; there is no limit.")
+    memory: Memory = Field(default="32Gi", description="Memory request and limit.")
+    shm: Memory = Field(
         default="8Gi",
         description="Shared memory of the engine's processes, part of memory; the default of 64 MB crashes vLLM.",
     )
@@ -280,7 +271,7 @@ class Resources(Strict):
     )
 
 
-class Gate(Strict):
+class Gate(Consistent):
     """A rule on a measured figure. Exactly one of `min`, `max`, `max_drop` and `max_ratio`."""
 
     metric: Annotated[str, Field(pattern=r"^[a-z0-9_.-]+(/[a-z0-9_.-]+)?$")] = Field(
@@ -299,12 +290,11 @@ class Gate(Strict):
 
     dry: bool = Field(default=False, description="Report only, never block: for a new gate.")
 
-    @model_validator(mode="after")
-    def _one_rule(self) -> Gate:
-        rules = [name for name in ("min", "max", "max_drop", "max_ratio") if getattr(self, name) is not None]
-        if len(rules) != 1:
-            raise ValueError(f"needs exactly one of min, max, max_drop, max_ratio; found {', '.join(rules) or 'none'}")
-        return self
+    def problems(self) -> Iterator[Problem]:
+        """See `Consistent`."""
+        given = [name for name in ("min", "max", "max_drop", "max_ratio") if getattr(self, name) is not None]
+        if len(given) != 1:
+            yield (), f"needs exactly one of min, max, max_drop, max_ratio; found {', '.join(given) or 'none'}"
 
     @property
     def relative(self) -> bool:
@@ -319,7 +309,7 @@ COST_METRIC = f"{COST}/usd_per_million_tokens"
 class Evaluation(Strict):
     """The suites and gates that judge a release."""
 
-    suites: tuple[str, ...] = Field(default=(), description="Suites in evals/: quality suites and load profiles.")
+    suites: tuple[SuiteName, ...] = Field(default=(), description="Suites in evals/: quality suites and load profiles.")
     gates: tuple[Gate, ...] = Field(default=(), description="All have to hold.")
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = Field(
         default=0.95,
@@ -368,9 +358,15 @@ class Rollout(Strict):
     )
 
 
+def _clock(value: str) -> str:
+    if not re.fullmatch("([01][0-9]|2[0-3]):[0-5][0-9]", value):
+        raise ValueError("must be a time of day, HH:MM, from 00:00 to 23:59")
+    return value
+
+
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
-Clock = Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
+Clock = Annotated[str, AfterValidator(_clock)]
 
 
 class Window(Strict):
@@ -379,22 +375,6 @@ class Window(Strict):
     days: tuple[Day, ...] = Field(default=DAYS, min_length=1, description="Days on which the window begins.")
     start: Clock = Field(description="HH:MM.")
     end: Clock = Field(description="HH:MM; at or before start means the next day.")
-
-
-def _cron(value: str) -> str:
-    try:
-        CronSim(value, datetime.datetime.now(datetime.UTC))
-    except CronSimError as error:
-        raise ValueError("must be a cron expression of five fields, such as '0 3 * * *'") from error
-    return value
-
-
-def _zone(value: str) -> str:
-    try:
-        ZoneInfo(value)
-    except (ZoneInfoNotFoundError, ValueError) as error:
-        raise ValueError("must be a time zone of the IANA database, such as Europe/Berlin") from error
-    return value
 
 
 class Automation(Strict):
@@ -407,10 +387,8 @@ class Automation(Strict):
         default=(),
         description="When such a rollout may start; empty is always. A started rollout continues after its window.",
     )
-    timezone: Annotated[str, AfterValidator(_zone)] = Field(
-        default="UTC", description="Time zone of windows and revalidate."
-    )
-    revalidate: Annotated[str, AfterValidator(_cron)] | None = Field(
+    timezone: Zone = Field(default="UTC", description="Time zone of windows and revalidate.")
+    revalidate: Cron | None = Field(
         default="0 3 * * *", description="Cron expression: when llmops checks stable's weights, figures and Deployment."
     )
     revalidate_mb_per_second: Annotated[float, Field(gt=0)] = Field(
@@ -442,10 +420,12 @@ class Preflight(Strict):
     )
 
 
-class ModelSpec(Strict):
+class ModelSpec(Consistent):
     """One entry of the catalog: `name`, `weights.repo` and `engine.version` are required, the rest has defaults."""
 
-    name: Annotated[str, Field(pattern=NAME, description="DNS label, at most 40 characters; the file's name.")]
+    name: Annotated[str, Field(pattern=NAME, description="DNS label, at most 40 characters; the file's name.")] = Field(
+        examples=["name"]
+    )
     description: str = Field(default="", description="For people.")
     replicas: Annotated[int, Field(ge=1)] = Field(default=1, description="Pods that serve, each with gpu.count GPUs.")
     weights: Weights
@@ -463,12 +443,8 @@ class ModelSpec(Strict):
     routing: Routing = Routing()
     preflight: Preflight = Preflight()
 
-    @model_validator(mode="after")
-    def _consistent(self) -> ModelSpec:
-        raise_inconsistent(self._problems())
-        return self
-
-    def _problems(self) -> Iterator[Problem]:
+    def problems(self) -> Iterator[Problem]:
+        """See `Consistent`."""
         if self.name.endswith("-canary"):
             yield ("name",), f"is {self.name}, but NAME-canary is the canary of a model NAME"
         tensor, gpus = self.engine.options.tensor_parallel_size, self.gpu.count

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from llmops.config.schema import Problem, Strict, raise_inconsistent
+from llmops.config.schema import Consistent, Problem, Strict
 
 LiveMetric = Literal["error_rate", "abort_rate", "p95_ttft_ms", "p95_e2el_ms"]
 RATES = ("error_rate", "abort_rate")
@@ -27,7 +27,7 @@ class TrafficStep(Strict):
     )
 
 
-class LiveGate(Strict):
+class LiveGate(Consistent):
     """A rule on Prometheus' figures of users' requests. Exactly one of `max`, `max_rise` and `max_ratio`."""
 
     metric: LiveMetric = Field(
@@ -46,16 +46,15 @@ class LiveGate(Strict):
     )
     dry: bool = Field(default=False, description="Report only, never block: for a new gate.")
 
-    @model_validator(mode="after")
-    def _one_rule(self) -> LiveGate:
-        rules = [name for name in ("max", "max_rise", "max_ratio") if getattr(self, name) is not None]
-        if len(rules) != 1:
-            raise ValueError(f"needs exactly one of max, max_rise, max_ratio; found {', '.join(rules) or 'none'}")
+    def problems(self) -> Iterator[Problem]:
+        """See `Consistent`."""
+        given = [name for name in ("max", "max_rise", "max_ratio") if getattr(self, name) is not None]
+        if len(given) != 1:
+            yield (), f"needs exactly one of max, max_rise, max_ratio; found {', '.join(given) or 'none'}"
         if self.max_rise is not None and self.metric not in RATES:
-            raise ValueError(f"max_rise is for {' and '.join(RATES)}; compare {self.metric} by max_ratio")
+            yield ("max_rise",), f"is for {' and '.join(RATES)}; compare {self.metric} by max_ratio"
         if self.max_ratio is not None and self.metric in RATES:
-            raise ValueError(f"max_ratio of {self.metric} has no meaning while stable has no errors; use max_rise")
-        return self
+            yield ("max_ratio",), f"of {self.metric} has no meaning while stable has no errors; use max_rise"
 
     @property
     def relative(self) -> bool:
@@ -75,7 +74,7 @@ def canary_replicas(percent: int, replicas: int) -> int:
     return max(1, math.ceil(percent * replicas / 100))
 
 
-class Traffic(Strict):
+class Traffic(Consistent):
     """Steps of users' traffic, judged by Prometheus' figures of both releases; none: promotion moves it at once."""
 
     steps: tuple[TrafficStep, ...] = Field(
@@ -98,12 +97,8 @@ class Traffic(Strict):
         "Inconclusive, and rollout.on_inconclusive applies.",
     )
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Traffic:
-        raise_inconsistent(self._problems())
-        return self
-
-    def _problems(self) -> Iterator[Problem]:
+    def problems(self) -> Iterator[Problem]:
+        """See `Consistent`."""
         for index, (before, step) in enumerate(pairwise(self.steps), start=1):
             if step.percent <= before.percent:
                 yield ("steps", index, "percent"), f"is {step.percent}, not more than {before.percent} before it"

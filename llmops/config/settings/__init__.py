@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from llmops.config.alerting import AlertTarget
+from llmops.config.kinds import BaseUrl, Memory, Namespace, ObjectName
 from llmops.config.loading import read_file
 from llmops.config.names import SETTINGS_VARIABLE
 from llmops.config.schema import Strict
@@ -30,10 +31,12 @@ class Settings(Strict):
         None, description="Path; None means the pod's own account, then the default kubeconfig."
     )
     context: str | None = Field(None, description="Context of the kubeconfig; None means its current one.")
-    namespace: str = Field("llm-serving", description="Namespace of the engines, the Jobs and the records.")
-    claim: str = Field("llmops-weights", description="PersistentVolumeClaim with the weights, ReadWriteMany.")
-    storage_class: str | None = Field(None, description="Storage class of the claim; None means the cluster's default.")
-    storage: str = Field("500Gi", description="Size of a new claim.")
+    namespace: Namespace = Field("llm-serving", description="Namespace of the engines, the Jobs and the records.")
+    claim: ObjectName = Field("llmops-weights", description="PersistentVolumeClaim with the weights, ReadWriteMany.")
+    storage_class: ObjectName | None = Field(
+        None, description="Storage class of the claim; None means the cluster's default."
+    )
+    storage: Memory = Field("500Gi", description="Size of a new claim.")
     worker_image: str = Field("ghcr.io/llmops-dev/worker:0.1.0", description="Image of the download and checksum Jobs.")
     evaluation_image: str = Field("ghcr.io/llmops-dev/evaluation:0.1.0", description="Image of the evaluation Jobs.")
     evaluate_from: Literal["auto", "here", "cluster"] = Field(
@@ -41,11 +44,11 @@ class Settings(Strict):
         description="Where evaluations run: here: in this process; cluster: in a Job; auto: here if this process "
         "reaches the engines' Services, else in a Job.",
     )
-    hub_endpoint: str = Field(
+    hub_endpoint: BaseUrl = Field(
         "https://huggingface.co", description="Base URL of the hub for the pipeline and its Jobs."
     )
-    registry_mirrors: dict[str, str] = Field(
-        default_factory=dict[str, str],
+    registry_mirrors: dict[str, BaseUrl] = Field(
+        default_factory=dict[str, BaseUrl],
         description="Registry host -> base URL of its mirror, for example {'docker.io': 'http://127.0.0.1:5000'}.",
     )
     registry_token_services: dict[str, tuple[str, ...]] = Field(
@@ -53,8 +56,10 @@ class Settings(Strict):
         description="Registry host -> hosts of its token service, if that is neither the registry's own host nor a "
         "known one, for example {'registry.example.com': ['gitlab.example.com']}. It gets the registry's credentials.",
     )
-    dagster_url: str | None = Field(None, description="Base URL of the Dagster UI, for links to runs.")
-    service_url: str | None = Field(None, description="Base URL of `llmops serve` for people, for links to reports.")
+    dagster_url: BaseUrl | None = Field(None, description="Base URL of the Dagster UI, for links to runs.")
+    service_url: BaseUrl | None = Field(
+        None, description="Base URL of `llmops serve` for people, for links to reports."
+    )
     alerts: tuple[AlertTarget, ...] = Field((), description="Targets of alerts.")
     stuck_after_hours: Annotated[float, Field(gt=0)] = Field(
         6, description="A run that takes longer raises an alert; set it above the longest download."
@@ -63,7 +68,7 @@ class Settings(Strict):
         60, description="Time between two requests for the tags of an image repository."
     )
     hub_poll_seconds: Annotated[int, Field(ge=5)] = Field(120, description="Time between two requests to the hub.")
-    registry_secret: str | None = Field(
+    registry_secret: ObjectName | None = Field(
         None, description="Secret of type kubernetes.io/dockerconfigjson with credentials for registries."
     )
     lease: LeaseSettings = LeaseSettings()

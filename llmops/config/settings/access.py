@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from llmops.config.schema import Problem, Strict, raise_inconsistent
+from llmops.config.kinds import Namespace
+from llmops.config.schema import Consistent, Problem, Strict
 
 HOST = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)+$"
 # The characters that ingress-nginx allows, without any that could end the nginx directive around the URL.
@@ -15,7 +16,7 @@ AUTH_URL = r"^https?://[A-Za-z0-9$][A-Za-z0-9_.:/$%?&=~-]*$"
 OBJECT_NAME = r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$"
 
 
-class Exposure(Strict):
+class Exposure(Consistent):
     """Access from outside of the cluster. Not part of the release: it does not change the answers."""
 
     kind: Literal["none", "ingress", "gateway"] = Field(
@@ -49,12 +50,8 @@ class Exposure(Strict):
         default=32, description="Largest request at ingress-nginx, MB; its own default of 1 refuses images."
     )
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Exposure:
-        raise_inconsistent(self._problems())
-        return self
-
-    def _problems(self) -> Iterator[Problem]:
+    def problems(self) -> Iterator[Problem]:
+        """See `Consistent`."""
         if self.kind != "none" and self.host is None:
             yield ("host",), f"is required with kind {self.kind}"
         if self.insecure_http and self.tls_secret:
@@ -84,7 +81,7 @@ class GatewaySettings(Strict):
     """The Gateway of the routes."""
 
     name: Annotated[str, Field(pattern=OBJECT_NAME)] = Field(default="gateway", description="Name of your Gateway.")
-    namespace: str | None = Field(default=None, description="Its namespace; none: the engines' namespace.")
+    namespace: Namespace | None = Field(default=None, description="Its namespace; none: the engines' namespace.")
     listener: str = Field(default="https", description="Its listener for TLS; routes attach to no other.")
     insecure_listener: str = Field(default="http", description="Its listener for routes with insecure_http.")
     class_name: str | None = Field(

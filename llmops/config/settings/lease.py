@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from llmops.config.schema import Problem, Strict, raise_inconsistent
+from llmops.config.schema import Consistent, Problem
 
 BUSY_SECONDS = 5.0
 
 
-class LeaseSettings(Strict):
+class LeaseSettings(Consistent):
     """The models' leases: one rollout per model at a time."""
 
     duration_seconds: Annotated[int, Field(ge=2, le=600)] = Field(
@@ -33,12 +33,8 @@ class LeaseSettings(Strict):
         """Within this a contender has a dead run's lease: it runs out, and a period passes without a renewal."""
         return self.duration_seconds + self.renew_seconds + BUSY_SECONDS
 
-    @model_validator(mode="after")
-    def _consistent(self) -> LeaseSettings:
-        raise_inconsistent(self._problems())
-        return self
-
-    def _problems(self) -> Iterator[Problem]:
+    def problems(self) -> Iterator[Problem]:
+        """See `Consistent`."""
         if 2 * self.renew_seconds > self.duration_seconds:
             yield ("renew_seconds",), f"is {self.renew_seconds:g}, more than half of duration_seconds"
         if self.handover_seconds <= self.duration_seconds:

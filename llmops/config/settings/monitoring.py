@@ -6,13 +6,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from llmops.config.kinds import BaseUrl
 from llmops.config.schema import Strict
 
 
 class MonitoringSettings(Strict):
     """Prometheus, and how it finds engines."""
 
-    prometheus_url: str | None = Field(default=None, description="Base URL of Prometheus for the pipeline.")
+    prometheus_url: BaseUrl | None = Field(default=None, description="Base URL of Prometheus for the pipeline.")
     monitor: Literal["none", "service-monitor", "pod-monitor"] = Field(
         default="none",
         description="Kind of the Prometheus Operator's object for each model, which also gets its rules (a "

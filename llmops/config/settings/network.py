@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from ipaddress import ip_network
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field
 
-from llmops.config.schema import Problem, Strict, raise_inconsistent
+from llmops.config.kinds import Namespace
+from llmops.config.schema import Consistent, Problem, Strict
 
 
 def _cidr(value: str) -> str:
@@ -19,21 +20,17 @@ def _cidr(value: str) -> str:
     return value
 
 
-class Peer(Strict):
+class Peer(Consistent):
     """Pods of a namespace, or addresses outside of the pods' network."""
 
-    namespace: str | None = Field(default=None, description="Namespace of the pods.")
+    namespace: Namespace | None = Field(default=None, description="Namespace of the pods.")
     labels: dict[str, str] = Field(default_factory=dict[str, str], description="Labels of the pods; none: all pods.")
     cidr: Annotated[str, AfterValidator(_cidr)] | None = Field(
         default=None, description="Addresses of callers without a pod: nodes, a cloud's load balancer."
     )
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Peer:
-        raise_inconsistent(self._problems())
-        return self
-
-    def _problems(self) -> Iterator[Problem]:
+    def problems(self) -> Iterator[Problem]:
+        """See `Consistent`."""
         if (self.namespace is None) == (self.cidr is None):
             yield ("namespace",), "or cidr is required, but not both"
         elif self.labels and self.cidr:

@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterator
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field
 
-from llmops.config.schema import Problem, SecretKey, Strict, raise_inconsistent
+from llmops.config.kinds import Cpu, Memory
+from llmops.config.schema import Consistent, Problem, SecretKey, Strict
 from llmops.config.settings.access import Exposure
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$"
@@ -36,7 +37,7 @@ class Managed(Strict):
     )
 
 
-class RouterSettings(Strict):
+class RouterSettings(Consistent):
     """LiteLLM's proxy: one address and one API for all models, with a key per tenant."""
 
     enabled: bool = Field(default=False, description="Whether llmops runs a router.")
@@ -48,8 +49,8 @@ class RouterSettings(Strict):
     replicas: Annotated[int, Field(ge=1)] = Field(
         default=2, description="Pods; each allows its share of every tenant's limits."
     )
-    cpu: str = Field(default="1", description="CPU request of each pod; there is no limit.")
-    memory: str = Field(default="2Gi", description="Memory request and limit of each pod.")
+    cpu: Cpu = Field(default="1", description="CPU request of each pod; there is no limit.")
+    memory: Memory = Field(default="2Gi", description="Memory request and limit of each pod.")
     master_key: SecretKey = Field(
         default=SecretKey(name="llmops-router", key="master-key"),
         description="Key of the installation's operator: all models, no limits. At least 32 characters.",
@@ -73,11 +74,7 @@ class RouterSettings(Strict):
         default=600, description="How long answers may continue after that: a new configuration cuts off none."
     )
 
-    @model_validator(mode="after")
-    def _consistent(self) -> RouterSettings:
-        raise_inconsistent(self._problems())
-        return self
-
-    def _problems(self) -> Iterator[Problem]:
+    def problems(self) -> Iterator[Problem]:
+        """See `Consistent`."""
         if self.exposure.kind != "none" and not self.enabled:
             yield ("exposure", "kind"), f"is {self.exposure.kind}, but the router is not enabled"

@@ -17,6 +17,7 @@ from llmops.defs.compat import PARTITION_NAME_TAG, InstigatorState, InstigatorTi
 from llmops.defs.cursors import read_cursor
 from llmops.errors import Unavailable
 from llmops.releases.records import Records
+from llmops.rollout.left_out import alert_on_left_out, lines_of
 from llmops.rollout.platform import Platform
 
 DELIVERY_SECONDS = 15
@@ -86,17 +87,23 @@ def run_watch(context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Pl
 
 @dg.sensor(
     name="tick_watch",
-    description="Puts alerts on sensors and schedules that fail repeatedly.",
+    description="Puts alerts on sensors and schedules that fail repeatedly, and on files of the catalog with mistakes.",
     minimum_interval_seconds=TICKS_SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
 )
 def tick_watch(context: dg.SensorEvaluationContext, platform: dg.ResourceParam[Platform]) -> dg.SkipReason:
     """Look at the latest ticks of all sensors and schedules; a tick starts no run."""
     try:
-        put = list(watch_ticks(context.instance, Outbox(platform.cluster.patient(CLUSTER_SECONDS))))
+        outbox = Outbox(platform.cluster.patient(CLUSTER_SECONDS))
+        put = list(watch_ticks(context.instance, outbox))
+        put += alert_on_left_out(platform.left_out, outbox, datetime.datetime.now(datetime.UTC))
     except Unavailable as error:
         return dg.SkipReason(f"the outbox cannot be written: {error}")
-    return dg.SkipReason("\n".join(alert.line for alert in put) or "no sensor and no schedule fails repeatedly")
+    lines = [alert.line for alert in put] or [
+        "no sensor and no schedule fails repeatedly",
+        *lines_of(platform.left_out),
+    ]
+    return dg.SkipReason("\n".join(lines))
 
 
 def watch_runs(

@@ -12,6 +12,7 @@ import dagster as dg
 from llmops.config import names
 from llmops.defs.compat import NOT_FINISHED_STATUSES, PARTITION_NAME_TAG, RUN_KEY_TAG
 from llmops.defs.cursors import read_cursor
+from llmops.rollout.left_out import lines_of
 from llmops.rollout.platform import Platform
 from llmops.rollout.trial import REQUESTED_BY_TAG
 from llmops.triggers import TRIGGERS
@@ -49,7 +50,8 @@ def trigger_sensors(
     def inputs(instance: dg.DagsterInstance) -> Inputs:
         return Inputs(declarations, services, DagsterRuns(instance, job_name), clock())
 
-    return [_sensor(trigger, trigger.seconds(platform.settings), job_name, inputs) for trigger in triggers]
+    left_out = lines_of(platform.left_out)
+    return [_sensor(trigger, trigger.seconds(platform.settings), job_name, inputs, left_out) for trigger in triggers]
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,11 @@ class DagsterRuns:
 
 
 def _sensor(
-    trigger: AnyTrigger, seconds: int, job_name: str, inputs: Callable[[dg.DagsterInstance], Inputs]
+    trigger: AnyTrigger,
+    seconds: int,
+    job_name: str,
+    inputs: Callable[[dg.DagsterInstance], Inputs],
+    left_out: Sequence[str],
 ) -> dg.SensorDefinition:
     @dg.sensor(
         name=trigger.name,
@@ -84,12 +90,14 @@ def _sensor(
         cursor, notes = read_cursor(context.cursor, trigger.cursor.model_validate_json, trigger.cursor())
         for note in notes:
             context.log.warning(note)
+        for line in left_out:
+            context.log.error(line)
         tick = trigger.tick(inputs(context.instance), cursor)
         for request in tick.requests:
             context.log.info(f"{request.model}: requested by {request.requested_by}")
         return dg.SensorResult(
             run_requests=[run_request(request) for request in tick.requests],
-            skip_reason=None if tick.requests else dg.SkipReason(tick.reason),
+            skip_reason=None if tick.requests else dg.SkipReason("\n".join((tick.reason, *left_out))),
             cursor=tick.cursor.model_dump_json(exclude_defaults=True),
         )
 

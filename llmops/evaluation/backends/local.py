@@ -47,8 +47,12 @@ class LocalBackend:
 def endpoint_of(cluster: Cluster, target: Target) -> Endpoint:
     """The Service of a track, with its engines' API key."""
     key = target.release.access.api_key
+    api_key = cluster.secret_value(key.name, key.key) if key else None
+    if key and api_key is None:
+        create = f"create secret generic {key.name} --from-file={key.key}=FILE"
+        raise cluster.missing_secret(key.name, key.key, f"{target.release.model}: access.api_key", create)
     return Endpoint(
         base_url=cluster.endpoint(target.service, names.ENGINE_PORT),
         model=target.release.model,
-        api_key=cluster.secret_value(key.name, key.key) if key else None,
+        api_key=api_key,
     )

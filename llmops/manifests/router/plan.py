@@ -13,6 +13,7 @@ from typing import Any
 
 from llmops.config import names
 from llmops.config.catalog.load import Catalog
+from llmops.config.catalog.routing import Routing
 from llmops.config.catalog.spec import ModelSpec, SecretKey
 from llmops.config.names import Track
 from llmops.config.settings import Settings
@@ -94,6 +95,35 @@ def plan(serving: Mapping[str, Serving], catalog: Catalog, tenants: Tenants, set
         draft.tenants[tenant.name] = _limits(tenant, further, settings.router.replicas)
     leaves = any(spec.routing.managed for spec in routed) or bool(settings.router.managed)
     return RouterPlan(draft.config, draft.tenants, draft.urls, draft.secrets, draft.keys, leaves=leaves)
+
+
+def routing_of(config: Mapping[str, Any], secrets: Mapping[str, SecretKey], model: str) -> Routing:
+    """The routing of a model as a configuration has it: what `plan` made of its entry, the other way round.
+
+    Args:
+        config: LiteLLM's configuration, from `plan`.
+        secrets: Variable -> the API key that it holds.
+        model: Name of the model.
+    """
+    settings = config["router_settings"]
+    prefix = f"{model}@managed-"
+    others = next((named[model] for named in settings["fallbacks"] if model in named), [])
+    entries = {entry["model_name"]: entry["litellm_params"] for entry in config["model_list"]}
+    managed = [
+        Managed(
+            model=params["model"],
+            api_key=secrets[params["api_key"].removeprefix("os.environ/")],
+            api_base=params.get("api_base"),
+        )
+        for name, params in entries.items()
+        if name.startswith(prefix)
+    ]
+    return Routing(
+        aliases=tuple(alias for alias, owner in settings["model_group_alias"].items() if owner == model),
+        fallbacks=tuple(name for name in others if not name.startswith(prefix)),
+        managed=tuple(managed),
+        timeout_seconds=entries.get(model, {}).get("timeout", Routing().timeout_seconds),
+    )
 
 
 def check_managed(catalog: Catalog, settings: Settings) -> None:

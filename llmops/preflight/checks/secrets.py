@@ -41,9 +41,11 @@ def _exists(snapshot: Snapshot, secret: SecretKey, field: str, create: str) -> F
     subject = f"Secret {secret.name}/{secret.key}"
     if secret.key in snapshot.secrets.get(secret.name, frozenset()):
         return Finding("ok", subject, f"exists, for {field}")
-    missing = f"has no key {secret.key}" if secret.name in snapshot.secrets else "does not exist"
-    remedy = f"kubectl -n {snapshot.settings.namespace} {create}"
-    return Finding("error", subject, f"{missing}; {field} names it", remedy)
+    kubectl = f"kubectl -n {snapshot.settings.namespace}"
+    if secret.name in snapshot.secrets:
+        remedy = f"Add {secret.key} under stringData: {kubectl} edit secret {secret.name}"
+        return Finding("error", subject, f"has no key {secret.key}; {field} names it", remedy)
+    return Finding("error", subject, f"does not exist; {field} names it", f"{kubectl} {create}")
 
 
 CHECKS = (

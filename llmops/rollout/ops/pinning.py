@@ -6,7 +6,6 @@ from llmops.clients.kubernetes.client import Cluster
 from llmops.clients.registry import SECRET_KEY, Credentials, PinnedImage, RegistryClient, parse_docker_config
 from llmops.config.catalog.spec import ModelSpec
 from llmops.config.settings import Settings
-from llmops.errors import BadInput
 from llmops.evaluation.suites import load_suites
 from llmops.releases.pins_file import PinsFile
 from llmops.releases.release import Release
@@ -66,14 +65,8 @@ def hub_token(cluster: Cluster, spec: ModelSpec) -> str | None:
     if (secret := spec.weights.token) is None:
         return None
     if (token := cluster.secret_value(secret.name, secret.key)) is None:
-        raise BadInput(
-            f"{spec.name}: namespace {cluster.namespace} lacks Secret {secret.name} or its key {secret.key}, which "
-            "weights.token names",
-            code="SecretMissing",
-            about=f"Secret {secret.name}",
-            remedy=f"Create it: kubectl -n {cluster.namespace} create secret generic {secret.name} "
-            f"--from-file={secret.key}=FILE_WITH_THE_TOKEN",
-        )
+        create = f"create secret generic {secret.name} --from-file={secret.key}=FILE_WITH_THE_TOKEN"
+        raise cluster.missing_secret(secret.name, secret.key, f"{spec.name}: weights.token", create)
     return token
 
 
@@ -87,11 +80,6 @@ def registry_credentials(cluster: Cluster, settings: Settings) -> dict[str, Cred
         return {}
     source = f"Secret {name} in namespace {cluster.namespace} (registry_secret in the settings)"
     if (text := cluster.secret_text(name, SECRET_KEY)) is None:
-        raise BadInput(
-            f"{source} is missing, or has no key {SECRET_KEY}",
-            code="SecretMissing",
-            about=f"Secret {name}",
-            remedy=f"Create it: kubectl -n {cluster.namespace} create secret docker-registry {name} "
-            "--docker-server=HOST --docker-username=USER --docker-password=PASSWORD",
-        )
+        create = f"create secret docker-registry {name} --docker-server=HOST --docker-username=USER"
+        raise cluster.missing_secret(name, SECRET_KEY, "registry_secret in the settings", create)
     return parse_docker_config(text, source)

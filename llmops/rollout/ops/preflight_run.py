@@ -10,7 +10,7 @@ from pathlib import Path
 
 from llmops.clients.registry import PinnedImage, RegistryClient
 from llmops.config.catalog.known import check_known
-from llmops.config.catalog.load import load_catalog, load_model
+from llmops.config.catalog.load import read_catalog
 from llmops.config.catalog.spec import ModelSpec
 from llmops.errors import LlmopsError
 from llmops.preflight.accepted import accept as accepted
@@ -101,24 +101,13 @@ def _examine_all(platform: Platform, models: frozenset[str]) -> tuple[Finding, .
 
 def _specs(folder: Path, models: frozenset[str]) -> tuple[list[ModelSpec], list[Finding]]:
     """The valid entries of the catalog, and findings on the invalid ones."""
-    specs: list[ModelSpec] = []
-    findings: list[Finding] = []
-    files = sorted(folder.glob("*.yaml"))
-    check_known(models, [path.stem for path in files], folder)
-    for path in files:
-        if models and path.stem not in models:
-            continue
-        try:
-            specs.append(load_model(path))
-        except LlmopsError as error:
-            findings.append(_invalid_entry(path.stem, error))
-    if not findings:
-        try:
-            load_catalog(folder)
-        except LlmopsError as error:
-            # Each entry is valid alone: the entries contradict each other, or the catalog is empty.
-            findings.append(_invalid_entry("", error))
-    return specs, findings
+    check_known(models, [path.stem for path in sorted(folder.glob("*.yaml"))], folder)
+    try:
+        catalog, left_out = read_catalog(folder)
+    except LlmopsError as error:
+        return [], [_invalid_entry("", error)]
+    specs = [spec for model, spec in catalog.items() if not models or model in models]
+    return specs, [_invalid_entry(model, error) for model, error in left_out.items()]
 
 
 def _invalid_entry(model: str, error: LlmopsError) -> Finding:

@@ -89,6 +89,28 @@ def preview(platform: Platform, release: Release, spec: ModelSpec) -> list[Manif
     return engine
 
 
+def dry_run_stable(platform: Platform, spec: ModelSpec, release: Release) -> None:
+    """Dry-run the promotion's apply, so that a trial which would fail there measures nothing.
+
+    Raises:
+        ClusterCannot: Others have changed the objects of stable (code StableChanged).
+    """
+    for obj in preview(platform, release, spec):
+        try:
+            platform.cluster.apply(obj, dry_run=True)
+        except Conflict as conflict:
+            if not conflict.managers:
+                raise
+            raise ClusterCannot(
+                f"others have changed what serves {release.model}, and the promotion would not overwrite that: "
+                f"{conflict.message}",
+                code="StableChanged",
+                about=conflict.about,
+                remedy=f"`llmops revalidate {release.model} --restore` applies the serving release's objects again. "
+                "Change replicas and images in the catalog.",
+            ) from conflict
+
+
 def is_scaled(main: Object, spec: ModelSpec) -> bool:
     """Whether the Deployment has the replicas, or the autoscaler, that the model's entry asks for."""
     wanted = scale(spec)

@@ -15,7 +15,7 @@ from llmops.rollout.ops.cleanup import release_of
 from llmops.rollout.ops.companions import apply_companions, dry_run_companions
 from llmops.rollout.ops.pinning import pin
 from llmops.rollout.ops.preflight_run import examine
-from llmops.rollout.ops.scaling import apply_stable, is_scaled
+from llmops.rollout.ops.scaling import apply_stable, dry_run_stable, is_scaled
 from llmops.rollout.shown import Done, Json, Markdown, Value
 from llmops.rollout.trial import Refused, Trial
 
@@ -118,6 +118,7 @@ def _admit(current: Trial, pinned: Release, request: ReleaseRequest) -> dict[str
     changes = diff(stable, pinned)
     current.log(f"{model} {pinned.id}: {'; '.join(changes) or 'nothing changed since stable'}")
     dry_run_companions(current.platform, current.spec, pinned)
+    dry_run_stable(current.platform, current.spec, pinned)
     findings = examine(current.platform, current.spec, pinned, accept=request.accept)
     records.save_accepted(model, pinned.id, accepted_ids(findings))
     for finding in findings:

@@ -1,5 +1,6 @@
 """Stage 2: download the files of the release to the volume."""
 
+from llmops.errors import ClusterCannot
 from llmops.manifests.jobs import download_job
 from llmops.manifests.volume import claim
 from llmops.manifests.weights import place
@@ -42,10 +43,23 @@ def _download(current: Trial, release: Release) -> Done[WeightsOutcome]:
     path = place(release)
     shown = _shown(release)
     outcome = WeightsOutcome(model=release.model, release=release.id, path=path, bytes=pins.size, already_there=True)
+    # First: a proof says nothing of a claim that was deleted after it.
+    stored = current.cluster.get("PersistentVolumeClaim", current.settings.claim)
+    if stored is not None and "deletionTimestamp" in stored["metadata"]:
+        raise ClusterCannot(
+            f"PersistentVolumeClaim {current.settings.claim} is being deleted: no new pod can mount it",
+            code="ClaimDeleted",
+            about=f"PersistentVolumeClaim {current.settings.claim}",
+            remedy="It goes when the last pod that mounts it has ended. Keep its volume (reclaim policy Retain) if you "
+            "need the weights; a later rollout creates a new claim.",
+        )
+    if stored is None and current.records.verified_weights(release.model, pins.key):
+        current.log(f"claim {current.settings.claim} was deleted, and {path} with it")
+        current.records.forget_weights(release.model, pins.key)
     if verified := current.records.verified_weights(release.model, pins.key):
         current.log(f"{path}: verified on {verified.verified:%Y-%m-%d %H:%M} UTC, nothing to download")
         return Done(outcome, shown)
-    if current.cluster.get("PersistentVolumeClaim", current.settings.claim) is None:
+    if stored is None:
         current.cluster.apply(claim(current.settings))
         current.log(f"claim {current.settings.claim} of {current.settings.storage} created")
     current.log(f"downloading {pins.size / 1e6:,.1f} MB of {pins.repo} at {pins.commit[:12]} to {path}")

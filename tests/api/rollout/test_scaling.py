@@ -20,7 +20,7 @@ from llmops.config.settings import load_settings
 from llmops.errors import ClusterCannot
 from llmops.manifests.volume import namespace
 from llmops.rollout.ops.companions import apply_companions
-from llmops.rollout.ops.scaling import apply_stable, autoscaler_of, is_scaled, preview
+from llmops.rollout.ops.scaling import apply_stable, autoscaler_of, dry_run_stable, is_scaled, preview
 from llmops.rollout.platform import Platform
 from tests.api.cluster.conftest import eventually
 from tests.api.rollout.test_surroundings import release
@@ -209,3 +209,23 @@ def test_a_preview_keeps_the_number_and_an_autoscaled_model_lends_no_replica(wor
     with pytest.raises(ClusterCannot) as refused:
         apply_stable(platform, release(), surge=False, lent=1)
     assert (refused.value.code, refused.value.about) == ("AutoscalerPreventsLending", "Deployment tiny")
+
+
+@pytest.mark.parametrize("edit", ["scale", "set image"])
+def test_a_trial_ends_before_its_measurements_if_somebody_has_edited_stable(world: World, edit: str) -> None:
+    world.declare(replicas=2)
+    world.apply()
+    platform = world.platform
+    dry_run_stable(platform, platform.catalog["tiny"], release())
+    containers = [{"name": names.ENGINE_CONTAINER, "image": "elsewhere/engine:1"}]
+    spec = {"replicas": 5} if edit == "scale" else {"template": {"spec": {"containers": containers}}}
+    meta = {"name": "tiny", "namespace": world.cluster.namespace}
+    edited = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": meta, "spec": spec}
+    world.cluster.apply(edited, force=True, manager="kubectl-set")
+    with pytest.raises(ClusterCannot) as raised:
+        dry_run_stable(platform, platform.catalog["tiny"], release())
+    assert raised.value.code == "StableChanged"
+    assert "kubectl-set" in raised.value.message
+    assert "`llmops revalidate tiny --restore`" in raised.value.remedy
+    apply_stable(platform, release(), surge=True, force=True)
+    dry_run_stable(platform, platform.catalog["tiny"], release())

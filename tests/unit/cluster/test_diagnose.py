@@ -259,6 +259,14 @@ PROBED = [
             id="queued",
         ),
         pytest.param(
+            diagnose(unscheduled('0/3 nodes are available: persistentvolumeclaim "w" is being deleted.')),
+            "ClaimDeleted",
+            "unschedulable",
+            "never",
+            ClusterCannot,
+            id="claim deleted",
+        ),
+        pytest.param(
             diagnose(unscheduled('persistentvolumeclaim "w" not found')),
             "Unschedulable",
             "unschedulable",

@@ -19,7 +19,7 @@ from llmops.config.settings import Settings
 from llmops.config.tenants import Tenant, load_tenants
 from llmops.errors import BadInput
 from llmops.manifests.router import config_map, configured, objects
-from llmops.manifests.router.plan import RouterPlan, Serving, plan
+from llmops.manifests.router.plan import RouterPlan, Serving, plan, routing_of
 from llmops.releases.release import Release
 
 PROVIDER = {"model": "fireworks_ai/accounts/fireworks/models/tiny", "api_key": {"name": "fireworks", "key": "api-key"}}
@@ -216,6 +216,17 @@ def test_tenants_may_have_models_of_providers(tmp_path: Path) -> None:
     with pytest.raises(BadInput) as raised:
         load_tenants(tmp_path, {}, "serving")
     assert raised.value.about == f"{tmp_path / 'acme.yaml'}:1: models[0]"
+
+
+def test_the_routing_of_a_model_is_read_back_from_what_the_router_is_told(release: Release) -> None:
+    catalog = {
+        "tiny": spec("tiny", aliases=["gpt-4o", "small"], fallbacks=["tail"], managed=[PROVIDER], timeout_seconds=77),
+        "tail": spec("tail"),
+    }
+    told = plan({name: Serving(named(release, name)) for name in catalog}, catalog, {}, installation())
+    for name, entry in catalog.items():
+        assert routing_of(told.config, told.secrets, name) == entry.routing
+    assert routing_of(told.config, told.secrets, "new") == spec("new").routing
 
 
 def test_the_configuration_of_hundreds_of_models_fits_into_a_config_map(release: Release) -> None:

@@ -214,4 +214,4 @@ def test_secrets(spec: Make, snapshot: Make, release: Make) -> None:
     assert "access.api_key" in of(findings, "Secret key/api-key").message
     missing = of(findings, "Secret hub/token")
     assert "no key token" in missing.message
-    assert missing.remedy == "kubectl -n llm-serving create secret generic hub --from-file=token=FILE"
+    assert missing.remedy == "Add token under stringData: kubectl -n llm-serving edit secret hub"

@@ -224,7 +224,7 @@ def test_a_surge_is_chosen_where_and_only_where_there_is_room(
             "replicas": replicas,
             "weights": {"repo": "a/b"},
             "engine": {"version": "0.32.0"},
-            "resources": {"cpu": "0", "memory": "0"},
+            "resources": {"cpu": "1m", "memory": "1Mi", "shm": "1Mi"},
             "rollout": {"strategy": asked},
         }
     )

@@ -7,16 +7,21 @@ from dataclasses import dataclass
 from typing import Any
 
 import httpx2
+import yaml
 
 from llmops.clients.bounded import BoundedClient
 from llmops.clients.kubernetes.problems import Conflict
 from llmops.clients.kubernetes.wait import wait_for_rollout
 from llmops.config import names
+from llmops.config.catalog.load import Catalog
+from llmops.config.catalog.routing import Routing
+from llmops.config.catalog.spec import ModelSpec
+from llmops.config.schema import SecretKey
 from llmops.errors import BadInput, BadRelease, ClusterCannot, Unavailable
 from llmops.manifests.engine import PULL_SECONDS
 from llmops.manifests.pods import Manifest
-from llmops.manifests.router import LABELS, STARTUP_SECONDS, configured, grace_seconds, objects
-from llmops.manifests.router.plan import Serving, plan
+from llmops.manifests.router import CONFIG_FILE, LABELS, STARTUP_SECONDS, configured, grace_seconds, objects
+from llmops.manifests.router.plan import Serving, plan, routing_of
 from llmops.releases.ledger import ledgers
 from llmops.rollout.ops.companions import applied_companions
 from llmops.rollout.outcomes import PromotionOutcome, RouterOutcome
@@ -75,7 +80,7 @@ def routes(platform: Platform) -> list[Route]:
     settings = platform.settings
     if not settings.router.enabled:
         raise BadInput("this installation has no router", code="NoRouter", remedy="Set router.enabled in the settings.")
-    config = plan(_serving(platform), platform.catalog, platform.tenants, settings).config
+    config = plan(_serving(platform), _entries(platform), platform.tenants, settings).config
     listed = _listed_names(platform)
     targets: dict[str, list[str]] = {}
     for entry in config["model_list"]:
@@ -99,14 +104,8 @@ def _listed_names(platform: Platform) -> set[str]:
     secret = settings.router.master_key
     key = platform.cluster.secret_value(secret.name, secret.key)
     if not key:
-        raise BadInput(
-            f"namespace {settings.namespace} lacks Secret {secret.name} or its key {secret.key}, the router's master "
-            "key",
-            code="SecretMissing",
-            about=f"Secret {secret.name}",
-            remedy=f"Create it: kubectl create secret generic {secret.name} -n {settings.namespace} "
-            f"--from-literal={secret.key}=sk-$(openssl rand -hex 24)",
-        )
+        create = f"create secret generic {secret.name} --from-literal={secret.key}=sk-$(openssl rand -hex 24)"
+        raise platform.cluster.missing_secret(secret.name, secret.key, "router.master_key", create)
     url = f"{platform.cluster.endpoint(names.ROUTER, names.ROUTER_PORT)}/v1/models"
     try:
         with BoundedClient(LONGEST_ANSWER, REQUEST_SECONDS) as client:
@@ -129,7 +128,7 @@ def router_objects(platform: Platform) -> list[Manifest]:
     """
     settings = platform.settings
     tenants = platform.tenants
-    return objects(plan(_serving(platform), platform.catalog, tenants, settings), tenants, settings)
+    return objects(plan(_serving(platform), _entries(platform), tenants, settings), tenants, settings)
 
 
 def apply_router(platform: Platform, log: Log = lambda line: None) -> bool:
@@ -233,6 +232,37 @@ def _created(obj: Mapping[str, Any]) -> datetime.datetime:
     return datetime.datetime.fromisoformat(obj["metadata"]["creationTimestamp"])
 
 
+def _entries(platform: Platform) -> Catalog:
+    """The models' entries. A model whose file has mistakes keeps the routing that the router has: it serves on."""
+    if not platform.left_out:
+        return platform.catalog
+    config, secrets = _running(platform)
+    kept = {
+        model: ModelSpec.model_construct(
+            name=model, routing=routing_of(config, secrets, model) if config else Routing()
+        )
+        for model in platform.left_out
+    }
+    return kept | dict(platform.catalog)
+
+
+def _running(platform: Platform) -> tuple[dict[str, Any], dict[str, SecretKey]]:
+    """The router's configuration, and its variables with API keys; both empty without a router."""
+    router = platform.cluster.get("Deployment", names.ROUTER)
+    name = configured(dict(router)) if router is not None else None
+    stored = platform.cluster.get("ConfigMap", name) if name else None
+    if router is None or stored is None:
+        return {}, {}
+    variables = router["spec"]["template"]["spec"]["containers"][0].get("env") or []
+    references = {
+        variable["name"]: variable["valueFrom"]["secretKeyRef"]
+        for variable in variables
+        if "secretKeyRef" in variable.get("valueFrom", {})
+    }
+    secrets = {name: SecretKey(name=reference["name"], key=reference["key"]) for name, reference in references.items()}
+    return yaml.safe_load(stored["data"][CONFIG_FILE]), secrets
+
+
 def _serving(platform: Platform) -> dict[str, Serving]:
     """The releases that answer the users of each promoted model."""
     serving: dict[str, Serving] = {}
@@ -245,7 +275,7 @@ def _serving(platform: Platform) -> dict[str, Serving]:
     for model, state in sorted(states.items()):
         # An unproven release keeps its users.
         stable = state.stable or state.unproven
-        if model not in platform.catalog or stable is None:
+        if stable is None or (model not in platform.catalog and model not in platform.left_out):
             continue
         canary = state.candidate if state.canary_percent and state.candidate != stable else None
         serving[model] = Serving(

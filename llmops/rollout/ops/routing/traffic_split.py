@@ -101,6 +101,8 @@ def route_all_to_stable(
 
 
 def _apply(platform: Platform, model: str, log: Log) -> None:
+    if model not in platform.catalog and model in platform.left_out:
+        raise platform.left_out[model]
     spec = platform.catalog.get(model)
     main = platform.cluster.get("Deployment", names.engine_name(model, "stable"))
     serving = _release(platform, model, main)
