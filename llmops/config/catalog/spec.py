@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from llmops.config.catalog import arguments, autoscaling, exposure
 from llmops.config.catalog.autoscaling import Autoscaling
@@ -29,7 +29,7 @@ from llmops.config.kinds import (
     Zone,
     image_repository,
 )
-from llmops.config.schema import FOLDER, SUBDOMAIN, Consistent, Problem, SecretKey, Strict, raise_inconsistent
+from llmops.config.schema import FOLDER, SUBDOMAIN, Consistent, Problem, SecretKey, Strict
 from llmops.config.settings.access import Exposure
 from llmops.config.vllm.arguments import texts
 
@@ -181,7 +181,7 @@ def _template(value: str, info: ValidationInfo) -> str:
     return text
 
 
-class Engine(Strict):
+class Engine(Consistent):
     """The serving program: image repository, allowed versions, options."""
 
     image: Annotated[str, AfterValidator(_image)] = Field(
@@ -219,12 +219,8 @@ class Engine(Strict):
         description="User id of the engine: vLLM's image has 2000; 0 for an image that needs root.",
     )
 
-    @model_validator(mode="after")
-    def _consistent(self) -> Engine:
-        raise_inconsistent(self._problems())
-        return self
-
-    def _problems(self) -> Iterator[Problem]:
+    def problems(self) -> Iterator[Problem]:
+        """See `Consistent`."""
         versions = arguments.Versions.allowed(self.version)
         trusted = self.options.trust_remote_code
         for place, problem in arguments.problems(self.args, versions, self.allow, trust_remote_code=trusted):
