@@ -107,7 +107,7 @@ def engine_memory(arguments: Sequence[str], env: Iterable[tuple[str, str]] = ())
     Nothing raises: a value that llmops cannot read makes the memory unknown.
 
     Args:
-        arguments: `--flag`, `--flag=value`, or the flag and its value apart.
+        arguments: `--flag` or `--flag=value` each.
         env: The engine's environment.
     """
     given = texts(arguments)

@@ -147,7 +147,7 @@ def test_weights_in_full_are_cast_and_quantized_ones_stay() -> None:
         ((), EngineMemory()),
         (("--max-model-len=32k", "--enforce-eager"), EngineMemory(max_model_len=32000, eager=True)),
         (("--max-model-len=32K", "--max-model-len=auto"), EngineMemory(fits_context=True)),
-        (("--max_model_len", "4096", "-tp", "2", "--enforce-eager"),
+        (("--max_model_len=4096", "--tensor-parallel-size=2", "--enforce-eager"),
          EngineMemory(max_model_len=4096, tensor=2, eager=True)),
         (("--hf-overrides.max_position_embeddings=65536", "--hf-overrides.rope_parameters.factor=2"),
          EngineMemory(overrides={"max_position_embeddings": 65536, "rope_parameters": {"factor": 2}})),
