@@ -46,7 +46,7 @@ def test_what_it_held_is_there_after_it_was_killed(plane: ControlPlane) -> None:
     for daemon in plane.daemons:
         assert daemon.pid is not None
         os.kill(daemon.pid, signal.SIGKILL)
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while any(daemon.pid for daemon in plane.daemons) and time.monotonic() < deadline:
         time.sleep(0.05)
     plane.up()
