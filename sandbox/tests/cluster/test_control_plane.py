@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from llmops_sandbox.binaries import find_or_build
-from llmops_sandbox.controlplane import ControlPlane
+from llmops_sandbox.cluster.binaries import find_or_build
+from llmops_sandbox.cluster.controlplane import ControlPlane
 from llmops_sandbox.processes import Daemon
 from llmops_sandbox.sandbox import NAMESPACE, Sandbox
 
