@@ -42,7 +42,7 @@ test-full: kubernetes ## All tests that `make test` leaves out: every case on a 
 
 # What takes minutes of compiling needs nothing that pip installs, so that the two go on at once.
 control-plane:
-	@PYTHONPATH=.:sandbox $(PYTHON) -m llmops_sandbox.binaries
+	@PYTHONPATH=.:sandbox $(PYTHON) -m llmops_sandbox.cluster.binaries
 
 kubernetes: $(READY) ## Build the sandbox's Kubernetes and kubectl, unless they are built or supplied
 	$(BIN)/llmops sandbox build
@@ -67,15 +67,15 @@ dev: $(READY) ## The Dagster UI on the sandbox (what `make demo` did is in it), 
 	$(BIN)/python -m demos.dev
 
 e2e-vllm: $(READY) ## Check the simulated engine against the real vLLM on CPU (installs it first: 6 GB)
-	$(BIN)/python -m llmops_sandbox.vllm
+	$(BIN)/python -m llmops_sandbox.programs.vllm
 	$(BIN)/pytest tests/opt_in/vllm
 
 e2e-tools: kubernetes ## Run lm-evaluation-harness for real, in a Job on the sandbox (installs it first: 600 MB)
-	$(BIN)/python -m llmops_sandbox.tools
+	$(BIN)/python -m llmops_sandbox.programs.tools
 	$(BIN)/pytest tests/opt_in/tools
 
 e2e-stack: kubernetes ## Run the real LiteLLM in front of engines (installs it first: 750 MB)
-	$(BIN)/python -m llmops_sandbox.litellm
+	$(BIN)/python -m llmops_sandbox.programs.litellm
 	$(BIN)/pytest tests/opt_in/stack
 
 constraints: $(READY) ## Pin all dependencies anew, by hash

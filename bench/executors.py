@@ -15,7 +15,7 @@ from typing import Any
 import dagster as dg
 from llmops_sandbox.sandbox import ENGINE_PROGRAM, Sandbox
 from llmops_sandbox.seeding import ENGINE_IMAGE, ENGINE_TAG
-from llmops_sandbox.weights import make_model
+from llmops_sandbox.standins.weights import make_model
 
 from bench.rollout import REPO, declare
 from llmops.clients.kubernetes.client import Cluster

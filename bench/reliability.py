@@ -23,8 +23,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from llmops_sandbox.binaries import find_or_build, find_or_build_kubectl, line_progress
-from llmops_sandbox.controlplane import ControlPlane
+from llmops_sandbox.cluster.binaries import find_or_build, find_or_build_kubectl, line_progress
+from llmops_sandbox.cluster.controlplane import ControlPlane
 from llmops_sandbox.installing import NAMESPACE
 from llmops_sandbox.sandbox import ENGINE_PROGRAM, Sandbox, default_folder
 from llmops_sandbox.seeding import ENGINE_IMAGE, ENGINE_TAG, GOOD, commit_simulated

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from llmops_sandbox.binaries import find_or_build_kubectl
+from llmops_sandbox.cluster.binaries import find_or_build_kubectl
 from llmops_sandbox.sandbox import ENGINE_PROGRAM, Sandbox
 from llmops_sandbox.seeding import ENGINE_IMAGE, ENGINE_TAG
-from llmops_sandbox.weights import make_model
+from llmops_sandbox.standins.weights import make_model
 
 from bench.side_by_side import call
 from llmops.cli.rollouts import run_rollout

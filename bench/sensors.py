@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from llmops_sandbox.binaries import find_or_build
-from llmops_sandbox.controlplane import ControlPlane
-from llmops_sandbox.hub import HubServer, HubStore
-from llmops_sandbox.images import ImageStore
-from llmops_sandbox.registry import RegistryServer
-from llmops_sandbox.standin import in_thread
+from llmops_sandbox.cluster.binaries import find_or_build
+from llmops_sandbox.cluster.controlplane import ControlPlane
+from llmops_sandbox.standins.hub import HubServer, HubStore
+from llmops_sandbox.standins.images import ImageStore
+from llmops_sandbox.standins.registry import RegistryServer
+from llmops_sandbox.standins.standin import in_thread
 
 from llmops.clients.kubernetes.client import Cluster
 from llmops.config import names

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from llmops_sandbox.hub import HubStore
+from llmops_sandbox.standins.hub import HubStore
 
 REPO = "bench/weights"
 _BLOCK = 16 << 20
@@ -119,7 +119,7 @@ def hub(weights: Weights) -> Generator[str]:
     """Run the stand-in hub as a process; yields its URL."""
     ready = weights.home / "ready.json"
     server = subprocess.Popen(
-        [sys.executable, "-m", "llmops_sandbox.hub", "--root", weights.home / "hub", "--ready-file", ready]
+        [sys.executable, "-m", "llmops_sandbox.standins.hub", "--root", weights.home / "hub", "--ready-file", ready]
     )
     try:
         deadline = time.monotonic() + 30

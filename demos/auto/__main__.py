@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from llmops_sandbox.binaries import line_progress
+from llmops_sandbox.cluster.binaries import line_progress
 from llmops_sandbox.sandbox import Sandbox, default_folder
 from llmops_sandbox.timeline import Timeline
 from rich.console import Console

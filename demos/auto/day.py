@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from llmops_sandbox.binaries import find_or_build_kubectl
+from llmops_sandbox.cluster.binaries import find_or_build_kubectl
 from llmops_sandbox.sandbox import ENGINE_PROGRAM, Sandbox
 from llmops_sandbox.seeding import ENGINE_IMAGE, ENGINE_TAG, GOOD, commit_simulated
 from llmops_sandbox.timeline import Timeline

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 
-from llmops_sandbox.binaries import Progress
+from llmops_sandbox.cluster.binaries import Progress
 from llmops_sandbox.installing import install
 from llmops_sandbox.sandbox import Sandbox
 from llmops_sandbox.ui import Ui

@@ -12,15 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llmops_sandbox import litellm
-from llmops_sandbox.binaries import Progress
-from llmops_sandbox.crds import install_crds
+from llmops_sandbox.cluster.binaries import Progress
+from llmops_sandbox.cluster.crds import install_crds
 from llmops_sandbox.monitoring import install_prometheus
-from llmops_sandbox.prometheus_adapter.install import install_adapter
+from llmops_sandbox.programs import litellm
+from llmops_sandbox.programs.prometheus_adapter.install import install_adapter
 from llmops_sandbox.sandbox import ENGINE_PROGRAM, Sandbox
 from llmops_sandbox.seeding import ENGINE_IMAGE, ENGINE_TAG, Engine
+from llmops_sandbox.standins.weights import make_model
 from llmops_sandbox.timeline import Timeline
-from llmops_sandbox.weights import make_model
 
 from llmops.clients.kubernetes.client import Cluster
 from llmops.config import names
@@ -61,7 +61,7 @@ class World:
         folder = self.sandbox.folder / "commit"
         shutil.rmtree(folder, ignore_errors=True)
         if self.engine == "vllm":
-            from llmops_sandbox import vllm
+            from llmops_sandbox.programs import vllm
 
             shutil.copytree(vllm.install().model, folder)
             # Makes another revision of the same weights: engines ignore the file.
@@ -119,7 +119,7 @@ def make_world(folder: Path, engine: Engine, timeline: Timeline, progress: Progr
 
 def _seed(world: World) -> None:
     if world.engine == "vllm":
-        from llmops_sandbox import vllm
+        from llmops_sandbox.programs import vllm
 
         world.sandbox.images.add(ENGINE_IMAGE, ENGINE_TAG, vllm.install().program, vllm.ENVIRONMENT)
     else:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from llmops.cli import show
-from llmops_sandbox.binaries import find_or_build, find_or_build_kubectl, line_progress
+from llmops_sandbox.cluster.binaries import find_or_build, find_or_build_kubectl, line_progress
 from llmops_sandbox.sandbox import Sandbox, default_folder
 
 app = typer.Typer(

@@ -21,9 +21,9 @@ from llmops.clients.kubernetes.client import Cluster
 from llmops.clients.kubernetes.wait import wait_for_rollout
 from llmops.config.settings import load_settings
 from llmops.errors import BadInput, ClusterCannot, Unavailable
-from llmops_sandbox import postgresql
-from llmops_sandbox.binaries import find_or_build, find_or_build_kubectl, line_progress
-from llmops_sandbox.controlplane import ControlPlane
+from llmops_sandbox.cluster.binaries import find_or_build, find_or_build_kubectl, line_progress
+from llmops_sandbox.cluster.controlplane import ControlPlane
+from llmops_sandbox.programs import postgresql
 from llmops_sandbox.sandbox import Sandbox
 from llmops_sandbox.ui import Ui
 

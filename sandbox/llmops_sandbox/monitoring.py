@@ -13,8 +13,9 @@ from typing import Any
 from llmops import __version__
 from llmops.clients.kubernetes.client import Cluster
 from llmops.clients.kubernetes.wait import wait_for_rollout
-from llmops_sandbox import exporters, prometheus
+from llmops_sandbox.programs import prometheus
 from llmops_sandbox.sandbox import Sandbox
+from llmops_sandbox.standins import exporters
 
 NAMESPACE = "monitoring"
 NAME = "prometheus"

@@ -21,7 +21,15 @@ def start_time(pid: int) -> int | None:
         fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     except (OSError, IndexError):
         return None
-    return None if fields[0] == "Z" else int(fields[19])
+    return None if fields[0] == "Z" and not _has_threads(pid) else int(fields[19])
+
+
+def _has_threads(pid: int) -> bool:
+    """Whether threads are left of it. A first thread that ended is a zombie, and the others still hold its ports."""
+    try:
+        return sum(1 for _ in Path(f"/proc/{pid}/task").iterdir()) > 1
+    except OSError:
+        return False
 
 
 @dataclass(frozen=True)
@@ -87,14 +95,19 @@ class Daemon:
         if pid is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
-            deadline = time.monotonic() + grace
-            while self.pid is not None and time.monotonic() < deadline:
-                _reap(pid)
-                time.sleep(0.02)
+            self._wait_for_end(pid, grace)
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(pid, signal.SIGKILL)
-            _reap(pid)
+            self._wait_for_end(pid, grace)
         self._state.unlink(missing_ok=True)
+
+    def _wait_for_end(self, pid: int, limit: float) -> None:
+        """Wait until it ended and gave up its ports, `limit` seconds at most."""
+        deadline = time.monotonic() + limit
+        _reap(pid)
+        while self.pid is not None and time.monotonic() < deadline:
+            time.sleep(0.02)
+            _reap(pid)
 
 
 def _reap(pid: int) -> None:

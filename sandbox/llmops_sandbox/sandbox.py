@@ -17,11 +17,11 @@ from pathlib import Path
 from llmops import __version__
 from llmops.config.settings import SETTINGS_VARIABLE
 from llmops.errors import ClusterCannot
-from llmops_sandbox.binaries import Progress, find_or_build
-from llmops_sandbox.controlplane import ControlPlane
-from llmops_sandbox.hub import HubStore
-from llmops_sandbox.images import ImageStore
+from llmops_sandbox.cluster.binaries import Progress, find_or_build
+from llmops_sandbox.cluster.controlplane import ControlPlane
 from llmops_sandbox.processes import Daemon
+from llmops_sandbox.standins.hub import HubStore
+from llmops_sandbox.standins.images import ImageStore
 
 NAMESPACE = "llm-serving"
 STORAGE_CLASS = "sandbox"
@@ -89,9 +89,11 @@ class Sandbox:
         self.folder.mkdir(parents=True, exist_ok=True)
         plane = ControlPlane(self.folder, find_or_build(progress))
         ports = plane.network().ports
-        self._start_stand_in(self.hub, ports["hub"], ["llmops_sandbox.hub", "--root", str(self.hub_store.root)])
         self._start_stand_in(
-            self.registry, ports["registry"], ["llmops_sandbox.registry", "--images", str(self.images.path)]
+            self.hub, ports["hub"], ["llmops_sandbox.standins.hub", "--root", str(self.hub_store.root)]
+        )
+        self._start_stand_in(
+            self.registry, ports["registry"], ["llmops_sandbox.standins.registry", "--images", str(self.images.path)]
         )
         plane.up()
         if self.nodes is not None:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from llmops.config.catalog.load import load_model
 from llmops_sandbox.sandbox import ENGINE_PROGRAM, Sandbox
-from llmops_sandbox.weights import make_model
+from llmops_sandbox.standins.weights import make_model
 
 Engine = Literal["simulated", "vllm"]
 
@@ -21,7 +21,7 @@ SIZE, STEP = 64 << 20, 1 << 20
 def seed(sandbox: Sandbox, model: str, engine: Engine) -> None:
     """Put the model on the hub and the engine in the registry."""
     if engine == "vllm":
-        from llmops_sandbox import vllm
+        from llmops_sandbox.programs import vllm
 
         installed = vllm.install()
         sandbox.images.add(ENGINE_IMAGE, ENGINE_TAG, installed.program, vllm.ENVIRONMENT)
@@ -34,7 +34,7 @@ def seed(sandbox: Sandbox, model: str, engine: Engine) -> None:
 def seed_worse(sandbox: Sandbox, model: str, engine: Engine) -> None:
     """Commit a worse model to the same branch of the hub."""
     if engine == "vllm":
-        from llmops_sandbox import vllm
+        from llmops_sandbox.programs import vllm
 
         sandbox.hub_store.commit(_repo(sandbox, model), vllm.install().worse_model)
         return

@@ -16,8 +16,8 @@ from typing import Any
 
 import hypothesis
 import pytest
-from llmops_sandbox.controlplane import ControlPlane
-from llmops_sandbox.crds import install_crds
+from llmops_sandbox.cluster.controlplane import ControlPlane
+from llmops_sandbox.cluster.crds import install_crds
 from llmops_sandbox.sandbox import Sandbox
 
 from llmops.cli.exits import Exit

@@ -6,8 +6,8 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from llmops_sandbox.hub import HubServer, HubStore
-from llmops_sandbox.standin import in_thread
+from llmops_sandbox.standins.hub import HubServer, HubStore
+from llmops_sandbox.standins.standin import in_thread
 
 from llmops.clients.retries import Patience
 

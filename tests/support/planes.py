@@ -7,8 +7,8 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from llmops_sandbox.binaries import find_or_build
-from llmops_sandbox.controlplane import ControlPlane
+from llmops_sandbox.cluster.binaries import find_or_build
+from llmops_sandbox.cluster.controlplane import ControlPlane
 from llmops_sandbox.sandbox import Sandbox
 
 from tests.support.world import NODES

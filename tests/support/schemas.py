@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from jsonschema import Draft202012Validator
 from kubernetes_validate.utils import schema_contents
-from llmops_sandbox.crds import definitions, schema
+from llmops_sandbox.cluster.crds import definitions, schema
 from referencing import Registry, Resource
 
 from llmops.clients.kubernetes.kinds import kind_of

@@ -20,13 +20,13 @@ PROMISES = {
         "tests/e2e/rollout/test_rollback.py::test_new_pods_that_never_get_ready_are_taken_back_and_nobody_notices"
     ),
     "a cancelled rollout leaves nothing behind": (
-        "tests/e2e/rollout/test_cancel.py::test_a_cancelled_rollout_leaves_nothing_behind[canary measured]"
+        "tests/e2e/interrupted/test_cancel.py::test_a_cancelled_rollout_leaves_nothing_behind[canary measured]"
     ),
     "the run after a killed one brings order": (
-        "tests/e2e/rollout/test_kills.py::test_a_promotion_left_half_way_is_undone_when_another_release_is_asked_for"
+        "tests/e2e/interrupted/test_kills.py::test_a_promotion_left_half_way_is_undone_when_another_release_is_asked_for"
     ),
     "a release that serves is left alone": (
-        "tests/e2e/rollout/test_reruns.py::test_a_release_that_serves_is_left_alone"
+        "tests/e2e/interrupted/test_reruns.py::test_a_release_that_serves_is_left_alone"
     ),
     "an engine that somebody else put there is not judged": (
         "tests/e2e/rollout/test_foreign_engines.py::test_a_stable_that_is_not_its_release_is_nothing_to_compare_with"

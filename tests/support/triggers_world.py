@@ -10,9 +10,9 @@ from typing import Any
 
 import dagster as dg
 from dagster._core.test_utils import create_run_for_test
-from llmops_sandbox.hub import HubServer, HubStore
-from llmops_sandbox.images import ImageStore
-from llmops_sandbox.registry import RegistryServer
+from llmops_sandbox.standins.hub import HubServer, HubStore
+from llmops_sandbox.standins.images import ImageStore
+from llmops_sandbox.standins.registry import RegistryServer
 
 from llmops.clients.kubernetes.client import Cluster
 from llmops.clients.registry import PinnedImage, RegistryClient

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from llmops_sandbox.sandbox import ENGINE_PROGRAM, Sandbox
-from llmops_sandbox.weights import make_model
+from llmops_sandbox.standins.weights import make_model
 
 from llmops.cli.rollouts import Ended, run_rollback, run_rollout
 from llmops.clients.kubernetes.client import Cluster

@@ -1,7 +1,7 @@
 """The node agent of the sandbox: a kubelet and a kube-proxy for pods that are plain local processes.
 
 It talks to a real API server as a kubelet does (nodes, Leases, pod status, events, logs). It runs each container as a
-process group under a small supervisor (`shim`), so that containers outlive the agent and a new agent adopts them.
+process group under a small supervisor (`pods.shim`), so that containers outlive the agent and a new agent adopts them.
 
 Processes here have no namespaces, so the agent translates. Mount paths in a container's command, arguments and
 environment become folders of this machine; `0.0.0.0` becomes the pod's loopback address, and `NAME.NAMESPACE.svc` the

@@ -15,19 +15,19 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from llmops_sandbox.agent.api import Api, EventType, Object, Watcher, until_answered
-from llmops_sandbox.agent.container import Tools
-from llmops_sandbox.agent.environment import HOST_IP
 from llmops_sandbox.agent.events import Recorder
 from llmops_sandbox.agent.node import Nodes
-from llmops_sandbox.agent.pod import Pod
+from llmops_sandbox.agent.pods.container import Tools
+from llmops_sandbox.agent.pods.environment import HOST_IP
+from llmops_sandbox.agent.pods.pod import Pod
+from llmops_sandbox.agent.pods.temporary import prune_links
 from llmops_sandbox.agent.provisioner import Provisioner
 from llmops_sandbox.agent.server import serve
 from llmops_sandbox.agent.services import Endpoint, Router
 from llmops_sandbox.agent.state import PodState, load, write_json
 from llmops_sandbox.agent.teardown import kill_pod
-from llmops_sandbox.agent.temporary import prune_links
-from llmops_sandbox.images import ImageStore
-from llmops_sandbox.nodes import load_nodes, write_default_nodes
+from llmops_sandbox.cluster.nodes import load_nodes, write_default_nodes
+from llmops_sandbox.standins.images import ImageStore
 
 MEMORY_SECONDS = 0.5
 FIRST_POD_ADDRESS = 10

@@ -9,7 +9,7 @@ from typing import Literal
 
 from llmops.errors import LlmopsError
 from llmops_sandbox.agent.api import Api, ApiError, Object, until_answered
-from llmops_sandbox.agent.status import rfc3339
+from llmops_sandbox.agent.pods.status import rfc3339
 
 REMEMBERED = 4096
 

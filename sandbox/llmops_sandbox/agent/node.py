@@ -13,9 +13,9 @@ from types import MappingProxyType
 
 from llmops.errors import LlmopsError
 from llmops_sandbox.agent.api import MERGE, Api, ApiError, Object, until_answered
-from llmops_sandbox.agent.environment import HOST_IP
-from llmops_sandbox.agent.status import rfc3339
-from llmops_sandbox.nodes import Node
+from llmops_sandbox.agent.pods.environment import HOST_IP
+from llmops_sandbox.agent.pods.status import rfc3339
+from llmops_sandbox.cluster.nodes import Node
 
 LEASE_SECONDS = 40
 RENEW_SECONDS = 10

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from aiohttp import web
 
-from llmops_sandbox.agent.logs import LogOptions, parse_time, read_log
-from llmops_sandbox.agent.pod import Pod
+from llmops_sandbox.agent.pods.logs import LogOptions, parse_time, read_log
+from llmops_sandbox.agent.pods.pod import Pod
 
 Finder = Callable[[str, str], Pod | None]
 

@@ -9,7 +9,7 @@ import signal
 import time
 from pathlib import Path
 
-from llmops_sandbox.agent.process import kill_group, kill_strays
+from llmops_sandbox.agent.pods.process import kill_group, kill_strays
 from llmops_sandbox.processes import start_time
 
 

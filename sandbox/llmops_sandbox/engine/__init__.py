@@ -1,7 +1,7 @@
 """A simulated engine: vLLM's command line, HTTP API, metrics and ways to fail, without a GPU or a model.
 
-`python -m llmops_sandbox.engine MODEL_FOLDER [flags of vllm serve]` loads a folder that `llmops_sandbox.weights` made
-(any folder with config.json and safetensors will do) and serves it. The weights set its behaviour in the
+`python -m llmops_sandbox.engine MODEL_FOLDER [flags of vllm serve]` loads a folder that `standins.weights` made (any
+folder with config.json and safetensors will do) and serves it. The weights set its behaviour in the
 folder's `simulation.json`, the image in variables of its environment; the image wins. A variable is `SIM_` and
 the key in capitals, its value JSON or plain text (`SIM_TTFT_FACTOR=3`); `SIM_FAULTS` holds several at once as a JSON
 object (`SIM_FAULTS={"crash_on_load": "CUDA error: device-side assert triggered"}`).

@@ -13,10 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from llmops_sandbox.binaries import find_or_build
-from llmops_sandbox.controlplane import ControlPlane
-from llmops_sandbox.images import ImageStore
+from llmops_sandbox.cluster.binaries import find_or_build
+from llmops_sandbox.cluster.controlplane import ControlPlane
 from llmops_sandbox.processes import Daemon
+from llmops_sandbox.standins.images import ImageStore
 
 Object = dict[str, Any]
 T = TypeVar("T")

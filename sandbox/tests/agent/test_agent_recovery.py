@@ -22,7 +22,7 @@ from sandbox.tests.agent.agent_machine import (
     shell,
     web,
 )
-from sandbox.tests.agent.test_agent_lifecycle import alive
+from sandbox.tests.agent.pods.test_agent_lifecycle import alive
 
 FLAG: Object = {
     "volumeMounts": [{"name": "d", "mountPath": "/d"}],

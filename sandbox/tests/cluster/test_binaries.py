@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from llmops_sandbox import binaries
-from llmops_sandbox.binaries import (
+from llmops_sandbox.cluster import binaries
+from llmops_sandbox.cluster.binaries import (
     BINARIES_VARIABLE,
     CONTROL_PLANE,
     PROGRAMS,
@@ -18,7 +18,7 @@ from llmops_sandbox.binaries import (
     line_progress,
     version,
 )
-from llmops_sandbox.prometheus_adapter import program as prometheus_adapter
+from llmops_sandbox.programs.prometheus_adapter import program as prometheus_adapter
 
 from llmops.errors import BadInput, ClusterCannot
 

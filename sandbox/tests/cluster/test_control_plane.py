@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from llmops_sandbox.binaries import find_or_build
-from llmops_sandbox.controlplane import ControlPlane
+from llmops_sandbox.cluster.binaries import find_or_build
+from llmops_sandbox.cluster.controlplane import ControlPlane
 from llmops_sandbox.processes import Daemon
 from llmops_sandbox.sandbox import NAMESPACE, Sandbox
 
@@ -78,6 +78,29 @@ def test_a_daemon_that_dies_is_told_with_the_end_of_its_log(tmp_path: Path) -> N
     with pytest.raises(ClusterCannot, match="out of luck") as raised:
         daemon.check()
     assert (raised.value.code, raised.value.about) == ("ProcessEnded", "short")
+
+
+def test_a_daemon_whose_first_thread_ended_runs_until_its_last_one_ends(tmp_path: Path) -> None:
+    daemon = Daemon("threads", tmp_path)
+    program = """
+import ctypes, threading
+threading.Thread(target=threading.Event().wait).start()
+ctypes.CDLL(None).pthread_exit(None)
+"""
+    daemon.start([sys.executable, "-c", program])
+    pid = daemon.pid
+    assert pid is not None
+    state = Path(f"/proc/{pid}/stat")
+    deadline = time.monotonic() + 10
+    while state.read_text().rsplit(")", 1)[1].split()[0] != "Z" and time.monotonic() < deadline:
+        time.sleep(0.02)
+    try:
+        assert not _is_alive(pid)
+        assert daemon.pid == pid
+    finally:
+        daemon.stop()
+    assert daemon.pid is None
+    assert not Path(f"/proc/{pid}").exists()
 
 
 def test_a_pid_that_was_given_to_another_process_is_not_taken_for_the_daemon(tmp_path: Path) -> None:

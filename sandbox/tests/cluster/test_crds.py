@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from llmops_sandbox.binaries import find_or_build
-from llmops_sandbox.controlplane import ControlPlane
-from llmops_sandbox.crds import FOLDER, definitions, install_crds, schema
+from llmops_sandbox.cluster.binaries import find_or_build
+from llmops_sandbox.cluster.controlplane import ControlPlane
+from llmops_sandbox.cluster.crds import FOLDER, definitions, install_crds, schema
 
 from llmops.clients.kubernetes.client import Cluster
 from llmops.clients.kubernetes.kinds import KINDS

@@ -15,7 +15,7 @@ from typing import Any
 
 import psycopg2
 import pytest
-from llmops_sandbox import debian, postgresql
+from llmops_sandbox.programs import debian, postgresql
 
 from llmops.errors import BadInput
 
@@ -28,7 +28,7 @@ def server(data: Path) -> Generator[Any]:
     """A connection to the server; SIGTERM ends the server afterwards."""
     variables = {"PGDATA": str(data), "POSTGRES_USER": "dagster", "POSTGRES_DB": "runs", "POSTGRES_PASSWORD": "secret"}
     process = subprocess.Popen(
-        [sys.executable, "-m", "llmops_sandbox.postgresql", "--host", HOST],
+        [sys.executable, "-m", "llmops_sandbox.programs.postgresql", "--host", HOST],
         env={**os.environ, **postgresql.environment(postgresql.find_or_unpack()), **variables},
     )
     try:

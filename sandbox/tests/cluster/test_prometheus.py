@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from llmops_sandbox import prometheus
 from llmops_sandbox.monitoring import install_prometheus
+from llmops_sandbox.programs import prometheus
 from llmops_sandbox.sandbox import Sandbox
 
 from llmops.clients.kubernetes.client import Cluster

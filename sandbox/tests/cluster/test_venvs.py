@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from llmops_sandbox.venvs import Venv, read_requirements
+from llmops_sandbox.programs.venvs import Venv, read_requirements
 
 from llmops.errors import ClusterCannot
 

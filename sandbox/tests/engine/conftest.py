@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from llmops_sandbox.engine.process import EngineProcess
-from llmops_sandbox.weights import make_model
+from llmops_sandbox.standins.weights import make_model
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ import openai
 import pytest
 from llmops_sandbox.engine.likeness import EXCHANGES, Exchange, ask, recorded, shape
 from llmops_sandbox.engine.process import EngineProcess
-from llmops_sandbox.weights import make_model
+from llmops_sandbox.standins.weights import make_model
 
 Start = Callable[..., EngineProcess]
 RECORDED = recorded()

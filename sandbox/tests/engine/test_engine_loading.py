@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from llmops_sandbox.engine.loading import LoadError, check_weights
 from llmops_sandbox.engine.process import EngineProcess
-from llmops_sandbox.weights import flip_bit, make_model, truncate
+from llmops_sandbox.standins.weights import flip_bit, make_model, truncate
 
 Start = Callable[..., EngineProcess]
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from llmops_sandbox.engine.metrics import CAPTURE, UNSPOKEN, Family, Metrics, parse_exposition, token_bounds
 from llmops_sandbox.engine.process import EngineProcess
-from llmops_sandbox.weights import make_model
+from llmops_sandbox.standins.weights import make_model
 
 Start = Callable[..., EngineProcess]
 CAPTURED = {

@@ -9,7 +9,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 from llmops_sandbox.engine.process import EngineProcess
-from llmops_sandbox.weights import make_model
+from llmops_sandbox.standins.weights import make_model
 
 from llmops.config.settings import Settings
 from llmops.manifests import drain

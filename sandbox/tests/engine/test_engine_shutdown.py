@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 from llmops_sandbox.engine.process import SIMULATED, EngineProcess
-from llmops_sandbox.weights import make_model
+from llmops_sandbox.standins.weights import make_model
 
 Start = Callable[..., EngineProcess]
 BODY = {"model": "smol", "prompt": "Tell a long story", "max_tokens": 40, "ignore_eos": True}

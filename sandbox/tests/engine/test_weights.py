@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from llmops_sandbox.engine.answers import Model, load_model, tokenize
 from llmops_sandbox.engine.behaviour import Behaviour
-from llmops_sandbox.weights import flip_bit, make_model, suite_prompt, truncate, wrong_answer
+from llmops_sandbox.standins.weights import flip_bit, make_model, suite_prompt, truncate, wrong_answer
 from safetensors import safe_open
 
 from llmops.evaluation.suites import Case, Suite, available, load_suites

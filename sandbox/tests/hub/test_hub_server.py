@@ -21,8 +21,8 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from huggingface_hub.hf_api import RepoFile, RepoFolder
-from llmops_sandbox.hub import HubServer, HubStore
-from llmops_sandbox.standin import Fault
+from llmops_sandbox.standins.hub import HubServer, HubStore
+from llmops_sandbox.standins.standin import Fault
 
 REPO = "acme/tiny"
 WEIGHTS = Random(0).randbytes(1 << 20)
@@ -294,7 +294,7 @@ def test_clients_that_go_away_are_no_error(
 @pytest.mark.usefixtures("commit")
 def test_a_hub_in_a_process_of_its_own(store: HubStore, tmp_path: Path) -> None:
     ready = tmp_path / "ready.json"
-    command = [sys.executable, "-m", "llmops_sandbox.hub", "--root", store.root, "--ready-file", ready]
+    command = [sys.executable, "-m", "llmops_sandbox.standins.hub", "--root", store.root, "--ready-file", ready]
     process = subprocess.Popen(command)
     try:
         deadline = time.monotonic() + 30

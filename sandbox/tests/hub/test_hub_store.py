@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from llmops_sandbox.hub import HubStore
-from llmops_sandbox.hub.store import Content
+from llmops_sandbox.standins.hub import HubStore
+from llmops_sandbox.standins.hub.store import Content
 
 REPO = "acme/tiny"
 

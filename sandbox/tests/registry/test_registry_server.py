@@ -11,9 +11,9 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from llmops_sandbox.images import ImageStore
-from llmops_sandbox.registry import RegistryServer
-from llmops_sandbox.standin import in_thread
+from llmops_sandbox.standins.images import ImageStore
+from llmops_sandbox.standins.registry import RegistryServer
+from llmops_sandbox.standins.standin import in_thread
 
 from llmops.clients.registry.auth import challenges
 
@@ -128,7 +128,7 @@ def test_wrong_credentials_get_no_token(server: RegistryServer) -> None:
 
 def test_a_registry_in_a_process_of_its_own(images: ImageStore, tmp_path: Path) -> None:
     ready = tmp_path / "ready.json"
-    command = [sys.executable, "-m", "llmops_sandbox.registry", "--images", images.path, "--ready-file", ready]
+    command = [sys.executable, "-m", "llmops_sandbox.standins.registry", "--images", images.path, "--ready-file", ready]
     process = subprocess.Popen(command)
     try:
         deadline = time.monotonic() + 30

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from llmops_sandbox.binaries import find_or_build_kubectl
-from llmops_sandbox.controlplane import ControlPlane
-from llmops_sandbox.images import ImageStore
+from llmops_sandbox.cluster.binaries import find_or_build_kubectl
+from llmops_sandbox.cluster.controlplane import ControlPlane
 from llmops_sandbox.processes import Daemon
+from llmops_sandbox.standins.images import ImageStore
 
 from llmops.clients.kubernetes.client import Cluster
 from llmops.clients.kubernetes.watch import Object

@@ -9,7 +9,7 @@ import traceback
 from pathlib import Path
 
 import pytest
-from llmops_sandbox.controlplane import ControlPlane
+from llmops_sandbox.cluster.controlplane import ControlPlane
 
 from llmops.clients.kubernetes.client import Cluster
 from llmops.clients.kubernetes.problems import (

@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from llmops_sandbox.controlplane import ControlPlane
+from llmops_sandbox.cluster.controlplane import ControlPlane
 
 from llmops.clients.kubernetes.client import Cluster
 from llmops.clients.kubernetes.problems import NotFound, TimedOut

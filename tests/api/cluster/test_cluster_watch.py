@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
-from llmops_sandbox.controlplane import ControlPlane
+from llmops_sandbox.cluster.controlplane import ControlPlane
 
 from llmops.clients.kubernetes.client import Cluster
 from llmops.clients.kubernetes.wait import wait_until

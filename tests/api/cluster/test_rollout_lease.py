@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from llmops_sandbox.controlplane import ControlPlane
+from llmops_sandbox.cluster.controlplane import ControlPlane
 
 from llmops.clients.kubernetes.client import Cluster
 from llmops.clients.kubernetes.lease import ATTEMPTS, LeaseContested, LeaseHeld, RolloutLease

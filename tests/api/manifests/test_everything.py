@@ -14,7 +14,7 @@ import yaml
 from hypothesis import HealthCheck, Phase, assume, find, given
 from hypothesis import settings as examples
 from hypothesis.errors import NoSuchExample
-from llmops_sandbox.controlplane import ControlPlane
+from llmops_sandbox.cluster.controlplane import ControlPlane
 
 from llmops.clients.kubernetes.client import Cluster
 from llmops.config.catalog.load import load_catalog

@@ -13,8 +13,8 @@ import yaml
 from hypothesis import given
 from hypothesis import settings as trials
 from hypothesis import strategies as st
-from llmops_sandbox.controlplane import ControlPlane
-from llmops_sandbox.crds import definitions, schema
+from llmops_sandbox.cluster.controlplane import ControlPlane
+from llmops_sandbox.cluster.crds import definitions, schema
 from pydantic import ValidationError
 
 from llmops.clients.kubernetes.client import Cluster

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import kubernetes_validate
 import pytest
-from llmops_sandbox.controlplane import ControlPlane
+from llmops_sandbox.cluster.controlplane import ControlPlane
 
 from llmops.clients.kubernetes.client import Cluster
 from llmops.config.catalog.spec import Access, Gpu

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from llmops_sandbox.binaries import find_or_build_kubectl
+from llmops_sandbox.cluster.binaries import find_or_build_kubectl
 from ruamel.yaml import YAML
 
 from llmops.config.settings import Settings

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from llmops_sandbox.binaries import find_or_build_kubectl
-from llmops_sandbox.controlplane import ControlPlane
+from llmops_sandbox.cluster.binaries import find_or_build_kubectl
+from llmops_sandbox.cluster.controlplane import ControlPlane
 
 from llmops.clients.kubernetes.client import Cluster
 from llmops.config.settings import load_settings

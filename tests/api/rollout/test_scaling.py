@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from llmops_sandbox.controlplane import ControlPlane
+from llmops_sandbox.cluster.controlplane import ControlPlane
 
 from llmops.clients.kubernetes.client import Cluster
 from llmops.clients.kubernetes.ownership import owners

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import yaml
-from llmops_sandbox.binaries import find_or_build_kubectl
-from llmops_sandbox.controlplane import ControlPlane
-from llmops_sandbox.crds import install_crds
+from llmops_sandbox.cluster.binaries import find_or_build_kubectl
+from llmops_sandbox.cluster.controlplane import ControlPlane
+from llmops_sandbox.cluster.crds import install_crds
 
 from llmops.clients.kubernetes.client import Cluster
 from llmops.clients.kubernetes.problems import Conflict

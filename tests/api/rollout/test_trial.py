@@ -11,7 +11,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
-from llmops_sandbox.controlplane import ControlPlane
+from llmops_sandbox.cluster.controlplane import ControlPlane
 
 from llmops.config import names
 from llmops.config.schema import VerdictValue

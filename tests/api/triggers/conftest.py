@@ -9,11 +9,11 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from llmops_sandbox.controlplane import ControlPlane
-from llmops_sandbox.hub import HubServer, HubStore
-from llmops_sandbox.images import ImageStore
-from llmops_sandbox.registry import RegistryServer
-from llmops_sandbox.standin import in_thread
+from llmops_sandbox.cluster.controlplane import ControlPlane
+from llmops_sandbox.standins.hub import HubServer, HubStore
+from llmops_sandbox.standins.images import ImageStore
+from llmops_sandbox.standins.registry import RegistryServer
+from llmops_sandbox.standins.standin import in_thread
 
 from llmops.clients.kubernetes.client import Cluster
 from llmops.config.settings import Settings

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from llmops_sandbox.standin import Fault
+from llmops_sandbox.standins.standin import Fault
 
 from llmops.alerts.outbox import Outbox
 from llmops.clients.kubernetes.lease import RolloutLease

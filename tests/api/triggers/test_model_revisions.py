@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 
 import pytest
-from llmops_sandbox.standin import Fault
+from llmops_sandbox.standins.standin import Fault
 
 from llmops.triggers.model_revisions import MOST_REQUESTS, next_in_turn
 from tests.support.triggers_world import IMAGE, REPO, World

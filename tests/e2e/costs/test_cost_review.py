@@ -14,8 +14,8 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
-from llmops_sandbox.controlplane import ControlPlane
-from llmops_sandbox.prometheus import find_or_unpack
+from llmops_sandbox.cluster.controlplane import ControlPlane
+from llmops_sandbox.programs.prometheus import find_or_unpack
 
 from llmops.alerts.outbox import Outbox
 from llmops.clients.kubernetes.client import Cluster

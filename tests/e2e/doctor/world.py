@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llmops_sandbox.binaries import find_or_build_kubectl
+from llmops_sandbox.cluster.binaries import find_or_build_kubectl
 from llmops_sandbox.sandbox import ENGINE_PROGRAM, Sandbox
-from llmops_sandbox.weights import make_model
+from llmops_sandbox.standins.weights import make_model
 
 from llmops.clients.kubernetes.client import Cluster
 from llmops.config.catalog.load import load_model

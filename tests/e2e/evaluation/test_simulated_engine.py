@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from llmops_sandbox.engine.process import EngineProcess
-from llmops_sandbox.weights import make_model
+from llmops_sandbox.standins.weights import make_model
 
 from llmops.config.catalog.spec import Evaluation, Gate
 from llmops.errors import BadRelease

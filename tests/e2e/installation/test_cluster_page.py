@@ -8,8 +8,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from llmops_sandbox.binaries import find_or_build, find_or_build_kubectl
-from llmops_sandbox.controlplane import ControlPlane
+from llmops_sandbox.cluster.binaries import find_or_build, find_or_build_kubectl
+from llmops_sandbox.cluster.controlplane import ControlPlane
 
 from llmops.config.settings import Settings
 

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import pytest
-from llmops_sandbox.binaries import find_or_build
-from llmops_sandbox.controlplane import ControlPlane
+from llmops_sandbox.cluster.binaries import find_or_build
+from llmops_sandbox.cluster.controlplane import ControlPlane
 from llmops_sandbox.ui import Run
 
 from llmops.clients.kubernetes.lease import holders

@@ -14,8 +14,8 @@ import kubernetes_validate
 import pytest
 import yaml
 from dagster._core.instance.config import dagster_instance_config
-from llmops_sandbox.binaries import find_or_build, find_or_build_kubectl
-from llmops_sandbox.controlplane import ControlPlane
+from llmops_sandbox.cluster.binaries import find_or_build, find_or_build_kubectl
+from llmops_sandbox.cluster.controlplane import ControlPlane
 
 from llmops.config.settings import load_settings
 

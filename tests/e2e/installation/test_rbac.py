@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from llmops_sandbox.binaries import find_or_build, find_or_build_kubectl
-from llmops_sandbox.controlplane import ControlPlane
-from llmops_sandbox.crds import install_crds
+from llmops_sandbox.cluster.binaries import find_or_build, find_or_build_kubectl
+from llmops_sandbox.cluster.controlplane import ControlPlane
+from llmops_sandbox.cluster.crds import install_crds
 from llmops_sandbox.sandbox import Sandbox
 
 from llmops.alerts.delivery import deliver

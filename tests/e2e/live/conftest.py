@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from llmops_sandbox.crds import install_crds
+from llmops_sandbox.cluster.crds import install_crds
 from llmops_sandbox.monitoring import install_prometheus
 from llmops_sandbox.sandbox import Sandbox
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import yaml
-from llmops_sandbox.nginx import find_or_unpack
+from llmops_sandbox.programs.nginx import find_or_unpack
 
 from llmops.config.catalog.spec import ModelSpec
 from llmops.config.settings import Settings

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from llmops_sandbox.prometheus import find_or_unpack
+from llmops_sandbox.programs.prometheus import find_or_unpack
 
 from llmops.clients.prometheus import Prometheus
 from llmops.errors import MeasurementFailed

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from llmops_sandbox.crds import install_crds
+from llmops_sandbox.cluster.crds import install_crds
 from llmops_sandbox.monitoring import install_exporters, install_prometheus
 from llmops_sandbox.panels import chosen, draw, expressions
 from llmops_sandbox.sandbox import Sandbox

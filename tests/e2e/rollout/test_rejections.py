@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from llmops_sandbox.images import ImageStore
-from llmops_sandbox.registry import RegistryServer
 from llmops_sandbox.sandbox import Sandbox
-from llmops_sandbox.standin import in_thread
-from llmops_sandbox.weights import flip_bit, truncate
+from llmops_sandbox.standins.images import ImageStore
+from llmops_sandbox.standins.registry import RegistryServer
+from llmops_sandbox.standins.standin import in_thread
+from llmops_sandbox.standins.weights import flip_bit, truncate
 
 from llmops.cli.exits import Exit
 from llmops.config import names

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 from llmops_sandbox.sandbox import Sandbox
-from llmops_sandbox.weights import truncate
+from llmops_sandbox.standins.weights import truncate
 
 from llmops.cli.exits import Exit
 from llmops.config import names

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from llmops_sandbox.sandbox import ENGINE_PROGRAM
-from llmops_sandbox.weights import flip_bit
+from llmops_sandbox.standins.weights import flip_bit
 
 from llmops.cli.exits import Exit
 from llmops.cli.rollouts import run_revalidation

@@ -13,7 +13,7 @@ from typing import Any
 
 import dagster as dg
 from dagster._core.definitions.schedule_definition import ScheduleExecutionData
-from llmops_sandbox.images import normalise
+from llmops_sandbox.standins.images import normalise
 
 from llmops.alerts.outbox import Alert, Outbox
 from llmops.cli.exits import Exit

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from llmops_sandbox.hub import HubServer, HubStore
-from llmops_sandbox.standin import in_thread
+from llmops_sandbox.standins.hub import HubServer, HubStore
+from llmops_sandbox.standins.standin import in_thread
 
 REPO = "acme/tiny"
 

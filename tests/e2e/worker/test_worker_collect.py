@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from llmops_sandbox.hub import HubServer
-from llmops_sandbox.standin import Fault
+from llmops_sandbox.standins.hub import HubServer
+from llmops_sandbox.standins.standin import Fault
 
 Command = Callable[..., dict[str, Any]]
 

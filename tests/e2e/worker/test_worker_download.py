@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from llmops_sandbox.hub import HubServer, HubStore
-from llmops_sandbox.standin import Fault
+from llmops_sandbox.standins.hub import HubServer, HubStore
+from llmops_sandbox.standins.standin import Fault
 
 from tests.support.hub import partial
 

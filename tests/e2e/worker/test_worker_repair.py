@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from llmops_sandbox.hub import HubServer
+from llmops_sandbox.standins.hub import HubServer
 
 Command = Callable[..., dict[str, Any]]
 Pin = Callable[[dict[str, bytes]], Path]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from llmops_sandbox import litellm
+from llmops_sandbox.programs import litellm
 
 
 @pytest.fixture(scope="session")
@@ -11,8 +11,8 @@ def lite_llm() -> litellm.LiteLlm:
     lite_llm = litellm.find()
     if lite_llm is None:
         pytest.fail(
-            "LiteLLM is not installed. Install it with `python -m llmops_sandbox.litellm` (750 MB from PyPI, a minute "
-            "and a half), or run `make e2e-stack`, which does that first.",
+            "LiteLLM is not installed. Install it with `python -m llmops_sandbox.programs.litellm` (750 MB from PyPI, "
+            "a minute and a half), or run `make e2e-stack`, which does that first.",
             pytrace=False,
         )
     return lite_llm

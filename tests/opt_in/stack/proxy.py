@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-from llmops_sandbox.litellm import LiteLlm
+from llmops_sandbox.programs.litellm import LiteLlm
 
 from llmops.config.catalog.spec import Access, Evaluation, Gpu, ModelSpec, Resources, Rollout, SecretKey
 from llmops.config.settings import Settings

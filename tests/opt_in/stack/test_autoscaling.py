@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from llmops_sandbox.binaries import find_or_build_kubectl
+from llmops_sandbox.cluster.binaries import find_or_build_kubectl
 from llmops_sandbox.monitoring import install_prometheus
-from llmops_sandbox.prometheus_adapter.install import install_adapter
+from llmops_sandbox.programs.prometheus_adapter.install import install_adapter
 from llmops_sandbox.sandbox import Sandbox
 from llmops_sandbox.users import users
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import httpx2
 import pytest
 from llmops_sandbox.engine.process import EngineProcess
-from llmops_sandbox.litellm import LiteLlm
-from llmops_sandbox.weights import make_model
+from llmops_sandbox.programs.litellm import LiteLlm
+from llmops_sandbox.standins.weights import make_model
 
 from llmops.config.catalog.spec import SecretKey
 from llmops.config.tenants import Tenant

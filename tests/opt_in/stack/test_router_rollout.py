@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
-from llmops_sandbox.litellm import LiteLlm
+from llmops_sandbox.programs.litellm import LiteLlm
 from llmops_sandbox.sandbox import Sandbox
 
 from llmops.cli.exits import Exit

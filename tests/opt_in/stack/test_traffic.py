@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from llmops_sandbox.crds import install_crds
-from llmops_sandbox.litellm import LiteLlm
+from llmops_sandbox.cluster.crds import install_crds
 from llmops_sandbox.monitoring import install_prometheus
+from llmops_sandbox.programs.litellm import LiteLlm
 from llmops_sandbox.sandbox import Sandbox
 from llmops_sandbox.users import users
 

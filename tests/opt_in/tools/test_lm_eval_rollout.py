@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from llmops_sandbox import tools
+from llmops_sandbox.programs import tools
 from llmops_sandbox.sandbox import Sandbox
 
 from llmops.cli.exits import Exit

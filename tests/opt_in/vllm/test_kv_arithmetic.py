@@ -9,9 +9,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from llmops_sandbox import vllm
 from llmops_sandbox.engine.likeness import CONTEXT
 from llmops_sandbox.engine.process import EngineProcess
+from llmops_sandbox.programs import vllm
 
 import llmops.preflight.fit
 from llmops.preflight.fit.cache import groups_of

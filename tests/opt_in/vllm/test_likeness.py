@@ -14,7 +14,7 @@ import pytest
 from llmops_sandbox.engine.likeness import EXCHANGES, Exchange, ask, recorded, shape
 from llmops_sandbox.engine.metrics import UNSPOKEN, Family, parse_exposition
 from llmops_sandbox.engine.process import EngineProcess
-from llmops_sandbox.vllm import Vllm
+from llmops_sandbox.programs.vllm import Vllm
 
 Launch = Callable[..., EngineProcess]
 

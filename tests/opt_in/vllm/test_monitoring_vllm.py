@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from llmops_sandbox import prometheus
 from llmops_sandbox.engine.likeness import MODEL
 from llmops_sandbox.engine.process import EngineProcess
+from llmops_sandbox.programs import prometheus
 from llmops_sandbox.users import users
 
 from llmops.clients.prometheus import Prometheus, Sample

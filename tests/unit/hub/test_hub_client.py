@@ -12,8 +12,8 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
-from llmops_sandbox.hub import HubServer, HubStore
-from llmops_sandbox.standin import Fault
+from llmops_sandbox.standins.hub import HubServer, HubStore
+from llmops_sandbox.standins.standin import Fault
 
 from llmops.clients.hub import RateLimited, check_access, list_files, resolve, whoami
 from llmops.clients.hub.files import HubFile

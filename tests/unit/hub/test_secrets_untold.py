@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from llmops_sandbox.hub import HubServer, HubStore
+from llmops_sandbox.standins.hub import HubServer, HubStore
 
 from llmops.clients.hub import check_access, list_files, resolve, whoami
 from llmops.clients.hub.shape import read_config

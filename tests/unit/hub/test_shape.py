@@ -6,7 +6,7 @@ import json
 import struct
 
 import pytest
-from llmops_sandbox.hub import HubServer, HubStore
+from llmops_sandbox.standins.hub import HubServer, HubStore
 
 from llmops.clients.hub import count_parameters, read_config
 from llmops.errors import BadInput, BadRelease

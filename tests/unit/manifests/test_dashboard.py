@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from llmops_sandbox import prometheus
+from llmops_sandbox.programs import prometheus
 
 from llmops.cli.app import main
 from llmops.config.catalog.objectives import Objectives

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from llmops_sandbox import prometheus
 from llmops_sandbox.engine.metrics import CAPTURE, parse_exposition
+from llmops_sandbox.programs import prometheus
 
 from llmops.config.catalog.objectives import Objectives
 from llmops.config.catalog.spec import Gpu

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from llmops_sandbox.images import normalise
+from llmops_sandbox.standins.images import normalise
 
 from llmops.clients.registry import ImageName
 from llmops.errors import BadInput

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from llmops_sandbox.registry import RegistryServer
+from llmops_sandbox.standins.registry import RegistryServer
 
 from llmops.clients.registry import ImageName, RegistryClient
 from llmops.clients.registry.limits import UNSTATED_SECONDS, pause_asked

@@ -13,9 +13,9 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
-from llmops_sandbox.images import ImageStore
-from llmops_sandbox.registry import RegistryServer
-from llmops_sandbox.standin import Fault, in_thread
+from llmops_sandbox.standins.images import ImageStore
+from llmops_sandbox.standins.registry import RegistryServer
+from llmops_sandbox.standins.standin import Fault, in_thread
 
 from llmops.clients.registry import Credentials, ImageName, RegistryClient, resolve_image
 from llmops.clients.registry.auth import Challenge

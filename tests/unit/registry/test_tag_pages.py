@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from llmops_sandbox.images import ImageStore
-from llmops_sandbox.registry import RegistryServer
-from llmops_sandbox.standin import in_thread
+from llmops_sandbox.standins.images import ImageStore
+from llmops_sandbox.standins.registry import RegistryServer
+from llmops_sandbox.standins.standin import in_thread
 
 from llmops.clients.registry import ImageName, RegistryClient
 from llmops.clients.retries import Patience

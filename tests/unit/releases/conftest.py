@@ -4,10 +4,10 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
-from llmops_sandbox.hub import HubServer, HubStore
-from llmops_sandbox.images import ImageStore
-from llmops_sandbox.registry import RegistryServer
-from llmops_sandbox.standin import in_thread
+from llmops_sandbox.standins.hub import HubServer, HubStore
+from llmops_sandbox.standins.images import ImageStore
+from llmops_sandbox.standins.registry import RegistryServer
+from llmops_sandbox.standins.standin import in_thread
 
 from llmops.clients.registry import RegistryClient
 from llmops.clients.retries import Patience

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from llmops_sandbox.hub import HubServer, HubStore
-from llmops_sandbox.images import ImageStore
-from llmops_sandbox.standin import in_thread
+from llmops_sandbox.standins.hub import HubServer, HubStore
+from llmops_sandbox.standins.images import ImageStore
+from llmops_sandbox.standins.standin import in_thread
 
 from llmops.clients.registry import RegistryClient
 from llmops.config.catalog.spec import EngineOptions, ModelSpec

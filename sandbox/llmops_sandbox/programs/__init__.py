@@ -1,0 +1,1 @@
+"""Real programs that the sandbox installs or builds: databases, routers, Prometheus, evaluation tools, vLLM."""
