@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from llmops.rollout.left_out import lines_of
+from llmops.alerts.left_out import lines_of
 from llmops.rollout.platform import Platform
 
 Model = Annotated[str, typer.Argument(help="Name of the model: models/NAME.yaml.")]

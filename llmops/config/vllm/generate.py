@@ -4,7 +4,7 @@ The interpreter that runs it must have that vLLM; it needs nothing else of ours 
 
     PYTHON_WITH_VLLM llmops/config/vllm/generate.py llmops/config/vllm
 
-writes `flags_VERSION.json` into the folder, one flag a line. `llmops_sandbox.vllm` installs such a Python.
+writes `flags_VERSION.json` into the folder, one flag a line. `llmops_sandbox.programs.vllm` installs such a Python.
 """
 # pyright: basic, reportMissingImports=false
 

@@ -9,6 +9,7 @@ from typing import Any, cast
 import dagster as dg
 
 from llmops.alerts.delivery import deliver
+from llmops.alerts.left_out import alert_on_left_out, lines_of
 from llmops.alerts.outbox import KEPT, Alert, Outbox
 from llmops.alerts.runs import Run, alert_on_ended, alert_on_stuck
 from llmops.alerts.ticks import FAILURES, Series, alert_on_failing
@@ -17,7 +18,6 @@ from llmops.defs.compat import PARTITION_NAME_TAG, InstigatorState, InstigatorTi
 from llmops.defs.cursors import read_cursor
 from llmops.errors import Unavailable
 from llmops.releases.records import Records
-from llmops.rollout.left_out import alert_on_left_out, lines_of
 from llmops.rollout.platform import Platform
 
 DELIVERY_SECONDS = 15

@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 import dagster as dg
 
+from llmops.alerts.left_out import lines_of
 from llmops.config import names
 from llmops.defs.compat import NOT_FINISHED_STATUSES, PARTITION_NAME_TAG, RUN_KEY_TAG
 from llmops.defs.cursors import read_cursor
-from llmops.rollout.left_out import lines_of
 from llmops.rollout.platform import Platform
 from llmops.rollout.trial import REQUESTED_BY_TAG
 from llmops.triggers import TRIGGERS

@@ -1,5 +1,5 @@
 """A store of images, and the stand-in registry that serves it."""
 
-from tests.support.registry import images, mirrors, once, server
+from tests.support.servers.registry import images, mirrors, once, server
 
 __all__ = ["images", "mirrors", "once", "server"]

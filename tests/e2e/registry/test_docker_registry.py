@@ -23,12 +23,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.x509.oid import NameOID
-from llmops_sandbox import docker_registry
+from llmops_sandbox.programs import docker_registry
 
 from llmops.clients.registry import Credentials, ImageName, RegistryClient, resolve_image
 from llmops.clients.retries import Patience
 from llmops.errors import BadInput, BadRelease
-from tests.support.answering import Answer, Asked, answering
+from tests.support.servers.answering import Answer, Asked, answering
 
 ONCE = Patience(attempts=1)
 HOST = "registry.example"

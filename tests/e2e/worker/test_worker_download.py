@@ -14,7 +14,7 @@ import pytest
 from llmops_sandbox.standins.hub import HubServer, HubStore
 from llmops_sandbox.standins.standin import Fault
 
-from tests.support.hub import partial
+from tests.support.servers.hub import partial
 
 Download = Callable[..., dict[str, Any]]
 Pin = Callable[[dict[str, bytes]], Path]

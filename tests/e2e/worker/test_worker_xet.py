@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.hub import partial
+from tests.support.servers.hub import partial
 
 CONTENT = random.Random(1).randbytes(300_000)
 CHUNK = 60_000

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from llmops_sandbox import vllm
+from llmops_sandbox.programs import vllm
 
 from llmops.config.vllm import generate
 from llmops.config.vllm.command_line import Refused, parser_of

@@ -13,12 +13,12 @@ import httpx2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from llmops_sandbox.pki import Identity, write_pki
+from llmops_sandbox.cluster.pki import Identity, write_pki
 
 from llmops.clients.bounded import NETWORK, SAME_ORIGIN, BeyondBounds, BoundedClient, Network, network_of
 from llmops.clients.retries import Unbounded
 from llmops.errors import Unavailable
-from tests.support.answering import Answer, Asked, answering
+from tests.support.servers.answering import Answer, Asked, answering
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from llmops.clients.hub import check_access, count_parameters, list_files, read_config, resolve
 from llmops.clients.retries import Patience
 from llmops.errors import BadRelease, LlmopsError, Unavailable
-from tests.support.answering import Answer, Answering, answering
+from tests.support.servers.answering import Answer, Answering, answering
 
 REPO = "acme/strange"
 COMMIT = "c0ffee" + "0" * 34

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from llmops.clients.prometheus import Prometheus
 from llmops.clients.retries import Patience
 from llmops.errors import LlmopsError, Unavailable
-from tests.support.answering import Answer, Answering, answering
+from tests.support.servers.answering import Answer, Answering, answering
 
 ONCE = Patience(attempts=1)
 MIB = 1 << 20

@@ -32,7 +32,7 @@ from llmops.clients.registry.client import PAGES
 from llmops.clients.retries import Patience
 from llmops.errors import LlmopsError, Unavailable
 from llmops.worker.foreign import BadBytes
-from tests.support.answering import Answer, Answering, Asked, answering
+from tests.support.servers.answering import Answer, Answering, Asked, answering
 
 ONCE = Patience(attempts=1)
 HOST = "registry.example"

@@ -15,7 +15,7 @@ from llmops.clients.registry import Credentials, ImageName, RegistryClient
 from llmops.clients.registry.auth import Challenge, challenges, is_token_service
 from llmops.clients.retries import Patience
 from llmops.errors import BadInput, LlmopsError, Unavailable
-from tests.support.answering import Answer, Asked, answering
+from tests.support.servers.answering import Answer, Asked, answering
 
 ONCE = Patience(attempts=1)
 ADA = Credentials("ada", "MARKED-SECRET")

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from llmops_sandbox.hub import HubServer, HubStore
-from llmops_sandbox.standin import in_thread
+from llmops_sandbox.standins.hub import HubServer, HubStore
+from llmops_sandbox.standins.standin import in_thread
 
 from llmops.clients import hub as hub_client
 from llmops.clients.hub import HubFile, documents

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from llmops.alerts.left_out import lines_of
 from llmops.cli.app import main
 from llmops.config.catalog.load import read_catalog
 from llmops.config.settings import Settings
 from llmops.definitions import defs
 from llmops.errors import BadInput
-from llmops.rollout.left_out import lines_of
 from llmops.rollout.ops.preflight_run import _specs  # pyright: ignore[reportPrivateUsage]
 from llmops.rollout.platform import Platform
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from llmops_sandbox import debian
+from llmops_sandbox.programs import debian
 
 PACKAGE = "docker-registry"
 
