@@ -42,6 +42,7 @@ PROMISES = {
 FULL = ("tests/e2e/", "tests/bench/", "sandbox/tests/")
 # The longest tests start first, so that no process works alone at the end.
 SLOWEST_FIRST = (
+    "tests/e2e/interrupted",
     "tests/e2e/rollout",
     "tests/e2e/live",
     "tests/e2e",

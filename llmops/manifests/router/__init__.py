@@ -43,6 +43,8 @@ KEYS_MOUNT = "/etc/llmops-router-keys"
 STARTUP_SECONDS = 300
 """Longest time in which LiteLLM starts: it takes 13 s on a fast machine, 45 s with little CPU and no bytecode."""
 SHUTDOWN_MARGIN = 15
+IDLE_CONNECTION_SECONDS = 2
+"""How long the router keeps an idle connection to an engine: it closes the connection, and not the engine."""
 
 _MODULE = files(__name__).joinpath(MODULE_FILE).read_text()
 
@@ -196,6 +198,9 @@ def _environment(plan: RouterPlan, settings: Settings) -> list[Manifest]:
         variable("LLMOPS_ROUTER_KEYS", KEYS_MOUNT),
         # By default LiteLLM cuts off running requests 30 s after SIGTERM, even if the grace period is longer.
         variable("GRACEFUL_SHUTDOWN_TIMEOUT", str(router.drain_seconds)),
+        # vLLM closes a connection after 5 idle seconds (VLLM_HTTP_TIMEOUT_KEEP_ALIVE). By default LiteLLM keeps one for
+        # 15 s, and a request that it sends on a connection that just closes fails.
+        variable("AIOHTTP_KEEPALIVE_TIMEOUT", str(IDLE_CONNECTION_SECONDS)),
         # LiteLLM fetches nothing at its start, and sends no telemetry.
         variable("LITELLM_LOCAL_MODEL_COST_MAP", "True"),
         variable("HF_HUB_OFFLINE", "1"),

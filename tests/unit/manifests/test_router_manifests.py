@@ -151,6 +151,15 @@ def test_the_routers_rollout_surges_and_drains() -> None:
     assert pod["terminationGracePeriodSeconds"] > 307
 
 
+def test_the_router_closes_an_idle_connection_before_vllm_does() -> None:
+    settings = installation()
+    deployment = of_kind(objects(plan({}, {}, {}, settings), {}, settings), "Deployment")["spec"]
+    (container,) = deployment["template"]["spec"]["containers"]
+    values = {variable["name"]: variable.get("value") for variable in container["env"]}
+    vllm_closes_after = 5
+    assert float(values["AIOHTTP_KEEPALIVE_TIMEOUT"]) < vllm_closes_after
+
+
 def test_tenants_reach_the_router_and_only_providers_open_its_egress(release: Release) -> None:
     settings, tenants = installation(), {"acme": tenant("acme", "tiny")}
 
