@@ -65,8 +65,6 @@ def types(value: object) -> object:
         ("resources/cpu", "0.0001"),
         ("gpu/memory", "1000"),
         ("gpu/product", "with space"),
-        ("engine/image", "Upper/Case"),
-        ("weights/repo", "one--two/x.git"),
         ("weights/token", {"name": "Not_A_Name", "key": "a b"}),
         ("evaluation/suites", ["a suite"]),
         ("evaluation/gates/0", {"metric": "smoke/score"}),
