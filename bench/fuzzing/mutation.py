@@ -64,9 +64,9 @@ def judge(parser: Parser, content: bytes, *, measure_memory: bool = False) -> Fa
     def end(_signal: int, _frame: FrameType | None) -> None:
         raise TooSlow
 
-    before = signal.signal(signal.SIGVTALRM, end)
+    before = signal.signal(signal.SIGPROF, end)
     # Counting the memory takes five times the processor.
-    signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS * (5 if measure_memory else 1))
+    signal.setitimer(signal.ITIMER_PROF, SECONDS * (5 if measure_memory else 1))
     if measure_memory:
         tracemalloc.start()
     try:
@@ -79,7 +79,7 @@ def judge(parser: Parser, content: bytes, *, measure_memory: bool = False) -> Fa
     except Exception as error:  # noqa: BLE001 - whatever it is, it is the finding
         return Fault(content, f"raises {type(error).__name__}: {error!s:.200}")
     finally:
-        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-        signal.signal(signal.SIGVTALRM, before)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
         tracemalloc.stop()
     return None

@@ -131,14 +131,14 @@ def _suite(content: bytes) -> None:
     load_suites(_FOLDER, ["quality"])
 
 
-def _results(tool: str, content: bytes) -> None:
-    TOOLS[tool].parse({"results.json": content})
+def _results(tool: str, name: str, content: bytes) -> None:
+    TOOLS[tool].parse({name: content})
 
 
-def _results_of(tool: str) -> tuple[bytes, ...]:
-    """Real results files of a tool, which the tests keep."""
+def _results_of(tool: str) -> Parser:
+    """The parser of a tool's results, with real files that the tests keep."""
     paths = sorted(path for path in _RESULTS.glob(f"{tool}-*/*/*") if path.suffix in (".json", ".eval"))
-    return tuple(path.read_bytes() for path in paths)
+    return Parser(partial(_results, tool, paths[0].name), (LlmopsError,), tuple(path.read_bytes() for path in paths))
 
 
 def _prometheus(content: bytes) -> None:
@@ -260,5 +260,5 @@ PARSERS: Mapping[str, Parser] = {
         ),
     ),
     "release": Parser(read_release, (ValueError,), (_RELEASE.canonical().encode(),)),
-    **{f"results-{tool}": Parser(partial(_results, tool), (LlmopsError,), _results_of(tool)) for tool in TOOLS},
+    **{f"results-{tool}": _results_of(tool) for tool in TOOLS},
 }
