@@ -21,6 +21,7 @@ from pydantic_core import ErrorDetails
 from llmops.config.kinds import NUMBER, WHOLE
 from llmops.config.plain_yaml import SHOWN, Node, Place, Refused, Slip, parse, short
 from llmops.config.schema import FOLDER, INCONSISTENT, LATER, Consistent, Problem
+from llmops.config.words import in_words
 from llmops.errors import BadInput
 
 MOST_BYTES = 1 << 20
@@ -376,23 +377,19 @@ def _message(
             hidden = filled_in if len(place) == 1 else ()
             allowed = sorted(set(_model_at(model, place[:-1]).model_fields).difference(hidden))
             return f"is not a field; {did_you_mean(str(place[-1])[:SHOWN], allowed)}Allowed: {', '.join(allowed)}"
-        case "value_error":
-            message = details["msg"].removeprefix("Value error, ")
         case "string_pattern_mismatch":
             field = _field_at(model, place)
-            message = _lower(details["msg"]) + (f": {field.description}" if field and field.description else "")
+            message = in_words(details) + (f": {field.description}" if field and field.description else "")
+        case "model_type" | "model_attributes_type":
+            message = f"must be {_shape(_model_at(model, place))}"
         case _:
-            message = _lower(details["msg"])
+            message = in_words(details)
     value = details["input"]
     if isinstance(value, (dict, BaseModel)):
         return message
     needs_quotes = isinstance(value, int | float) and details["type"] in ("string_type", "path_type", "literal_error")
     hint = "; put it in quotes to have a text" + (f": '{written}'" if written else "")
     return f"{message} (found {short(value)})" + (hint if needs_quotes else "")
-
-
-def _lower(text: str) -> str:
-    return text[:1].lower() + text[1:]
 
 
 def _model_at(model: type[BaseModel], path: Place) -> type[BaseModel]:

@@ -22,6 +22,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, JsonValue, TypeAdapter, ValidationError
 
 from llmops.config.catalog.spec import Strict
+from llmops.config.words import in_words
 from llmops.worker.foreign import check_json
 
 ScorerName = Literal["exact", "contains", "regex", "number", "json-schema", "choice"]
@@ -109,7 +110,7 @@ def _validated(adapter: TypeAdapter[Any], expected: object, takes: str) -> Any:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise ValueError(f"takes {takes}; {where + ': ' if where else ''}{first['msg']}") from error
+        raise ValueError(f"takes {takes}; {where + ': ' if where else ''}{in_words(first)}") from error
 
 
 def _texts(expected: JsonValue) -> list[str]:

@@ -6,16 +6,18 @@ volume of a site with a hub), or another JSON file with its `repo`, `commit` and
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from llmops.clients.hub import HubFile
+from llmops.config.loading import dotted, explain
 from llmops.errors import BadInput
 
 HEX = r"^[0-9a-f]+$"
+PROBLEMS_SHOWN = 5
 
 
 class _File(BaseModel):
@@ -48,13 +50,19 @@ class PinsFile:
         self._path = path
         try:
             self._manifest = _Manifest.model_validate_json(path.read_bytes())
-        except (OSError, ValidationError) as error:
-            raise BadInput(
-                f"{path}: is no manifest of verified weights (weights.pins): {error}",
-                code="BadPinsFile",
-                about=str(path),
-                remedy="Copy weights/MODEL/KEY.json from the volume of a site with a hub.",
-            ) from error
+        except OSError as error:
+            raise self._bad(str(error)) from error
+        except ValidationError as error:
+            problems = [f"{dotted(place) or 'the file'} {problem}" for place, problem in explain(error, _Manifest)]
+            raise self._bad("; ".join(problems[:PROBLEMS_SHOWN])) from error
+
+    def _bad(self, problem: str) -> BadInput:
+        return BadInput(
+            f"{self._path}: is no manifest of verified weights (weights.pins): {problem}",
+            code="BadPinsFile",
+            about=str(self._path),
+            remedy="Copy weights/MODEL/KEY.json from the volume of a site with a hub.",
+        )
 
     def resolve(self, repo: str, revision: str) -> str:
         """The file's commit.
@@ -87,9 +95,8 @@ class PinsFile:
     def check_access(self, repo: str) -> None:
         """A file gives access to everybody."""
 
-    def read_documents(self, repo: str, commit: str, files: Sequence[HubFile]) -> Mapping[str, object]:
-        """Nothing: the file has hashes, and no content."""
-        return {}
+    def read_documents(self, repo: str, commit: str, files: Sequence[HubFile]) -> None:
+        """None: the file has hashes, and no content. It lists what the site with a hub took by that content."""
 
     def _require(self, repo: str, revision: str) -> None:
         if (repo, revision) != (self._manifest.repo, self._manifest.commit):

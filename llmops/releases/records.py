@@ -21,6 +21,7 @@ from llmops.releases.recovery import Evidence, what_served
 from llmops.releases.release import Release
 from llmops.releases.stages import STAGES
 from llmops.releases.store import Changes, Data, Store, Stored, record_labels
+from llmops.releases.stored import read_release
 
 OutcomeT = TypeVar("OutcomeT", bound=BaseModel)
 
@@ -122,7 +123,7 @@ class Records:
                 about=f"release {release}",
                 remedy=f"Take one that `llmops history {model}` lists.",
             )
-        return Release.model_validate_json(pins)
+        return read_release(pins)
 
     def state(self, model: str) -> State:
         """The model's stable, previous and candidate releases.

@@ -39,8 +39,8 @@ class HubLike(Protocol):
         """Raise if the repository's files are listed but cannot be downloaded."""
         ...
 
-    def read_documents(self, repo: str, commit: str, files: Sequence[HubFile]) -> Mapping[str, object]:
-        """Content of JSON files of a commit, by path; without those that it does not have."""
+    def read_documents(self, repo: str, commit: str, files: Sequence[HubFile]) -> Mapping[str, object] | None:
+        """Content of JSON files of a commit, by path; None where no content can be read."""
         ...
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from llmops.config.names import Track
 from llmops.errors import BadInput
 from llmops.manifests import engine, volume
@@ -13,6 +11,7 @@ from llmops.manifests.companions.autoscaling import scale
 from llmops.manifests.companions.objects import around
 from llmops.manifests.pods import Manifest
 from llmops.releases.release import Release
+from llmops.releases.stored import read_release
 from llmops.rollout.ops.companions import companions_of
 from llmops.rollout.ops.pinning import pin
 from llmops.rollout.platform import Platform
@@ -48,8 +47,8 @@ def read_pins(path: Path, model: str) -> Release:
         BadInput: The file holds no release, or another model's.
     """
     try:
-        pinned = Release.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
+        pinned = read_release(path.read_bytes())
+    except (OSError, ValueError) as error:
         raise BadInput(
             f"{path}: cannot be read as a release: {error}",
             code="BadPinsFile",

@@ -33,6 +33,7 @@ LONGEST_PAUSE = 86_400.0
 
 _STEP = 64 << 10
 _NAME_SHOWN = 80
+_MOST_DIMENSIONS = 64
 _NO_MARKS = bytes(set(range(256)) - set(b'"[]{},'))
 
 
@@ -151,12 +152,16 @@ def parse_tensors(header: bytes) -> dict[str, Tensor]:
     return {name: _tensor(name, entry) for name, entry in entries.items() if name != "__metadata__"}
 
 
+def _is_size(number: object) -> bool:
+    return type(number) is int and 0 <= number < 1 << 63
+
+
 def _tensor(name: str, entry: object) -> Tensor:
     match entry:
         case {"dtype": str(dtype), "shape": [*shape], "data_offsets": [start, end]}:
             numbers = [start, end, *shape]
-            # JSON's true is a number in Python.
-            if all(type(number) is int and number >= 0 for number in numbers) and start <= end:
+            # JSON's true is a number in Python. Products of more and longer numbers would take hours.
+            if len(shape) <= _MOST_DIMENSIONS and all(map(_is_size, numbers)) and start <= end:
                 return Tensor(dtype, tuple(shape), start, end)
         case _:
             pass

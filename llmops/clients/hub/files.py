@@ -60,7 +60,7 @@ def select(
     allow_pickle: bool = False,
     *,
     loading: Loading = BY_DEFAULT,
-    documents: Mapping[str, object] = NOTHING_READ,
+    documents: Mapping[str, object] | None = NOTHING_READ,
 ) -> tuple[HubFile, ...]:
     """The files that a release takes, sorted by path: the weights that vLLM loads, and what else the patterns select.
 
@@ -82,13 +82,14 @@ def select(
         allow_pickle: Whether to take formats that can run code when loaded.
         loading: How the engine is told to load.
         documents: Content of the files of `documents_needed`, by name. An index that is not among them does not count;
-            then the numbers in the names say whether a sharded file is complete.
+            then the numbers in the names say whether a sharded file is complete. None where nothing can be read: then
+            the weights below the top folder are taken, and an index may list fewer files than the numbers imply.
 
     Raises:
         BadRelease: No weights that vLLM loads are selected, a sharded file is incomplete, or a name cannot be used.
     """
     present = sorted(files)
-    if loading.remote_code and rules.asks_for_code(documents):
+    if loading.remote_code and rules.asks_for_code(documents or {}):
         include = (*include, "/*.py")
     matched = [file for file in present if _selected(file.path, include, exclude)]
     allowed = [file for file in matched if allow_pickle or not is_unsafe(file.path)]
@@ -97,7 +98,7 @@ def select(
     judged = loading.known or loading.load_format in rules.BY_PATTERNS
     if not taken or (judged and not any(rules.is_weights(path) for path in taken)):
         everything = [file.path for file in present]
-        raise no_weights(everything, [file.path for file in matched], include, exclude, allow_pickle, documents)
+        raise no_weights(everything, [file.path for file in matched], include, exclude, allow_pickle, documents or {})
     _refuse_unusable(sorted(taken))
     return tuple(file for file in allowed if file.path in taken)
 
@@ -126,7 +127,7 @@ def is_unsafe(path: str) -> bool:
 
 
 def _loaded(
-    paths: Sequence[str], include: Sequence[str], loading: Loading, documents: Mapping[str, object]
+    paths: Sequence[str], include: Sequence[str], loading: Loading, documents: Mapping[str, object] | None
 ) -> Iterable[str]:
     """Of the selected paths, without the weights that the engine does not load.
 
@@ -134,14 +135,14 @@ def _loaded(
         BadRelease: The weights are incomplete.
     """
     tensors = _complete(rules.top_tensors(paths, loading), paths, documents)
-    engines = rules.folders(documents)
+    engines = rules.folders(documents or {})
 
     def left_out(path: str) -> bool:
         if not path.endswith(rules.SAFE_SUFFIX) and not is_unsafe(path):
             return False
         if "/" not in path:
             return path.endswith((rules.SAFE_SUFFIX, *rules.PICKLES)) and not rules.is_read(path, tensors)
-        return _is_below(path, include) and not engines(path.rpartition("/")[0])
+        return documents is not None and _is_below(path, include) and not engines(path.rpartition("/")[0])
 
     dropped = {path for path in paths if left_out(path)}
     copies = {path.rpartition("/")[0] for path in dropped if "/" in path and path.endswith(rules.SAFE_SUFFIX)}
@@ -154,13 +155,16 @@ def _loaded(
     return kept
 
 
-def _complete(top: rules.Top, paths: Sequence[str], documents: Mapping[str, object]) -> frozenset[str]:
+def _complete(top: rules.Top, paths: Sequence[str], documents: Mapping[str, object] | None) -> frozenset[str]:
     """The safetensors of the top folder that the engine loads.
 
     Raises:
         BadRelease: The index lists others as well, or there is none and the names imply others.
     """
-    if top.tensors and top.index in paths and top.index in documents:
+    with_index = bool(top.tensors) and top.index in paths
+    if documents is None and with_index:
+        return top.tensors
+    if documents and with_index and top.index in documents:
         listed = rules.listed(documents[top.index], top.index)
         # vLLM looks for the listed files among all safetensors, or all of Mistral's.
         there = top.tensors if top.index == rules.MISTRAL_INDEX else {path for path in paths if "/" not in path}

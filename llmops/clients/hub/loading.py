@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, cast
 
+from llmops.config.vllm.arguments import texts
 from llmops.errors import BadRelease
 
 SAFE_SUFFIX = ".safetensors"
@@ -79,12 +80,12 @@ class Loading:
 
     @classmethod
     def of(cls, arguments: Iterable[str]) -> Loading:
-        """Read them from canonical arguments, `--flag` or `--flag=value`; of a flag given twice the last wins."""
-        values = {flag: value for flag, _, value in (argument.partition("=") for argument in arguments)}
+        """Read them from arguments, `--flag` or `--flag=value` each, as vLLM does; see `texts`."""
+        values = texts(arguments)
         return cls(
             values.get("--load-format", "auto").lower(),
             values.get("--config-format", "auto").lower(),
-            "--hf-config-path" in values,
+            values.get("--hf-config-path") not in (None, "", "None"),
             "--trust-remote-code" in values,
         )
 

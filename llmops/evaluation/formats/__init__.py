@@ -33,9 +33,7 @@ TOOLS: Mapping[str, Tool] = {
 def _check_known(name: str) -> str:
     if name not in TOOLS:
         *others, last = (repr(tool) for tool in TOOLS)
-        raise PydanticCustomError(
-            "unknown_tool", "Input should be {known}", {"known": f"{', '.join(others)} or {last}"}
-        )
+        raise PydanticCustomError("unknown_tool", "must be {known}", {"known": f"{', '.join(others)} or {last}"})
     return name
 
 

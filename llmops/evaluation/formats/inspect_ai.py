@@ -13,6 +13,7 @@ from typing import Literal
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from llmops.config.words import in_words
 from llmops.evaluation.formats.reading import (
     Count,
     Files,
@@ -196,7 +197,9 @@ def _unpack(name: str, content: bytes) -> _Log:
     except BadBytes as error:
         refuse(f"{name}/reductions.json", "ResultsUnreadable", f"is no part of a {_WHAT}: {error}")
     except ValidationError as error:
-        refuse(f"{name}/reductions.json", "ResultsUnreadable", f"is no part of a {_WHAT}: {error.errors()[0]['msg']}")
+        refuse(
+            f"{name}/reductions.json", "ResultsUnreadable", f"is no part of a {_WHAT}: {in_words(error.errors()[0])}"
+        )
 
 
 def _part(name: str, archive: zipfile.ZipFile, part: str) -> bytes:

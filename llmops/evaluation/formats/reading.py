@@ -12,6 +12,7 @@ from typing import Annotated, Literal, NoReturn, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from llmops.config.catalog.spec import Strict
+from llmops.config.words import in_words
 from llmops.errors import MeasurementFailed
 from llmops.evaluation.statistics import summary
 from llmops.worker.foreign import BadBytes, check_json
@@ -110,7 +111,7 @@ def read(kind: type[PartType], name: str, content: bytes, what: str) -> PartType
     except BadBytes as error:
         refuse(name, "ResultsUnreadable", f"is no {what}: {error}")
     except ValidationError as error:
-        problems = [f"{'.'.join(map(str, item['loc'])) or 'the file'}: {item['msg']}" for item in error.errors()]
+        problems = [f"{'.'.join(map(str, item['loc'])) or 'the file'} {in_words(item)}" for item in error.errors()]
         more = f" and {len(problems) - ERRORS_SHOWN} more" if len(problems) > ERRORS_SHOWN else ""
         refuse(name, "ResultsUnreadable", f"is no {what}: {'; '.join(problems[:ERRORS_SHOWN])}{more}")
 

@@ -72,7 +72,8 @@ class Case:
         release: The release that the entry resolves to now; None if it could not be resolved.
         hub: The hub's answer or error; None if the weights do not come from a hub.
         image: The registry's answer or error.
-        shape: The model's shape or the error of reading it; None if the model has no `config.json`.
+        shape: The model's shape or the error of reading it; None if the model has no `config.json`, or
+            its pins come from a file.
         starts: Earlier measured starts.
     """
 

@@ -35,6 +35,9 @@ def _fit(case: Case) -> Iterator[Finding]:
         yield Finding("unknown", "GPU fit", f"is not known: {case.shape.message}", remedy)
     elif case.shape is not None:
         yield failed("GPU fit", case.shape)
+    elif case.spec.weights.pins:
+        message = "is not known: the file of weights.pins has the hashes of config.json and of the weights alone"
+        yield Finding("unknown", "GPU fit", message, "See the findings at a site with a hub.")
 
 
 def _weights(case: Case) -> Iterator[Finding]:

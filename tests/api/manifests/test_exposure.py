@@ -224,7 +224,7 @@ def test_the_entries_of_the_page_are_accepted() -> None:
             KEY + "exposure:\n  kind: ingress\n  host: a.example\n  auth_url: 'http://a.example/x;return 200'\n",
             9,
             "exposure.auth_url",
-            "should match",
+            "must match",
         ),
         (
             "exposure:\n  kind: ingress\n  host: a.example\n  auth_response_headers: [X-User]\n" + KEY,

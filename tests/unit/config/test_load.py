@@ -66,8 +66,8 @@ def test_the_catalog_is_sorted_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "line", "field", "words"),
     [
-        ("replicas: 2", "replicas: 0", 2, "replicas", ["greater than or equal to 1", "found 0"]),
-        ("replicas: 2", "replicas: many", 2, "replicas", ["valid integer", "'many'"]),
+        ("replicas: 2", "replicas: 0", 2, "replicas", ["at least 1", "found 0"]),
+        ("replicas: 2", "replicas: many", 2, "replicas", ["a whole number", "'many'"]),
         (
             "replicas: 2",
             "replica: 2",
@@ -78,7 +78,7 @@ def test_the_catalog_is_sorted_by_name(tmp_path: Path) -> None:
         ("  repo: acme/tiny", "  repo: tiny", 4, "weights.repo", ["Hub repository, owner/name", "'tiny'"]),
         ("  repo: acme/tiny", "  revision: main", 3, "weights.repo", ["is required and not given"]),
         ("  version: 0.32.0", "  version: newest", 6, "engine.version", [">=0.31,<0.40", "'newest'"]),
-        ("  version: 0.32.0", "  version: 0.32", 6, "engine.version", ["valid string", "0.32"]),
+        ("  version: 0.32.0", "  version: 0.32", 6, "engine.version", ["a text", "0.32"]),
         (
             "    max_model_len: 2048",
             "    max_model_length: 1",
@@ -124,7 +124,7 @@ def test_a_mistake_is_named_by_line_and_field(
         ("  env: {HF_TOKEN: x}\n", 15, "engine.env.HF_TOKEN", ["use weights.token"]),
         ("  env: {VLLM_API_KEY: x}\n", 15, "engine.env.VLLM_API_KEY", ["use access.api_key"]),
         ("  env: {'A-B': x}\n", 15, "engine.env.A-B", ["name of an environment variable"]),
-        ("  env: {A: 1}\n", 15, "engine.env.A", ["valid string"]),
+        ("  env: {A: 1}\n", 15, "engine.env.A", ["a text"]),
     ],
 )
 def test_a_mistake_of_the_engine(tmp_path: Path, extra: str, line: int, field: str, words: list[str]) -> None:
@@ -350,7 +350,7 @@ def test_a_plain_word_is_a_text_as_in_yaml_1_2(tmp_path: Path, text: str) -> Non
 def test_a_text_that_yaml_reads_as_another_type_needs_quotes(tmp_path: Path, text: str) -> None:
     path = write(tmp_path, GOOD + f"description: {text}\n")
     (mistake,) = mistakes(path)
-    assert mistake.startswith(f"{path}:15: description: input should be a valid string (found ")
+    assert mistake.startswith(f"{path}:15: description: must be a text (found ")
     assert mistake.endswith(f"; put it in quotes to have a text: '{text}'")
     assert load_model(write(tmp_path, GOOD + f"description: '{text}'\n")).description == text
 
@@ -456,7 +456,7 @@ def test_a_text_that_looks_like_a_number_is_quoted_as_it_is_written(
     tmp_path: Path, old: str, new: str, field: str, written: str
 ) -> None:
     (mistake,) = mistakes(write(tmp_path, GOOD.replace(old, new)))
-    assert f"{field}: input should be a valid string" in mistake
+    assert f"{field}: must be a text" in mistake
     assert mistake.endswith(f"put it in quotes to have a text: '{written}'")
 
 

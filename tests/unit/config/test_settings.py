@@ -44,11 +44,11 @@ def test_all_mistakes_come_at_once_with_line_field_and_value(tmp_path: Path) -> 
     assert (raised.value.code, raised.value.about) == ("InvalidFile", f"{path}:1: namespace")
     lines = [line.removeprefix(f"{path}:") for line in raised.value.message.splitlines()]
     starts = (
-        "1: namespace: input should be a valid string (found 12); put it in quotes",
+        "1: namespace: must be a text (found 12); put it in quotes",
         "2: storage_clas: is not a field; did you mean storage_class? Allowed: access, alerts",
         "4: alerts[0]: signing_key is for kind webhook, and that needs one",
         "9: network.pipeline[0].cidr: ",
-        "10: prices: input is not a valid path for <class 'pathlib.Path'> (found 3); put it in quotes",
+        "10: prices: must be a path (found 3); put it in quotes",
     )
     assert len(lines) == len(starts), lines
     for line, start in zip(lines, starts, strict=True):
@@ -62,7 +62,7 @@ def test_all_mistakes_come_at_once_with_line_field_and_value(tmp_path: Path) -> 
         ("a: b: c\n", "1: is not valid YAML"),
         ("- namespace\n", "1: must be a mapping of fields to values"),
         ("namespace: a\nnamespace: b\n", "2: namespace: is given twice, first in line 1"),
-        ("stuck_after_hours: 1:30\n", "1: stuck_after_hours: input should be a valid number"),
+        ("stuck_after_hours: 1:30\n", "1: stuck_after_hours: must be a number"),
     ],
 )
 def test_other_files_are_refused(tmp_path: Path, text: str, mistake: str) -> None:

@@ -50,7 +50,7 @@ def test_no_folder_is_no_tenants(tmp_path: Path) -> None:
             "models[1]",
             "did you mean tiny? Allowed: large, tiny",
         ),
-        ("[tiny]", "[]", 2, "models", "at least 1 item"),
+        ("[tiny]", "[]", 2, "models", "at least 1 entry"),
         ("requests_per_minute: 60", "requests_per_minute: 0", 4, "requests_per_minute", "found 0"),
         ("requests_per_minute", "request_per_minute", 4, "request_per_minute", "did you mean requests_per_minute?"),
         ("  pods: 3", "  pod: 3", 6, "quota.pod", "did you mean pods? Allowed: cpu, gpus, memory, pods"),

@@ -231,8 +231,8 @@ def changed(path: Path, *keys: str, value: Any) -> Path:
             1,
             "gpus.NVIDIA-L40S.usd: is not a field; Allowed: tokens_per_second, usd_per_month",
         ),
-        (("storage_gb",), -1, "storage_gb.low: input should be greater than or equal to 0"),
-        (("apis",), {}, "apis: dictionary should have at least 1"),
+        (("storage_gb",), -1, "storage_gb.low: must be at least 0"),
+        (("apis",), {}, "apis: must have at least 1 entry"),
     ],
 )
 def test_a_wrong_price_is_named_by_file_and_field(

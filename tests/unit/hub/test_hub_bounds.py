@@ -84,6 +84,8 @@ def test_a_configuration_with_infinity_is_read() -> None:
         b'{"a": {"dtype": "BF16", "shape": "x", "data_offsets": [0, 1]}}',
         b'{"a": ' + b"[" * 3000 + b"]" * 3000 + b"}",
         b"{}}",
+        b'{"a": {"dtype": "BF16", "shape": [' + b"99," * 300_000 + b'1], "data_offsets": [0, 1]}}',
+        b'{"a": {"dtype": "BF16", "shape": [' + b"9" * 4000 + b'], "data_offsets": [0, 1]}}',
     ],
     ids=lambda value: f"{len(value)} bytes" if isinstance(value, bytes) else None,
 )

@@ -54,7 +54,14 @@ def test_weights_in_two_formats_are_taken_once() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--load-format=mistral"], ["--load-format=MISTRAL"], ["--config-format=mistral"]],
+    [
+        ["--load-format=mistral"],
+        ["--load-format=MISTRAL"],
+        ["--config-format=mistral"],
+        ["--load_format=mistral"],
+        ["--load-form=mistral"],
+        ["--load-format=safetensors", "--load-format=mistral"],
+    ],
 )
 def test_mistrals_own_format_is_taken_where_an_argument_asks_for_it(arguments: Sequence[str]) -> None:
     loading = Loading.of(arguments)
@@ -364,6 +371,13 @@ def test_a_configuration_has_to_be_there() -> None:
     require_config([HubFile("consolidated.safetensors", 1), HubFile("params.json", 1)], Loading())
     require_config(bare, Loading.of(["--hf-config-path=/etc/config"]))
     require_config(bare, Loading.of(["--config-format=plugin"]))
+    with pytest.raises(BadRelease):
+        require_config(bare, Loading.of(["--hf-config-path=None"]))
+
+
+def test_the_last_of_two_switches_decides_whether_code_runs() -> None:
+    assert Loading.of(["--no-trust-remote-code", "--trust-remote-code"]).remote_code
+    assert not Loading.of(["--trust-remote-code", "--no-trust-remote-code"]).remote_code
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from llmops.clients.registry import RegistryClient
 from llmops.config.catalog.spec import DEFAULT_INCLUDE, ModelSpec
 from llmops.errors import BadInput, BadRelease
 from llmops.releases.pins_file import PinsFile
-from llmops.releases.release import Release
+from llmops.releases.release import FilePin, Release
 from llmops.releases.resolve import Hub, resolve
 
 REPO = "acme/found"
@@ -77,7 +77,7 @@ def test_an_index_that_is_none_is_refused(
 
 def test_no_more_is_read_than_the_bound(hub: Hub, store: HubStore) -> None:
     commit = store.commit(REPO, {"config.json": json.dumps({"a": "x" * 5000})})
-    for size, problem in ((documents.LARGEST + 1, "reads at most"), (4000, "has other than the 4000 bytes")):
+    for size, problem in ((documents.LARGEST + 1, "reads at most"), (4000, "has other than the 4,000 bytes")):
         with pytest.raises(BadRelease, match=problem) as refused:
             hub_client.read_documents(REPO, commit, [HubFile("config.json", size)], endpoint=hub.endpoint)
         assert refused.value.code == "FileMalformed"
@@ -121,7 +121,7 @@ def test_access_is_refused_before_a_document_is_read(registry: RegistryClient, s
         assert len(server.seen("*/resolve/*")) == 1
 
 
-def test_a_file_with_pins_has_no_content_and_its_names_decide(tmp_path: Path) -> None:
+def test_a_file_with_pins_has_no_content_and_says_itself_what_is_taken(tmp_path: Path) -> None:
     paths = ["config.json", INDEX, "modeling_x.py", "consolidated.safetensors", *SHARDS]
     entry = {"size": 1, "sha256": "8" * 64}
     content = {"repo": REPO, "commit": "0" * 40, "files": dict.fromkeys(paths, entry)}
@@ -132,3 +132,62 @@ def test_a_file_with_pins_has_no_content_and_its_names_decide(tmp_path: Path) ->
     documents = pins.read_documents(REPO, "0" * 40, needed)
     chosen = hub_client.select(listing, DEFAULT_INCLUDE, loading=loading, documents=documents)
     assert {file.path for file in chosen} == {"config.json", INDEX, "modeling_x.py", *SHARDS}
+
+
+def test_an_index_of_twenty_mebibytes_is_read(hub: Hub, registry: RegistryClient, store: HubStore) -> None:
+    names = {f"model.layers.{number}.{'x' * 160}": SHARDS[number % 3] for number in range(100_000)}
+    text = json.dumps({"weight_map": names})
+    assert 20 << 20 < len(text) < documents.LARGEST
+    files = {"config.json": "{}", INDEX: text, **dict.fromkeys(SHARDS, bytes(30)), "extra.safetensors": bytes(9)}
+    assert paths(pin(hub, registry, store, files)) == sorted({"config.json", INDEX, *SHARDS})
+
+
+DENSE = [{"path": "2_Dense", "type": "sentence_transformers.models.Dense"}]
+BELOW = {"config.json": "{}", "modules.json": json.dumps(DENSE), "model.safetensors": bytes(9)}
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"config.json": "{}", INDEX: index(*SHARDS[:2]), **dict.fromkeys(SHARDS[:2], bytes(30))},
+        {"config.json": "{}", INDEX: index("a.safetensors"), "a.safetensors": b"1", "b-0-of-9.safetensors": b"2"},
+        {**BELOW, "2_Dense/model.safetensors": bytes(8), "other/model.safetensors": bytes(8)},
+        {
+            "config.json": json.dumps({"architectures": ["JinaEmbeddingsV5Model"]}),
+            "model.safetensors": bytes(9),
+            "adapters/search/adapter_model.safetensors": bytes(8),
+        },
+        {"config.json": json.dumps({"auto_map": {"AutoModel": "a.M"}}), "a.py": "1", "model.safetensors": bytes(9)},
+        {"params.json": "{}", "consolidated.safetensors": bytes(9), "tekken.json": "{}"},
+    ],
+    ids=["an index of fewer shards", "odd names", "dense layers", "adapters of the architecture", "code", "Mistral"],
+)
+def test_a_site_without_a_hub_pins_the_same_release(
+    hub: Hub, registry: RegistryClient, store: HubStore, tmp_path: Path, files: dict[str, str | bytes]
+) -> None:
+    commit = store.commit(REPO, files)
+    spec = ModelSpec.model_validate(
+        {
+            "name": "found",
+            "weights": {
+                "repo": REPO,
+                "revision": commit,
+                "strategy": "image",
+                "image": {"repository": "docker.io/vllm/vllm-openai", "path": "/model"},
+            },
+            "engine": {
+                "image": "docker.io/vllm/vllm-openai",
+                "version": "0.32.0",
+                "options": {"trust_remote_code": True},
+            },
+        }
+    )
+    release = resolve(spec, hub=hub, registry=registry, suites={})
+    listed = {file.path: {"size": file.size, **hashes(file)} for file in release.weights.files}
+    (tmp_path / "pins.json").write_text(json.dumps({"repo": REPO, "commit": commit, "files": listed}))
+    elsewhere = resolve(spec, hub=PinsFile(tmp_path / "pins.json"), registry=registry, suites={})
+    assert (elsewhere, elsewhere.id) == (release, release.id)
+
+
+def hashes(file: FilePin) -> dict[str, str | None]:
+    return {"sha256": file.sha256, "git_sha1": file.git_sha1}

@@ -1,0 +1,54 @@
+"""Damaged bytes for each parser of bytes from outside; `make fuzz` gives each of them minutes."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+
+import pytest
+
+from bench.fuzzing.mutation import judge, mutated
+from bench.fuzzing.parsers import PARSERS, Parser
+
+INPUTS = 40
+
+
+@pytest.mark.parametrize("name", PARSERS)
+def test_damaged_inputs_are_taken_or_refused(name: str) -> None:
+    parser, chance = PARSERS[name], random.Random(name)
+    for seed in parser.seeds:
+        assert judge(parser, seed, measure_memory=True) is None
+    for _ in range(INPUTS):
+        assert judge(parser, mutated(parser.seeds, chance)) is None
+
+
+def busy(content: bytes) -> None:
+    end = time.process_time() + 30
+    while time.process_time() < end:
+        # As a parser that catches everything does.
+        try:
+            len(content)
+        except Exception:  # noqa: BLE001
+            continue
+
+
+@pytest.mark.parametrize(
+    ("parse", "what"),
+    [
+        (busy, "takes more than 2 s"),
+        (lambda content: bytearray(300 << 20), "bytes of memory"),
+        (lambda content: content[5], "raises IndexError"),
+    ],
+)
+def test_a_fault_is_found(parse: Callable[[bytes], object], what: str) -> None:
+    fault = judge(Parser(parse, (ValueError,), ()), b"x", measure_memory="memory" in what)
+    assert fault is not None
+    assert what in fault.what
+
+
+def test_a_refusal_is_no_fault() -> None:
+    def refuse(content: bytes) -> None:
+        raise ValueError(content)
+
+    assert judge(Parser(refuse, (ValueError,), ()), b"x") is None
