@@ -90,7 +90,8 @@ class Pods:
             pods: Pods of the current template, also those that are gone.
             replicas: Number of pods that run side by side.
         """
-        before = self._ended_before or frozenset[str]()
+        if (before := self._ended_before) is None:
+            return None
         ended = [pod for pod in pods if _has_failed(pod) and uid_of(pod) not in before]
         lost = [finding for pod in sorted(ended, key=_started_at) if (finding := self.find(pod)).cause == "evicted"]
         if len(lost) <= LOST_ALLOWED * max(1, replicas):
@@ -182,9 +183,14 @@ class Refusals:
             if self._synced:
                 self._new.add(uid_of(event.object))
 
-    def beyond_hope(self, job: Object) -> Diagnosis | None:
-        """The refusal that ends the wait: it cannot heal, or lasts too long. None to wait on."""
-        event = refusal_of(job, self._events.values())
+    def beyond_hope(self, job: Object, *, has_pods: bool) -> Diagnosis | None:
+        """The refusal that ends the wait: it cannot heal, or lasts too long. None to wait on.
+
+        Args:
+            job: The Job.
+            has_pods: Whether the Job has a pod that has not ended: its work goes on, refused or not.
+        """
+        event = None if has_pods else refusal_of(job, self._events.values())
         if event is None:
             self._since = None
             return None

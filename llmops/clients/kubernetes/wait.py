@@ -156,7 +156,7 @@ def wait_for_job(
                     _last_lines(feed, on_line)
                 return _outcome(name, current, end, pods, latest)
             running = any((pod.get("status") or {}).get("phase") in (None, "Pending", "Running") for pod in mine)
-            refusal = refusals.beyond_hope(current) if "pods" in synced and not running else None
+            refusal = refusals.beyond_hope(current, has_pods=running or "pods" not in synced)
             lost = pods.lost(mine, int(current["spec"].get("parallelism") or 1))
             finding = refusal or lost or (pods.beyond_hope(mine) if "events" in synced else None)
             if finding is not None:
