@@ -86,8 +86,9 @@ def crash(pod: Mapping[str, Any], when: str, before: int) -> str | None:
             continue
         output = (ended.get("message") or "").strip()
         why = f"{ended.get('reason', 'ended')}, exit code {ended.get('exitCode', '?')}"
-        line = f"{'restarted' if restarted else 'ended'} {when} ({why}): {cause_in(output)}".removesuffix(": ")
-        return f"{line}\nlast output:\n{output}" if output else line
+        cause = cause_in(output)
+        line = f"{'restarted' if restarted else 'ended'} {when} ({why}): {cause}".removesuffix(": ")
+        return line if output == cause else f"{line}\nlast output:\n{output}"
     return None
 
 
@@ -99,4 +100,4 @@ def _pods(cluster: Cluster, release: Release, track: names.Track) -> list[dict[s
 def _engine(pod: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Status of the engine; empty before it has one."""
     statuses: list[dict[str, Any]] = (pod.get("status") or {}).get("containerStatuses") or []
-    return [status for status in statuses if status["name"] == names.ENGINE_CONTAINER]
+    return [status for status in statuses if status.get("name") == names.ENGINE_CONTAINER]
