@@ -7,10 +7,9 @@ plugin/pkg/admission/limitranger/admission.go (defaults, bounds, ratio).
 from __future__ import annotations
 
 import copy
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
-from typing import Any, cast
+from typing import Any
 
 from llmops.clients.kubernetes.quantity import quantity
 
@@ -25,7 +24,7 @@ _PLAIN = ("cpu", "memory", "ephemeral-storage")
 
 def defaulted(pod: Object, ranges: Iterable[Object]) -> dict[str, Any]:
     """A pod's spec as it is after defaults: a limit alone is also the request; then come the LimitRanges' defaults."""
-    result = cast("dict[str, Any]", copy.deepcopy(dict(pod)))
+    result = copy.deepcopy(dict(pod))
     defaults = [item for one in ranges for item in _limits(one) if item.get("type") == "Container"]
     for container in _containers(result):
         resources: dict[str, Any] = container.setdefault("resources", {})
@@ -54,12 +53,14 @@ def usage(pod: Object) -> dict[str, Decimal]:
 
 def total(pod: Object, kind: str) -> dict[str, Decimal]:
     """A pod's requests or limits: the sum of its containers, or its largest init container if that is more."""
-    running: Counter[str] = Counter()
+    running: dict[str, Decimal] = {}
     for container in pod.get("containers") or ():
-        running.update(_of(container, kind))
+        for name, value in _of(container, kind).items():
+            running[name] = running.get(name, Decimal(0)) + value
     for container in pod.get("initContainers") or ():
-        running |= _of(container, kind)
-    return cast("dict[str, Decimal]", dict(running))
+        for name, value in _of(container, kind).items():
+            running[name] = max(running.get(name, value), value)
+    return running
 
 
 def demands(pod: Object, quota: Object) -> list[str]:
@@ -88,7 +89,8 @@ def left(quota: Object) -> dict[str, Decimal]:
 def counts(pod: Object, quota: Object) -> bool | None:
     """Whether a quota counts a pod, by its scopes; None if it has one that llmops does not know."""
     spec: Mapping[str, Any] = quota.get("spec") or {}
-    wanted: list[tuple[str, str, list[str]]] = [(scope, "Exists", []) for scope in spec.get("scopes") or ()]
+    none: list[str] = []
+    wanted = [(str(scope), "Exists", none) for scope in spec.get("scopes") or ()]
     wanted += [
         (str(item.get("scopeName")), str(item.get("operator")), list(item.get("values") or ()))
         for item in (spec.get("scopeSelector") or {}).get("matchExpressions") or ()
@@ -167,9 +169,8 @@ def _containers(pod: Object) -> list[dict[str, Any]]:
     return [*(pod.get("containers") or ()), *(pod.get("initContainers") or ())]
 
 
-def _of(container: Object, kind: str) -> Counter[str]:
-    amounts = _quantities((container.get("resources") or {}).get(kind))
-    return cast("Counter[str]", Counter(cast("Mapping[str, int]", amounts)))
+def _of(container: Object, kind: str) -> dict[str, Decimal]:
+    return _quantities((container.get("resources") or {}).get(kind))
 
 
 def _quantities(amounts: Mapping[str, Any] | None) -> dict[str, Decimal]:

@@ -6,7 +6,7 @@ import datetime as dt
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -300,11 +300,11 @@ def holders(cluster: Cluster) -> dict[str, str]:
     }
 
 
-def _spec(lease: Object) -> dict[str, Any]:
+def _spec(lease: Mapping[str, Any]) -> dict[str, Any]:
     return lease.get("spec") or {}
 
 
-def run_out(lease: Object) -> dt.datetime | None:
+def run_out(lease: Mapping[str, Any]) -> dt.datetime | None:
     """The time at which a lease runs out or ran out; None if nobody holds it.
 
     No holder has renewed a lease later than the API server wrote it: the clock of the holder's machine may be ahead.
@@ -322,7 +322,7 @@ def run_out(lease: Object) -> dt.datetime | None:
     return since + dt.timedelta(seconds=float(spec.get("leaseDurationSeconds") or 0))
 
 
-def is_live(lease: Object) -> bool:
+def is_live(lease: Mapping[str, Any]) -> bool:
     """Whether a lease has not run out, by this machine's clock."""
     ends = run_out(lease)
     return ends is not None and dt.datetime.now(dt.UTC) <= ends

@@ -204,7 +204,7 @@ BACK_OFF = {"reason": "CrashLoopBackOff", "message": "back-off 40s"}
 @pytest.mark.parametrize("initial", [True, False])
 def test_a_container_that_somebody_else_added_is_named_and_never_rejects(foreign: Pod, *, initial: bool) -> None:
     where = "initContainerStatuses" if initial else "containerStatuses"
-    given_pod = pod(phase="Running", **{"containerStatuses": [OURS_LOADS]})
+    given_pod = pod(OURS_LOADS, phase="Running")
     given_pod["status"][where] = [foreign, *given_pod["status"].get(where, [])]
     finding = diagnose(given_pod)
     assert (finding.cause, finding.code) == ("foreign", "ForeignContainerFailed")

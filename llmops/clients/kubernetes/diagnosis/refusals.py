@@ -42,7 +42,7 @@ def refused(subject: str, message: str) -> Diagnosis:
                      subject=subject)  # fmt: skip
 
 
-def refusal_of(job: Mapping[str, Any], events: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+def refusal_of(job: Mapping[str, Any], events: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
     """The Event that says why a Job gets no pods; None if it had one since.
 
     Args:
