@@ -7,7 +7,7 @@ plugin/pkg/admission/limitranger/admission.go (defaults, bounds, ratio).
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -101,7 +101,7 @@ def counts(pod: Object, quota: Object) -> bool | None:
     return None if None in answers else True
 
 
-def _in_scope(pod: Object, scope: str, operator: str, values: list[str]) -> bool | None:
+def _in_scope(pod: Object, scope: str, operator: str, values: Sequence[str]) -> bool | None:
     ends = pod.get("activeDeadlineSeconds") is not None
     best_effort = not total(pod, "requests") and not total(pod, "limits")
     match scope:
