@@ -7,8 +7,9 @@ next tick, and retries the alert after pauses that double.
 from __future__ import annotations
 
 import datetime
+import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
@@ -25,6 +26,8 @@ LONGEST_PAUSE = datetime.timedelta(minutes=15)
 GIVEN_UP_AFTER = datetime.timedelta(days=1)
 SEND_SECONDS = 15.0
 """A tick starts attempts for so long."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -100,10 +103,7 @@ def deliver(outbox: Outbox, settings: Settings, *, seconds: float = SEND_SECONDS
         Unavailable: The cluster does not answer.
     """
     waiting = outbox.pending()
-    for item in waiting:
-        if not unsettled(item, settings.alerts):
-            outbox.settle(item.alert)
-    outbox.prune()
+    _tidy(outbox, [item.alert for item in waiting if not unsettled(item, settings.alerts)])
     now = datetime.datetime.now(datetime.UTC)
     rounds = [(target, alerts) for target in settings.alerts if (alerts := due(waiting, target, now))]
     result = Delivered()
@@ -118,6 +118,16 @@ def deliver(outbox: Outbox, settings: Settings, *, seconds: float = SEND_SECONDS
     for thread, target in threads.items():
         _gather(result, thread, target)
     return result
+
+
+def _tidy(outbox: Outbox, settled: Iterable[Alert]) -> None:
+    """Put away what is done with. If that fails, log it: the other alerts are still to be sent."""
+    try:
+        for alert in settled:
+            outbox.settle(alert)
+        outbox.prune()
+    except LlmopsError as error:
+        _log.warning("The outbox of alerts is not tidied up: %s", error)
 
 
 def _gather(result: Delivered, thread: Future[Delivered], target: AlertTarget) -> None:

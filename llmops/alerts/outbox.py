@@ -14,6 +14,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -24,7 +25,10 @@ from llmops.clients.kubernetes.client import Cluster
 from llmops.config import names
 from llmops.config.alerting import AlertKind, AlertTarget, Severity
 from llmops.config.catalog.spec import Strict
+from llmops.errors import LlmopsError
 from llmops.releases.store import Changes, Data, Store, config_map
+
+_log = logging.getLogger(__name__)
 
 LINE_LENGTH = 600
 RECORD = "alert"
@@ -166,10 +170,13 @@ class Outbox:
         self._store.update(names.alert_name(alert.id), settled, lambda data: {} if data else None)
 
     def note(self, alert: Alert, reason: str, line: str) -> None:
-        """Leave a warning about an alert as an Event on its object."""
-        stored = self._store.get(names.alert_name(alert.id))
-        if stored is not None:
-            self.cluster.event(stored.manifest, reason, line, type="Warning")
+        """Leave a warning about an alert as an Event on its object. Without it, the log alone has the warning."""
+        try:
+            stored = self._store.get(names.alert_name(alert.id))
+            if stored is not None:
+                self.cluster.event(stored.manifest, reason, line, type="Warning")
+        except LlmopsError as error:
+            _log.warning("No Event %s is written for alert %s: %s", reason, alert.id, error)
 
     def prune(self, *, limit: int = KEPT_ALERTS, kept: datetime.timedelta = KEPT) -> list[str]:
         """Forget settled alerts that are older than `kept`, and the oldest above `limit`; never a pending one.

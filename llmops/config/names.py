@@ -45,6 +45,10 @@ WORKER_CONTAINER = "worker"
 WEIGHTS_CONTAINERS = ("weights-download", "weights-checksum")
 """Init containers of an engine's pod that downloads its own weights, in this order."""
 EVALUATION_CONTAINER = "evaluation"
+CONTAINERS = frozenset(
+    (ENGINE_CONTAINER, WORKER_CONTAINER, EVALUATION_CONTAINER, ROUTER_CONTAINER, *WEIGHTS_CONTAINERS)
+)
+"""All containers that llmops puts into pods. Any other one was added by somebody else, such as a mesh."""
 VOLUME_MOUNT = "/models"
 RELEASE_MOUNT = "/etc/llmops"
 RELEASE_FILE = "release.json"

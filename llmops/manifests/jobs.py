@@ -27,6 +27,10 @@ SLACK_SECONDS = 1800
 # act. 4 (hub, network, I/O) is retried.
 FINAL_EXIT_CODES = [1, 2, 3, 5]
 
+SHARD_BYTES = 20 * 10**9
+"""A smaller shard is not worth a pod."""
+MOST_SHARDS = 8
+
 
 def download_job(
     release: Release, settings: Settings, run: str, *, read_mb_per_second: float | None = None
@@ -57,6 +61,11 @@ def download_job(
         [_claim(settings), worker.pins_volume(release), *worker.token_volumes(release)],
     )
     return _job(name, labels, settings, limits, pod)
+
+
+def checksum_shards(size: int) -> int:
+    """How many pods share the reading of this many bytes."""
+    return max(1, min(MOST_SHARDS, size // SHARD_BYTES))
 
 
 def checksum_job(

@@ -58,6 +58,8 @@ class Snapshot:
         issuers: cert-manager's ClusterIssuers and the namespace's Issuers.
         apis: Resources of each served API of `APIS`.
         stable: stable's Deployment by model, for models that have one.
+        quotas: ResourceQuotas of the namespace.
+        limit_ranges: LimitRanges of the namespace.
         secrets: Keys of each existing Secret that a model or the settings name, by its name.
         unseen: Error by field or API; `prometheus` if Prometheus does not answer.
         taken: When the snapshot was taken.
@@ -78,6 +80,8 @@ class Snapshot:
     gateway_classes: tuple[Object, ...] = ()
     issuers: tuple[Object, ...] = ()
     apis: Mapping[str, frozenset[str]] = field(default_factory=dict[str, frozenset[str]])
+    quotas: tuple[Object, ...] = ()
+    limit_ranges: tuple[Object, ...] = ()
     stable: Mapping[str, Object] = field(default_factory=dict[str, Object])
     secrets: Mapping[str, frozenset[str]] = field(default_factory=dict[str, frozenset[str]])
     unseen: Mapping[str, LlmopsError] = field(default_factory=dict[str, LlmopsError])
@@ -120,6 +124,8 @@ def survey(cluster: Cluster, settings: Settings, specs: Iterable[ModelSpec]) -> 
         "gateways": lambda: _installed(cluster, "Gateway", ""),
         "gateway_classes": lambda: _installed(cluster, "GatewayClass"),
         "issuers": lambda: (*_installed(cluster, "ClusterIssuer"), *_installed(cluster, "Issuer")),
+        "quotas": lambda: tuple(cluster.list("ResourceQuota")),
+        "limit_ranges": lambda: tuple(cluster.list("LimitRange")),
         "stable": lambda: _stable(cluster, models),
         "secrets": lambda: _secrets(cluster, secrets),
         "prometheus": lambda: _prometheus(settings),

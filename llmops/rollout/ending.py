@@ -22,7 +22,7 @@ from llmops.rollout.platform import Platform
 DETAILS_LENGTH = 8000
 
 
-def end_trial(
+def record_of(
     platform: Platform,
     release: Release,
     trial: OpenTrial,
@@ -32,7 +32,7 @@ def end_trial(
     code: str = "",
     figures: dict[str, float] | None = None,
 ) -> Record:
-    """Save the record of a trial.
+    """The record of a trial that ends now.
 
     Args:
         platform: The installation.
@@ -44,7 +44,7 @@ def end_trial(
         figures: What was measured.
     """
     line, _, details = reason.partition("\n")
-    record = Record(
+    return Record(
         model=release.model,
         release=release.id,
         verdict=decision.verdict,
@@ -62,20 +62,41 @@ def end_trial(
         finished=datetime.datetime.now(datetime.UTC),
         cause=decision.cause,
     )
+
+
+def end_trial(
+    platform: Platform,
+    release: Release,
+    trial: OpenTrial,
+    decision: Decision,
+    reason: str,
+    *,
+    figures: dict[str, float] | None = None,
+) -> Record:
+    """Save the record of a trial that ends now; see `record_of`."""
+    record = record_of(platform, release, trial, decision, reason, figures=figures)
     platform.records.save_record(record)
     return record
 
 
 def tell_verdict(platform: Platform, record: Record, log: Callable[[str], None]) -> None:
-    """Publish a verdict: a line in the log, an Event on the model's state, an alert, a count."""
+    """Publish a verdict: a line in the log, an Event on the model's state, an alert, a count.
+
+    Each of them is tried on its own: a cluster that takes no Events still sends the alert.
+    """
     outcome = {"Passed": "promoted", "Failed": "rejected", "Inconclusive": "not decided"}[record.verdict]
     # People know the image's tag and the commit, not the id.
     pins = f"{record.image.partition('@')[0]}, weights {record.commit[:8]}"
     line = f"{record.model} {record.release} ({pins}) {outcome} at {record.stage}: {record.reason}"
-    serving = platform.records.state(record.model).stable
-    full = f"{line} ({serving or 'nothing'} serves)"
+    serving: str | None = None
+    try:
+        serving = platform.records.state(record.model).stable
+        full = f"{line} ({serving or 'nothing'} serves)"
+    except LlmopsError as error:
+        full = f"{line} (what serves is not known: {error})"
     log(full)
-    leave_event(platform, record.model, record.verdict, full, "Normal" if record.verdict == "Passed" else "Warning")
+    kind_of_event = "Normal" if record.verdict == "Passed" else "Warning"
+    leave_event(platform, record.model, record.verdict, full, kind_of_event, log)
     kind, severity = _alert_kind(record)
     alert = Alert(
         id=alert_id(kind, record.model, record.release, record.run),
@@ -120,8 +141,18 @@ def put_alert(platform: Platform, alert: Alert, log: Callable[[str], None]) -> N
         log(f"no alert {alert.kind} is sent for {alert.model}: {error}")
 
 
-def leave_event(platform: Platform, model: str, reason: str, line: str, kind: Literal["Normal", "Warning"]) -> None:
-    """Write one line as a Kubernetes Event on the model's state."""
-    regarding = platform.cluster.get("ConfigMap", names.state_name(model))
-    if regarding is not None:
-        platform.cluster.event(regarding, reason, line, type=kind)
+def leave_event(
+    platform: Platform,
+    model: str,
+    reason: str,
+    line: str,
+    kind: Literal["Normal", "Warning"],
+    log: Callable[[str], None],
+) -> None:
+    """Write one line as a Kubernetes Event on the model's state. If that fails, log it: no rollout stops over it."""
+    try:
+        regarding = platform.cluster.get("ConfigMap", names.state_name(model))
+        if regarding is not None:
+            platform.cluster.event(regarding, reason, line, type=kind)
+    except LlmopsError as error:
+        log(f"no Event {reason} is written for {model}: {error}")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 from llmops.clients.kubernetes.client import Cluster
 from llmops.clients.kubernetes.lease import RolloutLease
-from llmops.errors import ClusterCannot
+from llmops.errors import ClusterCannot, LlmopsError
+
+_log = logging.getLogger(__name__)
 
 
 class Leases:
@@ -34,9 +37,15 @@ class Leases:
         return self._held[model]
 
     def free(self, model: str) -> None:
-        """Give up the model's lease, and any trial that is open between two stages."""
+        """Give up the model's lease, and any trial that is open between two stages.
+
+        A lease that cannot be given up runs out by itself: no error here hides the one that ended the stage.
+        """
         self._open.pop(model, None)
-        self._held.pop(model).stop(give_up=True)
+        try:
+            self._held.pop(model).stop(give_up=True)
+        except LlmopsError as error:
+            _log.warning("The lease of %s is not given up, and runs out by itself: %s", model, error)
 
     def hand_over(self, model: str) -> None:
         """Leave the model's lease to the run's next stage, in another process."""

@@ -158,7 +158,7 @@ def seen(remains: Remains, obj: Mapping[str, Any], handover_seconds: float) -> R
     if kind == "Lease":
         spec = obj.get("spec") or {}
         handed_over = float(spec.get("leaseDurationSeconds") or 0) >= handover_seconds
-        return replace(remains, holder=spec.get("holderIdentity"), until=run_out(spec), handed_over=handed_over)
+        return replace(remains, holder=spec.get("holderIdentity"), until=run_out(obj), handed_over=handed_over)
     if kind == "ConfigMap":
         state = State.read(obj.get("data") or {})
         percent = state.canary_percent
@@ -231,7 +231,7 @@ def reap(platform: Platform, remains: Remains, why: str, log: Log, *, ended: boo
     if record is not None:
         tell_verdict(platform, record, log)
     elif done:
-        leave_event(platform, model, "RunDied", line, "Warning")
+        leave_event(platform, model, "RunDied", line, "Warning", log)
         alert = Alert(
             id=alert_id("run_failed", model, remains.holder or line),
             kind="run_failed",

@@ -3,7 +3,7 @@
 import datetime
 
 from llmops.alerts.outbox import Alert, alert_id
-from llmops.errors import BadInput
+from llmops.errors import BadInput, LlmopsError
 from llmops.preflight.snapshot import take_snapshot
 from llmops.preflight.strategy import choose_strategy
 from llmops.releases.records import OpenTrial, Record, Records
@@ -95,10 +95,7 @@ def go_back(current: Trial, *, to: str | None, reason: str) -> str:
     except BaseException:
         # The release that was to go serves on, and is as good as it was.
         if replaced is not None:
-            records.restore_record(model, replaced, before)
-            if records.state(model).recovered:
-                # The Deployment is at the target, which has passed before: nothing else says that `left` is stable.
-                records.update_state(model, stable=replaced)
+            _restore(current, replaced, before)
         raise
     # Nobody goes back to the release that was just rejected.
     records.update_state(model, previous=good_before(records, model))
@@ -118,6 +115,18 @@ def go_back(current: Trial, *, to: str | None, reason: str) -> str:
     put_alert(current.platform, alert, current.log)
     apply_router(current.platform, current.log)
     return target
+
+
+def _restore(current: Trial, replaced: str, before: Record | None) -> None:
+    """Give the release that serves on the record that it had. If that fails, log it: the caller raises the cause."""
+    records, model = current.records, current.model
+    try:
+        records.restore_record(model, replaced, before)
+        if records.state(model).recovered:
+            # The Deployment is at the target, which has passed before: nothing else says that `replaced` is stable.
+            records.update_state(model, stable=replaced)
+    except LlmopsError as error:
+        current.log(f"{model} {replaced} serves on, and its record still calls it rejected: {error}")
 
 
 def _remember(current: Trial, replaced: str, target: str, reason: str) -> Record | None:

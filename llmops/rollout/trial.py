@@ -23,7 +23,7 @@ from llmops.releases.records import OpenTrial, Record, Records
 from llmops.releases.release import Release
 from llmops.releases.stages import STAGES
 from llmops.rollout.decision import Decision, End, decide, end_of
-from llmops.rollout.ending import end_trial, leave_event, tell_verdict
+from llmops.rollout.ending import leave_event, record_of, tell_verdict
 from llmops.rollout.ops.cleanup import recover, remove_canary, settle
 from llmops.rollout.ops.routing.traffic_split import StillNeeded
 from llmops.rollout.orchestrator import Orchestrator
@@ -123,7 +123,7 @@ class Trial:
         """Write one line as a Kubernetes Event on the model's state, and into the run's log."""
         log, normal = self._orchestrator.log, reason in WANTED
         (log.info if normal else log.error)(line)
-        leave_event(self.platform, self.model, reason, line, "Normal" if normal else "Warning")
+        leave_event(self.platform, self.model, reason, line, "Normal" if normal else "Warning", log.warning)
 
     def acquire(self) -> None:
         """Take the model's lease. A dead run's lease runs out within seconds: wait for that.
@@ -202,26 +202,42 @@ class Trial:
         passed = decision.verdict == "Passed"
         if not passed:
             self._remove_canary(wait=None)
-        record = end_trial(self.platform, self.release, self._opened(), decision, reason, code=code, figures=figures)
+        record = record_of(self.platform, self.release, self._opened(), decision, reason, code=code, figures=figures)
         self.record = record
-        log = self._orchestrator.log
+        log, unsaved = self._orchestrator.log, None
+        try:
+            self.records.save_record(record)
+        except LlmopsError as error:
+            unsaved = error
+            log.error(f"llmops will not remember the end of this trial, since its record is not saved: {error}")  # noqa: TRY400 - the trace says nothing more
         tell_verdict(self.platform, record, log.info if passed else log.error)
+        if unsaved is not None and passed:
+            raise unsaved
         if not passed and wait:
             # After a verdict the GPU is free.
             self._remove_canary(wait=GONE_SECONDS)
         return record
 
     def _remove_canary(self, *, wait: float | None) -> None:
-        """Remove the canary. If its users have no other engine, the reaper removes it once stable is ready."""
+        """Remove the canary. If that fails, log it: why the trial ended is what people have to read.
+
+        The reaper, or the next rollout, removes what stays.
+        """
         try:
             remove_canary(self.platform, self.model, wait=wait, log=self.log)
         except StillNeeded as error:
             self.log(f"the canary of {self.model} stays until the reaper removes it: {error}")
+        except LlmopsError as error:
+            self._orchestrator.log.warning(f"the canary of {self.model} is not gone yet: {error}")
 
     def clock(self) -> None:
-        """Save how long the stage has taken."""
-        if self.release is not None:
+        """Save how long the stage has taken. If that fails, log it: people alone read these figures."""
+        if self.release is None:
+            return
+        try:
             self.records.save_seconds(self.model, self.release.id, self.stage, time.monotonic() - self._started)
+        except LlmopsError as error:
+            self.log(f"the seconds of the {self.stage} stage of {self.model} are not saved: {error}")
 
     def settle(self, *, wait: bool) -> None:
         """Undo a promotion that did not hold. If that fails, log it: the error that came before is the one to raise."""
@@ -229,7 +245,7 @@ class Trial:
             tried = self.release.id if self.release else None
             state = recover(self.platform, self.model, self.log)
             settle(self.platform, self.model, state, tried, self.log, wait=wait)
-        except LlmopsError as error:
+        except Exception as error:  # noqa: BLE001 - a fault of llmops must not hide the cause, nor leave the canary
             self.log(f"{self.model} could not go back to its stable release: {error}")
 
     def end(self) -> None:
@@ -269,23 +285,33 @@ class Trial:
         else:
             reason, code = f"an error of llmops itself: {error!r}", INTERNAL_ERROR
         try:
-            return self._undo(decision, reason, code=code, wait=True)
-        except Exception:
-            raise
+            return self._undo_or_log(decision, reason, code=code, wait=True)
         except BaseException:
             with self._orchestrator.shield():
-                self._undo(decision, reason, code=code, wait=False)
+                self._undo_or_log(decision, reason, code=code, wait=False)
             raise
 
     def on_cancel(self, why: str = CANCELLED) -> None:
         """Undo what did not hold, and end the trial undecided. Further interrupts do not stop this half way."""
         self.end()
         with self._orchestrator.shield():
-            self._undo(self.decide("interrupt"), why, wait=False)
+            self._undo_or_log(self.decide("interrupt"), why, wait=False)
 
     def on_lease_lost(self) -> None:
         """Change nothing: another run may hold the lease now, and the objects are then its own."""
         self.log(f"the lease of {self.model} is lost: the run that has it, or the reaper, clears up after this one")
+
+    def _undo_or_log(self, decision: Decision, reason: str, *, code: str = "", wait: bool) -> Record | None:
+        """Undo, see `_undo`. If that fails, log both: what ended the trial is what its caller raises."""
+        failure: Exception
+        try:
+            return self._undo(decision, reason, code=code, wait=wait)
+        except Exception as error:  # noqa: BLE001 - a fault of llmops must not hide the cause either
+            failure = error
+        log, release = self._orchestrator.log, self.release.id if self.release else "without a release"
+        log.error(f"{self.model} {release}: the trial ended at {self.stage}: {reason.partition(chr(10))[0]}")
+        log.error(f"{self.model} {release}: llmops could not clear up after that, and the reaper will: {failure!r}")
+        return None
 
     def _undo(self, decision: Decision, reason: str, *, code: str = "", wait: bool) -> Record | None:
         """Undo what did not hold, and save the record; None if there is nothing to record."""

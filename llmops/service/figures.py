@@ -63,7 +63,7 @@ def look(cluster: Cluster, settings: Settings) -> Figures:
     states = cluster.list("ConfigMap", labels=STATE_LABELS)
     deployments = cluster.list("Deployment", labels={names.TRACK_LABEL: "stable"})
     leases = [lease for lease in cluster.list("Lease") if names.MODEL_LABEL in _labels(lease)]
-    live = [lease for lease in leases if is_live(lease.get("spec") or {})]
+    live = [lease for lease in leases if is_live(lease)]
     waiting = Outbox(cluster).pending()
     return Figures(
         models=frozenset(_labels(state)[names.MODEL_LABEL] for state in states),

@@ -80,7 +80,11 @@ def install(
     cluster = Cluster.connect(load_settings(sandbox.settings_file).model_copy(update={"namespace": NAMESPACE}))
     for name in DEPLOYMENTS:
         wait_for_rollout(
-            cluster, name, timeout=READY_SECONDS, on_progress=lambda line, name=name: tell(f"{name}: {line}")
+            cluster,
+            name,
+            timeout=READY_SECONDS,
+            on_progress=lambda line, name=name: tell(f"{name}: {line}"),
+            ours=(name,),
         )
     _await_work(url, tell)
     return url

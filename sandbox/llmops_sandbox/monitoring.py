@@ -166,7 +166,7 @@ def _known(label: str) -> str:
 
 def _await(cluster: Cluster, name: str, port: int) -> str:
     place = Cluster.connect(cluster.settings.model_copy(update={"namespace": NAMESPACE}))
-    wait_for_rollout(place, name, timeout=READY_SECONDS)
+    wait_for_rollout(place, name, timeout=READY_SECONDS, ours=(name,))
     return place.endpoint(name, port)
 
 

@@ -7,13 +7,13 @@ import copy
 import datetime as dt
 import json
 import secrets
-import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, cast
 
+from llmops.clients.kubernetes.absence import await_absence
 from llmops.clients.kubernetes.kinds import Kind, kind_of
 from llmops.clients.kubernetes.logs import follow
-from llmops.clients.kubernetes.problems import AlreadyExists, Call, Conflict, Expired, NotFound, TimedOut
+from llmops.clients.kubernetes.problems import AlreadyExists, Call, Conflict, Expired, NotFound
 from llmops.clients.kubernetes.transport import PATIENCE_SECONDS, Transport, in_pod
 from llmops.clients.kubernetes.watch import Event, Object, Watch, uid_of
 from llmops.config.names import FIELD_MANAGER, REPLICAS_MANAGER
@@ -229,7 +229,7 @@ class Cluster:
                 return False
             raise
         if wait is not None and before is not None:
-            self._await_absence(kind, name, uid_of(before), wait)
+            await_absence(self, kind, name, uid_of(before), wait)
         return True
 
     def watch(
@@ -485,27 +485,6 @@ class Cluster:
             more = page["metadata"].get("continue") or ""
             if not more:
                 return items, str(page["metadata"]["resourceVersion"])
-
-    def _await_absence(self, kind: str, name: str, uid: str, seconds: float) -> None:
-        deadline = time.monotonic() + seconds
-        watch = self.open_watch(kind, name=name, timeout=seconds)
-        existing: set[str] = set()
-        for event in watch:
-            if event.type in ("ADDED", "MODIFIED"):
-                existing.add(uid_of(event.object))
-            elif event.type == "DELETED":
-                existing.discard(uid_of(event.object))
-            if event.type != "ADDED" and uid not in existing:
-                return
-        current = self.get(kind, name)
-        if current is None or uid_of(current) != uid:
-            return
-        finalizers = ", ".join(current["metadata"].get("finalizers") or ()) or "none"
-        raise TimedOut(
-            f"delete {kind} {name} in namespace {self.namespace}: it still exists after"
-            f" {seconds + time.monotonic() - deadline:.0f} s (finalizers: {finalizers})",
-            about=f"{kind} {name}",
-        )
 
 
 def _selectors(labels: Mapping[str, str] | None, fields: Mapping[str, str] | None) -> dict[str, str]:

@@ -6,7 +6,7 @@ import datetime as dt
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -40,8 +40,9 @@ class RolloutLease:
 
     The stages of one run share the lease, in several processes at once if need be. A contender takes over from a dead
     holder when the lease has run out and nobody renews it for one more period: the time alone proves nothing, because
-    clocks of two machines may differ. Two contenders cannot both win: each write names the version of the lease that it
-    is based on.
+    clocks of two machines may differ. As in client-go (tools/leaderelection), a lease also runs out when the contender
+    sees no renewal for the lease's duration, whatever time the holder wrote. Two contenders cannot both win: each write
+    names the version of the lease that it is based on.
 
     Args:
         cluster: The cluster. `lease` in its settings has the duration and the pause between renewals.
@@ -65,6 +66,8 @@ class RolloutLease:
         self._release = release
         self._ended = ended
         self._valid_until = 0.0
+        self._seen: tuple[str, float] = ("", 0.0)
+        """Version of another holder's lease, and when this process saw it first."""
         self._taken_away = False
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
@@ -168,7 +171,7 @@ class RolloutLease:
             holder = spec.get("holderIdentity")
             if holder == self._holder:
                 self._change(self._cluster, current, self._renewal())
-            elif holder and ((holder != self._ended and is_live(spec)) or self._is_renewed(current)):
+            elif holder and ((holder != self._ended and self._is_live(current)) or self._is_renewed(current)):
                 raise self._refused(current)
             else:
                 self._succeed(self._cluster, current)
@@ -203,6 +206,14 @@ class RolloutLease:
             self._succeed(cluster, current)
         self._valid_until = started + self._times.duration_seconds
         return True
+
+    def _is_live(self, current: Object) -> bool:
+        """Whether another holder's lease has not run out: by its times, and by the renewals that this process sees."""
+        version, now = version_of(current), time.monotonic()
+        if self._seen[0] != version:
+            self._seen = (version, now)
+        seen_for = now - self._seen[1]
+        return is_live(current) and seen_for <= float(_spec(current).get("leaseDurationSeconds") or 0)
 
     def _is_renewed(self, current: Object) -> bool:
         """Whether its holder renews a lease that has run out by our clock."""
@@ -285,25 +296,35 @@ def holders(cluster: Cluster) -> dict[str, str]:
         for lease in cluster.list("Lease")
         if (model := (lease["metadata"].get("labels") or {}).get(names.MODEL_LABEL))
         and _spec(lease).get("holderIdentity")
-        and is_live(_spec(lease))
+        and is_live(lease)
     }
 
 
-def _spec(lease: Object) -> dict[str, Any]:
+def _spec(lease: Mapping[str, Any]) -> dict[str, Any]:
     return lease.get("spec") or {}
 
 
-def run_out(spec: Object) -> dt.datetime | None:
-    """The time at which a lease runs out or ran out; None if nobody holds it."""
+def run_out(lease: Mapping[str, Any]) -> dt.datetime | None:
+    """The time at which a lease runs out or ran out; None if nobody holds it.
+
+    No holder has renewed a lease later than the API server wrote it: the clock of the holder's machine may be ahead.
+    """
+    spec = _spec(lease)
     renewed = spec.get("renewTime")
     if not renewed or not spec.get("holderIdentity"):
         return None
-    return dt.datetime.fromisoformat(str(renewed)) + dt.timedelta(seconds=float(spec.get("leaseDurationSeconds") or 0))
+    since = dt.datetime.fromisoformat(str(renewed))
+    writes = [dt.datetime.fromisoformat(str(entry["time"]))
+              for entry in lease["metadata"].get("managedFields") or () if entry.get("time")]  # fmt: skip
+    if writes:
+        # The API server notes whole seconds.
+        since = min(since, max(writes) + dt.timedelta(seconds=1))
+    return since + dt.timedelta(seconds=float(spec.get("leaseDurationSeconds") or 0))
 
 
-def is_live(spec: Object) -> bool:
+def is_live(lease: Mapping[str, Any]) -> bool:
     """Whether a lease has not run out, by this machine's clock."""
-    ends = run_out(spec)
+    ends = run_out(lease)
     return ends is not None and dt.datetime.now(dt.UTC) <= ends
 
 

@@ -48,6 +48,7 @@ class Conflict(ClusterCannot):
         about: See `LlmopsError`.
         managers: Field managers that own the fields; empty if the object's version has changed.
         fields: Paths of those fields.
+        of_object: Whether it is about the object of the call, and not about a quota that counts it.
         remedy: What to do next.
     """
 
@@ -59,11 +60,13 @@ class Conflict(ClusterCannot):
         about: str = "",
         managers: tuple[str, ...] = (),
         fields: tuple[str, ...] = (),
+        of_object: bool = True,
         remedy: str = "",
     ) -> None:
         super().__init__(message, code=code, about=about, remedy=remedy)
         self.managers = managers
         self.fields = fields
+        self.of_object = of_object
 
 
 class Forbidden(ClusterCannot):
@@ -142,7 +145,7 @@ def refusal(
     details: Mapping[str, Any] = status.get("details") or {}
     causes: list[Mapping[str, Any]] = details.get("causes") or []
     if code == 409:
-        return _conflict(reason, message, causes, call)
+        return _conflict(reason, message, details, call)
     if code == 403:
         return _forbidden(message, detail, causes, call)
     if code == 401:
@@ -164,12 +167,38 @@ def refusal(
     return Unavailable(message, code=problem, about=call.about, retry_after=retry_after)
 
 
-def _conflict(reason: str, message: str, causes: list[Mapping[str, Any]], call: Call) -> LlmopsError:
+def is_passing_conflict(problem: LlmopsError, body: object) -> bool:
+    """Whether a conflict is between the API server's own writes, so that the same call succeeds a moment later.
+
+    Two creations that count against one ResourceQuota conflict over it (kubernetes issue 67761), and "try again" is
+    what the API server says of a write that it could not repeat often enough. A call that names the version or the uid
+    which it expects has to decide anew, and a field that somebody else owns stays owned.
+
+    Args:
+        problem: The refusal of the call.
+        body: What the call sent.
+    """
+    if not isinstance(problem, Conflict) or problem.fields:
+        return False
+    return not problem.of_object or ("try again" in problem.message and not _expects(body))
+
+
+def _expects(body: object) -> bool:
+    """Whether a body names the version or the uid of the object that it is to change."""
+    content = cast("Mapping[str, Any]", body) if isinstance(body, Mapping) else {}
+    meta: Mapping[str, Any] = content.get("metadata") or {}
+    return bool(content.get("preconditions") or meta.get("resourceVersion") or meta.get("uid"))
+
+
+def _conflict(reason: str, message: str, details: Mapping[str, Any], call: Call) -> LlmopsError:
     if reason == "AlreadyExists":
         return AlreadyExists(message, about=call.about)
+    causes: list[Mapping[str, Any]] = details.get("causes") or []
     owned = [cause for cause in causes if cause.get("reason") == "FieldManagerConflict"]
     if not owned:
-        return Conflict(message, about=call.about)
+        # A quota in the way of another object is no conflict over that object.
+        of_object = details.get("kind") != "resourcequotas" or call.kind == "ResourceQuota"
+        return Conflict(message, about=call.about, of_object=of_object)
     managers = tuple(sorted({match[1] for cause in owned if (match := _MANAGER.search(str(cause.get("message", ""))))}))
     fields = tuple(str(cause.get("field", "?")) for cause in owned)
     who = ", ".join(repr(manager) for manager in managers) or "another field manager"
@@ -205,6 +234,9 @@ def _forbidden(message: str, detail: str, causes: list[Mapping[str, Any]], call:
             about=call.about,
             remedy="Wait until the namespace is gone, then create it again.",
         )
+    if "status unknown for quota" in detail:
+        # The quota is new, and its controller has not counted yet.
+        return Unavailable(message, code="QuotaNotCounted", about=call.about)
     if "exceeded quota" in detail:
         return Forbidden(
             message, code="QuotaExceeded", about=call.about, remedy="Free or raise the quota of the namespace."

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from llmops.clients.kubernetes.diagnose import Diagnosis
+from llmops.clients.kubernetes.diagnosis.finding import Diagnosis
+from llmops.clients.kubernetes.diagnosis.refusals import refused
 from llmops.clients.kubernetes.watch import Object, uid_of
 from llmops.errors import BadRelease, ClusterCannot
 
@@ -106,12 +107,7 @@ def rollout_problem(deployment: Object) -> Diagnosis | None:
     conditions = conditions_of(deployment)
     failure = conditions.get("ReplicaFailure", {})
     if failure.get("status") == "True":
-        message = str(failure.get("message", ""))
-        code, remedy = "PodsRefused", "Change the admission rule that refuses these pods, or the pods."
-        if "exceeded quota" in message:
-            code, remedy = "QuotaExceeded", "Free or raise the quota."
-        what = f"{subject} gets no pods: {message}"
-        return Diagnosis("refused", code, "maybe", what, ClusterCannot, remedy, subject=subject)
+        return refused(subject, str(failure.get("message", "")))
     progressing = conditions.get("Progressing", {})
     if progressing.get("status") == "False" and progressing.get("reason") == "ProgressDeadlineExceeded":
         seconds = deployment["spec"].get("progressDeadlineSeconds", 600)
@@ -154,10 +150,11 @@ def job_end(job: Object) -> JobEnd | None:
     return None
 
 
-def messages(pods: Iterable[Object], phase: Literal["Succeeded", "Failed"]) -> dict[int, str]:
+def messages(pods: Iterable[Object], phase: Literal["Succeeded", "Failed"], ours: Collection[str]) -> dict[int, str]:
     """Termination messages of a Job's pods in this phase, by completion index (0 if the Job is not indexed).
 
-    The youngest pod of an index counts; an index that succeeded has not failed.
+    The youngest pod of an index counts; an index that succeeded has not failed. Containers that are not ours have no
+    say: a proxy's last words are no result.
     """
     by_index: dict[int, str] = {}
     for pod in sorted(pods, key=lambda item: str(item["metadata"].get("creationTimestamp"))):
@@ -165,6 +162,8 @@ def messages(pods: Iterable[Object], phase: Literal["Succeeded", "Failed"]) -> d
             continue
         index = int((pod["metadata"].get("annotations") or {}).get(INDEX, 0))
         for container in pod["status"].get("containerStatuses") or ():
+            if container.get("name") not in ours:
+                continue
             ended: Mapping[str, Any] = (container.get("state") or {}).get("terminated") or {}
             if pod["status"]["phase"] != phase:
                 by_index.pop(index, None)

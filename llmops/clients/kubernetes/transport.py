@@ -19,7 +19,7 @@ import tenacity
 import urllib3
 from urllib3.exceptions import HTTPError
 
-from llmops.clients.kubernetes.problems import Call, parse_status, refusal
+from llmops.clients.kubernetes.problems import Call, is_passing_conflict, parse_status, refusal
 from llmops.clients.retries import parse_retry_after
 from llmops.config.redaction import as_header
 from llmops.config.settings import Settings
@@ -84,7 +84,8 @@ class Transport:
     ) -> bytes:
         """Send a request and return the body of the answer.
 
-        Retries connection errors, 429 (after its Retry-After) and 5xx for the transport's `patience`.
+        Retries connection errors, 429 (after its Retry-After), 5xx and conflicts that are none of the caller's, for the
+        transport's `patience`.
 
         Raises:
             ClusterCannot, BadInput: The API server refused; see `problems.refusal`.
@@ -151,7 +152,7 @@ class Transport:
         status = parse_status(response.data)
         retry_after = parse_retry_after(response.headers.get("Retry-After"))
         problem = refusal(response.status, response.reason or "", status, call, retry_after=retry_after)
-        passing = isinstance(problem, Unavailable)
+        passing = isinstance(problem, Unavailable) or is_passing_conflict(problem, body)
         # A starting API server answers so until it has loaded the roles.
         starting = response.status == 403 and "RBAC: " in problem.message
         if passing or starting:

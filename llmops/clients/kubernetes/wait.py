@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from llmops.clients.kubernetes.client import Cluster
-from llmops.clients.kubernetes.diagnose import Diagnosis, overdue
+from llmops.clients.kubernetes.diagnosis.finding import Diagnosis
 from llmops.clients.kubernetes.feed import Feed
-from llmops.clients.kubernetes.pods import Pods
+from llmops.clients.kubernetes.pods import Pods, Refusals
 from llmops.clients.kubernetes.problems import NotFound, TimedOut
 from llmops.clients.kubernetes.progress import (
     INDEX,
@@ -25,6 +25,7 @@ from llmops.clients.kubernetes.progress import (
     rollout_progress,
 )
 from llmops.clients.kubernetes.watch import Event, Object, uid_of
+from llmops.config import names
 from llmops.errors import ClusterCannot, LlmopsError
 
 T = TypeVar("T")
@@ -107,6 +108,7 @@ def wait_for_job(
     timeout: float,
     on_line: Callable[[str], None] | None = None,
     allow_pending_seconds: float = ALLOW_PENDING_SECONDS,
+    ours: Collection[str] = names.CONTAINERS,
 ) -> JobOutcome:
     """Wait until a Job is complete or has failed, or no retry can help one of its pods.
 
@@ -117,6 +119,7 @@ def wait_for_job(
         on_line: Gets each line that the Job's pods write (best effort), in this thread; lines of an Indexed Job
             begin with `[INDEX] `.
         allow_pending_seconds: How long a problem that may heal may keep a pod from starting.
+        ours: Names of the containers that do the Job's work; others may run beside them.
 
     Raises:
         TimedOut: The Job did not end in time; the message has the state of its pods.
@@ -124,32 +127,39 @@ def wait_for_job(
     """
     deadline = time.monotonic() + timeout
     job = _present(cluster, "Job", name)
-    pods = Pods(cluster, runs_once=True, allow_pending=allow_pending_seconds)
+    pods = Pods(cluster, runs_once=True, allow_pending=allow_pending_seconds, ours=ours)
     if (end := job_end(job)) is not None:
         return _outcome(name, job, end, pods, _pods_of(cluster, job))
-    watched, synced = _WatchedObject(job), set[str]()
+    watched, synced, refusals = _WatchedObject(job), set[str](), Refusals(on_line)
     with Feed[Event | str]() as feed:
         feed.add("job", cluster.open_watch("Job", name=name, timeout=timeout))
         feed.add("pods", cluster.open_watch("Pod", labels={JOB_NAME: name}, timeout=timeout))
         feed.add("events", _pod_events(cluster, timeout))
+        about_job = {"involvedObject.kind": "Job", "involvedObject.name": name}
+        feed.add("refusals", cluster.open_watch("Event", fields=about_job, timeout=timeout))
         while True:
-            step = feed.next(min(deadline - time.monotonic(), pods.next_deadline()))
+            step = feed.next(min(deadline - time.monotonic(), pods.next_deadline(), refusals.next_deadline()))
             if step is not None:
                 _take(step, "job", watched, pods, synced)
+                refusals.see(step)
                 if on_line is not None and isinstance(step[1], str):
                     on_line(step[1])
             current = watched.require(cluster, "Job", name)
             mine = [pod for pod in pods.live.values() if owned_by(pod, uid_of(current))]
             if on_line is not None:
-                _follow_new(feed, cluster, current, mine)
+                _follow_new(feed, cluster, current, mine, ours)
             if (end := job_end(current)) is not None:
                 # The watch of the Job may be ahead of the watch of its pods.
                 latest = _pods_of(cluster, current)
                 if on_line is not None:
-                    _follow_new(feed, cluster, current, latest)
+                    _follow_new(feed, cluster, current, latest, ours)
                     _last_lines(feed, on_line)
                 return _outcome(name, current, end, pods, latest)
-            if "events" in synced and (finding := pods.beyond_hope(mine)) is not None:
+            running = any((pod.get("status") or {}).get("phase") in (None, "Pending", "Running") for pod in mine)
+            refusal = refusals.beyond_hope(current, has_pods=running or "pods" not in synced)
+            lost = pods.lost(mine, int(current["spec"].get("parallelism") or 1))
+            finding = refusal or lost or (pods.beyond_hope(mine) if "events" in synced else None)
+            if finding is not None:
                 return JobOutcome(name, False, 0.0, finding.code, diagnosis=finding)
             if time.monotonic() >= deadline:
                 message = f"Job {name} in namespace {cluster.namespace} did not end within {timeout:.0f} s"
@@ -164,6 +174,7 @@ def wait_for_rollout(
     on_progress: Callable[[str], None] | None = None,
     allow_pending_seconds: float = ALLOW_PENDING_SECONDS,
     drained: bool = False,
+    ours: Collection[str] = names.CONTAINERS,
 ) -> Object:
     """Wait until only pods of a Deployment's current template serve, with all replicas available.
 
@@ -175,6 +186,7 @@ def wait_for_rollout(
         allow_pending_seconds: How long a problem that may heal (no capacity, a volume, a registry that does not
             answer) may keep a new pod from starting. A node that an autoscaler adds has until the deadline.
         drained: Also wait until the last old pod is gone.
+        ours: Names of the containers that speak for or against the release; others may run beside them.
 
     Returns:
         The Deployment.
@@ -186,7 +198,7 @@ def wait_for_rollout(
     deadline = time.monotonic() + timeout
     deployment = _present(cluster, "Deployment", deployment_name)
     labels: Mapping[str, str] = deployment["spec"]["selector"]["matchLabels"]
-    pods = Pods(cluster, runs_once=False, allow_pending=allow_pending_seconds)
+    pods = Pods(cluster, runs_once=False, allow_pending=allow_pending_seconds, ours=ours)
     watched = _WatchedObject(deployment)
     replica_sets: dict[str, Object] = {}
     synced = set[str]()
@@ -202,8 +214,8 @@ def wait_for_rollout(
                 _take(step, "deployment", watched, pods, synced)
                 _take_set(step, replica_sets)
             current = watched.require(cluster, "Deployment", deployment_name)
-            new, old = new_pods(current, replica_sets.values(), pods.live.values())
-            new = [pod for pod in new if _counts(pod)]
+            latest, old = new_pods(current, replica_sets.values(), pods.live.values())
+            new = [pod for pod in latest if _counts(pod)]
             progress = rollout_progress(current, old, drained=drained)
             if on_progress is not None and {"sets", "pods"} <= synced:
                 troubles = [message for pod in new if (message := pods.find(pod).message)]
@@ -216,6 +228,9 @@ def wait_for_rollout(
             problem = rollout_problem(current)
             if problem is not None and problem.cause == "never-ready":
                 raise _too_late(problem.message, problem.subject, pods, new, code=problem.code)
+            gone, _ = new_pods(current, replica_sets.values(), pods.deleted.values())
+            if (lost := pods.lost([*latest, *gone], int(current["spec"].get("replicas", 1)))) is not None:
+                raise lost.error()
             if "events" in synced and (finding := pods.beyond_hope(new, problem)) is not None:
                 raise finding.error()
             if time.monotonic() >= deadline:
@@ -312,6 +327,8 @@ def _take(
     elif event.type == "SYNCED":
         # Fatal problems are judged only from here on: of two old events, the second may explain the first.
         synced.add(source)
+        if source == "pods":
+            pods.synced()
     elif source == "pods":
         pods.see_pod(event)
     elif source == "events":
@@ -334,12 +351,15 @@ def _counts(pod: Object) -> bool:
     return phase not in ("Failed", "Succeeded") and not pod["metadata"].get("deletionTimestamp")
 
 
-def _follow_new(feed: Feed[Event | str], cluster: Cluster, job: Object, pods: list[Object]) -> None:
+def _follow_new(
+    feed: Feed[Event | str], cluster: Cluster, job: Object, pods: list[Object], ours: Collection[str]
+) -> None:
     indexed = job["spec"].get("completionMode") == "Indexed"
     for pod in pods:
         name = str(pod["metadata"]["name"])
         statuses: list[Mapping[str, Any]] = (pod.get("status") or {}).get("containerStatuses") or []
-        started = [item for item in statuses if {"running", "terminated"} & set(item.get("state") or {})]
+        own = [item for item in statuses if item.get("name") in ours]
+        started = [item for item in own if {"running", "terminated"} & set(item.get("state") or {})]
         if started and not feed.known(f"log {name}"):
             index = (pod["metadata"].get("annotations") or {}).get(INDEX)
             prefix = f"[{index}] " if indexed else ""
@@ -365,7 +385,7 @@ def _outcome(name: str, job: Object, end: JobEnd, pods: Pods, latest: list[Objec
     all_pods = pods.deleted | pods.live | {uid_of(pod): pod for pod in latest}
     mine = [pod for pod in all_pods.values() if owned_by(pod, uid_of(job))]
     if end.succeeded:
-        return JobOutcome(name, True, end.seconds, end.reason, messages(mine, "Succeeded"))
+        return JobOutcome(name, True, end.seconds, end.reason, messages(mine, "Succeeded", pods.ours))
     failed = max((pod for pod in mine if not pods.find(pod).healthy), key=_ended_at, default=None)
     what = f"Job {name} failed: {end.reason}: {end.message}"
     if failed is None:
@@ -378,8 +398,8 @@ def _outcome(name: str, job: Object, end: JobEnd, pods: Pods, latest: list[Objec
         False,
         end.seconds,
         end.reason,
-        messages(mine, "Succeeded"),
-        messages(mine, "Failed"),
+        messages(mine, "Succeeded", pods.ours),
+        messages(mine, "Failed", pods.ours),
         finding,
     )
 
@@ -396,7 +416,7 @@ def _ended_at(pod: Object) -> str:
 def _too_late(what: str, about: str, pods: Pods, relevant: list[Object], *, code: str = "") -> LlmopsError:
     """The error for a deadline that passed; the problem of a pod is the cause, if one has a problem."""
     for pod in relevant:
-        finding = overdue(pod, pods.explain(pod))
+        finding = pods.late(pod)
         if finding.cause == "none":
             continue
         finding = replace(finding, message=f"{what}: {finding.message}")

@@ -254,6 +254,8 @@ def _seal(pod: dict[str, Any]) -> Seal | None:
     if (pod.get("status") or {}).get("phase") != "Succeeded":
         return None
     for container in pod["status"].get("containerStatuses") or ():
+        if container.get("name") != names.EVALUATION_CONTAINER:
+            continue
         terminated: dict[str, Any] = (container.get("state") or {}).get("terminated") or {}
         ending = _parse_ending(str(terminated.get("message")))
         if ending is not None and ending.seal is not None:

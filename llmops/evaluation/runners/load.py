@@ -15,10 +15,11 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from itertools import islice, pairwise
+from typing import Any
 
 from llmops.errors import MeasurementFailed
 from llmops.evaluation.endpoint import Endpoint, Progress
@@ -122,15 +123,22 @@ class _Stream:
             if content.get("error"):
                 self.error = f"error within the stream: {str(content['error'])[:120]}"
                 return
-            for choice in content.get("choices", ()):
-                delta = choice["delta"]
+            for choice in content.get("choices") or ():
+                delta = choice.get("delta") or {}
                 if delta.get("content") or delta.get("reasoning") or delta.get("reasoning_content"):
                     self.texts.append(now)
                 self.finish = choice.get("finish_reason") or self.finish
             if usage := content.get("usage"):
-                self.prompt_tokens, self.output_tokens = usage["prompt_tokens"], usage["completion_tokens"]
+                self.prompt_tokens = _count(usage, "prompt_tokens")
+                self.output_tokens = _count(usage, "completion_tokens")
         except (ValueError, AttributeError, KeyError, TypeError) as error:
             self.error = f"an event is no chat completion chunk: {data[:80]!r} ({error!r})"
+
+
+def _count(usage: Mapping[str, Any], name: str) -> int:
+    """A count of tokens; 0 if the engine or a gateway before it gives none: null, no such field, no whole number."""
+    value = usage.get(name)
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else 0
 
 
 def _requests(client: Client, profile: LoadProfile, model: str) -> Iterator[bytes]:

@@ -144,12 +144,14 @@ class JobLines:
 
     def see(self, line: str) -> None:
         """Take one line of a pod's log."""
-        prefix, text = line[: line.find("{")], line[line.find("{") :]
+        prefix, brace, rest = line.partition("{")
+        text = brace + rest
         try:
-            event: dict[str, Any] = parse_json(text.encode())
+            content = parse_json(text.encode())
         except ValueError:
             self._log(line)
             return
+        event = cast("dict[str, Any]", content)
         match event.get("event"):
             case "progress":
                 if time.monotonic() - self._last >= self._every and event.get("total"):

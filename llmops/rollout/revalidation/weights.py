@@ -12,14 +12,13 @@ from typing import Any
 
 from llmops.config import names
 from llmops.errors import LlmopsError
-from llmops.manifests.jobs import checksum_job, download_job, image_checksum_job, rehash_job
+from llmops.manifests.jobs import checksum_job, checksum_shards, download_job, image_checksum_job, rehash_job
 from llmops.manifests.weights import place
 from llmops.releases.records import VerifiedWeights
 from llmops.releases.release import Release
 from llmops.releases.validations import CheckResult, Finding
 from llmops.rollout.ops.gc import forget_weights
 from llmops.rollout.ops.jobs import finish_job, run_job, worker_error
-from llmops.rollout.stages.checksum import shards
 from llmops.rollout.trial import Trial
 from llmops.worker.foreign import parse_json
 
@@ -141,7 +140,7 @@ def _repair(current: Trial, release: Release, failed: CheckResult, bound: float)
     try:
         current.log(f"{failed.line}; downloading them again")
         run_job(current, download_job(release, settings, run, read_mb_per_second=bound))
-        count = shards(release.weights.size)
+        count = checksum_shards(release.weights.size)
         run_job(current, checksum_job(release, settings, count, run, read_mb_per_second=bound))
     except LlmopsError as error:
         return failed.model_copy(update={"line": f"{failed.line}; the repair failed: {error}"})

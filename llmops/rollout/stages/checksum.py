@@ -3,7 +3,7 @@
 import datetime
 
 from llmops.errors import BadRelease
-from llmops.manifests.jobs import checksum_job, collect_job, image_checksum_job
+from llmops.manifests.jobs import checksum_job, checksum_shards, collect_job, image_checksum_job
 from llmops.manifests.weights import place
 from llmops.releases.records import VerifiedWeights
 from llmops.releases.release import Release
@@ -13,19 +13,10 @@ from llmops.rollout.outcomes import ChecksumOutcome, WeightsOutcome
 from llmops.rollout.shown import Done, Value, speed
 from llmops.rollout.trial import Trial
 
-# A smaller shard is not worth a pod.
-SHARD_BYTES = 20 * 10**9
-MOST_SHARDS = 8
-
 
 def run(current: Trial, weights: WeightsOutcome) -> Done[ChecksumOutcome]:
     """Verify the weights where engines mount them."""
     return _verify(current, current.load(weights.release))
-
-
-def shards(size: int) -> int:
-    """How many pods share the reading of this many bytes."""
-    return max(1, min(MOST_SHARDS, size // SHARD_BYTES))
 
 
 def _verify(current: Trial, release: Release) -> Done[ChecksumOutcome]:
@@ -51,7 +42,7 @@ def _verify(current: Trial, release: Release) -> Done[ChecksumOutcome]:
     job = (
         image_checksum_job(release, pins.image, current.settings, current.run)
         if pins.image
-        else checksum_job(release, current.settings, shards(pins.size), current.run)
+        else checksum_job(release, current.settings, checksum_shards(pins.size), current.run)
     )
     try:
         result = run_job(current, job)

@@ -74,9 +74,9 @@ class Kubelet:
         return eventually(enough)
 
     def say(self, pod: Object, phase: str = "Pending", **container: Any) -> None:
-        """Set the status of a pod with one container, `main`: `state`, `lastState`, `restartCount`, `ready`."""
+        """Set the status of a pod with one container, `engine`: `state`, `lastState`, `restartCount`, `ready`."""
         ready = bool(container.get("ready"))
-        container = {"name": "main", "image": "x", "imageID": "", "restartCount": 0, "ready": False, **container}
+        container = {"name": "engine", "image": "x", "imageID": "", "restartCount": 0, "ready": False, **container}
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         condition = {"type": "Ready", "status": str(ready), "lastTransitionTime": now}
         status = {"phase": phase, "startTime": now, "conditions": [condition], "containerStatuses": [container]}
@@ -117,7 +117,7 @@ def pod_template(labels: dict[str, str], **spec: Any) -> Object:
         "spec": {
             "nodeName": NODE,
             "terminationGracePeriodSeconds": 0,
-            "containers": [{"name": "main", "image": "example.com/x:1"}],
+            "containers": [{"name": "engine", "image": "example.com/x:1"}],
             **spec,
         },
     }
@@ -154,12 +154,12 @@ def config_map(name: str, **data: str) -> Object:
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data}
 
 
-def kubectl(cluster: Cluster, *arguments: str) -> str:
-    """Run kubectl, a client with another field manager."""
+def kubectl(cluster: Cluster, *arguments: str, given: str | None = None) -> str:
+    """Run kubectl, a client with another field manager; `given` is its standard input."""
     program = find_or_build_kubectl()
     settings = cluster.settings
     command = [program, f"--kubeconfig={settings.kubeconfig}", f"--namespace={cluster.namespace}", *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+    return subprocess.run(command, input=given, check=True, capture_output=True, text=True, timeout=60).stdout
 
 
 def write_kubeconfig(folder: Path, plane: ControlPlane, user: Object, *, authority: Path | None = None) -> Path:

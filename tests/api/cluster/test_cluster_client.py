@@ -35,7 +35,7 @@ DEPLOYMENT = {
         "selector": {"matchLabels": {"app": "web"}},
         "template": {
             "metadata": {"labels": {"app": "web"}},
-            "spec": {"containers": [{"name": "main", "image": "example.com/x:1"}]},
+            "spec": {"containers": [{"name": "engine", "image": "example.com/x:1"}]},
         },
     },
 }

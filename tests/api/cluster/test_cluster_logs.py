@@ -29,7 +29,7 @@ for number in range({count}):
 
 
 def spec(program: str, restart: str = "Never") -> Object:
-    container = {"name": "main", "image": "example.com/python:1", "args": [program]}
+    container = {"name": "engine", "image": "example.com/python:1", "args": [program]}
     return {"restartPolicy": restart, "terminationGracePeriodSeconds": 1, "containers": [container]}
 
 
@@ -53,7 +53,7 @@ def test_a_followed_log_outlives_a_killed_api_server(cluster: Cluster, plane: Co
     lines: list[str] = []
 
     def follow() -> None:
-        lines.extend(cluster.follow_logs("p", container="main", stop=lambda: False))
+        lines.extend(cluster.follow_logs("p", container="engine", stop=lambda: False))
 
     thread = threading.Thread(target=follow, daemon=True)
     thread.start()
@@ -69,7 +69,7 @@ def test_a_followed_log_outlives_a_killed_api_server(cluster: Cluster, plane: Co
 def test_following_a_quiet_container_stops_when_asked(cluster: Cluster) -> None:
     start(cluster, "import time; print('quiet now'); time.sleep(3600)")
     stop = threading.Event()
-    lines = cluster.follow_logs("p", container="main", stop=stop.is_set)
+    lines = cluster.follow_logs("p", container="engine", stop=stop.is_set)
     assert next(lines) == "quiet now"
     threading.Timer(0.5, stop.set).start()
     assert list(lines) == []
@@ -119,7 +119,7 @@ def test_lines_of_a_job_that_is_over_at_once_are_not_lost(cluster: Cluster) -> N
 def test_a_failed_job_comes_with_the_end_of_its_log(cluster: Cluster) -> None:
     cluster.create(job("raise ValueError('config.json is torn')"))
     outcome = wait_for_job(cluster, "job", timeout=60)
-    with pytest.raises(ClusterCannot, match=r"last lines of main:(.|\n)*ValueError: config.json is torn") as raised:
+    with pytest.raises(ClusterCannot, match=r"last lines of engine:(.|\n)*ValueError: config.json is torn") as raised:
         outcome.raise_for_failure()
     assert raised.value.code == "Crashed"
 
@@ -130,7 +130,7 @@ def test_a_rollout_of_a_crashing_program_comes_with_the_end_of_its_log(cluster: 
     template = {"metadata": {"labels": {"app": "web"}}, "spec": crashing}
     body = {"selector": {"matchLabels": {"app": "web"}}, "template": template}
     cluster.apply({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"}, "spec": body})
-    with pytest.raises(BadRelease, match=r"last lines of main:\n  no such flag") as raised:
+    with pytest.raises(BadRelease, match=r"last lines of engine:\n  no such flag") as raised:
         wait_for_rollout(cluster, "web", timeout=60)
     assert raised.value.code == "CrashLoop"
     cluster.delete("Deployment", "web")

@@ -16,10 +16,10 @@ from llmops.clients.kubernetes.problems import NotFound, TimedOut
 from llmops.clients.kubernetes.wait import JobOutcome, wait_for_job, wait_for_rollout, wait_until
 from llmops.clients.kubernetes.watch import Object
 from llmops.errors import BadRelease, ClusterCannot
-from tests.api.cluster.conftest import Kubelet, api_server_away, eventually, pod_template
+from tests.api.cluster.conftest import NODE, Kubelet, api_server_away, eventually, pod_template
 
 WEB = {"app": "web"}
-GPU_CONTAINER = {"name": "main", "image": "x", "resources": {"limits": {"nvidia.com/gpu": "1"}}}
+GPU_CONTAINER = {"name": "engine", "image": "x", "resources": {"limits": {"nvidia.com/gpu": "1"}}}
 
 
 class Waiter:
@@ -52,7 +52,7 @@ class Waiter:
 
 
 def deployment(replicas: int = 1, image: str = "example.com/x:1", **spec: Any) -> Object:
-    spec = {"containers": [{"name": "main", "image": image}], **spec}
+    spec = {"containers": [{"name": "engine", "image": image}], **spec}
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -135,7 +135,7 @@ def test_a_bad_flag_fails_within_seconds_and_quotes_the_pod(cluster: Cluster, ku
     with pytest.raises(BadRelease, match="unrecognized arguments: --nope") as raised:
         waiter.result(within=8)
     assert raised.value.code == "ArgumentsRefused"
-    assert raised.value.about == f"Pod {pod['metadata']['name']}, container main"
+    assert raised.value.about == f"Pod {pod['metadata']['name']}, container engine"
 
 
 def test_one_crash_is_forgiven_and_two_are_not(cluster: Cluster, kubelet: Kubelet) -> None:
@@ -168,7 +168,7 @@ def test_a_startup_probe_that_never_passed_is_found_in_the_events(cluster: Clust
     waiter = rollout(cluster)
     [pod] = kubelet.pods(WEB)
     kubelet.event(pod, "Unhealthy", "Startup probe failed: connection refused")
-    kubelet.event(pod, "Killing", "Container main failed startup probe, will be restarted")
+    kubelet.event(pod, "Killing", "Container engine failed startup probe, will be restarted")
     ended = {"terminated": {"exitCode": 137, "reason": "Error", "startedAt": None, "finishedAt": None}}
     kubelet.say(pod, "Running", state={"running": {}}, lastState=ended, restartCount=1)
     with pytest.raises(BadRelease, match="connection refused") as raised:
@@ -207,7 +207,7 @@ def test_a_pod_that_runs_but_never_gets_ready_is_the_releases_fault(cluster: Clu
     with pytest.raises(BadRelease, match="within 3 s") as raised:
         waiter.result(within=15)
     assert raised.value.code == "NeverReady"
-    assert raised.value.about == f"Pod {pod['metadata']['name']}, container main"
+    assert raised.value.about == f"Pod {pod['metadata']['name']}, container engine"
 
 
 def test_a_quota_that_refuses_the_pods_ends_the_rollout(cluster: Cluster) -> None:
@@ -218,6 +218,71 @@ def test_a_quota_that_refuses_the_pods_ends_the_rollout(cluster: Cluster) -> Non
     with pytest.raises(ClusterCannot, match="exceeded quota: none") as refused:
         rollout(cluster, allow_pending_seconds=1).result(within=10)
     assert (refused.value.code, refused.value.about) == ("QuotaExceeded", "Deployment web")
+
+
+def quota(cluster: Cluster, **hard: str) -> None:
+    obj = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "team"}}
+    cluster.apply({**obj, "spec": {"hard": {key.replace("_", "."): value for key, value in hard.items()}}})
+    eventually(lambda: (cluster.get("ResourceQuota", "team") or {}).get("status", {}).get("hard"))
+
+
+def test_pods_that_a_quota_never_takes_end_a_job_within_seconds(cluster: Cluster) -> None:
+    quota(cluster, limits_cpu="4")
+    lines: list[str] = []
+    cluster.create(job(backoffLimit=3))
+    outcome: JobOutcome = finish(cluster, on_line=lines.append).result(within=15)
+    assert (outcome.succeeded, outcome.reason) == (False, "QuotaDemandsLimits")
+    with pytest.raises(ClusterCannot, match=r"must specify limits\.cpu for: engine") as refused:
+        outcome.raise_for_failure()
+    assert refused.value.about == "Job job"
+    assert "LimitRange" in refused.value.remedy
+    assert any("must specify limits.cpu" in line for line in lines)
+
+
+def test_pods_that_a_limit_range_never_takes_end_a_rollout_within_seconds(cluster: Cluster) -> None:
+    limits = [{"type": "Container", "max": {"memory": "1Gi"}}]
+    cluster.apply({"apiVersion": "v1", "kind": "LimitRange", "metadata": {"name": "r"}, "spec": {"limits": limits}})
+    memory = {"limits": {"memory": "4Gi"}}
+    cluster.apply(deployment(containers=[{"name": "engine", "image": "x", "resources": memory}]))
+    with pytest.raises(ClusterCannot, match="maximum memory usage per Container is 1Gi, but limit is 4Gi") as refused:
+        rollout(cluster).result(within=15)
+    assert (refused.value.code, refused.value.about) == ("LimitRangeRefuses", "Deployment web")
+
+
+def test_a_node_that_refuses_one_pod_after_the_other_is_named(cluster: Cluster) -> None:
+    """A kubelet whose GPU is gone refuses each pod, and the ReplicaSet makes a new one at once."""
+    cluster.apply(deployment())
+    waiter = rollout(cluster)
+    refused: set[str] = set()
+    status = {"phase": "Failed", "reason": "UnexpectedAdmissionError", "message": "no healthy devices present"}
+
+    def refuse() -> bool | None:
+        for pod in cluster.list("Pod", labels=WEB):
+            name = pod["metadata"]["name"]
+            if name not in refused:
+                cluster.patch("Pod", name, {"status": status}, subresource="status")
+                refused.add(name)
+        return None if waiter.waits else True
+
+    eventually(refuse, seconds=30)
+    with pytest.raises(ClusterCannot, match="no healthy devices present") as raised:
+        waiter.result(within=1)
+    assert raised.value.code == "NodeRefusedPod"
+    assert f"node {NODE} refused it" in raised.value.message
+    assert raised.value.remedy.endswith(f"kubectl cordon {NODE}")
+    assert len(refused) < 8
+
+
+def test_a_pod_that_does_not_go_is_named_with_its_node(cluster: Cluster, kubelet: Kubelet) -> None:
+    cluster.apply(deployment(terminationGracePeriodSeconds=60))
+    [pod] = kubelet.pods(WEB)
+    kubelet.ready(pod)
+    name = pod["metadata"]["name"]
+    with pytest.raises(TimedOut, match=f"Pod {name} on node {NODE} is terminating") as raised:
+        cluster.delete("Deployment", "web", propagation="Foreground", wait=3)
+    assert (raised.value.code, raised.value.about) == ("PodsLinger", "Deployment web")
+    assert raised.value.remedy
+    kubelet.remove(pod)
 
 
 def test_a_deployment_that_is_deleted_ends_the_wait(cluster: Cluster, kubelet: Kubelet) -> None:
@@ -271,7 +336,7 @@ def test_a_failed_job_quotes_its_pods_termination_message(cluster: Cluster, kube
     with pytest.raises(ClusterCannot, match=r"Job job .*BackoffLimitExceeded.*sha256 of model\.safetensors") as raised:
         outcome.raise_for_failure()
     assert raised.value.code == "Crashed"
-    assert raised.value.about == f"Pod {pod['metadata']['name']}, container main"
+    assert raised.value.about == f"Pod {pod['metadata']['name']}, container engine"
 
 
 def test_a_job_that_retries_and_succeeds_has_not_failed(cluster: Cluster, kubelet: Kubelet) -> None:

@@ -14,7 +14,7 @@ import pytest
 from llmops_sandbox.cluster.controlplane import ControlPlane
 
 from llmops.clients.kubernetes.client import Cluster
-from llmops.clients.kubernetes.lease import ATTEMPTS, LeaseContested, LeaseHeld, RolloutLease
+from llmops.clients.kubernetes.lease import ATTEMPTS, LeaseContested, LeaseHeld, RolloutLease, holders
 from llmops.clients.kubernetes.watch import Object
 from llmops.config import names
 from llmops.config.settings.lease import LeaseSettings
@@ -107,6 +107,50 @@ def test_a_holder_whose_clock_is_behind_is_not_pushed_out(cluster: Cluster) -> N
         time.sleep(0.5)
         with pytest.raises(LeaseHeld):
             brief(cluster, "run-b").acquire()
+    finally:
+        stop.set()
+        thread.join()
+
+
+AHEAD = "2099-01-01T00:00:00.000000Z"
+
+
+def test_a_dead_holder_whose_clock_was_ahead_is_succeeded(cluster: Cluster) -> None:
+    dead = brief(cluster, "run-a")
+    dead.acquire()
+    dead.stop(give_up=False)
+    ahead = {"renewTime": AHEAD, "acquireTime": AHEAD, "leaseDurationSeconds": 2}
+    cluster.patch("Lease", names.lease_name("m"), {"spec": ahead})
+    assert holders(cluster) == {"m": "run-a"}
+    with pytest.raises(LeaseHeld):
+        brief(cluster, "run-b").acquire()
+    time.sleep(3.5)
+    assert holders(cluster) == {}
+    with brief(cluster, "run-b"):
+        assert spec(cluster)["holderIdentity"] == "run-b"
+
+
+def test_a_live_holder_whose_clock_is_ahead_keeps_its_lease(cluster: Cluster) -> None:
+    absent = brief(cluster, "run-a")
+    absent.acquire()
+    absent.stop(give_up=False)
+    stop = threading.Event()
+
+    def live_in_the_future() -> None:
+        for number in itertools.count():
+            ahead = {"renewTime": f"2099-01-01T00:00:00.{number:06}Z", "leaseDurationSeconds": 2}
+            cluster.patch("Lease", names.lease_name("m"), {"spec": ahead})
+            if stop.wait(0.3):
+                return
+
+    thread = threading.Thread(target=live_in_the_future)
+    thread.start()
+    try:
+        contender = brief(cluster, "run-b")
+        for _ in range(4):
+            with pytest.raises(LeaseHeld):
+                contender.acquire()
+            time.sleep(1)
     finally:
         stop.set()
         thread.join()

@@ -9,10 +9,12 @@ import time
 from collections.abc import Callable, Collection
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 from llmops_sandbox.cluster.controlplane import ControlPlane
 
+from llmops.alerts.outbox import Outbox
 from llmops.config import names
 from llmops.config.schema import VerdictValue
 from llmops.config.settings import load_settings
@@ -25,6 +27,7 @@ from llmops.releases.stages import STAGES
 from llmops.rollout.orchestrator import Orchestrator
 from llmops.rollout.platform import Platform
 from llmops.rollout.trial import Refused, Trial, TrialEnded, trial
+from tests.api.cluster.conftest import config_map, eventually, kubectl
 from tests.api.rollout.test_surroundings import release
 
 
@@ -105,6 +108,113 @@ def test_the_error_of_a_stage_decides_how_the_trial_ends(
         assert caught.value.record == record
         assert caught.value.__cause__ is error
         assert str(caught.value).startswith(f"{verdict} at canary: {reason}")
+
+
+def deny(platform: Platform, resource: str, group: str = "") -> Callable[[], None]:
+    """Admission refuses what llmops writes of this resource in the test's namespace; returns what undoes it."""
+    namespace = platform.cluster.namespace
+    name = f"{namespace}-{resource}"
+    rule = {"apiGroups": [group], "apiVersions": ["v1"], "operations": ["CREATE", "UPDATE"], "resources": [resource]}
+    matches = {
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
+        "resourceRules": [rule],
+    }
+    validations = [{"expression": "false", "message": "label team is required"}]
+    common = {"apiVersion": "admissionregistration.k8s.io/v1", "metadata": {"name": name}}
+    policy = {**common, "kind": "ValidatingAdmissionPolicy", "spec": {
+        "failurePolicy": "Fail", "matchConstraints": matches, "validations": validations}}  # fmt: skip
+    binding = {**common, "kind": "ValidatingAdmissionPolicyBinding", "spec": {
+        "policyName": name, "validationActions": ["Deny"]}}  # fmt: skip
+    for obj in (policy, binding):
+        kubectl(platform.cluster, "apply", "-f", "-", given=json.dumps(obj))
+    probe = {"configmaps": config_map("probe"), "events": None}[resource]
+
+    def refused() -> bool | None:
+        try:
+            if probe is None:
+                platform.cluster.event(stateful(platform), "Probe", "a probe")
+            else:
+                platform.cluster.apply(probe, dry_run=True)
+        except ClusterCannot:
+            return True
+        except LlmopsError:
+            return True
+        return None
+
+    eventually(refused, seconds=60)
+
+    def undo() -> None:
+        kinds = "validatingadmissionpolicybinding,validatingadmissionpolicy"
+        kubectl(platform.cluster, "delete", kinds, name)
+
+    return undo
+
+
+def stateful(platform: Platform) -> dict[str, Any]:
+    state = platform.cluster.get("ConfigMap", names.state_name("tiny"))
+    assert state is not None
+    return state
+
+
+def alerts(platform: Platform) -> list[str]:
+    return [alert.kind for alert in Outbox(platform.cluster).alerts()]
+
+
+def test_a_cluster_that_takes_no_events_still_sends_the_alert_of_a_rejection(
+    platform: Platform, caplog: pytest.LogCaptureFixture
+) -> None:
+    undo = deny(platform, "events")
+    try:
+        with caplog.at_level(logging.INFO), pytest.raises(TrialEnded) as ended:
+            run_stage(platform, raising(BadRelease("it crashes.", code="Crashed")))
+    finally:
+        undo()
+    assert ended.value.record.code == "Crashed"
+    assert alerts(platform) == ["rejected"]
+    assert "no Event Failed is written for tiny" in caplog.text
+
+
+def test_people_read_the_first_cause_where_nothing_can_be_written(
+    platform: Platform, caplog: pytest.LogCaptureFixture
+) -> None:
+    undos: list[Callable[[], None]] = []
+
+    def act(_: Trial) -> None:
+        undos.append(deny(platform, "configmaps"))
+        raise BadRelease("it crashes.", code="Crashed")
+
+    try:
+        with caplog.at_level(logging.INFO), pytest.raises(TrialEnded) as ended:
+            run_stage(platform, act)
+    finally:
+        for undo in undos:
+            undo()
+    assert (ended.value.record.verdict, ended.value.record.reason) == ("Failed", "it crashes.")
+    assert "its record is not saved" in caplog.text
+    assert "rejected at canary: it crashes." in caplog.text
+    assert not lease(platform).get("holderIdentity")
+
+
+class _Broken(Trial):
+    def settle(self, *, wait: bool) -> None:
+        raise ZeroDivisionError("a fault of the undo")
+
+
+@pytest.mark.parametrize("error", [BadRelease("it crashes."), KeyboardInterrupt()])
+def test_an_error_of_the_undo_does_not_hide_the_cause(
+    platform: Platform, error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    current = _Broken(orchestrator(), platform, "canary", "tiny")
+    current.acquire()
+    current.load(release().id)
+    with caplog.at_level(logging.INFO):
+        if isinstance(error, Exception):
+            assert current.on_error(error) is None
+        else:
+            current.on_cancel()
+    platform.leases.free("tiny")
+    assert ("it crashes." if isinstance(error, Exception) else "the run was cancelled") in caplog.text
+    assert "a fault of the undo" in caplog.text
 
 
 def test_the_record_keeps_what_was_accepted_of_the_preflight(platform: Platform) -> None:

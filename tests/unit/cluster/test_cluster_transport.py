@@ -39,7 +39,10 @@ class Server:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 outer.asked.append(self.path)
+                self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 (outer.script.pop(0) if len(outer.script) > 1 else outer.script[0])(self)
+
+            do_POST = do_PATCH = do_GET  # noqa: N815 - the base class calls them
 
             def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's signature
                 pass
@@ -160,6 +163,44 @@ def test_a_refusal_names_the_call_and_quotes_the_api_server(server: Server, away
     server.script = [answer(409, status(409, "No", "no"))]
     with pytest.raises(Conflict, match="get ConfigMap one in namespace default: 409 No: no"):
         away.get("ConfigMap", "one")
+
+
+TRY_AGAIN = "the object has been modified; please apply your changes to the latest version and try again"
+
+
+def conflict(kind: str, name: str) -> Answer:
+    message = f'Operation cannot be fulfilled on {kind} "{name}": {TRY_AGAIN}'
+    return answer(409, {**status(409, "Conflict", message), "details": {"kind": kind, "name": name}})
+
+
+CREATED = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "one"}}
+
+
+def test_a_conflict_that_is_none_of_the_callers_is_retried(server: Server, away: Cluster) -> None:
+    writes: tuple[Callable[[], Any], ...] = (
+        lambda: away.create(CREATED),
+        lambda: away.apply(CREATED),
+        lambda: away.patch("ConfigMap", "one", {"data": {"a": "1"}}),
+    )
+    for write in writes:
+        for kind in ("resourcequotas", "configmaps"):
+            server.script = [conflict(kind, "one"), answer(200, FOUND)]
+            assert write() == FOUND
+
+
+def test_a_quota_that_is_not_counted_yet_is_asked_again(server: Server, away: Cluster) -> None:
+    said = 'configmaps "one" is forbidden: status unknown for quota: team, resources: count/configmaps'
+    server.script = [answer(403, status(403, "Forbidden", said)), answer(200, FOUND)]
+    assert away.create(CREATED) == FOUND
+
+
+def test_a_caller_that_expects_a_version_decides_anew(server: Server, away: Cluster) -> None:
+    expecting = {"metadata": {"resourceVersion": "6"}, "data": {"a": "1"}}
+    server.script = [conflict("configmaps", "one"), answer(200, FOUND)]
+    with pytest.raises(Conflict):
+        away.patch("ConfigMap", "one", expecting)
+    server.script = [conflict("resourcequotas", "team"), answer(200, FOUND)]
+    assert away.patch("ConfigMap", "one", expecting) == FOUND
 
 
 def test_a_kind_that_the_cluster_does_not_serve_is_no_missing_object(server: Server, away: Cluster) -> None:

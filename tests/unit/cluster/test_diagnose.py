@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmops.clients.kubernetes.diagnose import Diagnosis, diagnose, overdue
+from llmops.clients.kubernetes.diagnosis.finding import Diagnosis
+from llmops.clients.kubernetes.diagnosis.pod import diagnose, overdue
 from llmops.errors import BadRelease, ClusterCannot, Unavailable
 
 Pod = dict[str, Any]
@@ -303,7 +304,7 @@ PROBED = [
         ),
         pytest.param(
             diagnose(failed("OutOfnvidia.com/gpu")),
-            "Evicted",
+            "NodeRefusedPod",
             "evicted",
             "maybe",
             ClusterCannot,

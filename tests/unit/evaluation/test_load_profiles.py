@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 from typing import TYPE_CHECKING, Any
@@ -198,6 +199,23 @@ def test_error_within_a_stream_counts(engine: Engine, endpoint: Endpoint) -> Non
     engine.reply = lambda number: web.Response(text=text, content_type="text/event-stream")
     result = run_load(endpoint, profile())
     assert "out of memory" in next(iter(result.errors))
+
+
+@pytest.mark.parametrize(
+    "usage", [{"prompt_tokens": None, "completion_tokens": None}, {"prompt_tokens": 3}, {"completion_tokens": "two"}]
+)
+def test_counts_that_a_gateway_leaves_out_are_those_of_the_events(
+    engine: Engine, endpoint: Endpoint, usage: dict[str, Any]
+) -> None:
+    chunks = [
+        {"choices": [{"delta": {"content": "a"}}]},
+        {"choices": [{"delta": None, "finish_reason": "stop"}]},
+        {"choices": None, "usage": usage},
+    ]
+    text = "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks) + "data: [DONE]\n\n"
+    engine.reply = lambda number: web.Response(text=text, content_type="text/event-stream")
+    result = run_load(endpoint, profile())
+    assert (result.completed, result.output_tokens, dict(result.errors)) == (12, 12, {})
 
 
 @pytest.mark.parametrize("text", ["data: {\n\n", "data: []\n\n", 'data: {"choices": [1]}\n\n', "hello"])

@@ -12,7 +12,7 @@ DIED = {"reason": "Error", "exitCode": 1, "message": "CUDA error: an illegal mem
 
 
 def pod(restarts: int = 0, *, state: Any = None, last: Any = None, deleted: bool = False, **status: Any) -> Any:
-    container = {"restartCount": restarts, "state": state or {"running": {}}, "lastState": last or {}}
+    container = {"name": "engine", "restartCount": restarts, "state": state or {"running": {}}, "lastState": last or {}}
     metadata = {"name": "m-canary-1", **({"deletionTimestamp": "2026-11-25T00:00:00Z"} if deleted else {})}
     return {"metadata": metadata, "status": {"containerStatuses": [container], **status}}
 

@@ -63,8 +63,19 @@ def test_a_crash_of_a_worker_makes_no_error() -> None:
     assert worker_error([message("crash"), message("usage")]) is None
 
 
-def test_a_line_without_an_event_is_unchanged() -> None:
+@pytest.mark.parametrize(
+    "line",
+    [
+        "Traceback (most recent call last):",
+        '{"event": "of a later version"}',
+        '  File "/worker.py", line 3',
+        "[0] 12",
+        'a quota is used up: "team"',
+        "null",
+        "",
+    ],
+)
+def test_a_line_without_an_event_is_unchanged(line: str) -> None:
     lines: list[str] = []
-    for line in ("Traceback (most recent call last):", '{"event": "of a later version"}'):
-        JobLines(lines.append).see(line)
-    assert lines == ["Traceback (most recent call last):", '{"event": "of a later version"}']
+    JobLines(lines.append).see(line)
+    assert lines == [line]

@@ -45,7 +45,7 @@ def install_adapter(
     for manifest in _objects(prometheus_url):
         cluster.apply(manifest, force=True)
     place = Cluster.connect(cluster.settings.model_copy(update={"namespace": NAMESPACE}))
-    wait_for_rollout(place, NAME, timeout=READY_SECONDS)
+    wait_for_rollout(place, NAME, timeout=READY_SECONDS, ours=(NAME,))
     address = place.endpoint(NAME, PORT).removeprefix("http://").partition(":")[0]
     for manifest in _registrations(address):
         cluster.apply(manifest, force=True)
