@@ -18,6 +18,7 @@ from llmops.config.loading import Mistake, bad_input, converted, dotted, explain
 from llmops.config.schema import Problem, Strict
 from llmops.errors import BadInput
 from llmops.evaluation.formats import TOOLS, ToolName
+from llmops.evaluation.patterns import PatternTooSlow
 from llmops.evaluation.scorers import ScorerName, build
 
 TOOL_BYTES = 4 << 20
@@ -59,9 +60,13 @@ class Case(Strict):
             score = build(self.scorer, self.expected)
         except ValueError as error:
             raise ValueError(f"expected: scorer {self.scorer} {error}") from error
-        if score(self.answer) < 1:
+        try:
+            own, empty = score(self.answer), score("")
+        except PatternTooSlow as error:
+            raise ValueError(f"expected: the pattern comes to no end with the case's own answer: {error}") from error
+        if own < 1:
             raise ValueError(f"answer: scorer {self.scorer} does not accept it, so no engine could pass the case")
-        if score("") > 0:
+        if empty > 0:
             raise ValueError(f"expected: scorer {self.scorer} accepts an empty answer")
         return self
 
