@@ -16,6 +16,7 @@ from pydantic import AfterValidator, Field, JsonValue, ValidationError, model_va
 
 from llmops.config.loading import Mistake, bad_input, converted, dotted, explain, read_source
 from llmops.config.schema import Problem, Strict
+from llmops.config.settings.allowed import Allowed
 from llmops.errors import BadInput
 from llmops.evaluation.formats import TOOLS, ToolName
 from llmops.evaluation.patterns import PatternTooSlow
@@ -216,8 +217,13 @@ def available(directory: Path) -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in directory.glob("*.yaml")))
 
 
-def load_suites(directory: Path, names: Iterable[str]) -> tuple[AnySuite, ...]:
+def load_suites(directory: Path, names: Iterable[str], allowed: Allowed | None = None) -> tuple[AnySuite, ...]:
     """Read the suites of those names, in that order.
+
+    Args:
+        directory: The suites' folder.
+        names: Names of suites.
+        allowed: What suites may name; None allows all.
 
     Raises:
         BadInput: Files are missing or wrong. The message has all mistakes, each with file, line, field and value; code
@@ -227,13 +233,26 @@ def load_suites(directory: Path, names: Iterable[str]) -> tuple[AnySuite, ...]:
     errors: list[BadInput] = []
     for name in names:
         try:
-            loaded.append(_load(directory, name))
+            suite = _load(directory, name)
+            _check_image(directory, suite, allowed or Allowed())
+            loaded.append(suite)
         except BadInput as error:
             errors.append(error)
     if errors:
         message = "\n".join(error.message for error in errors)
         raise BadInput(message, code=errors[0].code, about=errors[0].about)
     return tuple(loaded)
+
+
+def _check_image(directory: Path, suite: AnySuite, allowed: Allowed) -> None:
+    if isinstance(suite, ToolSuite) and suite.image is not None:
+        for problem in allowed.image(suite.image):
+            raise BadInput(
+                f"{directory / suite.name}.yaml: image: {problem}",
+                code="NotAllowed",
+                about=f"suite {suite.name}",
+                remedy="Name another image, or have the list in the settings extended.",
+            )
 
 
 def _load(directory: Path, name: str) -> AnySuite:
