@@ -59,11 +59,11 @@ class Pipeline:
 
     def quota(self, namespace: str) -> str:
         body = {"metadata": {"name": "llmops"}, "spec": {"hard": {"pods": "1"}}}
-        return self.refused(lambda: self.core.create_namespaced_resource_quota(namespace, body))
+        return self.refused(lambda: self.core.create_namespaced_resource_quota(namespace, body, dry_run="All"))
 
     def policy(self, namespace: str) -> str:
         body = {"metadata": {"name": "open"}, "spec": {"podSelector": {}, "ingress": [{}]}}
-        return self.refused(lambda: self.network.create_namespaced_network_policy(namespace, body))
+        return self.refused(lambda: self.network.create_namespaced_network_policy(namespace, body, dry_run="All"))
 
 
 @pytest.fixture(scope="module")
@@ -84,15 +84,13 @@ def pipeline(plane: ControlPlane) -> Iterator[Pipeline]:
     pipeline = Pipeline(plane)
     # The API server takes new policies up a moment later.
     deadline = time.monotonic() + 60
-    while not pipeline.label("bystander", x="y") and time.monotonic() < deadline:
+    while not (pipeline.label("bystander", x="y") and pipeline.quota("bystander")) and time.monotonic() < deadline:
         time.sleep(0.5)
     yield pipeline
     assert admin.get("Namespace", "llm-serving") is not None
     for kind in ("validatingadmissionpolicybindings", "validatingadmissionpolicies"):
         for name in ("llmops-tenants", "llmops-tenants-objects"):
-            api.call_api(
-                f"/apis/admissionregistration.k8s.io/v1/{kind}/{name}", "DELETE", auth_settings=["BearerToken"]
-            )
+            api.call_api(f"/apis/admissionregistration.k8s.io/v1/{kind}/{name}", "DELETE", response_types_map={})
 
 
 def _apply(api: client.ApiClient, obj: Object) -> None:
@@ -104,7 +102,7 @@ def _apply(api: client.ApiClient, obj: Object) -> None:
         query_params=[("fieldManager", "test"), ("force", "true")],
         header_params={"Content-Type": "application/apply-patch+yaml"},
         body=obj,
-        auth_settings=["BearerToken"],
+        response_types_map={},
     )
 
 
