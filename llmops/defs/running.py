@@ -92,7 +92,8 @@ def as_failure(model: str) -> Generator[None]:
         raise ended_at(ended) from ended.__cause__
     except LlmopsError as error:
         # Dagster keeps the cause, too.
-        error.message, error.args = withheld(error.message), (withheld(error.message),)
+        error.message, error.remedy = withheld(error.message), withheld(error.remedy)
+        error.args = (error.message,)
         raise failure(model, error) from error
 
 
