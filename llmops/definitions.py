@@ -32,7 +32,7 @@ from llmops.rollout.platform import Platform
 def defs() -> dg.Definitions:
     """Definitions of this installation. A file of the catalog with mistakes takes away its own model alone."""
     settings = load_settings()
-    catalog, left_out = read_catalog(settings.models_dir)
+    catalog, left_out = read_catalog(settings.models_dir, settings.catalog_allows)
     for model, error in left_out.items():
         logging.getLogger(__name__).error("%s is left out of all jobs, sensors and schedules: %s", model, error)
     # A run of a model that is left out ends with its mistakes; without the partition, Dagster would not know the run.

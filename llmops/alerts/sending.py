@@ -9,6 +9,7 @@ from llmops.alerts.targets import target_of
 from llmops.alerts.targets.message import Message
 from llmops.clients.kubernetes.client import Cluster
 from llmops.config.alerting import AlertTarget
+from llmops.config.redaction import remember
 from llmops.config.schema import SecretKey
 from llmops.config.settings import Settings
 from llmops.errors import BadInput
@@ -39,4 +40,7 @@ def _secret(cluster: Cluster, secret: SecretKey) -> str:
             about=f"Secret {secret.name}",
             remedy="Create the key.",
         )
+    # Of a URL, the path alone is the password.
+    remember(value)
+    remember(value.partition("://")[2].partition("/")[2])
     return value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -112,3 +113,6 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(exit_code(error))
     except KeyboardInterrupt:
         sys.exit(Exit.CANCELLED)
+    except Exception:  # noqa: BLE001 - a traceback has texts of others, too: it passes where all lines pass
+        show.say(traceback.format_exc(), err=True)
+        sys.exit(Exit.BUG)

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from llmops.alerts.left_out import lines_of
+from llmops.cli import show
 from llmops.rollout.platform import Platform
 
 Model = Annotated[str, typer.Argument(help="Name of the model: models/NAME.yaml.")]
@@ -23,7 +24,7 @@ def platform_for(model: str | None = None) -> Platform:
     """
     platform = Platform()
     for line in lines_of(platform.left_out):
-        typer.echo(f"warning: {line}", err=True)
+        show.say(f"warning: {line}", err=True)
     if model is not None:
         platform.spec(model)
     return platform

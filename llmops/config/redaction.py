@@ -6,8 +6,32 @@ import re
 
 from llmops.errors import BadInput
 
-# Line breaks and tabs stay. The others move the cursor, clear the screen, ring or rename the window.
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# Line breaks and tabs stay. The others move the cursor, clear the screen, ring or rename the window; turn the direction
+# of what follows, so that people read another text (Unicode TR 36, 2.10); break lines where none is; or cannot be
+# written at all (halves of a surrogate pair).
+_CONTROL = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\ud800-\udfff]"
+    "|[\U000e0000-\U000e007f]"
+)
+
+
+_secrets: set[str] = set()
+LEAST_LENGTH = 8
+"""A shorter text is no secret that anybody may rely on, and is in too many others."""
+WITHHELD = "***"
+
+
+def remember(secret: str) -> None:
+    """Keep a secret that this process has read out of all that it writes from now on; see `withheld`."""
+    _secrets.update(part for line in secret.splitlines() if len(part := line.strip()) >= LEAST_LENGTH)
+
+
+def withheld(text: str) -> str:
+    """A text without the secrets that this process has read. Everything that goes out to people passes here."""
+    # Of two secrets, one may contain the other.
+    for secret in sorted(_secrets, key=len, reverse=True):
+        text = text.replace(secret, WITHHELD)
+    return text
 
 
 def as_header(text: str, source: str) -> str:
@@ -23,6 +47,7 @@ def as_header(text: str, source: str) -> str:
         BadInput: The secret is empty, or no header takes it. The message names the source, not the value.
     """
     value = text.strip()
+    remember(text)
     if value and value.isascii() and value.isprintable():
         return value
     problem = "has characters that no HTTP header takes: only printable ASCII on one line is allowed"
@@ -39,6 +64,11 @@ def without_password(url: str) -> str:
     return re.sub(r"(?<=//)[^/?#]*@", "", url)
 
 
+def _escaped(character: str) -> str:
+    number = ord(character)
+    return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
+
+
 def printable(text: str) -> str:
-    """A text that is safe on a terminal: control characters become escapes such as \\x1b."""
-    return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text.replace("\r\n", "\n"))
+    """A text that is safe on a terminal: without secrets, and with escapes such as \\x1b for control characters."""
+    return _CONTROL.sub(lambda match: _escaped(match[0]), withheld(text).replace("\r\n", "\n"))

@@ -17,6 +17,7 @@ from llmops.config.catalog.spec import NAME
 from llmops.config.kinds import Cpu, Memory, Namespace
 from llmops.config.loading import read_folder
 from llmops.config.schema import Problem, SecretKey, Strict
+from llmops.config.settings.allowed import Allowed
 
 
 class Quota(Strict):
@@ -73,7 +74,12 @@ Tenants = Mapping[str, Tenant]
 
 
 def load_tenants(
-    tenants_dir: Path, models: Collection[str], serving_namespace: str, *, managed: Collection[str] = ()
+    tenants_dir: Path,
+    models: Collection[str],
+    serving_namespace: str,
+    *,
+    managed: Collection[str] = (),
+    allowed: Allowed | None = None,
 ) -> Tenants:
     """Read every `*.yaml` of a folder.
 
@@ -82,6 +88,7 @@ def load_tenants(
         models: Names of the models of the catalog.
         serving_namespace: Namespace of the engines; no tenant may have it.
         managed: Further models of the router, at providers of managed inference.
+        allowed: What tenants may name; None allows all.
 
     Returns:
         The tenants by name, sorted by name.
@@ -108,5 +115,7 @@ def load_tenants(
             yield ("namespace",), f"is {tenant.home}, the namespace of tenant {other}"
         if (other := keys.setdefault((tenant.key.name, tenant.key.key), tenant.name)) != tenant.name:
             yield ("key",), f"is the key of tenant {other}: the router could not tell them apart"
+        for problem in (allowed or Allowed()).secret(tenant.key.name):
+            yield ("key", "name"), problem
 
     return read_folder(tenants_dir, Tenant, check).all()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 
 import dagster as dg
 
+from llmops.config.redaction import withheld
 from llmops.defs.compat import capture_interrupts, steps_in_this_process
 from llmops.errors import LlmopsError, kind_of
 from llmops.releases.records import Record
@@ -19,6 +21,7 @@ from llmops.rollout.trial import REQUESTED_BY_TAG, TrialEnded
 def orchestrator_of(context: dg.AssetExecutionContext | dg.OpExecutionContext) -> Orchestrator:
     """The run that executes an asset or an op."""
     run = context.run
+    context.log.addFilter(_without_secrets)
     assets = [key.to_user_string() for key in run.asset_selection or ()]
 
     def observe(line: str, shown: Shown) -> None:
@@ -26,7 +29,7 @@ def orchestrator_of(context: dg.AssetExecutionContext | dg.OpExecutionContext) -
             dg.AssetObservation(
                 asset_key=context.asset_key,
                 partition=context.partition_key,
-                description=line,
+                description=withheld(line),
                 metadata=metadata(shown),
             )
         )
@@ -42,6 +45,12 @@ def orchestrator_of(context: dg.AssetExecutionContext | dg.OpExecutionContext) -
     )
 
 
+def _without_secrets(record: logging.LogRecord) -> bool:
+    """A filter of Dagster's log, whose lines its database keeps."""
+    record.msg, record.args = withheld(record.getMessage()), None
+    return True
+
+
 def metadata(shown: Shown) -> Mapping[str, dg.MetadataValue]:
     """Values for people as Dagster's metadata."""
     return {name: _value(value) for name, value in shown.items()}
@@ -50,7 +59,7 @@ def metadata(shown: Shown) -> Mapping[str, dg.MetadataValue]:
 def _value(value: object) -> dg.MetadataValue:
     match value:
         case Markdown(text):
-            return dg.MetadataValue.md(text)
+            return dg.MetadataValue.md(withheld(text))
         case Link(url):
             return dg.MetadataValue.url(url)
         case File(path):
@@ -64,7 +73,7 @@ def _value(value: object) -> dg.MetadataValue:
         case float():
             return dg.MetadataValue.float(value)
         case _:
-            return dg.MetadataValue.text(str(value))
+            return dg.MetadataValue.text(withheld(str(value)))
 
 
 @contextmanager
@@ -82,12 +91,15 @@ def as_failure(model: str) -> Generator[None]:
     except TrialEnded as ended:
         raise ended_at(ended) from ended.__cause__
     except LlmopsError as error:
+        # Dagster keeps the cause, too.
+        error.message, error.remedy = withheld(error.message), withheld(error.remedy)
+        error.args = (error.message,)
         raise failure(model, error) from error
 
 
 def failure(model: str, error: LlmopsError) -> dg.Failure:
     """The failure for an error that is no verdict on a release."""
-    return dg.Failure(f"{model}: {error}", metadata=error_metadata(error), allow_retries=False)
+    return dg.Failure(withheld(f"{model}: {error}"), metadata=error_metadata(error), allow_retries=False)
 
 
 def error_metadata(error: LlmopsError) -> dict[str, str]:
@@ -98,5 +110,5 @@ def error_metadata(error: LlmopsError) -> dict[str, str]:
 def ended_at(ended: TrialEnded) -> dg.Failure:
     """The failure for a trial that did not pass, or was refused."""
     record: Record = ended.record
-    shown = {"release": record.release, "verdict": record.verdict, "reason": record.reason}
-    return dg.Failure(str(ended), metadata=shown, allow_retries=False)
+    shown = {"release": record.release, "verdict": record.verdict, "reason": withheld(record.reason)}
+    return dg.Failure(withheld(str(ended)), metadata=shown, allow_retries=False)

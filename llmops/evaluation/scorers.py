@@ -6,10 +6,12 @@ A scorer is built from what a case expects, so that loading a suite finds a wron
 |---|---|---|
 | exact | text, or a list of texts | it is one of them, ignoring white space around it |
 | contains | text, or a list of texts | it contains all of them, ignoring case |
-| regex | a Python pattern | the pattern matches in it, ignoring white space around it |
+| regex | a Python pattern | the pattern matches in it within a second, ignoring white space around it |
 | number | a number, or `{value, tolerance, which}` | its last (or `which: first`, or only) number is within tolerance |
 | json-schema | a JSON Schema, draft 2020-12 | it is JSON, bare or in a fenced block, that the schema accepts |
 | choice | a letter, or `{value, letters}` | it settles on that letter; letters are ABCD by default |
+
+A JSON Schema refers to itself alone: llmops fetches no other document.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from pydantic import Field, JsonValue, TypeAdapter, ValidationError
 
 from llmops.config.catalog.spec import Strict
 from llmops.config.words import in_words
+from llmops.evaluation.patterns import Clock, Pattern
 from llmops.worker.foreign import check_json
 
 ScorerName = Literal["exact", "contains", "regex", "number", "json-schema", "choice"]
@@ -56,6 +59,8 @@ class ChoiceExpected(Strict):
 
 def build(name: ScorerName, expected: JsonValue) -> Scorer:
     """The scorer of that name for an expectation.
+
+    The scorer raises PatternTooSlow for an answer that a pattern of the expectation comes to no end with.
 
     Raises:
         ValueError: The scorer does not take `expected`; the message says what it takes.
@@ -135,10 +140,10 @@ def _regex(expected: JsonValue) -> Callable[[str], bool]:
     if not isinstance(expected, str):
         raise ValueError("takes a regular expression as text")
     try:
-        pattern = re.compile(expected)
-    except re.error as error:
+        pattern = Pattern(expected)
+    except ValueError as error:
         raise ValueError(f"takes a regular expression; {error}") from error
-    return lambda text: pattern.search(text.strip()) is not None
+    return lambda text: pattern.matches_in(text.strip(), Clock())
 
 
 def _number(expected: JsonValue) -> Callable[[str], bool]:
@@ -159,19 +164,18 @@ def _number(expected: JsonValue) -> Callable[[str], bool]:
 
 
 def _json_schema(expected: JsonValue) -> Callable[[str], bool]:
-    from jsonschema import Draft202012Validator, SchemaError  # slow to import
+    from llmops.evaluation.schemas import Schema  # slow to import
 
     if not isinstance(expected, dict):
         raise ValueError("takes a JSON Schema as a mapping")
     try:
-        Draft202012Validator.check_schema(expected)
-    except SchemaError as error:
-        raise ValueError(f"takes a JSON Schema; {error.json_path}: {error.message}") from error
-    validator = Draft202012Validator(expected)
+        schema = Schema(expected)
+    except ValueError as error:
+        raise ValueError(f"takes a JSON Schema; {error}") from error
 
     def right(text: str) -> bool:
         try:
-            return validator.is_valid(find_json(text))
+            return schema.accepts(find_json(text))
         except (ValueError, RecursionError):  # not JSON, or nested too deep
             return False
 

@@ -16,8 +16,10 @@ from pydantic import AfterValidator, Field, JsonValue, ValidationError, model_va
 
 from llmops.config.loading import Mistake, bad_input, converted, dotted, explain, read_source
 from llmops.config.schema import Problem, Strict
+from llmops.config.settings.allowed import Allowed
 from llmops.errors import BadInput
 from llmops.evaluation.formats import TOOLS, ToolName
+from llmops.evaluation.patterns import PatternTooSlow
 from llmops.evaluation.scorers import ScorerName, build
 
 TOOL_BYTES = 4 << 20
@@ -59,9 +61,13 @@ class Case(Strict):
             score = build(self.scorer, self.expected)
         except ValueError as error:
             raise ValueError(f"expected: scorer {self.scorer} {error}") from error
-        if score(self.answer) < 1:
+        try:
+            own, empty = score(self.answer), score("")
+        except PatternTooSlow as error:
+            raise ValueError(f"expected: the pattern comes to no end with the case's own answer: {error}") from error
+        if own < 1:
             raise ValueError(f"answer: scorer {self.scorer} does not accept it, so no engine could pass the case")
-        if score("") > 0:
+        if empty > 0:
             raise ValueError(f"expected: scorer {self.scorer} accepts an empty answer")
         return self
 
@@ -211,8 +217,13 @@ def available(directory: Path) -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in directory.glob("*.yaml")))
 
 
-def load_suites(directory: Path, names: Iterable[str]) -> tuple[AnySuite, ...]:
+def load_suites(directory: Path, names: Iterable[str], allowed: Allowed | None = None) -> tuple[AnySuite, ...]:
     """Read the suites of those names, in that order.
+
+    Args:
+        directory: The suites' folder.
+        names: Names of suites.
+        allowed: What suites may name; None allows all.
 
     Raises:
         BadInput: Files are missing or wrong. The message has all mistakes, each with file, line, field and value; code
@@ -222,13 +233,26 @@ def load_suites(directory: Path, names: Iterable[str]) -> tuple[AnySuite, ...]:
     errors: list[BadInput] = []
     for name in names:
         try:
-            loaded.append(_load(directory, name))
+            suite = _load(directory, name)
+            _check_image(directory, suite, allowed or Allowed())
+            loaded.append(suite)
         except BadInput as error:
             errors.append(error)
     if errors:
         message = "\n".join(error.message for error in errors)
         raise BadInput(message, code=errors[0].code, about=errors[0].about)
     return tuple(loaded)
+
+
+def _check_image(directory: Path, suite: AnySuite, allowed: Allowed) -> None:
+    if isinstance(suite, ToolSuite) and suite.image is not None:
+        for problem in allowed.image(suite.image):
+            raise BadInput(
+                f"{directory / suite.name}.yaml: image: {problem}",
+                code="NotAllowed",
+                about=f"suite {suite.name}",
+                remedy="Name another image, or have the list in the settings extended.",
+            )
 
 
 def _load(directory: Path, name: str) -> AnySuite:

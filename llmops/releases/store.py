@@ -16,6 +16,7 @@ from llmops.clients.kubernetes.client import Cluster
 from llmops.clients.kubernetes.problems import AlreadyExists, Conflict, Invalid, NotFound
 from llmops.clients.kubernetes.watch import Object, version_of
 from llmops.config import names
+from llmops.config.redaction import withheld
 from llmops.errors import ClusterCannot
 
 ResultT = TypeVar("ResultT")
@@ -76,7 +77,7 @@ def config_map(name: str, labels: Mapping[str, str], data: Data) -> Object:
         "apiVersion": "v1",
         "kind": KIND,
         "metadata": {"name": name, "labels": dict(labels)},
-        "data": dict(data),
+        "data": {key: withheld(value) for key, value in data.items()},
     }
 
 
@@ -197,8 +198,9 @@ class Store:
 
     def _patch(self, name: str, metadata: Object, changes: Changes) -> Stored:
         self._check_size(name, _values(changes))
+        kept = {key: None if value is None else withheld(value) for key, value in changes.items()}
         try:
-            return Stored(self._cluster.patch(KIND, name, {"metadata": metadata, "data": dict(changes)}))
+            return Stored(self._cluster.patch(KIND, name, {"metadata": metadata, "data": kept}))
         except Invalid:
             self._check_size(name, _values({**self.data(name), **changes}))
             raise

@@ -59,7 +59,7 @@ class Platform:
 
     @cached_property
     def _read(self) -> Folder[ModelSpec]:
-        return read_catalog(self.settings.models_dir)
+        return read_catalog(self.settings.models_dir, self.settings.catalog_allows)
 
     def spec(self, model: str) -> ModelSpec:
         """A model's entry in the catalog.
@@ -78,7 +78,9 @@ class Platform:
         settings = self.settings
         managed = settings.router.managed
         models = (*self.catalog, *self.left_out)
-        return load_tenants(settings.tenants_dir, models, settings.namespace, managed=managed)
+        return load_tenants(
+            settings.tenants_dir, models, settings.namespace, managed=managed, allowed=settings.catalog_allows
+        )
 
     def connect(self, patience: float = PATIENCE_SECONDS) -> Cluster:
         """Open a connection to the API server that checks no lease.

@@ -66,6 +66,7 @@ class Declarations:
         names = spec.evaluation.suites
         for name in names:
             if name not in self._suites:
-                (suite,) = load_suites(self._platform.settings.evals_dir, [name])
+                settings = self._platform.settings
+                (suite,) = load_suites(settings.evals_dir, [name], settings.catalog_allows)
                 self._suites[name] = suite.sha256
         return {name: self._suites[name] for name in names}

@@ -40,7 +40,7 @@ def _errors(platform: Platform) -> Iterator[BadInput]:
             yield bad_input(mistakes)
     named = dict.fromkeys(name for spec in platform.catalog.values() for name in spec.evaluation.suites)
     for attempt in (
-        lambda: load_suites(settings.evals_dir, [name for name in named if name in suites]),
+        lambda: load_suites(settings.evals_dir, [name for name in named if name in suites], settings.catalog_allows),
         lambda: check_managed(platform.catalog, settings),
         lambda: platform.tenants,
     ):

@@ -17,7 +17,7 @@ from llmops.clients.kubernetes.problems import AlreadyExists, Call, Conflict, Ex
 from llmops.clients.kubernetes.transport import PATIENCE_SECONDS, Transport, in_pod
 from llmops.clients.kubernetes.watch import Event, Object, Watch, uid_of
 from llmops.config.names import FIELD_MANAGER, REPLICAS_MANAGER
-from llmops.config.redaction import as_header
+from llmops.config.redaction import as_header, withheld
 from llmops.config.settings import Settings
 from llmops.errors import BadInput, ClusterCannot
 
@@ -389,7 +389,7 @@ class Cluster:
             "metadata": {"name": f"{meta['name'][:200]}.{secrets.token_hex(8)}", "namespace": self.namespace},
             "involvedObject": {key: value for key, value in reference.items() if value},
             "reason": reason,
-            "message": message[:1024],
+            "message": withheld(message)[:1024],
             "type": type,
             "source": {"component": FIELD_MANAGER},
             "firstTimestamp": now,

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from llmops.clients.registry.auth import Credentials
 from llmops.clients.registry.names import DOCKER_HUB
+from llmops.config.redaction import remember
 from llmops.errors import BadInput
 from llmops.worker.foreign import parse_json
 
@@ -60,6 +61,7 @@ def _credentials(entry: Mapping[str, Any], address: str, source: str) -> Credent
     token = str(entry.get("identitytoken") or "")
     # A password from a file ends with the line break of the file.
     secret = (token or password).rstrip("\r\n")
+    remember(secret)
     return Credentials(username, secret, identity=bool(token)) if secret else None
 
 

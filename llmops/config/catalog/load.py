@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 
+from llmops.config.catalog import named
 from llmops.config.catalog.routing import routing_check
 from llmops.config.catalog.spec import ModelSpec
 from llmops.config.loading import Folder, read_entry, read_folder
+from llmops.config.settings.allowed import Allowed
 from llmops.errors import BadInput
 
 Catalog = Mapping[str, ModelSpec]
@@ -26,8 +29,12 @@ def load_catalog(models_dir: Path) -> Catalog:
     return read_catalog(models_dir).all()
 
 
-def read_catalog(models_dir: Path) -> Folder[ModelSpec]:
+def read_catalog(models_dir: Path, allowed: Allowed | None = None) -> Folder[ModelSpec]:
     """Read every `*.yaml` of a folder. A file with a mistake is left out: it stops no other model.
+
+    Args:
+        models_dir: The folder.
+        allowed: What entries may name; None allows all.
 
     Raises:
         BadInput: The folder is missing or empty.
@@ -40,7 +47,10 @@ def read_catalog(models_dir: Path) -> Folder[ModelSpec]:
             remedy="Set models_dir in the settings to the catalog's folder.",
         )
     check = routing_check({path.stem for path in models_dir.glob("*.yaml")})
-    read = read_folder(models_dir, ModelSpec, lambda spec: check(spec.name, spec.routing))
+    may = allowed or Allowed()
+    read = read_folder(
+        models_dir, ModelSpec, lambda spec: chain(check(spec.name, spec.routing), named.problems(spec, may))
+    )
     if read.entries or read.refused:
         return read
     raise BadInput(f"{models_dir}: has no model.", code="EmptyCatalog", about=str(models_dir), remedy="Add NAME.yaml.")

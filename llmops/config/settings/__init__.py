@@ -18,6 +18,7 @@ from llmops.config.loading import read_file
 from llmops.config.names import SETTINGS_VARIABLE
 from llmops.config.schema import Strict
 from llmops.config.settings.access import AccessSettings
+from llmops.config.settings.allowed import Allowed
 from llmops.config.settings.lease import LeaseSettings
 from llmops.config.settings.monitoring import MonitoringSettings
 from llmops.config.settings.network import NetworkSettings
@@ -76,6 +77,7 @@ class Settings(Strict):
     monitoring: MonitoringSettings = MonitoringSettings()
     network: NetworkSettings = NetworkSettings()
     router: RouterSettings = RouterSettings()
+    catalog_allows: Allowed = Allowed()
     prices: Path | None = Field(None, description="File with prices; None means the packaged ones.")
     models_dir: Path = Field(Path("models"), description="The catalog.")
     tenants_dir: Path = Field(Path("tenants"), description="The tenants; the folder may be missing.")

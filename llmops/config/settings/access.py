@@ -47,7 +47,8 @@ class Exposure(Consistent):
         default=3600, description="Longest answer, for proxies without an idle timeout."
     )
     max_body_mb: Annotated[int, Field(ge=1, le=1024)] = Field(
-        default=32, description="Largest request at ingress-nginx, MB; its own default of 1 refuses images."
+        default=32,
+        description="Largest request at ingress-nginx, whose own default of 1 refuses images, and at the router; MB.",
     )
 
     def problems(self) -> Iterator[Problem]:

@@ -9,8 +9,8 @@ A case without an answer decides verdicts, so its cause matters:
 - **The engine**: it was reached, and answered an error (4xx, 5xx), cut the connection, hung, or answered something
   other than a chat completion. The runner retries errors that may pass; errors that persist count into `error_rate`,
   which gates judge.
-- **The measurement**: no connection could be made, or 429. The runner retries them, too; those that persist count as
-  `unmeasured`. Too many cases in a row fail the measurement.
+- **The measurement**: no connection could be made, 429, or a pattern that came to no end with the answer. The runner
+  retries the first two; those that persist count as `unmeasured`. Too many cases in a row fail the measurement.
 
 Neither is ever a score of 0. If cases in a row get no answer and the engine caused one of them, the suite stops early:
 the error rate is clear by then.
@@ -32,6 +32,7 @@ from llmops.clients.retries import parse_retry_after
 from llmops.errors import MeasurementFailed
 from llmops.evaluation import loop
 from llmops.evaluation.endpoint import Endpoint, Progress
+from llmops.evaluation.patterns import PatternTooSlow
 from llmops.evaluation.statistics import summary
 from llmops.evaluation.suites import Case, Suite, check_repeats
 
@@ -171,6 +172,7 @@ class _Run:
         return CaseAnswer(case.id, worst.text, score, fmean(answer.seconds or 0.0 for answer in answers))
 
     async def _once(self, case: Case, seed: int) -> CaseAnswer:
+        text = ""
         try:
             async for attempt in AsyncRetrying(
                 stop=stop_after_attempt(ATTEMPTS),
@@ -184,6 +186,9 @@ class _Run:
                     text = await self._ask(case, seed)
                     seconds = time.perf_counter() - started
                     return CaseAnswer(case.id, text, case.score(text), seconds)
+        except PatternTooSlow as error:
+            # It says nothing about the answer: neither right nor wrong.
+            return CaseAnswer(case.id, text, error=f"scorer {case.scorer}: {error}", fault="measurement")
         except _NoAnswer as error:
             return CaseAnswer(case.id, error=error.why, fault=error.fault)
         raise AssertionError("a retry ends with an answer or an error")

@@ -62,9 +62,9 @@ def hook(release: Release, port: str) -> Manifest:
     return hook_within(release.rollout.unroute_seconds, release.rollout.drain_seconds, port)
 
 
-def hook_within(unroute_seconds: int, drain_seconds: int, port: str) -> Manifest:
+def hook_within(unroute_seconds: int, drain_seconds: int, port: str, *, path: str = PATH) -> Manifest:
     """The preStop hook. It answers when routers send no more requests and those in flight have ended.
 
     The kubelet waits for the answer, within the pod's grace period, before it sends SIGTERM.
     """
-    return {"httpGet": {"path": f"{PATH}?seconds={unroute_seconds}&idle={drain_seconds}", "port": port}}
+    return {"httpGet": {"path": f"{path}?seconds={unroute_seconds}&idle={drain_seconds}", "port": port}}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
 
@@ -36,7 +37,8 @@ PORT_NAME = "http"
 READY_PATH = "/health/readiness"
 CONFIG_FILE = "config.yaml"
 TENANTS_FILE = "tenants.json"
-MODULE_FILE = "llmops_router.py"
+MODULE_FILES = ("llmops_router.py", "llmops_gate.py")
+DRAIN_VARIABLE = "LLMOPS_ROUTER_DRAIN"
 CONFIG_MOUNT = "/etc/llmops-router"
 MODULES = "modules"
 KEYS_MOUNT = "/etc/llmops-router-keys"
@@ -46,7 +48,7 @@ SHUTDOWN_MARGIN = 15
 IDLE_CONNECTION_SECONDS = 2
 """How long the router keeps an idle connection to an engine: it closes the connection, and not the engine."""
 
-_MODULE = files(__name__).joinpath(MODULE_FILE).read_text()
+_MODULES = {name: files(__name__).joinpath(name).read_text() for name in MODULE_FILES}
 
 
 def grace_seconds(settings: Settings) -> int:
@@ -54,13 +56,28 @@ def grace_seconds(settings: Settings) -> int:
     return settings.router.unroute_seconds + settings.router.drain_seconds + SHUTDOWN_MARGIN
 
 
-def objects(plan: RouterPlan, tenants: Tenants, settings: Settings) -> list[Manifest]:
+def drain_path(deployment: Manifest | None) -> str:
+    """The path that drains a pod of the router: its Deployment's, or a new one of 192 random bits: nobody guesses it.
+
+    Whoever knows it can have each answer close its connection. The kubelet takes no Secret for a hook, so that it is in
+    the pod's template, where those read it who may read pods.
+    """
+    if deployment is not None:
+        for container in deployment["spec"]["template"]["spec"]["containers"]:
+            for declared in container.get("env") or ():
+                if declared["name"] == DRAIN_VARIABLE and declared.get("value"):
+                    return declared["value"]
+    return f"{drain.PATH}/{secrets.token_urlsafe(24)}"
+
+
+def objects(plan: RouterPlan, tenants: Tenants, settings: Settings, hidden: str) -> list[Manifest]:
     """All objects of the router, in the order to apply them: the Deployment, which starts the change, comes last.
 
     Args:
         plan: Its configuration.
         tenants: The tenants that may reach it.
         settings: The installation.
+        hidden: The path that drains a pod; see `drain_path`.
 
     Raises:
         BadInput: The installation's ingress controller lacks a feature that the exposure declares.
@@ -72,7 +89,7 @@ def objects(plan: RouterPlan, tenants: Tenants, settings: Settings) -> list[Mani
         _disruption_budget(settings),
         *([_network_policy(plan, tenants, settings)] if settings.network.enforce else []),
         *way_in(_way_in(settings), settings),
-        _deployment(plan, config["metadata"]["name"], settings),
+        _deployment(plan, config["metadata"]["name"], settings, hidden),
     ]
 
 
@@ -87,11 +104,11 @@ def _way_in(settings: Settings) -> WayIn:
 
 
 def config_map(plan: RouterPlan, settings: Settings) -> Manifest:
-    """The configuration, the module that authenticates tenants, and the module that drains a pod. No secrets."""
+    """The configuration, the modules that let tenants in, and the module that drains a pod. No secrets."""
     data = {
         CONFIG_FILE: yaml.safe_dump(plan.config, sort_keys=False, allow_unicode=True, width=120),
         TENANTS_FILE: json.dumps(plan.tenants, indent=1, sort_keys=True),
-        MODULE_FILE: _MODULE,
+        **_MODULES,
         drain.FILE: drain.SOURCE,
     }
     mark = hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:10]
@@ -104,7 +121,7 @@ def config_map(plan: RouterPlan, settings: Settings) -> Manifest:
     }
 
 
-def _deployment(plan: RouterPlan, config: str, settings: Settings) -> Manifest:
+def _deployment(plan: RouterPlan, config: str, settings: Settings, hidden: str) -> Manifest:
     router = settings.router
     return {
         "apiVersion": "apps/v1",
@@ -130,7 +147,7 @@ def _deployment(plan: RouterPlan, config: str, settings: Settings) -> Manifest:
                     "enableServiceLinks": False,
                     "securityContext": pods.pod_security(router.user),
                     "terminationGracePeriodSeconds": grace_seconds(settings),
-                    "containers": [_container(plan, settings)],
+                    "containers": [_container(plan, settings, hidden)],
                     "volumes": [
                         {"name": "config", "configMap": {"name": config, "items": _items()}},
                         {"name": "keys", "projected": {"defaultMode": 0o444, "sources": _key_sources(plan)}},
@@ -145,7 +162,7 @@ def _deployment(plan: RouterPlan, config: str, settings: Settings) -> Manifest:
 def _items() -> list[Manifest]:
     """Paths of the files. LiteLLM would load a module beside its configuration twice, so modules have a folder."""
     paths = {name: name for name in (CONFIG_FILE, TENANTS_FILE)}
-    paths |= {name: f"{MODULES}/{name}" for name in (MODULE_FILE, drain.FILE)}
+    paths |= {name: f"{MODULES}/{name}" for name in (*MODULE_FILES, drain.FILE)}
     return [{"key": key, "path": path} for key, path in paths.items()]
 
 
@@ -157,7 +174,7 @@ def _key_sources(plan: RouterPlan) -> list[Manifest]:
     ]
 
 
-def _container(plan: RouterPlan, settings: Settings) -> Manifest:
+def _container(plan: RouterPlan, settings: Settings, hidden: str) -> Manifest:
     router = settings.router
     ready: Manifest = {"httpGet": {"path": READY_PATH, "port": PORT_NAME}, "timeoutSeconds": 5}
     alive: Manifest = {"httpGet": {"path": "/health/liveliness", "port": PORT_NAME}, "timeoutSeconds": 10}
@@ -166,7 +183,7 @@ def _container(plan: RouterPlan, settings: Settings) -> Manifest:
         "image": router.image,
         "imagePullPolicy": "IfNotPresent",
         "args": [f"--config={CONFIG_MOUNT}/{CONFIG_FILE}", "--host=0.0.0.0", f"--port={names.ROUTER_PORT}"],
-        "env": _environment(plan, settings),
+        "env": _environment(plan, settings, hidden),
         "ports": [{"name": PORT_NAME, "containerPort": names.ROUTER_PORT, "protocol": "TCP"}],
         "resources": {
             "requests": {"cpu": router.cpu, "memory": router.memory},
@@ -181,13 +198,15 @@ def _container(plan: RouterPlan, settings: Settings) -> Manifest:
         "startupProbe": ready | {"periodSeconds": 1, "failureThreshold": STARTUP_SECONDS},
         "readinessProbe": ready | {"periodSeconds": 2, "failureThreshold": 3},
         "livenessProbe": alive | {"periodSeconds": 10, "failureThreshold": 6},
-        "lifecycle": {"preStop": drain.hook_within(router.unroute_seconds, router.drain_seconds, PORT_NAME)},
+        "lifecycle": {
+            "preStop": drain.hook_within(router.unroute_seconds, router.drain_seconds, PORT_NAME, path=hidden)
+        },
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "securityContext": pods.container_security(),
     }
 
 
-def _environment(plan: RouterPlan, settings: Settings) -> list[Manifest]:
+def _environment(plan: RouterPlan, settings: Settings, hidden: str) -> list[Manifest]:
     router = settings.router
     modules = f"{CONFIG_MOUNT}/{MODULES}"
     return [
@@ -196,6 +215,8 @@ def _environment(plan: RouterPlan, settings: Settings) -> list[Manifest]:
         variable("PYTHONPATH", modules),
         variable("LLMOPS_ROUTER_TENANTS", f"{CONFIG_MOUNT}/{TENANTS_FILE}"),
         variable("LLMOPS_ROUTER_KEYS", KEYS_MOUNT),
+        variable("LLMOPS_ROUTER_MOST_BYTES", str(router.exposure.max_body_mb << 20)),
+        variable(DRAIN_VARIABLE, hidden),
         # By default LiteLLM cuts off running requests 30 s after SIGTERM, even if the grace period is longer.
         variable("GRACEFUL_SHUTDOWN_TIMEOUT", str(router.drain_seconds)),
         # vLLM closes a connection after 5 idle seconds (VLLM_HTTP_TIMEOUT_KEEP_ALIVE). By default LiteLLM keeps one for

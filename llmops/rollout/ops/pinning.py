@@ -40,7 +40,10 @@ def pin(
     # Without a Secret this works without a cluster.
     token = hub_token(platform.cluster, spec) if spec.weights.token else None
     credentials = registry_credentials(platform.cluster, settings) if settings.registry_secret else {}
-    suites = {suite.name: suite.sha256 for suite in load_suites(settings.evals_dir, spec.evaluation.suites)}
+    suites = {
+        suite.name: suite.sha256
+        for suite in load_suites(settings.evals_dir, spec.evaluation.suites, settings.catalog_allows)
+    }
     services = settings.registry_token_services
     with RegistryClient(settings.registry_mirrors, credentials, token_services=services) as registry:
         return resolve(

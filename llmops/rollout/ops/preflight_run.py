@@ -12,6 +12,7 @@ from llmops.clients.registry import PinnedImage, RegistryClient
 from llmops.config.catalog.known import check_known
 from llmops.config.catalog.load import read_catalog
 from llmops.config.catalog.spec import ModelSpec
+from llmops.config.settings.allowed import Allowed
 from llmops.errors import LlmopsError
 from llmops.preflight.accepted import accept as accepted
 from llmops.preflight.checks import IDS, of_installation, of_model, preflight
@@ -88,7 +89,7 @@ def settled(examine: Callable[[], tuple[Finding, ...]], pause: float = PAUSE_SEC
 
 
 def _examine_all(platform: Platform, models: frozenset[str]) -> tuple[Finding, ...]:
-    specs, of_entries = _specs(platform.settings.models_dir, models)
+    specs, of_entries = _specs(platform.settings.models_dir, models, platform.settings.catalog_allows)
     try:
         cluster = platform.cluster
     except LlmopsError as error:
@@ -99,11 +100,11 @@ def _examine_all(platform: Platform, models: frozenset[str]) -> tuple[Finding, .
         return (*of_installation(snapshot), *of_entries, *(finding for findings in by_model for finding in findings))
 
 
-def _specs(folder: Path, models: frozenset[str]) -> tuple[list[ModelSpec], list[Finding]]:
+def _specs(folder: Path, models: frozenset[str], allowed: Allowed) -> tuple[list[ModelSpec], list[Finding]]:
     """The valid entries of the catalog, and findings on the invalid ones."""
     check_known(models, [path.stem for path in sorted(folder.glob("*.yaml"))], folder)
     try:
-        catalog, left_out = read_catalog(folder)
+        catalog, left_out = read_catalog(folder, allowed)
     except LlmopsError as error:
         return [], [_invalid_entry("", error)]
     specs = [spec for model, spec in catalog.items() if not models or model in models]

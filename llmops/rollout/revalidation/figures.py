@@ -145,6 +145,6 @@ def result(
 def _suites(current: Trial, release: Release) -> tuple[Suites, list[str]]:
     """The release's suites that are as pinned, and the names of the changed ones."""
     pinned = {pin.name: pin.sha256 for pin in release.suites}
-    suites = load_suites(current.settings.evals_dir, release.evaluation.suites)
+    suites = load_suites(current.settings.evals_dir, release.evaluation.suites, current.settings.catalog_allows)
     changed = [suite.name for suite in suites if suite.sha256 != pinned.get(suite.name)]
     return [suite for suite in suites if suite.name not in changed], changed

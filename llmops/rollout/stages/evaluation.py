@@ -50,7 +50,7 @@ def _evaluate(current: Trial, release: Release) -> EvaluationOutcome:
     if before and before.verdict.value == "Passed":
         current.log(f"{release.model} {release.id} already passed its evaluation: {before.verdict.reason}")
         return before
-    suites = load_suites(current.settings.evals_dir, release.evaluation.suites)
+    suites = load_suites(current.settings.evals_dir, release.evaluation.suites, current.settings.catalog_allows)
     stable_id = current.records.proven_state(release.model).stable
     against = current.records.release(release.model, stable_id) if stable_id and _compares(release) else None
     targets = [Target(release, "canary"), *([Target(against, "stable")] if against else [])]

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from llmops.errors import ClusterCannot
 from llmops_sandbox.cluster.binaries import Binaries
-from llmops_sandbox.cluster.pki import Identity, write_pki
+from llmops_sandbox.cluster.pki import Identity, write_accounts_key, write_pki
 from llmops_sandbox.processes import Daemon
 
 FRONT_PROXY = "front-proxy-client"
@@ -37,6 +37,12 @@ IDENTITIES = (
     Identity("scheduler", "system:kube-scheduler"),
     # The API server's identity towards aggregated APIs, such as that of custom metrics.
     Identity("front-proxy", FRONT_PROXY),
+)
+# etcd holds every Secret and asks for no more than a certificate of its authority: it has one of its own, which signs
+# for nobody but itself and the API server.
+ETCD_IDENTITIES = (
+    Identity("server", "etcd", hosts=("127.0.0.1", "localhost")),
+    Identity("client", "kube-apiserver-etcd-client"),
 )
 PORTS = ("apiserver", "etcd", "etcd-peer", "controller-manager", "scheduler", "hub", "registry")
 # Below the kernel's range for outgoing connections, which take ports while nobody listens on them.
@@ -99,6 +105,10 @@ class ControlPlane:
         """Requests of the accounts in the namespace `llmops`; one JSON object per line."""
         return self.folder / "run" / "audit.log"
 
+    @property
+    def _etcd_pki(self) -> Path:
+        return self.folder / "pki" / "etcd"
+
     def up(self, *, timeout: float = 60) -> None:
         """Start the processes that do not run, and wait until the API answers and the controllers are ready.
 
@@ -111,6 +121,8 @@ class ControlPlane:
         deadline = time.monotonic() + timeout
         pki = self.folder / "pki"
         write_pki(pki, IDENTITIES)
+        write_accounts_key(pki)
+        write_pki(self._etcd_pki, ETCD_IDENTITIES)
         network = self.network()
         for name, identity in (
             ("", "admin"),
@@ -161,7 +173,10 @@ class ControlPlane:
         policy.write_text(json.dumps(AUDIT_POLICY))
         self.apiserver.start([
             self.binaries["kube-apiserver"],
-            f"--etcd-servers=http://127.0.0.1:{network.ports['etcd']}",
+            f"--etcd-servers=https://127.0.0.1:{network.ports['etcd']}",
+            f"--etcd-cafile={self._etcd_pki / 'ca.crt'}",
+            f"--etcd-certfile={self._etcd_pki / 'client.crt'}",
+            f"--etcd-keyfile={self._etcd_pki / 'client.key'}",
             "--bind-address=127.0.0.1",
             f"--secure-port={network.ports['apiserver']}",
             "--endpoint-reconciler-type=none",
@@ -195,7 +210,8 @@ class ControlPlane:
         ])  # fmt: skip
 
     def _start_etcd(self, network: Network) -> None:
-        client, peer = (f"http://127.0.0.1:{network.ports[name]}" for name in ("etcd", "etcd-peer"))
+        pki = self._etcd_pki
+        client, peer = (f"https://127.0.0.1:{network.ports[name]}" for name in ("etcd", "etcd-peer"))
         data = self.folder / "etcd"
         data.mkdir(mode=0o700, exist_ok=True)
         self.etcd.start([
@@ -207,6 +223,10 @@ class ControlPlane:
             f"--listen-client-urls={client}", f"--advertise-client-urls={client}",
             f"--listen-peer-urls={peer}", f"--initial-advertise-peer-urls={peer}",
             f"--initial-cluster=default={peer}",
+            "--client-cert-auth", f"--trusted-ca-file={pki / 'ca.crt'}",
+            f"--cert-file={pki / 'server.crt'}", f"--key-file={pki / 'server.key'}",
+            "--peer-client-cert-auth", f"--peer-trusted-ca-file={pki / 'ca.crt'}",
+            f"--peer-cert-file={pki / 'server.crt'}", f"--peer-key-file={pki / 'server.key'}",
         ])  # fmt: skip
 
     def _start_controllers(self, network: Network) -> None:

@@ -33,7 +33,7 @@ class Identity:
 
 
 def write_pki(folder: Path, identities: tuple[Identity, ...]) -> None:
-    """Write `ca`, the service account signing key `sa` and a pair for each identity, unless they exist.
+    """Write the authority `ca` and a pair for each identity, unless they exist.
 
     A sandbox of an older version gets the pairs that it lacks.
     """
@@ -46,6 +46,10 @@ def write_pki(folder: Path, identities: tuple[Identity, ...]) -> None:
             key = ec.generate_private_key(ec.SECP256R1())
             _write_key(folder / f"{identity.name}.key", key)
             _write_certificate(path, _certificate(identity, key, authority, authority_key))
+
+
+def write_accounts_key(folder: Path) -> None:
+    """Write the pair `sa`, which signs the tokens of service accounts, unless it exists."""
     if not (folder / "sa.pub").exists():
         accounts = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         _write_key(folder / "sa.key", accounts)

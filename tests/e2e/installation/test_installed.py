@@ -124,7 +124,7 @@ def test_metrics_and_reports_are_served(installed: Installed) -> None:
 def test_the_daemon_and_the_code_location_lack_no_right(installed: Installed) -> None:
     """The API server allowed every request of sensors, launcher and webserver in the tests above."""
     log = ControlPlane(installed.sandbox.folder, find_or_build()).audit_log
-    for account in ("llmops", "dagster", "llmops-service"):
+    for account in ("llmops", "dagster", "dagster-webserver", "llmops-service"):
         logged = entries(log, f"system:serviceaccount:llmops:{account}")
         assert logged
         refused = [

@@ -98,6 +98,41 @@ def namespace_writers(manifests: list[Object]) -> set[str]:
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
+def test_secrets_are_read_by_name_and_jobs_made_by_the_daemon_alone(overlay: str) -> None:
+    """An account that makes Jobs beside the pipeline's account may run a pod as that."""
+    manifests = render(K8S / "overlays" / overlay)
+    makers: set[str] = set()
+    for role in manifests:
+        for rule in role["rules"] if role["kind"] in ("Role", "ClusterRole") else ():
+            if "secrets" in rule["resources"]:
+                assert rule["verbs"] == ["get"], role
+                assert rule["resourceNames"], role
+            if "jobs" in rule["resources"] and "create" in rule["verbs"] and role["metadata"]["namespace"] == "llmops":
+                makers.add(role["metadata"]["name"])
+            assert not {"*", "pods/exec", "serviceaccounts/token"} & set(rule["resources"])
+    assert makers == {"dagster"}
+    holders = {name for name, spec in pod_specs(manifests) if spec.get("serviceAccountName") == "dagster"}
+    assert len(holders) == 1
+    assert "daemon" in holders.pop()
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_a_pod_that_no_policy_names_reaches_nothing(overlay: str) -> None:
+    policies = {
+        (manifest["metadata"]["namespace"], manifest["metadata"]["name"]): manifest["spec"]
+        for manifest in render(K8S / "overlays" / overlay)
+        if manifest["kind"] == "NetworkPolicy"
+    }
+    for namespace in ("llmops", "llm-serving"):
+        assert policies[namespace, "default-deny"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    measuring = policies["llm-serving", "evaluation"]
+    assert measuring["policyTypes"] == ["Ingress", "Egress"]
+    blocks = [peer["ipBlock"]["cidr"] for rule in measuring["egress"] for peer in rule["to"] if "ipBlock" in peer]
+    assert blocks == ["169.254.20.10/32"]
+    assert all(rule["ports"] for rule in measuring["egress"])
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
 def test_no_account_may_write_namespaces_unless_the_component_for_tenants_is_added(
     overlay: str, tmp_path: Path
 ) -> None:
@@ -115,7 +150,11 @@ def test_no_account_may_write_namespaces_unless_the_component_for_tenants_is_add
     shutil.copytree(K8S, tmp_path / "k8s")
     added = tmp_path / "k8s" / "overlays" / overlay / "kustomization.yaml"
     added.write_text(f"{added.read_text()}components:\n  - ../../tenants\n")
-    assert namespace_writers(render(added.parent)) == {"llmops-tenants"}
+    with_tenants = render(added.parent)
+    assert namespace_writers(with_tenants) == {"llmops-tenants"}
+    bound = [obj["spec"] for obj in with_tenants if obj["kind"] == "ValidatingAdmissionPolicyBinding"]
+    assert {spec["policyName"] for spec in bound} == {"llmops-tenants", "llmops-tenants-objects"}
+    assert all(spec["validationActions"] == ["Deny"] for spec in bound)
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)

@@ -215,7 +215,7 @@ def stand_around(model: Model) -> None:
     applied: set[str] = set()
     for settings, entry in WAYS_TO_STAND_AROUND:
         with changed_settings(model, settings):
-            access = {"api_key": {"name": "key", "key": "key"}}
+            access = {"api_key": {"name": "vllm-api-key", "key": "key"}}
             spec = ModelSpec.model_validate(model.spec | entry | {"access": access})
             apply_companions(model.platform, spec, release, print)
             applied |= {obj["kind"] for obj in applied_companions(model.cluster, model.name)}
@@ -226,7 +226,7 @@ def stand_around(model: Model) -> None:
 def try_router(model: Model) -> None:
     """llmops applies the router and its objects, and waits. The router never starts: its image does not exist."""
     image = f"{model.image}:v0.0.0"
-    key = {"name": "router", "key": "key"}
+    key = {"name": "llmops-router", "key": "key"}
     router = {"enabled": True, "image": image, "master_key": key}
     with changed_settings(model, {"router": router}), pytest.raises(ClusterCannot, match="the router does not start"):
         apply_router(model.platform)

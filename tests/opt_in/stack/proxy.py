@@ -25,6 +25,7 @@ from llmops.manifests.router.plan import RouterPlan, Serving, plan
 from llmops.releases.release import EnginePin, Release, WeightsPin
 
 MASTER = "sk-" + secrets.token_hex(24)
+HIDDEN = "/llmops/drain/kept-to-itself"
 
 
 def spec(name: str, **sections: Any) -> ModelSpec:
@@ -67,7 +68,7 @@ class Proxy:
         secret_values: Mapping[tuple[str, str], str],
         addresses: Mapping[str, str],
     ) -> None:
-        manifests = objects(plan, tenants, settings)
+        manifests = objects(plan, tenants, settings, HIDDEN)
         self._pod = manifests[-1]["spec"]["template"]["spec"]
         self._config = manifests[0]["data"]
         self._secrets = secret_values

@@ -10,6 +10,7 @@ from llmops.alerts.left_out import lines_of
 from llmops.cli.app import main
 from llmops.config.catalog.load import read_catalog
 from llmops.config.settings import Settings
+from llmops.config.settings.allowed import Allowed
 from llmops.definitions import defs
 from llmops.errors import BadInput
 from llmops.rollout.ops.preflight_run import _specs  # pyright: ignore[reportPrivateUsage]
@@ -65,7 +66,7 @@ def test_definitions_load_if_no_file_is_valid(folder: Path) -> None:
 
 
 def test_doctor_examines_the_others(folder: Path) -> None:
-    specs, (finding,) = _specs(folder / "models", frozenset())
+    specs, (finding,) = _specs(folder / "models", frozenset(), Allowed())
     assert [spec.name for spec in specs] == ["third", "tiny"]
     assert (finding.severity, finding.model) == ("error", "other")
 

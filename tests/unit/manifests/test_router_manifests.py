@@ -22,6 +22,7 @@ from llmops.manifests.router import config_map, configured, objects
 from llmops.manifests.router.plan import RouterPlan, Serving, plan, routing_of
 from llmops.releases.release import Release
 
+HIDDEN = "/llmops/drain/kept-to-itself"
 PROVIDER = {"model": "fireworks_ai/accounts/fireworks/models/tiny", "api_key": {"name": "fireworks", "key": "api-key"}}
 
 
@@ -94,7 +95,9 @@ def test_objects_have_the_names_of_secrets_and_no_secret(release: Release) -> No
     for deployment in planned.config["model_list"]:
         assert deployment["litellm_params"]["api_key"].startswith("os.environ/KEY_")
     assert planned.config["general_settings"]["master_key"] == "os.environ/LITELLM_MASTER_KEY"
-    container = of_kind(objects(planned, tenants, settings), "Deployment")["spec"]["template"]["spec"]["containers"][0]
+    container = of_kind(objects(planned, tenants, settings, HIDDEN), "Deployment")["spec"]["template"]["spec"][
+        "containers"
+    ][0]
     sources = {
         variable["name"]: variable["valueFrom"]["secretKeyRef"]
         for variable in container["env"]
@@ -129,11 +132,11 @@ def test_another_configuration_has_a_config_map_of_another_name(release: Release
         plan({"tiny": Serving(release, release, percent)}, {"tiny": spec("tiny")}, {}, settings)
         for percent in (0, 0, 25)
     )
-    assert objects(one, {}, settings) == objects(same, {}, settings)
-    before, after = (of_kind(objects(planned, {}, settings), "ConfigMap") for planned in (one, other))
+    assert objects(one, {}, settings, HIDDEN) == objects(same, {}, settings, HIDDEN)
+    before, after = (of_kind(objects(planned, {}, settings, HIDDEN), "ConfigMap") for planned in (one, other))
     assert before["immutable"]
     assert before["metadata"]["name"] != after["metadata"]["name"]
-    deployment = of_kind(objects(other, {}, settings), "Deployment")
+    deployment = of_kind(objects(other, {}, settings, HIDDEN), "Deployment")
     assert configured(deployment) == after["metadata"]["name"]
     assert yaml.safe_load(after["data"]["config.yaml"]) == other.config
     assert json.loads(after["data"]["tenants.json"]) == other.tenants
@@ -141,11 +144,11 @@ def test_another_configuration_has_a_config_map_of_another_name(release: Release
 
 def test_the_routers_rollout_surges_and_drains() -> None:
     settings = installation(unroute_seconds=7, drain_seconds=300)
-    deployment = of_kind(objects(plan({}, {}, {}, settings), {}, settings), "Deployment")["spec"]
+    deployment = of_kind(objects(plan({}, {}, {}, settings), {}, settings, HIDDEN), "Deployment")["spec"]
     assert deployment["strategy"]["rollingUpdate"] == {"maxSurge": "100%", "maxUnavailable": 0}
     pod = deployment["template"]["spec"]
     (container,) = pod["containers"]
-    assert container["lifecycle"]["preStop"]["httpGet"]["path"] == "/llmops/drain?seconds=7&idle=300"
+    assert container["lifecycle"]["preStop"]["httpGet"]["path"] == f"{HIDDEN}?seconds=7&idle=300"
     values = {variable["name"]: variable.get("value") for variable in container["env"]}
     assert values["GRACEFUL_SHUTDOWN_TIMEOUT"] == "300"
     assert pod["terminationGracePeriodSeconds"] > 307
@@ -165,7 +168,7 @@ def test_tenants_reach_the_router_and_only_providers_open_its_egress(release: Re
 
     def policy(**routing: Any) -> dict[str, Any]:
         planned = plan({"tiny": Serving(release)}, {"tiny": spec("tiny", **routing)}, tenants, settings)
-        return of_kind(objects(planned, tenants, settings), "NetworkPolicy")["spec"]
+        return of_kind(objects(planned, tenants, settings, HIDDEN), "NetworkPolicy")["spec"]
 
     (rule,) = policy()["ingress"]
     assert {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "tenant-acme"}}} in rule["from"]

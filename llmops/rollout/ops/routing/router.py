@@ -20,7 +20,15 @@ from llmops.config.schema import SecretKey
 from llmops.errors import BadInput, BadRelease, ClusterCannot, Unavailable
 from llmops.manifests.engine import PULL_SECONDS
 from llmops.manifests.pods import Manifest
-from llmops.manifests.router import CONFIG_FILE, LABELS, STARTUP_SECONDS, configured, grace_seconds, objects
+from llmops.manifests.router import (
+    CONFIG_FILE,
+    LABELS,
+    STARTUP_SECONDS,
+    configured,
+    drain_path,
+    grace_seconds,
+    objects,
+)
 from llmops.manifests.router.plan import Serving, plan, routing_of
 from llmops.releases.ledger import ledgers
 from llmops.rollout.ops.companions import applied_companions
@@ -120,15 +128,20 @@ def _listed_names(platform: Platform) -> set[str]:
         ) from error
 
 
-def router_objects(platform: Platform) -> list[Manifest]:
+def router_objects(platform: Platform, before: Manifest | None) -> list[Manifest]:
     """The objects of the router, by the models' current states.
+
+    Args:
+        platform: The installation.
+        before: The router's Deployment in the cluster.
 
     Raises:
         BadInput: Two models claim one name, or the installation cannot do what the router's exposure asks for.
     """
     settings = platform.settings
     tenants = platform.tenants
-    return objects(plan(_serving(platform), _entries(platform), tenants, settings), tenants, settings)
+    planned = plan(_serving(platform), _entries(platform), tenants, settings)
+    return objects(planned, tenants, settings, drain_path(before))
 
 
 def apply_router(platform: Platform, log: Log = lambda line: None) -> bool:
@@ -182,7 +195,7 @@ def _apply(platform: Platform, log: Log) -> tuple[str, str]:
     for _ in range(ATTEMPTS):
         # Read the Deployment before the states: if another run then applies later states, this apply conflicts.
         before = cluster.get("Deployment", names.ROUTER)
-        *others, deployment = router_objects(platform)
+        *others, deployment = router_objects(platform, before)
         for obj in others:
             cluster.apply(obj)
         kept = {(obj["kind"], obj["metadata"]["name"]) for obj in others}
