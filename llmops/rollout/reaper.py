@@ -214,7 +214,9 @@ def reap(platform: Platform, remains: Remains, why: str, log: Log, *, ended: boo
             done: list[str] = []
             state = recover(platform, model, done.append)
             now = replace(now, stable=state.stable, candidate=state.candidate)
-            settle(platform, model, state, state.candidate, done.append, wait=False)
+            trial = platform.records.opened(model, state.candidate) if state.candidate is not None else None
+            began = trial.began if trial is not None else None
+            settle(platform, model, state, state.candidate, done.append, began=began, wait=False)
             remove_canary(platform, model, log=done.append)
             for kind, name in now.temporary:
                 platform.cluster.delete(kind, name)

@@ -83,7 +83,14 @@ def recover(platform: Platform, model: str, log: Callable[[str], None]) -> State
 
 
 def settle(
-    platform: Platform, model: str, state: State, tried: str | None, log: Callable[[str], None], *, wait: bool
+    platform: Platform,
+    model: str,
+    state: State,
+    tried: str | None,
+    log: Callable[[str], None],
+    *,
+    began: datetime.datetime | None,
+    wait: bool,
 ) -> None:
     """Roll the main Deployment back to the stable release after a promotion that failed or was killed.
 
@@ -96,6 +103,7 @@ def settle(
         state: State of the model, see `recover`.
         tried: Id of the release under trial.
         log: Gets a line for each change.
+        began: When the trial began: what is older stays. None if unknown.
         wait: Wait for the rollout of stable.
     """
     if state.unproven is not None:
@@ -106,9 +114,13 @@ def settle(
     if stable is None:
         for kind in ("PodDisruptionBudget", "Service", "Deployment"):
             leftover = cluster.get(kind, name)
-            if leftover is not None and tried is not None and release_of(leftover) == tried:
-                cluster.delete(kind, name)
-                log(f"{model}: no release served before: {kind} {name} removed")
+            if leftover is None or tried is None or release_of(leftover) != tried:
+                continue
+            if began is not None and _created(leftover) < began:
+                log(f"{model}: {kind} {name} is older than the trial of {tried}: it stays as it is")
+                return
+            cluster.delete(kind, name, uid=leftover["metadata"]["uid"])
+            log(f"{model}: no release served before: {kind} {name} removed")
         remove_companions(platform, model, log)
         for config_map in cluster.list("ConfigMap", labels=configuration.selector(model)):
             cluster.delete("ConfigMap", config_map["metadata"]["name"])
@@ -140,6 +152,11 @@ def _restore_companions(platform: Platform, release: Release, log: Callable[[str
         apply_companions(platform, spec, release, log)
     except LlmopsError as error:
         log(f"{release.model}: cannot restore the objects around {release.id}: {error}")
+
+
+def _created(obj: Mapping[str, Any]) -> datetime.datetime:
+    """When the API server created an object, and up to a second later: it keeps no fractions."""
+    return datetime.datetime.fromisoformat(obj["metadata"]["creationTimestamp"]) + datetime.timedelta(seconds=1)
 
 
 def release_of(obj: Mapping[str, Any]) -> str | None:
