@@ -17,6 +17,7 @@ from llmops.releases.counters import Counters
 from llmops.releases.records import OpenTrial, Record
 from llmops.releases.release import Release
 from llmops.rollout.decision import Decision
+from llmops.rollout.ops.serving import what_serves
 from llmops.rollout.platform import Platform
 
 DETAILS_LENGTH = 8000
@@ -73,7 +74,8 @@ def tell_verdict(platform: Platform, record: Record, log: Callable[[str], None])
     pins = f"{record.image.partition('@')[0]}, weights {record.commit[:8]}"
     line = f"{record.model} {record.release} ({pins}) {outcome} at {record.stage}: {record.reason}"
     serving = platform.records.state(record.model).stable
-    full = f"{line} ({serving or 'nothing'} serves)"
+    now = what_serves(platform.records, record.model)
+    full = f"{line} ({now})"
     log(full)
     leave_event(platform, record.model, record.verdict, full, "Normal" if record.verdict == "Passed" else "Warning")
     kind, severity = _alert_kind(record)
@@ -85,6 +87,7 @@ def tell_verdict(platform: Platform, record: Record, log: Callable[[str], None])
         release=record.release,
         line=line,
         serving=serving,
+        now="" if now == f"{serving} serves" else now,
         run=record.run,
         at=record.finished,
     )

@@ -252,7 +252,16 @@ class Trial:
             self._bring_back()
             tried = self.release.id if self.release else None
             state = recover(self.platform, self.model, self.log)
-            settle(self.platform, self.model, state, tried, self.log, began=self._began, wait=wait)
+            settle(
+                self.platform,
+                self.model,
+                state,
+                tried,
+                self.log,
+                began=self._began,
+                promoting=self.stage == "promotion",
+                wait=wait,
+            )
         except LlmopsError as error:
             self.log(f"{self.model} could not go back to its stable release: {error}")
 

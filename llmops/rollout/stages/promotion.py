@@ -87,9 +87,9 @@ def promote(current: Trial, release: Release, *, surge: bool) -> PromotionOutcom
             backend_of(current, target).prove(target, timeout=PROOF_SECONDS)
             remove_canary(current.platform, model, give_back=False, log=current.log)
         _watch(current, target)
+        if strategy is not None:
+            remove_canary(current.platform, model, wait=GONE_SECONDS, give_back=False)
     current.serves(stable=release.id, previous=replaced)
-    if strategy is not None:
-        remove_canary(current.platform, model, wait=GONE_SECONDS, give_back=False)
     return PromotionOutcome(
         model=model,
         release=release.id,
