@@ -156,9 +156,11 @@ def _changed(current: Current, target: Target, main: Object) -> list[str]:
         service(release, settings, target.track),
     ):
         kind = wanted["kind"]
-        if (live := cluster.get(kind, target.service)) is not None:
-            then = cluster.apply(wanted, force=True, dry_run=True)
-            messages += [finding(kind, target.service, change).message for change in changes(live, then, target.track)]
+        if (live := cluster.get(kind, target.service)) is None:
+            messages.append(f"{kind} {target.service} is gone: somebody deleted it")
+            continue
+        then = cluster.apply(wanted, force=True, dry_run=True)
+        messages += [finding(kind, target.service, change).message for change in changes(live, then, target.track)]
     return messages
 
 
