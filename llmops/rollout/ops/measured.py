@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from llmops.clients.kubernetes.client import Cluster
 from llmops.clients.kubernetes.ownership import owners
+from llmops.clients.kubernetes.progress import halted, rollout_progress
 from llmops.clients.kubernetes.watch import Object, uid_of
 from llmops.config import names
 from llmops.errors import BadRelease, ClusterCannot, MeasurementFailed
@@ -120,12 +121,14 @@ def _check(current: Current, target: Target, before: _Before, *, pods: bool) -> 
 
 
 def check_as_released(current: Current, target: Target) -> None:
-    """Check once that a target runs its release.
+    """Check once that a target runs its release. Pods that its Deployment is about to replace do not count.
 
     Raises:
         ClusterCannot: See `as_released`.
     """
-    _check(current, target, _before(current, target, rolling=False), pods=True)
+    main = current.cluster.get("Deployment", target.service)
+    stays = main is not None and (halted(main) is not None or rollout_progress(main, [], drained=False).done)
+    _check(current, target, _before(current, target, rolling=False), pods=stays)
 
 
 def _foreign(target: Target, problems: Sequence[str]) -> ClusterCannot:
