@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Collection
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 from kubernetes import client, config
@@ -284,7 +285,7 @@ def test_the_undo_of_a_promotion_takes_back_what_others_changed_but_leaves_their
 ) -> None:
     def act(current: Trial) -> None:
         apply_stable(platform, release(), surge=True)
-        apps = client.AppsV1Api(config.new_client_from_config(platform.settings.kubeconfig))
+        apps: Any = client.AppsV1Api(config.new_client_from_config(platform.settings.kubeconfig))
         apps.patch_namespaced_deployment("tiny", platform.settings.namespace, change, field_manager="keel")
         raise KeyboardInterrupt
 
