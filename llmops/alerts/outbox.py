@@ -68,7 +68,8 @@ class Alert(Strict):
     line: Annotated[str, BeforeValidator(_one_line)] = Field(
         min_length=1, description="What happened and why, and what to do next if anything, in one line."
     )
-    serving: str | None = Field(default=None, description="Id of the release that serves users now; None if none does.")
+    serving: str | None = Field(default=None, description="Id of the stable release; None if there is none.")
+    now: str = Field(default="", description="What users get now, if that is not the stable release alone.")
     run: str = Field(default="", description="Dagster run.")
     at: datetime.datetime = Field(description="When it happened, with time zone.")
 

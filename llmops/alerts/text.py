@@ -24,6 +24,8 @@ def sentence(alert: Alert) -> str:
     """The alert's line, and what serves now."""
     if not alert.model:
         return alert.line
+    if alert.now:
+        return f"{alert.line} ({alert.now})"
     return f"{alert.line} ({f'{alert.serving} serves' if alert.serving else 'nothing serves'} now)"
 
 

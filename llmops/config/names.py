@@ -35,6 +35,15 @@ LENT_ANNOTATION = f"{DOMAIN}/lent-replicas"
 AUTOSCALER_ANNOTATION = f"{DOMAIN}/autoscaler"
 """On stable's Deployment: the kind of autoscaler that sets its replicas."""
 
+KEPT_ANNOTATIONS = {
+    # https://argo-cd.readthedocs.io/en/stable/user-guide/sync-options/ and .../compare-options/
+    "argocd.argoproj.io/sync-options": "Prune=false,Delete=false",
+    "argocd.argoproj.io/compare-options": "IgnoreExtraneous",
+    # https://fluxcd.io/flux/components/kustomize/kustomizations/#prune
+    "kustomize.toolkit.fluxcd.io/prune": "disabled",
+}
+"""On records and leases, which no repository declares: Argo CD and Flux leave them where they are."""
+
 ENGINE_PORT = 8000
 ROUTER = "llmops-router"
 """Name of the router's Deployment and Service; no model may have it."""

@@ -7,16 +7,27 @@ model's state (its stable release, and the one under trial). They survive the lo
 from __future__ import annotations
 
 import datetime
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
 from llmops.clients.kubernetes.client import Cluster
 from llmops.config import names
-from llmops.config.schema import Strict, VerdictValue
+from llmops.config.schema import Strict
 from llmops.errors import BadInput, ClusterCannot
-from llmops.releases.ledger import Cause, Decided, State, ending, forgetting, reopening
+from llmops.releases.history import (
+    OpenTrial,
+    Record,
+    appending,
+    beginning,
+    ended,
+    in_force,
+    last_record,
+    newest_first,
+    withdrawing,
+)
+from llmops.releases.ledger import State, ending, forgetting, reopening
 from llmops.releases.recovery import Evidence, what_served
 from llmops.releases.release import Release
 from llmops.releases.stages import STAGES
@@ -25,63 +36,10 @@ from llmops.releases.stored import read_release
 
 OutcomeT = TypeVar("OutcomeT", bound=BaseModel)
 
-VERDICT_KEY = "verdict.json"
-REJECTION_KEY = "rejection.json"
 OPEN_KEY = "open.json"
 ACCEPTED_KEY = "accepted"
 PROOF_KEY = "verified.json"
 LIVE_KEYS = ("stable", "previous", "candidate")
-
-
-class OpenTrial(Strict):
-    """A trial without a verdict: the reaper of an abandoned one reports its run and stage.
-
-    Args:
-        run: Dagster run of the trial.
-        requested_by: Who or what asked for it.
-        stage: The last stage that started.
-        since: When it started.
-        served: Release that served then; "" is none, None unknown.
-    """
-
-    run: str
-    requested_by: str
-    stage: str
-    since: datetime.datetime
-    served: str | None = None
-
-
-class Record(Strict):
-    """The record of a release's trial: its verdict, the reason, the figures, and who asked for it."""
-
-    model: str
-    release: str
-    verdict: VerdictValue
-    reason: str = Field(description="One line.")
-    details: str = Field(default="", description="Evidence: events, last log lines.")
-    stage: str = Field(description="Stage that decided.")
-    image: str
-    commit: str
-    figures: dict[str, float] = Field(default_factory=dict[str, float])
-    stages: dict[str, float] = Field(default_factory=dict[str, float], description="Seconds that each stage took.")
-    run: str = ""
-    requested_by: str = ""
-    accepted: tuple[str, ...] = Field(
-        default=(), description="Ids of the preflight's findings that would have stopped the trial, and were accepted."
-    )
-    code: str = Field(
-        default="", description="The reason in one CamelCase word; empty where a gate or a person decided."
-    )
-    finished: datetime.datetime
-    cause: Cause = Field(
-        default="judged",
-        description="judged: a stage or a gate decided; cancelled, died: the run ended before a decision.",
-    )
-
-    @property
-    def decided(self) -> Decided:
-        """The part of the record that the ledger keeps."""
-        return Decided(verdict=self.verdict, stage=self.stage, cause=self.cause)
 
 
 class VerifiedWeights(Strict):
@@ -105,9 +63,18 @@ class Records:
         self.cluster = cluster
         self._store = Store(cluster)
 
-    def save_release(self, pins: dict[str, Any]) -> None:
-        """Keep the pins of a release. Existing pins of that name are equal: the name has their hash."""
-        self._store.create(pins)
+    def save_release(self, pins: dict[str, Any]) -> bool:
+        """Keep the pins of a release, and a copy in its record. Pins of that name are equal: it has their hash.
+
+        The copy brings the pins back if somebody deletes them: without them nobody could go back to the release.
+
+        Returns:
+            Whether the pins are new.
+        """
+        is_new = self._store.create(pins)
+        labels = pins["metadata"]["labels"]
+        self._write_trial(labels[names.MODEL_LABEL], labels[names.RELEASE_LABEL], pins["data"])
+        return is_new
 
     def release(self, model: str, release: str) -> Release:
         """The pins of a release.
@@ -115,15 +82,26 @@ class Records:
         Raises:
             BadInput: There is no such release of this model.
         """
-        pins = self._store.data(names.pins_name(model, release)).get(names.RELEASE_FILE)
-        if pins is None:
+        name = names.pins_name(model, release)
+        if (
+            pins := self._pins(self._store.data(name), release) or self._pins(self._trial(model, release), release)
+        ) is None:
             raise BadInput(
-                f"{model}: there is no release {release}",
+                f"{model}: there is no release {release}: ConfigMap {name}, or its content, is gone",
                 code="NoSuchRelease",
                 about=f"release {release}",
-                remedy=f"Take one that `llmops history {model}` lists.",
+                remedy=f"Take one that `llmops history {model}` lists. If the ConfigMap was deleted, restore it, or "
+                "roll out the same entry, revision and engine version again: the same inputs are the same release.",
             )
-        return read_release(pins)
+        return pins
+
+    @staticmethod
+    def _pins(data: Data, release: str) -> Release | None:
+        """The pins in the data of a ConfigMap, if they are those of the release."""
+        if (text := data.get(names.RELEASE_FILE)) is None:
+            return None
+        pins = read_release(text)
+        return pins if pins.id == release else None
 
     def state(self, model: str) -> State:
         """The model's stable, previous and candidate releases.
@@ -133,6 +111,11 @@ class Records:
         stored = self._store.get(names.state_name(model))
         state = State.read({} if stored is None else stored.data)
         return state if state.stable else self._recovered(model, state, stored)
+
+    def has_state(self, model: str, **releases: str | None) -> bool:
+        """Whether the state's ConfigMap has each of these keys that has a value here, with this or another value."""
+        data = self._store.data(names.state_name(model))
+        return all(data.get(key) for key, release in releases.items() if release is not None)
 
     def proven_state(self, model: str) -> State:
         """The state, for a caller that changes what serves.
@@ -165,13 +148,13 @@ class Records:
             for release, data in trials.items()
             if OPEN_KEY in data
         }
-        ended = _ended(trials)
-        passed = [record.release for record in ended if record.verdict == "Passed"]
+        verdicts = _verdicts(trials)
+        passed = [record.release for record in verdicts if record.verdict == "Passed"]
         served = what_served(
             Evidence(
                 deployed=deployed,
                 passed=passed,
-                refused={record.release for record in ended if record.verdict != "Passed"},
+                refused={release for release, data in trials.items() if ended(data)} - set(passed),
                 opened={release: trial.served for release, trial in opened.items()},
                 unpromoted=main is not None and stored is not None and _created(stored.manifest) < _created(main),
             )
@@ -228,36 +211,38 @@ class Records:
 
     def record(self, model: str, release: str) -> Record | None:
         """The record of the release's last trial; None if no trial has ended, or one is open."""
-        return _record(self._trial(model, release), VERDICT_KEY)
+        return last_record(self._trial(model, release))
+
+    def verdict(self, model: str, release: str) -> Record | None:
+        """The record of the newest trial that passed or rejected the release; None if none did.
+
+        A trial that is cancelled or decides nothing leaves it in force.
+        """
+        return in_force(ended(self._trial(model, release)))
 
     def rejection(self, model: str, release: str) -> Record | None:
-        """The record of the trial that rejected the release; None without a rejection, or if a later trial passed.
-
-        A later Inconclusive trial leaves the rejection in force.
-        """
-        return _rejection(self._trial(model, release))
+        """The verdict on the release, if it is a rejection."""
+        verdict = self.verdict(model, release)
+        return verdict if verdict is not None and verdict.verdict == "Failed" else None
 
     def save_record(self, record: Record) -> None:
-        """Keep a verdict and close the trial. Inconclusive leaves a rejection in force."""
-        rejection = self.rejection(record.model, record.release) if record.verdict == "Inconclusive" else None
-        self._keep(record.model, record.release, record, rejection)
+        """Keep how a trial ended, beside all earlier trials of the release, and close it."""
+        self._change_trial(record.model, record.release, lambda data: {**appending(data, record), OPEN_KEY: None})
+        self._note_end(record.model, record.release, record)
 
-    def restore_record(self, model: str, release: str, record: Record | None) -> None:
-        """Restore the record that another one replaced; None if there was none."""
-        self._keep(model, release, record, None)
+    def withdraw_record(self, record: Record, last: Record | None) -> None:
+        """Take back a record, because what it says did not happen.
 
-    def _keep(
-        self, model: str, release: str, record: Record | None, rejection: Record | None, *, outcomes: bool = True
-    ) -> None:
-        data: dict[str, str | None] = {
-            VERDICT_KEY: record.model_dump_json() if record else None,
-            REJECTION_KEY: rejection.model_dump_json() if rejection else None,
-            OPEN_KEY: None,
-        }
-        if not outcomes:
-            data |= {f"{stage}.{kind}": None for stage in STAGES[1:] for kind in ("json", "seconds")}
-        self._write_trial(model, release, data)
-        end = rejection or record
+        Args:
+            record: The record.
+            last: The record of the last trial before it; None if there was none.
+        """
+        self._write_trial(record.model, record.release, withdrawing(record, last))
+        self._note_end(record.model, record.release, last)
+
+    def _note_end(self, model: str, release: str, last: Record | None) -> None:
+        """Note in the model's state how the last trial ended; a rejection in force goes before."""
+        end = self.rejection(model, release) or last
         self.update_state(model, **(ending(release, end.decided) if end else reopening(release)))
 
     def open_trial(self, model: str, release: str, trial: OpenTrial) -> None:
@@ -272,13 +257,19 @@ class Records:
     def forget_trial(self, model: str, release: str) -> None:
         """Allow another trial of the release, for `--retry`.
 
-        The proof of its weights stays, and so does a rejection until a trial passes.
+        The proof of its weights stays, and so do the records of earlier trials.
         """
-        self._keep(model, release, None, self.rejection(model, release), outcomes=False)
+        outcomes = {f"{stage}.{kind}": None for stage in STAGES[1:] for kind in ("json", "seconds")}
+        self._change_trial(model, release, lambda data: {**beginning(data), **outcomes, OPEN_KEY: None})
+        self._note_end(model, release, None)
 
     def history(self, model: str) -> list[Record]:
-        """Records of ended trials, newest first: for each release its last record, and the record of its rejection."""
-        return _ended(self._trials(model))
+        """Records of all ended trials, newest first."""
+        return newest_first(record for data in self._trials(model).values() for record in ended(data))
+
+    def verdicts(self, model: str) -> list[Record]:
+        """The verdict in force on each release that has one, newest first."""
+        return _verdicts(self._trials(model))
 
     def _trials(self, model: str) -> dict[str, dict[str, str]]:
         """The data of all trials, by release."""
@@ -339,19 +330,12 @@ class Records:
     def _write_trial(self, model: str, release: str, changes: Changes) -> None:
         self._store.merge(names.record_name(model, release), record_labels("trial", model, release), changes)
 
-
-def _ended(trials: Mapping[str, Data]) -> list[Record]:
-    decisions = [_record(data, key) for data in trials.values() for key in (VERDICT_KEY, REJECTION_KEY)]
-    return sorted((record for record in decisions if record), key=lambda record: record.finished, reverse=True)
+    def _change_trial(self, model: str, release: str, change: Callable[[Data], Changes]) -> None:
+        self._store.update(names.record_name(model, release), record_labels("trial", model, release), change)
 
 
-def _record(data: Data, key: str) -> Record | None:
-    return Record.model_validate_json(data[key]) if key in data else None
-
-
-def _rejection(data: Data) -> Record | None:
-    last = _record(data, VERDICT_KEY)
-    return last if last and last.verdict == "Failed" else _record(data, REJECTION_KEY)
+def _verdicts(trials: Mapping[str, Data]) -> list[Record]:
+    return newest_first(verdict for data in trials.values() if (verdict := in_force(ended(data))) is not None)
 
 
 def in_doubt(model: str, deployed: str) -> ClusterCannot:

@@ -194,13 +194,13 @@ class Store:
     def _create(self, manifest: Object) -> Stored:
         name = str(manifest["metadata"]["name"])
         self._check_size(name, manifest["data"])
-        return Stored(self._cluster.create(manifest))
+        return Stored(self._cluster.create({**manifest, "metadata": _kept(manifest["metadata"])}))
 
     def _patch(self, name: str, metadata: Object, changes: Changes) -> Stored:
         self._check_size(name, _values(changes))
         kept = {key: None if value is None else withheld(value) for key, value in changes.items()}
         try:
-            return Stored(self._cluster.patch(KIND, name, {"metadata": metadata, "data": kept}))
+            return Stored(self._cluster.patch(KIND, name, {"metadata": _kept(metadata), "data": kept}))
         except Invalid:
             self._check_size(name, _values({**self.data(name), **changes}))
             raise
@@ -221,6 +221,11 @@ class Store:
 
     def _shown(self, name: str) -> str:
         return f"{KIND} {name} in namespace {self._cluster.namespace}"
+
+
+def _kept(metadata: Object) -> Object:
+    """Metadata with the annotations that keep a record from programs that delete what no repository declares."""
+    return {**metadata, "annotations": {**names.KEPT_ANNOTATIONS, **(metadata.get("annotations") or {})}}
 
 
 def _values(changes: Changes) -> dict[str, str]:

@@ -5,6 +5,7 @@ A stage ends its own trial; the reaper ends a dead run's. Both do it with these 
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 from collections.abc import Callable
 from typing import Literal
@@ -17,6 +18,7 @@ from llmops.releases.counters import Counters
 from llmops.releases.records import OpenTrial, Record
 from llmops.releases.release import Release
 from llmops.rollout.decision import Decision
+from llmops.rollout.ops.serving import what_serves
 from llmops.rollout.platform import Platform
 
 DETAILS_LENGTH = 8000
@@ -89,11 +91,10 @@ def tell_verdict(platform: Platform, record: Record, log: Callable[[str], None])
     pins = f"{record.image.partition('@')[0]}, weights {record.commit[:8]}"
     line = f"{record.model} {record.release} ({pins}) {outcome} at {record.stage}: {record.reason}"
     serving: str | None = None
-    try:
+    with contextlib.suppress(LlmopsError):  # `what_serves` says why
         serving = platform.records.state(record.model).stable
-        full = f"{line} ({serving or 'nothing'} serves)"
-    except LlmopsError as error:
-        full = f"{line} (what serves is not known: {error})"
+    now = what_serves(platform.records, record.model)
+    full = f"{line} ({now})"
     log(full)
     kind_of_event = "Normal" if record.verdict == "Passed" else "Warning"
     leave_event(platform, record.model, record.verdict, full, kind_of_event, log)
@@ -106,6 +107,7 @@ def tell_verdict(platform: Platform, record: Record, log: Callable[[str], None])
         release=record.release,
         line=line,
         serving=serving,
+        now="" if now == f"{serving} serves" else now,
         run=record.run,
         at=record.finished,
     )

@@ -26,6 +26,7 @@ from llmops.releases.records import Record, State
 from llmops.rollout.decision import DECISIONS
 from llmops.rollout.ending import end_trial, leave_event, put_alert, tell_verdict
 from llmops.rollout.ops.cleanup import lent_by, recover, release_of, remove_canary, settle
+from llmops.rollout.ops.serving import what_serves
 from llmops.rollout.outcomes import EvaluationOutcome
 from llmops.rollout.platform import Platform
 
@@ -214,7 +215,17 @@ def reap(platform: Platform, remains: Remains, why: str, log: Log, *, ended: boo
             done: list[str] = []
             state = recover(platform, model, done.append)
             now = replace(now, stable=state.stable, candidate=state.candidate)
-            settle(platform, model, state, state.candidate, done.append, wait=False)
+            trial = platform.records.opened(model, state.candidate) if state.candidate is not None else None
+            settle(
+                platform,
+                model,
+                state,
+                state.candidate,
+                done.append,
+                began=trial.began if trial is not None else None,
+                promoting=trial is not None and trial.stage == "promotion",
+                wait=False,
+            )
             remove_canary(platform, model, log=done.append)
             for kind, name in now.temporary:
                 platform.cluster.delete(kind, name)
@@ -227,7 +238,7 @@ def reap(platform: Platform, remains: Remains, why: str, log: Log, *, ended: boo
         return None
     line = f"{model}: {why}; {', '.join(done) or 'its lease is free again'}"
     serving = platform.records.state(model).stable
-    log(f"{line} ({serving or 'nothing'} serves)")
+    log(f"{line} ({what_serves(platform.records, model)})")
     if record is not None:
         tell_verdict(platform, record, log)
     elif done:

@@ -33,11 +33,13 @@ def choose_target(records: Records, model: str, to: str | None) -> str:
     if target == state.stable:
         raise BadInput(f"{model}: {target} serves already", code="ServesAlready", about=f"{model} {target}")
     release = records.release(model, target)
-    record = records.record(model, target)
+    verdict = records.verdict(model, target)
     engine = release.engine.tag.removeprefix("v")
     again = f"llmops rollout {model} --revision {release.weights.commit} --engine-version {engine}"
-    if record is None or record.verdict != "Passed":
-        why = f"{record.verdict}: {record.reason}" if record else "none of its trials came to an end"
+    # What served before stable has passed, also if somebody deleted its record.
+    if verdict.verdict != "Passed" if verdict else target != state.previous:
+        last = verdict or next((record for record in records.history(model) if record.release == target), None)
+        why = f"{last.verdict}: {last.reason}" if last else "there is no record of an ended trial"
         raise BadInput(
             f"{model}: {target} never passed a trial ({why})",
             code="NeverPassed",
@@ -55,18 +57,24 @@ def choose_target(records: Records, model: str, to: str | None) -> str:
 
 
 def good_before(records: Records, model: str) -> str | None:
-    """The newest release before stable that passed its last trial and still has its weights."""
+    """The newest release before stable whose verdict is Passed, and whose pins and weights are still there."""
     stable = records.proven_state(model).stable
     return next(
         (
-            record.release
-            for record in records.history(model)
-            if record.verdict == "Passed"
-            and record.release != stable
-            and records.has_weights(records.release(model, record.release))
+            verdict.release
+            for verdict in records.verdicts(model)
+            if verdict.verdict == "Passed" and verdict.release != stable and _is_ready(records, model, verdict.release)
         ),
         None,
     )
+
+
+def _is_ready(records: Records, model: str, release: str) -> bool:
+    """Whether a rollback to the release finds its pins and its weights."""
+    try:
+        return records.has_weights(records.release(model, release))
+    except BadInput:
+        return False
 
 
 def go_back(current: Trial, *, to: str | None, reason: str) -> str:
@@ -89,16 +97,17 @@ def go_back(current: Trial, *, to: str | None, reason: str) -> str:
     replaced = records.proven_state(model).stable
     release = current.load(target)
     choice = choose_strategy(current.spec, take_snapshot(current.cluster, current.spec, current.settings))
-    before = _remember(current, replaced, target, reason) if replaced else None
+    before = records.record(model, replaced) if replaced else None
+    rejection = _reject(current, replaced, before, target, reason) if replaced else None
     try:
         promote(current, release, surge=choice.strategy != "in-place")
     except BaseException:
         # The release that was to go serves on, and is as good as it was.
-        if replaced is not None:
-            _restore(current, replaced, before)
+        if rejection is not None:
+            _withdraw(current, rejection, before)
         raise
     # Nobody goes back to the release that was just rejected.
-    records.update_state(model, previous=good_before(records, model))
+    current.serves(stable=target, previous=good_before(records, model))
     line = f"{model} rolled back to {target} from {replaced}{f': {reason}' if reason else ''}"
     current.announce("RolledBack", line)
     alert = Alert(
@@ -117,32 +126,30 @@ def go_back(current: Trial, *, to: str | None, reason: str) -> str:
     return target
 
 
-def _restore(current: Trial, replaced: str, before: Record | None) -> None:
+def _withdraw(current: Trial, rejection: Record, before: Record | None) -> None:
     """Give the release that serves on the record that it had. If that fails, log it: the caller raises the cause."""
     records, model = current.records, current.model
     try:
-        records.restore_record(model, replaced, before)
+        records.withdraw_record(rejection, before)
         if records.state(model).recovered:
-            # The Deployment is at the target, which has passed before: nothing else says that `replaced` is stable.
-            records.update_state(model, stable=replaced)
+            # The Deployment is at the target, which has passed before: nothing else says that the other one is stable.
+            records.update_state(model, stable=rejection.release)
     except LlmopsError as error:
-        current.log(f"{model} {replaced} serves on, and its record still calls it rejected: {error}")
+        current.log(f"{model} {rejection.release} serves on, and its record still calls it rejected: {error}")
 
 
-def _remember(current: Trial, replaced: str, target: str, reason: str) -> Record | None:
-    """Record the rejection of the release that goes; the record that it had before.
+def _reject(current: Trial, replaced: str, before: Record | None, target: str, reason: str) -> Record:
+    """Record the rejection of the release that goes.
 
     This comes before the promotion: if the run were killed after it, a sensor would roll the release out again.
     """
-    records, now = current.records, datetime.datetime.now(datetime.UTC)
-    before = records.record(current.model, replaced)
+    now = datetime.datetime.now(datetime.UTC)
     requested_by = before.requested_by if before else current.requested_by
-    end_trial(
+    return end_trial(
         current.platform,
-        records.release(current.model, replaced),
+        current.records.release(current.model, replaced),
         OpenTrial(run=current.run, requested_by=requested_by, stage="promotion", since=now),
         decide("rolled back"),
         f"rolled back to {target} by {current.requested_by}: {reason or 'no reason was given'}",
         figures=before.figures if before else None,
     )
-    return before

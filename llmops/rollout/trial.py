@@ -10,6 +10,7 @@ import datetime
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
@@ -25,6 +26,7 @@ from llmops.releases.stages import STAGES
 from llmops.rollout.decision import Decision, End, decide, end_of
 from llmops.rollout.ending import leave_event, record_of, tell_verdict
 from llmops.rollout.ops.cleanup import recover, remove_canary, settle
+from llmops.rollout.ops.memory import Memory
 from llmops.rollout.ops.routing.traffic_split import StillNeeded
 from llmops.rollout.orchestrator import Orchestrator
 from llmops.rollout.platform import Platform
@@ -101,6 +103,7 @@ class Trial:
         self.record: Record | None = None
         """Of the trial, once it has ended."""
         self.ended = False
+        self._memory: Memory | None = None
         self._started = time.monotonic()
         self._orchestrator = orchestrator
         self._lease = platform.leases.of(model, self.run)
@@ -159,12 +162,31 @@ class Trial:
             ClusterCannot: Nothing proves what serves, so no release may take its place.
         """
         self.release = release
-        served = self.records.proven_state(self.model).stable
+        records, model = self.records, self.model
+        state, opened = records.proven_state(model), None
+        served = records.release(model, state.stable) if state.stable not in (None, release.id) else None
         if self.judged:
             # The trial's end needs to know what served, even if somebody deletes the model's state meanwhile.
-            opened = self._opened().model_copy(update={"served": served or ""})
-            self.records.open_trial(self.model, release.id, opened)
+            before, opened = records.opened(model, release.id), self._opened()
+            began = (before.began if before else None) or opened.since
+            opened = opened.model_copy(update={"served": state.stable or "", "began": began})
+            records.open_trial(model, release.id, opened)
+        state = state.model_copy(update={"candidate": release.id} if self.judged else {})
+        self._memory = Memory(model, state, [release, *([served] if served else [])], opened)
+        self._bring_back()
         return release
+
+    def serves(self, *, stable: str, previous: str | None) -> None:
+        """Note that a release serves from now on, in the model's state."""
+        if self._memory is not None:
+            state = self._memory.state.model_copy(update={"stable": stable, "previous": previous})
+            self._memory = replace(self._memory, state=state)
+        self.records.update_state(self.model, stable=stable, previous=previous)
+
+    def _bring_back(self) -> None:
+        """Write records again that somebody deleted since the stage took up the release."""
+        if self._memory is not None and (gone := self._memory.restore(self.records)):
+            self.log(f"somebody deleted records of {self.model}: llmops writes ConfigMap {', '.join(gone)} again")
 
     def _opened(self) -> OpenTrial:
         now = datetime.datetime.now(datetime.UTC)
@@ -200,6 +222,7 @@ class Trial:
         # Before the record, which has the seconds of this stage too.
         self.clock()
         passed = decision.verdict == "Passed"
+        self._bring_back()
         if not passed:
             self._remove_canary(wait=None)
         record = record_of(self.platform, self.release, self._opened(), decision, reason, code=code, figures=figures)
@@ -242,11 +265,26 @@ class Trial:
     def settle(self, *, wait: bool) -> None:
         """Undo a promotion that did not hold. If that fails, log it: the error that came before is the one to raise."""
         try:
+            self._bring_back()
             tried = self.release.id if self.release else None
             state = recover(self.platform, self.model, self.log)
-            settle(self.platform, self.model, state, tried, self.log, wait=wait)
+            settle(
+                self.platform,
+                self.model,
+                state,
+                tried,
+                self.log,
+                began=self._began,
+                promoting=self.stage == "promotion",
+                wait=wait,
+            )
         except Exception as error:  # noqa: BLE001 - a fault of llmops must not hide the cause, nor leave the canary
             self.log(f"{self.model} could not go back to its stable release: {error}")
+
+    @property
+    def _began(self) -> datetime.datetime | None:
+        """When the trial began, if the stage is part of one."""
+        return self._memory.opened.began if self._memory is not None and self._memory.opened is not None else None
 
     def end(self) -> None:
         """Note that no stage follows: the lease is free when this one ends."""

@@ -254,7 +254,7 @@ class RolloutLease:
                     "name": self.name,
                     "namespace": self._cluster.namespace,
                     "labels": {names.MODEL_LABEL: self._model},
-                    "annotations": self._marks(),
+                    "annotations": names.KEPT_ANNOTATIONS | self._marks(),
                 },
                 "spec": {**renewal, "acquireTime": renewal["renewTime"], "leaseTransitions": 0},
             }
@@ -269,7 +269,10 @@ class RolloutLease:
 
     def _change(self, cluster: Cluster, current: Object, spec: Object, marks: Object | None = None) -> None:
         """Change the lease unless another writer has changed it since `current` was read."""
-        meta = {"resourceVersion": version_of(current), "annotations": {**(marks or {}), **self._marks()}}
+        meta = {
+            "resourceVersion": version_of(current),
+            "annotations": {**names.KEPT_ANNOTATIONS, **(marks or {}), **self._marks()},
+        }
         cluster.patch("Lease", self.name, {"metadata": meta, "spec": spec})
 
     def _renew(self) -> None:

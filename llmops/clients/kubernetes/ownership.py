@@ -66,6 +66,12 @@ def owners(obj: Mapping[str, Any]) -> list[Owner]:
     return sorted(entries, key=lambda owner: owner.time, reverse=True)
 
 
+def author(obj: Mapping[str, Any], path: Path) -> str:
+    """Who set a field last, and when, in brackets with a space before; empty if the API server does not know it."""
+    owner = next((owner for owner in owners(obj) if owner.concerns(path)), None)
+    return f" (by {owner})" if owner is not None else ""
+
+
 def _leaves(fields: Mapping[str, Any]) -> Iterator[Path]:
     for segment, below in fields.items():
         if segment == ".":

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from llmops.clients.kubernetes.diagnosis.finding import Diagnosis
 from llmops.clients.kubernetes.diagnosis.refusals import refused
+from llmops.clients.kubernetes.ownership import author
 from llmops.clients.kubernetes.watch import Object, uid_of
 from llmops.errors import BadRelease, ClusterCannot
 
@@ -90,7 +91,8 @@ def rollout_progress(deployment: Object, old: list[Object], *, drained: bool) ->
     text = f"{updated} of {wanted} new pods, {available} available, {len(old)} old"
     if not is_observed(deployment):
         return Progress(False, "waiting for the controller")
-    ready = updated == wanted and every == wanted and available == wanted
+    # With 0 replicas no pod proves anything.
+    ready = wanted > 0 and updated == wanted and every == wanted and available == wanted
     return Progress(ready and not (drained and old), text)
 
 
@@ -99,11 +101,8 @@ def rollout_problem(deployment: Object) -> Diagnosis | None:
     if not is_observed(deployment):
         return None
     subject = f"Deployment {deployment['metadata']['name']}"
-    if deployment["spec"].get("paused"):
-        remedy = f"kubectl rollout resume {subject}"
-        return Diagnosis(
-            "refused", "DeploymentPaused", "never", f"{subject} is paused", ClusterCannot, remedy, subject=subject
-        )
+    if (halt := halted(deployment)) is not None:
+        return halt
     conditions = conditions_of(deployment)
     failure = conditions.get("ReplicaFailure", {})
     if failure.get("status") == "True":
@@ -114,6 +113,22 @@ def rollout_problem(deployment: Object) -> Diagnosis | None:
         what = f"{subject} made no progress for {seconds} s"
         return Diagnosis("never-ready", "ProgressDeadlineExceeded", "never", what, BadRelease, subject=subject)
     return None
+
+
+def halted(deployment: Object) -> Diagnosis | None:
+    """Whether somebody keeps a Deployment from replacing or starting pods: it is paused, or scaled to 0."""
+    meta = deployment["metadata"]
+    subject, target = f"Deployment {meta['name']}", f"deployment/{meta['name']} --namespace {meta.get('namespace')}"
+    if deployment["spec"].get("paused"):
+        code, what, remedy = "DeploymentPaused", "is paused", f"kubectl rollout resume {target}"
+        by = author(deployment, ("f:spec", "f:paused"))
+    elif deployment["spec"].get("replicas", 1) == 0:
+        code, what = "ScaledToZero", "is scaled to 0 replicas"
+        remedy = f"Stop what scales it, then kubectl scale {target} --replicas N."
+        by = author(deployment, ("f:spec", "f:replicas"))
+    else:
+        return None
+    return Diagnosis("refused", code, "never", f"{subject} {what}{by}", ClusterCannot, remedy, subject=subject)
 
 
 @dataclass(frozen=True)

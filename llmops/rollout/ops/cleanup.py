@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from llmops.clients.kubernetes.problems import Conflict
 from llmops.clients.kubernetes.wait import ALLOW_PENDING_SECONDS, wait_for_rollout
 from llmops.config import names
 from llmops.errors import LlmopsError
@@ -83,7 +84,15 @@ def recover(platform: Platform, model: str, log: Callable[[str], None]) -> State
 
 
 def settle(
-    platform: Platform, model: str, state: State, tried: str | None, log: Callable[[str], None], *, wait: bool
+    platform: Platform,
+    model: str,
+    state: State,
+    tried: str | None,
+    log: Callable[[str], None],
+    *,
+    began: datetime.datetime | None,
+    promoting: bool,
+    wait: bool,
 ) -> None:
     """Roll the main Deployment back to the stable release after a promotion that failed or was killed.
 
@@ -96,6 +105,8 @@ def settle(
         state: State of the model, see `recover`.
         tried: Id of the release under trial.
         log: Gets a line for each change.
+        began: When the trial began: what is older stays. None if unknown.
+        promoting: The trial had come to its promotion: bring the main Deployment back, too, if somebody deleted it.
         wait: Wait for the rollout of stable.
     """
     if state.unproven is not None:
@@ -106,18 +117,23 @@ def settle(
     if stable is None:
         for kind in ("PodDisruptionBudget", "Service", "Deployment"):
             leftover = cluster.get(kind, name)
-            if leftover is not None and tried is not None and release_of(leftover) == tried:
-                cluster.delete(kind, name)
-                log(f"{model}: no release served before: {kind} {name} removed")
+            if leftover is None or tried is None or release_of(leftover) != tried:
+                continue
+            if began is not None and _created(leftover) < began:
+                log(f"{model}: {kind} {name} is older than the trial of {tried}: it stays as it is")
+                return
+            cluster.delete(kind, name, uid=leftover["metadata"]["uid"])
+            log(f"{model}: no release served before: {kind} {name} removed")
         remove_companions(platform, model, log)
         for config_map in cluster.list("ConfigMap", labels=configuration.selector(model)):
             cluster.delete("ConfigMap", config_map["metadata"]["name"])
         return
-    if main is None or release_of(main) in (None, stable):
+    # Outside of a promotion, a missing Deployment may be what somebody wants.
+    if release_of(main) in (None, stable) if main is not None else not promoting:
         return
     release = platform.records.release(model, stable)
-    surge = main["spec"]["strategy"]["rollingUpdate"]["maxSurge"] != 0
-    apply_stable(platform, release, surge=surge)
+    surge = main is None or main["spec"]["strategy"]["rollingUpdate"]["maxSurge"] != 0
+    _take_back(platform, release, log, surge=surge)
     log(f"{model} goes back to {stable}")
     _restore_companions(platform, release, log)
     if not wait:
@@ -132,6 +148,20 @@ def settle(
         log(f"{model}: the rollback to {stable} is applied, but its rollout has not finished: {error}")
 
 
+def _take_back(platform: Platform, release: Release, log: Callable[[str], None], *, surge: bool) -> None:
+    """Apply the objects of stable, also if others have changed them during the promotion.
+
+    Stable has proved itself, and what others made of the promoted objects has not. Their number of replicas stays.
+    """
+    try:
+        apply_stable(platform, release, surge=surge)
+    except Conflict as conflict:
+        if not conflict.managers:
+            raise
+        log(f"{release.model}: llmops takes back what others changed, except replicas: {conflict.message}")
+        apply_stable(platform, release, surge=surge, keep_replicas=True, force=True)
+
+
 def _restore_companions(platform: Platform, release: Release, log: Callable[[str], None]) -> None:
     """Apply the companions of stable. An error is logged only: stable serves without them."""
     if (spec := platform.catalog.get(release.model)) is None:
@@ -140,6 +170,11 @@ def _restore_companions(platform: Platform, release: Release, log: Callable[[str
         apply_companions(platform, spec, release, log)
     except LlmopsError as error:
         log(f"{release.model}: cannot restore the objects around {release.id}: {error}")
+
+
+def _created(obj: Mapping[str, Any]) -> datetime.datetime:
+    """When the API server created an object, and up to a second later: it keeps no fractions."""
+    return datetime.datetime.fromisoformat(obj["metadata"]["creationTimestamp"]) + datetime.timedelta(seconds=1)
 
 
 def release_of(obj: Mapping[str, Any]) -> str | None:

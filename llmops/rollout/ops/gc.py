@@ -19,10 +19,7 @@ def collect_weights(current: CurrentModel) -> None:
     model, records = current.model, current.records
     if (state := _state(current)) is None:
         return
-    needed = weights_in_use(current)
-    for release in (state.stable, state.previous, state.candidate):
-        if release is not None:
-            needed.add(records.release(model, release).weights.key)
+    needed = needed_weights(current, state)
     unneeded = [key for key in records.verified_keys(model) if key not in needed]
     keep_weights = current.spec.rollout.keep_weights
     if not (old := unneeded[keep_weights:]):
@@ -62,6 +59,13 @@ def _state(current: CurrentModel) -> State | None:
         "does not name the stable release. The next promotion removes them."
     )
     return None
+
+
+def needed_weights(current: CurrentModel, state: State) -> set[str]:
+    """Keys of the weights that pods mount, and of those of the stable, the previous and the candidate release."""
+    live = (state.stable, state.previous, state.candidate)
+    keys = {current.records.release(current.model, release).weights.key for release in live if release is not None}
+    return weights_in_use(current) | keys
 
 
 def weights_in_use(current: CurrentModel) -> set[str]:

@@ -13,7 +13,7 @@ from llmops.config.catalog.known import check_known
 from llmops.config.catalog.load import read_catalog
 from llmops.config.catalog.spec import ModelSpec
 from llmops.config.settings.allowed import Allowed
-from llmops.errors import LlmopsError
+from llmops.errors import BadInput, LlmopsError
 from llmops.preflight.accepted import accept as accepted
 from llmops.preflight.checks import IDS, of_installation, of_model, preflight
 from llmops.preflight.checks.case import Case, ImageAnswer, Start, failed
@@ -171,11 +171,18 @@ def _shape(platform: Platform, spec: ModelSpec, release: Release) -> Shape | Llm
 
 def _starts(platform: Platform, model: str) -> Iterator[Start]:
     """How long the last canaries took until their first completion."""
-    for record in platform.records.history(model)[:STARTS]:
-        outcome = platform.records.outcome(model, record.release, "canary", CanaryOutcome)
-        if outcome is not None:
-            size = platform.records.release(model, record.release).weights.size
-            yield Start(record.release, size, outcome.ready_seconds)
+    records = platform.records
+    releases = list(dict.fromkeys(record.release for record in records.history(model)))
+    for release in releases[:STARTS]:
+        outcome = records.outcome(model, release, "canary", CanaryOutcome)
+        if outcome is None:
+            continue
+        try:
+            size = records.release(model, release).weights.size
+        except BadInput:
+            # Somebody deleted its pins.
+            continue
+        yield Start(release, size, outcome.ready_seconds)
 
 
 def _registry(platform: Platform) -> RegistryClient:

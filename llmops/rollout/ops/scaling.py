@@ -12,6 +12,7 @@ from typing import Any, get_args
 from llmops.clients.kubernetes.client import Cluster
 from llmops.clients.kubernetes.ownership import owners
 from llmops.clients.kubernetes.problems import Conflict
+from llmops.clients.kubernetes.progress import halted
 from llmops.config import names
 from llmops.config.catalog.spec import ModelSpec
 from llmops.errors import ClusterCannot
@@ -30,7 +31,13 @@ Object = Mapping[str, Any]
 
 
 def apply_stable(
-    platform: Platform, release: Release, *, surge: bool, lent: int = 0, force: bool = False
+    platform: Platform,
+    release: Release,
+    *,
+    surge: bool,
+    lent: int = 0,
+    force: bool = False,
+    keep_replicas: bool = False,
 ) -> dict[str, Any]:
     """Apply the objects that serve a release, its Deployment last.
 
@@ -40,6 +47,7 @@ def apply_stable(
         surge: Allow one replica more than wanted while pods are replaced.
         lent: Replicas to leave out, because the canary uses their GPUs.
         force: Take over fields that another manager owns.
+        keep_replicas: Leave the replicas as somebody else has set them.
 
     Returns:
         The Deployment.
@@ -57,7 +65,7 @@ def apply_stable(
     if main is not None and autoscaler_of(main) not in (None, wanted):
         _stop_autoscaler(cluster, release.model)
     if isinstance(wanted, int):
-        wanted -= lent
+        wanted = int(main["spec"]["replicas"]) if keep_replicas and main is not None else wanted - lent
         if main is not None and autoscaler_of(main):
             _hold(cluster, main, wanted, force=True)
     elif lent:
@@ -93,8 +101,17 @@ def dry_run_stable(platform: Platform, spec: ModelSpec, release: Release) -> Non
     """Dry-run the promotion's apply, so that a trial which would fail there measures nothing.
 
     Raises:
-        ClusterCannot: Others have changed the objects of stable (code StableChanged).
+        ClusterCannot: Others have changed the objects of stable (code StableChanged), or paused its Deployment or
+            scaled it to 0 (codes DeploymentPaused, ScaledToZero).
     """
+    main = platform.cluster.get("Deployment", names.engine_name(release.model, "stable"))
+    # An apply scales an autoscaled Deployment up again.
+    if (
+        main is not None
+        and (halt := halted(main)) is not None
+        and not (halt.code == "ScaledToZero" and not isinstance(scale(spec), int))
+    ):
+        raise halt.error()
     for obj in preview(platform, release, spec):
         try:
             platform.cluster.apply(obj, dry_run=True)

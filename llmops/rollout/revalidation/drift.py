@@ -172,8 +172,8 @@ def stray_pods(main: Object, pods: Iterable[Object], replica_sets: Iterable[Obje
         if not messages and not _has_image(pod, main):
             by = _by(owners(pod), IMAGE)
             messages = [
-                f"image {_text(_engine(pod['spec']).get('image'))}{f' (set by {by})' if by else ''}; its Deployment "
-                f"has {_text(_engine(main['spec']['template']['spec']).get('image'))}"
+                f"image {_text(engine_of(pod['spec']).get('image'))}{f' (set by {by})' if by else ''}; its Deployment "
+                f"has {_text(engine_of(main['spec']['template']['spec']).get('image'))}"
             ]
             remedy = "Delete it: its ReplicaSet starts another."
         if messages:
@@ -208,7 +208,7 @@ def _has_image(pod: Object, main: Object) -> bool:
     A digest in the pod's reference decides. Without one, the node's imageID can prove equality, but not a difference:
     it may be the digest of the image's configuration, or of one platform.
     """
-    wanted, image = (str(_engine(spec).get("image")) for spec in (main["spec"]["template"]["spec"], pod["spec"]))
+    wanted, image = (str(engine_of(spec).get("image")) for spec in (main["spec"]["template"]["spec"], pod["spec"]))
     if "@" in image:
         return same_image(wanted, image)
     statuses: list[Object] = (pod.get("status") or {}).get("containerStatuses") or []
@@ -218,7 +218,7 @@ def _has_image(pod: Object, main: Object) -> bool:
 
 def _parts(spec: Object) -> dict[str, Any]:
     """The parts of a pod template that concern the engine, by name."""
-    engine = _engine(spec)
+    engine = engine_of(spec)
     mounted = {mount["name"] for mount in engine.get("volumeMounts") or ()}
     volumes: list[Object] = spec.get("volumes") or []
     init_containers: list[Object] = spec.get("initContainers") or []
@@ -234,7 +234,8 @@ def _parts(spec: Object) -> dict[str, Any]:
     )
 
 
-def _engine(spec: Object) -> dict[str, Any]:
+def engine_of(spec: Object) -> dict[str, Any]:
+    """The engine's container in a pod's spec; empty if there is none."""
     containers: list[dict[str, Any]] = spec["containers"]
     return next((container for container in containers if container["name"] == names.ENGINE_CONTAINER), {})
 

@@ -2,12 +2,12 @@
 
 import datetime
 
-from llmops.errors import BadRelease
+from llmops.errors import BadRelease, LlmopsError
 from llmops.manifests.jobs import checksum_job, checksum_shards, collect_job, image_checksum_job
 from llmops.manifests.weights import place
 from llmops.releases.records import VerifiedWeights
 from llmops.releases.release import Release
-from llmops.rollout.ops.gc import forget_weights, weights_in_use
+from llmops.rollout.ops.gc import forget_weights, needed_weights, weights_in_use
 from llmops.rollout.ops.jobs import run_job
 from llmops.rollout.outcomes import ChecksumOutcome, WeightsOutcome
 from llmops.rollout.shown import Done, Value, speed
@@ -77,7 +77,13 @@ def _discard(current: Trial, release: Release, damage: BadRelease) -> None:
             remedy="Engines keep serving from memory until a pod restarts. Before that, roll out another release or "
             "repair the files.",
         ) from damage
-    keep = [other for other in current.records.verified_keys(release.model) if other != key]
+    try:
+        # A proof may be gone: that of stable's weights is no reason to remove them.
+        needed = needed_weights(current, current.records.proven_state(release.model))
+    except LlmopsError as error:
+        current.log(f"{place(release)} stays, because llmops does not know all weights that others need: {error}")
+        return
+    keep = sorted({*current.records.verified_keys(release.model), *needed} - {key})
     forget_weights(current, key)
     run_job(current, collect_job(release.model, keep, current.settings, current.run, current.run[:8]))
     current.log(f"{place(release)} removed: its bytes differ from the pins")

@@ -6,6 +6,7 @@ from typing import Literal
 from llmops.clients.kubernetes.wait import ALLOW_PENDING_SECONDS, wait_for_rollout
 from llmops.config import names
 from llmops.config.steps import Step, reached
+from llmops.errors import LlmopsError
 from llmops.evaluation.backends.base import PROOF_SECONDS, Target
 from llmops.manifests.companions.autoscaling import most_replicas
 from llmops.manifests.engine import grace_seconds, progress_seconds
@@ -36,12 +37,20 @@ def run(current: Trial, evaluation: EvaluationOutcome, traffic: TrafficOutcome) 
         reason = f"{reason}; {traffic.verdict.reason}"
     current.conclude(current.decide("Passed"), reason, figures=evaluation.canary.figures | traffic.figures)
     reached(Step.PROMOTED)
-    collect_weights(current)
-    collect_configurations(current)
-    current.records.prune(release.model, current.settings.history_limit)
+    _tidy(current)
     shown = {"replicas": outcome.replicas, "replaced": outcome.replaced or "", "seconds": outcome.rollout_seconds}
     # Write the report again, because it now has the verdict.
     return Done(outcome, shown | report_link(current.platform, outcome.model, outcome.release))
+
+
+def _tidy(current: Trial) -> None:
+    """Remove old weights, options and records. If that fails, log it: the next promotion removes them."""
+    try:
+        collect_weights(current)
+        collect_configurations(current)
+        current.records.prune(current.model, current.settings.history_limit)
+    except LlmopsError as error:
+        current.log(f"{current.model}: old weights, options or records stay: {error}")
 
 
 def promote(current: Trial, release: Release, *, surge: bool) -> PromotionOutcome:
@@ -87,9 +96,9 @@ def promote(current: Trial, release: Release, *, surge: bool) -> PromotionOutcom
             backend_of(current, target).prove(target, timeout=PROOF_SECONDS)
             remove_canary(current.platform, model, give_back=False, log=current.log)
         _watch(current, target)
-    current.records.update_state(model, stable=release.id, previous=replaced)
-    if strategy is not None:
-        remove_canary(current.platform, model, wait=GONE_SECONDS, give_back=False)
+        if strategy is not None:
+            remove_canary(current.platform, model, wait=GONE_SECONDS, give_back=False)
+    current.serves(stable=release.id, previous=replaced)
     return PromotionOutcome(
         model=model,
         release=release.id,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from llmops.config import names
 from llmops.config.steps import Step, reached
 from llmops.errors import ClusterCannot
+from llmops.evaluation.backends.base import Target
 from llmops.manifests.records import pins_config_map
 from llmops.preflight.accepted import accepted_ids
 from llmops.preflight.finding import Finding
@@ -13,6 +14,7 @@ from llmops.releases.ledger import ending, opening
 from llmops.releases.release import Release
 from llmops.rollout.ops.cleanup import release_of
 from llmops.rollout.ops.companions import apply_companions, dry_run_companions
+from llmops.rollout.ops.measured import check_as_released
 from llmops.rollout.ops.pinning import pin
 from llmops.rollout.ops.preflight_run import examine
 from llmops.rollout.ops.scaling import apply_stable, dry_run_stable, is_scaled
@@ -90,7 +92,10 @@ def _serves(current: Trial, pinned: Release) -> bool:
             if autoscaling
             else f"Deployment {name} scaled from {main['spec']['replicas']} to {scaled['spec']['replicas']} replicas"
         )
+    # Somebody may have gone back to an earlier template with `kubectl rollout undo`: its labels stay.
+    check_as_released(current, Target(pinned, "stable"))
     apply_companions(current.platform, current.spec, pinned, current.log)
+    current.records.save_release(pins_config_map(pinned))
     current.records.update_state(pinned.model, **opening(pinned, current.spec))
     current.end()
     return True

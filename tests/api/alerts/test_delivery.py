@@ -111,6 +111,7 @@ def test_a_webhook_is_signed_as_the_specification_says(
         "line": alert.line,
         "text": f"{alert.line} (0123456789ab serves now)",
         "serving": "0123456789ab",
+        "now": "",
         "run": "run-1",
         "run_url": "https://dagster.example/runs/run-1",
         "report_url": "https://llmops.example/reports/chat/abcdef012345",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import logging
 import secrets
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kubernetes import client, config
 from llmops_sandbox.cluster.controlplane import ControlPlane
 
 from llmops.alerts.outbox import Outbox
@@ -21,9 +23,12 @@ from llmops.config.settings import load_settings
 from llmops.errors import BadRelease, ClusterCannot, LlmopsError, MeasurementFailed
 from llmops.manifests.records import pins_config_map
 from llmops.manifests.volume import namespace
-from llmops.releases.ledger import Cause
+from llmops.releases.ledger import Cause, State
+from llmops.releases.records import Record, VerifiedWeights
 from llmops.releases.release import Release
 from llmops.releases.stages import STAGES
+from llmops.rollout.ops.cleanup import settle
+from llmops.rollout.ops.scaling import apply_stable
 from llmops.rollout.orchestrator import Orchestrator
 from llmops.rollout.platform import Platform
 from llmops.rollout.trial import Refused, Trial, TrialEnded, trial
@@ -49,6 +54,29 @@ def put(platform: Platform, candidate: Release) -> None:
     platform.records.update_state("tiny", candidate=candidate.id)
 
 
+@pytest.fixture
+def stable(platform: Platform) -> Release:
+    """A release that serves, beside the one under trial."""
+    served = release().model_copy(update={"weights": release().weights.model_copy(update={"commit": "1" * 40})})
+    platform.records.save_release(pins_config_map(served))
+    platform.records.update_state("tiny", stable=served.id)
+    platform.records.save_verified_weights("tiny", served.weights.key, WEIGHTS)
+    platform.records.save_record(
+        Record(
+            model="tiny",
+            release=served.id,
+            verdict="Passed",
+            reason="good",
+            stage="promotion",
+            image="-",
+            commit="-",
+            finished=datetime.datetime.now(datetime.UTC),
+        )
+    )
+    apply_stable(platform, served, surge=True)
+    return served
+
+
 def orchestrator(*, stages: Collection[str] = STAGES, shares_process: bool = False) -> Orchestrator:
     return Orchestrator(
         run="run-a",
@@ -61,8 +89,10 @@ def orchestrator(*, stages: Collection[str] = STAGES, shares_process: bool = Fal
     )
 
 
-def run_stage(platform: Platform, act: Callable[[Trial], None], candidate: Release | None = None) -> None:
-    with trial(orchestrator(), platform, "canary", "tiny") as current:
+def run_stage(
+    platform: Platform, act: Callable[[Trial], None], candidate: Release | None = None, *, stage: str = "canary"
+) -> None:
+    with trial(orchestrator(), platform, stage, "tiny") as current:
         current.load((candidate or release()).id)
         act(current)
 
@@ -80,6 +110,7 @@ def lease(platform: Platform) -> dict[str, str]:
     return lease["spec"]
 
 
+WEIGHTS = VerifiedWeights(path="weights/tiny/k", files=1, bytes=1, verified=datetime.datetime.now(datetime.UTC))
 CASES: tuple[tuple[BaseException, VerdictValue, Cause, str, type[BaseException]], ...] = (
     (BadRelease("it crashes.\nlast line"), "Failed", "judged", "it crashes.", TrialEnded),
     (ClusterCannot("no GPU.", remedy="Add one."), "Inconclusive", "judged", "no GPU. Remedy: Add one.", TrialEnded),
@@ -290,3 +321,101 @@ def test_a_run_without_further_stages_ends_its_trial(platform: Platform) -> None
     assert record is not None
     assert (record.verdict, record.cause) == ("Inconclusive", "cancelled")
     assert not lease(platform).get("holderIdentity")
+
+
+def uid(platform: Platform) -> str:
+    main = platform.cluster.get("Deployment", "tiny")
+    assert main is not None
+    return main["metadata"]["uid"]
+
+
+LOST = ("state", "pins", "trial", "weights", "", "lease")
+"""Kinds of record that somebody deletes; empty is all of them at once."""
+
+
+@pytest.mark.parametrize("kind", LOST)
+@pytest.mark.parametrize("stage", ["canary", "evaluation", "promotion"])
+def test_records_that_are_deleted_while_a_trial_runs_take_nothing_from_users(
+    platform: Platform, stable: Release, kind: str, stage: str
+) -> None:
+    """In the promotion the main Deployment has the release under trial already."""
+    before = uid(platform)
+
+    def act(current: Trial) -> None:
+        if stage == "promotion":
+            apply_stable(platform, release(), surge=True)
+        if kind == "lease":
+            platform.cluster.delete("Lease", names.lease_name("tiny"))
+        else:
+            labels = {names.MODEL_LABEL: "tiny"} | ({names.RECORD_LABEL: kind} if kind else {})
+            for config_map in platform.cluster.list("ConfigMap", labels=labels):
+                if names.RECORD_LABEL in config_map["metadata"]["labels"]:
+                    platform.cluster.delete("ConfigMap", config_map["metadata"]["name"])
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_stage(platform, act, stage=stage)
+    main, state = platform.cluster.get("Deployment", "tiny"), platform.records.state("tiny")
+    assert main is not None
+    assert main["metadata"]["labels"][names.RELEASE_LABEL] == stable.id
+    assert uid(platform) == before
+    assert (state.stable, state.candidate, state.recovered) == (stable.id, release().id, False)
+    record = platform.records.record("tiny", release().id)
+    assert record is not None
+    assert (record.verdict, record.cause) == ("Inconclusive", "cancelled")
+    assert platform.records.release("tiny", stable.id) == stable
+    for pins in (stable, release()):
+        assert platform.cluster.get("ConfigMap", names.pins_name("tiny", pins.id)) is not None
+
+
+def test_what_is_older_than_a_first_trial_stays(platform: Platform) -> None:
+    """Even if all evidence says that nothing served."""
+    apply_stable(platform, release(), surge=True)
+    before = uid(platform)
+    since = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=5)
+    settle(platform, "tiny", State(), release().id, lambda line: None, began=since, promoting=True, wait=False)
+    assert uid(platform) == before
+    earlier = since - datetime.timedelta(minutes=1)
+    settle(platform, "tiny", State(), release().id, lambda line: None, began=earlier, promoting=True, wait=False)
+    assert platform.cluster.get("Deployment", "tiny") is None
+
+
+@pytest.mark.parametrize(
+    ("change", "replicas"),
+    [
+        ({"spec": {"replicas": 0}}, 0),
+        ({"spec": {"template": {"spec": {"containers": [{"name": "engine", "image": "other:1"}]}}}}, 1),
+        ({"spec": {"replicas": 3, "template": {"spec": {"containers": [{"name": "engine", "args": ["--x"]}]}}}}, 3),
+    ],
+    ids=["scaled", "image", "both"],
+)
+def test_the_undo_of_a_promotion_takes_back_what_others_changed_but_leaves_their_replicas(
+    platform: Platform, stable: Release, change: dict[str, object], replicas: int
+) -> None:
+    def act(current: Trial) -> None:
+        apply_stable(platform, release(), surge=True)
+        apps: Any = client.AppsV1Api(config.new_client_from_config(platform.settings.kubeconfig))
+        apps.patch_namespaced_deployment("tiny", platform.settings.namespace, change, field_manager="keel")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_stage(platform, act, stage="promotion")
+    main = platform.cluster.get("Deployment", "tiny")
+    assert main is not None
+    engine = main["spec"]["template"]["spec"]["containers"][0]
+    assert main["metadata"]["labels"][names.RELEASE_LABEL] == stable.id
+    assert (engine["image"], main["spec"]["replicas"]) == (stable.engine.reference, replicas)
+    assert "--x" not in engine["args"]
+
+
+def test_records_and_leases_are_kept_from_programs_that_prune(platform: Platform, stable: Release) -> None:
+    run_stage(platform, lambda current: None)
+    config_maps = platform.cluster.list("ConfigMap", labels={names.MODEL_LABEL: "tiny"})
+    # Options of engines are no records: they belong to a release's objects.
+    records = [config_map for config_map in config_maps if names.RECORD_LABEL in config_map["metadata"]["labels"]]
+    kept = [obj["metadata"] for obj in (*records, *platform.cluster.list("Lease"))]
+    assert len(kept) == 7, [meta["name"] for meta in kept]
+    for meta in kept:
+        assert meta["annotations"].items() >= names.KEPT_ANNOTATIONS.items(), meta["name"]
+        assert not meta.get("ownerReferences"), meta["name"]
+        assert not meta.get("finalizers"), meta["name"]
