@@ -51,11 +51,9 @@ def write_part(target: Path, part: Part) -> None:
         withdraw(target)
     folder = parts_path(target)
     folder.mkdir(parents=True, exist_ok=True)
-    name = f"{part.index}-of-{part.of}.json"
-    # One process at a time writes a shard's part: temporary files are from a killed process.
-    for temporary in folder.glob(f".{name}.*"):
-        temporary.unlink(missing_ok=True)
-    write_json(folder / name, asdict(part))
+    # Kubernetes may start a shard twice, if its node seemed lost: nobody else's temporary file is touched. The small
+    # one that a killed process leaves goes with the folder.
+    write_json(folder / f"{part.index}-of-{part.of}.json", asdict(part))
 
 
 def read_parts(target: Path) -> list[Part]:

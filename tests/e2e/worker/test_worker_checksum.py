@@ -166,6 +166,18 @@ def test_shards_at_once_make_one_manifest(
     assert manifest["files"].keys() == files.keys()
 
 
+def test_a_shard_leaves_what_its_double_is_writing(
+    checksum: Command, pin: Pin, place: Place, files: dict[str, bytes], target: Path
+) -> None:
+    release = pin(files)
+    place(files)
+    checksum(release, "--shards", "3", "--index", "1")
+    theirs = beside(target, ".manifest") / ".1-of-3.json.0123abcd"
+    theirs.write_text("{")
+    checksum(release, "--shards", "3", "--index", "1")
+    assert theirs.read_text() == "{"
+
+
 def test_one_wrong_shard_is_enough_and_the_order_does_not_matter(
     checksum: Command, pin: Pin, place: Place, files: dict[str, bytes], target: Path
 ) -> None:
@@ -228,7 +240,8 @@ def test_killed_while_hashing_it_converges(
         if beside(target, ".json").exists():
             assert json.loads(beside(target, ".json").read_text())["files"].keys() == files.keys()
     assert checksum(release)["verified"]
-    assert not [path for path in target.parent.rglob(".*") if not path.name.startswith(".key.")]
+    temporary = (".key.", ".0-of-1.json.")
+    assert not [path for path in target.parent.rglob(".*") if not path.name.startswith(temporary)]
 
 
 def test_verify_only_writes_nothing(
