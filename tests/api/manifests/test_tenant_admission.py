@@ -36,8 +36,8 @@ class Pipeline:
     def __init__(self, plane: ControlPlane) -> None:
         self._client = config.new_client_from_config(str(plane.kubeconfig))
         self._client.set_default_header("Impersonate-User", PIPELINE)
-        self.core = client.CoreV1Api(self._client)
-        self.network = client.NetworkingV1Api(self._client)
+        self.core: Any = client.CoreV1Api(self._client)
+        self.network: Any = client.NetworkingV1Api(self._client)
 
     def refused(self, ask: Callable[[], Any]) -> str:
         """The reason why a request is refused; empty if it is not."""

@@ -33,13 +33,17 @@ def busy(content: bytes) -> None:
             continue
 
 
+def large(content: bytes) -> object:
+    return bytearray(300 << 20)
+
+
+def short(content: bytes) -> object:
+    return content[5]
+
+
 @pytest.mark.parametrize(
     ("parse", "what"),
-    [
-        (busy, "takes more than 2 s"),
-        (lambda content: bytearray(300 << 20), "bytes of memory"),
-        (lambda content: content[5], "raises IndexError"),
-    ],
+    [(busy, "takes more than 2 s"), (large, "bytes of memory"), (short, "raises IndexError")],
 )
 def test_a_fault_is_found(parse: Callable[[bytes], object], what: str) -> None:
     fault = judge(Parser(parse, (ValueError,), ()), b"x", measure_memory="memory" in what)

@@ -156,7 +156,7 @@ def test_the_routers_rollout_surges_and_drains() -> None:
 
 def test_the_router_closes_an_idle_connection_before_vllm_does() -> None:
     settings = installation()
-    deployment = of_kind(objects(plan({}, {}, {}, settings), {}, settings), "Deployment")["spec"]
+    deployment = of_kind(objects(plan({}, {}, {}, settings), {}, settings, HIDDEN), "Deployment")["spec"]
     (container,) = deployment["template"]["spec"]["containers"]
     values = {variable["name"]: variable.get("value") for variable in container["env"]}
     vllm_closes_after = 5
