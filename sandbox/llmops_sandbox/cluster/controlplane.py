@@ -14,9 +14,9 @@ import ssl
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from llmops.errors import ClusterCannot
@@ -38,6 +38,11 @@ IDENTITIES = (
     # The API server's identity towards aggregated APIs, such as that of custom metrics.
     Identity("front-proxy", FRONT_PROXY),
 )
+KUBECONFIGS = {
+    "kubeconfig": "admin",
+    "controller-manager.kubeconfig": "controller-manager",
+    "scheduler.kubeconfig": "scheduler",
+}
 PORTS = ("apiserver", "etcd", "etcd-peer", "controller-manager", "scheduler", "hub", "registry")
 # Below the kernel's range for outgoing connections, which take ports while nobody listens on them.
 FIRST_PORT = 20000
@@ -67,17 +72,38 @@ class Network:
     ports: dict[str, int]
 
 
+@dataclass(frozen=True)
+class Setup:
+    """Where a control plane serves, and whom; as it stands, the node agent on loopback.
+
+    Args:
+        identities: Who gets a certificate.
+        kubeconfigs: File names of kubeconfigs, each with the identity that it is for.
+        controllers: The controllers that run.
+        network: Its ranges and ports; None takes free ones of loopback.
+        apiserver: Flags of the API server.
+    """
+
+    identities: tuple[Identity, ...] = IDENTITIES
+    kubeconfigs: Mapping[str, str] = field(default_factory=lambda: dict(KUBECONFIGS))
+    controllers: tuple[str, ...] = CONTROLLERS
+    network: Network | None = None
+    apiserver: tuple[str, ...] = ("--bind-address=127.0.0.1", "--endpoint-reconciler-type=none")
+
+
 class ControlPlane:
     """A Kubernetes control plane with its state in one folder.
 
     Args:
         folder: Keeps certificates, data and logs.
         binaries: The programs to run.
+        setup: Where it serves, and whom.
     """
 
-    def __init__(self, folder: Path, binaries: Binaries) -> None:
+    def __init__(self, folder: Path, binaries: Binaries, setup: Setup | None = None) -> None:
         self.folder = folder.resolve()
         self.binaries = binaries
+        self._setup = setup or Setup()
         run = self.folder / "run"
         self.etcd = Daemon("etcd", run)
         self.apiserver = Daemon("kube-apiserver", run)
@@ -110,14 +136,10 @@ class ControlPlane:
         """
         deadline = time.monotonic() + timeout
         pki = self.folder / "pki"
-        write_pki(pki, IDENTITIES)
+        write_pki(pki, self._setup.identities)
         network = self.network()
-        for name, identity in (
-            ("", "admin"),
-            ("controller-manager", "controller-manager"),
-            ("scheduler", "scheduler"),
-        ):
-            self._write_kubeconfig(self.folder / f"{name}{'.' if name else ''}kubeconfig", identity, network)
+        for name, identity in self._setup.kubeconfigs.items():
+            self._write_kubeconfig(self.folder / name, identity, network)
         self._start_etcd(network)
         self.start_apiserver()
         self.wait_ready(deadline - time.monotonic())
@@ -139,6 +161,8 @@ class ControlPlane:
 
     def network(self) -> Network:
         """The ranges and ports; the first call chooses them."""
+        if self._setup.network:
+            return self._setup.network
         path = self.folder / "network.json"
         if not path.exists():
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -162,9 +186,8 @@ class ControlPlane:
         self.apiserver.start([
             self.binaries["kube-apiserver"],
             f"--etcd-servers=http://127.0.0.1:{network.ports['etcd']}",
-            "--bind-address=127.0.0.1",
+            *self._setup.apiserver,
             f"--secure-port={network.ports['apiserver']}",
-            "--endpoint-reconciler-type=none",
             f"--tls-cert-file={pki / 'apiserver.crt'}",
             f"--tls-private-key-file={pki / 'apiserver.key'}",
             f"--client-ca-file={pki / 'ca.crt'}",
@@ -221,7 +244,7 @@ class ControlPlane:
             "--use-service-account-credentials=true",
             f"--service-account-private-key-file={pki / 'sa.key'}",
             f"--root-ca-file={pki / 'ca.crt'}",
-            f"--controllers={','.join(CONTROLLERS)}",
+            f"--controllers={','.join(self._setup.controllers)}",
             # The default is 15 s.
             "--horizontal-pod-autoscaler-sync-period=2s",
             f"--cert-dir={run / 'controller-manager'}",
