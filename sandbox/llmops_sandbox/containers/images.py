@@ -16,6 +16,7 @@ import urllib.request
 import zipfile
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from llmops import __version__
@@ -75,9 +76,9 @@ def build(project: Path) -> None:
         )
         _push(policy, pause, address)
         for name, (dockerfile, base) in dockerfiles(project).items():
-            _timed(
-                name, lambda name=name, file=dockerfile, base=base: _build(policy, name, file, base, project, folder)
-            )
+            # The checkout's .dockerignore leaves the sandbox out, which the engine's image is made of.
+            context = project / "sandbox" if dockerfile == ENGINE_DOCKERFILE else project
+            _timed(name, partial(_build, policy, name, dockerfile, base, context, folder))
             _push(policy, name, address)
 
 
@@ -87,7 +88,7 @@ def _timed(what: str, work: Callable[[], None]) -> None:
     print(f"{what}: {time.monotonic() - began:.0f} s", flush=True)  # noqa: T201 - a command's output
 
 
-def _build(policy: str, name: str, dockerfile: Path, base: str, project: Path, folder: Path) -> None:
+def _build(policy: str, name: str, dockerfile: Path, base: str, context: Path, folder: Path) -> None:
     """Build one image. Only while it is built, pip trusts whom this machine trusts."""
     pip = folder / "pip.conf"
     certificates = "/etc/ssl/certs/ca-certificates.crt"
@@ -95,7 +96,7 @@ def _build(policy: str, name: str, dockerfile: Path, base: str, project: Path, f
     _buildah(
         "bud", policy, "--quiet", "--layers", "--pull-never", "--build-arg", f"BASE={base}",
         "--volume", f"{certificates}:{certificates}:ro", "--volume", f"{pip}:/etc/pip.conf:ro",
-        "--file", str(dockerfile), "--tag", name, str(project),
+        "--file", str(dockerfile), "--tag", name, str(context),
     )  # fmt: skip
 
 
