@@ -8,7 +8,7 @@ PARALLEL ?= --numprocesses 3 --dist loadfile --no-loadscope-reorder
 READY := $(VENV)/.ready
 export DAGSTER_DISABLE_TELEMETRY := 1
 
-.PHONY: help demo demo-auto demo-stack test test-quick test-full control-plane kubernetes lint format bench reliability fuzz dev e2e-vllm e2e-tools e2e-stack constraints clean
+.PHONY: help demo demo-auto demo-stack test test-quick test-full control-plane kubernetes lint format bench reliability fuzz dev e2e-vllm e2e-tools e2e-stack e2e-containers containers constraints clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -80,6 +80,12 @@ e2e-tools: kubernetes ## Run lm-evaluation-harness for real, in a Job on the san
 e2e-stack: kubernetes ## Run the real LiteLLM in front of engines (installs it first: 750 MB)
 	$(BIN)/python -m llmops_sandbox.programs.litellm
 	$(BIN)/pytest tests/opt_in/stack
+
+e2e-containers: containers ## A release from weights to promotion on a real kubelet with containerd (root, Linux; builds them first: 8 minutes)
+	$(BIN)/python -m llmops_sandbox.containers run $(BIN)/pytest tests/opt_in/containers
+
+containers: $(READY)
+	$(BIN)/python -m llmops_sandbox.containers build
 
 constraints: $(READY) ## Pin all dependencies anew, by hash
 	$(BIN)/uv pip compile pyproject.toml sandbox/pyproject.toml --quiet --upgrade --universal --python-version 3.11 --generate-hashes \

@@ -16,6 +16,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from llmops import __version__
 from llmops.clients.kubernetes.client import Cluster
 from llmops.clients.kubernetes.wait import wait_for_rollout
@@ -28,7 +30,8 @@ from llmops_sandbox.sandbox import Sandbox
 from llmops_sandbox.ui import Ui
 
 NAMESPACE = "llmops"
-OVERLAY = Path(__file__).parents[2] / "k8s" / "overlays" / "sandbox"
+K8S = Path(__file__).parents[2] / "k8s"
+OVERLAY, INSTANCE = K8S / "overlays" / "sandbox", K8S / "base" / "dagster.yaml"
 ORCHESTRATOR = ("ghcr.io/llmops-dev/orchestrator", __version__)
 # The image has no entrypoint: a pod's arguments are the program.
 ORCHESTRATOR_PROGRAM = ("env",)
@@ -90,6 +93,13 @@ def install(
     return url
 
 
+def without_containers(instance: Mapping[str, Any]) -> dict[str, Any]:
+    """Dagster's configuration for pods that are processes: two on one machine cannot both have their account's path."""
+    launcher = instance["run_launcher"]
+    config = {**launcher["config"], "load_incluster_config": False}
+    return {**instance, "run_launcher": {**launcher, "config": config}}
+
+
 def _write(folder: Path, settings: Mapping[str, Any], address: str) -> None:
     """Write the kustomization; the first call makes the password."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -97,6 +107,7 @@ def _write(folder: Path, settings: Mapping[str, Any], address: str) -> None:
     if not password.exists():
         password.write_text(secrets.token_urlsafe(24))
     (folder / "settings.yaml").write_text(json.dumps(settings, indent=2))
+    (folder / "dagster.yaml").write_text(json.dumps(without_containers(yaml.safe_load(INSTANCE.read_text())), indent=2))
     where = f"postgresql+psycopg2://dagster:{password.read_text()}@postgresql.{NAMESPACE}.svc:5432/dagster"
     (folder / "database.env").write_text(f"DAGSTER_PG_URL={where}\n")
     annotations = {"llmops.dev/settings": hashlib.sha256(f"{settings}{where}".encode()).hexdigest()[:12]}
@@ -107,7 +118,8 @@ def _write(folder: Path, settings: Mapping[str, Any], address: str) -> None:
         "resources": [os.path.relpath(OVERLAY, folder)],
         "generatorOptions": {"disableNameSuffixHash": True},
         "configMapGenerator": [
-            {"name": "llmops-settings", "namespace": NAMESPACE, "behavior": "merge", "files": ["settings.yaml"]}
+            {"name": name, "namespace": NAMESPACE, "behavior": "merge", "files": [file]}
+            for name, file in (("llmops-settings", "settings.yaml"), ("dagster-instance", "dagster.yaml"))
         ],
         "secretGenerator": [
             {"name": "postgresql-password", "namespace": NAMESPACE, "files": ["password"]},

@@ -16,8 +16,8 @@ SUBJECT = "weights"
 VOLUME = "Use weights.strategy volume: one copy that all pods read."
 EXISTS, BY_DEFAULT = (1, 33), (1, 35)
 """First versions of Kubernetes that have image volumes with subPath, and that have them without a feature gate."""
-CONTAINERD = (2, 1)
-"""First version of containerd that mounts images."""
+CONTAINERD, CONTAINERD_SUB_PATH = (2, 1), (2, 2)
+"""First versions of containerd that mount images, and a folder of an image (`image_sub_path` of the CRI)."""
 
 
 def _own_copies(case: Case) -> Iterator[Finding]:
@@ -41,29 +41,31 @@ def _own_copies(case: Case) -> Iterator[Finding]:
 def _image(case: Case) -> Iterator[Finding]:
     """Whether nodes can mount images: engines mount their weights, checksum Jobs an engine's image with weights."""
     versions = {str(node["metadata"]["name"]): _node_info(node) for node in case.snapshot.nodes}
-    old = [name for name, info in versions.items() if _too_old(info)]
+    image = case.spec.weights.image
+    containerd = CONTAINERD_SUB_PATH if image and image.path.strip("/") else CONTAINERD
+    old = [name for name, info in versions.items() if _too_old(info, containerd)]
     gated = [
         name
         for name, info in versions.items()
         if name not in old and (version := _version(info.get("kubeletVersion", ""))) and version < BY_DEFAULT
     ]
     if old:
-        message = f"image volumes need Kubernetes 1.33 and containerd 2.1 or newer; not on {some(old)}"
+        needed = ".".join(map(str, containerd))
+        message = f"image volumes need Kubernetes 1.33 and containerd {needed} or newer; not on {some(old)}"
         yield Finding("error" if len(old) == len(versions) else "warning", SUBJECT, message, "Upgrade the nodes.")
     elif gated:
         message = f"image volumes are off by default before Kubernetes 1.35: {some(gated)}"
         remedy = "Set the feature gate ImageVolume=true for API server and kubelets, or upgrade."
         yield Finding("warning", SUBJECT, message, remedy)
     else:
-        image = case.spec.weights.image
         yield Finding("ok", SUBJECT, f"are in image {image.repository if image else ''}, and nodes can mount images")
 
 
-def _too_old(info: Mapping[str, str]) -> bool:
+def _too_old(info: Mapping[str, str], first: tuple[int, int]) -> bool:
     kubelet = _version(info.get("kubeletVersion", ""))
     runtime = info.get("containerRuntimeVersion", "")
     containerd = _version(runtime) if runtime.startswith("containerd://") else None
-    return (kubelet is not None and kubelet < EXISTS) or (containerd is not None and containerd < CONTAINERD)
+    return (kubelet is not None and kubelet < EXISTS) or (containerd is not None and containerd < first)
 
 
 def _version(text: str) -> tuple[int, int] | None:

@@ -1,9 +1,9 @@
 """Finds the Kubernetes programs, or builds them once from Go modules.
 
 The Go modules need neither a container runtime nor a release download. The module in `kubernetes/` pins them by
-`go.sum`, and makes two programs: `kube`, which is etcd and the control plane, and `kubectl`. This file needs Python's
-standard library alone: `python -m llmops_sandbox.cluster.binaries` builds the control plane while pip installs
-the rest.
+`go.sum`, and makes three programs: `kube`, which is etcd and the control plane, `kubectl`, and `node`, which is kubelet
+and kube-proxy for a node with real containers. This file needs Python's standard library alone:
+`python -m llmops_sandbox.cluster.binaries` builds the control plane while pip installs the rest.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ from llmops.errors import BadInput, ClusterCannot, LlmopsError
 BINARIES_VARIABLE = "LLMOPS_KUBERNETES_BIN"
 CONTROL_PLANE = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
 PROGRAMS = (*CONTROL_PLANE, "kubectl")
+NODE_PROGRAMS = ("kubelet", "kube-proxy")
 SOURCE = Path(__file__).parent / "kubernetes"
 # The numbers that a build of v1.37.2 with an empty cache compiles, kubectl last; only progress bars depend on them.
-PACKAGES, KUBECTL_PACKAGES = 2700, 200
+PACKAGES, KUBECTL_PACKAGES, NODE_PACKAGES = 2700, 200, 500
 # The build takes minutes and its programs run for minutes, so compile time counts more than fast code: only the
 # standard library and the runtime are inlined. The linker would drop debugging information, so none is made.
 COMPILER_FLAGS = ("-gcflags=all=-dwarf=false -l", "-gcflags=std=-dwarf=false")
@@ -85,6 +86,23 @@ def find_or_build_kubectl(progress: Progress = lambda done, total, what: None) -
     )  # fmt: skip
 
 
+def find_or_build_node(progress: Progress = lambda done, total, what: None) -> Path:
+    """The kubelet of the Kubernetes of `find_or_build`, with kube-proxy beside it; the first call builds them.
+
+    Raises:
+        ClusterCannot: GoMissing or BuildFailed.
+    """
+    folder = _built_folder()
+    program = go_program(
+        SOURCE, "./node", folder / "node", what=f"kubelet {version()}", flags=_stamp(), packages=NODE_PACKAGES,
+        progress=progress,
+    )  # fmt: skip
+    for name in NODE_PROGRAMS:
+        with suppress(FileExistsError):
+            (folder / name).symlink_to(program.name)
+    return folder / NODE_PROGRAMS[0]
+
+
 def line_progress(tell: Callable[[str], None], every: float = 10) -> Progress:
     """Report the progress of a build as lines, where there is no terminal.
 
@@ -136,7 +154,8 @@ def _supplied() -> Binaries | None:
 
 
 def _built_folder() -> Path:
-    content = b"\0".join((SOURCE / name).read_bytes() for name in ("go.mod", "go.sum", "main.go", "kubectl/main.go"))
+    names = ("go.mod", "go.sum", "main.go", "kubectl/main.go", "node/main.go")
+    content = b"\0".join((SOURCE / name).read_bytes() for name in names)
     return cache_folder() / "kubernetes" / f"{version()}-{hashlib.sha256(content).hexdigest()[:8]}"
 
 

@@ -14,9 +14,9 @@ import ssl
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from llmops.errors import ClusterCannot
@@ -44,6 +44,11 @@ ETCD_IDENTITIES = (
     Identity("server", "etcd", hosts=("127.0.0.1", "localhost")),
     Identity("client", "kube-apiserver-etcd-client"),
 )
+KUBECONFIGS = {
+    "kubeconfig": "admin",
+    "controller-manager.kubeconfig": "controller-manager",
+    "scheduler.kubeconfig": "scheduler",
+}
 PORTS = ("apiserver", "etcd", "etcd-peer", "controller-manager", "scheduler", "hub", "registry")
 # Below the kernel's range for outgoing connections, which take ports while nobody listens on them.
 FIRST_PORT = 20000
@@ -73,17 +78,38 @@ class Network:
     ports: dict[str, int]
 
 
+@dataclass(frozen=True)
+class Setup:
+    """Where a control plane serves, and whom; as it stands, the node agent on loopback.
+
+    Args:
+        identities: Who gets a certificate.
+        kubeconfigs: File names of kubeconfigs, each with the identity that it is for.
+        controllers: The controllers that run.
+        network: Its ranges and ports; None takes free ones of loopback.
+        apiserver: Flags of the API server.
+    """
+
+    identities: tuple[Identity, ...] = IDENTITIES
+    kubeconfigs: Mapping[str, str] = field(default_factory=lambda: dict(KUBECONFIGS))
+    controllers: tuple[str, ...] = CONTROLLERS
+    network: Network | None = None
+    apiserver: tuple[str, ...] = ("--bind-address=127.0.0.1", "--endpoint-reconciler-type=none")
+
+
 class ControlPlane:
     """A Kubernetes control plane with its state in one folder.
 
     Args:
         folder: Keeps certificates, data and logs.
         binaries: The programs to run.
+        setup: Where it serves, and whom.
     """
 
-    def __init__(self, folder: Path, binaries: Binaries) -> None:
+    def __init__(self, folder: Path, binaries: Binaries, setup: Setup | None = None) -> None:
         self.folder = folder.resolve()
         self.binaries = binaries
+        self._setup = setup or Setup()
         run = self.folder / "run"
         self.etcd = Daemon("etcd", run)
         self.apiserver = Daemon("kube-apiserver", run)
@@ -120,16 +146,12 @@ class ControlPlane:
         """
         deadline = time.monotonic() + timeout
         pki = self.folder / "pki"
-        write_pki(pki, IDENTITIES)
+        write_pki(pki, self._setup.identities)
         write_accounts_key(pki)
         write_pki(self._etcd_pki, ETCD_IDENTITIES)
         network = self.network()
-        for name, identity in (
-            ("", "admin"),
-            ("controller-manager", "controller-manager"),
-            ("scheduler", "scheduler"),
-        ):
-            self._write_kubeconfig(self.folder / f"{name}{'.' if name else ''}kubeconfig", identity, network)
+        for name, identity in self._setup.kubeconfigs.items():
+            self._write_kubeconfig(self.folder / name, identity, network)
         self._start_etcd(network)
         self.start_apiserver()
         self.wait_ready(deadline - time.monotonic())
@@ -151,6 +173,8 @@ class ControlPlane:
 
     def network(self) -> Network:
         """The ranges and ports; the first call chooses them."""
+        if self._setup.network:
+            return self._setup.network
         path = self.folder / "network.json"
         if not path.exists():
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -177,9 +201,8 @@ class ControlPlane:
             f"--etcd-cafile={self._etcd_pki / 'ca.crt'}",
             f"--etcd-certfile={self._etcd_pki / 'client.crt'}",
             f"--etcd-keyfile={self._etcd_pki / 'client.key'}",
-            "--bind-address=127.0.0.1",
+            *self._setup.apiserver,
             f"--secure-port={network.ports['apiserver']}",
-            "--endpoint-reconciler-type=none",
             f"--tls-cert-file={pki / 'apiserver.crt'}",
             f"--tls-private-key-file={pki / 'apiserver.key'}",
             f"--client-ca-file={pki / 'ca.crt'}",
@@ -241,7 +264,7 @@ class ControlPlane:
             "--use-service-account-credentials=true",
             f"--service-account-private-key-file={pki / 'sa.key'}",
             f"--root-ca-file={pki / 'ca.crt'}",
-            f"--controllers={','.join(CONTROLLERS)}",
+            f"--controllers={','.join(self._setup.controllers)}",
             # The default is 15 s.
             "--horizontal-pod-autoscaler-sync-period=2s",
             f"--cert-dir={run / 'controller-manager'}",

@@ -113,6 +113,8 @@ def _certificate(
         .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), critical=False)
+        # RFC 5280, 4.2.1.3: an authority's certificate has it, and Python from 3.13 on takes none without.
+        .add_extension(_usage(authority=issuer is None), critical=True)
     )
     if issuer is not None:
         builder = builder.add_extension(
@@ -124,6 +126,20 @@ def _certificate(
             x509.SubjectAlternativeName([_name(host) for host in identity.hosts]), critical=False
         )
     return builder.sign(issuer_key, hashes.SHA256())
+
+
+def _usage(*, authority: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=True,
+        key_cert_sign=authority,
+        crl_sign=authority,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
 
 
 def _name(host: str) -> x509.GeneralName:

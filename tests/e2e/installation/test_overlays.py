@@ -16,13 +16,14 @@ import yaml
 from dagster._core.instance.config import dagster_instance_config
 from llmops_sandbox.cluster.binaries import find_or_build, find_or_build_kubectl
 from llmops_sandbox.cluster.controlplane import ControlPlane
+from llmops_sandbox.installing import without_containers
 
 from llmops.config.settings import load_settings
 
 ROOT = Path(__file__).parents[3]
 K8S = ROOT / "k8s"
 OVERLAYS = ("sandbox", "production")
-INSTANCES = (K8S / "base" / "dagster.yaml", K8S / "overlays" / "sandbox" / "dagster.yaml")
+INSTANCE = yaml.safe_load((K8S / "base" / "dagster.yaml").read_text())
 Object = dict[str, Any]
 
 
@@ -174,23 +175,43 @@ def test_the_api_server_takes_it_under_the_restricted_standard(
         plane.down()
 
 
-@pytest.mark.parametrize("path", INSTANCES, ids=str)
-def test_dagster_accepts_its_configuration(path: Path, tmp_path: Path) -> None:
-    shutil.copy(path, tmp_path / "dagster.yaml")
+@pytest.mark.parametrize("instance", [INSTANCE, without_containers(INSTANCE)], ids=["cluster", "sandbox"])
+def test_dagster_accepts_its_configuration(instance: Object, tmp_path: Path) -> None:
+    (tmp_path / "dagster.yaml").write_text(json.dumps(instance))
     config, _ = dagster_instance_config(str(tmp_path))
     assert config["telemetry"] == {"enabled": False}
 
 
-def test_the_sandbox_differs_from_a_cluster_only_in_how_the_account_is_found() -> None:
-    """A pod's account is at a path that two pods on one machine cannot both have."""
-    cluster, sandbox = (yaml.safe_load(path.read_text()) for path in INSTANCES)
-    assert sandbox["run_launcher"]["config"].pop("load_incluster_config") is False
-    assert sandbox == cluster
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_on_a_cluster_runs_start_with_the_account_of_their_pod(overlay: str) -> None:
+    """With either overlay: what a machine without containers needs is the sandbox's alone."""
+    instances = [
+        yaml.safe_load(manifest["data"]["dagster.yaml"])
+        for manifest in render(K8S / "overlays" / overlay)
+        if manifest["kind"] == "ConfigMap" and "dagster.yaml" in manifest["data"]
+    ]
+    assert [instance["run_launcher"]["config"].get("load_incluster_config", True) for instance in instances] == [True]
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_every_home_is_a_folder_that_can_be_written(overlay: str) -> None:
+    """The images' user has no entry in /etc/passwd, so that without HOME it is the root of a read-only file system."""
+    runs = INSTANCE["run_launcher"]["config"]["run_k8s_config"]["container_config"]
+    run = {"image": "ghcr.io/llmops-dev/orchestrator", "volumeMounts": runs["volume_mounts"], "env": runs["env"]}
+    containers = [
+        container for _, spec in pod_specs(render(K8S / "overlays" / overlay)) for container in spec["containers"]
+    ]
+    ours = [container for container in [run, *containers] if "llmops-dev" in container["image"]]
+    assert len(ours) == 5
+    for container in ours:
+        home = next(variable["value"] for variable in container["env"] if variable["name"] == "HOME")
+        (mounted,) = (mount for mount in container["volumeMounts"] if mount["mountPath"] == home)
+        assert not mounted.get("readOnly"), container
 
 
 def test_a_run_that_is_cancelled_has_time_to_clean_up() -> None:
     """A run's pod gets its whole grace period before Dagster takes the run for dead."""
-    instance = yaml.safe_load(INSTANCES[0].read_text())
+    instance = INSTANCE
     grace = instance["run_launcher"]["config"]["run_k8s_config"]["pod_spec_config"]["termination_grace_period_seconds"]
     assert grace >= 300
     assert instance["run_monitoring"]["cancel_timeout_seconds"] > grace

@@ -58,6 +58,26 @@ def test_nodes_that_cannot_mount_images_are_found(
     assert weights(findings(spec(weights=IMAGE), snapshot(nodes=(worker,)), release())).severity == severity
 
 
+@pytest.mark.parametrize(
+    ("path", "runtime", "severity"),
+    [
+        ("/", "containerd://2.1.5", "ok"),
+        ("/model", "containerd://2.1.5", "error"),
+        ("/weights/v2", "containerd://2.1.0-rc.1", "error"),
+        ("/model", "containerd://2.2.0", "ok"),
+    ],
+)
+def test_a_folder_of_an_image_needs_a_newer_runtime_than_the_whole_image(
+    spec: Make, snapshot: Make, release: Make, node: Make, path: str, runtime: str, severity: str
+) -> None:
+    worker = node()
+    worker["status"]["nodeInfo"] = {"kubeletVersion": "v1.37.2", "containerRuntimeVersion": runtime}
+    source = {**IMAGE, "image": {"repository": "r.example/weights", "tag": "1", "path": path}}
+    finding = weights(findings(spec(weights=source), snapshot(nodes=(worker,)), release()))
+    assert finding.severity == severity
+    assert severity == "ok" or "containerd 2.2" in finding.message
+
+
 @pytest.mark.parametrize("strategy", [INIT, IMAGE])
 def test_no_volume_is_asked_for_where_none_is_used(
     spec: Make, snapshot: Make, release: Make, strategy: dict[str, Any]

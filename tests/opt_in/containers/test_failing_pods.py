@@ -1,0 +1,106 @@
+"""What a real kubelet and containerd say of pods that fail, and what llmops makes of it.
+
+With LLMOPS_RECORD set to a folder, each pod's status and events are written there: `tests/fixtures/kubelet` has such
+recordings, which tests without a node read.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from llmops.clients.kubernetes.diagnose import diagnose
+
+from llmops.clients.kubernetes.client import Cluster
+from tests.opt_in.containers.pods import FAILING, Failing
+
+Object = dict[str, Any]
+SECONDS = 240
+
+
+def reasons(pod: Object, events: list[Object]) -> set[str]:
+    """Every reason that its status and its events give."""
+    status = pod.get("status") or {}
+    states = [
+        state
+        for container in (*status.get("containerStatuses", ()), *status.get("initContainerStatuses", ()))
+        for part in ("state", "lastState")
+        for state in (container.get(part) or {}).values()
+    ]
+    conditions = [condition for condition in status.get("conditions", ()) if condition.get("reason")]
+    return {str(said["reason"]) for said in (status, *states, *conditions, *events) if said.get("reason")}
+
+
+class Watched:
+    """The failing pods, and all that was said of each while it failed.
+
+    Args:
+        cluster: Their namespace.
+    """
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self.said: dict[str, set[str]] = {failing.name: set() for failing in FAILING}
+        self.pods: dict[str, Object] = {}
+        self.events: dict[str, list[Object]] = {}
+
+    def run(self) -> None:
+        """Make the pods, and follow them until each has said what it has to, for `SECONDS` at most."""
+        for failing in FAILING:
+            self._cluster.create(failing.pod)
+        deadline = time.monotonic() + SECONDS
+        while any(failing.reasons - self.said[failing.name] for failing in FAILING) and time.monotonic() < deadline:
+            time.sleep(0.5)
+            self._look()
+
+    def _look(self) -> None:
+        events = self._cluster.list("Event")
+        for pod in self._cluster.list("Pod"):
+            name = pod["metadata"]["name"]
+            if name in self.said:
+                self.pods[name] = pod
+                self.events[name] = [event for event in events if event["involvedObject"].get("name") == name]
+                self.said[name] |= reasons(pod, self.events[name])
+
+
+@pytest.fixture(scope="module")
+def watched(probe: Cluster) -> Iterator[Watched]:
+    watched = Watched(probe)
+    watched.run()
+    if folder := os.environ.get("LLMOPS_RECORD"):
+        record(watched, Path(folder))
+    yield watched
+    for failing in FAILING:
+        probe.delete("Pod", failing.name)
+
+
+def record(watched: Watched, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, pod in watched.pods.items():
+        content = {"pod": without_fields(pod), "events": [without_fields(event) for event in watched.events[name]]}
+        (folder / f"{name}.json").write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
+
+
+def without_fields(made: Mapping[str, Any]) -> Object:
+    """Without who wrote which field, which is long and says nothing of the pod."""
+    metadata = {key: value for key, value in made["metadata"].items() if key != "managedFields"}
+    return {**made, "metadata": metadata}
+
+
+@pytest.mark.parametrize("failing", FAILING, ids=lambda failing: failing.name)
+def test_the_node_says_why_a_pod_fails(failing: Failing, watched: Watched) -> None:
+    missing = failing.reasons - watched.said[failing.name]
+    assert not missing, (sorted(watched.said[failing.name]), json.dumps(watched.pods[failing.name]["status"], indent=1))
+
+
+@pytest.mark.parametrize("failing", FAILING, ids=lambda failing: failing.name)
+def test_llmops_sees_that_it_fails(failing: Failing, watched: Watched) -> None:
+    if failing.name == "readiness-probe":
+        pytest.skip("such a pod may become ready")
+    found = diagnose(watched.pods[failing.name], watched.events[failing.name])
+    assert found.cause, watched.pods[failing.name]["status"]
