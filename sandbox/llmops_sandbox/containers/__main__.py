@@ -64,7 +64,7 @@ def _build(project: Path) -> None:
 
 def _run(folder: Path, project: Path, command: list[str]) -> int:
     """Run a command beside a new node, in namespaces that end with it."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    signal.signal(signal.SIGTERM, lambda _signal, _frame: sys.exit(128 + signal.SIGTERM))
     with _only_one():
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from llmops.clients.kubernetes.diagnose import diagnose
 
 from llmops.clients.kubernetes.client import Cluster
+from llmops.clients.kubernetes.diagnosis.pod import diagnose
 from tests.opt_in.containers.pods import FAILING, Failing
 
 Object = dict[str, Any]
