@@ -51,8 +51,8 @@ def write_part(target: Path, part: Part) -> None:
         withdraw(target)
     folder = parts_path(target)
     folder.mkdir(parents=True, exist_ok=True)
-    # Kubernetes may start a shard twice, if its node seemed lost: nobody else's temporary file is touched. The small
-    # one that a killed process leaves goes with the folder.
+    # Kubernetes runs a shard twice if its node seems lost, so the temporary files here may be another process's. A
+    # killed process leaves a small one, which is deleted with the folder.
     write_json(folder / f"{part.index}-of-{part.of}.json", asdict(part))
 
 

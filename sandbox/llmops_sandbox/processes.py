@@ -25,7 +25,7 @@ def start_time(pid: int) -> int | None:
 
 
 def _has_threads(pid: int) -> bool:
-    """Whether threads are left of it. A first thread that ended is a zombie, and the others still hold its ports."""
+    """Whether the process has more than one thread. If its first thread ended, the others still hold its ports."""
     try:
         return sum(1 for _ in Path(f"/proc/{pid}/task").iterdir()) > 1
     except OSError:
@@ -102,7 +102,7 @@ class Daemon:
         self._state.unlink(missing_ok=True)
 
     def _wait_for_end(self, pid: int, limit: float) -> None:
-        """Wait until it ended and gave up its ports, `limit` seconds at most."""
+        """Wait until the process has ended and its ports are free, for `limit` seconds at most."""
         deadline = time.monotonic() + limit
         _reap(pid)
         while self.pid is not None and time.monotonic() < deadline:

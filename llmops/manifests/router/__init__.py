@@ -46,7 +46,7 @@ STARTUP_SECONDS = 300
 """Longest time in which LiteLLM starts: it takes 13 s on a fast machine, 45 s with little CPU and no bytecode."""
 SHUTDOWN_MARGIN = 15
 IDLE_CONNECTION_SECONDS = 2
-"""How long the router keeps an idle connection to an engine: it closes the connection, and not the engine."""
+"""How long the router keeps an idle connection to an engine. The engine keeps it longer, so the router closes first."""
 
 _MODULES = {name: files(__name__).joinpath(name).read_text() for name in MODULE_FILES}
 
