@@ -66,9 +66,9 @@ def _alternatives() -> Path:
 
 
 def main(arguments: list[str]) -> None:
-    """Lay the packages over, and become the command; only in a mount namespace that is not the machine's."""
-    if Path("/proc/self/ns/mnt").readlink() == Path("/proc/1/ns/mnt").readlink():
-        sys.exit("packages: this mount namespace is the machine's: start this with `unshare --mount`")
+    """Lay the packages over, and become the command; only in a mount namespace of its own."""
+    if Path("/proc/self/ns/mnt").readlink() == Path(f"/proc/{os.getppid()}/ns/mnt").readlink():
+        sys.exit("packages: this mount namespace is its caller's, too: start this with `unshare --mount`")
     lay_over()
     os.execvp(arguments[0], arguments)  # noqa: S606 - the caller's argument list
 
