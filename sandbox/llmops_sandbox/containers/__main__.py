@@ -64,7 +64,7 @@ def _build(project: Path) -> None:
 
 def _run(folder: Path, project: Path, command: list[str]) -> int:
     """Run a command beside a new node, in namespaces that end with it."""
-    signal.signal(signal.SIGTERM, lambda _signal, _frame: sys.exit(128 + signal.SIGTERM))
+    signal.signal(signal.SIGTERM, _terminated)
     with _only_one():
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -80,6 +80,10 @@ def _run(folder: Path, project: Path, command: list[str]) -> int:
             ).returncode  # fmt: skip
         finally:
             cgroups.remove()
+
+
+def _terminated(*_: object) -> None:
+    sys.exit(128 + signal.SIGTERM)
 
 
 def _inside(folder: Path, project: Path, command: list[str]) -> int:

@@ -26,7 +26,8 @@ def make(cgroups: Path = CGROUPS) -> None:
 def remove(cgroups: Path = CGROUPS, seconds: float = 10) -> None:
     """Remove it, after the last process in it ended; what still runs after `seconds` keeps its own."""
     deadline = time.monotonic() + seconds
-    roots = [cgroups] if is_unified(cgroups) else [cgroups / controller for controller in CONTROLLERS]
+    # Beside version 1, runc makes groups without controllers in a hierarchy of version 2, if one is mounted.
+    roots = [cgroups] if is_unified(cgroups) else [cgroups / name for name in (*CONTROLLERS, "unified")]
     while left := [root / CGROUP for root in roots if (root / CGROUP).exists()]:
         for root in left:
             # The files of a cgroup are the kernel's; only folders can be removed, the innermost first.

@@ -136,6 +136,7 @@ class Node:
             "cni/10-pods.conflist": configs.network(RUN),
             **{f"hosts/{host}/hosts.toml": content for host, content in configs.registry_hosts().items()},
         }
+        files["dagster/dagster.yaml"] = "telemetry: {enabled: false}\nnux: {enabled: false}\n"
         for name, content in files.items():
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -66,7 +66,9 @@ def _alternatives() -> Path:
 
 
 def main(arguments: list[str]) -> None:
-    """Lay the packages over, and become the command."""
+    """Lay the packages over, and become the command; only in a mount namespace of its own."""
+    if Path("/proc/self/ns/mnt").readlink() == Path(f"/proc/{os.getppid()}/ns/mnt").readlink():
+        sys.exit("packages: this mount namespace is its caller's, too: start this with `unshare --mount`")
     lay_over()
     os.execvp(arguments[0], arguments)  # noqa: S606 - the caller's argument list
 

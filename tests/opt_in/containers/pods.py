@@ -115,10 +115,10 @@ FAILING = (
     # Programs
     failing("program-absent", "StartError CrashLoopBackOff", command=["/no/such/program"]),
     failing("program-not-executable", "StartError CrashLoopBackOff", command=["/etc/passwd"]),
-    failing("folder-absent", "StartError CrashLoopBackOff", workingDir="/no/such"),
+    failing("folder-is-a-file", "StartError CrashLoopBackOff", workingDir="/etc/passwd"),
     failing("exit-one", "Error CrashLoopBackOff BackOff", command=python(CRASH)),
     failing("exit-zero", "Completed CrashLoopBackOff BackOff", command=python("print(1)")),
-    failing("segfault", "Error CrashLoopBackOff", command=python("import os; os.kill(os.getpid(), 11)")),
+    failing("segfault", "Error CrashLoopBackOff", command=python("import ctypes; ctypes.string_at(0)")),
     failing("root-read-only", "Error CrashLoopBackOff", command=python("open('/x', 'w')")),
     failing(
         "hook-fails",
@@ -162,10 +162,10 @@ FAILING = (
         "path-absent", "FailedMount ContainerCreating", {"hostPath": {"path": "/no/such", "type": "Directory"}}
     ),
     failing_mount(
-        "sub-path-absent",
+        "sub-path-below-a-file",
         "CreateContainerConfigError Failed",
         {"hostPath": {"path": "/etc"}},
-        volumeMounts=[{"name": "v", "mountPath": "/v", "subPath": "a/b", "readOnly": True}],
+        volumeMounts=[{"name": "v", "mountPath": "/v", "subPath": "hostname/x", "readOnly": True}],
     ),
     failing_mount("claim-absent", "FailedScheduling", {"persistentVolumeClaim": {"claimName": "absent"}}),
     # Places
