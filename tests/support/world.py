@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from llmops_sandbox.sandbox import ENGINE_PROGRAM, Sandbox
 from llmops_sandbox.standins.weights import make_model
@@ -22,6 +23,7 @@ from llmops.cli.rollouts import Ended, run_rollback, run_rollout
 from llmops.clients.kubernetes.client import Cluster
 from llmops.config import names
 from llmops.config.settings import SETTINGS_VARIABLE, load_settings
+from llmops.errors import ClusterCannot
 from llmops.evaluation.suites import load_suites
 from llmops.releases.records import Records
 from llmops.rollout.platform import Platform
@@ -215,6 +217,17 @@ class Model:
         for kind in ("Deployment", "Service", "PodDisruptionBudget", "Job", "ConfigMap", "Lease"):
             for item in cluster.list(kind, labels={names.MODEL_LABEL: self.name}):
                 cluster.delete(kind, item["metadata"]["name"])
+
+
+def measured(model: Model) -> bool:
+    """Whether the canary has answered a quarter of the sums, by its own metrics."""
+    try:
+        url = model.cluster.endpoint(names.engine_name(model.name, "canary"), names.ENGINE_PORT)
+        metrics = httpx2.get(f"{url}/metrics", timeout=5).text
+    except (ClusterCannot, httpx2.HTTPError):
+        return False
+    answered = (line for line in metrics.splitlines() if line.startswith("vllm:request_success_total"))
+    return sum(float(line.rpartition(" ")[2]) for line in answered) >= 25
 
 
 @contextmanager

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx2
 import pytest
 from llmops_sandbox.sandbox import Sandbox
 from ruamel.yaml import YAML
@@ -25,14 +24,13 @@ from llmops.cli.exits import Exit
 from llmops.config import names
 from llmops.config.catalog.spec import Evaluation
 from llmops.config.settings import load_settings
-from llmops.errors import ClusterCannot
 from llmops.evaluation.backends.base import Session, Target
 from llmops.evaluation.backends.job import JobBackend
 from llmops.evaluation.suites import load_suites
 from llmops.manifests.evaluation import COMPONENT
 from tests.e2e.remote.apart import command, passage
 from tests.support.dying import Point, Run
-from tests.support.world import Model, new_model
+from tests.support.world import Model, measured, new_model
 
 
 def set_up(model: Model, **settings: Any) -> None:
@@ -107,17 +105,6 @@ def test_a_key_reaches_the_engine_and_is_nowhere_to_be_read(served: Model) -> No
     pod: dict[str, Any] = jobs[0]["spec"]["template"]["spec"]
     assert pod["automountServiceAccountToken"] is False
     assert pod["securityContext"]["runAsNonRoot"] is True
-
-
-def measured(model: Model) -> bool:
-    """Whether the canary's engine has answered a quarter of the cases, by its own metrics."""
-    try:
-        url = model.cluster.endpoint(names.engine_name(model.name, "canary"), names.ENGINE_PORT)
-        metrics = httpx2.get(f"{url}/metrics", timeout=5).text
-    except (ClusterCannot, httpx2.HTTPError):
-        return False
-    answered = (line for line in metrics.splitlines() if line.startswith("vllm:request_success_total"))
-    return sum(float(line.rpartition(" ")[2]) for line in answered) >= 25
 
 
 def begun(model: Model, log: Path) -> Run:

@@ -12,7 +12,7 @@ from llmops.cli.exits import Exit
 from llmops.cli.rollouts import Ended
 from llmops.config import names
 from tests.e2e.validation.editing import edit
-from tests.support.world import Model, second_actor
+from tests.support.world import Model, measured, second_actor
 
 SETTER = "kubectl-set"
 # Absolute gates alone, then also a gate relative to stable.
@@ -85,9 +85,11 @@ def test_another_image_in_the_canary_neither_passes_nor_rejects_a_release_that_w
 def test_another_image_that_was_taken_back_before_the_end_is_told_of(model: Model) -> None:
     model.declare(evaluation={"suites": ["sums", "load"], "gates": ABSOLUTE["gates"], "concurrency": 1})
     other = other_image(model)
+    # Slow answers, so that the measurement outlasts both changes.
+    model.commit(ttft_ms=300)
 
     def swap_and_take_back() -> None:
-        until(lambda: evaluating(model))
+        until(lambda: measured(model))
         canary = model.deployment("canary")
         assert canary is not None
         image = canary["spec"]["template"]["spec"]["containers"][0]["image"]
