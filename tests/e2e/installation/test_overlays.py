@@ -197,7 +197,11 @@ def test_on_a_cluster_runs_start_with_the_account_of_their_pod(overlay: str) -> 
 def test_every_home_is_a_folder_that_can_be_written(overlay: str) -> None:
     """The images' user has no entry in /etc/passwd, so that without HOME it is the root of a read-only file system."""
     runs = INSTANCE["run_launcher"]["config"]["run_k8s_config"]["container_config"]
-    run = {"image": "ghcr.io/llmops-dev/orchestrator", "volumeMounts": runs["volume_mounts"], "env": runs["env"]}
+    run: dict[str, Any] = {
+        "image": "ghcr.io/llmops-dev/orchestrator",
+        "volumeMounts": runs["volume_mounts"],
+        "env": runs["env"],
+    }
     containers = [
         container for _, spec in pod_specs(render(K8S / "overlays" / overlay)) for container in spec["containers"]
     ]
