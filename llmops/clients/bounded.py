@@ -55,9 +55,15 @@ class BeyondBounds(httpx2.HTTPError):
             service: The service and its address, for people.
             about: The object of the request.
         """
-        # A slow answer may be faster the next time; the others end the same way.
-        kind = Unavailable if self.code == "AnswerTooSlow" else Unbounded
-        return kind(
+        if self.code == "AnswerTooSlow":
+            # It may be faster the next time; the others end the same way.
+            return Unavailable(
+                f"{service[0].upper()}{service[1:]} gave no answer about {about} in time: {self}.",
+                code=self.code,
+                about=about,
+                remedy="Try again later, or see what slows it down.",
+            )
+        return Unbounded(
             f"The answer of {service} about {about} was refused: {self}.",
             code=self.code,
             about=about,

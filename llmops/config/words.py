@@ -48,6 +48,8 @@ def in_words(details: ErrorDetails) -> str:
     context: Mapping[str, Any] = details.get("ctx", {})
     if kind == "value_error":
         return str(details["msg"]).removeprefix("Value error, ")
+    if kind == "extra_forbidden":
+        return "is not a field"
     if kind in _LIMITS:
         name, words = _LIMITS[kind]
         return f"must be {words} {context[name]}"

@@ -71,9 +71,14 @@ class Records:
         Returns:
             Whether the pins are new.
         """
-        is_new = self._store.create(pins)
         labels = pins["metadata"]["labels"]
-        self._write_trial(labels[names.MODEL_LABEL], labels[names.RELEASE_LABEL], pins["data"])
+        model, release = labels[names.MODEL_LABEL], labels[names.RELEASE_LABEL]
+        stored = self._store.data(pins["metadata"]["name"]), self._trial(model, release)
+        if all(self._pins(data, release) for data in stored):
+            # A quota or a policy that refuses ConfigMaps refuses one that exists, too.
+            return False
+        is_new = self._store.create(pins)
+        self._write_trial(model, release, pins["data"])
         return is_new
 
     def release(self, model: str, release: str) -> Release:

@@ -188,6 +188,13 @@ class Trial:
         if self._memory is not None and (gone := self._memory.restore(self.records)):
             self.log(f"somebody deleted records of {self.model}: llmops writes ConfigMap {', '.join(gone)} again")
 
+    def _bring_back_or_log(self) -> None:
+        """Write records again; if that fails, log it: why the trial ended is what people have to read."""
+        try:
+            self._bring_back()
+        except LlmopsError as error:
+            self.log(f"records of {self.model} that somebody deleted are not written again: {error}")
+
     def _opened(self) -> OpenTrial:
         now = datetime.datetime.now(datetime.UTC)
         return OpenTrial(run=self.run, requested_by=self.requested_by, stage=self.stage, since=now)
@@ -222,8 +229,10 @@ class Trial:
         # Before the record, which has the seconds of this stage too.
         self.clock()
         passed = decision.verdict == "Passed"
-        self._bring_back()
-        if not passed:
+        if passed:
+            self._bring_back()
+        else:
+            self._bring_back_or_log()
             self._remove_canary(wait=None)
         record = record_of(self.platform, self.release, self._opened(), decision, reason, code=code, figures=figures)
         self.record = record
@@ -265,7 +274,7 @@ class Trial:
     def settle(self, *, wait: bool) -> None:
         """Undo a promotion that did not hold. If that fails, log it: the error that came before is the one to raise."""
         try:
-            self._bring_back()
+            self._bring_back_or_log()
             tried = self.release.id if self.release else None
             state = recover(self.platform, self.model, self.log)
             settle(

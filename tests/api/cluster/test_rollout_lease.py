@@ -53,7 +53,7 @@ def test_only_one_holder_at_a_time(cluster: Cluster) -> None:
         assert spec(cluster)["holderIdentity"] == "run-b"
         lease = cluster.get("Lease", names.lease_name("m"))
         assert lease is not None
-        assert lease["metadata"]["annotations"] == {names.RUN_LABEL: "run-b"}
+        assert lease["metadata"]["annotations"][names.RUN_LABEL] == "run-b"
     assert "holderIdentity" not in spec(cluster)
 
 

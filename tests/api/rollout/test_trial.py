@@ -44,6 +44,8 @@ def platform(plane: ControlPlane, tmp_path: Path) -> Platform:
     settings = {"namespace": f"trial-{secrets.token_hex(3)}", "models_dir": str(tmp_path / "models")}
     file.write_text(json.dumps({"kubeconfig": str(plane.kubeconfig), **settings}))
     platform = Platform(settings_file=str(file))
+    # The release is rendered without an entry of the catalog.
+    platform.catalog = {}
     platform.cluster.apply(namespace(load_settings(file)))
     put(platform, release())
     return platform

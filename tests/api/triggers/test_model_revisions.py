@@ -155,5 +155,5 @@ def test_a_private_repository_is_asked_with_the_models_token(serving: World) -> 
     assert "acme/private" not in serving.tick(SENSOR).reason
     serving.declare("private", weights={"repo": "acme/private", "token": {"name": "gone", "key": "token"}})
     tick = serving.tick(SENSOR)
-    assert "Secret gone or its key token" in tick.reason
+    assert "there is no Secret gone in namespace" in tick.reason
     assert "hub-secret" not in tick.reason

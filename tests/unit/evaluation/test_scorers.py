@@ -74,7 +74,7 @@ def test_score(scorer: ScorerName, expected: JsonValue, text: str, score: int) -
         ("regex", 5, "takes a regular expression as text"),
         ("number", "five", "takes a number or {value, tolerance, which}"),
         ("number", True, "found a boolean"),
-        ("number", {"value": 1, "tolerence": 2}, "tolerence: Extra inputs are not permitted"),
+        ("number", {"value": 1, "tolerence": 2}, "tolerence: is not a field"),
         ("json-schema", {"type": "objekt"}, "takes a JSON Schema; "),
         ("json-schema", "x", "takes a JSON Schema as a mapping"),
         ("choice", "b", "takes a letter or {value, letters}"),

@@ -40,6 +40,8 @@ def test_a_cluster_that_can_take_it(spec: Make, snapshot: Make, release: Make) -
         "nodes for Jobs",
         "room",
         "GPU memory",
+        "quotas",
+        "LimitRanges",
         "startup probe",
         "room on volume llmops-weights",
         "device plugin",
