@@ -67,11 +67,11 @@ def run_rollout(
     options = {"engine_version": engine_version, "revision": revision, "retry": retry, "accept": list(accept)}
     config = {"ops": {"release": {"config": {key: value for key, value in options.items() if value is not None}}}}
     run = _run(ROLLOUT, config, model)
-    candidate = records.state(model).candidate
-    record = records.record(model, candidate) if candidate else None
+    tried = records.tried_by(model, run.run_id)
+    record = records.record(model, tried) if tried else None
     if run.kind == CANCELLED:
         return Ended(Exit.CANCELLED, f"{model}: {run.failure}", record, run.run_id)
-    if record is not None and record.run == run.run_id:
+    if record is not None:
         return Ended(BY_VERDICT[record.verdict], f"{record.verdict}: {record.reason}", record, run.run_id)
     if run.success and run.failure:
         return Ended(by_name(run.kind), f"{model}: {run.failure}", None, run.run_id)
@@ -198,6 +198,10 @@ def _failed(run: str, data: Any) -> _Run:
         return _Run(run, False, str(intended.description), str(kind.value) if kind else "")
     if data.error_source == ErrorSource.INTERRUPT:
         return _Run(run, False, "the run was cancelled", CANCELLED)
+    cause = data.error.cause
+    if cause is not None and by_name(kind := str(cause.cls_name)) is not Exit.BUG:
+        # Dagster wraps an error that comes while it loads the outcome of the stage before.
+        return _Run(run, False, cause.message.partition(": ")[2].strip(), kind)
     return _Run(run, False, data.error.to_string(), "")
 
 

@@ -41,7 +41,7 @@ class RecordsIOManager(dg.ConfigurableIOManager):
         stage = context.asset_key.path[-1]
         kind: type[BaseModel] = context.dagster_type.typing_type
         records = self.platform.records
-        candidate = records.state(model).candidate
+        candidate = records.state(model).candidate or records.tried_by(model, context.step_context.run_id)
         if candidate is not None:
             if kind is Release:
                 return records.release(model, candidate)

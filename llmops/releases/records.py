@@ -276,6 +276,10 @@ class Records:
         """The verdict in force on each release that has one, newest first."""
         return _verdicts(self._trials(model))
 
+    def tried_by(self, model: str, run: str) -> str | None:
+        """The release whose trial a run opened or ended, also if somebody deleted the model's state meanwhile."""
+        return next((release for release, data in self._trials(model).items() if _run_of(data) == run), None)
+
     def _trials(self, model: str) -> dict[str, dict[str, str]]:
         """The data of all trials, by release."""
         trials = self._store.list({names.MODEL_LABEL: model, names.RECORD_LABEL: "trial"})
@@ -367,3 +371,11 @@ def _created(manifest: Mapping[str, Any]) -> str:
 
 def _weights_name(model: str, key: str) -> str:
     return f"{model}.weights.{key}"
+
+
+def _run_of(data: Data) -> str | None:
+    """The run of the open trial, or of the last one that ended."""
+    if OPEN_KEY in data:
+        return OpenTrial.model_validate_json(data[OPEN_KEY]).run
+    last = last_record(data)
+    return last.run if last else None

@@ -5,6 +5,7 @@ Slow: each test is a chain of rollouts, and each stage loses its records before 
 
 from __future__ import annotations
 
+import itertools
 import json
 import signal
 import sys
@@ -27,6 +28,8 @@ from tests.support.world import Model, new_model
 
 pytestmark = pytest.mark.timeout(1200)
 
+seeds = itertools.count(100)
+"""A seed for each release, so that each has weights of its own."""
 KINDS = ("state", "pins", "trial", "weights", "alert", "counters", "lease", "all at once")
 
 
@@ -89,7 +92,7 @@ def test_a_kind_of_record_that_is_lost_at_each_stage_costs_work_or_a_refusal(
 ) -> None:
     for stage in STAGES:
         good, kept = served.serving(), uids(served)
-        served.commit()
+        served.commit(seed=next(seeds))
         thief.kind, thief.stage, thief.stolen, thief.model = kind, stage, 0, served
         try:
             ended = served.rollout()
@@ -115,7 +118,7 @@ def test_a_promotion_that_is_cancelled_after_records_were_lost_goes_back(
     served: Model, tmp_path: Path, kind: str
 ) -> None:
     few_cases(served, rollout={"stabilization_seconds": 8})
-    served.commit()
+    served.commit(seed=next(seeds))
     good, kept = served.serving(), uids(served)
     with Users() as users:
         users.ask(served)
