@@ -1,4 +1,4 @@
-"""Says which models are left out, because their file has mistakes."""
+"""Says which models and tenants are left out, because their file has mistakes."""
 
 from __future__ import annotations
 
@@ -11,13 +11,25 @@ from llmops.errors import BadInput
 REMEDY = "Correct the file; `llmops check` names every mistake."
 
 
+OF_A_MODEL = "No rollout, validation or schedule of this model runs."
+OF_A_TENANT = "The router keeps what it has for this tenant."
+
+
 def lines_of(left_out: Mapping[str, BadInput]) -> list[str]:
-    """A line for each model that is left out."""
-    return [f"{model} is left out: {_first(error)} {REMEDY}" for model, error in left_out.items()]
+    """A line for each model or tenant that is left out."""
+    return [f"{name} is left out: {_first(error)} {REMEDY}" for name, error in left_out.items()]
 
 
-def alert_on_left_out(left_out: Mapping[str, BadInput], outbox: Outbox, now: datetime.datetime) -> Iterator[Alert]:
-    """Put an alert for each model that is left out; one alert for the same mistakes.
+def alert_on_left_out(
+    left_out: Mapping[str, BadInput], consequence: str, outbox: Outbox, now: datetime.datetime
+) -> Iterator[Alert]:
+    """Put an alert for each model or tenant that is left out; one alert for the same mistakes.
+
+    Args:
+        left_out: The mistakes of each.
+        consequence: What that means for it: OF_A_MODEL or OF_A_TENANT.
+        outbox: Takes the alerts.
+        now: The time of the alerts.
 
     Yields:
         The new alerts.
@@ -30,7 +42,7 @@ def alert_on_left_out(left_out: Mapping[str, BadInput], outbox: Outbox, now: dat
             id=alert_id("left_out", model, error.message),
             kind="left_out",
             severity="error",
-            line=f"{line} No rollout, validation or schedule of this model runs.",
+            line=f"{line} {consequence}",
             at=now,
         )
         if outbox.put(alert):

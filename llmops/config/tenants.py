@@ -15,7 +15,7 @@ from pydantic import Field
 from llmops.config.catalog.known import not_known
 from llmops.config.catalog.spec import NAME
 from llmops.config.kinds import Cpu, Memory, Namespace
-from llmops.config.loading import read_folder
+from llmops.config.loading import Folder, read_folder
 from llmops.config.schema import Problem, SecretKey, Strict
 from llmops.config.settings.allowed import Allowed
 
@@ -73,15 +73,15 @@ Tenants = Mapping[str, Tenant]
 """Name -> tenant, sorted by name."""
 
 
-def load_tenants(
+def read_tenants(
     tenants_dir: Path,
     models: Collection[str],
     serving_namespace: str,
     *,
     managed: Collection[str] = (),
     allowed: Allowed | None = None,
-) -> Tenants:
-    """Read every `*.yaml` of a folder.
+) -> Folder[Tenant]:
+    """Read every `*.yaml` of a folder. A file with a mistake is left out: it stops no other tenant.
 
     Args:
         tenants_dir: The folder; without it there are no tenants.
@@ -91,14 +91,11 @@ def load_tenants(
         allowed: What tenants may name; None allows all.
 
     Returns:
-        The tenants by name, sorted by name.
-
-    Raises:
-        BadInput: A file has a mistake; see `Folder.all`. A model outside of the catalog is one, and so is a namespace
-            or a key of another tenant.
+        The tenants, and the mistakes of the other files. A model outside of the catalog is a mistake, and so is a
+        namespace or a key of another tenant.
     """
     if not tenants_dir.is_dir():
-        return {}
+        return Folder({}, {})
     homes: dict[str, str] = {}
     keys: dict[tuple[str, str], str] = {}
 
@@ -118,4 +115,4 @@ def load_tenants(
         for problem in (allowed or Allowed()).secret(tenant.key.name):
             yield ("key", "name"), problem
 
-    return read_folder(tenants_dir, Tenant, check).all()
+    return read_folder(tenants_dir, Tenant, check)

@@ -13,7 +13,7 @@ from llmops.config.catalog.load import Catalog, read_catalog
 from llmops.config.catalog.spec import ModelSpec
 from llmops.config.loading import Folder
 from llmops.config.settings import Settings, load_settings
-from llmops.config.tenants import Tenants, load_tenants
+from llmops.config.tenants import Tenant, Tenants, read_tenants
 from llmops.errors import BadInput
 from llmops.releases.records import Records
 from llmops.rollout.leases import Leases
@@ -72,13 +72,31 @@ class Platform:
         check_known([model], self.catalog, self.settings.models_dir)
         return self.catalog[model]
 
-    @cached_property
+    @property
+    def all_tenants(self) -> Tenants:
+        """All tenants, by name.
+
+        Raises:
+            BadInput: A tenant's file has mistakes.
+        """
+        return self._read_tenants.all()
+
+    @property
     def tenants(self) -> Tenants:
-        """All tenants, by name."""
+        """All tenants but those of `tenants_left_out`, by name."""
+        return self._read_tenants.entries
+
+    @property
+    def tenants_left_out(self) -> Mapping[str, BadInput]:
+        """Tenants whose file has mistakes, with the mistakes: the router keeps what it has for them."""
+        return self._read_tenants.refused
+
+    @cached_property
+    def _read_tenants(self) -> Folder[Tenant]:
         settings = self.settings
         managed = settings.router.managed
         models = (*self.catalog, *self.left_out)
-        return load_tenants(
+        return read_tenants(
             settings.tenants_dir, models, settings.namespace, managed=managed, allowed=settings.catalog_allows
         )
 

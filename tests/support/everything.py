@@ -167,5 +167,5 @@ def beside(spec: ModelSpec, tenants: Tenants, settings: Settings) -> list[dict[s
     router_plan = plan({spec.name: serving}, {spec.name: spec}, tenants, settings)
     return [
         *(manifest for tenant in tenants.values() for manifest in homes.objects(tenant, settings)),
-        *router.objects(router_plan, tenants, settings, "/llmops/drain/kept-to-itself"),
+        *router.objects(router_plan, settings, "/llmops/drain/kept-to-itself"),
     ]

@@ -20,7 +20,9 @@ def tenants(
     platform = platform_for()
     if apply:
         apply_tenants(platform, show.say)
-        typer.echo(f"{len(platform.tenants)} tenants are as declared")
+        typer.echo(f"{len(platform.all_tenants)} tenants are as declared")
         return
-    manifests = [manifest for tenant in platform.tenants.values() for manifest in objects(tenant, platform.settings)]
+    manifests = [
+        manifest for tenant in platform.all_tenants.values() for manifest in objects(tenant, platform.settings)
+    ]
     typer.echo(as_yaml(manifests), nl=False)

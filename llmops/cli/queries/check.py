@@ -18,7 +18,7 @@ def check() -> None:
     platform = Platform()
     if errors := list(_errors(platform)):
         raise together(errors)
-    users = platform.tenants
+    users = platform.all_tenants
     typer.echo(
         f"{len(platform.catalog)} models and their suites are valid" + (f", {len(users)} tenants" if users else "")
     )
@@ -42,7 +42,7 @@ def _errors(platform: Platform) -> Iterator[BadInput]:
     for attempt in (
         lambda: load_suites(settings.evals_dir, [name for name in named if name in suites], settings.catalog_allows),
         lambda: check_managed(platform.catalog, settings),
-        lambda: platform.tenants,
+        lambda: platform.all_tenants,
     ):
         try:
             attempt()

@@ -9,7 +9,7 @@ from typing import Any, cast
 import dagster as dg
 
 from llmops.alerts.delivery import deliver
-from llmops.alerts.left_out import alert_on_left_out, lines_of
+from llmops.alerts.left_out import OF_A_MODEL, OF_A_TENANT, alert_on_left_out, lines_of
 from llmops.alerts.outbox import KEPT, Alert, Outbox
 from llmops.alerts.runs import Run, alert_on_ended, alert_on_stuck
 from llmops.alerts.ticks import FAILURES, Series, alert_on_failing
@@ -96,12 +96,15 @@ def tick_watch(context: dg.SensorEvaluationContext, platform: dg.ResourceParam[P
     try:
         outbox = Outbox(platform.cluster.patient(CLUSTER_SECONDS))
         put = list(watch_ticks(context.instance, outbox))
-        put += alert_on_left_out(platform.left_out, outbox, datetime.datetime.now(datetime.UTC))
+        now = datetime.datetime.now(datetime.UTC)
+        put += alert_on_left_out(platform.left_out, OF_A_MODEL, outbox, now)
+        put += alert_on_left_out(platform.tenants_left_out, OF_A_TENANT, outbox, now)
     except Unavailable as error:
         return dg.SkipReason(f"the outbox cannot be written: {error}")
     lines = [alert.line for alert in put] or [
         "no sensor and no schedule fails repeatedly",
         *lines_of(platform.left_out),
+        *lines_of(platform.tenants_left_out),
     ]
     return dg.SkipReason("\n".join(lines))
 

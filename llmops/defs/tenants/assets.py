@@ -20,7 +20,7 @@ def tenants(
     """Namespaces of the tenants, with quotas, defaults and network policies, as `tenants/` declares them."""
     try:
         left = apply_tenants(platform, context.log.info)
-        declared = platform.tenants
+        declared = platform.all_tenants
     except LlmopsError as error:
         raise dg.Failure(str(error), metadata=error_metadata(error), allow_retries=False) from error
     rows = "\n".join(f"| {tenant.name} | {tenant.home} | {', '.join(tenant.models)} |" for tenant in declared.values())

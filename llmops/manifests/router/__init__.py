@@ -16,9 +16,9 @@ from importlib.resources import files
 import yaml
 
 from llmops.config import names
+from llmops.config.schema import SecretKey
 from llmops.config.settings import Settings
 from llmops.config.settings.network import Peer
-from llmops.config.tenants import Tenants
 from llmops.manifests import drain, pods
 from llmops.manifests.companions.exposure import Backend, WayIn, way_in
 from llmops.manifests.companions.network import LINK_LOCAL, LINK_LOCAL_IPV6, ROUTER_COMPONENT, peers
@@ -70,12 +70,11 @@ def drain_path(deployment: Manifest | None) -> str:
     return f"{drain.PATH}/{secrets.token_urlsafe(24)}"
 
 
-def objects(plan: RouterPlan, tenants: Tenants, settings: Settings, hidden: str) -> list[Manifest]:
+def objects(plan: RouterPlan, settings: Settings, hidden: str) -> list[Manifest]:
     """All objects of the router, in the order to apply them: the Deployment, which starts the change, comes last.
 
     Args:
         plan: Its configuration.
-        tenants: The tenants that may reach it.
         settings: The installation.
         hidden: The path that drains a pod; see `drain_path`.
 
@@ -87,7 +86,7 @@ def objects(plan: RouterPlan, tenants: Tenants, settings: Settings, hidden: str)
         config,
         _service(settings),
         _disruption_budget(settings),
-        *([_network_policy(plan, tenants, settings)] if settings.network.enforce else []),
+        *([_network_policy(plan, settings)] if settings.network.enforce else []),
         *way_in(_way_in(settings), settings),
         _deployment(plan, config["metadata"]["name"], settings, hidden),
     ]
@@ -266,10 +265,14 @@ def _disruption_budget(settings: Settings) -> Manifest:
     }
 
 
-def _network_policy(plan: RouterPlan, tenants: Tenants, settings: Settings) -> Manifest:
+def _network_policy(plan: RouterPlan, settings: Settings) -> Manifest:
     """Tenants, entrances, clients and the pipeline reach the router. It reaches engines, DNS and any providers."""
     network = settings.network
-    allowed = [*(Peer(namespace=tenant.home) for tenant in tenants.values()), *network.pipeline, *network.clients]
+    allowed = [
+        *(Peer(namespace=tenant["namespace"]) for tenant in plan.tenants.values()),
+        *network.pipeline,
+        *network.clients,
+    ]
     if settings.router.exposure.kind != "none":
         allowed += network.entrances
     engines = {"podSelector": {"matchLabels": {names.COMPONENT_LABEL: "engine", "app.kubernetes.io/part-of": "llmops"}}}
@@ -303,6 +306,14 @@ def _ports(*ports: int) -> list[Manifest]:
 
 def _metadata(settings: Settings, name: str) -> Manifest:
     return {"name": name, "namespace": settings.namespace, "labels": dict(LABELS)}
+
+
+def configured_keys(deployment: Manifest) -> dict[str, SecretKey]:
+    """Tenant -> Secret and key of its API key, as a Deployment of the router mounts them."""
+    volumes: Iterable[Mapping[str, Manifest]] = deployment["spec"]["template"]["spec"].get("volumes", [])
+    sources = next((volume["projected"]["sources"] for volume in volumes if "projected" in volume), None) or []
+    mounted = [(item, source["secret"]["name"]) for source in sources for item in source["secret"]["items"]]
+    return {item["path"]: SecretKey(name=name, key=item["key"]) for item, name in mounted}
 
 
 def configured(deployment: Manifest) -> str | None:

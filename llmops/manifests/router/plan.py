@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from llmops.config import names
@@ -44,7 +44,7 @@ class RouterPlan:
 
     Args:
         config: LiteLLM's configuration. It reads secrets and addresses of engines from variables.
-        tenants: Models and limits of each tenant.
+        tenants: Namespace, models and limits of each tenant.
         urls: Variable -> base URL of an engine's Service.
         secrets: Variable -> Secret and key of the API key in it.
         keys: Tenant -> Secret and key of its API key.
@@ -57,6 +57,15 @@ class RouterPlan:
     secrets: dict[str, SecretKey]
     keys: dict[str, SecretKey]
     leaves: bool
+
+    def keeping(self, tenants: Mapping[str, dict[str, Any]], keys: Mapping[str, SecretKey]) -> RouterPlan:
+        """The same with further tenants, as a router has them already.
+
+        Args:
+            tenants: Namespace, models and limits of each.
+            keys: Secret and key of the API key of each.
+        """
+        return replace(self, tenants=dict(tenants) | self.tenants, keys=dict(keys) | self.keys)
 
 
 def plan(serving: Mapping[str, Serving], catalog: Catalog, tenants: Tenants, settings: Settings) -> RouterPlan:
@@ -218,7 +227,7 @@ def _managed_names(spec: ModelSpec) -> list[str]:
 
 
 def _limits(tenant: Tenant, further: Mapping[str, tuple[str, ...]], replicas: int) -> dict[str, Any]:
-    """A tenant's models, and its limits at each replica: replicas count separately, so each gets a share.
+    """A tenant's namespace and models, and its limits at each replica: replicas count separately, so each has a share.
 
     The models include their aliases and providers. They include a model to fall back on only if the tenant has it, too.
     """
@@ -229,7 +238,7 @@ def _limits(tenant: Tenant, further: Mapping[str, tuple[str, ...]], replicas: in
         "parallel_requests": tenant.parallel_requests,
     }
     shares = {name: math.ceil(limit / replicas) for name, limit in limits.items() if limit is not None}
-    return {"models": models, **shares}
+    return {"namespace": tenant.home, "models": models, **shares}
 
 
 def _upper(model: str) -> str:

@@ -52,7 +52,6 @@ class Proxy:
 
     Args:
         plan: What it routes.
-        tenants: Its users.
         settings: The installation's settings.
         secret_values: Content of the Secrets, by name and key.
         addresses: Host and port of each engine, by name of its Service.
@@ -63,12 +62,11 @@ class Proxy:
         lite_llm: LiteLlm,
         folder: Path,
         plan: RouterPlan,
-        tenants: Mapping[str, Tenant],
         settings: Settings,
         secret_values: Mapping[tuple[str, str], str],
         addresses: Mapping[str, str],
     ) -> None:
-        manifests = objects(plan, tenants, settings, HIDDEN)
+        manifests = objects(plan, settings, HIDDEN)
         self._pod = manifests[-1]["spec"]["template"]["spec"]
         self._config = manifests[0]["data"]
         self._secrets = secret_values
@@ -203,5 +201,5 @@ def running(
     settings = Settings.model_validate({"router": {"enabled": True, "replicas": 1, **router}})
     planned = plan(serving, catalog, tenants or {}, settings)
     values = {("llmops-router", "master-key"): MASTER, **(secret_values or {})}
-    with Proxy(lite_llm, folder, planned, tenants or {}, settings, values, addresses) as proxy:
+    with Proxy(lite_llm, folder, planned, settings, values, addresses) as proxy:
         yield proxy

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from llmops.config.catalog.load import read_catalog
 from llmops.config.settings.allowed import Allowed
-from llmops.config.tenants import load_tenants
+from llmops.config.tenants import read_tenants
 from llmops.errors import BadInput
 from llmops.evaluation.suites import load_suites
 
@@ -111,6 +111,6 @@ def test_a_tool_suite_and_a_tenant_may_name_no_more(tmp_path: Path) -> None:
     tenants = tmp_path / "tenants"
     tenants.mkdir()
     (tenants / "acme.yaml").write_text(yaml.safe_dump({"name": "acme", "models": ["tiny"], "key": SECRET}))
-    assert load_tenants(tenants, ["tiny"], "serving")
+    assert read_tenants(tenants, ["tiny"], "serving").all()
     with pytest.raises(BadInput, match="names the Secret payroll"):
-        load_tenants(tenants, ["tiny"], "serving", allowed=LISTS)
+        read_tenants(tenants, ["tiny"], "serving", allowed=LISTS).all()

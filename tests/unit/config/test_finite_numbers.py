@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from llmops.config.catalog.load import load_model
 from llmops.config.catalog.spec import ModelSpec
 from llmops.config.settings import Settings, load_settings
-from llmops.config.tenants import Tenant, load_tenants
+from llmops.config.tenants import Tenant, read_tenants
 from llmops.costs.prices import DEFAULT, load_prices
 from llmops.errors import BadInput
 from llmops.evaluation.suites import load_suites
@@ -34,7 +34,7 @@ TENANTS = instances(Tenant, {"name": st.just("it"), "models": st.just(["tiny"])}
 
 
 def tenants(path: Path) -> object:
-    return load_tenants(path.parent, {}, "llm-serving")
+    return read_tenants(path.parent, {}, "llm-serving").all()
 
 
 def suite(path: Path) -> object:

@@ -8,7 +8,7 @@ import pytest
 
 from llmops.config.catalog.load import Catalog
 from llmops.config.catalog.spec import Engine, ModelSpec, Weights
-from llmops.config.tenants import Tenant, load_tenants
+from llmops.config.tenants import Tenant, read_tenants
 from llmops.errors import BadInput
 
 CATALOG: Catalog = {
@@ -27,7 +27,7 @@ quota:
 def load(folder: Path, **files: str) -> dict[str, Tenant]:
     for name, text in files.items():
         (folder / f"{name}.yaml").write_text(text)
-    return dict(load_tenants(folder, CATALOG, "llm-serving"))
+    return dict(read_tenants(folder, CATALOG, "llm-serving").all())
 
 
 def test_a_good_file_loads(tmp_path: Path) -> None:
@@ -37,7 +37,7 @@ def test_a_good_file_loads(tmp_path: Path) -> None:
 
 
 def test_no_folder_is_no_tenants(tmp_path: Path) -> None:
-    assert load_tenants(tmp_path / "none", CATALOG, "llm-serving") == {}
+    assert read_tenants(tmp_path / "none", CATALOG, "llm-serving").all() == {}
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from llmops.config.catalog.load import load_catalog
 from llmops.config.catalog.spec import ModelSpec, SecretKey
 from llmops.config.settings import Settings
-from llmops.config.tenants import Tenant, load_tenants
+from llmops.config.tenants import Tenant, read_tenants
 from llmops.errors import BadInput
 from llmops.manifests.router import config_map, configured, objects
 from llmops.manifests.router.plan import RouterPlan, Serving, plan, routing_of
@@ -95,9 +95,7 @@ def test_objects_have_the_names_of_secrets_and_no_secret(release: Release) -> No
     for deployment in planned.config["model_list"]:
         assert deployment["litellm_params"]["api_key"].startswith("os.environ/KEY_")
     assert planned.config["general_settings"]["master_key"] == "os.environ/LITELLM_MASTER_KEY"
-    container = of_kind(objects(planned, tenants, settings, HIDDEN), "Deployment")["spec"]["template"]["spec"][
-        "containers"
-    ][0]
+    container = of_kind(objects(planned, settings, HIDDEN), "Deployment")["spec"]["template"]["spec"]["containers"][0]
     sources = {
         variable["name"]: variable["valueFrom"]["secretKeyRef"]
         for variable in container["env"]
@@ -132,11 +130,11 @@ def test_another_configuration_has_a_config_map_of_another_name(release: Release
         plan({"tiny": Serving(release, release, percent)}, {"tiny": spec("tiny")}, {}, settings)
         for percent in (0, 0, 25)
     )
-    assert objects(one, {}, settings, HIDDEN) == objects(same, {}, settings, HIDDEN)
-    before, after = (of_kind(objects(planned, {}, settings, HIDDEN), "ConfigMap") for planned in (one, other))
+    assert objects(one, settings, HIDDEN) == objects(same, settings, HIDDEN)
+    before, after = (of_kind(objects(planned, settings, HIDDEN), "ConfigMap") for planned in (one, other))
     assert before["immutable"]
     assert before["metadata"]["name"] != after["metadata"]["name"]
-    deployment = of_kind(objects(other, {}, settings, HIDDEN), "Deployment")
+    deployment = of_kind(objects(other, settings, HIDDEN), "Deployment")
     assert configured(deployment) == after["metadata"]["name"]
     assert yaml.safe_load(after["data"]["config.yaml"]) == other.config
     assert json.loads(after["data"]["tenants.json"]) == other.tenants
@@ -144,7 +142,7 @@ def test_another_configuration_has_a_config_map_of_another_name(release: Release
 
 def test_the_routers_rollout_surges_and_drains() -> None:
     settings = installation(unroute_seconds=7, drain_seconds=300)
-    deployment = of_kind(objects(plan({}, {}, {}, settings), {}, settings, HIDDEN), "Deployment")["spec"]
+    deployment = of_kind(objects(plan({}, {}, {}, settings), settings, HIDDEN), "Deployment")["spec"]
     assert deployment["strategy"]["rollingUpdate"] == {"maxSurge": "100%", "maxUnavailable": 0}
     pod = deployment["template"]["spec"]
     (container,) = pod["containers"]
@@ -156,7 +154,7 @@ def test_the_routers_rollout_surges_and_drains() -> None:
 
 def test_the_router_closes_an_idle_connection_before_vllm_does() -> None:
     settings = installation()
-    deployment = of_kind(objects(plan({}, {}, {}, settings), {}, settings, HIDDEN), "Deployment")["spec"]
+    deployment = of_kind(objects(plan({}, {}, {}, settings), settings, HIDDEN), "Deployment")["spec"]
     (container,) = deployment["template"]["spec"]["containers"]
     values = {variable["name"]: variable.get("value") for variable in container["env"]}
     vllm_closes_after = 5
@@ -168,7 +166,7 @@ def test_tenants_reach_the_router_and_only_providers_open_its_egress(release: Re
 
     def policy(**routing: Any) -> dict[str, Any]:
         planned = plan({"tiny": Serving(release)}, {"tiny": spec("tiny", **routing)}, tenants, settings)
-        return of_kind(objects(planned, tenants, settings, HIDDEN), "NetworkPolicy")["spec"]
+        return of_kind(objects(planned, settings, HIDDEN), "NetworkPolicy")["spec"]
 
     (rule,) = policy()["ingress"]
     assert {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "tenant-acme"}}} in rule["from"]
@@ -224,9 +222,9 @@ def test_an_unpinned_image_is_refused(image: str) -> None:
 def test_tenants_may_have_models_of_providers(tmp_path: Path) -> None:
     content = {"name": "acme", "models": ["tail"], "key": {"name": "acme", "key": "key"}}
     (tmp_path / "acme.yaml").write_text(json.dumps(content))
-    assert load_tenants(tmp_path, {}, "serving", managed=("tail",))["acme"].models == ("tail",)
+    assert read_tenants(tmp_path, {}, "serving", managed=("tail",)).all()["acme"].models == ("tail",)
     with pytest.raises(BadInput) as raised:
-        load_tenants(tmp_path, {}, "serving")
+        read_tenants(tmp_path, {}, "serving").all()
     assert raised.value.about == f"{tmp_path / 'acme.yaml'}:1: models[0]"
 
 

@@ -223,7 +223,7 @@ def test_the_fields_that_pass_are_the_apis_and_none_of_litellms(tmp_path: Path) 
 
 def deployment_of(hidden: str) -> dict[str, Any]:
     settings = installation()
-    return objects(plan({}, {}, {}, settings), {}, settings, hidden)[-1]
+    return objects(plan({}, {}, {}, settings), settings, hidden)[-1]
 
 
 def test_the_hidden_path_is_random_and_kept() -> None:

@@ -1,6 +1,7 @@
 """Configure the router in front of all models by the models' states."""
 
 import datetime
+import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import Any
 import httpx2
 import yaml
 
+from llmops.alerts.left_out import lines_of
 from llmops.clients.bounded import BoundedClient
 from llmops.clients.kubernetes.problems import Conflict
 from llmops.clients.kubernetes.wait import wait_for_rollout
@@ -24,12 +26,14 @@ from llmops.manifests.router import (
     CONFIG_FILE,
     LABELS,
     STARTUP_SECONDS,
+    TENANTS_FILE,
     configured,
+    configured_keys,
     drain_path,
     grace_seconds,
     objects,
 )
-from llmops.manifests.router.plan import Serving, plan, routing_of
+from llmops.manifests.router.plan import RouterPlan, Serving, plan, routing_of
 from llmops.releases.ledger import ledgers
 from llmops.rollout.ops.companions import applied_companions
 from llmops.rollout.outcomes import PromotionOutcome, RouterOutcome
@@ -61,6 +65,26 @@ def follow(platform: Platform, promotion: PromotionOutcome, log: Log) -> Done[Ro
 
 
 @dataclass(frozen=True)
+class Running:
+    """What the router in the cluster has.
+
+    Args:
+        config: LiteLLM's configuration; empty without a router.
+        secrets: Variable -> Secret and key of the API key in it.
+        tenants: Namespace, models and limits of each tenant.
+        keys: Tenant -> Secret and key of its API key.
+    """
+
+    config: dict[str, Any]
+    secrets: dict[str, SecretKey]
+    tenants: dict[str, dict[str, Any]]
+    keys: dict[str, SecretKey]
+
+
+NOTHING = Running({}, {}, {}, {})
+
+
+@dataclass(frozen=True)
 class Route:
     """A name that users may request.
 
@@ -88,7 +112,7 @@ def routes(platform: Platform) -> list[Route]:
     settings = platform.settings
     if not settings.router.enabled:
         raise BadInput("this installation has no router", code="NoRouter", remedy="Set router.enabled in the settings.")
-    config = plan(_serving(platform), _entries(platform), platform.tenants, settings).config
+    config = _plan(platform).config
     listed = _listed_names(platform)
     targets: dict[str, list[str]] = {}
     for entry in config["model_list"]:
@@ -136,12 +160,23 @@ def router_objects(platform: Platform, before: Manifest | None) -> list[Manifest
         before: The router's Deployment in the cluster.
 
     Raises:
-        BadInput: Two models claim one name, or the installation cannot do what the router's exposure asks for.
+        BadInput: Two models claim one name, the installation cannot do what the router's exposure asks for, or the file
+            of a tenant has mistakes that the router does not know yet.
     """
-    settings = platform.settings
-    tenants = platform.tenants
-    planned = plan(_serving(platform), _entries(platform), tenants, settings)
-    return objects(planned, tenants, settings, drain_path(before))
+    return objects(_plan(platform), platform.settings, drain_path(before))
+
+
+def _plan(platform: Platform) -> RouterPlan:
+    """The configuration by the models' states. What a file with mistakes has declared before stays as it is."""
+    running = _running(platform) if platform.left_out or platform.tenants_left_out else NOTHING
+    planned = plan(_serving(platform), _entries(platform, running), platform.tenants, platform.settings)
+    kept: dict[str, dict[str, Any]] = {}
+    for tenant, mistakes in platform.tenants_left_out.items():
+        if tenant in running.tenants:
+            if tenant not in running.keys or "namespace" not in running.tenants[tenant]:
+                raise mistakes
+            kept[tenant] = running.tenants[tenant]
+    return planned.keeping(kept, {tenant: running.keys[tenant] for tenant in kept})
 
 
 def apply_router(platform: Platform, log: Log = lambda line: None) -> bool:
@@ -166,6 +201,8 @@ def apply_router(platform: Platform, log: Log = lambda line: None) -> bool:
     if not settings.router.enabled:
         return False
     began = time.monotonic()
+    for line in lines_of(platform.tenants_left_out):
+        log(f"the router keeps what it has for a tenant: {line}")
     before, after = _apply(platform, log)
     # Wait even if nothing changed: a killed run may have left its rollout unfinished.
     try:
@@ -245,35 +282,36 @@ def _created(obj: Mapping[str, Any]) -> datetime.datetime:
     return datetime.datetime.fromisoformat(obj["metadata"]["creationTimestamp"])
 
 
-def _entries(platform: Platform) -> Catalog:
+def _entries(platform: Platform, running: Running) -> Catalog:
     """The models' entries. A model whose file has mistakes keeps the routing that the router has: it serves on."""
-    if not platform.left_out:
-        return platform.catalog
-    config, secrets = _running(platform)
     kept = {
         model: ModelSpec.model_construct(
-            name=model, routing=routing_of(config, secrets, model) if config else Routing()
+            name=model, routing=routing_of(running.config, running.secrets, model) if running.config else Routing()
         )
         for model in platform.left_out
     }
     return kept | dict(platform.catalog)
 
 
-def _running(platform: Platform) -> tuple[dict[str, Any], dict[str, SecretKey]]:
-    """The router's configuration, and its variables with API keys; both empty without a router."""
+def _running(platform: Platform) -> Running:
+    """What the router in the cluster has; nothing without a router."""
     router = platform.cluster.get("Deployment", names.ROUTER)
     name = configured(dict(router)) if router is not None else None
     stored = platform.cluster.get("ConfigMap", name) if name else None
     if router is None or stored is None:
-        return {}, {}
+        return NOTHING
     variables = router["spec"]["template"]["spec"]["containers"][0].get("env") or []
     references = {
         variable["name"]: variable["valueFrom"]["secretKeyRef"]
         for variable in variables
         if "secretKeyRef" in variable.get("valueFrom", {})
     }
-    secrets = {name: SecretKey(name=reference["name"], key=reference["key"]) for name, reference in references.items()}
-    return yaml.safe_load(stored["data"][CONFIG_FILE]), secrets
+    return Running(
+        yaml.safe_load(stored["data"][CONFIG_FILE]),
+        {name: SecretKey(name=reference["name"], key=reference["key"]) for name, reference in references.items()},
+        json.loads(stored["data"][TENANTS_FILE]),
+        configured_keys(dict(router)),
+    )
 
 
 def _serving(platform: Platform) -> dict[str, Serving]:

@@ -56,7 +56,7 @@ def apply_tenants(platform: Platform, log: Log) -> tuple[Left, ...]:
         ClusterCannot: A namespace belongs to somebody else (code NamespaceTaken), another manager owns a field, or a
             right is missing.
     """
-    cluster, settings, tenants = platform.cluster, platform.settings, platform.tenants
+    cluster, settings, tenants = platform.cluster, platform.settings, platform.all_tenants
     try:
         for tenant in tenants.values():
             _require_own(cluster, tenant)
