@@ -17,7 +17,9 @@ from dataclasses import dataclass
 
 from llmops_sandbox.agent.api import EventType, Object
 
-CONNECT_SECONDS = 5.0
+# A pod that listens takes a connection at once. A shorter time would end connections on a machine that stalls: a real
+# node's kernel does not do that.
+CONNECT_SECONDS = 30.0
 HIGH_WATER = 256 * 1024
 
 log = logging.getLogger(__name__)

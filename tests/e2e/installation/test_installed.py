@@ -133,7 +133,8 @@ def test_the_daemon_and_the_code_location_lack_no_right(installed: Installed) ->
             if entry.get("responseStatus", {}).get("code") == 403
         ]
         assert refused == []
-    sent = requests(log, "system:serviceaccount:llmops:dagster")
+    accounts = ("dagster", "dagster-webserver")
+    sent = [request for account in accounts for request in requests(log, f"system:serviceaccount:llmops:{account}")]
     unused = {(rule.verb, rule.group, rule.resource) for rule in rules("rights-dagster.yaml")} - {
         (request.verb, request.group, request.resource) for request in sent
     }

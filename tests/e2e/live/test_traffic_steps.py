@@ -238,8 +238,13 @@ def test_a_stable_that_is_broken_keeps_no_better_release_from_its_users(model: M
     """In argo-rollouts a bad stable blocks every later rollout (issue 1774)."""
     assert model.rollout().code == Exit.DONE
     before = model.serving()
-    model.push("v0.33.0")
-    model.cluster.patch("Deployment", model.name, {"spec": {"replicas": 0}})
+    # Its weights on the volume are damaged, and its pods start anew.
+    key = model.records.release(model.name, str(before)).weights.key
+    (model.volume / "weights" / model.name / key / "config.json").unlink()
+    for pod in model.cluster.list("Pod", labels=names.engine_selector(model.name, "stable")):
+        model.cluster.delete("Pod", pod["metadata"]["name"])
+    until(lambda: model.serving() is None, 60)
+    model.commit(seed=21)
     ended = model.rollout()
     assert ended.code == Exit.DONE, ended.line
     release = model.serving()

@@ -138,7 +138,11 @@ def test_the_commands_show_records_of_all_models(sandbox: Sandbox, tmp_path: Pat
         assert harmless(history.stdout.replace("\x7f", "").replace("\x9b", ""))
         wrong = model.folder / "models" / "wrong.yaml"
         wrong.write_text(json.dumps({"name": "wrong", "weights": {"repo": HOSTILE}}))
-        refused = llmops("status")
+        shown = llmops("status")
+        assert shown.returncode == 0
+        assert "wrong is left out" in shown.stderr
+        assert harmless(shown.stdout + shown.stderr)
+        refused = llmops("check")
         assert refused.returncode == 2
         assert "[/INST]" in refused.stderr
         assert harmless(refused.stderr)
