@@ -95,7 +95,7 @@ def orchestrator(*, stages: Collection[str] = STAGES, shares_process: bool = Fal
 
 
 def run_stage(
-    platform: Platform, act: Callable[[Trial], None], candidate: Release | None = None, *, stage: str = "canary"
+    platform: Platform, act: Callable[[Trial], object], candidate: Release | None = None, *, stage: str = "canary"
 ) -> None:
     with trial(orchestrator(), platform, stage, "tiny") as current:
         current.load((candidate or release()).id)
@@ -417,7 +417,7 @@ def test_the_undo_of_a_promotion_takes_back_what_others_changed_but_leaves_their
     assert "--x" not in engine["args"]
 
 
-CHANGED_STABLE: dict[str, tuple[Callable[[Platform], None], str]] = {
+CHANGED_STABLE: dict[str, tuple[Callable[[Platform], object], str]] = {
     "another template": (
         lambda platform: patched(
             platform,
