@@ -32,6 +32,17 @@ def refusal(error: HfHubHTTPError, target: str, endpoint: str, *, has_token: boo
     repo, _, revision = target.partition("@")
     status = error.response.status_code
     answer = f"the hub at {endpoint} answered {status}"
+    response = error.response
+    if response.history and response.url.origin != response.history[0].url.origin and status != 429:
+        # The storage knows neither the token nor the revision.
+        storage = response.url.host
+        return Unavailable(
+            f"{storage}, to which the hub at {endpoint} redirects, answered {status} about {target}.",
+            code="StorageRefused",
+            about=target,
+            retry_after=_retry_after(error),
+            remedy=f"Check the proxies and firewalls between the pipeline and {storage}.",
+        )
     # The order matters: GatedRepoError is a RepositoryNotFoundError.
     if isinstance(error, GatedRepoError):
         page = f"{endpoint.rstrip('/')}/{repo}"

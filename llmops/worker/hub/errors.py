@@ -29,6 +29,8 @@ def as_worker_error(error: BaseException, pins: Pins, file: FilePin, *, with_tok
     where = f"{file.path} of {pins.repo}@{pins.commit[:12]}"
     token = "the token given" if with_token else "no token"
     match error:
+        case HfHubHTTPError() if (storage := storage_of(error.response)) is not None:
+            return _by_storage(error, where, storage)
         case GatedRepoError():
             return WorkerError(
                 "gated",
@@ -67,6 +69,17 @@ def as_worker_error(error: BaseException, pins: Pins, file: FilePin, *, with_tok
             return None
 
 
+def storage_of(response: httpx2.Response) -> str | None:
+    """The host to which the hub redirected the request, if the answer is that host's; None if it is the hub's."""
+    asked = response.history[0] if response.history else response
+    return response.url.host if response.url.origin != asked.url.origin else None
+
+
+def is_outside_file(error: BaseException) -> bool:
+    """Whether the server has no byte at the place from which the download was to go on (RFC 9110, 15.5.17)."""
+    return isinstance(error, HfHubHTTPError) and error.response.status_code == 416
+
+
 def retry_after(error: BaseException) -> float | None:
     """Seconds of pause that the hub asks for, if it does."""
     if not isinstance(error, HfHubHTTPError):
@@ -75,6 +88,18 @@ def retry_after(error: BaseException) -> float | None:
     if (limits := parse_ratelimit_headers(headers)) is not None and limits.remaining == 0:
         return min(float(limits.reset_in_seconds), LONGEST_PAUSE)
     return parse_retry_after(headers.get("Retry-After"))
+
+
+def _by_storage(error: HfHubHTTPError, where: str, storage: str) -> WorkerError:
+    """The storage knows neither the token nor the pins: what it refuses says nothing about either."""
+    if error.response.status_code == 429:
+        return WorkerError("rate_limited", f"{storage} limits the rate of requests: {_said(error)}")
+    return WorkerError(
+        "hub_error",
+        f"{where}: {storage}, to which the hub redirects, answered {error.response.status_code}: {_said(error)}",
+        remedy=f"Check the proxies and firewalls between the cluster and {storage}. The next attempt asks the hub for "
+        "another link, and resumes.",
+    )
 
 
 def _by_status(error: HfHubHTTPError, pins: Pins, where: str, token: str) -> WorkerError:

@@ -19,7 +19,7 @@ from huggingface_hub.utils._runtime import is_xet_available
 
 from llmops.worker.files import size_of
 from llmops.worker.hashing import Hash, feed, hasher
-from llmops.worker.hub.errors import HUB_ERRORS, as_worker_error, retry_after
+from llmops.worker.hub.errors import HUB_ERRORS, as_worker_error, is_outside_file, retry_after
 from llmops.worker.hub.stream import client
 from llmops.worker.hub.xet import XetStreams
 from llmops.worker.kernel import start_writing
@@ -90,7 +90,12 @@ class Hub:
                     continue
                 if failure.kind != "hub_error":
                     raise failure from error
-                attempts = 1 if self.received(file) > before else attempts + 1
+                useless = is_outside_file(error)
+                attempts = 1 if self.received(file) > before and not useless else attempts + 1
+                if useless:
+                    # No later attempt could go on from there.
+                    progress.add(-self.received(file))
+                    self.part(file).unlink(missing_ok=True)
                 if attempts == ATTEMPTS:
                     raise failure from error
                 emit("retry", path=file.path, attempt=attempts, reason=failure.message)
@@ -173,9 +178,16 @@ class _HashingPart:
         self._file.close()
 
     def write(self, chunk: bytes) -> int:
-        """Append bytes and hash them."""
+        """Append bytes and hash them.
+
+        Raises:
+            OSError: They are more than the pinned ones. It has no errno, unlike errors of the volume.
+        """
         if self._stop.is_set():
             raise Cancelled
+        if self._at + len(chunk) > self._pin.size:
+            # The volume has room for the pinned bytes, and serves others.
+            raise OSError(f"the answer has more than the {self._pin.size:,} bytes of the pin")
         rest = memoryview(chunk)
         while rest:
             rest = rest[self._file.write(rest) :]

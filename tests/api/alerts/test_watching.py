@@ -18,11 +18,13 @@ from dagster._core.scheduler.instigation import InstigatorStatus, InstigatorType
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster_shared.error import SerializableErrorInfo
 
+from llmops.alerts.left_out import alert_on_left_out
 from llmops.alerts.outbox import Alert, Outbox
 from llmops.clients.kubernetes.client import Cluster
 from llmops.config import names
 from llmops.defs.alerts.sensors import model_of, watch_runs, watch_ticks
 from llmops.defs.compat import InstigatorState, TickStatus
+from llmops.errors import BadInput
 from llmops.releases.records import OpenTrial, Records
 from tests.api.alerts.conftest import make_alert
 
@@ -264,3 +266,18 @@ def test_each_sensor_is_told_of_by_itself(sensor: Sensor, outbox: Outbox) -> Non
     assert [alert.line.split()[1] for alert in watch_ticks(sensor.instance, outbox)] == ["image_tags"]
     other.fail(1)
     assert [alert.line.split()[1] for alert in watch_ticks(sensor.instance, outbox)] == ["model_revisions"]
+
+
+def test_a_model_that_is_left_out_is_told_of_once_for_the_same_mistakes(outbox: Outbox) -> None:
+    def look(*mistakes: str) -> list[Alert]:
+        left_out = {"chat": BadInput("\n".join(mistakes), code="InvalidFile", about="models/chat.yaml")}
+        return list(alert_on_left_out(left_out, outbox, datetime.datetime.now(datetime.UTC)))
+
+    first = "models/chat.yaml:2: replicas: must be at least 1 (found 0)"
+    (alert,) = look(first)
+    assert (alert.kind, alert.severity) == ("left_out", "error")
+    assert alert.line.startswith(f"chat is left out: {first}")
+    assert "No rollout, validation or schedule of this model runs." in alert.line
+    assert look(first) == []
+    (another,) = look(first, "models/chat.yaml:7: gpu: is not a field")
+    assert "and 1 more" in another.line

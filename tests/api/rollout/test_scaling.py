@@ -229,3 +229,21 @@ def test_a_trial_ends_before_its_measurements_if_somebody_has_edited_stable(worl
     assert "`llmops revalidate tiny --restore`" in raised.value.remedy
     apply_stable(platform, release(), surge=True, force=True)
     dry_run_stable(platform, platform.catalog["tiny"], release())
+
+
+@pytest.mark.parametrize(
+    ("change", "code"), [({"paused": True}, "DeploymentPaused"), ({"replicas": 0}, "ScaledToZero")]
+)
+def test_a_trial_ends_before_its_measurements_if_somebody_has_halted_stable(
+    world: World, change: dict[str, Any], code: str
+) -> None:
+    world.declare(replicas=2)
+    world.apply()
+    world.cluster.patch("Deployment", "tiny", {"spec": change})
+    platform = world.platform
+    with pytest.raises(ClusterCannot) as raised:
+        dry_run_stable(platform, platform.catalog["tiny"], release())
+    assert (raised.value.code, raised.value.about) == (code, "Deployment tiny")
+    assert "kubectl " in raised.value.remedy
+    # An apply leaves what somebody else has set.
+    world.cluster.delete("Deployment", "tiny")

@@ -21,16 +21,19 @@ from llmops.config import names
 from llmops.config.schema import VerdictValue
 from llmops.config.settings import load_settings
 from llmops.errors import BadRelease, ClusterCannot, LlmopsError, MeasurementFailed
+from llmops.evaluation.backends.base import Target
 from llmops.manifests.records import pins_config_map
-from llmops.manifests.volume import namespace
+from llmops.manifests.volume import claim, namespace
 from llmops.releases.ledger import Cause, State
 from llmops.releases.records import Record, VerifiedWeights
 from llmops.releases.release import Release
 from llmops.releases.stages import STAGES
 from llmops.rollout.ops.cleanup import settle
+from llmops.rollout.ops.measured import check_as_released
 from llmops.rollout.ops.scaling import apply_stable
 from llmops.rollout.orchestrator import Orchestrator
 from llmops.rollout.platform import Platform
+from llmops.rollout.stages import weights
 from llmops.rollout.trial import Refused, Trial, TrialEnded, trial
 from tests.api.cluster.conftest import config_map, eventually, kubectl
 from tests.api.rollout.test_surroundings import release
@@ -92,7 +95,7 @@ def orchestrator(*, stages: Collection[str] = STAGES, shares_process: bool = Fal
 
 
 def run_stage(
-    platform: Platform, act: Callable[[Trial], None], candidate: Release | None = None, *, stage: str = "canary"
+    platform: Platform, act: Callable[[Trial], object], candidate: Release | None = None, *, stage: str = "canary"
 ) -> None:
     with trial(orchestrator(), platform, stage, "tiny") as current:
         current.load((candidate or release()).id)
@@ -382,6 +385,11 @@ def test_what_is_older_than_a_first_trial_stays(platform: Platform) -> None:
     assert platform.cluster.get("Deployment", "tiny") is None
 
 
+def patched(platform: Platform, change: dict[str, object], manager: str) -> None:
+    apps: Any = client.AppsV1Api(config.new_client_from_config(platform.settings.kubeconfig))
+    apps.patch_namespaced_deployment("tiny", platform.settings.namespace, change, field_manager=manager)
+
+
 @pytest.mark.parametrize(
     ("change", "replicas"),
     [
@@ -396,8 +404,7 @@ def test_the_undo_of_a_promotion_takes_back_what_others_changed_but_leaves_their
 ) -> None:
     def act(current: Trial) -> None:
         apply_stable(platform, release(), surge=True)
-        apps: Any = client.AppsV1Api(config.new_client_from_config(platform.settings.kubeconfig))
-        apps.patch_namespaced_deployment("tiny", platform.settings.namespace, change, field_manager="keel")
+        patched(platform, change, "keel")
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -408,6 +415,47 @@ def test_the_undo_of_a_promotion_takes_back_what_others_changed_but_leaves_their
     assert main["metadata"]["labels"][names.RELEASE_LABEL] == stable.id
     assert (engine["image"], main["spec"]["replicas"]) == (stable.engine.reference, replicas)
     assert "--x" not in engine["args"]
+
+
+CHANGED_STABLE: dict[str, tuple[Callable[[Platform], object], str]] = {
+    "another template": (
+        lambda platform: patched(
+            platform,
+            {"spec": {"template": {"spec": {"containers": [{"name": "engine", "image": "other:1"}]}}}},
+            "kubectl-rollout",
+        ),
+        "spec.template.spec.containers[engine].image is",
+    ),
+    "scaled to 0": (lambda platform: patched(platform, {"spec": {"replicas": 0}}, "kubectl-scale"), "replicas is 0"),
+    "no Deployment": (lambda platform: platform.cluster.delete("Deployment", "tiny"), "Deployment tiny is gone"),
+    "no Service": (lambda platform: platform.cluster.delete("Service", "tiny"), "Service tiny is gone"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGED_STABLE)
+def test_a_stable_that_others_changed_is_no_release_that_serves_already(
+    platform: Platform, stable: Release, change: str
+) -> None:
+    run_stage(platform, lambda current: check_as_released(current, Target(stable, "stable")))
+    act, words = CHANGED_STABLE[change]
+    act(platform)
+    with pytest.raises(TrialEnded) as ended:
+        run_stage(platform, lambda current: check_as_released(current, Target(stable, "stable")))
+    record = ended.value.record
+    assert (record.verdict, record.code) == ("Inconclusive", "ForeignEngine")
+    assert words in record.reason
+    assert "kubectl-" in record.reason or "gone" in record.reason
+
+
+def test_a_claim_that_is_being_deleted_is_told_before_anything_waits_for_it(platform: Platform) -> None:
+    cluster = platform.cluster
+    kept = claim(platform.settings)
+    cluster.apply({**kept, "metadata": {**kept["metadata"], "finalizers": ["example.com/keep"]}})
+    cluster.delete("PersistentVolumeClaim", kept["metadata"]["name"])
+    with pytest.raises(TrialEnded) as ended:
+        run_stage(platform, lambda current: weights.run(current, release()), stage="weights")
+    assert (ended.value.record.verdict, ended.value.record.code) == ("Inconclusive", "ClaimDeleted")
+    cluster.patch("PersistentVolumeClaim", kept["metadata"]["name"], {"metadata": {"finalizers": None}})
 
 
 def test_records_and_leases_are_kept_from_programs_that_prune(platform: Platform, stable: Release) -> None:

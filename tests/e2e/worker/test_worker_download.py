@@ -14,6 +14,7 @@ import pytest
 from llmops_sandbox.standins.hub import HubServer, HubStore
 from llmops_sandbox.standins.standin import Fault
 
+from tests.support.servers.answering import Answer, Asked, answering
 from tests.support.servers.hub import partial
 
 Download = Callable[..., dict[str, Any]]
@@ -259,6 +260,68 @@ def test_a_server_error_is_retried(
     hub.faults.set(fault(path="*.safetensors", status=503, times=1))
     assert download(release)["kind"] == "ok"
     assert tree(target) == files
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 410])
+def test_what_the_storage_refuses_is_asked_of_the_hub_again(
+    download: Download, pin: Pin, files: dict[str, bytes], target: Path, hub: HubServer, status: int
+) -> None:
+    hub.faults.set(fault(path=f"/cdn/*/{BIG}", method="GET", status=status, times=1))
+    result = download(pin(files))
+    assert result["kind"] == "ok", result
+    (retry,) = [event for event in result["events"] if event["event"] == "retry"]
+    assert f"127.0.0.1, to which the hub redirects, answered {status}" in retry["reason"]
+    assert tree(target) == files
+
+
+def test_a_part_from_which_the_server_does_not_go_on_is_thrown_away(
+    download: Download, pin: Pin, files: dict[str, bytes], target: Path, staging: Path, hub: HubServer
+) -> None:
+    part = partial(staging, BIG)
+    part.parent.mkdir(parents=True)
+    part.write_bytes(files[BIG][:5000])
+    hub.faults.set(fault(path=f"/cdn/*/{BIG}", method="GET", status=416, times=1))
+    result = download(pin(files))
+    assert result["kind"] == "ok", result
+    assert [item.range for item in hub.seen(f"/cdn/*/{BIG}", "GET")] == ["bytes=5000-", ""]
+    assert tree(target) == files
+
+
+def test_a_server_that_cuts_off_and_has_no_ranges_ends_the_run(
+    download: Download, pin: Pin, files: dict[str, bytes], hub: HubServer
+) -> None:
+    """Slow: the waits between the attempts add up to 15 s."""
+    release = pin(files)
+    cut, refuse = (fault(path=f"/cdn/*/{BIG}", method="GET", **effect, times=1)
+                   for effect in ({"cut_after": 100_000}, {"status": 416}))  # fmt: skip
+    hub.faults.set(*[cut, refuse] * 20)
+    result = download(release)
+    assert (result["kind"], result["exit_code"]) == ("hub_error", 4)
+    assert "416" in result["message"]
+
+
+def test_an_answer_that_is_longer_than_the_pin_fills_no_volume(
+    work: Callable[..., dict[str, Any]], pin: Pin, staging: Path
+) -> None:
+    """Slow: the waits between the attempts add up to 15 s."""
+    content = b'{"model_type": "llama"}'
+
+    def answer(asked: Asked) -> Answer:
+        headers = [("ETag", '"x"'), ("X-Repo-Commit", "0" * 40), ("X-Linked-Size", str(len(content)))]
+        if asked.method == "HEAD":
+            return Answer(headers=headers)
+        return Answer(iter(lambda: b"x" * (1 << 20), b""), headers=headers)
+
+    with answering(answer) as server:
+        result = work(
+            "download",
+            *("--release", pin({"config.json": content}), "--staging", "staging/tiny/key"),
+            *("--target", "weights/tiny/key"),
+            env={"HF_ENDPOINT": server.url},
+        )
+    assert (result["kind"], result["exit_code"]) == ("hub_error", 4)
+    assert "more than the 23 bytes of the pin" in result["message"]
+    assert sum(len(kept) for kept in tree(staging).values()) <= len(content)
 
 
 def test_a_hub_that_does_not_answer_is_temporary(

@@ -1,4 +1,4 @@
-"""Every file refuses NaN and infinities in every number: no limit compares with them."""
+"""Every file refuses NaN, infinities and numbers beyond all bounds in every number: no limit compares with them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
 
+import hypothesis
 import pytest
 import yaml
 from hypothesis import assume, given
@@ -77,9 +78,8 @@ def with_number(content: Any, place: Place, number: float) -> Any:
     return changed
 
 
-@pytest.mark.parametrize("kind", WRITTEN)
-@given(data=st.data(), number=NOT_FINITE)
-def test_a_file_with_a_number_that_is_not_finite_is_refused(kind: str, data: st.DataObject, number: float) -> None:
+def refusal(kind: str, data: st.DataObject, number: float) -> tuple[str, str]:
+    """The message on a file with this number in the place of one of its own, and the name of that field."""
     contents, load = WRITTEN[kind]
     content = data.draw(contents)
     places = list(numbers(content))
@@ -93,8 +93,23 @@ def test_a_file_with_a_number_that_is_not_finite_is_refused(kind: str, data: st.
             load(path)
     message = str(raised.value)
     assert str(path) in message
-    assert str(place[-1]) in message
+    return message, str(place[-1])
+
+
+@pytest.mark.parametrize("kind", WRITTEN)
+@given(data=st.data(), number=NOT_FINITE)
+def test_a_file_with_a_number_that_is_not_finite_is_refused(kind: str, data: st.DataObject, number: float) -> None:
+    message, field = refusal(kind, data, number)
+    assert field in message
     assert f"ound {number!r}" in message
+
+
+@pytest.mark.parametrize("kind", WRITTEN)
+@hypothesis.settings(max_examples=15)
+@given(data=st.data(), number=st.sampled_from([10**20, -(10**20), 2e12, 1e300, -1e300]))
+def test_a_file_with_a_number_beyond_bounds_is_refused(kind: str, data: st.DataObject, number: float) -> None:
+    message, field = refusal(kind, data, number)
+    assert field in message
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])

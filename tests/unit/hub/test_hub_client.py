@@ -16,6 +16,7 @@ from llmops_sandbox.standins.hub import HubServer, HubStore
 from llmops_sandbox.standins.standin import Fault
 
 from llmops.clients.hub import RateLimited, check_access, list_files, resolve, whoami
+from llmops.clients.hub.content import read_content
 from llmops.clients.hub.files import HubFile
 from llmops.clients.retries import Patience
 from llmops.errors import BadInput, Unavailable
@@ -86,6 +87,21 @@ def test_access_is_refused_with_the_way_to_get_it(server: HubServer, store: HubS
     check_access(REPO, endpoint=server.url, token="hf_granted", patience=once)
     # The list of a gated repository is open to all, so that a release can be pinned without a token.
     resolve(REPO, "main", endpoint=server.url, patience=once)
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+@pytest.mark.parametrize("token", [None, "hf_granted"])
+def test_what_the_storage_refuses_says_nothing_of_token_and_files(
+    store: HubStore, server: HubServer, once: Patience, status: int, token: str | None
+) -> None:
+    store.add_token("hf_granted", "ada")
+    index = b'{"weight_map": {"a": "model.safetensors"}}'.ljust(1 << 20)
+    commit = store.commit(REPO, {"model.safetensors": index})
+    server.faults.set(Fault.model_validate({"path": "/cdn/*", "status": status}))
+    with pytest.raises(Unavailable) as refused:
+        read_content(REPO, commit, "model.safetensors", 1 << 21, endpoint=server.url, token=token, patience=once)
+    assert refused.value.code == "StorageRefused"
+    assert "127.0.0.1" in refused.value.remedy
 
 
 @pytest.mark.usefixtures("commit")
