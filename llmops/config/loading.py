@@ -232,7 +232,7 @@ def _entry(source: Source, model: type[EntryModel], check: Check[EntryModel], pr
 def _further(
     source: Source, model: type[EntryModel], check: Check[EntryModel], wrong: list[Place], context: dict[str, Any]
 ) -> Iterator[Problem]:
-    """Problems between fields, beside fields that are wrong by themselves.
+    """Problems between fields, and of values that pydantic takes, beside fields that are wrong by themselves.
 
     Wrong fields are left out, so a problem that has to do with one of them, by place or by word, may not be true: this
     leaves it out, too.
@@ -252,7 +252,7 @@ def _further(
         return
     words = {str(next((part for part in reversed(place) if isinstance(part, str)), "")) for place in left_out}
     about_one = re.compile(rf"\b({'|'.join(map(re.escape, sorted(words)))})\b")
-    for place, message in (*_inconsistent(entry), *check(entry)):
+    for place, message in (*converted(entry, content), *_inconsistent(entry), *check(entry)):
         if not about_one.search(message) and not any(_overlap(place, other) for other in left_out):
             yield place, message
 
@@ -299,6 +299,9 @@ def converted(value: Any, given: Any, place: Place = ()) -> Iterator[Problem]:
             yield place, f"must be at most {NUMBER:g} (found {short(given)})"
         case int() | float() if isinstance(given, bool | str) and not isinstance(value, bool):
             yield place, f"must be a number (found {short(given)})"
+        case BaseModel() if isinstance(given, int | float):
+            # One number stands for a mapping, as for a range of prices.
+            yield from converted(float(given), given, place)
         case BaseModel() | dict() if isinstance(given, dict):
             below = vars(value) if isinstance(value, BaseModel) else cast("dict[str, Any]", value)
             for name, given_item in cast("dict[str, Any]", given).items():

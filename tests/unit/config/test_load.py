@@ -500,6 +500,16 @@ def test_a_wrong_field_hides_no_rule_between_other_fields(tmp_path: Path, wrong:
     } < set(fields)  # fmt: skip
 
 
+@pytest.mark.parametrize("wrong", ["gpu: {count: many}\n", "unknown: 1\n", "rollout: {strategie: x}\n"])
+@pytest.mark.parametrize("replicas", ["100000000000000000000", "true", "'2'"])
+def test_a_wrong_field_hides_no_value_that_is_written_as_something_else(
+    tmp_path: Path, wrong: str, replicas: str
+) -> None:
+    lines = mistakes(write(tmp_path, GOOD.replace("replicas: 2", f"replicas: {replicas}") + wrong))
+    assert len(lines) == 2
+    assert lines[0].split(": ")[1] == "replicas"
+
+
 def test_a_key_that_is_no_text_hides_no_other_mistake(tmp_path: Path) -> None:
     text = GOOD.replace("replicas: 2", "replicas: 0\n7: x").replace("  args:", "  env: {1: a, B: 2}\n  args:")
     lines = [mistake.removeprefix(str(tmp_path / "tiny.yaml")) for mistake in mistakes(write(tmp_path, text))]

@@ -232,6 +232,8 @@ def changed(path: Path, *keys: str, value: Any) -> Path:
             "gpus.NVIDIA-L40S.usd: is not a field; Allowed: tokens_per_second, usd_per_month",
         ),
         (("storage_gb",), -1, "storage_gb.low: must be at least 0"),
+        (("egress_gb",), True, "egress_gb: must be a number (found True)"),
+        (("control_plane",), 10**20, "control_plane: must be at most 1e+12 (found 100000000000000000000)"),
         (("apis",), {}, "apis: must have at least 1 entry"),
     ],
 )
