@@ -18,7 +18,7 @@ from dagster._core.scheduler.instigation import InstigatorStatus, InstigatorType
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster_shared.error import SerializableErrorInfo
 
-from llmops.alerts.left_out import alert_on_left_out
+from llmops.alerts.left_out import OF_A_MODEL, alert_on_left_out
 from llmops.alerts.outbox import Alert, Outbox
 from llmops.clients.kubernetes.client import Cluster
 from llmops.config import names
@@ -271,7 +271,7 @@ def test_each_sensor_is_told_of_by_itself(sensor: Sensor, outbox: Outbox) -> Non
 def test_a_model_that_is_left_out_is_told_of_once_for_the_same_mistakes(outbox: Outbox) -> None:
     def look(*mistakes: str) -> list[Alert]:
         left_out = {"chat": BadInput("\n".join(mistakes), code="InvalidFile", about="models/chat.yaml")}
-        return list(alert_on_left_out(left_out, outbox, datetime.datetime.now(datetime.UTC)))
+        return list(alert_on_left_out(left_out, OF_A_MODEL, outbox, datetime.datetime.now(datetime.UTC)))
 
     first = "models/chat.yaml:2: replicas: must be at least 1 (found 0)"
     (alert,) = look(first)

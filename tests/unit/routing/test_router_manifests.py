@@ -115,6 +115,7 @@ def test_each_replica_has_its_share_of_a_tenants_limits(release: Release) -> Non
     planned = plan({"tiny": Serving(release)}, catalog, tenants, installation(replicas=3))
     assert planned.tenants == {
         "acme": {
+            "namespace": "tenant-acme",
             "models": ["tiny", "gpt-4o", "tiny@managed-0"],
             "requests_per_minute": 34,
             "tokens_per_minute": 2,
