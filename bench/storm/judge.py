@@ -88,6 +88,11 @@ def untrue(left: Left) -> list[str]:
     return wrong
 
 
+def is_sound(left: Left) -> bool:
+    """Whether stable answers, and is what the records say."""
+    return left.answers and not untrue(left)
+
+
 def down_by(gaps: Sequence[Gap], acted: float | None, *, harms: bool) -> tuple[float, float]:
     """Seconds without stable that llmops answers for, and those that the actor answers for.
 
