@@ -41,19 +41,30 @@ console = Console(stderr=True, highlight=False, soft_wrap=True)
 
 @dataclass
 class World:
-    """A sandbox with a serving model for each number of replicas."""
+    """A sandbox with a serving model for each number of replicas.
+
+    Args:
+        sandbox: The sandbox.
+        folder: Where the models keep their files.
+        logs: Where runs write their logs.
+        models: The models by number of replicas, each with what removes it.
+    """
 
     sandbox: Sandbox
     folder: Path
     logs: Path
     models: dict[int, tuple[ExitStack, Model]] = field(default_factory=dict[int, tuple[ExitStack, Model]])
 
+    def drop(self, replicas: int) -> None:
+        """Remove a model: the next case gets a new one."""
+        if (kept := self.models.pop(replicas, None)) is not None:
+            kept[0].close()
+
     def model(self, replicas: int) -> Model:
         """A serving model of so many replicas; a new one if the last case has left a mark on the one before."""
-        if (kept := self.models.get(replicas)) is not None:
-            if _unmarked(kept[1]):
-                return kept[1]
-            kept[0].close()
+        if (kept := self.models.get(replicas)) is not None and _unmarked(kept[1]):
+            return kept[1]
+        self.drop(replicas)
         stack = ExitStack()
         model = stack.enter_context(new_model(self.sandbox, Path(tempfile.mkdtemp(dir=self.folder)) / "model"))
         self.models[replicas] = stack, model
@@ -70,8 +81,8 @@ class World:
 
     def close(self) -> None:
         """Remove the models."""
-        for stack, _ in self.models.values():
-            stack.close()
+        for replicas in list(self.models):
+            self.drop(replicas)
 
 
 def _unmarked(model: Model) -> bool:
@@ -138,7 +149,10 @@ def main() -> int:
         signal.signal(number, signal.default_int_handler)
     with started(given.dir, logs) as world:
         for index in indices:
-            row = try_case(world.model(REPLICAS[index % len(REPLICAS)]), given.seed, index, logs)
+            replicas = REPLICAS[index % len(REPLICAS)]
+            row = try_case(world.model(replicas), given.seed, index, logs)
+            if row["faults"] or not row["passed"]:
+                world.drop(replicas)
             rows = [other for other in rows if (other["seed"], other["case"]) != (given.seed, index)] + [row]
             given.output.write_text(json.dumps(rows, indent=1) + "\n")
             console.print(f"{index} {row['act']}, {row['moment']}: {row['seconds']} s {row['faults']}", markup=False)

@@ -195,7 +195,10 @@ def operate(model: Model, words: Sequence[str], log: Path) -> Attempt:
         "llmops": [sys.executable, "-m", "llmops.cli", "--settings", str(model.settings_file)],
         "kubectl": [str(find_or_build_kubectl()), "--kubeconfig", str(model.sandbox.kubeconfig)],
     }[words[0]]
-    done = subprocess.run([*program, *words[1:]], capture_output=True, text=True, check=False, timeout=RUN_SECONDS)
+    as_json = ["--json"] if words[0] == "llmops" else []
+    done = subprocess.run(
+        [*program, *words[1:], *as_json], capture_output=True, text=True, check=False, timeout=RUN_SECONDS
+    )
     log.write_text(done.stdout + done.stderr)
     return Attempt(" ".join(words), done.returncode, ending_of(log.read_text()), log.read_text())
 

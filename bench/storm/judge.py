@@ -15,8 +15,11 @@ KILLED = -9
 MOST_RERUNS = 3
 FAULTS = ("stable was down", "canary left", "untrue record", "fault of llmops")
 """The kinds of faults for which the bench fails."""
-# A trace, and how `Trial.on_error` calls a fault of llmops.
-_OWN_FAULT = re.compile(r"Traceback \(most recent call last\)|an error of llmops itself|InternalError|bug in llmops")
+# A trace of Python or Dagster, and how `Trial.on_error` calls a fault of llmops. The quoted output of an engine is
+# indented, or within a line of JSON.
+_OWN_FAULT = re.compile(
+    r"^(?:Traceback \(most recent call last\)|Stack Trace):|an error of llmops itself|InternalError|bug in llmops", re.M
+)
 _REPAIRS = re.compile(
     r"llmops revalidate [\w-]+ --restore"
     r"|kubectl (?:rollout resume|scale) deployment/[\w-]+ --namespace [\w-]+(?: --replicas N)?"
@@ -111,10 +114,12 @@ def down_by(gaps: Sequence[Gap], acted: float | None, *, harms: bool) -> tuple[f
 
 
 def names_actor(attempts: Sequence[Attempt], changed: Sequence[str], manager: str) -> bool | None:
-    """Whether an ending that is no promotion names the actor or a changed object; None if all went well."""
+    """Whether an ending that is no promotion names the actor or a changed object; None if all went well.
+
+    Of a file its name without folders is enough.
+    """
     texts = [attempt.ending for attempt in attempts if attempt.code not in (Exit.DONE, KILLED)]
-    objects = [change.partition(" ")[2] for change in changed]
-    wanted = [manager, *changed, *(name for name in objects if name)]
+    wanted = [manager, *(change.rpartition(" ")[2].rpartition("/")[2] for change in changed)]
     return any(name in text for text in texts for name in wanted) if texts else None
 
 

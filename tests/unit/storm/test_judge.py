@@ -85,6 +85,8 @@ def test_a_gap_that_the_act_begins_in_is_the_actors() -> None:
         ("Traceback (most recent call last):\n  File", Exit.DONE, True),
         ("Inconclusive: an error of llmops itself: KeyError('spec')", Exit.INCONCLUSIVE, True),
         ("the run failed outside of its stages", Exit.BUG, True),
+        ("m: the run failed\nStack Trace:\n  File", Exit.CANNOT, True),
+        ("Failed: it crashed\nlast lines of engine:\n  Traceback (most recent call last):", Exit.REJECTED, False),
         ("", KILLED, False),
     ],
 )
@@ -109,6 +111,8 @@ def test_an_ending_names_the_actor_or_the_object() -> None:
     changed = ("Deployment m-canary",)
     assert names_actor([Attempt(ROLLOUT, Exit.INCONCLUSIVE, f"changed by {MANAGER} (Update)")], changed, MANAGER)
     assert names_actor([Attempt(ROLLOUT, Exit.INCONCLUSIVE, "m-canary is gone")], changed, MANAGER)
+    missing = Attempt(ROLLOUT, Exit.REJECTED, "weights/m/key: 1 missing: model-2.safetensors")
+    assert names_actor([missing], ("file weights/m/key/model-2.safetensors",), MANAGER)
     assert not names_actor([Attempt(ROLLOUT, Exit.INCONCLUSIVE, "it did not work")], changed, MANAGER)
     assert names_actor([Attempt(ROLLOUT, Exit.DONE, ""), Attempt(ROLLOUT, KILLED, "")], changed, MANAGER) is None
 
