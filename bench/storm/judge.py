@@ -128,7 +128,7 @@ def ending_of(log: str) -> str:
     start = log.rfind("\n{\n") + 1 or (0 if log.startswith("{\n") else -1)
     if start >= 0:
         try:
-            ended: dict[str, Any] = json.loads(log[start:])
+            ended: dict[str, Any] = json.JSONDecoder().raw_decode(log, start)[0]
         except ValueError:
             pass
         else:

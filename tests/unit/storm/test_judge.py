@@ -98,7 +98,7 @@ def test_a_trace_or_a_fault_of_llmops_is_seen(text: str, code: int, faulty: bool
 def test_an_ending_has_the_line_and_the_details_of_the_record() -> None:
     ended = {"code": 4, "line": "Inconclusive: it is paused", "record": {"details": "by kubectl"}, "run": "x"}
     text = f"0.1s release: begins\n{json.dumps(ended, indent=2)}\n"
-    assert ending_of(text) == "Inconclusive: it is paused\nby kubectl"
+    assert ending_of(text) == ending_of(f"{text}0.2s release: ends\n") == "Inconclusive: it is paused\nby kubectl"
     assert ending_of(json.dumps({**ended, "record": None}, indent=2)) == "Inconclusive: it is paused"
 
 
