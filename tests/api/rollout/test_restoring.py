@@ -18,6 +18,7 @@ from llmops.config.settings import Settings
 from llmops.errors import ClusterCannot
 from llmops.evaluation.backends.base import Target
 from llmops.releases.records import Records
+from llmops.releases.release import Release
 from llmops.rollout.ops.measured import check_as_released
 from llmops.rollout.ops.scaling import apply_stable
 from llmops.rollout.platform import Platform
@@ -70,10 +71,13 @@ def edit(world: World, *containers: dict[str, Any]) -> None:
     apis(world)[0].patch_namespaced_deployment("tiny", world.cluster.namespace, patch, field_manager="kubectl-edit")
 
 
+def of_weights(digit: str) -> Release:
+    return release().model_copy(update={"weights": release().weights.model_copy(update={"commit": digit * 40})})
+
+
 def undo(world: World) -> None:
     """As `kubectl rollout undo` to the template of other weights."""
-    other = release().model_copy(update={"weights": release().weights.model_copy(update={"commit": "1" * 40})})
-    template = apply_stable(world.platform, other, surge=True)["spec"]["template"]
+    template = apply_stable(world.platform, of_weights("1"), surge=True)["spec"]["template"]
     world.apply()
     patch = [{"op": "replace", "path": "/spec/template", "value": template}]
     apis(world)[0].patch_namespaced_deployment("tiny", world.cluster.namespace, patch, field_manager="kubectl-rollout")
@@ -113,4 +117,6 @@ def test_a_trial_takes_restored_engines_for_the_releases(world: World, change: s
     containers = {container["name"] for container in main["spec"]["template"]["spec"]["containers"]}
     assert containers == {names.ENGINE_CONTAINER, "mesh"}
     # The next release finds no other owner in its way.
-    world.apply()
+    following = of_weights("2")
+    apply_stable(world.platform, following, surge=True)
+    check_as_released(current, Target(following, "stable"))
