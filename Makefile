@@ -8,7 +8,7 @@ PARALLEL ?= --numprocesses 3 --dist loadfile --no-loadscope-reorder
 READY := $(VENV)/.ready
 export DAGSTER_DISABLE_TELEMETRY := 1
 
-.PHONY: help demo demo-auto demo-stack test test-quick test-full control-plane kubernetes lint format bench reliability fuzz dev e2e-vllm e2e-tools e2e-stack e2e-containers containers constraints clean
+.PHONY: help demo demo-auto demo-stack test test-quick test-full control-plane kubernetes lint format bench reliability storm fuzz dev e2e-vllm e2e-tools e2e-stack e2e-containers containers constraints clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -62,6 +62,9 @@ bench: kubernetes ## Measure against the tools of the field; writes build/bench.
 
 reliability: kubernetes ## Break the installed system in the middle of each stage; writes docs/concepts/reliability.md
 	$(BIN)/python -m bench.reliability
+
+storm: kubernetes ## Somebody else changes something in each of many rollouts (ROLLOUTS=100, SEED=0); writes build/storm.json
+	$(BIN)/python -m bench.storm --rollouts $(or $(ROLLOUTS),100) --seed $(or $(SEED),0)
 
 fuzz: $(READY) ## Feed damaged bytes to each parser of bytes from outside (PARSERS: some of them; MINUTES=10 for each)
 	$(BIN)/python -m bench.fuzzing $(PARSERS) --minutes $(or $(MINUTES),10)

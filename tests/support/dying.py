@@ -146,6 +146,11 @@ class Run:
         """Whether it has reached the step."""
         return any(entry.step == step for entry in self.steps)
 
+    @property
+    def ended(self) -> bool:
+        """Whether the process has ended."""
+        return self._exit_code() is not None
+
     def send(self, number: signal.Signals) -> None:
         """Signal the process."""
         assert self._process.pid is not None

@@ -6,8 +6,9 @@ a list with these keys, `v:VALUE` a value in a set, `i:N` an item by its place.
 
 from __future__ import annotations
 
+import copy
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -110,6 +111,19 @@ def _place(obj: Any, index: str) -> Any:
 
 
 _STEPS = {"f": _field, "k": _item, "v": _member, "i": _place}
+
+
+def without(obj: Mapping[str, Any], paths: Iterable[Path]) -> dict[str, Any]:
+    """A copy of an object without some fields, for a JSON merge patch: a field of a mapping is null in it."""
+    pruned: dict[str, Any] = copy.deepcopy(dict(obj))
+    for path in paths:
+        parent, last = value_at(pruned, path[:-1]), path[-1]
+        if isinstance(parent, list):
+            siblings: list[Any] = parent
+            siblings[:] = [item for item in siblings if item != value_at(siblings, (last,))]
+        elif isinstance(parent, dict):
+            parent[last.removeprefix("f:")] = None
+    return pruned
 
 
 def shown(path: Path) -> str:

@@ -79,7 +79,10 @@ def weights_in_use(current: CurrentModel) -> set[str]:
 
 
 def forget_weights(current: CurrentModel, key: str) -> None:
-    """Delete the proof of weights that are to be removed, and the Jobs that a later run would adopt."""
+    """Delete the proof of weights, and the Jobs that a later run would adopt.
+
+    For weights that are to be removed, or to be fetched and compared again.
+    """
     current.records.forget_weights(current.model, key)
     for stage in ("download", "checksum"):
         name = names.job_name(current.model, stage, key)

@@ -118,14 +118,18 @@ def dry_run_stable(platform: Platform, spec: ModelSpec, release: Release) -> Non
         except Conflict as conflict:
             if not conflict.managers:
                 raise
-            raise ClusterCannot(
-                f"others have changed what serves {release.model}, and the promotion would not overwrite that: "
-                f"{conflict.message}",
-                code="StableChanged",
-                about=conflict.about,
-                remedy=f"`llmops revalidate {release.model} --restore` applies the serving release's objects again. "
-                "Change replicas and images in the catalog.",
-            ) from conflict
+            raise stable_changed(release.model, conflict) from conflict
+
+
+def stable_changed(model: str, conflict: Conflict) -> ClusterCannot:
+    """The error if somebody else owns fields of what serves: the command that takes them back is the remedy."""
+    return ClusterCannot(
+        f"others have changed what serves {model}, and a promotion does not overwrite that: {conflict.message}",
+        code="StableChanged",
+        about=conflict.about,
+        remedy=f"`llmops revalidate {model} --restore` applies the serving release's objects again. Change replicas "
+        "and images in the catalog.",
+    )
 
 
 def is_scaled(main: Object, spec: ModelSpec) -> bool:

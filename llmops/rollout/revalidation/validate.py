@@ -11,10 +11,9 @@ from llmops.errors import LlmopsError
 from llmops.releases.release import Release
 from llmops.releases.validations import CheckName, CheckResult, Finding, Validation, Validations
 from llmops.rollout.ending import put_alert
-from llmops.rollout.ops.companions import apply_companions
-from llmops.rollout.ops.scaling import apply_stable
 from llmops.rollout.revalidation.drift import check_drift
 from llmops.rollout.revalidation.figures import check_figures
+from llmops.rollout.revalidation.restoring import restore_objects
 from llmops.rollout.revalidation.weights import check_weights
 from llmops.rollout.trial import Trial
 
@@ -128,12 +127,8 @@ def _timed(current: Trial, name: CheckName, check: Callable[[], CheckResult]) ->
 
 
 def _restored(current: Trial, release: Release, drift: CheckResult) -> CheckResult:
-    """Apply the release's objects again over changes of others. Fields that others added stay."""
     if drift.value != "Failed":
         return drift
-    main = current.cluster.get("Deployment", release.model)
-    surge = main is None or main["spec"].get("strategy", {}).get("rollingUpdate", {}).get("maxSurge") != 0
-    apply_stable(current.platform, release, surge=surge, force=True)
-    apply_companions(current.platform, current.spec, release, current.log, force=True)
+    restore_objects(current, release)
     done = "llmops applied the release's objects again"
     return drift.model_copy(update={"repaired": done, "line": f"{drift.line}; {done}"})

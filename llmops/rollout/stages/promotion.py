@@ -1,8 +1,9 @@
 """Stage 7: roll the main Deployment to the release."""
 
 import time
-from typing import Literal
+from typing import Any, Literal
 
+from llmops.clients.kubernetes.problems import Conflict
 from llmops.clients.kubernetes.wait import ALLOW_PENDING_SECONDS, wait_for_rollout
 from llmops.config import names
 from llmops.config.steps import Step, reached
@@ -20,7 +21,7 @@ from llmops.rollout.ops.gc import collect_configurations, collect_weights
 from llmops.rollout.ops.measured import as_released
 from llmops.rollout.ops.measuring import backend_of
 from llmops.rollout.ops.reporting import report_link
-from llmops.rollout.ops.scaling import apply_stable
+from llmops.rollout.ops.scaling import apply_stable, stable_changed
 from llmops.rollout.outcomes import CanaryOutcome, EvaluationOutcome, PromotionOutcome, TrafficOutcome
 from llmops.rollout.shown import Done
 from llmops.rollout.trial import GONE_SECONDS, Trial
@@ -77,7 +78,7 @@ def promote(current: Trial, release: Release, *, surge: bool) -> PromotionOutcom
     target = Target(release, "stable")
     with as_released(current, target, rolling=True):
         started = time.monotonic()
-        main = apply_stable(current.platform, release, surge=surge)
+        main = _apply(current, release, surge=surge)
         current.log(f"Deployment {name} moves to {release.id}, {main['spec']['replicas']} replicas")
         reached(Step.MAIN_APPLIED)
         main = wait_for_rollout(
@@ -106,6 +107,16 @@ def promote(current: Trial, release: Release, *, surge: bool) -> PromotionOutcom
         replaced=replaced,
         rollout_seconds=seconds,
     )
+
+
+def _apply(current: Trial, release: Release, *, surge: bool) -> dict[str, Any]:
+    try:
+        return apply_stable(current.platform, release, surge=surge)
+    except Conflict as conflict:
+        if not conflict.managers:
+            raise
+        # Somebody changed stable since the trial's first stage looked.
+        raise stable_changed(release.model, conflict) from conflict
 
 
 def _strategy_beside_canary(current: Trial, release: Release) -> Literal["surge", "in-place"] | None:

@@ -11,9 +11,12 @@ from llmops.preflight.accepted import accepted_ids
 from llmops.preflight.finding import Finding
 from llmops.releases.difference import diff
 from llmops.releases.ledger import ending, opening
+from llmops.releases.records import Record
 from llmops.releases.release import Release
+from llmops.releases.stages import STAGES
 from llmops.rollout.ops.cleanup import release_of
 from llmops.rollout.ops.companions import apply_companions, dry_run_companions
+from llmops.rollout.ops.gc import forget_weights
 from llmops.rollout.ops.measured import check_as_released
 from llmops.rollout.ops.pinning import pin
 from llmops.rollout.ops.preflight_run import examine
@@ -22,6 +25,7 @@ from llmops.rollout.shown import Done, Json, Markdown, Value
 from llmops.rollout.trial import Refused, Trial
 
 SERVES = "serves already"
+AFTER_PROOF = STAGES[STAGES.index("checksum") + 1 :]
 
 
 @dataclass(frozen=True)
@@ -115,6 +119,8 @@ def _admit(current: Trial, pinned: Release, request: ReleaseRequest) -> dict[str
     if record:
         # The ended trial compared the release with an earlier stable.
         records.forget_trial(model, pinned.id)
+    if rejection and not passed:
+        _doubt_weights(current, pinned, rejection)
     records.save_release(pins_config_map(pinned))
     state = records.update_state(model, candidate=pinned.id)
     current.open(pinned)
@@ -139,6 +145,17 @@ def _admit(current: Trial, pinned: Release, request: ReleaseRequest) -> dict[str
             "preflight.accept in the model's entry.",
         )
     return _shown(pinned, changes, findings)
+
+
+def _doubt_weights(current: Trial, pinned: Release, rejection: Record) -> None:
+    """Have the weights on the volume completed and compared again if an error rejected the release after their proof.
+
+    Engines crash as well if somebody has damaged the files since. If the proof stayed, each retry would crash.
+    """
+    by_error = rejection.code and rejection.stage in AFTER_PROOF
+    if by_error and pinned.weights.strategy == "volume":
+        current.log(f"the weights of {pinned.id} are compared with their pins again: it was rejected after their proof")
+        forget_weights(current, pinned.weights.key)
 
 
 def _shown(pinned: Release, changes: list[str], findings: tuple[Finding, ...]) -> dict[str, Value]:

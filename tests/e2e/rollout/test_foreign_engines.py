@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 
 from llmops.cli.exits import Exit
-from llmops.cli.rollouts import Ended
+from llmops.cli.rollouts import Ended, run_revalidation
 from llmops.config import names
 from tests.e2e.validation.editing import edit
 from tests.support.world import Model, measured, second_actor
@@ -143,3 +143,22 @@ def test_a_main_deployment_that_is_changed_while_it_moves_is_not_taken_for_the_r
     difference = f"Deployment {model.name}: spec.template.spec.containers[engine].image is"
     assert_untried(model, ended, "promotion", difference, other, SETTER)
     assert model.records.state(model.name).stable == first
+
+
+def test_a_stable_that_somebody_changes_during_the_trial_stops_the_promotion_until_it_is_restored(model: Model) -> None:
+    model.declare(evaluation=ABSOLUTE)
+    assert model.rollout().code == Exit.DONE
+    first = model.serving()
+    model.push("v0.33.0")
+
+    def change() -> None:
+        until(lambda: evaluating(model))
+        edit(model, {"args": ["--other"], "env": [{"name": "EXTRA", "value": "1"}]}, manager=SETTER)
+
+    with second_actor(change):
+        ended = model.rollout()
+    assert_untried(model, ended, "promotion", f"'{SETTER}' owns", f"`llmops revalidate {model.name} --restore`")
+    assert model.records.state(model.name).stable == first
+    run_revalidation(model.records, model.name, repair=False, restore=True)
+    ended = model.rollout()
+    assert ended.code == Exit.DONE, ended.line

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from llmops.clients.kubernetes.ownership import ABSENT, owners, shown, value_at
+from llmops.clients.kubernetes.ownership import ABSENT, owners, shown, value_at, without
 from llmops.rollout.revalidation.drift import REPLICAS, Difference, differences, stray_pods
 
 IMAGE = ("f:spec", "f:template", "f:spec", "f:containers", 'k:{"name":"engine"}', "f:image")
@@ -244,3 +244,12 @@ def test_a_pod_without_an_owner_is_a_stray_pod() -> None:
     _, pod = pod_of(main)
     del pod["metadata"]["ownerReferences"]
     assert [stray.subject for stray in stray_pods(main, [pod], [])] == ["pod m-1-x"]
+
+
+def test_fields_are_taken_out_of_a_copy() -> None:
+    obj = {"a": [{"k": 1, "v": "x"}, {"k": 2, "v": "y", "w": {}}], "b": {"c": 1, "d": 2}, "s": ["one", "two"]}
+    paths = (("f:a", 'k:{"k":1}'), ("f:a", 'k:{"k":2}', "f:w"), ("f:b", "f:c"), ("f:s", 'v:"one"'), ("f:none", "f:x"))
+    # A merge patch removes what is null, and replaces lists.
+    assert without(obj, paths) == {"a": [{"k": 2, "v": "y", "w": None}], "b": {"c": None, "d": 2}, "s": ["two"]}
+    assert obj["b"] == {"c": 1, "d": 2}
+    assert len(obj["a"]) == 2
