@@ -25,7 +25,11 @@ class LlmopsError(Exception):
         self.remedy = remedy
 
     def __str__(self) -> str:
-        return f"{self.message} Remedy: {self.remedy}" if self.remedy else self.message
+        if not self.remedy:
+            return self.message
+        # Details on further lines, such as the end of a log, are no sentence.
+        ends = "\n" in self.message or self.message.endswith((".", "!", "?", ":"))
+        return f"{self.message}{'' if ends else '.'} Remedy: {self.remedy}"
 
 
 class BadInput(LlmopsError):
