@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import random
 import time
+import tracemalloc
 from collections.abc import Callable
 
 import pytest
 
-from bench.fuzzing.mutation import judge, mutated
+from bench.fuzzing.mutation import LONGEST, judge, mutated
 from bench.fuzzing.parsers import PARSERS, Parser
 
 INPUTS = 40
@@ -56,3 +57,13 @@ def test_a_refusal_is_no_fault() -> None:
         raise ValueError(content)
 
     assert judge(Parser(refuse, (ValueError,), ()), b"x") is None
+
+
+def test_rounds_that_repeat_do_not_fill_the_memory() -> None:
+    tracemalloc.start()
+    try:
+        for seed in range(500):
+            assert len(mutated([b"x" * LONGEST], random.Random(seed))) <= LONGEST
+        assert tracemalloc.get_traced_memory()[1] < 256 * LONGEST
+    finally:
+        tracemalloc.stop()
