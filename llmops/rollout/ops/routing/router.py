@@ -161,7 +161,7 @@ def router_objects(platform: Platform, before: Manifest | None) -> list[Manifest
 
     Raises:
         BadInput: Two models claim one name, the installation cannot do what the router's exposure asks for, or the file
-            of a tenant has mistakes that the router does not know yet.
+            of a tenant has mistakes and an older llmops has configured the router: that did not note its namespace.
     """
     return objects(_plan(platform), platform.settings, drain_path(before))
 
