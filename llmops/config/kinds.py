@@ -79,8 +79,8 @@ def _zone(value: str) -> str:
 
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _PORT = r"(?::(?P<port>[0-9]{1,5}))?"
-_HOST = r"[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?"
-_IMAGE = re.compile(rf"(?:(?:localhost|{_HOST}(?:\.{_HOST})+|{_HOST}(?=:)){_PORT}/)?{_COMPONENT}(?:/{_COMPONENT})*")
+_LABEL = r"[a-z0-9]+(?:-+[a-z0-9]+)*"
+_IMAGE = re.compile(rf"(?:(?:localhost|{_LABEL}(?:\.{_LABEL})+|{_LABEL}(?=:)){_PORT}/)?{_COMPONENT}(?:/{_COMPONENT})*")
 LONGEST_IMAGE = 255
 
 

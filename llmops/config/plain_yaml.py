@@ -190,7 +190,7 @@ _READ: dict[str, tuple[re.Pattern[str], Callable[[str], Any], str]] = {
     ),
     "float": (
         re.compile(
-            r"[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
+            r"[-+]?([0-9][0-9_]*(\.[0-9_]*)?|\.[0-9][0-9_]*)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
         ),
         _float,
         "number: write it short, or in quotes to have a text",

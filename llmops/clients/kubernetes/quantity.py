@@ -10,7 +10,7 @@ from kubernetes.utils.quantity import parse_quantity
 from llmops.errors import BadInput
 
 # The library also accepts what the API server refuses: `1 Gi`, `1mi`, `1_000`, `NaN`.
-_FORM = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+|[numkMGTPE]|[KMGTPE]i)?")
+_FORM = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+|[numkMGTPE]|[KMGTPE]i)?")
 
 
 def quantity(text: str | float) -> Decimal:

@@ -129,6 +129,7 @@ class EngineOptions(Strict):
 
 
 LARGEST_TEMPLATE = 256 * 1024
+LONGEST_VERSION = 200
 """Largest chat template in bytes: the ConfigMap of the release's pins holds it, and has at most 1 MiB."""
 
 RESERVED_VARIABLES = {
@@ -234,6 +235,8 @@ class Engine(Consistent):
     @classmethod
     def _version(cls, value: str) -> str:
         text = value if re.search(r"[<>=!~]", value) else f"=={value}"
+        if len(text) > LONGEST_VERSION:
+            raise ValueError(f"must have at most {LONGEST_VERSION} characters")
         try:
             SpecifierSet(text)
         except InvalidSpecifier as error:

@@ -194,6 +194,8 @@ def spread(words: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
 def gather(words: Sequence[str]) -> tuple[list[str], dict[str, dict[str, Any]], tuple[str, ...]]:
     """The words with vLLM's spelling of flags, but for those with keys: these come to one value for each flag.
 
+    A flag with more than MOST_LEVELS keys stays a word, which no parser knows: its value would be nested as deep.
+
     Returns:
         The other words, the values by flag, and the flags and keys that are given more than once.
 
@@ -210,7 +212,7 @@ def gather(words: Sequence[str]) -> tuple[list[str], dict[str, dict[str, Any]], 
         word = given[index]
         name, equals, value = word.partition("=")
         index += 1
-        if not (word.startswith("-") and "." in name):
+        if not (word.startswith("-") and 0 < name.count(".") <= MOST_LEVELS):
             if word.startswith("--") and "." not in word:
                 repeated += [name] * (name in seen)
                 seen.add(name)

@@ -24,6 +24,27 @@ def test_damaged_inputs_are_taken_or_refused(name: str) -> None:
         assert judge(parser, mutated(parser.seeds, chance)) is None
 
 
+ENTRY = b"name: m\nreplicas: 2\nweights: {repo: a/m}\nengine: {version: '>=0.31,<0.40'%s}\n%s"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("arguments", b"--hf-overrides" + b".a" * 5000 + b"=1"),
+        ("arguments", b"--hf-overrides" + b".a" * 60 + b"=" + b"[" * 60 + b"]" * 60),
+        ("catalog", ENTRY % (b"", b"replica: " + b"9" * 200_000)),
+        ("catalog", ENTRY % (b"", b"replica: " + b"9" * 200_000 + b".x")),
+        ("catalog", ENTRY.replace(b"0.40", b"9" * 5001) % (b"", b"")),
+        ("catalog", ENTRY % (b", image: " + b"a." * 100 + b"_", b"")),
+        ("catalog", ENTRY % (b"", b"resources: {memory: " + b"9" * 200_000 + b"x}")),
+        ("suite", b"name: quality\nkind: " + b"9" * 200_000 + b"x\n\0"),
+    ],
+    ids=["keys", "value-below-keys", "digits", "digits-and-a-letter", "version", "image", "quantity", "suite"],
+)
+def test_what_was_too_slow_or_raised(name: str, content: bytes) -> None:
+    assert judge(PARSERS[name], content) is None
+
+
 def busy(content: bytes) -> None:
     end = time.process_time() + 30
     while time.process_time() < end:

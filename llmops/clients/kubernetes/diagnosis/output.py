@@ -17,7 +17,7 @@ _ERROR = re.compile(
     r"|Fatal Python error: .*|what\(\):\s+.*)"
 )
 """How Python ends a traceback, and how C++ ends on an exception."""
-_LATER_ERROR = re.compile(r"\b((?:[\w.]+\.)?\w*(?:Error|Exception): .*)")
+_LATER_ERROR = re.compile(r"(?<![\w.])\.*+([\w.]*(?:Error|Exception): .*)")
 _REFERENCE = re.compile(
     r"root cause|EngineDeadError|CancelledError|\bcancelled\b|KeyboardInterrupt|BrokenPipeError|SystemExit", re.I
 )
