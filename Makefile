@@ -63,8 +63,8 @@ bench: kubernetes ## Measure against the tools of the field; writes build/bench.
 reliability: kubernetes ## Break the installed system in the middle of each stage; writes docs/concepts/reliability.md
 	$(BIN)/python -m bench.reliability
 
-storm: kubernetes ## Somebody else changes something in each of many rollouts (ROLLOUTS=100, SEED=0); writes build/storm.json
-	$(BIN)/python -m bench.storm --rollouts $(or $(ROLLOUTS),100) --seed $(or $(SEED),0)
+storm: kubernetes ## Somebody else changes something in each of many rollouts (ROLLOUTS=100, SEED=0, ACT: only this one); writes build/storm.json
+	$(BIN)/python -m bench.storm --rollouts $(or $(ROLLOUTS),100) --seed $(or $(SEED),0) $(if $(ACT),--act "$(ACT)")
 
 fuzz: $(READY) ## Feed damaged bytes to each parser of bytes from outside (PARSERS: some of them; MINUTES=10 for each)
 	$(BIN)/python -m bench.fuzzing $(PARSERS) --minutes $(or $(MINUTES),10)

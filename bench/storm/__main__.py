@@ -2,7 +2,8 @@
 
 Each case draws its act and moment from the seed and its number alone: `--seed S --only K` repeats case K. The bench
 fails if stable does not answer for another reason than the act itself, if a canary stays, if a record says what is not
-so, or if a run ends with a stack trace. Results go to build/storm.json, the logs of all runs to build/storm/.
+so, if a run ends with a stack trace, or if no rerun ends well. Results go to build/storm.json, the logs of all runs to
+build/storm/.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from llmops_sandbox.sandbox import Sandbox
 from rich.console import Console
 from rich.table import Table
 
-from bench.storm.acts import neighbour
+from bench.storm.acts import ACTS, draw, neighbour
 from bench.storm.case import RUN_SECONDS, log_of, try_case
 from bench.storm.judge import FAULTS, KILLED
 from llmops.cli.exits import Exit
@@ -132,6 +133,7 @@ def main() -> int:
     options = argparse.ArgumentParser(prog="bench.storm", description=__doc__)
     options.add_argument("--rollouts", type=int, default=100)
     options.add_argument("--seed", type=int, default=0)
+    options.add_argument("--act", choices=[act.name for act in ACTS], metavar="ACT", help="the only act of all cases")
     options.add_argument("--only", help="numbers of cases, such as 3,17; the results of the others stay")
     options.add_argument("--resume", action="store_true", help="only cases that have no result yet")
     options.add_argument("--output", type=Path, default=RESULTS)
@@ -142,6 +144,7 @@ def main() -> int:
     rows: list[dict[str, Any]] = json.loads(given.output.read_text()) if keeps else []
     if given.resume:
         indices = [index for index in indices if (given.seed, index) not in {(r["seed"], r["case"]) for r in rows}]
+    acts = [act for act in ACTS if given.act in (None, act.name)]
     logs = given.output.with_suffix("")
     if not keeps:
         shutil.rmtree(logs, ignore_errors=True)
@@ -152,7 +155,7 @@ def main() -> int:
     with started(given.dir, logs) as world:
         for index in indices:
             replicas = REPLICAS[index % len(REPLICAS)]
-            row = try_case(world.model(replicas), given.seed, index, logs)
+            row = try_case(world.model(replicas), given.seed, index, draw(given.seed, index, acts), logs)
             if row["faults"] or not row["passed"]:
                 world.drop(replicas)
             rows = [other for other in rows if (other["seed"], other["case"]) != (given.seed, index)] + [row]
@@ -161,6 +164,7 @@ def main() -> int:
     chosen = [row for row in rows if row["seed"] == given.seed]
     Console(width=200).print(table(chosen))
     counts = {kind: sum(any(fault.startswith(kind) for fault in row["faults"]) for row in chosen) for kind in FAULTS}
+    counts["stuck"] = sum(not row["passed"] for row in chosen)
     Console().print(", ".join(f"{kind}: {count}" for kind, count in counts.items()))
     return int(any(counts.values()))
 

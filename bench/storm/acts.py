@@ -9,7 +9,7 @@ import datetime as dt
 import random
 import signal
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -119,10 +119,10 @@ class Drawn:
     seconds: float
 
 
-def draw(seed: int, index: int) -> Drawn:
+def draw(seed: int, index: int, acts: Sequence[Act]) -> Drawn:
     """The case of this number; each act comes once before any comes again."""
-    turn, place = divmod(index, len(ACTS))
-    order = random.Random(f"{seed} order {turn}").sample(ACTS, len(ACTS))  # noqa: S311 - repeatable, not secret
+    turn, place = divmod(index, len(acts))
+    order = random.Random(f"{seed} order {turn}").sample(acts, len(acts))  # noqa: S311 - repeatable, not secret
     chance = random.Random(f"{seed} case {index}")  # noqa: S311
     act = order[place]
     return Drawn(act, chance.choice(act.stages), chance.random(), chance.uniform(*AWAY_SECONDS))

@@ -14,7 +14,7 @@ from typing import Any
 import httpx2
 from llmops_sandbox.cluster.binaries import find_or_build_kubectl
 
-from bench.storm.acts import MANAGER, MOMENTS, Changed, Drawn, Scene, draw
+from bench.storm.acts import MANAGER, MOMENTS, Changed, Drawn, Scene
 from bench.storm.judge import (
     MOST_RERUNS,
     Attempt,
@@ -209,9 +209,9 @@ def roll_out(run: Run, *options: str) -> Attempt:
     return Attempt(" ".join(("llmops rollout", *options)), code, ending_of(run.text), run.text)
 
 
-def try_case(model: Model, seed: int, index: int, logs: Path) -> dict[str, Any]:
+def try_case(model: Model, seed: int, index: int, drawn: Drawn, logs: Path) -> dict[str, Any]:
     """Run one case on a serving model, with its logs in a folder; returns its row."""
-    drawn, replicas = draw(seed, index), int(model.spec["replicas"])
+    replicas = int(model.spec["replicas"])
     before, seconds = model.records.state(model.name).candidate, usual(model, drawn.stage)
     model.commit(shards=2, ttft_ms=30, seed=1000 + index)
     started = time.monotonic()

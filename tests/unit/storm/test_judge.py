@@ -133,12 +133,12 @@ def test_the_operator_follows_remedies() -> None:
 
 
 def test_a_case_is_drawn_from_its_seed_and_number_alone() -> None:
-    assert draw(3, 40) == draw(3, 40)
-    assert [draw(3, index) for index in range(30)] != [draw(4, index) for index in range(30)]
+    assert draw(3, 40, ACTS) == draw(3, 40, ACTS)
+    assert [draw(3, index, ACTS) for index in range(30)] != [draw(4, index, ACTS) for index in range(30)]
 
 
 def test_each_act_comes_once_in_a_turn_and_at_a_stage_of_its_own() -> None:
-    drawn = [draw(7, index) for index in range(2 * len(ACTS))]
+    drawn = [draw(7, index, ACTS) for index in range(2 * len(ACTS))]
     assert set(Counter(case.act.name for case in drawn).values()) == {2}
     assert all(case.stage in case.act.stages and set(case.act.stages) <= set(MOMENTS) for case in drawn)
     assert all(0 <= case.fraction < 1 and case.seconds > 0 for case in drawn)
