@@ -66,7 +66,7 @@ reliability: kubernetes ## Break the installed system in the middle of each stag
 storm: kubernetes ## Somebody else changes something in each of many rollouts (ROLLOUTS=100, SEED=0, ACT: only this one); writes build/storm.json
 	$(BIN)/python -m bench.storm --rollouts $(or $(ROLLOUTS),100) --seed $(or $(SEED),0) $(if $(ACT),--act "$(ACT)")
 
-fuzz: $(READY) ## Feed damaged bytes to each parser of bytes from outside (PARSERS: some of them; MINUTES=10 for each)
+fuzz: $(READY) ## Feed damaged bytes to each parser of bytes from outside (PARSERS: some of them; MINUTES=10 of the processor for each)
 	$(BIN)/python -m bench.fuzzing $(PARSERS) --minutes $(or $(MINUTES),10)
 
 dev: $(READY) ## The Dagster UI on the sandbox (what `make demo` did is in it), until Ctrl-C

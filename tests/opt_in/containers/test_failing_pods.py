@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,60 +16,14 @@ import pytest
 
 from llmops.clients.kubernetes.client import Cluster
 from llmops.clients.kubernetes.diagnosis.pod import diagnose
-from tests.opt_in.containers.pods import FAILING, Failing
+from tests.support.kubelet_pods import FAILING, Failing, Watched
 
 Object = dict[str, Any]
-SECONDS = 240
-
-
-def reasons(pod: Object, events: list[Object]) -> set[str]:
-    """Every reason that its status and its events give."""
-    status = pod.get("status") or {}
-    states = [
-        state
-        for container in (*status.get("containerStatuses", ()), *status.get("initContainerStatuses", ()))
-        for part in ("state", "lastState")
-        for state in (container.get(part) or {}).values()
-    ]
-    conditions = [condition for condition in status.get("conditions", ()) if condition.get("reason")]
-    return {str(said["reason"]) for said in (status, *states, *conditions, *events) if said.get("reason")}
-
-
-class Watched:
-    """The failing pods, and all that was said of each while it failed.
-
-    Args:
-        cluster: Their namespace.
-    """
-
-    def __init__(self, cluster: Cluster) -> None:
-        self._cluster = cluster
-        self.said: dict[str, set[str]] = {failing.name: set() for failing in FAILING}
-        self.pods: dict[str, Object] = {}
-        self.events: dict[str, list[Object]] = {}
-
-    def run(self) -> None:
-        """Make the pods, and follow them until each has said what it has to, for `SECONDS` at most."""
-        for failing in FAILING:
-            self._cluster.create(failing.pod)
-        deadline = time.monotonic() + SECONDS
-        while any(failing.reasons - self.said[failing.name] for failing in FAILING) and time.monotonic() < deadline:
-            time.sleep(0.5)
-            self._look()
-
-    def _look(self) -> None:
-        events = self._cluster.list("Event")
-        for pod in self._cluster.list("Pod"):
-            name = pod["metadata"]["name"]
-            if name in self.said:
-                self.pods[name] = pod
-                self.events[name] = [event for event in events if event["involvedObject"].get("name") == name]
-                self.said[name] |= reasons(pod, self.events[name])
 
 
 @pytest.fixture(scope="module")
 def watched(probe: Cluster) -> Iterator[Watched]:
-    watched = Watched(probe)
+    watched = Watched(probe, FAILING)
     watched.run()
     if folder := os.environ.get("LLMOPS_RECORD"):
         record(watched, Path(folder))

@@ -13,7 +13,7 @@ from llmops_sandbox.containers.configs import PLAIN_STORAGE_CLASS
 from llmops_sandbox.sandbox import WORKER_IMAGE
 
 from llmops.clients.kubernetes.client import Cluster
-from tests.opt_in.containers.pods import POD_SECURITY, pod, python
+from tests.support.kubelet_pods import POD_SECURITY, pod, python
 
 Object = dict[str, Any]
 STATUS = """

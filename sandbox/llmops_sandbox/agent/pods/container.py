@@ -197,15 +197,22 @@ class Container:
             failures += 1
             if self.spec.get("imagePullPolicy") == "Never":
                 cause = f'Container image "{reference}" is not present with pull policy of Never'
-                self._event("Warning", "ErrImageNeverPull", cause)
-                self._show_waiting("ErrImageNeverPull", cause)
-                await self._pause(CONFIG_RETRY_SECONDS)
+                await self._refuse("ErrImageNeverPull", "ErrImageNeverPull", cause)
+                continue
+            if (repository := _repository(reference)) != repository.lower():
+                cause = f'Failed to apply default image tag "{reference}": couldn\'t parse image name "{reference}": '
+                cause += f"invalid reference format: repository name ({repository}) must be lowercase"
+                await self._refuse("InspectFailed", "InvalidImageName", cause)
                 continue
             cause = (
                 f'failed to pull and unpack image "{reference}": failed to resolve reference "{reference}": not found'
             )
             cause = f"rpc error: code = NotFound desc = {cause}"
             self._event("Normal", "Pulling", f'Pulling image "{reference}"')
+            if absent := await self._absent_pull_secrets():
+                listed = f"Unable to retrieve some image pull secrets ({', '.join(absent)})"
+                cause_of_secret = f"{listed}; attempting to pull the image may not succeed."
+                self._event("Warning", "FailedToRetrieveImagePullSecret", cause_of_secret)
             self._event("Warning", "Failed", f'Failed to pull image "{reference}": {cause}')
             self._event("Warning", "Failed", "Error: ErrImagePull")
             delay = back_off(failures + 1, self._tools.back_off_base, self._tools.back_off_limit)
@@ -220,6 +227,23 @@ class Container:
             self._show_waiting("ImagePullBackOff", explained)
             await self._pause(delay - shown)
         return None
+
+    async def _refuse(self, event: str, reason: str, cause: str) -> None:
+        """Show why the image is not asked for, until the next try."""
+        self._event("Warning", event, cause)
+        self._event("Warning", "Failed", f"Error: {reason}")
+        self._show_waiting(reason, cause)
+        await self._pause(CONFIG_RETRY_SECONDS)
+
+    async def _absent_pull_secrets(self) -> list[str]:
+        pod = self._owner.pod
+        folder = f"/api/v1/namespaces/{pod['metadata']['namespace']}/secrets"
+        absent: list[str] = []
+        for secret in pod["spec"].get("imagePullSecrets", []):
+            path = f"{folder}/{secret['name']}"
+            if await until_answered(lambda path=path: self._tools.api.find(path)) is None:
+                absent.append(secret["name"])
+        return absent
 
     async def _configure(self, image: Image) -> Order | None:
         """Build the order, and wait for the objects that it refers to; None if the pod is stopped before."""
@@ -311,11 +335,11 @@ class Container:
                 await asyncio.wait_for(self._kill_at_changed.wait(), None if left == float("inf") else left)
 
     async def _run_hook(self, kind: Literal["PostStart", "PreStop"], hook: Object, process: Process) -> None:
-        why = await run_hook(hook, self._target(process))
-        if why is None:
+        if await run_hook(hook, self._target(process)):
             return
-        self._event("Warning", f"Failed{kind}Hook", f"{kind}Hook failed: {why}")
+        self._event("Warning", f"Failed{kind}Hook", f"{kind}Hook failed")
         if kind == "PostStart":
+            self._event("Normal", "Killing", "FailedPostStartHook")
             self._failed_probe = {}
             self._failed.set()
 
@@ -401,3 +425,11 @@ def _duration(seconds: float) -> str:
         return f"{seconds * 1000:g}ms"
     minutes, rest = divmod(seconds, 60)
     return f"{int(minutes)}m{rest:g}s" if minutes else f"{rest:g}s"
+
+
+def _repository(reference: str) -> str:
+    """The repository of an image, without its host."""
+    host, slash, rest = (name := reference.partition("@")[0]).partition("/")
+    path = rest if slash and ("." in host or ":" in host or host == "localhost") else name
+    *above, last = path.split("/")
+    return "/".join((*above, last.partition(":")[0]))

@@ -112,7 +112,8 @@ def _child(order: dict[str, Any], shim: int, out: int, err: int, failure: int) -
                 "stat " + name + ": no such file or directory" if "/" in name else "executable file not found in $PATH"
             )
         else:
-            why = f'exec: "{name}": {error.strerror}'
+            # Go's words for it are in lower case.
+            why = f'exec: "{name}": {error.strerror.lower()}'
         os.write(failure, why.encode())
     finally:
         os._exit(128)

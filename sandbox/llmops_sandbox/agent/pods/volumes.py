@@ -90,7 +90,7 @@ class Volumes:
         if claim := volume.get("persistentVolumeClaim"):
             return await self._claimed(name, claim["claimName"])
         if source := volume.get("hostPath"):
-            return Path(source["path"])
+            return _on_host(name, source)
         folder = self._folder / name
         if "emptyDir" in volume:
             # A volume in memory is a folder, too: its files do not count as the pod's memory.
@@ -192,6 +192,14 @@ def image_references(pod: Object, container: Object) -> list[str]:
         volume["name"]: volume["image"]["reference"] for volume in pod["spec"].get("volumes", []) if "image" in volume
     }
     return [images[mount["name"]] for mount in container.get("volumeMounts", []) if mount["name"] in images]
+
+
+def _on_host(name: str, source: Object) -> Path:
+    path = Path(source["path"])
+    if source.get("type") == "Directory" and not path.is_dir():
+        why = f'hostPath type check failed, {path} is not a directory, path "{path}" does not exist'
+        raise VolumeError(f'MountVolume.SetUp failed for volume "{name}" : {why}')
+    return path
 
 
 def _made(folder: Path) -> Path:

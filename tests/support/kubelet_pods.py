@@ -1,7 +1,8 @@
-"""Pods for a node with containers, and 36 kinds of pods that fail on it; as data."""
+"""Pods for a node, and 36 kinds of pods that fail on it: what a kubelet says of each, and what llmops makes of it."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,9 +10,13 @@ from typing import Any
 from llmops_sandbox.containers.address import NODE
 from llmops_sandbox.sandbox import WORKER_IMAGE
 
+from llmops.clients.kubernetes.client import Cluster
+from llmops.errors import BadRelease, ClusterCannot
 from llmops.manifests.pods import container_security
 
 Object = dict[str, Any]
+SECONDS = 240
+"""How long the pods may take to fail."""
 POD_SECURITY = {
     "runAsNonRoot": True,
     "runAsUser": 2000,
@@ -179,3 +184,86 @@ FAILING = (
     failing("readiness-probe", "Unhealthy", readinessProbe=probe_of()),
     failing("deadline", "DeadlineExceeded", {"activeDeadlineSeconds": 15}),
 )
+
+RIGHT: dict[str, tuple[str, type, str]] = {
+    "claim-absent": ("Unschedulable", ClusterCannot, 'persistentvolumeclaim "absent" not found'),
+    "config-absent": ("ConfigMapMissing", ClusterCannot, 'configmap "absent" not found'),
+    "deadline": ("Evicted", ClusterCannot, "DeadlineExceeded"),
+    "digest-absent": ("ImageNotFound", BadRelease, "not found"),
+    "disk-of-pod": ("Evicted", ClusterCannot, "Pod ephemeral local storage usage exceeds"),
+    "disk-of-volume": ("Evicted", ClusterCannot, 'Usage of EmptyDir volume "v" exceeds the limit "10Mi"'),
+    "exit-one": ("CrashLoop", BadRelease, "torch.OutOfMemoryError: CUDA out of memory"),
+    "exit-zero": ("CrashLoop", BadRelease, "exit code 0"),
+    "hook-fails": ("CrashLoop", BadRelease, "exit code 137"),
+    "host-unknown": ("RegistryUnreachable", ClusterCannot, "registry.invalid.example"),
+    "init-fails": ("ForeignContainerFailed", ClusterCannot, "llmops did not put init into the pod"),
+    "key-absent": ("ConfigMapKeyMissing", ClusterCannot, "couldn't find key absent in ConfigMap"),
+    "liveness-probe": ("LivenessProbeFailed", BadRelease, "killed by its liveness probe"),
+    "many-gpus": ("Unschedulable", ClusterCannot, "Insufficient nvidia.com/gpu"),
+    "memory": ("OutOfMemory", BadRelease, "more memory than its limit"),
+    "memory-volume-full": ("CrashLoop", BadRelease, "No space left on device"),
+    "much-cpu": ("Unschedulable", ClusterCannot, "Insufficient cpu"),
+    "name-invalid": ("InvalidImageName", BadRelease, "invalid reference format"),
+    "never-pulled": ("ImageNeverPulled", ClusterCannot, "pull policy of Never"),
+    "other-node": ("Unschedulable", ClusterCannot, "didn't match Pod's node affinity/selector"),
+    "path-absent": ("VolumeNotMounted", ClusterCannot, 'path "/no/such" does not exist'),
+    "program-absent": ("ContainerCannotStart", BadRelease, "/no/such/program"),
+    "program-not-executable": ("ContainerCannotStart", BadRelease, "permission denied"),
+    "pull-secret-absent": ("ImageNotFound", BadRelease, "not found"),
+    "readiness-probe": ("", ClusterCannot, "running, not ready yet"),
+    "refused-by-node": ("NodeRefusedPod", ClusterCannot, "Node didn't have enough resource: cpu"),
+    "repository-absent": ("ImageNotFound", BadRelease, "nobody/nothing"),
+    "root-read-only": ("CrashLoop", BadRelease, "Read-only file system: '/x'"),
+    "secret-absent": ("SecretMissing", ClusterCannot, 'secret "absent" not found'),
+    "secret-volume-absent": ("SecretMissing", ClusterCannot, 'secret "absent" not found'),
+    "startup-probe": ("StartupProbeFailed", BadRelease, "connect: connection refused"),
+    "tag-absent": ("ImageNotFound", BadRelease, "vllm-openai:v9.99.9"),
+    "user-is-root": ("ImageRunsAsRoot", BadRelease, "image will run as root"),
+}  # fmt: skip
+"""Code, verdict and words of the diagnosis of each kind; not of those that were never recorded."""
+
+
+def reasons(pod: Object, events: list[Object]) -> set[str]:
+    """Every reason that its status and its events give."""
+    status = pod.get("status") or {}
+    states = [
+        state
+        for container in (*status.get("containerStatuses", ()), *status.get("initContainerStatuses", ()))
+        for part in ("state", "lastState")
+        for state in (container.get(part) or {}).values()
+    ]
+    conditions = [condition for condition in status.get("conditions", ()) if condition.get("reason")]
+    return {str(said["reason"]) for said in (status, *states, *conditions, *events) if said.get("reason")}
+
+
+class Watched:
+    """The failing pods, and all that was said of each while it failed.
+
+    Args:
+        cluster: Their namespace.
+        failing: The pods.
+    """
+
+    def __init__(self, cluster: Cluster, failing: Sequence[Failing]) -> None:
+        self._cluster, self._failing = cluster, failing
+        self.said: dict[str, set[str]] = {one.name: set() for one in failing}
+        self.pods: dict[str, Object] = {}
+        self.events: dict[str, list[Object]] = {}
+
+    def run(self) -> None:
+        """Make the pods, and follow them until each has said what it has to, for `SECONDS` at most."""
+        for failing in self._failing:
+            self._cluster.create(failing.pod)
+        deadline = time.monotonic() + SECONDS
+        while any(one.reasons - self.said[one.name] for one in self._failing) and time.monotonic() < deadline:
+            time.sleep(0.5)
+            self._look()
+
+    def _look(self) -> None:
+        events = self._cluster.list("Event")
+        for pod in self._cluster.list("Pod"):
+            name = pod["metadata"]["name"]
+            if name in self.said:
+                self.pods[name] = pod
+                self.events[name] = [event for event in events if event["involvedObject"].get("name") == name]
+                self.said[name] |= reasons(pod, self.events[name])
