@@ -257,9 +257,10 @@ class Watched:
         deadline = time.monotonic() + SECONDS
         while any(one.reasons - self.said[one.name] for one in self._failing) and time.monotonic() < deadline:
             time.sleep(0.5)
-            self._look()
+            self.look()
 
-    def _look(self) -> None:
+    def look(self) -> None:
+        """Take note of what is said of each pod now."""
         events = self._cluster.list("Event")
         for pod in self._cluster.list("Pod"):
             name = pod["metadata"]["name"]

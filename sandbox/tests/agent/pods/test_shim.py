@@ -75,7 +75,7 @@ def test_a_program_that_is_missing_is_named(tmp_path: Path, name: str) -> None:
 
 def test_a_file_that_is_no_program_is_named(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("no")
-    assert "Permission denied" in Shim(tmp_path, [str(tmp_path / "text")]).report["error"]
+    assert "permission denied" in Shim(tmp_path, [str(tmp_path / "text")]).report["error"]
 
 
 def test_all_that_the_program_started_ends_with_it(tmp_path: Path) -> None:
