@@ -113,7 +113,7 @@ def _child(order: dict[str, Any], shim: int, out: int, err: int, failure: int) -
             )
         else:
             # Go's words for it are in lower case.
-            why = f'exec: "{name}": {error.strerror.lower()}'
+            why = f'exec: "{name}": {str(error.strerror).lower()}'
         os.write(failure, why.encode())
     finally:
         os._exit(128)
