@@ -9,6 +9,7 @@ from llmops.preflight.strategy import choose_strategy
 from llmops.releases.records import OpenTrial, Record, Records
 from llmops.rollout.decision import decide
 from llmops.rollout.ending import end_trial, put_alert
+from llmops.rollout.ops.cleanup import withdraw_rollback
 from llmops.rollout.ops.routing.router import apply_router
 from llmops.rollout.stages.promotion import promote
 from llmops.rollout.trial import Trial
@@ -93,8 +94,9 @@ def go_back(current: Trial, *, to: str | None, reason: str) -> str:
         BadRelease, ClusterCannot, MeasurementFailed: The promotion did not hold.
     """
     model, records = current.model, current.records
+    if (replaced := records.proven_state(model).stable) is not None:
+        withdraw_rollback(records, model, replaced, current.log)
     target = choose_target(records, model, to)
-    replaced = records.proven_state(model).stable
     release = current.load(target)
     choice = choose_strategy(current.spec, take_snapshot(current.cluster, current.spec, current.settings))
     before = records.record(model, replaced) if replaced else None

@@ -116,16 +116,18 @@ class Reached:
 
 
 class Run:
-    """One run of `llmops rollout`, in its own process and process group."""
+    """One run of `llmops rollout`, or of another command, in its own process and process group."""
 
-    def __init__(self, model: Model, log: Path, point: Point | None = None, *options: str) -> None:
+    def __init__(
+        self, model: Model, log: Path, point: Point | None = None, *options: str, command: str = "rollout"
+    ) -> None:
         self.model = model
         self.log = log
         self.point = point
         self._steps_file = log.with_name(f"{log.name}.steps")
         # Without fields that only this process needs: a test's functions cannot be pickled.
         armed = replace(point, world=None, also=None) if point else None
-        order = (str(model.settings_file), str(log), str(self._steps_file), model.name, options, armed)
+        order = (str(model.settings_file), str(log), str(self._steps_file), command, model.name, options, armed)
         self._process = _FORKS.Process(target=_run, args=order)
         with _POLLING:
             self._process.start()
@@ -190,7 +192,9 @@ class Run:
         )
 
 
-def _run(settings: str, log: str, steps: str, model: str, options: tuple[str, ...], point: Point | None) -> None:
+def _run(
+    settings: str, log: str, steps: str, command: str, model: str, options: tuple[str, ...], point: Point | None
+) -> None:
     """In the process of a run."""
     os.setpgid(0, 0)
     # The fork server ignores SIGINT.
@@ -203,7 +207,7 @@ def _run(settings: str, log: str, steps: str, model: str, options: tuple[str, ..
     sys.addaudithook(_Listener(model, steps, point))
     from llmops.cli import main
 
-    main(["rollout", model, *options])
+    main([command, model, *options])
 
 
 class _Listener:

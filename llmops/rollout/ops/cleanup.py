@@ -14,7 +14,7 @@ from llmops.errors import LlmopsError
 from llmops.manifests import configuration
 from llmops.manifests.engine import grace_seconds, progress_seconds
 from llmops.releases.counters import Counters
-from llmops.releases.records import State, in_doubt
+from llmops.releases.records import Records, State, in_doubt
 from llmops.releases.release import Release
 from llmops.rollout.ops.companions import apply_companions, remove_companions
 from llmops.rollout.ops.routing.traffic_split import route_all_to_stable
@@ -83,6 +83,22 @@ def recover(platform: Platform, model: str, log: Callable[[str], None]) -> State
     return state
 
 
+def withdraw_rollback(records: Records, model: str, stable: str, log: Callable[[str], None]) -> None:
+    """Take back the rejection of stable by a rollback that died before its end. The caller holds the model's lease.
+
+    A rollback rejects the release that it replaces, then promotes the other one, then calls that one stable. Nothing
+    else rejects stable.
+    """
+    if (rejection := records.rejection(model, stable)) is None:
+        return
+    earlier = (record for record in records.history(model) if record.release == stable and record != rejection)
+    records.withdraw_record(rejection, next(earlier, None))
+    log(
+        f"{model}: run {rejection.run} died in its rollback: {stable} serves on, and llmops takes back its rejection "
+        f"({rejection.reason}). `llmops rollback {model}` goes back."
+    )
+
+
 def settle(
     platform: Platform,
     model: str,
@@ -94,7 +110,7 @@ def settle(
     promoting: bool,
     wait: bool,
 ) -> None:
-    """Roll the main Deployment back to the stable release after a promotion that failed or was killed.
+    """Roll the main Deployment back to the stable release after a promotion or a rollback that failed or was killed.
 
     The cluster and the records decide, because the promotion may be that of a dead run. Without a stable release, this
     removes the main objects of the release under trial. With an unproven state, this changes nothing.
@@ -128,6 +144,7 @@ def settle(
         for config_map in cluster.list("ConfigMap", labels=configuration.selector(model)):
             cluster.delete("ConfigMap", config_map["metadata"]["name"])
         return
+    withdraw_rollback(platform.records, model, stable, log)
     # Outside of a promotion, a missing Deployment may be what somebody wants.
     if release_of(main) in (None, stable) if main is not None else not promoting:
         return

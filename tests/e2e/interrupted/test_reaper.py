@@ -182,3 +182,37 @@ def until(true: Callable[[], bool], seconds: float) -> None:
     while not true():
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+ROLLBACK_KILLED = (
+    Point("rejected, main as it was", before=Write("Deployment", "{model}")),
+    Point("main at the other release, state as it was", before=Write("ConfigMap", data="stable")),
+)
+
+
+@pytest.mark.parametrize("point", ROLLBACK_KILLED, ids=lambda point: point.name)
+@pytest.mark.parametrize("healer", ["reaper", "rollback"])
+def test_a_rollback_that_is_killed_leaves_no_untrue_rejection(
+    served: Model, tmp_path: Path, point: Point, healer: str
+) -> None:
+    """The release that was to go serves on, as good as it was, or the next rollback ends what the first began."""
+    ended = served.rollout()
+    assert ended.code == Exit.DONE, ended.line
+    stable = served.records.proven_state(served.name).stable
+    target = served.records.proven_state(served.name).previous
+    assert stable is not None
+    run = Run(served, log_names(tmp_path)(), point, "--reason", "slow", command="rollback")
+    assert run.wait() == -signal.SIGKILL, run.text
+    assert served.records.state(served.name).stable == stable
+    if healer == "reaper":
+        assert "takes back its rejection" in reaped(served, lambda run: True).line
+        until(lambda: served.serving() == stable, 60)
+        verdict = served.records.verdict(served.name, stable)
+        assert verdict is not None
+        assert verdict.verdict == "Passed"
+    else:
+        back = served.rollback(reason="slow")
+        assert back.code == Exit.DONE, back.line
+        assert served.serving() == target
+        assert served.records.rejection(served.name, stable) is not None
+    served.push(f"v0.34.{int(time.monotonic())}")
