@@ -25,11 +25,14 @@ class LlmopsError(Exception):
         self.remedy = remedy
 
     def __str__(self) -> str:
-        if not self.remedy:
-            return self.message
-        # Details on further lines, such as the end of a log, are no sentence.
-        ends = "\n" in self.message or self.message.endswith((".", "!", "?", ":"))
-        return f"{self.message}{'' if ends else '.'} Remedy: {self.remedy}"
+        return with_remedy(self.message, f"Remedy: {self.remedy}") if self.remedy else self.message
+
+
+def with_remedy(message: str, remedy: str) -> str:
+    """A message, and what to do next as a sentence of its own."""
+    # Details on further lines, such as the end of a log, are no sentence.
+    ends = not remedy or "\n" in message or message.endswith((".", "!", "?", ":"))
+    return f"{message}{'' if ends else '.'} {remedy}".rstrip()
 
 
 class BadInput(LlmopsError):

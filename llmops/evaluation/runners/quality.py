@@ -197,6 +197,8 @@ class _Run:
         import httpx2
         import openai
 
+        from llmops.evaluation.runners.bounded import AnswerRefused
+
         sampling = self._suite.sampling
         messages: Any = case.conversation(self._suite.system)
         try:
@@ -220,6 +222,8 @@ class _Run:
                 # A hang that long is no accident, and four attempts would take minutes.
                 why = f"no answer within {self._suite.timeout_seconds:g} s"
                 raise _NoAnswer("engine", why, again=False) from error
+            if isinstance(cause, AnswerRefused):
+                raise _NoAnswer("engine", str(cause), again=False) from error
             raise _NoAnswer("engine", f"connection cut: {cause or error}", again=True) from error
         except (openai.APIError, ValueError, AttributeError, IndexError, TypeError) as error:
             # The client does not check answers: anything but a chat completion raises one of these.
@@ -250,12 +254,15 @@ async def _run(
 ) -> QualityResult:
     from openai import AsyncOpenAI, DefaultAsyncHttpx2Client
 
+    from llmops.evaluation.runners.bounded import BoundedTransport
+
     client = AsyncOpenAI(
         base_url=f"{endpoint.root}/v1",
         api_key=endpoint.api_key or "none",
         timeout=suite.timeout_seconds,
         max_retries=0,
-        http_client=DefaultAsyncHttpx2Client(trust_env=False),  # no proxy leads into the cluster
+        # No proxy leads into the cluster.
+        http_client=DefaultAsyncHttpx2Client(transport=BoundedTransport(trust_env=False), trust_env=False),
     )
     async with client:
         run = _Run(client, suite, endpoint.model, progress, repeats)

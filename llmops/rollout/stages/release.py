@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from llmops.config import names
 from llmops.config.steps import Step, reached
-from llmops.errors import ClusterCannot
+from llmops.errors import ClusterCannot, with_remedy
 from llmops.evaluation.backends.base import Target
 from llmops.manifests.records import pins_config_map
 from llmops.preflight.accepted import accepted_ids
@@ -134,7 +134,8 @@ def _admit(current: Trial, pinned: Release, request: ReleaseRequest) -> dict[str
     records.save_accepted(model, pinned.id, accepted_ids(findings))
     for finding in findings:
         if finding.severity != "ok":
-            current.log(f"preflight {finding.severity}: {finding.subject}: {finding.message} {finding.remedy}")
+            told = f"preflight {finding.severity}: {finding.subject}: {finding.message}"
+            current.log(with_remedy(told, finding.remedy))
     if errors := [finding for finding in findings if finding.severity == "error"]:
         ids = dict.fromkeys(finding.check for finding in errors)
         raise ClusterCannot(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import time
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from aiohttp import web
 
 from llmops.errors import BadInput, MeasurementFailed
 from llmops.evaluation.endpoint import Endpoint
+from llmops.evaluation.runners.bounded import LONGEST_ANSWER
 from llmops.evaluation.runners.quality import ATTEMPTS, IN_A_ROW, run_quality
 from llmops.evaluation.suites import Suite
 
@@ -197,3 +199,24 @@ def test_a_suite_that_samples_at_random_asks_each_case_more_than_once(engine: En
     assert (raised.value.code, raised.value.about) == ("SampledOnce", "suite sums")
     assert len(run_quality(endpoint, warm, 1, repeats=2).scores) == 2
     assert engine.asked[0]["temperature"] == 0.7
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (lambda: web.Response(body=b" " * (LONGEST_ANSWER + 1)), "longer than 8,388,608 bytes"),
+        (lambda: web.Response(body=gzip.compress(b" " * (1 << 20)), headers={"Content-Encoding": "gzip"}), "is packed"),
+        (lambda: web.Response(status=500, body=b"x" * (LONGEST_ANSWER + 1)), "longer than 8,388,608 bytes"),
+    ],
+    ids=["long", "packed", "long-error"],
+)
+def test_an_answer_without_end_is_the_engines_fault_and_fills_no_memory(
+    engine: Engine, endpoint: Endpoint, answer: Callable[[], web.Response], why: str
+) -> None:
+    engine.reply = lambda number: answer() if number == 1 else None
+    engine.answers = solve
+    result = run_quality(endpoint, suite(3), 1)
+    (failed,) = (answer for answer in result.answers if answer.fault)
+    assert failed.fault == "engine"
+    assert why in failed.error
+    assert result.retries == 0
