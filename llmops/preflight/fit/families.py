@@ -13,8 +13,6 @@ from typing import Any
 from llmops.preflight.fit.fields import Fields, UnknownShape, shown
 
 FULL, SLIDING = "full_attention", "sliding_attention"
-INDEXER_BYTES = 132
-"""Of DeepSeek's indexer per token: 128 codes of 8 bits, and a scale of 32 bits (vLLM 0.32, `deepseek_v2.py`)."""
 # vLLM 0.32, `config/model.py`: such models attend in both directions, and keep nothing.
 CAUSAL = "is_causal"
 
@@ -29,7 +27,6 @@ class Layer:
         value: Numbers of a value.
         window: Tokens that the layer looks back on; None for all.
         chunked: Whether the window is a chunk that starts anew, and does not slide.
-        extra: Further bytes, whatever the cache's type.
     """
 
     heads: int
@@ -37,7 +34,6 @@ class Layer:
     value: int = 0
     window: int | None = None
     chunked: bool = False
-    extra: int = 0
 
 
 @dataclass(frozen=True)
