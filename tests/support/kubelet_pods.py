@@ -188,7 +188,7 @@ FAILING = (
 RIGHT: dict[str, tuple[str, type, str]] = {
     "claim-absent": ("Unschedulable", ClusterCannot, 'persistentvolumeclaim "absent" not found'),
     "config-absent": ("ConfigMapMissing", ClusterCannot, 'configmap "absent" not found'),
-    "deadline": ("Evicted", ClusterCannot, "DeadlineExceeded"),
+    "deadline": ("DeadlineExceeded", ClusterCannot, "ended it at its activeDeadlineSeconds"),
     "digest-absent": ("ImageNotFound", BadRelease, "not found"),
     "disk-of-pod": ("Evicted", ClusterCannot, "Pod ephemeral local storage usage exceeds"),
     "disk-of-volume": ("Evicted", ClusterCannot, 'Usage of EmptyDir volume "v" exceeds the limit "10Mi"'),

@@ -193,6 +193,10 @@ def _failed(pod: PodFields) -> Diagnosis:
     """
     reason, message = text(pod.status, "reason"), text(pod.status, "message")
     node = f"node {pod.node}" if pod.node else "its node"
+    if reason == "DeadlineExceeded":
+        what = f"{pod.label}: {node} ended it at its activeDeadlineSeconds: {message}"
+        remedy = "llmops gives its pods no such deadline: find the webhook that does."
+        return Diagnosis("evicted", reason, "maybe", what, remedy=remedy)
     taken = "ContainersReady" in pod.conditions() or bool(pod.containers())
     if reason == "Evicted" or taken or reason in ("Preempting", "NodeShutdown", "Terminated", "NodeLost", "Shutdown"):
         what = f"{pod.label}: {node} ended it: {reason or 'Failed'}: {message}"
