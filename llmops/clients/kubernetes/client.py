@@ -13,6 +13,7 @@ from typing import Any, Literal, cast
 from llmops.clients.kubernetes.absence import await_absence
 from llmops.clients.kubernetes.kinds import Kind, kind_of
 from llmops.clients.kubernetes.logs import follow
+from llmops.clients.kubernetes.ownership import without_rivals
 from llmops.clients.kubernetes.problems import AlreadyExists, Call, Conflict, Expired, NotFound
 from llmops.clients.kubernetes.transport import PATIENCE_SECONDS, Transport, in_pod
 from llmops.clients.kubernetes.watch import Event, Object, Watch, uid_of
@@ -24,6 +25,7 @@ from llmops.errors import BadInput, ClusterCannot
 PAGE = 500
 LIST_SECONDS = 5.0
 CONNECT_SECONDS = 25.0
+TAKE_OVER_ATTEMPTS = 10
 
 Objects = list[Object]
 Propagation = Literal["Background", "Foreground", "Orphan"]
@@ -128,7 +130,7 @@ class Cluster:
 
         Args:
             obj: Desired state. The API server removes fields that `manager` set before and `obj` leaves out.
-            force: Take over fields that another manager owns.
+            force: Take over fields that another manager owns, also where it agrees on the value.
             dry_run: Check and default the object, and store nothing.
             manager: Field manager.
 
@@ -138,12 +140,40 @@ class Cluster:
             Invalid: The API server rejects the content; the remedy names the fields.
         """
         try:
-            return self._apply(obj, force=force, dry_run=dry_run, manager=manager)
+            applied = self._apply(obj, force=force, dry_run=dry_run, manager=manager)
+            return self._take_over(applied, manager) if force and not dry_run else applied
         except Conflict as conflict:
             # The API server takes our own `patch` (such as a scale) for another owner than our apply.
             if conflict.managers and set(conflict.managers) <= {FIELD_MANAGER, REPLICAS_MANAGER}:
                 return self._apply(obj, force=True, dry_run=dry_run, manager=manager)
             raise
+
+    def _take_over(self, applied: Object, manager: str) -> Object:
+        """Take from others their share in the fields that the manager applies; see `without_rivals`."""
+        kind, name, namespace = self._address(applied)
+        for _ in range(TAKE_OVER_ATTEMPTS):
+            fields = without_rivals(applied, manager, (FIELD_MANAGER, REPLICAS_MANAGER))
+            if fields is None:
+                break
+            metadata = {"resourceVersion": applied["metadata"]["resourceVersion"], "managedFields": fields}
+            try:
+                return self._ask(
+                    "PATCH",
+                    "patch",
+                    kind,
+                    name,
+                    namespace=namespace,
+                    query={"fieldManager": manager},
+                    body={"metadata": metadata},
+                    content_type="application/merge-patch+json",
+                )
+            except Conflict:
+                # Controllers write the status meanwhile.
+                now = self.get(kind.name, name, namespace=namespace)
+                if now is None:
+                    break
+                applied = now
+        return applied
 
     def _apply(self, obj: Object, *, force: bool, dry_run: bool, manager: str) -> Object:
         kind, name, namespace = self._address(obj)

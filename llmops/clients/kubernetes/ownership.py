@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -79,6 +79,47 @@ def _leaves(fields: Mapping[str, Any]) -> Iterator[Path]:
             continue
         deeper = list(_leaves(below))
         yield from ((segment, *path) for path in deeper) if deeper else ((segment,),)
+
+
+def without_rivals(obj: Mapping[str, Any], manager: str, allies: Collection[str]) -> list[dict[str, Any]] | None:
+    """The `managedFields` of an object without what others own of the fields that a manager applies.
+
+    Two owners of a field agree on its value. An apply of another value is then a conflict, though the one who applies
+    owns the field, too.
+
+    Args:
+        obj: The object.
+        manager: The manager that applies.
+        allies: Managers whose fields stay theirs.
+
+    Returns:
+        None if nobody else owns such a field.
+    """
+    applied = [owner.paths for owner in owners(obj) if owner.manager == manager and owner.operation == "Apply"]
+    ours = frozenset[Path]().union(*applied)
+    entries: list[dict[str, Any]] = obj["metadata"].get("managedFields") or []
+    kept: list[dict[str, Any]] = []
+    for entry in entries:
+        if entry.get("manager") in (manager, *allies) or entry.get("subresource") == "status":
+            kept.append(entry)
+        elif (fields := _without_leaves(entry.get("fieldsV1") or {}, ours, ())) is not None:
+            kept.append(entry if fields == entry.get("fieldsV1") else {**entry, "fieldsV1": fields})
+    return kept if kept != entries else None
+
+
+def _without_leaves(fields: Mapping[str, Any], leaves: frozenset[Path], above: Path) -> dict[str, Any] | None:
+    """A tree of `fieldsV1` without some leaves; None if no leaf is left."""
+    rest: dict[str, Any] = {}
+    for segment, below in fields.items():
+        path = (*above, segment)
+        if segment == ".":
+            rest[segment] = below
+        elif below.keys() <= {"."}:
+            if path not in leaves:
+                rest[segment] = below
+        elif (deeper := _without_leaves(below, leaves, path)) is not None:
+            rest[segment] = deeper
+    return rest if rest.keys() - {"."} else None
 
 
 def value_at(obj: Any, path: Path) -> Any:

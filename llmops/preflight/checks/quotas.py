@@ -57,8 +57,10 @@ def _room(
     if never:
         yield Finding("error", SUBJECT, f"{name} is too small for {what}: {', '.join(never)}", f"Raise {name}.")
         return
-    now = [f"{amount} {needed[amount]:f}, {max(rest[amount], Decimal(0)):f} left" for amount in sorted(rest)
-           if needed.get(amount, Decimal(0)) > rest[amount]]  # fmt: skip
+    # A quota that was lowered later has less than nothing left, also of what is not needed.
+    free = {amount: max(rest[amount], Decimal(0)) for amount in rest.keys() & needed.keys()}
+    now = [f"{amount} {needed[amount]:f}, {free[amount]:f} left" for amount in sorted(free)
+           if needed[amount] > free[amount]]  # fmt: skip
     if now:
         remedy = f"Free or raise {name}."
         yield Finding("warning", SUBJECT, f"{name} has no room now for {what}: {', '.join(now)}", remedy)

@@ -12,6 +12,7 @@ from kubernetes import client, config
 from llmops_sandbox.cluster.controlplane import ControlPlane
 
 from llmops.clients.kubernetes.client import Cluster
+from llmops.clients.kubernetes.ownership import owners
 from llmops.config import names
 from llmops.config.catalog.spec import ModelSpec
 from llmops.config.settings import Settings
@@ -55,7 +56,7 @@ class Current:
 
 @pytest.fixture
 def world(plane: ControlPlane, tmp_path: Path, request: pytest.FixtureRequest) -> World:
-    name = "restore-" + request.node.name.partition("[")[2].strip("]").replace(" ", "-")
+    name = "restore-" + (request.node.name.partition("[")[2].strip("]").replace(" ", "-") or "agreed")
     world = World(tmp_path, {"kubeconfig": str(plane.kubeconfig), "namespace": name})
     world.declare(replicas=2)
     return world
@@ -120,3 +121,25 @@ def test_a_trial_takes_restored_engines_for_the_releases(world: World, change: s
     following = of_weights("2")
     apply_stable(world.platform, following, surge=True)
     check_as_released(current, Target(following, "stable"))
+
+
+def replace_template(world: World, template: dict[str, Any]) -> None:
+    patch = [{"op": "replace", "path": "/spec/template", "value": template}]
+    apis(world)[0].patch_namespaced_deployment("tiny", world.cluster.namespace, patch, field_manager="kubectl-rollout")
+
+
+def test_who_agrees_with_the_release_is_not_in_the_way_of_the_next(world: World) -> None:
+    """An undo during a promotion puts back what served: another owner, and not one other value."""
+    served = world.apply()["spec"]["template"]
+    apply_stable(world.platform, of_weights("1"), surge=True)
+    replace_template(world, served)
+    current = Current(world.platform)
+    check_as_released(current, Target(release(), "stable"))
+    with pytest.raises(ClusterCannot) as raised:
+        apply_stable(world.platform, of_weights("2"), surge=True)
+    assert raised.value.code == "FieldsOwned"
+    restore_objects(current, release())
+    apply_stable(world.platform, of_weights("2"), surge=True)
+    check_as_released(current, Target(of_weights("2"), "stable"))
+    managers = {owner.manager for owner in owners(world.main()) if owner.subresource != "status"}
+    assert "kubectl-rollout" not in managers

@@ -64,6 +64,17 @@ def test_a_quota_that_is_smaller_than_a_pod_is_an_error_and_one_that_is_full_a_w
     assert any("no room now for the canary: pods 1, 0 left" in finding.message for finding in full)
 
 
+def test_a_quota_below_what_is_used_is_no_matter_for_what_needs_nothing_of_it(
+    findings: Callable[..., list[Finding]],
+) -> None:
+    """Somebody lowers a quota in a rollout: less than nothing is left."""
+    lowered = findings(quotas=(quota({"pods": "0"}, {"pods": "2"}),))
+    assert lowered
+    assert all("ResourceQuota team is too small for" in finding.message for finding in lowered
+               if finding.severity == "error")  # fmt: skip
+    assert not any("objects of a release" in finding.message for finding in lowered)
+
+
 def test_objects_count_too(findings: Callable[..., list[Finding]]) -> None:
     found = findings(quotas=(quota({"count/configmaps": "3"}),))
     assert found[0].severity == "error"
