@@ -9,10 +9,19 @@ from hypothesis import strategies as st
 
 from llmops.clients.kubernetes.ownership import owners, without_rivals
 
-NAMES = st.sampled_from(["f:a", "f:b", 'k:{"name":"c"}', 'v:"d"'])
-TREES = st.recursive(
-    st.just({}), lambda below: st.dictionaries(NAMES | st.just("."), below, min_size=1, max_size=3), max_leaves=8
-).map(lambda tree: {name: {} if name == "." else below for name, below in tree.items()})
+
+def tree_of(leaves: dict[str, Any]) -> dict[str, Any]:
+    """A tree of `fieldsV1`; a dot is always a leaf."""
+    return {name: {} if name == "." else below for name, below in leaves.items()}
+
+
+def branches(below: st.SearchStrategy[dict[str, Any]]) -> st.SearchStrategy[dict[str, Any]]:
+    return st.dictionaries(NAMES, below, min_size=1, max_size=3).map(tree_of)
+
+
+LEAF: dict[str, Any] = {}
+NAMES = st.sampled_from(["f:a", "f:b", 'k:{"name":"c"}', 'v:"d"', "."])
+TREES = st.recursive(st.just(LEAF), branches, max_leaves=8)
 ENTRIES = st.fixed_dictionaries(
     {
         "manager": st.sampled_from(["us", "ally", "other", "third"]),
