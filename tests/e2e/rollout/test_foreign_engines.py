@@ -11,7 +11,7 @@ from collections.abc import Callable
 from llmops.cli.exits import Exit
 from llmops.cli.rollouts import Ended, run_revalidation
 from llmops.config import names
-from tests.e2e.validation.editing import edit
+from tests.e2e.validation.editing import edit, replace_template
 from tests.support.world import Model, measured, second_actor
 
 SETTER = "kubectl-set"
@@ -162,3 +162,25 @@ def test_a_stable_that_somebody_changes_during_the_trial_stops_the_promotion_unt
     run_revalidation(model.records, model.name, repair=False, restore=True)
     ended = model.rollout()
     assert ended.code == Exit.DONE, ended.line
+
+
+def test_an_undo_during_the_promotion_is_no_obstacle_after_a_restore(model: Model) -> None:
+    """The undo puts back what served: another owner of fields that have the values of stable."""
+    model.declare(evaluation=ABSOLUTE, rollout={"stabilization_seconds": 8})
+    assert model.rollout().code == Exit.DONE
+    first, served = model.serving(), model.deployment()
+    assert served is not None
+    model.push("v0.33.0")
+
+    def undo() -> None:
+        until(lambda: model.serving() not in (None, first))
+        replace_template(model, served["spec"]["template"], manager=SETTER)
+
+    with second_actor(undo):
+        ended = model.rollout()
+    assert_untried(model, ended, "promotion", SETTER)
+    assert model.records.state(model.name).stable == first
+    run_revalidation(model.records, model.name, repair=False, restore=True)
+    ended = model.rollout()
+    assert ended.code == Exit.DONE, ended.line
+    assert model.serving() != first

@@ -27,6 +27,13 @@ def edit(model: Model, engine: dict[str, Any], *, track: names.Track = "stable",
     api.patch_namespaced_deployment(names.engine_name(model.name, track), namespace, patch, field_manager=manager)
 
 
+def replace_template(model: Model, template: dict[str, Any], *, manager: str = EDITOR) -> None:
+    """Replace the pod template of the main Deployment, as `kubectl rollout undo` does."""
+    api, namespace = _apps(model)
+    patch = [{"op": "replace", "path": "/spec/template", "value": template}]
+    api.patch_namespaced_deployment(model.name, namespace, patch, field_manager=manager)
+
+
 def scale(model: Model, replicas: int, *, manager: str = "kubectl") -> None:
     """Set the replicas, as `kubectl scale` and an autoscaler do."""
     api, namespace = _apps(model)
