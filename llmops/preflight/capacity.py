@@ -45,6 +45,10 @@ def replica(spec: ModelSpec) -> Ask:
     return Ask("a replica", amounts, spec.gpu.product, spec.gpu.count > 0)
 
 
+NOT_READY, CORDONED = PASSING = ("is not ready", "is cordoned")
+"""Obstacles of a node that would otherwise do."""
+
+
 def obstacle(ask: Ask, node: Object) -> str | None:
     """Why a node never takes such a pod; None if it takes the pod once it has room."""
     labels: Mapping[str, str] = node["metadata"].get("labels") or {}
@@ -52,9 +56,9 @@ def obstacle(ask: Ask, node: Object) -> str | None:
     if ask.product and labels.get(GPU_PRODUCT_LABEL) != ask.product:
         return f"has {labels.get(GPU_PRODUCT_LABEL, 'no GPU')}"
     if not _ready(node):
-        return "is not ready"
+        return NOT_READY
     if node_spec.get("unschedulable"):
-        return "is cordoned"
+        return CORDONED
     for taint in node_spec.get("taints") or ():
         if taint["effect"] != "PreferNoSchedule" and not tolerated(ask, taint):
             return f"has the taint {taint['key']}={taint.get('value', '')}:{taint['effect']}"

@@ -7,9 +7,12 @@ from typing import Literal
 
 from llmops.config import names
 from llmops.config.catalog.spec import ModelSpec
-from llmops.preflight.capacity import obstacle, replica, slots
+from llmops.preflight.capacity import PASSING, obstacle, replica, slots
 from llmops.preflight.growth import growth
 from llmops.preflight.snapshot import Object, Snapshot
+
+SHOWN = 3
+"""Nodes that a refusal names."""
 
 
 @dataclass(frozen=True)
@@ -87,12 +90,17 @@ def _is_ours(spec: ModelSpec, pod: Object, track: names.Track) -> bool:
 
 
 def _refused(spec: ModelSpec, snapshot: Snapshot, free: int, reason: str) -> Choice:
-    fitting = {node["metadata"]["name"] for node in snapshot.nodes if obstacle(replica(spec), node) is None}
+    ask = replica(spec)
+    obstacles = {str(node["metadata"]["name"]): obstacle(ask, node) for node in snapshot.nodes}
+    fitting = {name for name, why in obstacles.items() if why is None}
+    away = sorted(f"{name} {why}" for name, why in obstacles.items() if why in PASSING)
     leaving = sum(
         "deletionTimestamp" in pod["metadata"] and pod["spec"].get("nodeName") in fitting for pod in snapshot.pods
     )
     gpus = f" of {spec.gpu.count} x {spec.gpu.product or 'GPU'}" if spec.gpu.count else ""
     refusal = f"{reason}; there is room for {_count(free, 'replica')}{gpus} on {_count(len(fitting), 'suitable node')}"
+    if away:
+        refusal += f"; {', '.join(away[:SHOWN])}" + (f" and {len(away) - SHOWN} more" if away[SHOWN:] else "")
     remedy = "Free or add such nodes"
     if leaving:
         remedy = f"Wait for {_count(leaving, 'pod')} to end, or free or add such nodes"

@@ -197,6 +197,10 @@ def test_the_wording_of_a_refusal(node: Make, pod: Make, spec: Make, snapshot: M
         "the first release needs room for 1 replica; there is room for 0 replicas of 1 x NVIDIA-L40S on 1 suitable node"
     )
     assert "Wait for 1 pod to end" in choice.remedy
+    cordoned = [node(f"n{number}", cordoned=True) for number in range(5)]
+    choice = choose_strategy(spec(), snapshot(nodes=cordoned))
+    assert choice.refusal
+    assert choice.refusal.endswith("on 0 suitable nodes; n0 is cordoned, n1 is cordoned, n2 is cordoned and 2 more")
     only = choose_strategy(spec(), snapshot(nodes=[node("n0")], pods=[pod("n0", model="tiny")], stable=stable(1)))
     assert only.refusal
     assert "set replicas to 2 or more" in only.remedy
