@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import re
+from urllib.parse import quote
 
 from llmops.errors import BadInput
 
@@ -23,7 +26,25 @@ WITHHELD = "***"
 
 def remember(secret: str) -> None:
     """Keep a secret that this process has read out of all that it writes from now on; see `withheld`."""
-    _secrets.update(part for line in secret.splitlines() if len(part := line.strip()) >= LEAST_LENGTH)
+    parts = [part for line in secret.splitlines() if len(part := line.strip()) >= LEAST_LENGTH]
+    _secrets.update(form for part in parts for form in forms(part))
+
+
+def forms(secret: str) -> frozenset[str]:
+    """How texts may show a secret: as it is, in a URL, in JSON, and in base64 of it or of a longer text around it.
+
+    Three bytes are four characters of base64, so a secret has three spellings there, by its place. What depends on its
+    neighbours is left out at both ends.
+    """
+    shown = {secret, quote(secret, safe=""), json.dumps(secret)[1:-1]}
+    raw = secret.encode(errors="surrogatepass")
+    for before, beside in enumerate((0, 2, 3)):
+        encoded = base64.b64encode(bytes(before) + raw).decode()
+        after = 0 if (before + len(raw)) % 3 == 0 else 1
+        inner = encoded.rstrip("=")
+        inner = inner[beside : len(inner) - after]
+        shown |= {inner, inner.replace("+", "-").replace("/", "_")}
+    return frozenset(form for form in shown if len(form) >= LEAST_LENGTH)
 
 
 def withheld(text: str) -> str:

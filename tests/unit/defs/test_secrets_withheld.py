@@ -1,6 +1,10 @@
 """A secret that this process has read is in nothing that it writes: terminal, Dagster's storage, records."""
 
+import base64
+import json
+from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import quote
 
 import dagster as dg
 import pytest
@@ -9,7 +13,7 @@ from hypothesis import strategies as st
 
 from llmops.cli import show
 from llmops.clients.registry.credentials import parse_docker_config
-from llmops.config.redaction import LEAST_LENGTH, as_header, printable, remember, withheld
+from llmops.config.redaction import LEAST_LENGTH, as_header, forms, printable, remember, withheld
 from llmops.defs.running import as_failure, metadata, orchestrator_of
 from llmops.errors import ClusterCannot
 from llmops.releases.store import config_map
@@ -68,3 +72,20 @@ def test_what_a_terminal_obeys_is_shown_as_an_escape(character: str) -> None:
     assert character not in shown
     assert shown.encode().startswith(b"a\\")
     assert shown.endswith("b [/INST] é 😀")
+
+
+@given(
+    secret=st.text('abcXYZ0189_-/+%"\\ é', min_size=LEAST_LENGTH),
+    before=st.binary(max_size=9),
+    after=st.binary(max_size=9),
+    encode=st.sampled_from([base64.b64encode, base64.urlsafe_b64encode]),
+)
+def test_a_secret_in_base64_is_one_of_its_forms(
+    secret: str, before: bytes, after: bytes, encode: Callable[[bytes], bytes]
+) -> None:
+    """Kubernetes' Secrets and the header of a login have it so, with what is around it."""
+    written = encode(before + secret.encode() + after).decode()
+    assert any(form in written for form in forms(secret))
+    assert quote(secret, safe="") in forms(secret)
+    assert json.dumps({"a": secret}).count(json.dumps(secret)[1:-1]) == 1
+    assert json.dumps(secret)[1:-1] in forms(secret)
