@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from llmops.config.vllm.command_line import MOST_LEVELS, Refused, dashed, gather, loads, parser_of
+from llmops.config.vllm.command_line import Refused, dashed, gather, loads, parser_of
 from llmops.config.vllm.flags import Flag, Flags, newest
 
 MODEL = "/model"
@@ -44,9 +44,6 @@ def take_apart(text: str) -> Argument | None:
 
 def refusal(text: str, flags: Flags) -> str | None:
     """Why the parser of a version refuses an argument by itself; None if it takes it."""
-    argument = take_apart(text)
-    if argument is not None and len(argument.keys) > MOST_LEVELS:
-        return f"it has more than {MOST_LEVELS} keys, one below the other"
     try:
         parser_of(flags).read((MODEL, text))
     except Refused as refused:
