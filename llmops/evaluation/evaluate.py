@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from llmops.config.catalog.spec import Evaluation
 from llmops.errors import BadRelease, MeasurementFailed
 from llmops.evaluation.endpoint import Endpoint, Progress
+from llmops.evaluation.fidelity.distances import Distances
+from llmops.evaluation.fidelity.tokens import Tokens
+from llmops.evaluation.gates.divergence import SHARES
+from llmops.evaluation.gates.metrics.metric import full_name
 from llmops.evaluation.gates.offline import undecided
 from llmops.evaluation.loop import run
 from llmops.evaluation.measurements import Measurements
 from llmops.evaluation.runners.client import CHAT, Client, Cut, Response, Unreachable
 from llmops.evaluation.runners.collect import Result, collect
+from llmops.evaluation.runners.fidelity import FidelityResult, gives_tokens, run_fidelity
 from llmops.evaluation.runners.load import LoadResult, run_load, run_load_in_turns
-from llmops.evaluation.runners.quality import run_quality
+from llmops.evaluation.runners.quality import QualityResult, run_quality, run_quality_of
 from llmops.evaluation.runners.tools import run_tool
 from llmops.evaluation.runners.wire import WireError
-from llmops.evaluation.suites import AnySuite, LoadProfile, Suite, ToolSuite
+from llmops.evaluation.suites import AnySuite, FidelitySuite, LoadProfile, Suite, ToolSuite
 from llmops.worker.foreign import parse_json
 
 PROBE_PROMPT = "Reply with the word: ready"
 PROBE_TOKENS = 16
+FIRST_SECONDS = 60.0
+"""For the first request of a comparison."""
 
 
 def measure(
@@ -37,18 +45,23 @@ def measure(
     """Run suites one after the other: quality first, because tools and load need an engine that answers.
 
     If a quality suite stops early because the engine does not answer, the rest does not run: the engine's error rate
-    decides. `rules` say how often to ask each case; once without them.
+    decides. `rules` say how often to ask each case; once without them. A fidelity suite has nothing to compare with.
 
     Raises:
         BadInput: A suite samples at a temperature above 0 and asks its cases once.
         MeasurementFailed: The engine cannot be reached, asks to come back later, or refuses the API key.
     """
-    quality, tools, load = _split(suites)
+    kinds = Kinds.of(suites)
     repeats = rules.repeats if rules else 1
     results: list[Result] = []
-    if _run_quality_suites(endpoint, quality, concurrency, progress, repeats, results):
-        results += [run_tool(endpoint, suite, progress) for suite in tools]
-        results += [run_load(endpoint, profile, progress) for profile in load]
+    for suite in kinds.quality:
+        result = run_quality(endpoint, suite, concurrency, progress, repeats=repeats)
+        results.append(result)
+        if result.stopped:
+            return collect(results)
+    results += [FidelityResult(suite) for suite in kinds.fidelity]
+    results += [run_tool(endpoint, suite, progress) for suite in kinds.tools]
+    results += [run_load(endpoint, profile, progress) for profile in kinds.load]
     return collect(results)
 
 
@@ -61,27 +74,25 @@ def compare(
     *,
     rules: Evaluation | None = None,
 ) -> tuple[Measurements, Measurements]:
-    """Measure canary and stable by the same suites. Load profiles run on both in turns, so that their ratio is fair.
+    """Measure canary and stable by the same suites.
 
-    A tool runs to its end on the canary, then on stable. If the canary does not answer, stable is not measured: there
-    is nothing to compare. `rules` say how often to ask each case, and which open gates ask for further rounds of a
-    load profile; one round without them.
+    Quality suites ask both at the same time. Load profiles run on both in turns, so that their ratio is fair. A tool
+    runs to its end on the canary, then on stable. If one of them does not answer, the rest does not run. `rules` say
+    how often to ask each case, and which open gates ask for more of a load profile or of a fidelity suite; one round
+    without them.
 
     Raises:
         BadInput: A suite samples at a temperature above 0 and asks its cases once.
         MeasurementFailed: One of them cannot be reached, asks to come back later, or refuses the API key.
     """
-    quality, tools, load = _split(suites)
-    repeats = rules.repeats if rules else 1
+    kinds = Kinds.of(suites)
     ours: list[Result] = []
     theirs: list[Result] = []
-    if _run_quality_suites(canary, quality, concurrency, progress, repeats, ours) and _run_quality_suites(
-        stable, quality, concurrency, progress, repeats, theirs
-    ):
-        for suite in tools:
+    if _compare_quality((canary, stable), kinds, concurrency, progress, rules, (ours, theirs)):
+        for suite in kinds.tools:
             ours.append(run_tool(canary, suite, progress))
             theirs.append(run_tool(stable, suite, progress))
-        for profile in load:
+        for profile in kinds.load:
             again = partial(_open, rules, ours, theirs) if rules else None
             rounds = rules.max_rounds if rules else 1
             one, other = run_load_in_turns(canary, stable, profile, progress, again=again, rounds=rounds)
@@ -91,35 +102,86 @@ def compare(
     return canary_measured, collect(theirs, canary_measured)
 
 
+def _compare_quality(
+    engines: tuple[Endpoint, Endpoint],
+    kinds: Kinds,
+    concurrency: int,
+    progress: Progress | None,
+    rules: Evaluation | None,
+    results: tuple[list[Result], list[Result]],
+) -> bool:
+    """Run quality and fidelity suites, and add their results; False if an engine stopped answering."""
+    repeats = rules.repeats if rules else 1
+    tokens = bool(kinds.fidelity) and all(gives_tokens(engine, FIRST_SECONDS) for engine in engines)
+    measured: tuple[list[QualityResult], list[QualityResult]] = ([], [])
+    for suite in kinds.quality:
+        both = run_quality_of(engines, suite, concurrency, progress, repeats=repeats, tokens=tokens)
+        for one, of, all_of in zip(both, measured, results, strict=True):
+            of.append(one)
+            all_of.append(one)
+        if any(one.stopped for one in both):
+            return False
+    for suite in kinds.fidelity:
+        ours, theirs = run_fidelity(
+            *engines,
+            suite,
+            (_answers(measured[0], suite), _answers(measured[1], suite)),
+            concurrency,
+            progress,
+            shares=SHARES if rules else (1.0,),
+            undecided=partial(_open_fidelity, rules, suite, results) if rules else lambda _: True,
+        )
+        results[0].append(ours)
+        results[1].append(theirs)
+        if ours.stopped or theirs.stopped:
+            return False
+    return True
+
+
+def _answers(results: Sequence[QualityResult], suite: FidelitySuite) -> dict[str, Tokens]:
+    """The answers that a fidelity suite uses, by SUITE/CASE."""
+    return {
+        f"{result.suite.name}/{answer.case}": answer.tokens
+        for result in results
+        if not suite.suites or result.suite.name in suite.suites
+        for answer in result.answers
+        if answer.tokens is not None
+    }
+
+
 def _open(rules: Evaluation, ours: list[Result], theirs: list[Result], one: LoadResult, other: LoadResult) -> bool:
     """Whether a gate on a load profile is open, by the measurements so far."""
     return undecided(rules, collect([*ours, one]), collect([*theirs, other]), one.profile.name)
 
 
-def _split(suites: Iterable[AnySuite]) -> tuple[list[Suite], list[ToolSuite], list[LoadProfile]]:
-    every = list(suites)
-    return (
-        [suite for suite in every if isinstance(suite, Suite)],
-        [suite for suite in every if isinstance(suite, ToolSuite)],
-        [suite for suite in every if isinstance(suite, LoadProfile)],
-    )
-
-
-def _run_quality_suites(
-    endpoint: Endpoint,
-    suites: list[Suite],
-    concurrency: int,
-    progress: Progress | None,
-    repeats: int,
-    results: list[Result],
+def _open_fidelity(
+    rules: Evaluation, suite: FidelitySuite, results: tuple[list[Result], list[Result]], found: Distances
 ) -> bool:
-    """Run quality suites and add their results; False if the engine stopped answering."""
-    for suite in suites:
-        result = run_quality(endpoint, suite, concurrency, progress, repeats=repeats)
-        results.append(result)
-        if result.stopped:
-            return False
-    return True
+    """Whether a gate on a fidelity suite is open, by the texts so far. Without a gate, all texts are of interest."""
+    gated = any(full_name(gate).partition("/")[0] == suite.name for gate in rules.gates)
+    ours = collect([*results[0], FidelityResult(suite, found)])
+    return not gated or undecided(rules, ours, collect([*results[1], FidelityResult(suite)]), suite.name)
+
+
+@dataclass(frozen=True)
+class Kinds:
+    """Suites by kind."""
+
+    quality: Sequence[Suite]
+    fidelity: Sequence[FidelitySuite]
+    tools: Sequence[ToolSuite]
+    load: Sequence[LoadProfile]
+
+    @classmethod
+    def of(cls, suites: Iterable[AnySuite]) -> Kinds:
+        """Sort suites by kind, each kind in the order given."""
+        every = list(suites)
+        return cls(
+            [suite for suite in every if isinstance(suite, Suite)],
+            [suite for suite in every if isinstance(suite, FidelitySuite)],
+            [suite for suite in every if isinstance(suite, ToolSuite)],
+            [suite for suite in every if isinstance(suite, LoadProfile)],
+        )
 
 
 def probe(endpoint: Endpoint, timeout: float) -> str:

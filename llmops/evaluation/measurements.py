@@ -8,6 +8,7 @@ from math import isfinite
 from pydantic import ConfigDict, Field, field_validator
 
 from llmops.config.catalog.spec import Strict
+from llmops.evaluation.fidelity.distances import Distances
 from llmops.evaluation.statistics import finite, summary
 
 
@@ -37,6 +38,10 @@ class Measurements(Strict):
     wrong: dict[str, dict[str, str]] = Field(
         default_factory=dict[str, dict[str, str]],
         description="Suite -> case -> start of an answer that did not pass, here or in what it is compared with.",
+    )
+    distances: dict[str, Distances] = Field(
+        default_factory=dict[str, Distances],
+        description="Fidelity suite -> how far this release is from the one that it is compared with.",
     )
     errors: dict[str, dict[str, int]] = Field(
         default_factory=dict[str, dict[str, int]], description="Suite -> the commonest errors -> how many."

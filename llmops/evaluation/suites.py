@@ -1,5 +1,5 @@
 """Evaluation suites: `evals/NAME.yaml`. A quality suite has its cases in `evals/NAME.jsonl` beside it; a tool suite has
-its files in folders below."""
+its files in folders below; a fidelity suite uses the cases of quality suites."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, JsonValue, ValidationError, model_validator
 
+from llmops.config.kinds import SuiteName
 from llmops.config.loading import Mistake, bad_input, converted, dotted, explain, read_source
 from llmops.config.schema import Problem, Strict
 from llmops.config.settings.allowed import Allowed
@@ -193,7 +194,21 @@ class ToolSuite(_Hashed):
         return self
 
 
-AnySuite = Annotated[Suite | LoadProfile | ToolSuite, Field(discriminator="kind")]
+class FidelitySuite(_Hashed):
+    """Asks whether two engines are the same model: both score stable's answers to the cases of quality suites."""
+
+    kind: Literal["fidelity"]
+    suites: tuple[SuiteName, ...] = Field(
+        default=(), description="Quality suites whose cases it uses. None: all of the model's."
+    )
+    tokens: Annotated[int, Field(ge=1, le=50_000)] = Field(default=5000, description="Most answer tokens to score.")
+    top: Annotated[int, Field(ge=0, le=20)] = Field(
+        default=5, description="Likely tokens to compare at each position; the engine's --max-logprobs bounds it."
+    )
+    timeout_seconds: Annotated[float, Field(gt=0)] = Field(default=120, description="For one text.")
+
+
+AnySuite = Annotated[Suite | LoadProfile | ToolSuite | FidelitySuite, Field(discriminator="kind")]
 
 
 def check_repeats(suites: Iterable[AnySuite], repeats: int) -> None:
@@ -263,7 +278,7 @@ def _load(directory: Path, name: str) -> AnySuite:
             code="NoSuchSuite",
             about=f"suite {name}",
         )
-    source = read_source(path, "a mapping that starts with 'kind: quality', 'kind: load' or 'kind: tool'")
+    source = read_source(path, f"a mapping that starts with {_kinds_in_words()}")
     kind = source.content.get("kind")
     model = _KINDS.get(kind) if isinstance(kind, str) else None
     if model is None:
@@ -372,5 +387,15 @@ def _text(directory: Path, name: Any) -> str:
         raise ValueError(f"{source} cannot be read as text: {error}") from error
 
 
-_KINDS: dict[str, type[AnySuite]] = {"quality": Suite, "load": LoadProfile, "tool": ToolSuite}
+def _kinds_in_words() -> str:
+    *first, last = (f"'kind: {kind}'" for kind in _KINDS)
+    return f"{', '.join(first)} or {last}"
+
+
+_KINDS: dict[str, type[AnySuite]] = {
+    "quality": Suite,
+    "load": LoadProfile,
+    "tool": ToolSuite,
+    "fidelity": FidelitySuite,
+}
 _PLACEHOLDER = Case(id="placeholder", prompt="-", scorer="exact", expected="-", answer="-")

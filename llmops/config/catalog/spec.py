@@ -270,8 +270,11 @@ class Resources(Strict):
     )
 
 
+RULES = ("min", "max", "max_drop", "max_ratio", "max_divergence")
+
+
 class Gate(Consistent):
-    """A rule on a measured figure. Exactly one of `min`, `max`, `max_drop` and `max_ratio`."""
+    """A rule on a measured figure. Exactly one of `min`, `max`, `max_drop`, `max_ratio` and `max_divergence`."""
 
     metric: Annotated[str, Field(pattern=r"^[a-z0-9_.-]+(/[a-z0-9_.-]+)?$")] = Field(
         description="SUITE/FIGURE: 'arithmetic/score', 'chat/p95_ttft_ms', 'chat/error_rate'; "
@@ -286,19 +289,25 @@ class Gate(Consistent):
     max_ratio: Annotated[float, Field(gt=0)] | None = Field(
         default=None, description="Largest ratio canary/stable under the same load."
     )
-
+    max_divergence: Annotated[float, Field(ge=0)] | Literal["auto"] | None = Field(
+        default=None,
+        description="Of a fidelity suite: largest distance from stable's log-probabilities over the null, nats a "
+        "token; auto follows the null.",
+    )
     dry: bool = Field(default=False, description="Report only, never block: for a new gate.")
 
     def problems(self) -> Iterator[Problem]:
         """See `Consistent`."""
-        given = [name for name in ("min", "max", "max_drop", "max_ratio") if getattr(self, name) is not None]
+        given = [name for name in RULES if getattr(self, name) is not None]
         if len(given) != 1:
-            yield (), f"needs exactly one of min, max, max_drop, max_ratio; found {', '.join(given) or 'none'}"
+            yield (), f"needs exactly one of {', '.join(RULES)}; found {', '.join(given) or 'none'}"
+        if self.max_divergence is not None and self.metric.partition("/")[2] not in ("", "divergence"):
+            yield ("metric",), f"is {self.metric}; max_divergence judges SUITE/divergence of a fidelity suite"
 
     @property
     def relative(self) -> bool:
         """Whether the gate compares with stable."""
-        return self.max_drop is not None or self.max_ratio is not None
+        return self.max_drop is not None or self.max_ratio is not None or self.max_divergence is not None
 
 
 COST = "cost"

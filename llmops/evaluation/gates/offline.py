@@ -34,6 +34,7 @@ from llmops.evaluation.gates.verdict import GateResult, Verdict, verdict_of
 from llmops.evaluation.measurements import Measurements
 
 ERROR_CEILING = 0.05
+SETTLED = "but both are the same model by their log-probabilities"
 
 
 def decide(evaluation: Evaluation, canary: Measurements, stable: Measurements | None) -> Verdict:
@@ -44,10 +45,24 @@ def decide(evaluation: Evaluation, canary: Measurements, stable: Measurements | 
     once = Levels(level, level / sharing)
     looks = Levels(once.accept / evaluation.max_rounds, once.reject / evaluation.max_rounds)
     results = tuple(judge(Question(gate, once, looks, canary, stable)) for gate in gates)
+    results = _settled(results)
     verdict = verdict_of(results, held=_reason_to_pass(results, canary, stable))
     if failed := sum(result.dry and result.outcome == "Failed" for result in results):
         return verdict.because(f"{verdict.reason}, {failed} dry gate{'' if failed == 1 else 's'} would have failed")
     return verdict
+
+
+def _settled(results: tuple[GateResult, ...]) -> tuple[GateResult, ...]:
+    """Let a score whose cases are too few be settled by the proof that canary and stable are the same model."""
+    same = [result for result in results if result.rule == "max_divergence" and result.outcome == "Passed"]
+    if not any(not result.dry for result in same):
+        return results
+    return tuple(
+        result.model_copy(update={"outcome": "Passed", "code": "SameModel", "note": f"{result.note}; {SETTLED}"})
+        if result.rule == "max_drop" and result.code in ("TooFewCases", "AtLimit")
+        else result
+        for result in results
+    )
 
 
 def undecided(evaluation: Evaluation, canary: Measurements, stable: Measurements, profile: str) -> bool:

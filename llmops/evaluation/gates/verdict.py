@@ -11,7 +11,7 @@ from llmops.config.schema import Strict, VerdictValue
 from llmops.evaluation.statistics import finite
 
 Outcome = Literal[VerdictValue, "Skipped"]
-Rule = Literal["min", "max", "max_drop", "max_rise", "max_ratio"]
+Rule = Literal["min", "max", "max_drop", "max_rise", "max_ratio", "max_divergence"]
 Code = Literal[
     "",
     "WithinLimit",
@@ -29,6 +29,9 @@ Code = Literal[
     "ScoreOutOfRange",
     "NoBaseline",  # no stable release to compare with
     "BaselineIsZero",
+    "NotAvailable",  # an engine does not give what the gate needs
+    "PromptsDiffer",  # canary and stable read a prompt as other tokens
+    "SameModel",  # too few cases alone, but the engines are shown to be the same model
 ]
 """Why a gate has its outcome. Empty for a gate that was read from a record."""
 

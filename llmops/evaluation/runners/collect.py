@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
+from llmops.evaluation.fidelity.distances import Distances
 from llmops.evaluation.measurements import Measurements
+from llmops.evaluation.runners.fidelity import FidelityResult
 from llmops.evaluation.runners.load import LoadResult
 from llmops.evaluation.runners.quality import QualityResult
 from llmops.evaluation.runners.tool_result import ToolResult
@@ -16,7 +18,7 @@ WRONG_SHOWN = 50
 WRONG_LENGTH = 600
 ERRORS_SHOWN = 5
 
-Result = QualityResult | LoadResult | ToolResult
+Result = QualityResult | LoadResult | ToolResult | FidelityResult
 
 
 def collect(results: Iterable[Result], beside: Measurements | None = None) -> Measurements:
@@ -34,6 +36,7 @@ def collect(results: Iterable[Result], beside: Measurements | None = None) -> Me
     turns: dict[str, dict[str, tuple[float | None, ...]]] = {}
     wrong: dict[str, dict[str, str]] = {}
     errors: dict[str, dict[str, int]] = {}
+    distances: dict[str, Distances] = {}
     all_scores: list[float] = []
     for result in results:
         if isinstance(result, QualityResult):
@@ -51,6 +54,11 @@ def collect(results: Iterable[Result], beside: Measurements | None = None) -> Me
                 cases[name], scores[name] = result.reading.cases, result.scores
             wrong[name] = {case: text[:WRONG_LENGTH] for case, text in list(result.wrong.items())[:WRONG_SHOWN]}
             all_scores += result.scores.values()
+        elif isinstance(result, FidelityResult):
+            name, measured, taken = result.suite.name, result.figures(), {}
+            suites[name] = result.suite.sha256
+            if result.distances is not None:
+                distances[name] = result.distances
         else:
             name, measured, taken = result.profile.name, result.figures(), result.samples
             suites[name] = result.profile.sha256
@@ -58,7 +66,8 @@ def collect(results: Iterable[Result], beside: Measurements | None = None) -> Me
                 turns[name] = _by_figure(result.turns)
         figures |= {f"{name}/{figure}": value for figure, value in measured.items()}
         samples[name] = {kind: sketch(values, SAMPLES) for kind, values in taken.items() if values}
-        if counted := result.errors + result.unmeasured:
+        unmeasured = Counter[str]() if isinstance(result, FidelityResult) else result.unmeasured
+        if counted := result.errors + unmeasured:
             errors[name] = dict(Counter(counted).most_common(ERRORS_SHOWN))
     if all_scores:
         figures["all/score"] = summary(all_scores)["mean"]
@@ -70,6 +79,7 @@ def collect(results: Iterable[Result], beside: Measurements | None = None) -> Me
         samples=samples,
         turns=turns,
         wrong=wrong,
+        distances=distances,
         errors=errors,
     )
 

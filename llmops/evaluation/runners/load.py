@@ -24,6 +24,7 @@ from typing import Any
 from llmops.errors import MeasurementFailed
 from llmops.evaluation.endpoint import Endpoint, Progress
 from llmops.evaluation.loop import run
+from llmops.evaluation.runners.attempts import IN_A_ROW
 from llmops.evaluation.runners.client import CHAT, Client, Cut, Unreachable
 from llmops.evaluation.runners.wire import WireError
 from llmops.evaluation.statistics import summary
@@ -31,7 +32,6 @@ from llmops.evaluation.suites import LoadProfile
 from llmops.worker.foreign import parse_json
 
 KINDS = ("ttft", "tpot", "itl", "e2el")
-IN_A_ROW = 10
 TURNS = 8
 TURN_FIGURES = frozenset(
     [f"{statistic}_{kind}_ms" for statistic in ("mean", "median", "p50", "p90", "p95", "p99") for kind in KINDS]

@@ -21,30 +21,22 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt
-
-from llmops.clients.retries import parse_retry_after
 from llmops.errors import MeasurementFailed
 from llmops.evaluation import loop
 from llmops.evaluation.endpoint import Endpoint, Progress
+from llmops.evaluation.fidelity.tokens import Tokens
 from llmops.evaluation.patterns import PatternTooSlow
+from llmops.evaluation.runners.attempts import IN_A_ROW, Fault, NoAnswer, error_of_status, persist
 from llmops.evaluation.statistics import summary
 from llmops.evaluation.suites import Case, Suite, check_repeats
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
-
-ATTEMPTS = 4
-IN_A_ROW = 10
-WAIT_SECONDS = 0.25
-LONGEST_WAIT_SECONDS = 10.0
-
-Fault = Literal["engine", "measurement"]
 
 
 @dataclass(frozen=True)
@@ -52,7 +44,8 @@ class CaseAnswer:
     """The outcome of a case: a text with its score and its seconds, or an error and its cause.
 
     A case that was asked several times has the text of its worst answer, the mean score and the mean seconds. If one
-    of the repeats has no answer, the case has none.
+    of the repeats has no answer, the case has none. `tokens` are those of the first answer, if they were asked for and
+    the engine gave them.
     """
 
     case: str
@@ -61,6 +54,14 @@ class CaseAnswer:
     seconds: float | None = None
     error: str = ""
     fault: Fault | None = None
+    tokens: Tokens | None = None
+
+
+@dataclass(frozen=True)
+class _Answer:
+    text: str
+    seconds: float
+    tokens: Tokens | None
 
 
 @dataclass
@@ -108,23 +109,17 @@ class QualityResult:
         return figures | {f"{statistic}_e2el_ms": value for statistic, value in summary(self.latencies).items()}
 
 
-class _NoAnswer(Exception):
-    """A request without an answer."""
-
-    def __init__(self, fault: Fault, why: str, *, again: bool, after: float = 0.0) -> None:
-        super().__init__(why)
-        self.fault: Fault = fault
-        self.why, self.again, self.after = why, again, after
-
-
 class _Run:
     """One run of a suite: the state that its cases share."""
 
-    def __init__(self, client: AsyncOpenAI, suite: Suite, model: str, progress: Progress | None, repeats: int) -> None:
+    def __init__(
+        self, client: AsyncOpenAI, suite: Suite, model: str, progress: Progress | None, *, repeats: int, tokens: bool
+    ) -> None:
         self._client = client
         self._repeats = repeats
         self._suite = suite
         self._model = model
+        self._with_tokens = tokens
         self._progress = progress
         self._faults_in_a_row: list[Fault] = []
         self.answers: dict[str, CaseAnswer] = {}
@@ -169,31 +164,25 @@ class _Run:
             answers.append(answer)
         worst = min(answers, key=lambda answer: answer.score or 0.0)
         score = fmean(answer.score or 0.0 for answer in answers)
-        return CaseAnswer(case.id, worst.text, score, fmean(answer.seconds or 0.0 for answer in answers))
+        seconds = fmean(answer.seconds or 0.0 for answer in answers)
+        return CaseAnswer(case.id, worst.text, score, seconds, tokens=answers[0].tokens)
 
     async def _once(self, case: Case, seed: int) -> CaseAnswer:
-        text = ""
+        answer: _Answer | None = None
         try:
-            async for attempt in AsyncRetrying(
-                stop=stop_after_attempt(ATTEMPTS),
-                wait=_wait,
-                retry=retry_if_exception(lambda error: isinstance(error, _NoAnswer) and error.again),
-                reraise=True,
-            ):
-                with attempt:
-                    self.retries += attempt.retry_state.attempt_number > 1
-                    started = time.perf_counter()
-                    text = await self._ask(case, seed)
-                    seconds = time.perf_counter() - started
-                    return CaseAnswer(case.id, text, case.score(text), seconds)
+            answer = await persist(lambda: self._ask(case, seed), self._count_retry)
+            return CaseAnswer(case.id, answer.text, case.score(answer.text), answer.seconds, tokens=answer.tokens)
         except PatternTooSlow as error:
             # It says nothing about the answer: neither right nor wrong.
+            text = answer.text if answer else ""
             return CaseAnswer(case.id, text, error=f"scorer {case.scorer}: {error}", fault="measurement")
-        except _NoAnswer as error:
+        except NoAnswer as error:
             return CaseAnswer(case.id, error=error.why, fault=error.fault)
-        raise AssertionError("a retry ends with an answer or an error")
 
-    async def _ask(self, case: Case, seed: int) -> str:
+    def _count_retry(self) -> None:
+        self.retries += 1
+
+    async def _ask(self, case: Case, seed: int) -> _Answer:
         import httpx2
         import openai
 
@@ -201,6 +190,8 @@ class _Run:
 
         sampling = self._suite.sampling
         messages: Any = case.conversation(self._suite.system)
+        tokens: Any = {"logprobs": True, "extra_body": {"return_token_ids": True}} if self._with_tokens else {}
+        started = time.perf_counter()
         try:
             completion = await self._client.chat.completions.create(
                 model=self._model,
@@ -208,49 +199,57 @@ class _Run:
                 temperature=sampling.temperature,
                 seed=seed,
                 max_tokens=sampling.max_tokens,
+                **tokens,
             )
-            return completion.choices[0].message.content or ""
+            seconds = time.perf_counter() - started
+            text = completion.choices[0].message.content or ""
+            return _Answer(text, seconds, tokens_of(completion.model_dump()) if tokens else None)
         except openai.APIStatusError as error:
-            raise _error_of_status(
+            raise error_of_status(
                 error.status_code, error.response.headers.get("retry-after"), error.message
             ) from error
         except openai.APIConnectionError as error:
             cause = error.__cause__
             if isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.PoolTimeout):
-                raise _NoAnswer("measurement", f"cannot connect: {cause}", again=True) from error
+                raise NoAnswer("measurement", f"cannot connect: {cause}", again=True) from error
             if isinstance(error, openai.APITimeoutError):
                 # A hang that long is no accident, and four attempts would take minutes.
                 why = f"no answer within {self._suite.timeout_seconds:g} s"
-                raise _NoAnswer("engine", why, again=False) from error
+                raise NoAnswer("engine", why, again=False) from error
             if isinstance(cause, AnswerRefused):
-                raise _NoAnswer("engine", str(cause), again=False) from error
-            raise _NoAnswer("engine", f"connection cut: {cause or error}", again=True) from error
+                raise NoAnswer("engine", str(cause), again=False) from error
+            raise NoAnswer("engine", f"connection cut: {cause or error}", again=True) from error
         except (openai.APIError, ValueError, AttributeError, IndexError, TypeError) as error:
             # The client does not check answers: anything but a chat completion raises one of these.
-            raise _NoAnswer("engine", f"the answer is no chat completion: {error!r}"[:200], again=False) from error
+            raise NoAnswer("engine", f"the answer is no chat completion: {error!r}"[:200], again=False) from error
 
 
-def _error_of_status(status: int, retry_after: str | None, message: str) -> Exception:
-    if status in (401, 403):
-        return MeasurementFailed(
-            f"the engine refuses the API key (HTTP {status})",
-            code="CredentialsRefused",
-            remedy="Check the Secret that access.api_key names.",
-        )
-    why = f"HTTP {status}: {message[:120]}"
-    if status == 429:
-        return _NoAnswer("measurement", why, again=True, after=parse_retry_after(retry_after) or 0.0)
-    return _NoAnswer("engine", why, again=status >= 500)
+def tokens_of(completion: Any) -> Tokens | None:
+    """The token ids of a chat completion, with the log-probabilities of the answer's; None if the engine gave no ids.
+
+    Args:
+        completion: The parsed body.
+    """
+    try:
+        choice = completion["choices"][0]
+        prompt, answer = (tuple(map(_token, ids)) for ids in (completion["prompt_token_ids"], choice["token_ids"]))
+    except (KeyError, IndexError, TypeError, ValueError):
+        return None
+    try:
+        logprobs = tuple(float(token["logprob"]) for token in choice["logprobs"]["content"])
+    except (KeyError, TypeError, ValueError):
+        logprobs = ()
+    return Tokens(prompt, answer, logprobs if len(logprobs) == len(answer) else ())
 
 
-def _wait(state: RetryCallState) -> float:
-    error = state.outcome.exception() if state.outcome else None
-    retry_after = error.after if isinstance(error, _NoAnswer) else 0.0
-    return min(LONGEST_WAIT_SECONDS, max(retry_after, WAIT_SECONDS * 2 ** (state.attempt_number - 1)))
+def _token(value: object) -> int:
+    if type(value) is not int or not 0 <= value < 1 << 31:
+        raise ValueError(f"{value!r} is no token id")
+    return value
 
 
 async def _run(
-    endpoint: Endpoint, suite: Suite, concurrency: int, progress: Progress | None, repeats: int
+    endpoint: Endpoint, suite: Suite, concurrency: int, progress: Progress | None, *, repeats: int, tokens: bool
 ) -> QualityResult:
     from openai import AsyncOpenAI, DefaultAsyncHttpx2Client
 
@@ -265,7 +264,7 @@ async def _run(
         http_client=DefaultAsyncHttpx2Client(transport=BoundedTransport(trust_env=False), trust_env=False),
     )
     async with client:
-        run = _Run(client, suite, endpoint.model, progress, repeats)
+        run = _Run(client, suite, endpoint.model, progress, repeats=repeats, tokens=tokens)
         waiting = iter(suite.cases)
         async with asyncio.TaskGroup() as group:
             for _ in range(min(concurrency, len(suite.cases))):
@@ -275,13 +274,52 @@ async def _run(
 
 
 def run_quality(
-    endpoint: Endpoint, suite: Suite, concurrency: int, progress: Progress | None = None, *, repeats: int = 1
+    endpoint: Endpoint,
+    suite: Suite,
+    concurrency: int,
+    progress: Progress | None = None,
+    *,
+    repeats: int = 1,
+    tokens: bool = False,
 ) -> QualityResult:
-    """Ask every case of a suite `repeats` times, `concurrency` cases at once.
+    """Ask every case of a suite `repeats` times, `concurrency` cases at once; with `tokens`, for token ids as well.
 
     Raises:
         BadInput: The suite samples at a temperature above 0, and `repeats` is 1.
         MeasurementFailed: The engine cannot be reached, asks to come back later, or refuses the API key.
     """
+    return run_quality_of([endpoint], suite, concurrency, progress, repeats=repeats, tokens=tokens)[0]
+
+
+def run_quality_of(
+    endpoints: Sequence[Endpoint],
+    suite: Suite,
+    concurrency: int,
+    progress: Progress | None = None,
+    *,
+    repeats: int = 1,
+    tokens: bool = False,
+) -> list[QualityResult]:
+    """Ask several engines at the same time; see `run_quality`. One that fails the measurement ends it for all."""
     check_repeats([suite], repeats)
-    return loop.run(_run(endpoint, suite, concurrency, progress, repeats))
+    return loop.run(_run_all(endpoints, suite, concurrency, progress, repeats=repeats, tokens=tokens))
+
+
+async def _run_all(
+    endpoints: Sequence[Endpoint],
+    suite: Suite,
+    concurrency: int,
+    progress: Progress | None,
+    *,
+    repeats: int,
+    tokens: bool,
+) -> list[QualityResult]:
+    async with asyncio.TaskGroup() as group:
+        tasks = [
+            # One engine tells of the progress of all.
+            group.create_task(
+                _run(endpoint, suite, concurrency, None if place else progress, repeats=repeats, tokens=tokens)
+            )
+            for place, endpoint in enumerate(endpoints)
+        ]
+    return [task.result() for task in tasks]

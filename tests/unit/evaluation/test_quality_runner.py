@@ -13,8 +13,9 @@ from aiohttp import web
 
 from llmops.errors import BadInput, MeasurementFailed
 from llmops.evaluation.endpoint import Endpoint
+from llmops.evaluation.runners.attempts import ATTEMPTS, IN_A_ROW
 from llmops.evaluation.runners.bounded import LONGEST_ANSWER
-from llmops.evaluation.runners.quality import ATTEMPTS, IN_A_ROW, run_quality
+from llmops.evaluation.runners.quality import run_quality
 from llmops.evaluation.suites import Suite
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ A new kind is a new file and a line in `KINDS`.
 
 from __future__ import annotations
 
-from llmops.evaluation.gates.metrics import cost, latency, rates, score, throughput
+from llmops.evaluation.gates.metrics import cost, divergence, latency, rates, score, throughput
 from llmops.evaluation.gates.metrics.metric import Metric, Question
 from llmops.evaluation.gates.verdict import GateResult
 
@@ -17,6 +17,7 @@ KINDS: tuple[type[Metric], ...] = (
     throughput.TokenThroughput,
     throughput.RequestThroughput,
     cost.Cost,
+    divergence.Divergence,
     Metric,
 )
 """In order of precedence: the first that covers a figure judges it, and the last covers every figure."""

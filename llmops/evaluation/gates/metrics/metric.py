@@ -214,11 +214,16 @@ class Metric:
 
 
 def full_name(gate: Gate) -> str:
-    """A gate's metric as SUITE/FIGURE; a suite alone means its score."""
-    return gate.metric if "/" in gate.metric else f"{gate.metric}/score"
+    """A gate's metric as SUITE/FIGURE; a suite alone means its score, or its divergence."""
+    if "/" in gate.metric:
+        return gate.metric
+    return f"{gate.metric}/{'score' if gate.max_divergence is None else 'divergence'}"
 
 
 def _rule(gate: Gate) -> tuple[Rule, float]:
+    if gate.max_divergence is not None:
+        # "auto" has a limit only when the null is known.
+        return "max_divergence", 0.0 if gate.max_divergence == "auto" else gate.max_divergence
     limits: dict[Rule, float | None] = {
         "min": gate.min,
         "max": gate.max,

@@ -1,0 +1,254 @@
+"""Fidelity suites: two engines score the same texts. See `llmops.evaluation.fidelity`.
+
+The runner asks `/v1/completions` with the text's token ids and `prompt_logprobs`: one prefill a text. Whose fault a
+missing score is follows the rules of quality suites. An engine that refuses to give scores is not available for this
+measurement, and that is no fault.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from llmops.errors import MeasurementFailed
+from llmops.evaluation.endpoint import Endpoint, Progress
+from llmops.evaluation.fidelity.distances import Distances, Scorings, distances
+from llmops.evaluation.fidelity.scores import Position, read
+from llmops.evaluation.fidelity.tokens import Text, Tokens, texts
+from llmops.evaluation.loop import run
+from llmops.evaluation.runners.attempts import IN_A_ROW, NoAnswer, error_of_status, persist
+from llmops.evaluation.runners.client import CHAT, Client, Cut, Response, Unreachable
+from llmops.evaluation.runners.quality import tokens_of
+from llmops.evaluation.runners.wire import WireError
+from llmops.evaluation.suites import FidelitySuite
+from llmops.worker.foreign import parse_json
+
+TEXTS = "/v1/completions"
+REFUSALS = (400, 404, 405, 422, 501)
+"""Answers of a server that does not give what is asked."""
+Undecided = Callable[[Distances], bool]
+"""Whether more texts could change what follows from the distances so far."""
+
+
+@dataclass
+class FidelityResult:
+    """What a fidelity suite measured of one engine.
+
+    Args:
+        suite: The suite.
+        distances: How far the engine is from stable; None for stable itself.
+        scored: Texts that it scored.
+        errors: Errors of the engine, by message.
+        stopped: Whether the engine stopped answering.
+    """
+
+    suite: FidelitySuite
+    distances: Distances | None = None
+    scored: int = 0
+    errors: Counter[str] = field(default_factory=Counter[str])
+    stopped: bool = False
+
+    def figures(self) -> dict[str, float]:
+        """The measured figures by name."""
+        asked = self.scored + self.errors.total()
+        figures = {"error_rate": self.errors.total() / asked if asked else 0.0}
+        return figures | (self.distances.figures() if self.distances else {})
+
+
+class _Scoring:
+    """One pass over texts by one engine."""
+
+    def __init__(self, endpoint: Endpoint, suite: FidelitySuite) -> None:
+        self._endpoint, self._suite = endpoint, suite
+        self._top = suite.top
+        self._errors_in_a_row = 0
+        self.refusal = ""
+        self.scores: dict[str, tuple[Position, ...]] = {}
+        self.errors: Counter[str] = Counter()
+        self.stopped = False
+
+    async def score(self, asked: Sequence[Text], concurrency: int) -> None:
+        """Score texts; a text that the engine refuses to score has no score.
+
+        Raises:
+            MeasurementFailed: The engine cannot be reached, or asks to come back later.
+        """
+        waiting = iter(asked)
+        async with Client(self._endpoint) as client, asyncio.TaskGroup() as group:
+            for _ in range(min(concurrency, len(asked))):
+                group.create_task(self._work(client, waiting))
+
+    async def _work(self, client: Client, waiting: Iterator[Text]) -> None:
+        for text in waiting:
+            try:
+                scores = await persist(lambda asked=text: self._ask(client, asked, self._top), lambda: None)
+                self._errors_in_a_row = 0
+                if scores is not None:
+                    self.scores[text.case] = scores
+            except NoAnswer as error:
+                self._count(error)
+            if self.stopped:
+                return
+
+    def _count(self, error: NoAnswer) -> None:
+        if error.fault == "measurement":
+            raise MeasurementFailed(
+                f"{self._suite.name}: a text could not be scored: {error.why}",
+                code="CasesUnmeasured",
+                about=f"suite {self._suite.name}",
+                remedy="Check that the engine's pod is ready and reachable from here.",
+            ) from error
+        self.errors[error.why] += 1
+        self._errors_in_a_row += 1
+        self.stopped |= self._errors_in_a_row >= IN_A_ROW
+
+    async def _ask(self, client: Client, text: Text, top: int) -> tuple[Position, ...] | None:
+        content = {
+            "model": self._endpoint.model,
+            "prompt": text.ids,
+            "max_tokens": 1,
+            "temperature": 0,
+            "prompt_logprobs": top,
+        }
+        response = await _send(client, client.request(TEXTS, content), self._suite.timeout_seconds)
+        if response.status in REFUSALS:
+            if top:
+                # The engine may bound the alternatives, and give the token's own score all the same.
+                self._top = 0
+                return await self._ask(client, text, 0)
+            self.refusal = f"HTTP {response.status}: {_shown(response)}"
+            return None
+        if response.status != 200:
+            raise error_of_status(response.status, response.headers.get("retry-after"), _shown(response))
+        try:
+            return read(parse_json(response.body), text.ids)
+        except ValueError as error:
+            self.refusal = str(error)
+            return None
+
+    def unavailable(self, who: str) -> str:
+        """Why the engine gives no scores at all; empty if it does."""
+        return f"{who} gives no scores: {self.refusal}" if self.refusal and not self.scores else ""
+
+
+async def _send(client: Client, request: bytes, seconds: float) -> Response:
+    try:
+        async with asyncio.timeout(seconds):
+            return await client.send(request)
+    except Unreachable as error:
+        raise NoAnswer("measurement", str(error), again=True) from error
+    except TimeoutError as error:
+        raise NoAnswer("engine", f"no answer within {seconds:g} s", again=False) from error
+    except Cut as error:
+        raise NoAnswer("engine", f"connection cut: {error}", again=True) from error
+    except WireError as error:
+        raise NoAnswer("engine", f"the answer is no HTTP: {error}", again=False) from error
+
+
+def _shown(response: Response) -> str:
+    return response.body.decode(errors="replace")[:300]
+
+
+def gives_tokens(endpoint: Endpoint, seconds: float) -> bool:
+    """Whether an engine gives token ids with its answers. A server that refuses the request for them does not.
+
+    Raises:
+        MeasurementFailed: The engine cannot be reached, or refuses the API key.
+    """
+    return run(_gives_tokens(endpoint, seconds))
+
+
+async def _gives_tokens(endpoint: Endpoint, seconds: float) -> bool:
+    content = {
+        "model": endpoint.model,
+        "messages": [{"role": "user", "content": "Hello"}],
+        "max_tokens": 1,
+        "temperature": 0,
+        "logprobs": True,
+        "return_token_ids": True,
+    }
+    async with Client(endpoint) as client:
+        request = client.request(CHAT, content)
+        try:
+            response = await persist(lambda: _send(client, request, seconds), lambda: None)
+        except NoAnswer as error:
+            if error.fault == "measurement":
+                raise MeasurementFailed(
+                    f"{endpoint.model} at {endpoint.root}: {error.why}", code="EngineUnreachable", about=endpoint.model
+                ) from error
+            return False
+    if response.status != 200:
+        return False
+    try:
+        return tokens_of(parse_json(response.body)) is not None
+    except ValueError:
+        return False
+
+
+def run_fidelity(
+    canary: Endpoint,
+    stable: Endpoint,
+    suite: FidelitySuite,
+    answers: tuple[Mapping[str, Tokens], Mapping[str, Tokens]],
+    concurrency: int,
+    progress: Progress | None = None,
+    *,
+    shares: Sequence[float] = (1.0,),
+    undecided: Undecided = lambda _: True,
+) -> tuple[FidelityResult, FidelityResult]:
+    """Let two engines score stable's answers; stable scores them twice.
+
+    Args:
+        canary: The engine under trial.
+        stable: The engine that serves.
+        suite: The suite.
+        answers: The canary's and stable's answers by SUITE/CASE.
+        concurrency: Texts at once.
+        progress: Called with the texts done and their total.
+        shares: Shares of the texts after which `undecided` is asked, rising to 1.
+        undecided: Whether to go on.
+
+    Raises:
+        MeasurementFailed: An engine cannot be reached, asks to come back later, or refuses the API key.
+    """
+    return run(_compare(canary, stable, suite, answers, concurrency, progress, shares, undecided))
+
+
+async def _compare(
+    canary: Endpoint,
+    stable: Endpoint,
+    suite: FidelitySuite,
+    answers: tuple[Mapping[str, Tokens], Mapping[str, Tokens]],
+    concurrency: int,
+    progress: Progress | None,
+    shares: Sequence[float],
+    undecided: Undecided,
+) -> tuple[FidelityResult, FidelityResult]:
+    chosen = texts(answers[1], suite.tokens)
+    if not chosen:
+        missing = Distances(unavailable="stable's answers came without token ids")
+        return FidelityResult(suite, missing), FidelityResult(suite)
+    ours, theirs, again = _Scoring(canary, suite), _Scoring(stable, suite), _Scoring(stable, suite)
+    done, found = 0, Distances()
+    for share in shares:
+        part = chosen[done : max(1, round(share * len(chosen)))]
+        done += len(part)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(ours.score(part, concurrency))
+            group.create_task(theirs.score(part, concurrency))
+        # Another batch: in reverse, and another number at once.
+        await again.score(part[::-1], concurrency // 2 or 2)
+        if why := theirs.unavailable("stable") or ours.unavailable("the canary"):
+            found = Distances(unavailable=why)
+            break
+        found = distances(chosen[:done], Scorings(ours.scores, theirs.scores, again.scores), *answers)
+        if progress:
+            progress(suite.name, done, len(chosen))
+        if ours.stopped or theirs.stopped or again.stopped or not undecided(found):
+            break
+    return (
+        FidelityResult(suite, found, len(ours.scores), ours.errors, ours.stopped),
+        FidelityResult(suite, None, len(theirs.scores), theirs.errors + again.errors, theirs.stopped or again.stopped),
+    )
