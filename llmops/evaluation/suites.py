@@ -278,12 +278,12 @@ def _load(directory: Path, name: str) -> AnySuite:
             code="NoSuchSuite",
             about=f"suite {name}",
         )
-    source = read_source(path, f"a mapping that starts with {_kinds_in_words()}")
+    source = read_source(path, f"a mapping that starts with kind: {_either(_KINDS)}")
     kind = source.content.get("kind")
     model = _KINDS.get(kind) if isinstance(kind, str) else None
     if model is None:
         value = f"found {kind!r}" if "kind" in source.content else "it is not given"
-        raise bad_input(source.mistakes([(("kind",), f"must be {' or '.join(_KINDS)} ({value})")]))
+        raise bad_input(source.mistakes([(("kind",), f"must be {_either(_KINDS)} ({value})")]))
     elsewhere = {"name": "it is the file's name", "cases": f"they are in {name}.jsonl"}
     problems: list[Problem] = [
         ((field,), f"does not belong here: {why}") for field, why in elsewhere.items() if field in source.content
@@ -387,8 +387,8 @@ def _text(directory: Path, name: Any) -> str:
         raise ValueError(f"{source} cannot be read as text: {error}") from error
 
 
-def _kinds_in_words() -> str:
-    *first, last = (f"'kind: {kind}'" for kind in _KINDS)
+def _either(words: Iterable[str]) -> str:
+    *first, last = words
     return f"{', '.join(first)} or {last}"
 
 

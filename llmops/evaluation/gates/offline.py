@@ -19,6 +19,9 @@ rejected if any gate fails: the relative gates share the chance of a wrong rejec
 procedure would reject the same releases). **More than one look.** While a gate on a load profile is open, the profile
 runs for further rounds, up to `max_rounds`. Any look may err, so the looks share the chance evenly.
 
+**The same model.** `max_divergence` asks whether canary and stable give the same log-probabilities, see `divergence`.
+If they do, a drop that too few cases leave open is settled: it is chance.
+
 A missing figure is Inconclusive, and so is a score if more than 1 in 20 cases has no answer. Fewer missing answers
 count as wrong where that keeps a gate from passing: missing answers never help a release. Without stable, relative
 gates are skipped. A suite whose error rate has no ceiling gets one of 5%: an engine that fails to answer is a bad
@@ -27,11 +30,14 @@ release, and leaves no score to judge. The verdict's reason counts the dry gates
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from llmops.config.catalog.spec import Evaluation, Gate
 from llmops.evaluation.gates.metrics import judge, show
 from llmops.evaluation.gates.metrics.metric import Levels, Question, full_name
 from llmops.evaluation.gates.verdict import GateResult, Verdict, verdict_of
 from llmops.evaluation.measurements import Measurements
+from llmops.evaluation.suites import AnySuite, FidelitySuite
 
 ERROR_CEILING = 0.05
 SETTLED = "but both are the same model by their log-probabilities"
@@ -73,6 +79,23 @@ def undecided(evaluation: Evaluation, canary: Measurements, stable: Measurements
         for result in verdict.gates
         if result.metric.partition("/")[0] == profile
     )
+
+
+def asking(evaluation: Evaluation, suites: Iterable[AnySuite], *, same: bool) -> Evaluation:
+    """The evaluation with the question that no entry writes down: whether canary and stable are the same model.
+
+    Args:
+        evaluation: As the entry declares it.
+        suites: Its suites.
+        same: Whether the release must be the same model as stable. Otherwise a fidelity suite reports the distance.
+    """
+    gated = {full_name(gate) for gate in evaluation.gates}
+    asked = [
+        Gate(metric=f"{suite.name}/divergence", max_divergence="auto")
+        for suite in suites
+        if same and isinstance(suite, FidelitySuite) and f"{suite.name}/divergence" not in gated
+    ]
+    return evaluation.model_copy(update={"gates": (*evaluation.gates, *asked)})
 
 
 def _implied_ceilings(evaluation: Evaluation) -> list[Gate]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from llmops.evaluation.gates.metrics import show
-from llmops.evaluation.gates.verdict import Verdict
+from llmops.evaluation.gates.verdict import Rule, Verdict
 from llmops.evaluation.measurements import Measurements
+from llmops.evaluation.report.fidelity import sections
 
 LATENCIES = ("ttft", "tpot", "itl", "e2el")
 STATISTICS = ("mean", "p50", "p90", "p95", "p99")
@@ -19,6 +20,7 @@ def report(verdict: Verdict, canary: Measurements, stable: Measurements | None) 
     sections = (
         ("Gates", gate_table(verdict)),
         ("Scores", score_table(canary, stable)),
+        ("Fidelity", fidelity_tables(canary)),
         ("Latency", latency_table(canary, stable)),
         ("Cases that were not passed", case_table(canary, stable)),
     )
@@ -34,7 +36,7 @@ def gate_table(verdict: Verdict) -> str:
             f"{gate.metric} {gate.rule} {gate.limit:g}",
             _figure(gate.metric, gate.canary),
             _figure(gate.metric, gate.stable),
-            _bounds(gate.low, gate.high, gate.rule == "max_ratio"),
+            _bounds(gate.low, gate.high, gate.rule),
             gate.note,
         )
         for gate in verdict.gates
@@ -60,10 +62,20 @@ def score_table(canary: Measurements, stable: Measurements | None) -> str:
     return _table(("suite", "cases answered", "canary", "stable"), rows)
 
 
+def fidelity_tables(canary: Measurements) -> str:
+    """Figures, cases furthest apart and what stands out, for each fidelity suite."""
+    parts: list[str] = []
+    for section in sections(canary.distances):
+        parts.append(_table((section.name, "canary and stable"), section.figures))
+        parts.append(_table(("case", "tokens", "over the null", "same token preferred"), section.cases))
+        parts.append("\n".join(f"- {_cell(note)}" for note in section.notes))
+    return "\n\n".join(part for part in parts if part)
+
+
 def latency_table(canary: Measurements, stable: Measurements | None) -> str:
     """Percentiles in milliseconds by load profile, then throughput and errors; stable in brackets."""
     rows: list[Sequence[str]] = []
-    profiles = [name for name in sorted(canary.suites) if name not in canary.cases]
+    profiles = [name for name in sorted(canary.suites) if name not in canary.cases and name not in canary.distances]
     for name in profiles:
         for kind in LATENCIES:
             metrics = [f"{name}/{statistic}_{kind}_ms" for statistic in STATISTICS]
@@ -134,10 +146,12 @@ def _both(metric: str, canary: Measurements, stable: Measurements | None, *, uni
     return text(ours) if theirs is None else f"{text(ours)} ({text(theirs)})"
 
 
-def _bounds(low: float | None, high: float | None, ratio: bool) -> str:
+def _bounds(low: float | None, high: float | None, rule: Rule) -> str:
     if low is None or high is None:
         return ""
-    return f"{low:.2f}x to {high:.2f}x" if ratio else f"{low * 100:.1f} to {high * 100:.1f} points"
+    if rule == "max_divergence":
+        return f"{low:.4f} to {high:.4f} nats"
+    return f"{low:.2f}x to {high:.2f}x" if rule == "max_ratio" else f"{low * 100:.1f} to {high * 100:.1f} points"
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

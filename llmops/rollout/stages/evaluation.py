@@ -2,17 +2,19 @@
 
 from collections.abc import Callable
 
+from llmops.config.catalog.spec import Evaluation
 from llmops.costs.prices import load_prices
 from llmops.costs.pricing import judges_cost, priced, profile_of, replica_price
 from llmops.errors import MeasurementFailed
 from llmops.evaluation.backends.base import Suites, Target
-from llmops.evaluation.gates.offline import decide
+from llmops.evaluation.gates.offline import asking, decide
 from llmops.evaluation.measurements import Measurements
 from llmops.evaluation.report import markdown as report
 from llmops.evaluation.report import plots
 from llmops.evaluation.report.failing import failing_cases
-from llmops.evaluation.suites import load_suites
+from llmops.evaluation.suites import FidelitySuite, load_suites
 from llmops.releases.release import Release
+from llmops.releases.sameness import declared_changes
 from llmops.rollout.ops.crashes import check_alive, restarts_of, wait_for_crash
 from llmops.rollout.ops.measured import as_released
 from llmops.rollout.ops.measuring import backend_of
@@ -52,18 +54,20 @@ def _evaluate(current: Trial, release: Release) -> EvaluationOutcome:
         return before
     suites = load_suites(current.settings.evals_dir, release.evaluation.suites, current.settings.catalog_allows)
     stable_id = current.records.proven_state(release.model).stable
-    against = current.records.release(release.model, stable_id) if stable_id and _compares(release) else None
+    compares = _compares(release, suites)
+    against = current.records.release(release.model, stable_id) if stable_id and compares else None
+    spec = _asking(current, release, suites, against)
     targets = [Target(release, "canary"), *([Target(against, "stable")] if against else [])]
     cluster, when, restarts = current.cluster, "during the evaluation", restarts_of(current.cluster, release, "canary")
     with as_released(current, *targets):
         try:
-            measured, stable = _measure(current, release, suites, against)
+            measured, stable = _measure(current, release, suites, against, spec)
         except MeasurementFailed:
             # To a client, a crashed engine looks like an unreachable one.
             wait_for_crash(cluster, release, "canary", when, before=restarts)
             raise
         check_alive(cluster, release, "canary", when, before=restarts)
-    verdict = decide(release.evaluation, measured, stable)
+    verdict = decide(spec, measured, stable)
     outcome = EvaluationOutcome(
         model=release.model,
         release=release.id,
@@ -77,9 +81,9 @@ def _evaluate(current: Trial, release: Release) -> EvaluationOutcome:
 
 
 def _measure(
-    current: Trial, release: Release, suites: Suites, against: Release | None
+    current: Trial, release: Release, suites: Suites, against: Release | None, spec: Evaluation
 ) -> tuple[Measurements, Measurements | None]:
-    spec, target = release.evaluation, Target(release, "canary")
+    target = Target(release, "canary")
     # Before the long measurement, so that a missing price fails at once.
     with_cost = _with_cost(current, suites, release, against)
     backend = backend_of(current, target)
@@ -90,8 +94,17 @@ def _measure(
     return with_cost(measured, release), with_cost(stable, against)
 
 
-def _compares(release: Release) -> bool:
-    return any(gate.relative for gate in release.evaluation.gates)
+def _compares(release: Release, suites: Suites) -> bool:
+    fidelity = any(isinstance(suite, FidelitySuite) for suite in suites)
+    return fidelity or any(gate.relative for gate in release.evaluation.gates)
+
+
+def _asking(current: Trial, release: Release, suites: Suites, against: Release | None) -> Evaluation:
+    """The evaluation, with the question whether the canary is the same model as stable if its pins say so."""
+    declared = declared_changes(against, release) if against else []
+    if declared and any(isinstance(suite, FidelitySuite) for suite in suites):
+        current.log(f"the release changes {', '.join(declared)}: fidelity is reported, and quality gates decide")
+    return asking(release.evaluation, suites, same=against is not None and not declared)
 
 
 def _with_cost(

@@ -12,6 +12,9 @@ from llmops_sandbox.standins.standin import in_thread
 from llmops.clients.registry import RegistryClient
 from llmops.clients.retries import Patience
 from llmops.releases.resolve import Hub
+from tests.support.manifests import release
+
+__all__ = ["release"]
 
 REPO = "acme/tiny"
 IMAGE = "docker.io/vllm/vllm-openai"

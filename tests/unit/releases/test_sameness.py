@@ -1,0 +1,63 @@
+"""What a release declares to change about the model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from llmops.config.vllm.flags import known
+from llmops.releases.release import EnginePin, Release
+from llmops.releases.sameness import DECLARING, declared_changes
+
+
+def with_engine(release: Release, **fields: object) -> Release:
+    return release.model_copy(update={"engine": EnginePin.model_validate(release.engine.model_dump() | fields)})
+
+
+def other_file(release: Release) -> Release:
+    first, *rest = release.weights.files
+    files = (first.model_copy(update={"size": first.size + 1}), *rest)
+    return release.model_copy(update={"weights": release.weights.model_copy(update={"files": files})})
+
+
+def other_commit(release: Release) -> Release:
+    return release.model_copy(update={"weights": release.weights.model_copy(update={"commit": "f" * 40})})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda release: release,
+        other_commit,  # of the same files
+        lambda release: with_engine(release, tag="v0.99.0", digest=f"sha256:{'9' * 64}"),
+        lambda release: with_engine(release, args=(*release.engine.args, "--max-num-seqs=4", "--enforce-eager")),
+        lambda release: with_engine(release, env=(("VLLM_LOGGING_LEVEL", "DEBUG"),)),
+    ],
+)
+def test_an_engine_or_its_speed_must_not_change_the_model(
+    release: Release, change: Callable[[Release], Release]
+) -> None:
+    assert declared_changes(release, change(release)) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "declared"),
+    [
+        (other_file, "the files of the weights"),
+        (lambda release: with_engine(release, chat_template="{{ messages }}"), "engine.chat_template"),
+        (lambda release: with_engine(release, args=("--quantization=fp8",)), "--quantization"),
+        (lambda release: with_engine(release, args=("-q=fp8",)), "--quantization"),
+        (lambda release: with_engine(release, args=("--kv_cache_dtype=fp8",)), "--kv-cache-dtype"),
+        (lambda release: with_engine(release, args=("--hf-overrides.rope_theta=5",)), "--hf-overrides"),
+    ],
+)
+def test_what_a_release_declares_to_change_is_named(
+    release: Release, change: Callable[[Release], Release], declared: str
+) -> None:
+    assert declared in declared_changes(release, change(release))
+
+
+def test_the_arguments_that_declare_are_vllms() -> None:
+    for flags in known().values():
+        assert [name for name in DECLARING if name not in flags.by_name or flags.by_name[name].name != name] == []
