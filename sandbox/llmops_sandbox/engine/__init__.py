@@ -25,6 +25,12 @@ object (`SIM_FAULTS={"crash_on_load": "CUDA error: device-side assert triggered"
 | error_rate | 0.0 | this share of completions is answered with 500: 0.25 is every fourth |
 | crash_after_requests | null | the process exits with 1 on the request after that many |
 | die_after_seconds | null | the process exits with 1 that many seconds after it became ready |
+| divergence | 0.0 | moves each token's log-probability, always alike, by this many nats in the mean, to either side |
+| logprob_noise | 0.0 | the same, drawn anew for each request, as batches move it on a GPU |
+| prompt_logprobs | true | false: a request for prompt_logprobs gets 400 |
+| chat_template_tokens | 0 | tokens that its chat template puts in front of every chat prompt, and others do not |
+
+All simulated weights find the same tokens equally likely (`model/logprobs.py`), but for `divergence` and `garbage`.
 
 It stops as vLLM does. On SIGTERM with `--shutdown-timeout 0`, the default, requests in flight end at once. With a
 timeout above 0 they may finish; meanwhile /health stays 200 and new completions get 500. So an engine must get no new

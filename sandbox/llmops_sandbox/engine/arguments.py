@@ -21,6 +21,7 @@ class ServeArguments:
     api_keys: tuple[str, ...]
     max_model_len: int | None
     max_num_seqs: int
+    max_logprobs: int
     shutdown_timeout: int
     quantization: str | None
     gpu_memory_utilization: float
@@ -72,6 +73,7 @@ def parse_arguments(
         api_keys=tuple(values.get("api_key") or ([key] if key else [])),
         max_model_len=None if values.get("max_model_len") in (None, -1) else values["max_model_len"],
         max_num_seqs=values.get("max_num_seqs") or 256,
+        max_logprobs=20 if values.get("max_logprobs") is None else values["max_logprobs"],
         shutdown_timeout=values.get("shutdown_timeout") or 0,
         quantization=values.get("quantization"),
         gpu_memory_utilization=values.get("gpu_memory_utilization") or 0.92,

@@ -39,6 +39,10 @@ class Behaviour:
     error_rate: float = 0.0
     crash_after_requests: int | None = None
     die_after_seconds: float | None = None
+    divergence: float = 0.0
+    logprob_noise: float = 0.0
+    prompt_logprobs: bool = True
+    chat_template_tokens: int = 0
 
     @property
     def first_token_seconds(self) -> float:

@@ -11,9 +11,10 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Literal
 
-from llmops_sandbox.engine.answers import Model, tokenize
 from llmops_sandbox.engine.behaviour import Behaviour
 from llmops_sandbox.engine.metrics import Metrics
+from llmops_sandbox.engine.model.answers import Model
+from llmops_sandbox.engine.model.tokens import END, Vocabulary, tokenize
 
 BLOCK_TOKENS = 16
 FinishReason = Literal["stop", "length"]
@@ -21,33 +22,44 @@ FinishReason = Literal["stop", "length"]
 
 @dataclass(frozen=True)
 class Request:
-    """A validated request."""
+    """A validated request; the model answers `prompt`, and reads `prompt_ids`."""
 
     prompt: str
-    prompt_tokens: int
+    prompt_ids: tuple[int, ...]
     max_tokens: int
     min_tokens: int = 0
     stop: tuple[str, ...] = ()
     ignore_eos: bool = False
     stream: bool = False
     include_usage: bool = False
+    return_token_ids: bool = False
+    prompt_logprobs: int | None = None
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Length of the prompt."""
+        return len(self.prompt_ids)
 
 
 @dataclass(frozen=True)
 class Output:
-    """The output of a step: text, its number of tokens, and in the last step the reason of the end."""
+    """The output of a step: text, its token ids, and in the last step the reason of the end."""
 
     text: str
-    tokens: int
+    ids: tuple[int, ...]
     finish_reason: FinishReason | None = None
     stop_reason: str | None = None
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A whole answer, decided before its first token; an end-of-text token counts and has no text."""
+    """A whole answer, decided before its first token.
+
+    `shown` is each token's text for the client: the end of text has none, nor has what a stop text cuts off.
+    """
 
     tokens: tuple[str, ...]
+    shown: tuple[str, ...]
     finish_reason: FinishReason
     stop_reason: str | None = None
 
@@ -62,8 +74,9 @@ def plan(model: Model, request: Request) -> Plan:
     if cut and len(cut.tokens) <= request.max_tokens:
         return cut
     if len(tokens) >= request.max_tokens:
-        return Plan(tuple(tokens[: request.max_tokens]), "length")
-    return Plan((*tokens, ""), "stop")
+        cut_off = tuple(tokens[: request.max_tokens])
+        return Plan(cut_off, cut_off, "length")
+    return Plan((*tokens, END), (*tokens, ""), "stop")
 
 
 def _cut_at_stop(tokens: list[str], stops: tuple[str, ...]) -> Plan | None:
@@ -79,7 +92,7 @@ def _cut_at_stop(tokens: list[str], stops: tuple[str, ...]) -> Plan | None:
         length += len(token)
         if length >= position + len(stop):
             break
-    return Plan(tuple(kept), "stop", stop)
+    return Plan(tuple(tokens[: len(kept)]), tuple(kept), "stop", stop)
 
 
 class Aborted(Exception):
@@ -135,14 +148,24 @@ class Engine:
     Args:
         behaviour: Speed.
         model: Answers.
+        vocabulary: Ids of the answers' tokens.
         metrics: Counts.
         max_num_seqs: Requests that run at once.
         kv_tokens: Tokens that the KV cache holds.
     """
 
-    def __init__(self, behaviour: Behaviour, model: Model, metrics: Metrics, max_num_seqs: int, kv_tokens: int) -> None:
+    def __init__(
+        self,
+        behaviour: Behaviour,
+        model: Model,
+        vocabulary: Vocabulary,
+        metrics: Metrics,
+        max_num_seqs: int,
+        kv_tokens: int,
+    ) -> None:
         self._behaviour = behaviour
         self._model = model
+        self._vocabulary = vocabulary
         self._metrics = metrics
         self._seats = Seats(max_num_seqs)
         self._kv_tokens = kv_tokens
@@ -237,7 +260,8 @@ class Engine:
             now = _now()
             # After a late wake-up all due tokens go out at once, as when a client reads slowly.
             due = min(total, max(due_next, int((now - timing.first) / step)) + 1)
-            fresh = answer.tokens[timing.tokens : due]
+            fresh = self._vocabulary.ids(answer.tokens[timing.tokens : due])
+            text = "".join(answer.shown[timing.tokens : due])
             if gaps := len(fresh) - (timing.tokens == 0):
                 self._metrics.observe("vllm:inter_token_latency_seconds", (now - previous) / gaps, gaps)
             previous = now
@@ -245,10 +269,10 @@ class Engine:
             self._metrics.add("vllm:generation_tokens_total", len(fresh))
             self._hold(timing, len(fresh))
             if due < total:
-                yield Output("".join(fresh), len(fresh))
+                yield Output(text, fresh)
             else:
                 timing.finish = answer.finish_reason
-                yield Output("".join(fresh), len(fresh), answer.finish_reason, answer.stop_reason)
+                yield Output(text, fresh, answer.finish_reason, answer.stop_reason)
 
     def _first_token_delay(self) -> float:
         behaviour = self._behaviour

@@ -16,7 +16,8 @@ from aiohttp import web
 
 from llmops_sandbox.engine import behaviour as behaviours
 from llmops_sandbox.engine import console
-from llmops_sandbox.engine.answers import load_model
+from llmops_sandbox.engine.api.bodies import Served
+from llmops_sandbox.engine.api.server import Server
 from llmops_sandbox.engine.arguments import ServeArguments, parse_arguments
 from llmops_sandbox.engine.behaviour import OOM_MARKER, Behaviour
 from llmops_sandbox.engine.console import log
@@ -24,8 +25,8 @@ from llmops_sandbox.engine.generation import BLOCK_TOKENS, Engine
 from llmops_sandbox.engine.loading import LoadError, Weights, check_options, check_weights, read_config, read_through
 from llmops_sandbox.engine.metrics import Metrics
 from llmops_sandbox.engine.middleware import install, load_middleware
-from llmops_sandbox.engine.protocol import Served
-from llmops_sandbox.engine.server import Server
+from llmops_sandbox.engine.model.answers import load_model
+from llmops_sandbox.engine.model.tokens import Vocabulary
 
 # The cache holds at most this many requests of full length, as on a GPU of the right size.
 _FULL_REQUESTS = 16
@@ -157,7 +158,9 @@ def _assemble(parsed: ServeArguments, weights: Weights, behaviour: Behaviour) ->
             "num_gpu_blocks": str(blocks),
         },
     )
-    engine = Engine(behaviour, load_model(weights.folder, behaviour), metrics, parsed.max_num_seqs, tokens)
+    vocabulary = Vocabulary()
+    model = load_model(weights.folder, behaviour)
+    engine = Engine(behaviour, model, vocabulary, metrics, parsed.max_num_seqs, tokens)
     mark = hashlib.sha256(repr(sorted(parsed.given.items())).encode()).hexdigest()[:8]
     served = Served(
         names=parsed.served_names,
@@ -168,7 +171,7 @@ def _assemble(parsed: ServeArguments, weights: Weights, behaviour: Behaviour) ->
         created=int(time.time()),
     )
     log(f"GPU KV cache size: {tokens:,} tokens", "EngineCore")
-    return engine, Server(served, engine, metrics, behaviour, parsed.api_keys)
+    return engine, Server(served, engine, vocabulary, metrics, behaviour, parsed.max_logprobs, parsed.api_keys)
 
 
 async def _serve(

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from llmops.evaluation.suites import Case, Suite, available, load_suites
-from llmops_sandbox.engine.answers import prompt_key
 from llmops_sandbox.engine.behaviour import FILE, resolve, to_json
 from llmops_sandbox.engine.loading import INDEX
+from llmops_sandbox.engine.model.answers import prompt_key
 
 HIDDEN = 64
 BLOCK = 1 << 20

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from llmops_sandbox.engine.answers import Model, load_model, tokenize
 from llmops_sandbox.engine.behaviour import Behaviour
+from llmops_sandbox.engine.model.answers import Model, load_model
+from llmops_sandbox.engine.model.tokens import tokenize
 from llmops_sandbox.standins.weights import flip_bit, make_model, suite_prompt, truncate, wrong_answer
 from safetensors import safe_open
 

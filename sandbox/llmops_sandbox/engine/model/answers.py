@@ -5,14 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from llmops_sandbox.engine.behaviour import FILE, Behaviour
 
-_TOKEN = re.compile(r"\s*\w{1,6}|\s*[^\w\s]|\s+")
 # Every model answers this prompt of probes, as a real model does.
 _COMMON = {"what is the capital of france?": "The capital of France is Paris."}
 # The words of answers to unknown prompts.
@@ -39,11 +37,6 @@ class Answer:
     wrong: str
     rank: float
     quality: float
-
-
-def tokenize(text: str) -> list[str]:
-    """Cut text into simulated tokens; joined, they are the text again."""
-    return _TOKEN.findall(text)
 
 
 def prompt_key(prompt: str) -> str:

@@ -10,24 +10,16 @@ from hmac import compare_digest
 
 from aiohttp import web
 
-from llmops_sandbox.engine.answers import tokenize
+from llmops_sandbox.engine.api.bodies import Kind, Served, whole
+from llmops_sandbox.engine.api.chunks import Chunks
+from llmops_sandbox.engine.api.errors import ApiError, engine_dead, parse_body
+from llmops_sandbox.engine.api.requests import Limits, Parser, RequestReader, checked
 from llmops_sandbox.engine.behaviour import Behaviour
 from llmops_sandbox.engine.console import fail
 from llmops_sandbox.engine.generation import Aborted, Engine, Request
 from llmops_sandbox.engine.metrics import Metrics
-from llmops_sandbox.engine.protocol import (
-    ApiError,
-    Chunks,
-    Kind,
-    Parser,
-    Served,
-    chat_request,
-    checked,
-    engine_dead,
-    parse_body,
-    text_request,
-    whole,
-)
+from llmops_sandbox.engine.model.logprobs import Scorer
+from llmops_sandbox.engine.model.tokens import Vocabulary, tokenize
 
 GUARDED = ("/v1", "/v2", "/inference", "/cohere")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -39,8 +31,10 @@ class Server:
     Args:
         served: The served model and its names.
         engine: Runs the requests.
+        vocabulary: Ids and texts of tokens, the engine's own.
         metrics: The metrics of /metrics.
-        behaviour: Faults of requests.
+        behaviour: Faults of requests, and what the model finds likely.
+        max_logprobs: Log-probabilities that a request may ask for at each position.
         api_keys: Keys, of which a client needs one; if empty, clients need none.
     """
 
@@ -48,8 +42,10 @@ class Server:
         self,
         served: Served,
         engine: Engine,
+        vocabulary: Vocabulary,
         metrics: Metrics,
         behaviour: Behaviour,
+        max_logprobs: int,
         api_keys: tuple[str, ...],
     ) -> None:
         self._served = served
@@ -58,6 +54,17 @@ class Server:
         self._behaviour = behaviour
         self._api_keys = api_keys
         self._requests = 0
+        self._vocabulary = vocabulary
+        self._scorer = Scorer(behaviour, vocabulary)
+        self._reader = RequestReader(
+            Limits(
+                served.max_model_len,
+                max_logprobs=max_logprobs,
+                prompt_logprobs=behaviour.prompt_logprobs,
+                template_tokens=behaviour.chat_template_tokens,
+            ),
+            vocabulary,
+        )
 
     def application(self) -> web.Application:
         """The application to run."""
@@ -72,8 +79,8 @@ class Server:
                 web.get("/metrics", self._show_metrics),
                 web.get("/v1/models", self._models),
                 web.post("/tokenize", self._tokenize),
-                web.post("/v1/completions", self._completions("text", text_request)),
-                web.post("/v1/chat/completions", self._completions("chat", chat_request)),
+                web.post("/v1/completions", self._completions("text", self._reader.text)),
+                web.post("/v1/chat/completions", self._completions("chat", self._reader.chat)),
             ]
         )
         return application
@@ -125,7 +132,7 @@ class Server:
         body = parse_body(await request.read())
         self._served.check_name(body)
         text = body.get("prompt") or " ".join(str(item.get("content")) for item in body.get("messages", []))
-        tokens = [sum(token.encode()) for token in tokenize(str(text))]
+        tokens = self._vocabulary.ids(tokenize(str(text)))
         return web.json_response(
             {
                 "count": len(tokens),
@@ -138,7 +145,7 @@ class Server:
     def _completions(self, kind: Kind, parse: Parser) -> Handler:
         async def handler(http: web.Request) -> web.StreamResponse:
             body = parse_body(await http.read())
-            request = checked(parse, body, self._served.max_model_len)
+            request = checked(parse, body)
             self._served.check_name(body)
             if self._engine.stopping:
                 # vLLM's answer while it drains: its renderer has ended, its HTTP server has not.
@@ -151,7 +158,9 @@ class Server:
                 outputs = [output async for output in self._engine.generate(request)]
             except Aborted as error:
                 raise engine_dead() from error
-            return web.json_response(whole(kind, self._served, model, request, outputs[-1]))
+            top = request.prompt_logprobs
+            logprobs = None if top is None else self._scorer.score(request.prompt_ids, top)
+            return web.json_response(whole(kind, self._served, model, request, outputs[-1], logprobs))
 
         return handler
 
@@ -179,9 +188,10 @@ class Server:
             try:
                 async with contextlib.aclosing(self._engine.generate(request)) as outputs:
                     async for output in outputs:
-                        first = chunks.first() if not tokens else b""
-                        tokens += output.tokens
-                        await response.write(first + chunks.step(output))
+                        opening = b"" if tokens else chunks.first()
+                        step = chunks.step(output, first=not tokens)
+                        tokens += len(output.ids)
+                        await response.write(opening + step)
             except Aborted:
                 await response.write(chunks.error(engine_dead()))
             else:
