@@ -15,7 +15,7 @@ from llmops.evaluation.fidelity.distances import Distances
 from llmops.evaluation.fidelity.tokens import Tokens
 from llmops.evaluation.gates.divergence import SHARES
 from llmops.evaluation.gates.metrics.metric import full_name
-from llmops.evaluation.gates.offline import undecided
+from llmops.evaluation.gates.offline import failed, undecided
 from llmops.evaluation.loop import run
 from llmops.evaluation.measurements import Measurements
 from llmops.evaluation.runners.client import CHAT, Client, Cut, Response, Unreachable
@@ -45,7 +45,8 @@ def measure(
     """Run suites one after the other: quality first, because tools and load need an engine that answers.
 
     If a quality suite stops early because the engine does not answer, the rest does not run: the engine's error rate
-    decides. `rules` say how often to ask each case; once without them. A fidelity suite has nothing to compare with.
+    decides. Neither do tools and load if a gate has failed for certain. `rules` say how often to ask each case; once
+    without them. A fidelity suite has nothing to compare with.
 
     Raises:
         BadInput: A suite samples at a temperature above 0 and asks its cases once.
@@ -60,6 +61,8 @@ def measure(
         if result.stopped:
             return collect(results)
     results += [FidelityResult(suite) for suite in kinds.fidelity]
+    if rules and failed(rules, collect(results), None):
+        return collect(results)
     results += [run_tool(endpoint, suite, progress) for suite in kinds.tools]
     results += [run_load(endpoint, profile, progress) for profile in kinds.load]
     return collect(results)
@@ -77,9 +80,9 @@ def compare(
     """Measure canary and stable by the same suites.
 
     Quality suites ask both at the same time. Load profiles run on both in turns, so that their ratio is fair. A tool
-    runs to its end on the canary, then on stable. If one of them does not answer, the rest does not run. `rules` say
-    how often to ask each case, and which open gates ask for more of a load profile or of a fidelity suite; one round
-    without them.
+    runs to its end on the canary, then on stable. If one of them does not answer, the rest does not run; neither do
+    tools and load if a gate has failed for certain. `rules` say how often to ask each case, and which open gates ask
+    for more of a load profile or of a fidelity suite; one round without them.
 
     Raises:
         BadInput: A suite samples at a temperature above 0 and asks its cases once.
@@ -88,7 +91,8 @@ def compare(
     kinds = Kinds.of(suites)
     ours: list[Result] = []
     theirs: list[Result] = []
-    if _compare_quality((canary, stable), kinds, concurrency, progress, rules, (ours, theirs)):
+    answer = _compare_quality((canary, stable), kinds, concurrency, progress, rules, (ours, theirs))
+    if answer and not (rules and failed(rules, collect(ours), collect(theirs))):
         for suite in kinds.tools:
             ours.append(run_tool(canary, suite, progress))
             theirs.append(run_tool(stable, suite, progress))

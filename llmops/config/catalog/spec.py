@@ -332,6 +332,10 @@ class Evaluation(Strict):
         default=4,
         description="Most runs of a load profile on canary and stable while one of its gates is undecided.",
     )
+    complete: bool = Field(
+        default=False,
+        description="Measure the rest as well after a gate has failed for certain: a whole report, for more GPU time.",
+    )
 
 
 class Rollout(Strict):

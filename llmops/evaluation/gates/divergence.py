@@ -78,7 +78,7 @@ def excess(rows: Iterable[CaseDistance], side: Side, accept: float, reject: floa
     value = math.fsum(difference - own for _, difference, own in counted) / tokens
     residuals = [difference - own - value * count for count, difference, own in counted]
     low, high = _bounds(residuals, accept / SKEW_ALLOWANCE, reject)
-    return Excess(value, value + low / tokens, value + high / tokens, null, len(counted), tokens)
+    return Excess(value, value + min(0.0, low) / tokens, value + max(0.0, high) / tokens, null, len(counted), tokens)
 
 
 def _columns(rows: Iterable[CaseDistance], side: Side) -> Iterable[tuple[int, float, float]]:
