@@ -20,7 +20,7 @@ from llmops.evaluation.loop import run
 from llmops.evaluation.measurements import Measurements
 from llmops.evaluation.runners.client import CHAT, Client, Cut, Response, Unreachable
 from llmops.evaluation.runners.collect import Result, collect
-from llmops.evaluation.runners.fidelity import FidelityResult, gives_tokens, run_fidelity
+from llmops.evaluation.runners.fidelity import FidelityResult, gives_tokens, run_alone, run_fidelity
 from llmops.evaluation.runners.load import LoadResult, run_load, run_load_in_turns
 from llmops.evaluation.runners.quality import QualityResult, run_quality, run_quality_of
 from llmops.evaluation.runners.tools import run_tool
@@ -46,7 +46,8 @@ def measure(
 
     If a quality suite stops early because the engine does not answer, the rest does not run: the engine's error rate
     decides. Neither do tools and load if a gate has failed for certain. `rules` say how often to ask each case; once
-    without them. A fidelity suite has nothing to compare with.
+    without them. A fidelity suite has nothing to compare with: the engine scores its own answers, to be recognized
+    later.
 
     Raises:
         BadInput: A suite samples at a temperature above 0 and asks its cases once.
@@ -55,12 +56,14 @@ def measure(
     kinds = Kinds.of(suites)
     repeats = rules.repeats if rules else 1
     results: list[Result] = []
+    tokens = bool(kinds.fidelity) and gives_tokens(endpoint, FIRST_SECONDS)
+    quality: list[QualityResult] = []
     for suite in kinds.quality:
-        result = run_quality(endpoint, suite, concurrency, progress, repeats=repeats)
-        results.append(result)
-        if result.stopped:
+        quality.append(run_quality(endpoint, suite, concurrency, progress, repeats=repeats, tokens=tokens))
+        results.append(quality[-1])
+        if quality[-1].stopped:
             return collect(results)
-    results += [FidelityResult(suite) for suite in kinds.fidelity]
+    results += [run_alone(endpoint, suite, _answers(quality, suite), concurrency) for suite in kinds.fidelity]
     if rules and failed(rules, collect(results), None):
         return collect(results)
     results += [run_tool(endpoint, suite, progress) for suite in kinds.tools]

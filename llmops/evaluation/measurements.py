@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field, field_validator
 
 from llmops.config.catalog.spec import Strict
 from llmops.evaluation.fidelity.distances import Distances
+from llmops.evaluation.fidelity.reference import Reference
 from llmops.evaluation.statistics import finite, summary
 
 
@@ -42,6 +43,9 @@ class Measurements(Strict):
     distances: dict[str, Distances] = Field(
         default_factory=dict[str, Distances],
         description="Fidelity suite -> how far this release is from the one that it is compared with.",
+    )
+    references: dict[str, Reference] = Field(
+        default_factory=dict[str, Reference], description="Fidelity suite -> what recognizes this release later."
     )
     errors: dict[str, dict[str, int]] = Field(
         default_factory=dict[str, dict[str, int]], description="Suite -> the commonest errors -> how many."

@@ -176,6 +176,30 @@ def distances(
     )
 
 
+def from_reference(
+    kept: Sequence[tuple[Text, Sequence[Position]]],
+    scores: Mapping[str, Sequence[Position]],
+    again: Mapping[str, Sequence[Position]],
+) -> Distances:
+    """How far an engine is from the scores that a release gave at its promotion, in the answers' tokens.
+
+    Args:
+        kept: Texts, each with the scores of its answer's tokens.
+        scores: The engine's scores of the whole texts, by case.
+        again: Its second ones: the null.
+    """
+    answers = [Text(text.case, text.prompt[-1:], text.answer) for text, _ in kept]
+    then = {text.case: positions for text, positions in kept}
+    # The engine takes both places of stable: what it differs from itself is the null.
+    return distances(answers, Scorings(then, _of_answers(kept, scores), _of_answers(kept, again)), {}, {})
+
+
+def _of_answers(
+    kept: Sequence[tuple[Text, Sequence[Position]]], scores: Mapping[str, Sequence[Position]]
+) -> dict[str, Sequence[Position]]:
+    return {text.case: scores[text.case][len(text.prompt) - 1 :] for text, _ in kept if text.case in scores}
+
+
 def _case(
     text: Text,
     ours: Sequence[Position],

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from llmops.evaluation.fidelity.distances import Distances
+from llmops.evaluation.fidelity.reference import Reference
 from llmops.evaluation.measurements import Measurements
 from llmops.evaluation.runners.fidelity import FidelityResult
 from llmops.evaluation.runners.load import LoadResult
@@ -37,6 +38,7 @@ def collect(results: Iterable[Result], beside: Measurements | None = None) -> Me
     wrong: dict[str, dict[str, str]] = {}
     errors: dict[str, dict[str, int]] = {}
     distances: dict[str, Distances] = {}
+    references: dict[str, Reference] = {}
     all_scores: list[float] = []
     for result in results:
         if isinstance(result, QualityResult):
@@ -59,6 +61,8 @@ def collect(results: Iterable[Result], beside: Measurements | None = None) -> Me
             suites[name] = result.suite.sha256
             if result.distances is not None:
                 distances[name] = result.distances
+            if result.reference is not None:
+                references[name] = result.reference
         else:
             name, measured, taken = result.profile.name, result.figures(), result.samples
             suites[name] = result.profile.sha256
@@ -80,6 +84,7 @@ def collect(results: Iterable[Result], beside: Measurements | None = None) -> Me
         turns=turns,
         wrong=wrong,
         distances=distances,
+        references=references,
         errors=errors,
     )
 

@@ -10,7 +10,7 @@ from llmops.evaluation.gates.metrics import show
 from llmops.evaluation.gates.offline import decide
 from llmops.evaluation.gates.verdict import GateResult, Verdict, verdict_of
 from llmops.evaluation.measurements import Measurements
-from llmops.evaluation.suites import LoadProfile, load_suites
+from llmops.evaluation.suites import FidelitySuite, LoadProfile, load_suites
 from llmops.releases.release import Release
 from llmops.releases.validations import CheckResult, Finding
 from llmops.rollout.ops.measuring import backend_of
@@ -147,4 +147,5 @@ def _suites(current: Trial, release: Release) -> tuple[Suites, list[str]]:
     pinned = {pin.name: pin.sha256 for pin in release.suites}
     suites = load_suites(current.settings.evals_dir, release.evaluation.suites, current.settings.catalog_allows)
     changed = [suite.name for suite in suites if suite.sha256 != pinned.get(suite.name)]
-    return [suite for suite in suites if suite.name not in changed], changed
+    # Fidelity is a check of its own.
+    return [suite for suite in suites if suite.name not in changed and not isinstance(suite, FidelitySuite)], changed
