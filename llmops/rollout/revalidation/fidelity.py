@@ -49,9 +49,11 @@ def check_fidelity(current: CurrentModel, release: Release) -> CheckResult:
         MeasurementFailed: A replica cannot be reached, or fails to score.
     """
     kept = _kept(current, release)
-    pods = _ready(current, release) if kept else []
+    if kept is not None and (why := _damage(kept)):
+        return CheckResult(check="fidelity", value="Inconclusive", line=why)
     if kept is None:
         return CheckResult(check="fidelity", value="Passed", line="its trial kept nothing to recognize the release by")
+    pods = _ready(current, release)
     if not pods:
         return CheckResult(check="fidelity", value="Inconclusive", line="no replica is ready")
     places = _places(current, pods)
@@ -115,6 +117,15 @@ def _nats(replica: Told) -> str:
 def _kept(current: CurrentModel, release: Release) -> Reference | None:
     outcome = current.records.outcome(release.model, release.id, "evaluation", EvaluationOutcome)
     return next(iter(outcome.canary.references.values()), None) if outcome else None
+
+
+def _damage(kept: Reference) -> str:
+    """Why the reference cannot be read; empty if it can."""
+    try:
+        kept.unpack()
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def _ready(current: Current, release: Release) -> list[Object]:
