@@ -144,6 +144,7 @@ def _trial(random: Random, shipped: Shipped, noise: float, fault: float) -> tupl
     random.shuffle(cases)
     rows = _scored(random, cases, noise, fault)
     canary, stable = _answers(random, shipped, CHANGED if noise else 0.0)
+    asked: list[str] = []
     for share in SHARES:
         asked = cases[: round(share * len(cases))]
         found = Distances(cases={name: rows[name] for name in asked}, asked=len(asked))

@@ -185,7 +185,7 @@ async def _gives_tokens(endpoint: Endpoint, seconds: float) -> bool:
     if response.status != 200:
         return False
     try:
-        return tokens_of(parse_json(response.body)) is not None
+        return tokens_of(parse_json(response.body), greedy=True) is not None
     except ValueError:
         return False
 
