@@ -33,6 +33,8 @@ def test_a_new_engine_that_is_another_model_is_rejected_and_an_equal_one_promote
     equal = model.rollout()
     assert equal.code == Exit.DONE, equal.line
     assert model.serving() != first
+    # The canary's GPU, from its creation to the verdict.
+    assert outcome_of(model, model.serving()).canary.figures["trial/gpu_seconds"] >= 1
     settled = [gate for gate in outcome_of(model, model.serving()).verdict.gates if gate.rule == "max_drop"]
     assert "both are the same model by their log-probabilities" in settled[0].note
 
