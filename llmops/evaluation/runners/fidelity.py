@@ -174,18 +174,24 @@ async def _gives_tokens(endpoint: Endpoint, seconds: float) -> bool:
     }
     async with Client(endpoint) as client:
         request = client.request(CHAT, content)
+
+        async def ask() -> Response:
+            response = await _send(client, request, seconds)
+            if response.status != 200 and response.status not in REFUSALS:
+                raise error_of_status(response.status, response.headers.get("retry-after"), _shown(response))
+            return response
+
         try:
-            response = await persist(lambda: _send(client, request, seconds), lambda: None)
+            response = await persist(ask, lambda: None)
         except NoAnswer as error:
             if error.fault == "measurement":
                 raise MeasurementFailed(
                     f"{endpoint.model} at {endpoint.root}: {error.why}", code="EngineUnreachable", about=endpoint.model
                 ) from error
+            # The quality suites tell of an engine that fails.
             return False
-    if response.status != 200:
-        return False
     try:
-        return tokens_of(parse_json(response.body), greedy=True) is not None
+        return response.status == 200 and tokens_of(parse_json(response.body), greedy=True) is not None
     except ValueError:
         return False
 

@@ -11,7 +11,7 @@ from llmops.alerts.outbox import Alert, Outbox
 from llmops.cli.exits import Exit
 from llmops.cli.rollouts import run_revalidation
 from llmops.config import names
-from llmops.releases.validations import CheckResult
+from llmops.releases.validations import CheckResult, Validations
 from llmops.rollout.ops.serving import is_ready
 from tests.support.world import Model
 
@@ -54,10 +54,14 @@ def bad_card(model: Model) -> str:
 
 
 def test_a_replica_that_differs_from_its_siblings_is_named_with_node_and_gpu(model: Model) -> None:
-    model.declare(evaluation={"suites": SUITES, "gates": []})
+    model.declare(evaluation={"suites": SUITES, "gates": [{"metric": "all/score", "min": 0.5}]})
     assert model.rollout().code == Exit.DONE
     assert check_of(model).value == "Passed"
     assert alerts(model) == []
+    validation = Validations(model.cluster).last(model.name)
+    assert validation is not None
+    # A gate over all suites is about their scores: fidelity has none.
+    assert [check.line for check in validation.checks if "not judged" in check.line] == []
 
     name = bad_card(model)
     pod = model.cluster.get("Pod", name)
