@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -130,7 +130,7 @@ def test_an_engine_that_is_gone_fails_the_measurement(good: Endpoint) -> None:
 
 
 @contextmanager
-def in_front_of(engine: Endpoint, path: str, answer: Callable[[int], web.Response | None]) -> Iterator[Endpoint]:
+def in_front_of(engine: Endpoint, path: str, answer: Callable[[int], web.Response | None]) -> Generator[Endpoint]:
     """A server that passes everything on to an engine, but for some requests to a path, counted from 1."""
     count = iter(range(1, 10_000))
 
@@ -166,7 +166,9 @@ TEXTS, CHAT = "/v1/completions", "/v1/chat/completions"
 
 
 def test_an_error_that_passes_is_asked_again(good: Endpoint) -> None:
-    once = lambda number: web.Response(status=503) if number == 5 else None  # noqa: E731
+    def once(number: int) -> web.Response | None:
+        return web.Response(status=503) if number == 5 else None
+
     with in_front_of(good, TEXTS, once) as canary:
         assert judged(canary, good)[0].value == "Passed"
 

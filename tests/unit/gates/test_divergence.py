@@ -44,7 +44,8 @@ def rows(value: float, spread: float = 0.0, null: float = 0.0, cases: int = 100,
 
 
 def measured(cases: list[CaseDistance], **more: Any) -> Measurements:
-    found = Distances(cases={f"q/{n}": case for n, case in enumerate(cases)}, **{"asked": len(cases)} | more)
+    fields: dict[str, Any] = {"asked": len(cases)} | more
+    found = Distances(cases={f"q/{n}": case for n, case in enumerate(cases)}, **fields)
     figures = {f"fidelity/{name}": value for name, value in found.figures().items()}
     return Measurements(figures=figures | {"fidelity/error_rate": 0.0}, distances={"fidelity": found})
 
@@ -90,7 +91,7 @@ def test_near_the_margin_the_gate_is_open_and_asks_for_more() -> None:
 
 
 def test_tokens_that_were_written_count_as_much_as_scored_ones() -> None:
-    written = {"written": 20, "written_difference": 20 * 0.03, "written_null": 0.0}
+    written: dict[str, Any] = {"written": 20, "written_difference": 20 * 0.03, "written_null": 0.0}
     gate = judged(measured([row(0.0, **written) for _ in range(50)]))
     assert (gate.outcome, gate.code) == ("Failed", "BeyondLimit")
     assert "it writes otherwise than it reads" in gate.note
