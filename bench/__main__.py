@@ -21,6 +21,7 @@ BENCHES = (
     "definitions",
     "sensors",
     "verdicts",
+    "live",
 )
 # The highest value of a figure, on an idle core.
 LIMITS = {

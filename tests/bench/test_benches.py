@@ -12,6 +12,7 @@ import pytest
 
 from bench.__main__ import BENCHES, LIMITS
 from bench.executors import EXECUTORS
+from bench.live.kinds import KINDS
 from bench.verdicts import PARTS
 
 FIGURES = {
@@ -44,8 +45,21 @@ FIGURES = {
         *(f"verdicts.{part}_{kind}" for part in PARTS for kind in ("equal_failed", "beyond_passed")),
         "verdicts.promised",
     },
+    "live": {
+        "live.promised",
+        *(f"live.{rule}wrongly_{end}" for rule in ("", "earlier_") for end in ("rejected", "passed")),
+        *(f"live.{kind.key}.{what}.1x1x200" for kind in KINDS for what in ("requests", "ratio")),
+    },
 }
-MAY_BE_ZERO_OR_LESS = ("_requests", "_requests_most", "overhead_seconds", "_failed", "_passed", "cursor_bytes")
+MAY_BE_ZERO_OR_LESS = (
+    "_requests",
+    "_requests_most",
+    "overhead_seconds",
+    "_failed",
+    "_passed",
+    "_rejected",
+    "cursor_bytes",
+)
 
 
 def bench(folder: Path, *names: str, **environment: str) -> tuple[int, dict[str, float]]:

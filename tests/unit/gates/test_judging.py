@@ -196,8 +196,9 @@ def test_a_failed_look_rejects_at_once_unless_the_gate_tolerates_some() -> None:
     traffic = gated(LiveGate(metric="error_rate", max=0.01))
     assert rejects_at_once(traffic, judge(traffic, bad, None, 1))
     assert not rejects_at_once(traffic, judge(traffic, samples(figures()), None, 1))
-    for more in ({"failure_limit": 1}, {"dry": True}):
-        tolerant = gated(LiveGate(metric="error_rate", max=0.01, **more))
+    gate = traffic.gates[0]
+    for tolerated in (gate.model_copy(update={"failure_limit": 1}), gate.model_copy(update={"dry": True})):
+        tolerant = gated(tolerated)
         assert not rejects_at_once(tolerant, judge(tolerant, bad, None, 1))
 
 

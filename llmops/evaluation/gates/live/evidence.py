@@ -13,8 +13,9 @@ from llmops.evaluation.gates.live.samples import Figures, Histogram
 
 SHARE = 0.95
 """The quantile of latencies that gates judge."""
-_LONGEST = 1e5
-"""Seconds: a bound above any latency."""
+_LATENCIES = (1e-4, 1e5)
+"""Seconds: bounds below and above any latency."""
+_RATIOS = (1e-3, 1e3)
 
 
 @dataclass(frozen=True)
@@ -98,14 +99,14 @@ def _of_latency(gate: LiveGate, canary: Figures, stable: Figures, times: float) 
         return Evidence(
             lambda limit: float(anytime.latency_above(bounds, counts, limit, SHARE)),
             lambda limit: float(anytime.latency_below(bounds, counts, limit, SHARE)),
-            gate.max / 1000, 0.0, _LONGEST, 1000.0,
+            gate.max / 1000, *_LATENCIES, 1000.0,
         )  # fmt: skip
     assert gate.max_ratio is not None
     base = _counts(theirs, bounds, times)
     return Evidence(
         lambda ratio: float(anytime.ratio_above(bounds, counts, base, ratio, SHARE)),
         lambda ratio: float(anytime.ratio_below(bounds, counts, base, ratio, SHARE)),
-        gate.max_ratio, 1 / _LONGEST, _LONGEST,
+        gate.max_ratio, *_RATIOS,
     )  # fmt: skip
 
 
