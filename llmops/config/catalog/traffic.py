@@ -8,13 +8,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
+from llmops.config.catalog.promql import problems_of
 from llmops.config.schema import Consistent, Problem, Strict
 
 LiveMetric = Literal["error_rate", "abort_rate", "p95_ttft_ms", "p95_e2el_ms"]
+METRICS: tuple[LiveMetric, ...] = get_args(LiveMetric)
 RATES = ("error_rate", "abort_rate")
 
 
@@ -30,13 +32,20 @@ class TrafficStep(Strict):
 class LiveGate(Consistent):
     """A rule on Prometheus' figures of users' requests. Exactly one of `max`, `max_rise` and `max_ratio`."""
 
-    metric: LiveMetric = Field(
+    metric: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")] = Field(
         description="error_rate: requests that the engine answers with 5xx or breaks off; abort_rate: those that the "
-        "client gives up; p95_ttft_ms, p95_e2el_ms: first token and whole answer, as the engine measures them."
+        "client gives up; p95_ttft_ms, p95_e2el_ms: first token and whole answer, as the engine measures them. With "
+        "`query`: a name of your own."
+    )
+    query: Annotated[str, Field(min_length=1, max_length=2000)] | None = Field(
+        default=None,
+        description="PromQL of a figure of your own, one number for a release. `{{ labels }}` stands for the matchers "
+        "of its series (or single: `{{ namespace }}`, `{{ model }}`, `{{ release }}`, `{{ track }}`), `{{ interval }}` "
+        "for the time since the step began.",
     )
     max: Annotated[float, Field(ge=0)] | None = Field(default=None, description="Absolute ceiling.")
     max_rise: Annotated[float, Field(ge=0)] | None = Field(
-        default=None, description="Largest rise of a rate over stable's in the same time (0.01 = 1 point)."
+        default=None, description="Largest rise over stable's in the same time; of a rate, 0.01 is 1 point."
     )
     max_ratio: Annotated[float, Field(gt=0)] | None = Field(
         default=None, description="Largest ratio canary/stable in the same time."
@@ -51,6 +60,14 @@ class LiveGate(Consistent):
         given = [name for name in ("max", "max_rise", "max_ratio") if getattr(self, name) is not None]
         if len(given) != 1:
             yield (), f"needs exactly one of max, max_rise, max_ratio; found {', '.join(given) or 'none'}"
+        if self.query is not None:
+            yield from ((("query",), problem) for problem in problems_of(self.query))
+            if self.metric in METRICS:
+                yield ("metric",), f"{self.metric} is a metric of llmops: give your query another name"
+            return
+        if self.metric not in METRICS:
+            yield ("metric",), f"{self.metric} is none of {', '.join(METRICS)}: give it a query"
+            return
         if self.max_rise is not None and self.metric not in RATES:
             yield ("max_rise",), f"is for {' and '.join(RATES)}; compare {self.metric} by max_ratio"
         if self.max_ratio is not None and self.metric in RATES:

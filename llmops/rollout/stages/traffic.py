@@ -32,8 +32,8 @@ from llmops.preflight.snapshot import take_snapshot
 from llmops.releases.release import Release
 from llmops.rollout.ops.cleanup import CANARY_LIFETIME
 from llmops.rollout.ops.crashes import Restarts, check_alive, restarts_of
-from llmops.rollout.ops.live import Scrapes
 from llmops.rollout.ops.measured import as_released
+from llmops.rollout.ops.routing.scrapes import Scrapes
 from llmops.rollout.ops.routing.traffic_split import Way, ready_replicas, shift, way_of
 from llmops.rollout.outcomes import CanaryOutcome, EvaluationOutcome, TrafficOutcome
 from llmops.rollout.shown import Done, Markdown, Value, numbers
@@ -237,7 +237,8 @@ class _Steps:
         canary = Subject(namespace, model, self._release.id, "canary")
         # At 100% stable has no users.
         stable = Subject(namespace, model, self._stable, "stable") if step.percent < 100 else None
-        return Scrapes(prometheus, canary, stable)
+        own = {gate.metric: gate.query for gate in self._release.traffic.gates if gate.query is not None}
+        return Scrapes(prometheus, canary, stable, own)
 
     def _bake(self, step: TrafficStep, began: float, restarts: Restarts) -> None:
         """Wait until the next look is due. A crash of the canary ends the wait at once."""

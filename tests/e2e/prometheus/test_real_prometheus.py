@@ -19,7 +19,7 @@ from llmops.clients.prometheus import Prometheus
 from llmops.errors import MeasurementFailed
 from llmops.evaluation.gates.live.queries import Subject
 from llmops.evaluation.gates.live.samples import Samples
-from llmops.rollout.ops.live import SETTLE_SECONDS, Scrapes
+from llmops.rollout.ops.routing.scrapes import SETTLE_SECONDS, Scrapes
 
 LABELS = 'namespace="llm",model="tiny",track="canary",release="{release}",pod="{pod}"'
 ROUTE = 'handler="/v1/chat/completions",method="POST"'
@@ -53,6 +53,7 @@ class World:
     def begun(self, release: str = "new") -> Scrapes:
         """A step that has had its first look, and whose counters have been scraped since."""
         scrapes = Scrapes(self.client, Subject("llm", "tiny", release, "canary"), None)
+        time.sleep(SETTLE_SECONDS + 0.5)
         scrapes.look()
         time.sleep(0.5)
         self.seen(scrapes)
@@ -177,6 +178,26 @@ def test_a_counter_that_starts_again_loses_nothing_and_gains_nothing(world: Worl
     world.scraped()
     together = world.seen(step).together
     assert (together.requests, together.errors) == (8, 1)
+
+
+def test_a_gates_own_query_is_about_one_release(world: World) -> None:
+    world.page.put("queue", 3, release="own")
+    world.page.put("queue", 4, release="own", pod="b")
+    world.page.put("queue", 9, release="old")
+    world.page.answered(10, release="own")
+    world.scraped()
+    subject = Subject("llm", "tiny", "own", "canary")
+    own = {"sum": "sum(queue{ {{ labels }} })", "each": "queue{ {{ labels }} }", "none": "nothing{ {{ labels }} }"}
+    scrapes = Scrapes(world.client, subject, None, own)
+    time.sleep(SETTLE_SECONDS + 0.5)
+    scrapes.look()
+    world.seen(scrapes)
+    asked = scrapes.samples.asked
+    assert (asked["sum"], sorted(asked["each"]), asked["none"]) == ((7,), [3, 4], ())
+    refused = Scrapes(world.client, subject, None, {"wrong": "sum(queue{ {{ labels }} }) by by"})
+    refused.look()
+    with pytest.raises(MeasurementFailed, match="parse error"):
+        world.seen(refused)
 
 
 def test_no_number_and_no_promql_are_told_apart_from_no_data(world: World) -> None:

@@ -14,7 +14,7 @@ from llmops.config.catalog.traffic import LiveGate, Traffic, TrafficStep
 from llmops.errors import MeasurementFailed
 from llmops.evaluation.gates.live.judge import Course, Promise, StepSamples, decide, figures_of, rejects_at_once
 from llmops.evaluation.gates.live.judge import judge as judge_course
-from llmops.evaluation.gates.live.queries import Subject, What, queries
+from llmops.evaluation.gates.live.queries import Subject, What, own_query, queries
 from llmops.evaluation.gates.live.samples import Figures, Histogram, Samples, read
 from llmops.evaluation.gates.verdict import Code, Verdict
 
@@ -200,6 +200,52 @@ def test_a_failed_look_rejects_at_once_unless_the_gate_tolerates_some() -> None:
     for tolerated in (gate.model_copy(update={"failure_limit": 1}), gate.model_copy(update={"dry": True})):
         tolerant = gated(tolerated)
         assert not rejects_at_once(tolerant, judge(tolerant, bad, None, 1))
+
+
+def own(ours: tuple[float, ...], theirs: tuple[float, ...], requests: float = 600, **rule: Any) -> Verdict:
+    """The verdict of a gate on a query that gave these values."""
+    traffic = gated(LiveGate(metric="queue", query="sum(x{ {{ labels }} })", **rule))
+    step = StepSamples(samples(figures(requests)), samples(figures()), {"queue": ours}, {"queue": theirs})
+    return judged(traffic, step)
+
+
+OWN: dict[str, tuple[Verdict, str, str]] = {
+    "within": (own((3.0,), (), max=5), "Passed", ""),
+    "beyond": (own((7.0,), (), max=5), "Failed", "queue of the canary is 7, limit 5"),
+    "rise": (own((7.0,), (4.0,), max_rise=2), "Failed", "queue of the canary is 7, +3 (stable 4), limit +2"),
+    "ratio": (own((6.0,), (4.0,), max_ratio=1.5), "Passed", ""),
+    "more than the ratio": (own((9.0,), (4.0,), max_ratio=1.5), "Failed", "2.25 times stable's (stable 4), limit 1.5"),
+    "few requests": (own((7.0,), (), requests=50, max=5), "Inconclusive", "50 requests to the canary"),
+    "not a number": (own((math.nan,), (), max=5), "Inconclusive", "no data: the query gives nan for the canary"),
+    "infinite": (own((1.0,), (math.inf,), max_ratio=2), "Inconclusive", "no data: the query gives inf for stable"),
+    "in neither": (own((), (), max=5), "Inconclusive", "no series of either release"),
+    "renamed": (own((), (4.0,), max=5), "Inconclusive", "stable has a series and the canary has none"),
+    "new": (own((4.0,), (), max_ratio=2), "Inconclusive", "the canary has a series and stable has none"),
+    "by pod": (own((3.0, 4.0), (), max=5), "Inconclusive", "gives 2 series of the canary: aggregate them"),
+    "none to compare": (own((4.0,), (0.0,), max_ratio=2), "Inconclusive", "stable's is 0"),
+}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_gate_on_a_query_is_compared_as_measured_and_says_why_it_cannot_be(name: str) -> None:
+    verdict, value, words = OWN[name]
+    assert verdict.value == value
+    assert words in verdict.reason
+    # A look between two measurements is another chance to err.
+    assert not rejects_at_once(gated(LiveGate(metric="queue", query="x{ {{ labels }} }", max=5)), verdict)
+
+
+def test_a_query_shares_no_error_with_the_tests() -> None:
+    queries_too = gated(*RATE.gates, LiveGate(metric="queue", query="x{ {{ labels }} }", max=5))
+    assert Promise.of(queries_too, 0.95, 1, 1) == Promise.of(RATE, 0.95, 1, 1)
+
+
+def test_a_query_is_asked_for_one_release_since_the_step_began() -> None:
+    subject = Subject("llm", "tiny", "abc123", "canary")
+    query = 'rate(x{ {{labels}} }[{{ interval }}]) / y{release="{{ release }}"}'
+    labels = 'namespace="llm",model="tiny",release="abc123",track="canary"'
+    assert own_query(query, subject, 75.9) == f'rate(x{{ {labels} }}[75s]) / y{{release="abc123"}}'
+    assert "[1s]" in own_query(query, subject, 0.2)
 
 
 def test_a_dry_gate_decides_nothing() -> None:

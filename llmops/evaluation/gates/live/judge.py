@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 
 from llmops.config.catalog.traffic import RATES, LiveGate, LiveMetric, Traffic, TrafficStep
 from llmops.evaluation.gates.live.evidence import SHARE, Evidence, evidence_of
-from llmops.evaluation.gates.live.samples import Figures, Samples
+from llmops.evaluation.gates.live.samples import Answers, Figures, Samples, unusable
 from llmops.evaluation.gates.metrics import show
 from llmops.evaluation.gates.verdict import Code, GateResult, Outcome, Rule, Verdict, verdict_of
 
@@ -40,7 +40,7 @@ class Promise:
 
     Args:
         confidence: The evaluation's.
-        gates: Gates that may fail the release.
+        gates: Gates with a test that may fail the release.
         steps: Steps of the rollout.
         replicas: Most replicas of the canary in a step.
     """
@@ -53,7 +53,8 @@ class Promise:
     @classmethod
     def of(cls, traffic: Traffic, confidence: float, steps: int, replicas: int) -> Promise:
         """The promise of a rollout by these gates."""
-        return cls(confidence, max(1, sum(not gate.dry for gate in traffic.gates)), steps, replicas)
+        tested = sum(not gate.dry and gate.query is None for gate in traffic.gates)
+        return cls(confidence, max(1, tested), steps, replicas)
 
     @property
     def error(self) -> float:
@@ -91,10 +92,14 @@ class StepSamples:
     Args:
         canary: The canary's since the step began.
         stable: Stable's since then; None if all users are with the canary.
+        asked: What the gates' own queries gave for the canary at the last look, by metric.
+        asked_of_stable: And for stable.
     """
 
     canary: Samples
     stable: Samples | None
+    asked: Answers = field(default_factory=dict[str, tuple[float, ...]])
+    asked_of_stable: Answers = field(default_factory=dict[str, tuple[float, ...]])
 
 
 @dataclass(frozen=True)
@@ -121,7 +126,16 @@ class Course:
     @property
     def stable_now(self) -> Samples:
         """Stable's of the present step; without users in it, of the last step in which it had some."""
-        return next((step.stable for step in reversed(self.steps) if step.stable is not None), Samples())
+        return self._compared.stable or Samples()
+
+    @property
+    def asked_of_stable(self) -> Answers:
+        """What queries gave for stable, likewise."""
+        return self._compared.asked_of_stable
+
+    @property
+    def _compared(self) -> StepSamples:
+        return next((step for step in reversed(self.steps) if step.stable is not None), StepSamples(Samples(), None))
 
     @property
     def canary(self) -> Samples:
@@ -187,9 +201,14 @@ def decide(traffic: Traffic, step: TrafficStep, measured: Sequence[Verdict], sec
 
 
 def rejects_at_once(traffic: Traffic, verdict: Verdict) -> bool:
-    """Whether one look is enough: a gate failed that tolerates no failed measurement."""
-    pairs = zip(traffic.gates, verdict.gates, strict=False)
-    return any(result.outcome == "Failed" and not gate.dry and gate.failure_limit == 0 for gate, result in pairs)
+    """Whether one look is enough: a gate failed by evidence, and tolerates no failed measurement.
+
+    A query is compared as measured: another look would be another chance to err.
+    """
+    return any(
+        result.outcome == "Failed" and not gate.dry and gate.failure_limit == 0 and gate.query is None
+        for gate, result in zip(traffic.gates, verdict.gates, strict=False)
+    )
 
 
 @dataclass(frozen=True)
@@ -234,6 +253,8 @@ class _Look:
 def _gate(gate: LiveGate, traffic: Traffic, course: Course, promise: Promise) -> GateResult:
     if gate.relative and not course.compares:
         return _result(gate, "Skipped", "NoBaseline", f"{gate.metric}: not compared: stable serves nobody", None)
+    if gate.query is not None:
+        return _own(gate, traffic, course)
     for test in _tests(course, promise):
         evidence = evidence_of(gate, test.canary, test.stable)
         if _enough_to_fail(gate, test) and evidence.shows_beyond(test.alpha):
@@ -251,6 +272,30 @@ def _gate(gate: LiveGate, traffic: Traffic, course: Course, promise: Promise) ->
     if course.last:
         return _shown_within(gate, course, promise)
     return _result(gate, "Passed", "WithinLimit", _in_words(gate, look, ALL), look)
+
+
+def _own(gate: LiveGate, traffic: Traffic, course: Course) -> GateResult:
+    """A gate on a query of the model's own: compared as measured, once there are requests to measure."""
+    requests = course.now.together.requests
+    if requests < traffic.min_requests:
+        why = f"{requests:.0f} requests to the canary since the step began, {traffic.min_requests} are needed"
+        return _result(gate, "Inconclusive", "TooFewRequests", f"{gate.metric}: {why}", None)
+    ours, theirs = course.steps[-1].asked.get(gate.metric, ()), course.asked_of_stable.get(gate.metric, ())
+    if why := unusable(ours, theirs, relative=gate.relative):
+        return _result(gate, "Inconclusive", "NotMeasured", f"{gate.metric}: {why}", None)
+    value = ours[0]
+    if gate.max is not None:
+        look = _Look(value)
+    elif gate.max_rise is not None:
+        look = _Look(value, theirs[0], value - theirs[0])
+    elif theirs[0] > 0:
+        look = _Look(value, theirs[0], value / theirs[0])
+    else:
+        note = f"{gate.metric}: stable's is {theirs[0]:g}, and a ratio needs more than 0"
+        return _result(gate, "Inconclusive", "BaselineIsZero", note, None)
+    if look.judged <= _limit(gate)[1]:
+        return _result(gate, "Passed", "WithinLimit", _in_words(gate, look, ALL), look)
+    return _result(gate, "Failed", "BeyondLimit", _in_words(gate, look, ALL), look)
 
 
 def _shown_within(gate: LiveGate, course: Course, promise: Promise) -> GateResult:
@@ -327,6 +372,8 @@ def _in_words(gate: LiveGate, look: _Look, who: str) -> str:
         return f"{value}, limit {show(gate.metric, limit)}"
     against = f"stable {show(gate.metric, look.stable)}" if look.stable is not None else "stable unknown"
     assert look.change is not None
+    if rule == "max_rise" and gate.query is not None:
+        return f"{value}, {look.change:+g} ({against}), limit {limit:+g}"
     if rule == "max_rise":
         return f"{value}, {look.change * 100:+.1f} points ({against}), limit {limit * 100:+g} points"
     return f"{value}, {look.change:.2f} times stable's ({against}), limit {limit:g}"

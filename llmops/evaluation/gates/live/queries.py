@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from llmops.config.catalog.promql import filled
 from llmops.config.names import Track
 
 What = Literal["scraped", "requests", "http_errors", "engine_errors", "aborts", "ttft", "e2el"]
@@ -55,6 +56,18 @@ def queries(subject: Subject) -> dict[What, str]:
     for what, name in _HISTOGRAMS.items():
         promql[what] = f"sum by (pod, le) ({_select(name, subject)})"
     return promql
+
+
+def own_query(query: str, subject: Subject, seconds: float) -> str:
+    """The query of a gate of the model's own.
+
+    Args:
+        query: The expression with its placeholders.
+        subject: The release.
+        seconds: Time since the step began. Prometheus takes no window of less than a second.
+    """
+    labels = ",".join(f'{label}="{value}"' for label, value in subject.labels.items())
+    return filled(query, {**subject.labels, "labels": labels, "interval": f"{max(1, int(seconds))}s"})
 
 
 def _select(name: str, subject: Subject, chosen: Mapping[str, str] | None = None) -> str:

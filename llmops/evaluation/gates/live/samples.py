@@ -16,6 +16,9 @@ from llmops.clients.prometheus import Sample
 from llmops.errors import MeasurementFailed
 from llmops.evaluation.gates.live.queries import What
 
+Answers = Mapping[str, tuple[float, ...]]
+"""The values that each gate's own query gave: one for each series of its answer."""
+
 
 @dataclass(frozen=True)
 class Histogram:
@@ -176,6 +179,28 @@ def read(answers: Mapping[What, Sequence[Sample]]) -> Samples:
         },
         _by_pod(answers["scraped"]),
     )
+
+
+def unusable(canary: Sequence[float], stable: Sequence[float], *, relative: bool) -> str:
+    """Why the answers to a gate's own query are no figures; empty if they are.
+
+    Args:
+        canary: Values for the canary.
+        stable: Values for stable.
+        relative: Whether the gate needs stable's.
+    """
+    if not canary and not stable:
+        return "no data: Prometheus has no series of either release for the query; is the metric's name right?"
+    if not canary:
+        return "no data: stable has a series and the canary has none; its metric may have another name"
+    if not stable and relative:
+        return "no data: the canary has a series and stable has none; its metric may have another name"
+    for track, values in (("the canary", canary), *([("stable", stable)] if relative else [])):
+        if len(values) != 1:
+            return f"the query gives {len(values)} series of {track}: aggregate them, with sum or max"
+        if not math.isfinite(values[0]):
+            return f"no data: the query gives {values[0]} for {track}"
+    return ""
 
 
 def _pod(sample: Sample) -> str:
