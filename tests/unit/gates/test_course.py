@@ -14,6 +14,7 @@ from llmops.config.schema import INCONSISTENT
 from llmops.evaluation.gates.live.steps import POINTS_KEPT, Point, StepOutcome, step_table, thinned
 from llmops.evaluation.gates.verdict import Verdict
 from llmops.evaluation.report.plots import live_plot
+from llmops.rollout.outcomes import TrafficOutcome
 
 GATE = ("gates", 0)
 
@@ -91,6 +92,17 @@ def test_a_row_of_the_step_table_has_the_figures_of_both_releases() -> None:
         row == "| 25% | 2 | 61 | 120 (120) | 0.5% (0.5%) | 180 ms (180 ms) | none | Failed | error_rate \\| too high |"
     )
     assert other.startswith("| 50% | 2 | 61 | none | none | none | none |")
+
+
+def test_the_record_has_the_requests_that_the_canary_answered_if_each_step_counted_them() -> None:
+    verdict = Verdict(value="Failed", reason="slow")
+    step = StepOutcome(percent=25, replicas=1, seconds=9, verdict=verdict, points=(point(1),), requests=40)
+    outcome = TrafficOutcome(model="m", release="r", verdict=verdict, steps=(step, step))
+    assert (outcome.served, outcome.figures["traffic/served"]) == (80, 80)
+    # A record of an older version has no count.
+    uncounted = outcome.model_copy(update={"steps": (step, step.model_copy(update={"requests": None}))})
+    assert uncounted.served is None
+    assert "traffic/served" not in uncounted.figures
 
 
 @given(st.integers(0, 3000))
