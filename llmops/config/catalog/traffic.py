@@ -25,7 +25,9 @@ class TrafficStep(Strict):
 
     percent: Annotated[int, Field(ge=1, le=100)] = Field(description="The canary's share of users' requests.")
     bake_seconds: Annotated[float, Field(ge=0)] = Field(
-        default=300, description="How long the step lasts at least before it is judged."
+        default=300,
+        description="How long the step lasts at least before it passes. Requests that show the release to be bad end "
+        "it at once.",
     )
 
 
@@ -103,7 +105,7 @@ class Traffic(Consistent):
         default=DEFAULT_GATES, description="All have to hold in each step; none: only the engines' health counts."
     )
     interval_seconds: Annotated[float, Field(ge=1)] = Field(
-        default=60, description="Time between two measurements of a step; each covers the step so far."
+        default=60, description="Time between two measurements of a step that are kept; each covers the step so far."
     )
     min_requests: Annotated[int, Field(ge=20)] = Field(
         default=100, description="Fewest requests to a release in a step that allow a judgement."
