@@ -87,8 +87,10 @@ def test_latencies_in_the_last_bucket_show_nothing_beyond_it() -> None:
 def test_a_limit_within_a_bucket_is_judged_as_prometheus_interpolates() -> None:
     # A tenth of the latencies is in the bucket from 1 to 2.5 s: the interpolated 95th percentile is 1.75 s.
     counts = [0.0, 0.0, 9000.0, 9000.0, 10000.0, 10000.0]
-    high = anytime.upper_bound(lambda limit: float(anytime.latency_below(BOUNDS, counts, limit, 0.95)), ALPHA, 0.0, 1e5)
-    low = anytime.lower_bound(lambda limit: float(anytime.latency_above(BOUNDS, counts, limit, 0.95)), ALPHA, 0.0, 1e5)
+    high = anytime.upper_bound(
+        lambda limit: float(anytime.latency_below(BOUNDS, counts, limit, 0.95)), ALPHA, 1e-4, 1e5
+    )
+    low = anytime.lower_bound(lambda limit: float(anytime.latency_above(BOUNDS, counts, limit, 0.95)), ALPHA, 1e-4, 1e5)
     assert 1.6 < low < 1.75 < high < 1.9
 
 
