@@ -200,7 +200,7 @@ DEFAULTS: dict[type[BaseModel], dict[str, Any]] = {
     },
     Access: {"api_key": None},
     TrafficStep: {"bake_seconds": 300},
-    LiveGate: {"max": None, "max_rise": None, "max_ratio": None, "failure_limit": 0, "dry": False},
+    LiveGate: {"query": None, "max": None, "max_rise": None, "max_ratio": None, "failure_limit": 0, "dry": False},
     Traffic: {
         "steps": (),
         "gates": (
