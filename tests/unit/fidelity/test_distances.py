@@ -176,13 +176,30 @@ def test_what_both_wrote_alike_compares_with_stables_scores() -> None:
     assert (row.written, row.written_difference, row.written_null) == (2, pytest.approx(0.05), 0)
 
 
-@pytest.mark.parametrize(("likely", "apart"), [({5: -0.2, 9: -1.8}, 0.1), ({5: -0.2, 8: -3.0}, 1.3)])
-def test_where_both_part_the_likely_tokens_bound_the_distance(likely: dict[int, float], apart: float) -> None:
+@pytest.mark.parametrize(
+    ("likely", "wrote", "apart"),
+    [
+        ({5: -0.2, 9: -1.8}, -1.7, 0.1),  # stable says how likely
+        ({5: -0.2, 8: -3.0}, -1.7, 1.3),  # at most as likely as the last one named
+        ({5: -0.2, 8: -3.0}, -4.0, 0.0),  # that tells nothing
+        ({5: -0.2, 8: -0.9}, -1.7, 0.0),
+        ({5: -0.2}, -1.7, 0.0),
+    ],
+)
+def test_where_both_part_the_likely_tokens_bound_the_distance(
+    likely: dict[int, float], wrote: float, apart: float
+) -> None:
     stable = (*SAME[:-1], position(-0.2, 5, likely))
-    wrote = Tokens(TEXT.prompt, (4, 9), (-0.1, -1.7))
-    found = compared(SAME, stable, stable, wrote)
+    found = compared(SAME, stable, stable, Tokens(TEXT.prompt, (4, 9), (-0.1, wrote)))
     row = found.cases["q/one"]
     assert (row.written, row.written_difference) == (2, pytest.approx(apart))
+
+
+def test_a_token_less_likely_than_those_named_bounds_nothing_by_itself() -> None:
+    # Stable's own token is not among its most likely ones.
+    stable = (*SAME[:-1], position(-6.0, 8, {8: -0.2, 5: -6.0}))
+    found = compared(SAME, stable, stable, Tokens(TEXT.prompt, (4, 9), (-0.1, -3.0)))
+    assert found.cases["q/one"].written_difference == 0
 
 
 def test_an_engine_that_passes_over_the_most_probable_token_samples_otherwise() -> None:
