@@ -22,10 +22,11 @@ from llmops.evaluation.runners.client import CHAT, Client, Cut, Response, Unreac
 from llmops.evaluation.runners.collect import Result, collect
 from llmops.evaluation.runners.fidelity import FidelityResult, gives_tokens, run_fidelity
 from llmops.evaluation.runners.load import LoadResult, run_load, run_load_in_turns
+from llmops.evaluation.runners.protocol import run_protocol
 from llmops.evaluation.runners.quality import QualityResult, run_quality, run_quality_of
 from llmops.evaluation.runners.tools import run_tool
 from llmops.evaluation.runners.wire import WireError
-from llmops.evaluation.suites import AnySuite, FidelitySuite, LoadProfile, Suite, ToolSuite
+from llmops.evaluation.suites import AnySuite, FidelitySuite, LoadProfile, ProtocolSuite, Suite, ToolSuite
 from llmops.worker.foreign import parse_json
 
 PROBE_PROMPT = "Reply with the word: ready"
@@ -54,6 +55,12 @@ def measure(
     kinds = Kinds.of(suites)
     repeats = rules.repeats if rules else 1
     results: list[Result] = []
+    for suite in kinds.protocol:
+        required = (rules.protocol or ()) if rules else ()
+        result, _ = run_protocol(endpoint, None, suite, concurrency, progress, required=required)
+        results.append(result)
+        if result.stopped:
+            return collect(results)
     for suite in kinds.quality:
         result = run_quality(endpoint, suite, concurrency, progress, repeats=repeats)
         results.append(result)
@@ -88,7 +95,11 @@ def compare(
     kinds = Kinds.of(suites)
     ours: list[Result] = []
     theirs: list[Result] = []
-    if _compare_quality((canary, stable), kinds, concurrency, progress, rules, (ours, theirs)):
+    both = (ours, theirs)
+    if all(
+        step((canary, stable), kinds, concurrency, progress, rules, both)
+        for step in (_compare_protocol, _compare_quality)
+    ):
         for suite in kinds.tools:
             ours.append(run_tool(canary, suite, progress))
             theirs.append(run_tool(stable, suite, progress))
@@ -100,6 +111,26 @@ def compare(
             theirs.append(other)
     canary_measured = collect(ours)
     return canary_measured, collect(theirs, canary_measured)
+
+
+def _compare_protocol(
+    engines: tuple[Endpoint, Endpoint],
+    kinds: Kinds,
+    concurrency: int,
+    progress: Progress | None,
+    rules: Evaluation | None,
+    results: tuple[list[Result], list[Result]],
+) -> bool:
+    """Run protocol suites, and add their results; False if an engine stopped answering."""
+    required = (rules.protocol or ()) if rules else ()
+    for suite in kinds.protocol:
+        ours, theirs = run_protocol(*engines, suite, concurrency, progress, required=required)
+        assert theirs is not None
+        results[0].append(ours)
+        results[1].append(theirs)
+        if ours.stopped or theirs.stopped:
+            return False
+    return True
 
 
 def _compare_quality(
@@ -167,6 +198,7 @@ def _open_fidelity(
 class Kinds:
     """Suites by kind."""
 
+    protocol: Sequence[ProtocolSuite]
     quality: Sequence[Suite]
     fidelity: Sequence[FidelitySuite]
     tools: Sequence[ToolSuite]
@@ -177,6 +209,7 @@ class Kinds:
         """Sort suites by kind, each kind in the order given."""
         every = list(suites)
         return cls(
+            [suite for suite in every if isinstance(suite, ProtocolSuite)],
             [suite for suite in every if isinstance(suite, Suite)],
             [suite for suite in every if isinstance(suite, FidelitySuite)],
             [suite for suite in every if isinstance(suite, ToolSuite)],

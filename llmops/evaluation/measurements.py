@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field, field_validator
 
 from llmops.config.catalog.spec import Strict
 from llmops.evaluation.fidelity.distances import Distances
+from llmops.evaluation.protocol.conformance import Conformance
 from llmops.evaluation.statistics import finite, summary
 
 
@@ -42,6 +43,10 @@ class Measurements(Strict):
     distances: dict[str, Distances] = Field(
         default_factory=dict[str, Distances],
         description="Fidelity suite -> how far this release is from the one that it is compared with.",
+    )
+    protocol: dict[str, Conformance] = Field(
+        default_factory=dict[str, Conformance],
+        description="Protocol suite -> how far this release keeps to the API, beside the one that it is compared with.",
     )
     errors: dict[str, dict[str, int]] = Field(
         default_factory=dict[str, dict[str, int]], description="Suite -> the commonest errors -> how many."

@@ -1,5 +1,5 @@
 """Evaluation suites: `evals/NAME.yaml`. A quality suite has its cases in `evals/NAME.jsonl` beside it; a tool suite has
-its files in folders below; a fidelity suite uses the cases of quality suites."""
+its files in folders below; a fidelity suite uses the cases of quality suites; a protocol suite has built-in checks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, JsonValue, ValidationError, model_validator
 
-from llmops.config.kinds import SuiteName
+from llmops.config.catalog.spec import PROTOCOL, Evaluation
+from llmops.config.kinds import ProtocolTopic, SuiteName
 from llmops.config.loading import Mistake, bad_input, converted, dotted, explain, read_source
 from llmops.config.schema import Problem, Strict
 from llmops.config.settings.allowed import Allowed
@@ -208,7 +209,23 @@ class FidelitySuite(_Hashed):
     timeout_seconds: Annotated[float, Field(gt=0)] = Field(default=120, description="For one text.")
 
 
-AnySuite = Annotated[Suite | LoadProfile | ToolSuite | FidelitySuite, Field(discriminator="kind")]
+class ProtocolSuite(_Hashed):
+    """Asks whether an engine keeps to the OpenAI API, by the checks that llmops brings."""
+
+    kind: Literal["protocol"]
+    topics: tuple[ProtocolTopic, ...] = Field(default=(), description="Topics of the checks to ask. None: all.")
+    timeout_seconds: Annotated[float, Field(gt=0)] = Field(default=60, description="For one answer.")
+
+
+AnySuite = Annotated[Suite | LoadProfile | ToolSuite | FidelitySuite | ProtocolSuite, Field(discriminator="kind")]
+
+
+def with_unnamed(suites: Iterable[AnySuite], rules: Evaluation) -> tuple[AnySuite, ...]:
+    """The suites of an entry, and those that run without being named: the protocol's, unless one is named."""
+    named = tuple(suites)
+    if rules.protocol is False or any(isinstance(suite, ProtocolSuite) for suite in named):
+        return named
+    return (*named, ProtocolSuite(name=PROTOCOL, kind="protocol"))
 
 
 def check_repeats(suites: Iterable[AnySuite], repeats: int) -> None:
@@ -397,5 +414,6 @@ _KINDS: dict[str, type[AnySuite]] = {
     "load": LoadProfile,
     "tool": ToolSuite,
     "fidelity": FidelitySuite,
+    "protocol": ProtocolSuite,
 }
 _PLACEHOLDER = Case(id="placeholder", prompt="-", scorer="exact", expected="-", answer="-")

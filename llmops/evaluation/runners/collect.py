@@ -7,8 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from llmops.evaluation.fidelity.distances import Distances
 from llmops.evaluation.measurements import Measurements
+from llmops.evaluation.protocol.conformance import Conformance
 from llmops.evaluation.runners.fidelity import FidelityResult
 from llmops.evaluation.runners.load import LoadResult
+from llmops.evaluation.runners.protocol import ProtocolResult
 from llmops.evaluation.runners.quality import QualityResult
 from llmops.evaluation.runners.tool_result import ToolResult
 from llmops.evaluation.statistics import sketch, summary
@@ -18,7 +20,7 @@ WRONG_SHOWN = 50
 WRONG_LENGTH = 600
 ERRORS_SHOWN = 5
 
-Result = QualityResult | LoadResult | ToolResult | FidelityResult
+Result = QualityResult | LoadResult | ToolResult | FidelityResult | ProtocolResult
 
 
 def collect(results: Iterable[Result], beside: Measurements | None = None) -> Measurements:
@@ -37,6 +39,7 @@ def collect(results: Iterable[Result], beside: Measurements | None = None) -> Me
     wrong: dict[str, dict[str, str]] = {}
     errors: dict[str, dict[str, int]] = {}
     distances: dict[str, Distances] = {}
+    protocol: dict[str, Conformance] = {}
     all_scores: list[float] = []
     for result in results:
         if isinstance(result, QualityResult):
@@ -59,6 +62,11 @@ def collect(results: Iterable[Result], beside: Measurements | None = None) -> Me
             suites[name] = result.suite.sha256
             if result.distances is not None:
                 distances[name] = result.distances
+        elif isinstance(result, ProtocolResult):
+            name, measured, taken = result.suite.name, result.figures(), {}
+            suites[name] = result.suite.sha256
+            if result.conformance is not None:
+                protocol[name] = result.conformance
         else:
             name, measured, taken = result.profile.name, result.figures(), result.samples
             suites[name] = result.profile.sha256
@@ -80,6 +88,7 @@ def collect(results: Iterable[Result], beside: Measurements | None = None) -> Me
         turns=turns,
         wrong=wrong,
         distances=distances,
+        protocol=protocol,
         errors=errors,
     )
 
