@@ -15,9 +15,9 @@ from llmops.evaluation.fidelity.distances import Distances
 from llmops.evaluation.fidelity.tokens import Tokens
 from llmops.evaluation.gates.divergence import SHARES
 from llmops.evaluation.gates.metrics.metric import full_name
-from llmops.evaluation.gates.offline import undecided
+from llmops.evaluation.gates.offline import compares_figures, undecided
 from llmops.evaluation.loop import run
-from llmops.evaluation.measurements import Measurements
+from llmops.evaluation.measurements import Measurements, together
 from llmops.evaluation.runners.client import CHAT, Client, Cut, Response, Unreachable
 from llmops.evaluation.runners.collect import Result, collect
 from llmops.evaluation.runners.fidelity import FidelityResult, gives_tokens, run_fidelity
@@ -86,7 +86,7 @@ def compare(
     Quality suites ask both at the same time. Load profiles run on both in turns, so that their ratio is fair. A tool
     runs to its end on the canary, then on stable. If one of them does not answer, the rest does not run. `rules` say
     how often to ask each case, and which open gates ask for more of a load profile or of a fidelity suite; one round
-    without them.
+    without them. If they compare no figures, stable is asked for its protocol alone.
 
     Raises:
         BadInput: A suite samples at a temperature above 0 and asks its cases once.
@@ -95,11 +95,13 @@ def compare(
     kinds = Kinds.of(suites)
     ours: list[Result] = []
     theirs: list[Result] = []
-    both = (ours, theirs)
-    if all(
-        step((canary, stable), kinds, concurrency, progress, rules, both)
-        for step in (_compare_protocol, _compare_quality)
-    ):
+    both, engines = (ours, theirs), (canary, stable)
+    answers = _compare_protocol(engines, kinds, concurrency, progress, rules, both)
+    if rules and not compares_figures(rules, kinds.fidelity):
+        # Stable serves users: what no gate compares, the canary alone is asked.
+        alone = [*kinds.quality, *kinds.tools, *kinds.load] if answers else []
+        return together([collect(ours), measure(canary, alone, concurrency, progress, rules=rules)]), collect(theirs)
+    if answers and _compare_quality(engines, kinds, concurrency, progress, rules, both):
         for suite in kinds.tools:
             ours.append(run_tool(canary, suite, progress))
             theirs.append(run_tool(stable, suite, progress))

@@ -104,6 +104,11 @@ def asking(evaluation: Evaluation, suites: Iterable[AnySuite], *, same: bool) ->
     return evaluation.model_copy(update={"gates": (*evaluation.gates, *asked)})
 
 
+def compares_figures(evaluation: Evaluation, suites: Iterable[AnySuite]) -> bool:
+    """Whether stable has to run suites besides the protocol's: a gate or a fidelity suite compares with it."""
+    return any(gate.relative for gate in evaluation.gates) or any(isinstance(suite, FidelitySuite) for suite in suites)
+
+
 def _of_protocol(suite: str, evaluation: Evaluation, gated: set[str]) -> list[Gate]:
     """A finding rejects by itself, unless the entry has a gate on findings of its own."""
     # Of the suites that the entry names, the error rate has its ceiling already.

@@ -10,6 +10,8 @@ from llmops.config.kinds import ProtocolTopic
 
 Request = Mapping[str, Any]
 """The body of a request, without the model."""
+UNTOLD = ("messages", "seed", "stream_options")
+"""Fields that say little about a request."""
 SHOWN = 200
 """Most characters of a request or of an answer in a finding."""
 
@@ -124,7 +126,9 @@ def in_short(request: Request) -> str:
     messages = request.get("messages")
     last: Any = messages[-1] if isinstance(messages, list) and messages else messages
     said = shown(last.get("content"))[:80] if isinstance(last, Mapping) else shown(last)
-    fields = {name: value for name, value in request.items() if name not in ("messages", "temperature", "seed")}
+    fields = {name: value for name, value in request.items() if name not in UNTOLD}
     if isinstance(tools := fields.get("tools"), list):
         fields["tools"] = [tool["function"]["name"] for tool in tools]
+    if isinstance(form := fields.get("response_format"), Mapping):
+        fields["response_format"] = form["type"]
     return f"{said} with {', '.join(f'{name}={shown(value)}' for name, value in fields.items())}"[: 2 * SHOWN]

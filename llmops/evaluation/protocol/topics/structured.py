@@ -9,7 +9,7 @@ from llmops.evaluation.protocol.answers import read
 from llmops.evaluation.protocol.check import Check, Question, Reply, Unjudged, Wrong, chat, one, shown
 from llmops.worker.foreign import BadBytes, parse_json
 
-TOKENS = 96
+TOKENS = 160
 SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {

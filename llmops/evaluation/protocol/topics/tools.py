@@ -141,7 +141,8 @@ def _after(city: str, degrees: str) -> dict[str, Any]:
 
 
 def _asked(texts: Sequence[str], choice: object, judge: Any, **fields: Any) -> tuple[Question, ...]:
-    return tuple(one(chat(text, tokens=TOKENS, tools=TOOLS, tool_choice=choice, **fields), judge) for text in texts)
+    asked = {"tokens": TOKENS, "tools": TOOLS, "tool_choice": choice} | fields
+    return tuple(one(chat(text, **asked), judge) for text in texts)
 
 
 def _named(name: str) -> dict[str, Any]:
@@ -188,7 +189,7 @@ CHECKS = (
     Check(
         "tools.parallel",
         "The model calls a tool more than once in one answer where that is asked for, and each call has its own id.",
-        _asked(BOTH, "auto", judge_parallel),
+        _asked(BOTH, "auto", judge_parallel, tokens=2 * TOKENS),
         by="model",
     ),
     Check(
