@@ -29,6 +29,32 @@ object (`SIM_FAULTS={"crash_on_load": "CUDA error: device-side assert triggered"
 | logprob_noise | 0.0 | the same, drawn anew for each request, as batches move it on a GPU |
 | prompt_logprobs | true | false: a request for prompt_logprobs gets 400 |
 | chat_template_tokens | 0 | tokens that its chat template puts in front of every chat prompt, and others do not |
+| protocol_fault | null | one thing that it does wrong, from the table below |
+
+| protocol_fault | what goes wrong |
+|---|---|
+| tool_calls_as_text | calls come as markup in the content |
+| invalid_arguments | a call's arguments are not JSON: the last character is missing |
+| wrong_argument_types | numbers in arguments are texts, texts are numbers |
+| one_call_only | one call where several are due |
+| ignores_tool_choice | every tool_choice is taken for "auto" |
+| json_format_ignored | text in spite of a response_format |
+| json_schema_ignored | an object that is not the schema's |
+| stream_differs | a stream lacks the text of its third token |
+| stream_without_usage | no usage, in spite of stream_options |
+| stop_ignored, max_tokens_ignored, n_ignored | as their names say |
+| logprobs_missing | null in place of log-probabilities |
+| usage_wrong | seven completion tokens too many, which are not in the total |
+| finish_reason_wrong | always "stop" |
+| reasoning_in_content | the reasoning comes in <think> marks in the content |
+| cuts_multibyte | a replacement character for every character that is not ASCII |
+| errors_as_200 | errors of the client have status 200 |
+| forgets_system, forgets_turns | the system prompt, or all turns but the last, go unread |
+
+The model follows simple rules where it does not know the prompt: `model/instructions.py` says which requests it
+understands, `model/tools.py` when it calls a tool, `model/schemas.py` how it fills arguments and JSON answers. With
+`--reasoning-parser` it reasons before each answer, unless chat_template_kwargs has enable_thinking false; tools want
+`--enable-auto-tool-choice` and `--tool-call-parser`, as in vLLM.
 
 All simulated weights find the same tokens equally likely (`model/logprobs.py`), but for `divergence` and `garbage`.
 

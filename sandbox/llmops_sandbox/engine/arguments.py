@@ -22,6 +22,9 @@ class ServeArguments:
     max_model_len: int | None
     max_num_seqs: int
     max_logprobs: int
+    tool_call_parser: str | None
+    auto_tool_choice: bool
+    reasoning_parser: str | None
     shutdown_timeout: int
     quantization: str | None
     gpu_memory_utilization: float
@@ -74,6 +77,9 @@ def parse_arguments(
         max_model_len=None if values.get("max_model_len") in (None, -1) else values["max_model_len"],
         max_num_seqs=values.get("max_num_seqs") or 256,
         max_logprobs=20 if values.get("max_logprobs") is None else values["max_logprobs"],
+        tool_call_parser=values.get("tool_call_parser"),
+        auto_tool_choice=bool(values.get("enable_auto_tool_choice")),
+        reasoning_parser=values.get("reasoning_parser"),
         shutdown_timeout=values.get("shutdown_timeout") or 0,
         quantization=values.get("quantization"),
         gpu_memory_utilization=values.get("gpu_memory_utilization") or 0.92,

@@ -15,6 +15,29 @@ PREFIX = "SIM_"
 ALL_FAULTS = "SIM_FAULTS"
 OOM_MARKER = "LLMOPS_SANDBOX_OOM_MARKER"
 
+ProtocolFault = Literal[
+    "tool_calls_as_text",
+    "invalid_arguments",
+    "wrong_argument_types",
+    "one_call_only",
+    "ignores_tool_choice",
+    "json_format_ignored",
+    "json_schema_ignored",
+    "stream_differs",
+    "stream_without_usage",
+    "stop_ignored",
+    "max_tokens_ignored",
+    "n_ignored",
+    "logprobs_missing",
+    "usage_wrong",
+    "finish_reason_wrong",
+    "reasoning_in_content",
+    "cuts_multibyte",
+    "errors_as_200",
+    "forgets_system",
+    "forgets_turns",
+]
+
 
 @dataclass(frozen=True)
 class Behaviour:
@@ -43,6 +66,7 @@ class Behaviour:
     logprob_noise: float = 0.0
     prompt_logprobs: bool = True
     chat_template_tokens: int = 0
+    protocol_fault: ProtocolFault | None = None
 
     @property
     def first_token_seconds(self) -> float:

@@ -3,96 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import random
 from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
-from typing import Literal
 
 from llmops_sandbox.engine.behaviour import Behaviour
 from llmops_sandbox.engine.metrics import Metrics
 from llmops_sandbox.engine.model.answers import Model
-from llmops_sandbox.engine.model.tokens import END, Vocabulary, tokenize
+from llmops_sandbox.engine.model.plan import FinishReason, Piece, Plan, plan
+from llmops_sandbox.engine.model.tokens import Vocabulary
+from llmops_sandbox.engine.request import Request
 
 BLOCK_TOKENS = 16
-FinishReason = Literal["stop", "length"]
-
-
-@dataclass(frozen=True)
-class Request:
-    """A validated request; the model answers `prompt`, and reads `prompt_ids`."""
-
-    prompt: str
-    prompt_ids: tuple[int, ...]
-    max_tokens: int
-    min_tokens: int = 0
-    stop: tuple[str, ...] = ()
-    ignore_eos: bool = False
-    stream: bool = False
-    include_usage: bool = False
-    return_token_ids: bool = False
-    prompt_logprobs: int | None = None
-
-    @property
-    def prompt_tokens(self) -> int:
-        """Length of the prompt."""
-        return len(self.prompt_ids)
 
 
 @dataclass(frozen=True)
 class Output:
-    """The output of a step: text, its token ids, and in the last step the reason of the end."""
+    """The output of a step for one choice: its tokens with their ids, and in the last step the reason of the end."""
 
-    text: str
+    pieces: tuple[Piece, ...]
     ids: tuple[int, ...]
+    index: int = 0
     finish_reason: FinishReason | None = None
     stop_reason: str | None = None
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A whole answer, decided before its first token.
-
-    `shown` is each token's text for the client: the end of text has none, nor has what a stop text cuts off.
-    """
-
-    tokens: tuple[str, ...]
-    shown: tuple[str, ...]
-    finish_reason: FinishReason
-    stop_reason: str | None = None
-
-
-def plan(model: Model, request: Request) -> Plan:
-    """Decide the whole answer to a request."""
-    tokens = tokenize(model.reply(request.prompt))
-    wanted = request.max_tokens if request.ignore_eos else min(request.min_tokens, request.max_tokens)
-    if len(tokens) < wanted:
-        tokens += itertools.islice(model.filler(request.prompt), wanted - len(tokens))
-    cut = _cut_at_stop(tokens, request.stop)
-    if cut and len(cut.tokens) <= request.max_tokens:
-        return cut
-    if len(tokens) >= request.max_tokens:
-        cut_off = tuple(tokens[: request.max_tokens])
-        return Plan(cut_off, cut_off, "length")
-    return Plan((*tokens, END), (*tokens, ""), "stop")
-
-
-def _cut_at_stop(tokens: list[str], stops: tuple[str, ...]) -> Plan | None:
-    text = "".join(tokens)
-    matches = [(position, stop) for stop in stops if stop and (position := text.find(stop)) >= 0]
-    if not matches:
-        return None
-    position, stop = min(matches)
-    kept: list[str] = []
-    length = 0
-    for token in tokens:
-        kept.append(token[: max(0, position - length)])
-        length += len(token)
-        if length >= position + len(stop):
-            break
-    return Plan(tuple(tokens[: len(kept)]), tuple(kept), "stop", stop)
 
 
 class Aborted(Exception):
@@ -179,7 +114,7 @@ class Engine:
         self.stopping = False
 
     async def generate(self, request: Request) -> AsyncGenerator[Output]:
-        """Yield the answer: step by step if streamed, else in one step at the end.
+        """Yield the answers, those of all choices in step: token by token if streamed, else each whole at the end.
 
         Raises:
             Aborted: The engine stopped before the end of the answer.
@@ -245,34 +180,43 @@ class Engine:
             self._pauses.discard(pause)
 
     async def _pace(self, request: Request, timing: _Timing) -> AsyncGenerator[Output]:
-        answer = plan(self._model, request)
+        answers = plan(self._model, request, self._behaviour.protocol_fault)
         self._hold(timing, request.prompt_tokens)
         await self._pause(self._first_token_delay())
         timing.first = previous = _now()
         self._count_prompt(request, timing)
         step = self._behaviour.token_seconds
-        total = len(answer.tokens)
-        while timing.tokens < total:
+        total = max(len(answer.pieces) for answer in answers)
+        steps = 0
+        while steps < total:
             # An answer that is not streamed has one step, which ends with its last token.
-            due_next = timing.tokens if request.stream else total - 1
+            due_next = steps if request.stream else total - 1
             if due_next:
                 await self._pause(timing.first + due_next * step - _now())
             now = _now()
             # After a late wake-up all due tokens go out at once, as when a client reads slowly.
             due = min(total, max(due_next, int((now - timing.first) / step)) + 1)
-            fresh = self._vocabulary.ids(answer.tokens[timing.tokens : due])
-            text = "".join(answer.shown[timing.tokens : due])
-            if gaps := len(fresh) - (timing.tokens == 0):
+            if gaps := due - steps - (steps == 0):
                 self._metrics.observe("vllm:inter_token_latency_seconds", (now - previous) / gaps, gaps)
             previous = now
-            timing.tokens = due
-            self._metrics.add("vllm:generation_tokens_total", len(fresh))
-            self._hold(timing, len(fresh))
-            if due < total:
-                yield Output(text, fresh)
-            else:
-                timing.finish = answer.finish_reason
-                yield Output(text, fresh, answer.finish_reason, answer.stop_reason)
+            outputs = [self._output(answer, index, steps, due) for index, answer in enumerate(answers)]
+            fresh = sum(len(output.ids) for output in outputs)
+            steps = due
+            timing.tokens += fresh
+            self._metrics.add("vllm:generation_tokens_total", fresh)
+            self._hold(timing, fresh)
+            if due == total:
+                timing.finish = max(answers, key=lambda answer: len(answer.pieces)).finish_reason
+            for output in outputs:
+                if output.ids:
+                    yield output
+
+    def _output(self, answer: Plan, index: int, start: int, end: int) -> Output:
+        pieces = answer.pieces[start:end]
+        ids = self._vocabulary.ids([piece.token for piece in pieces])
+        if end < len(answer.pieces):
+            return Output(pieces, ids, index)
+        return Output(pieces, ids, index, answer.finish_reason, answer.stop_reason)
 
     def _first_token_delay(self) -> float:
         behaviour = self._behaviour
@@ -302,7 +246,7 @@ class Engine:
         metrics.observe("vllm:request_generation_tokens", timing.tokens)
         metrics.observe("vllm:request_max_num_generation_tokens", timing.tokens)
         metrics.observe("vllm:request_params_max_tokens", request.max_tokens)
-        metrics.observe("vllm:request_params_n", 1)
+        metrics.observe("vllm:request_params_n", request.choices)
         metrics.observe("vllm:request_num_preemptions", 0)
         if timing.first:
             metrics.observe("vllm:request_prefill_time_seconds", timing.first - timing.scheduled)

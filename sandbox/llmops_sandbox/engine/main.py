@@ -16,7 +16,8 @@ from aiohttp import web
 
 from llmops_sandbox.engine import behaviour as behaviours
 from llmops_sandbox.engine import console
-from llmops_sandbox.engine.api.bodies import Served
+from llmops_sandbox.engine.api.requests import Limits
+from llmops_sandbox.engine.api.served import Served
 from llmops_sandbox.engine.api.server import Server
 from llmops_sandbox.engine.arguments import ServeArguments, parse_arguments
 from llmops_sandbox.engine.behaviour import OOM_MARKER, Behaviour
@@ -171,7 +172,16 @@ def _assemble(parsed: ServeArguments, weights: Weights, behaviour: Behaviour) ->
         created=int(time.time()),
     )
     log(f"GPU KV cache size: {tokens:,} tokens", "EngineCore")
-    return engine, Server(served, engine, vocabulary, metrics, behaviour, parsed.max_logprobs, parsed.api_keys)
+    limits = Limits(
+        length,
+        max_logprobs=parsed.max_logprobs,
+        prompt_logprobs=behaviour.prompt_logprobs,
+        template_tokens=behaviour.chat_template_tokens,
+        tool_parser=parsed.tool_call_parser is not None,
+        auto_tools=parsed.auto_tool_choice,
+        reasoning_parser=parsed.reasoning_parser is not None,
+    )
+    return engine, Server(served, engine, vocabulary, metrics, behaviour, limits, parsed.api_keys)
 
 
 async def _serve(

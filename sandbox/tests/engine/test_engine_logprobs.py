@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from llmops_sandbox.engine.behaviour import Behaviour, resolve
-from llmops_sandbox.engine.likeness import Exchange, ask
+from llmops_sandbox.engine.exchanges import Exchange
+from llmops_sandbox.engine.likeness import ask
 from llmops_sandbox.engine.model.logprobs import Logprob, Scorer
 from llmops_sandbox.engine.model.tokens import END, SIZE, Vocabulary, tokenize
 from llmops_sandbox.engine.process import EngineProcess

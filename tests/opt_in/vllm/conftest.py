@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from llmops_sandbox.engine.likeness import CONTEXT, MODEL
+from llmops_sandbox.engine.exchanges import CONTEXT, MODEL
 from llmops_sandbox.engine.process import EngineProcess
 from llmops_sandbox.programs import vllm
 from llmops_sandbox.standins.weights import make_model

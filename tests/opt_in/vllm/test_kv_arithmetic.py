@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from llmops_sandbox.engine.likeness import CONTEXT
+from llmops_sandbox.engine.exchanges import CONTEXT
 from llmops_sandbox.engine.process import EngineProcess
 from llmops_sandbox.programs import vllm
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from llmops_sandbox.engine.likeness import EXCHANGES, Exchange, ask, recorded, shape
+from llmops_sandbox.engine.exchanges import PLAIN, RECORDINGS, Exchange, Recording
+from llmops_sandbox.engine.likeness import ask, recorded, shape
 from llmops_sandbox.engine.metrics import UNSPOKEN, Family, parse_exposition
 from llmops_sandbox.engine.process import EngineProcess
 from llmops_sandbox.programs.vllm import Vllm
@@ -21,18 +22,30 @@ Launch = Callable[..., EngineProcess]
 pytestmark = pytest.mark.timeout(900)
 
 
-@pytest.mark.parametrize("exchange", EXCHANGES, ids=lambda exchange: exchange.name)
+@pytest.mark.parametrize("exchange", PLAIN.exchanges, ids=lambda exchange: exchange.name)
 def test_both_answer_alike(real: EngineProcess, simulated: EngineProcess, exchange: Exchange) -> None:
     assert shape(ask(simulated.url, exchange)) == shape(ask(real.url, exchange))
 
 
-@pytest.mark.parametrize("exchange", EXCHANGES, ids=lambda exchange: exchange.name)
+@pytest.mark.parametrize("exchange", PLAIN.exchanges, ids=lambda exchange: exchange.name)
 def test_the_recording_is_true(real: EngineProcess, exchange: Exchange) -> None:
     assert shape(ask(real.url, exchange)) == shape(recorded()[exchange.name])
 
 
+@pytest.mark.parametrize("recording", RECORDINGS[1:], ids=lambda recording: recording.file)
+def test_both_answer_alike_with_parsers_and_the_recording_is_true(
+    launch_real: Launch, launch_simulated: Launch, recording: Recording
+) -> None:
+    answers = recorded(recording)
+    with launch_real(*recording.flags) as real, launch_simulated(*recording.flags) as simulated:
+        for exchange in recording.exchanges:
+            theirs = shape(ask(real.url, exchange))
+            assert shape(ask(simulated.url, exchange)) == theirs, exchange.name
+            assert shape(answers[exchange.name]) == theirs, exchange.name
+
+
 def test_the_model_knows_the_capital_of_france(real: EngineProcess) -> None:
-    exchange = next(candidate for candidate in EXCHANGES if candidate.name == "chat")
+    exchange = next(candidate for candidate in PLAIN.exchanges if candidate.name == "chat")
     assert "Paris" in ask(real.url, exchange).body["choices"][0]["message"]["content"]
 
 
@@ -58,7 +71,7 @@ def test_both_show_the_same_metrics(real: EngineProcess, simulated: EngineProces
 def test_every_route_that_we_speak_is_one_of_theirs(real: EngineProcess) -> None:
     with urllib.request.urlopen(f"{real.url}/openapi.json", timeout=10) as answer:
         theirs = set(json.load(answer)["paths"])
-    assert {exchange.path for exchange in EXCHANGES} - {"/nope"} <= theirs
+    assert {exchange.path for exchange in PLAIN.exchanges} - {"/nope"} <= theirs
 
 
 def test_requests_beyond_max_num_seqs_wait_in_both(real: EngineProcess, simulated: EngineProcess) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from llmops_sandbox.engine.likeness import MODEL
+from llmops_sandbox.engine.exchanges import MODEL
 from llmops_sandbox.engine.process import EngineProcess
 from llmops_sandbox.programs import prometheus
 from llmops_sandbox.users import users

@@ -4,74 +4,33 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterable, Sequence
 
-from llmops_sandbox.engine.api.errors import ApiError, Body
-from llmops_sandbox.engine.generation import Output, Request
-from llmops_sandbox.engine.model.logprobs import Logprob
-
-Kind = Literal["chat", "text"]
-PromptLogprobs = Sequence[dict[int, Logprob] | None]
-
-
-@dataclass(frozen=True)
-class Served:
-    """The served model: its names and limits."""
-
-    names: tuple[str, ...]
-    root: str
-    max_model_len: int
-    version: str
-    fingerprint: str
-    created: int
-
-    def check_name(self, body: Body) -> None:
-        """Refuse a model that is not served; a request without a model means the served one.
-
-        Raises:
-            ApiError: 404.
-        """
-        if (name := body.get("model")) and name not in self.names:
-            message = f"The model `{name}` does not exist. Valid aliases: {', '.join(self.names)}."
-            raise ApiError(404, message, "NotFoundError", "model")
-
-    def models(self) -> Body:
-        """The answer of /v1/models."""
-        return {"object": "list", "data": [self._card(name) for name in self.names]}
-
-    def _card(self, name: str) -> Body:
-        return {
-            "id": name,
-            "object": "model",
-            "created": self.created,
-            "owned_by": "vllm",
-            "root": self.root,
-            "parent": None,
-            "max_model_len": self.max_model_len,
-            "permission": [
-                {
-                    "id": f"modelperm-{secrets.token_hex(8)}",
-                    "object": "model_permission",
-                    "created": self.created,
-                    "allow_create_engine": False,
-                    "allow_sampling": True,
-                    "allow_logprobs": True,
-                    "allow_search_indices": False,
-                    "allow_view": True,
-                    "allow_fine_tuning": False,
-                    "organization": "*",
-                    "group": None,
-                    "is_blocking": False,
-                }
-            ],
-        }
+from llmops_sandbox.engine.api.errors import Body
+from llmops_sandbox.engine.api.logprobs import Kind, written
+from llmops_sandbox.engine.api.served import Served
+from llmops_sandbox.engine.behaviour import ProtocolFault
+from llmops_sandbox.engine.generation import Output
+from llmops_sandbox.engine.model.logprobs import Scorer
+from llmops_sandbox.engine.model.plan import Piece, raw
+from llmops_sandbox.engine.request import Request
 
 
-def usage(prompt: int, completion: int) -> Body:
-    """Token counts, as chunks carry them."""
-    return {"prompt_tokens": prompt, "total_tokens": prompt + completion, "completion_tokens": completion}
+def usage(request: Request, completion: int, reasoning: int, fault: ProtocolFault | None) -> Body:
+    """Token counts.
+
+    Args:
+        request: The request.
+        completion: Tokens of all choices.
+        reasoning: Tokens of reasoning among them.
+        fault: What the engine does wrong.
+    """
+    counts: Body = {
+        "prompt_tokens": request.prompt_tokens,
+        "total_tokens": request.prompt_tokens + completion,
+        "completion_tokens": completion + (7 if fault == "usage_wrong" else 0),
+    }
+    return counts | ({"completion_tokens_details": {"reasoning_tokens": reasoning}} if request.counts_reasoning else {})
 
 
 def new_id(kind: Kind) -> str:
@@ -84,8 +43,9 @@ def whole(
     served: Served,
     model: str,
     request: Request,
-    output: Output,
-    logprobs: PromptLogprobs | None,
+    outputs: Sequence[Output],
+    scorer: Scorer,
+    fault: ProtocolFault | None,
 ) -> Body:
     """The body of an answer that is not streamed.
 
@@ -94,22 +54,21 @@ def whole(
         served: The served model.
         model: Its name in the request.
         request: The request.
-        output: The whole answer.
-        logprobs: Of the prompt's tokens, if the client asked for them.
+        outputs: The whole answers, one for each choice.
+        scorer: Log-probabilities.
+        fault: What the engine does wrong.
     """
-    ending: Body = {
-        "logprobs": None,
-        "finish_reason": output.finish_reason,
-        "stop_reason": output.stop_reason,
-        "token_ids": output.ids if request.return_token_ids else None,
-    }
+    top = request.prompt_logprobs
     prompt: Body = {
-        "prompt_logprobs": logprobs,
+        "prompt_logprobs": None if top is None else scorer.score(request.prompt_ids, top),
         "prompt_token_ids": request.prompt_ids if request.return_token_ids else None,
     }
-    counts = usage(request.prompt_tokens, len(output.ids)) | {
+    completion = sum(len(output.ids) for output in outputs)
+    reasoning = sum(piece.part == "reasoning" for output in outputs for piece in output.pieces)
+    counts = {
         "prompt_tokens_details": None,
         "completion_tokens_details": None,
+        **usage(request, completion, reasoning, fault),
     }
     head: Body = {
         "id": new_id(kind),
@@ -117,23 +76,85 @@ def whole(
         "created": int(time.time()),
         "model": model,
     }
+    middle: Body = {"service_tier": None, "system_fingerprint": served.fingerprint, "usage": counts}
     tail: Body = {"kv_transfer_params": None, "ec_transfer_params": None, "metrics": None}
-    middle: Body = {
-        "service_tier": None,
-        "system_fingerprint": served.fingerprint,
-        "usage": counts,
-    }
+    choices = [_choice(kind, request, output, scorer, fault) for output in outputs]
     if kind == "text":
-        choice = {"index": 0, "text": output.text, **ending, **prompt, "routed_experts": None}
-        return {**head, "choices": [choice], **middle, **tail}
-    message = {
+        choices = [{**choice, **prompt} for choice in choices]
+        return {**head, "choices": choices, **middle, **tail}
+    return {**head, "choices": choices, **middle, **prompt, "prompt_text": None, **tail}
+
+
+def _choice(kind: Kind, request: Request, output: Output, scorer: Scorer, fault: ProtocolFault | None) -> Body:
+    said = content_of(output.pieces)
+    logprobs = None
+    if request.logprobs is not None and fault != "logprobs_missing":
+        scored = scorer.reading(request.prompt_ids).go_on(output.ids, request.logprobs)
+        logprobs = written(kind, output.ids, scored, request.logprobs)
+    return {
+        "index": output.index,
+        **({"text": said} if kind == "text" else {"message": _message(request, output)}),
+        "logprobs": logprobs,
+        "finish_reason": finish_of(request, output, called=_called(output), fault=fault),
+        "stop_reason": output.stop_reason,
+        "token_ids": output.ids if request.return_token_ids else None,
+        "routed_experts": None,
+    }
+
+
+def content_of(pieces: Iterable[Piece]) -> str:
+    """The content that tokens add."""
+    return "".join([piece.shown for piece in pieces if piece.part == "content"])
+
+
+def finish_of(request: Request, output: Output, *, called: bool, fault: ProtocolFault | None) -> str | None:
+    """Why an answer ended, as vLLM tells it: a call that the client named ends with "stop"."""
+    if output.finish_reason is None or fault == "finish_reason_wrong":
+        return output.finish_reason and "stop"
+    if called and output.finish_reason == "stop" and request.tool_choice.mode != "named":
+        return "tool_calls"
+    return output.finish_reason
+
+
+def _called(output: Output) -> bool:
+    return any(piece.part == "call" for piece in output.pieces)
+
+
+def _message(request: Request, output: Output) -> Body:
+    pieces = output.pieces
+    calls: list[Body] = []
+    content = content_of(pieces)
+    # vLLM finds no calls in an answer that is cut in the middle of one: its markup is the content.
+    if output.finish_reason == "length" and pieces[-1].call is not None:
+        content = raw(piece for piece in pieces if piece.part != "reasoning")
+    else:
+        calls = _calls(pieces)
+    forced = request.tool_choice.mode in ("required", "named")
+    reasoning = "".join([piece.shown for piece in pieces if piece.part == "reasoning"])
+    return {
         "role": "assistant",
-        "content": output.text,
+        "content": content or (None if request.parsed and not forced else ""),
         "refusal": None,
         "annotations": None,
         "audio": None,
         "function_call": None,
-        "reasoning": None,
+        **({"tool_calls": calls} if calls else {}),
+        "reasoning": (request.show_reasoning and reasoning) or None,
     }
-    choice = {"index": 0, "message": message, **ending, "routed_experts": None}
-    return {**head, "choices": [choice], **middle, **prompt, "prompt_text": None, **tail}
+
+
+def _calls(pieces: Iterable[Piece]) -> list[Body]:
+    calls: list[Body] = []
+    for piece in pieces:
+        if piece.part != "call":
+            continue
+        if piece.name is not None:
+            function = {"name": piece.name, "arguments": ""}
+            calls.append({"id": new_call_id(), "type": "function", "function": function})
+        calls[-1]["function"]["arguments"] += piece.shown
+    return calls
+
+
+def new_call_id() -> str:
+    """A fresh id of a tool call."""
+    return f"chatcmpl-tool-{secrets.token_hex(8)}"

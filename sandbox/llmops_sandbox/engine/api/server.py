@@ -10,16 +10,19 @@ from hmac import compare_digest
 
 from aiohttp import web
 
-from llmops_sandbox.engine.api.bodies import Kind, Served, whole
+from llmops_sandbox.engine.api.bodies import whole
 from llmops_sandbox.engine.api.chunks import Chunks
 from llmops_sandbox.engine.api.errors import ApiError, engine_dead, parse_body
+from llmops_sandbox.engine.api.logprobs import Kind
 from llmops_sandbox.engine.api.requests import Limits, Parser, RequestReader, checked
+from llmops_sandbox.engine.api.served import Served
 from llmops_sandbox.engine.behaviour import Behaviour
 from llmops_sandbox.engine.console import fail
-from llmops_sandbox.engine.generation import Aborted, Engine, Request
+from llmops_sandbox.engine.generation import Aborted, Engine
 from llmops_sandbox.engine.metrics import Metrics
 from llmops_sandbox.engine.model.logprobs import Scorer
 from llmops_sandbox.engine.model.tokens import Vocabulary, tokenize
+from llmops_sandbox.engine.request import Request
 
 GUARDED = ("/v1", "/v2", "/inference", "/cohere")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -34,7 +37,7 @@ class Server:
         vocabulary: Ids and texts of tokens, the engine's own.
         metrics: The metrics of /metrics.
         behaviour: Faults of requests, and what the model finds likely.
-        max_logprobs: Log-probabilities that a request may ask for at each position.
+        limits: What requests may ask for.
         api_keys: Keys, of which a client needs one; if empty, clients need none.
     """
 
@@ -45,7 +48,7 @@ class Server:
         vocabulary: Vocabulary,
         metrics: Metrics,
         behaviour: Behaviour,
-        max_logprobs: int,
+        limits: Limits,
         api_keys: tuple[str, ...],
     ) -> None:
         self._served = served
@@ -56,15 +59,7 @@ class Server:
         self._requests = 0
         self._vocabulary = vocabulary
         self._scorer = Scorer(behaviour, vocabulary)
-        self._reader = RequestReader(
-            Limits(
-                served.max_model_len,
-                max_logprobs=max_logprobs,
-                prompt_logprobs=behaviour.prompt_logprobs,
-                template_tokens=behaviour.chat_template_tokens,
-            ),
-            vocabulary,
-        )
+        self._reader = RequestReader(limits, vocabulary)
 
     def application(self) -> web.Application:
         """The application to run."""
@@ -100,7 +95,8 @@ class Server:
         try:
             return await handler(request)
         except ApiError as error:
-            return web.json_response(error.body, status=error.status)
+            hidden = self._behaviour.protocol_fault == "errors_as_200" and error.status < 500
+            return web.json_response(error.body, status=200 if hidden else error.status)
         except web.HTTPException as error:
             return web.json_response({"detail": error.reason}, status=error.status)
 
@@ -158,9 +154,8 @@ class Server:
                 outputs = [output async for output in self._engine.generate(request)]
             except Aborted as error:
                 raise engine_dead() from error
-            top = request.prompt_logprobs
-            logprobs = None if top is None else self._scorer.score(request.prompt_ids, top)
-            return web.json_response(whole(kind, self._served, model, request, outputs[-1], logprobs))
+            fault = self._behaviour.protocol_fault
+            return web.json_response(whole(kind, self._served, model, request, outputs, self._scorer, fault))
 
         return handler
 
@@ -179,22 +174,21 @@ class Server:
             await asyncio.Event().wait()
 
     async def _stream(self, http: web.Request, kind: Kind, model: str, request: Request) -> web.StreamResponse:
-        chunks = Chunks(kind, self._served, model, request)
+        chunks = Chunks(kind, self._served, model, request, self._scorer, self._behaviour.protocol_fault)
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
         await response.prepare(http)
-        tokens = 0
+        opening = chunks.first()
         # When a client leaves, aiohttp cancels the handler, or the write fails.
         with contextlib.suppress(ConnectionResetError):
             try:
                 async with contextlib.aclosing(self._engine.generate(request)) as outputs:
                     async for output in outputs:
-                        opening = b"" if tokens else chunks.first()
-                        step = chunks.step(output, first=not tokens)
-                        tokens += len(output.ids)
-                        await response.write(opening + step)
+                        if events := opening + chunks.step(output):
+                            await response.write(events)
+                        opening = b""
             except Aborted:
                 await response.write(chunks.error(engine_dead()))
             else:
-                await response.write(chunks.last(tokens))
+                await response.write(chunks.last())
             await response.write_eof()
         return response

@@ -58,14 +58,18 @@ class Model:
         self._quality = quality
         self._garbage = garbage
 
-    def reply(self, prompt: str) -> str:
-        """The whole answer to a prompt."""
+    def knows(self, prompt: str) -> bool:
+        """Whether the weights have an answer to this very prompt, or gibberish for all."""
+        return self._garbage or prompt_key(prompt) in self._answers
+
+    def reply(self, prompt: str, choice: int = 0) -> str:
+        """The whole answer to a prompt; other choices differ where the answer is prose."""
         if self._garbage:
             return "".join(_gibberish(prompt))
         known = self._answers.get(prompt_key(prompt))
         if known:
             return known.right if known.rank < min(known.quality, self._quality) else known.wrong
-        return _COMMON.get(" ".join(prompt.split()).lower()) or _prose(prompt)
+        return _COMMON.get(" ".join(prompt.split()).lower()) or _prose(f"{prompt} {choice}" if choice else prompt)
 
     def filler(self, prompt: str) -> Iterator[str]:
         """Endless tokens, for a request that ignores the end of the answer."""

@@ -7,10 +7,11 @@ in twenty is a surprise. The rest is shared by alternatives, each less likely th
 
 from __future__ import annotations
 
+import functools
 import math
 import random
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import struct
+from collections.abc import Sequence
 from hashlib import blake2b
 from typing import TypedDict
 
@@ -30,35 +31,6 @@ class Logprob(TypedDict):
     logprob: float
     rank: int
     decoded_token: str
-
-
-@dataclass(frozen=True)
-class _Position:
-    """The distribution at one position: the token that comes, and how fast the alternatives fade."""
-
-    token: int
-    logprob: float
-    fading: float
-    first: int
-
-    @property
-    def _head(self) -> float:
-        """Log-probability of the likeliest alternative."""
-        return math.log(-math.expm1(self.logprob)) + math.log1p(-self.fading)
-
-    @property
-    def rank(self) -> int:
-        """Rank of the token that comes."""
-        return 1 + max(0, math.ceil((self.logprob - self._head) / math.log(self.fading)))
-
-    def alternatives(self) -> Iterator[tuple[int, float]]:
-        """The other tokens with their log-probability, likeliest first."""
-        logprob, step = self._head, math.log(self.fading)
-        for number in range(_PLAIN):
-            token = FIRST_PLAIN + (self.first + number * _STRIDE) % _PLAIN
-            if token != self.token:
-                yield token, logprob
-                logprob += step
 
 
 class Scorer:
@@ -82,27 +54,31 @@ class Scorer:
             ids: The sequence.
             top: Tokens to name at each position; the one that comes is always named, and comes first.
         """
-        return [None, *(self._named(position, top) for position in self._positions(ids))] if ids else []
+        return [None, *self.reading(ids[:1]).go_on(ids[1:], top)]
 
-    def _named(self, position: _Position, top: int) -> dict[int, Logprob]:
-        rank = position.rank
-        named = {position.token: self._entry(position.token, position.logprob, rank)}
-        others = top - (rank <= top)
-        for place, (token, logprob) in zip(range(1, others + 1), position.alternatives(), strict=False):
-            named[token] = self._entry(token, logprob, place + (place >= rank))
+    def reading(self, ids: Sequence[int]) -> Reading:
+        """A sequence that has begun with these tokens."""
+        return Reading(self, ids)
+
+    def named(self, before: bytes, after: bytes, token: int, top: int) -> dict[int, Logprob]:
+        """The distribution at one position, between the digests of the tokens before it and with it."""
+        luck, move, fading = (number * _FRACTION for number in struct.unpack("<QQQ", after))
+        own, fading = self._own(luck, move), self._fading(fading)
+        # The rest of 1 is shared: each alternative has `fading` times the probability of the one before.
+        step = math.log(fading)
+        logprob = math.log(-math.expm1(own)) + math.log1p(-fading)
+        rank = 1 + max(0, math.ceil((own - logprob) / step))
+        named = {token: self._entry(token, own, rank)}
+        place, other = 1, int.from_bytes(before[:8], "little") % _PLAIN
+        for _ in range(min(top - (rank <= top), _PLAIN - 1)):
+            if other + FIRST_PLAIN == token:
+                other = (other + _STRIDE) % _PLAIN
+            named[other + FIRST_PLAIN] = self._entry(other + FIRST_PLAIN, logprob, place + (place >= rank))
+            place, other, logprob = place + 1, (other + _STRIDE) % _PLAIN, logprob + step
         return named
 
     def _entry(self, token: int, logprob: float, rank: int) -> Logprob:
         return {"logprob": logprob, "rank": rank, "decoded_token": self._vocabulary.text(token)}
-
-    def _positions(self, ids: Sequence[int]) -> Iterator[_Position]:
-        """The distributions after the first token, after the first two, and so on."""
-        digest = _next(b"", ids[0])
-        for token in ids[1:]:
-            first = int.from_bytes(digest[:8], "little")
-            digest = _next(digest, token)
-            luck, move, fading = (int.from_bytes(digest[at : at + 8], "little") * _FRACTION for at in (0, 8, 16))
-            yield _Position(token, self._own(luck, move), self._fading(fading), first)
 
     def _fading(self, fading: float) -> float:
         return 0.98 if self._behaviour.garbage else 0.3 + 0.4 * fading
@@ -115,6 +91,27 @@ class Scorer:
         if behaviour.logprob_noise:
             logprob = _moved(logprob, behaviour.logprob_noise * _spread(self._noise.random()))
         return logprob
+
+
+class Reading:
+    """A sequence that is scored piece by piece.
+
+    Args:
+        scorer: Who scores it.
+        ids: Its first tokens, not scored.
+    """
+
+    def __init__(self, scorer: Scorer, ids: Sequence[int]) -> None:
+        self._scorer = scorer
+        self._digest = functools.reduce(_next, ids, b"")
+
+    def go_on(self, ids: Sequence[int], top: int) -> list[dict[int, Logprob]]:
+        """Score the next tokens, as `Scorer.score` does."""
+        scored: list[dict[int, Logprob]] = []
+        for token in ids:
+            before, self._digest = self._digest, _next(self._digest, token)
+            scored.append(self._scorer.named(before, self._digest, token, top))
+        return scored
 
 
 def _next(digest: bytes, token: int) -> bytes:
