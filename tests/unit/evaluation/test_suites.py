@@ -101,10 +101,10 @@ def test_wrong_definition_is_refused_by_file_line_and_field(tmp_path: Path, defi
 
 def test_the_words_on_a_wrong_kind_name_the_kinds(tmp_path: Path) -> None:
     assert refusal(write(tmp_path, "kind: other\n", GOOD_CASE)) == [
-        "suite.yaml:1: kind: must be quality, load, tool or fidelity (found 'other')"
+        "suite.yaml:1: kind: must be quality, load, tool, fidelity or protocol (found 'other')"
     ]
     assert refusal(write(tmp_path, "scorer: number\n", GOOD_CASE)) == [
-        "suite.yaml:1: kind: must be quality, load, tool or fidelity (it is not given)"
+        "suite.yaml:1: kind: must be quality, load, tool, fidelity or protocol (it is not given)"
     ]
 
 

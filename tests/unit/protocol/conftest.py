@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from llmops.evaluation.protocol.check import Reply
+from tests.unit.evaluation.conftest import nowhere
+
+__all__ = ["nowhere"]
 
 
 def call(name: str = "get_weather", arguments: str = '{"city": "Paris", "unit": "celsius"}', id: str = "a") -> Any:  # noqa: A002

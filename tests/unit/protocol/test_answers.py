@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -39,10 +39,5 @@ def test_anything_is_an_answer_or_wrong(content: dict[str, Any], place: str) -> 
         "event": streamed(content),
         "delta": streamed({"choices": [{"index": 0, "delta": content}]}),
     }
-    try:
-        read(replies[place])
-    except Wrong as wrong:
-        assert wrong.came
-        assert wrong.wanted
-    except IndexError:
-        pytest.fail("an answer without choices is wrong")
+    with suppress(Wrong):
+        assert read(replies[place]).first.index >= 0
