@@ -8,8 +8,9 @@ import json
 import os
 import platform
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 BENCHES = (
     "hashing",
@@ -21,6 +22,7 @@ BENCHES = (
     "definitions",
     "sensors",
     "verdicts",
+    "power",
 )
 # The highest value of a figure, on an idle core.
 LIMITS = {
@@ -46,13 +48,22 @@ def main() -> None:
     for name in options.benches or BENCHES:
         sys.stderr.write(f"{name} ...\n")
         bench = importlib.import_module(f"bench.{name}")
-        measured: dict[str, float] = bench.run(**bench.SMALL) if options.small else bench.run()
-        for key, value in measured.items():
+        measured: dict[str, Any] = bench.run(**bench.SMALL) if options.small else bench.run()
+        for key, value in _flat(measured):
             sys.stderr.write(f"  {key:<44} {value:g}{_limit(key, value)}\n")
         # Written after each bench, so that a later bench that breaks loses nothing.
         figures |= measured | {"machine": _machine()}
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+def _flat(figures: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, float]]:
+    """The figures one by one; those of a group by its name and their own."""
+    for key, value in figures.items():
+        if isinstance(value, Mapping):
+            yield from _flat(cast(Mapping[str, Any], value), f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value
 
 
 def _limit(key: str, value: float) -> str:

@@ -15,12 +15,12 @@ from llmops.evaluation.fidelity.distances import Distances
 from llmops.evaluation.fidelity.tokens import Tokens
 from llmops.evaluation.gates.divergence import SHARES
 from llmops.evaluation.gates.metrics.metric import full_name
-from llmops.evaluation.gates.offline import compares_figures, undecided
+from llmops.evaluation.gates.offline import compares_figures, failed, undecided
 from llmops.evaluation.loop import run
 from llmops.evaluation.measurements import Measurements, together
 from llmops.evaluation.runners.client import CHAT, Client, Cut, Response, Unreachable
 from llmops.evaluation.runners.collect import Result, collect
-from llmops.evaluation.runners.fidelity import FidelityResult, gives_tokens, run_fidelity
+from llmops.evaluation.runners.fidelity import FidelityResult, gives_tokens, run_alone, run_fidelity
 from llmops.evaluation.runners.load import LoadResult, run_load, run_load_in_turns
 from llmops.evaluation.runners.protocol import run_protocol
 from llmops.evaluation.runners.quality import QualityResult, run_quality, run_quality_of
@@ -46,7 +46,9 @@ def measure(
     """Run suites one after the other: quality first, because tools and load need an engine that answers.
 
     If a quality suite stops early because the engine does not answer, the rest does not run: the engine's error rate
-    decides. `rules` say how often to ask each case; once without them. A fidelity suite has nothing to compare with.
+    decides. Neither do tools and load if a gate has failed for certain. `rules` say how often to ask each case; once
+    without them. A fidelity suite has nothing to compare with: the engine scores its own answers, to be recognized
+    later.
 
     Raises:
         BadInput: A suite samples at a temperature above 0 and asks its cases once.
@@ -59,14 +61,18 @@ def measure(
         required = (rules.protocol or ()) if rules else ()
         result, _ = run_protocol(endpoint, None, suite, concurrency, progress, required=required)
         results.append(result)
-        if result.stopped:
+        if result.stopped or (rules and failed(rules, collect(results), None)):
             return collect(results)
+    tokens = bool(kinds.fidelity) and gives_tokens(endpoint, FIRST_SECONDS)
+    quality: list[QualityResult] = []
     for suite in kinds.quality:
-        result = run_quality(endpoint, suite, concurrency, progress, repeats=repeats)
-        results.append(result)
-        if result.stopped:
+        quality.append(run_quality(endpoint, suite, concurrency, progress, repeats=repeats, tokens=tokens))
+        results.append(quality[-1])
+        if quality[-1].stopped:
             return collect(results)
-    results += [FidelityResult(suite) for suite in kinds.fidelity]
+    results += [run_alone(endpoint, suite, _answers(quality, suite), concurrency) for suite in kinds.fidelity]
+    if rules and failed(rules, collect(results), None):
+        return collect(results)
     results += [run_tool(endpoint, suite, progress) for suite in kinds.tools]
     results += [run_load(endpoint, profile, progress) for profile in kinds.load]
     return collect(results)
@@ -84,9 +90,10 @@ def compare(
     """Measure canary and stable by the same suites.
 
     Quality suites ask both at the same time. Load profiles run on both in turns, so that their ratio is fair. A tool
-    runs to its end on the canary, then on stable. If one of them does not answer, the rest does not run. `rules` say
-    how often to ask each case, and which open gates ask for more of a load profile or of a fidelity suite; one round
-    without them. If they compare no figures, stable is asked for its protocol alone.
+    runs to its end on the canary, then on stable. If one of them does not answer, the rest does not run; neither do
+    tools and load if a gate has failed for certain. `rules` say how often to ask each case, and which open gates ask
+    for more of a load profile or of a fidelity suite; one round without them. If they compare no figures, stable is
+    asked for its protocol alone.
 
     Raises:
         BadInput: A suite samples at a temperature above 0 and asks its cases once.
@@ -96,12 +103,14 @@ def compare(
     ours: list[Result] = []
     theirs: list[Result] = []
     both, engines = (ours, theirs), (canary, stable)
-    answers = _compare_protocol(engines, kinds, concurrency, progress, rules, both)
+    goes_on = _compare_protocol(engines, kinds, concurrency, progress, rules, both)
+    goes_on = goes_on and not (rules and failed(rules, collect(ours), collect(theirs)))
     if rules and not compares_figures(rules, kinds.fidelity):
         # Stable serves users: what no gate compares, the canary alone is asked.
-        alone = [*kinds.quality, *kinds.tools, *kinds.load] if answers else []
+        alone = [*kinds.quality, *kinds.tools, *kinds.load] if goes_on else []
         return together([collect(ours), measure(canary, alone, concurrency, progress, rules=rules)]), collect(theirs)
-    if answers and _compare_quality(engines, kinds, concurrency, progress, rules, both):
+    goes_on = goes_on and _compare_quality(engines, kinds, concurrency, progress, rules, both)
+    if goes_on and not (rules and failed(rules, collect(ours), collect(theirs))):
         for suite in kinds.tools:
             ours.append(run_tool(canary, suite, progress))
             theirs.append(run_tool(stable, suite, progress))

@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field, field_validator
 
 from llmops.config.catalog.spec import Strict
 from llmops.evaluation.fidelity.distances import Distances
+from llmops.evaluation.fidelity.reference import Reference
 from llmops.evaluation.protocol.conformance import Conformance
 from llmops.evaluation.statistics import finite, summary
 
@@ -47,6 +48,9 @@ class Measurements(Strict):
     protocol: dict[str, Conformance] = Field(
         default_factory=dict[str, Conformance],
         description="Protocol suite -> how far this release keeps to the API, beside the one that it is compared with.",
+    )
+    references: dict[str, Reference] = Field(
+        default_factory=dict[str, Reference], description="Fidelity suite -> what recognizes this release later."
     )
     errors: dict[str, dict[str, int]] = Field(
         default_factory=dict[str, dict[str, int]], description="Suite -> the commonest errors -> how many."

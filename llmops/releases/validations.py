@@ -12,7 +12,7 @@ from llmops.config import names
 from llmops.config.schema import Strict, VerdictValue
 from llmops.releases.store import Data, Store, record_labels
 
-CheckName = Literal["weights", "figures", "drift"]
+CheckName = Literal["weights", "figures", "fidelity", "drift"]
 
 CHECKS: tuple[CheckName, ...] = get_args(CheckName)
 RECORD = "validation"

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -44,11 +45,13 @@ FIGURES = {
         *(f"verdicts.{part}_{kind}" for part in PARTS for kind in ("equal_failed", "beyond_passed")),
         "verdicts.promised",
     },
+    "power": {"power"},
 }
+POWER = {"equal_passed", "equal_failed", "equal_inconclusive", "fault_found", "cases", "tokens"}
 MAY_BE_ZERO_OR_LESS = ("_requests", "_requests_most", "overhead_seconds", "_failed", "_passed", "cursor_bytes")
 
 
-def bench(folder: Path, *names: str, **environment: str) -> tuple[int, dict[str, float]]:
+def bench(folder: Path, *names: str, **environment: str) -> tuple[int, dict[str, Any]]:
     """Run benches at their small size; returns the exit code and the written figures."""
     temporary = folder / "temporary"
     temporary.mkdir()
@@ -71,6 +74,9 @@ def test_a_bench_gives_its_figures(tmp_path: Path, name: str) -> None:
     assert code == 0
     assert FIGURES[name] <= figures.keys()
     assert {key for key in LIMITS if key.startswith(name)} <= figures.keys()
+    if name == "power":
+        assert figures["power"].keys() == POWER
+        return
     assert [key for key in FIGURES[name] if not key.endswith(MAY_BE_ZERO_OR_LESS) and not figures[key] > 0] == []
 
 

@@ -91,7 +91,7 @@ LOAD = {
 
 
 def write_suites(folder: Path) -> None:
-    """A suite of one hundred sums, and a short load profile."""
+    """A suite of one hundred sums, a short load profile, and fidelity."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "sums.yaml").write_text(json.dumps(SUITE))
     cases = [
@@ -100,7 +100,8 @@ def write_suites(folder: Path) -> None:
     ]
     (folder / "sums.jsonl").write_text("".join(json.dumps(case) + "\n" for case in cases))
     (folder / "load.yaml").write_text(json.dumps(LOAD))
-    load_suites(folder, ("sums", "load"))
+    (folder / "fidelity.yaml").write_text(json.dumps({"kind": "fidelity"}))
+    load_suites(folder, ("sums", "load", "fidelity"))
 
 
 @dataclass

@@ -340,6 +340,10 @@ class Evaluation(Strict):
         description="Parts of the API that have to hold even if stable fails them. The others are compared with "
         "stable; false: ask nothing of the API.",
     )
+    complete: bool = Field(
+        default=False,
+        description="Measure the rest as well after a gate has failed for certain: a whole report, for more GPU time.",
+    )
 
     @property
     def unnamed(self) -> tuple[SuiteName, ...]:

@@ -27,6 +27,7 @@ STAGE = "validation"
 DESCRIPTIONS: dict[CheckName, str] = {
     "weights": "The volume holds, byte for byte, the weights that were proven when the release was tried.",
     "figures": "Stable meets the gates that its release was promoted by.",
+    "fidelity": "Each replica of stable gives the log-probabilities that the release gave at its promotion.",
     "drift": "Deployment, Service, disruption budget and pods are as the release has them.",
 }
 Yielded = dg.AssetCheckResult | dg.MaterializeResult[Any]

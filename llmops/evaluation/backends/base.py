@@ -10,6 +10,8 @@ from llmops.clients.kubernetes.client import Cluster
 from llmops.config import names
 from llmops.config.catalog.spec import Evaluation
 from llmops.config.settings import Settings
+from llmops.evaluation.fidelity.distances import Distances
+from llmops.evaluation.fidelity.reference import Reference
 from llmops.evaluation.measurements import Measurements
 from llmops.evaluation.suites import AnySuite
 from llmops.releases.release import Release
@@ -30,6 +32,19 @@ class Target:
     def service(self) -> str:
         """Name of the Service."""
         return names.engine_name(self.release.model, self.track)
+
+
+@dataclass(frozen=True)
+class Replica:
+    """One engine of a release, by itself.
+
+    Args:
+        pod: Name of its pod.
+        url: Base URL of the engine, by the pod's address.
+    """
+
+    pod: str
+    url: str
 
 
 @dataclass(frozen=True)
@@ -76,4 +91,10 @@ class Backend(Protocol):
         self, canary: Target, stable: Target, suites: Suites, spec: Evaluation
     ) -> tuple[Measurements, Measurements]:
         """Run suites on canary and stable; see `evaluate.compare`."""
+        ...
+
+    def recognize(
+        self, release: Release, replicas: Sequence[Replica], kept: Reference, concurrency: int
+    ) -> list[Distances]:
+        """How far each replica is from what the release was at its promotion; see `runners.fidelity.recognize`."""
         ...

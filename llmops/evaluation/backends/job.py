@@ -6,7 +6,7 @@ import datetime
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,12 +19,15 @@ from llmops.clients.kubernetes.watch import uid_of
 from llmops.config import names
 from llmops.config.catalog.spec import Evaluation, SecretKey
 from llmops.errors import BadRelease, ClusterCannot, LlmopsError, MeasurementFailed
-from llmops.evaluation.backends.base import Session, Suites, Target
+from llmops.evaluation.backends.base import Replica, Session, Suites, Target
+from llmops.evaluation.fidelity.distances import Distances
+from llmops.evaluation.fidelity.reference import Reference
 from llmops.evaluation.measurements import Measurements
 from llmops.evaluation.remote.answer import LONGEST_LOG, Answer, Seal, read_answer
 from llmops.evaluation.remote.ending import Ending
 from llmops.evaluation.remote.order import KEY_VARIABLES, Engine, Order, pack
 from llmops.manifests.evaluation import COMPONENT, LIFETIME, evaluation_job, order_config_maps, ownership
+from llmops.releases.release import Release
 from llmops.worker.foreign import parse_json
 
 GONE_SECONDS = 60.0
@@ -83,6 +86,20 @@ class JobBackend:
         )
         one, other = self._run(order, canary, stable).measurements
         return one, other
+
+    def recognize(
+        self, release: Release, replicas: Sequence[Replica], kept: Reference, concurrency: int
+    ) -> list[Distances]:
+        """See `Backend`."""
+        target = Target(release, "stable")
+        order = Order(
+            task="recognize",
+            engine=self._engine(target, 0),
+            replicas=tuple(replica.url for replica in replicas),
+            reference=kept,
+            evaluation=Evaluation(concurrency=concurrency),
+        )
+        return list(self._run(order, target).distances)
 
     def _engine(self, target: Target, place: int) -> Engine:
         return Engine(

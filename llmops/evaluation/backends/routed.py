@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from llmops.config.catalog.spec import Evaluation
-from llmops.evaluation.backends.base import Backend, Session, Suites, Target
+from llmops.evaluation.backends.base import Backend, Replica, Session, Suites, Target
 from llmops.evaluation.backends.job import JobBackend
 from llmops.evaluation.backends.local import LocalBackend
+from llmops.evaluation.fidelity.distances import Distances
+from llmops.evaluation.fidelity.reference import Reference
 from llmops.evaluation.measurements import Measurements, together
 from llmops.evaluation.suites import AnySuite, ToolSuite
+from llmops.releases.release import Release
 
 
 class RoutedBackend:
@@ -55,6 +58,12 @@ class RoutedBackend:
             if _stopped_early(one, part):
                 break
         return together(ours), together(theirs)
+
+    def recognize(
+        self, release: Release, replicas: Sequence[Replica], kept: Reference, concurrency: int
+    ) -> list[Distances]:
+        """See `Backend`."""
+        return self._first.recognize(release, replicas, kept, concurrency)
 
     def _parts(self, suites: Suites) -> Iterator[tuple[Backend, Suites]]:
         """Suites with the backend that runs them, llmops' own first."""

@@ -36,6 +36,7 @@ class CaseDistance(Strict):
         written_difference: How far the log-probabilities that the canary gave while it wrote them are from stable's
             scores.
         written_null: The same for stable's own.
+        parted: Whether their answers part.
     """
 
     tokens: int
@@ -49,6 +50,7 @@ class CaseDistance(Strict):
     written: int = 0
     written_difference: float = 0.0
     written_null: float = 0.0
+    parted: bool = False
 
 
 class ChangedPrompt(Strict):
@@ -121,6 +123,8 @@ class Distances(Strict):
         if written:
             over = math.fsum(row.written_difference - row.written_null for row in rows)
             figures["written_divergence"] = over / written
+            compared = [row.parted for row in rows if row.written]
+            figures["same_text_share"] = 1 - sum(compared) / len(compared)
         if read:
             over = math.fsum(row.prompt_difference - row.prompt_null for row in rows)
             figures["prompt_divergence"] = over / read
@@ -176,6 +180,30 @@ def distances(
     )
 
 
+def from_reference(
+    kept: Sequence[tuple[Text, Sequence[Position]]],
+    scores: Mapping[str, Sequence[Position]],
+    again: Mapping[str, Sequence[Position]],
+) -> Distances:
+    """How far an engine is from the scores that a release gave at its promotion, in the answers' tokens.
+
+    Args:
+        kept: Texts, each with the scores of its answer's tokens.
+        scores: The engine's scores of the whole texts, by case.
+        again: Its second ones: the null.
+    """
+    answers = [Text(text.case, text.prompt[-1:], text.answer) for text, _ in kept]
+    then = {text.case: positions for text, positions in kept}
+    # The engine takes both places of stable: what it differs from itself is the null.
+    return distances(answers, Scorings(then, _of_answers(kept, scores), _of_answers(kept, again)), {}, {})
+
+
+def _of_answers(
+    kept: Sequence[tuple[Text, Sequence[Position]]], scores: Mapping[str, Sequence[Position]]
+) -> dict[str, Sequence[Position]]:
+    return {text.case: scores[text.case][len(text.prompt) - 1 :] for text, _ in kept if text.case in scores}
+
+
 def _case(
     text: Text,
     ours: Sequence[Position],
@@ -187,7 +215,7 @@ def _case(
     start = len(text.prompt) - 1  # the first token of the text has no score
     answer = list(zip(ours[start:], theirs[start:], again[start:], strict=True))
     prompt = list(zip(ours[:start], theirs[:start], again[:start], strict=True))
-    written, difference, null = _written(text, theirs[start:], wrote, stable_wrote)
+    written = _written(text, theirs[start:], wrote, stable_wrote)
     return CaseDistance(
         tokens=len(answer),
         difference=_rounded(_apart(mine, yours, twice) for mine, yours, twice in answer),
@@ -197,9 +225,10 @@ def _case(
         prompt_tokens=len(prompt),
         prompt_difference=_rounded(_apart(mine, yours, twice) for mine, yours, twice in prompt),
         prompt_null=_rounded(abs(twice.own - yours.own) for _, yours, twice in prompt),
-        written=written,
-        written_difference=difference,
-        written_null=null,
+        written=len(written.apart),
+        written_difference=_rounded(written.apart),
+        written_null=_rounded(written.own),
+        parted=written.parted,
     )
 
 
@@ -220,24 +249,36 @@ def _kl(stable: Mapping[int, float], canary: Mapping[int, float]) -> float:
     return max(0.0, math.fsum(p * math.log(p / q) for p, q in pairs if p > 0 and q > 0))
 
 
-def _written(
-    text: Text, scores: Sequence[Position], wrote: Tokens | None, stable_wrote: Tokens | None
-) -> tuple[int, float, float]:
-    """Tokens that both engines wrote alike, how far the canary is from stable's scores in them, and stable itself."""
+@dataclass(frozen=True)
+class _Written:
+    """Tokens that both engines wrote: how far each is from stable's scores, and whether they part at the last one."""
+
+    apart: Sequence[float] = ()
+    own: Sequence[float] = ()
+    parted: bool = False
+
+
+def _written(text: Text, scores: Sequence[Position], wrote: Tokens | None, stable_wrote: Tokens | None) -> _Written:
     if wrote is None or stable_wrote is None or wrote.prompt != text.prompt:
-        return 0, 0.0, 0.0
+        return _Written()
     if len(wrote.logprobs) != len(wrote.answer) or len(stable_wrote.logprobs) != len(stable_wrote.answer):
-        return 0, 0.0, 0.0
+        return _Written()
     alike = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(wrote.answer, text.answer, strict=False)))
     apart = [abs(wrote.logprobs[place] - scores[place].own) for place in range(alike)]
     own = [abs(stable_wrote.logprobs[place] - scores[place].own) for place in range(alike)]
-    if alike < min(len(wrote.answer), len(text.answer)):
-        # Where they part, stable's score of the canary's token is known if it is a likely one, else bounded by those.
-        likely = scores[alike].likely
-        score = likely.get(wrote.answer[alike], min(likely.values()))
-        apart.append(abs(wrote.logprobs[alike] - score))
+    if parted := alike < min(len(wrote.answer), len(text.answer)):
+        apart.append(_where_they_part(scores[alike], wrote, alike))
         own.append(abs(stable_wrote.logprobs[alike] - scores[alike].own))
-    return len(apart), _rounded(apart), _rounded(own)
+    return _Written(apart, own, parted)
+
+
+def _where_they_part(score: Position, wrote: Tokens, place: int) -> float:
+    # Stable's score of the canary's token is known if it is a likely one, else the likely ones bound it.
+    by_stable = score.likely.get(wrote.answer[place], min(score.likely.values()))
+    apart = abs(wrote.logprobs[place] - by_stable)
+    # An engine that writes the most probable token leaves stable's for another only where they are about as probable.
+    # A larger gap is another way of sampling, even if the log-probabilities are the same.
+    return max(apart, score.own - by_stable) if wrote.greedy else apart
 
 
 def _changed(case: str, ours: Tokens, theirs: Tokens) -> ChangedPrompt:

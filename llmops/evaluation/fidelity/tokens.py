@@ -20,11 +20,13 @@ class Tokens:
         prompt: Ids of what the engine read: the conversation as its chat template and its tokenizer write it.
         answer: Ids of what it wrote, the end of the text included.
         logprobs: Natural logarithm of each answer token's probability when the engine wrote it; empty if not given.
+        greedy: Whether the engine was asked for the most probable token each time.
     """
 
     prompt: tuple[int, ...]
     answer: tuple[int, ...]
     logprobs: tuple[float, ...] = ()
+    greedy: bool = False
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from llmops.evaluation.fidelity.distances import CaseDistance
+from llmops.evaluation.fidelity.distances import CaseDistance, Distances
 
 LEAST_CASES = 4
 LEAST_MARGIN, MOST_MARGIN = 0.004, 0.01
@@ -78,7 +78,27 @@ def excess(rows: Iterable[CaseDistance], side: Side, accept: float, reject: floa
     value = math.fsum(difference - own for _, difference, own in counted) / tokens
     residuals = [difference - own - value * count for count, difference, own in counted]
     low, high = _bounds(residuals, accept / SKEW_ALLOWANCE, reject)
-    return Excess(value, value + low / tokens, value + high / tokens, null, len(counted), tokens)
+    return Excess(value, value + min(0.0, low) / tokens, value + max(0.0, high) / tokens, null, len(counted), tokens)
+
+
+def recognized(
+    distances: Distances, confidence: float, replicas: int
+) -> tuple[Literal["same", "other", "open"], Excess | None]:
+    """Whether an engine is the same as at its promotion, by its distances from what it was.
+
+    Args:
+        distances: They are available.
+        confidence: That all replicas together are told right.
+        replicas: Number of replicas that are asked.
+    """
+    level = (1 - confidence) / replicas
+    found = excess(distances.cases.values(), "scored", level, level)
+    if found is None:
+        return "open", None
+    margin = margin_for(found.null)
+    if found.low > margin:
+        return "other", found
+    return ("same" if found.high <= margin else "open"), found
 
 
 def _columns(rows: Iterable[CaseDistance], side: Side) -> Iterable[tuple[int, float, float]]:

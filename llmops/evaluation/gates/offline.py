@@ -42,6 +42,7 @@ from llmops.evaluation.measurements import Measurements
 from llmops.evaluation.suites import AnySuite, FidelitySuite, ProtocolSuite
 
 ERROR_CEILING = 0.05
+LEFT_OUT = "was left out, as another gate had failed for certain"
 SETTLED = "but both are the same model by their log-probabilities"
 
 
@@ -53,7 +54,7 @@ def decide(evaluation: Evaluation, canary: Measurements, stable: Measurements | 
     once = Levels(level, level / sharing)
     looks = Levels(once.accept / evaluation.max_rounds, once.reject / evaluation.max_rounds)
     results = tuple(judge(Question(gate, once, looks, canary, stable)) for gate in gates)
-    results = _settled(results)
+    results = _left_out(_settled(results), canary)
     verdict = verdict_of(results, held=_reason_to_pass(results, canary, stable))
     if failed := sum(result.dry and result.outcome == "Failed" for result in results):
         return verdict.because(f"{verdict.reason}, {failed} dry gate{'' if failed == 1 else 's'} would have failed")
@@ -71,6 +72,25 @@ def _settled(results: tuple[GateResult, ...]) -> tuple[GateResult, ...]:
         else result
         for result in results
     )
+
+
+def _left_out(results: tuple[GateResult, ...], canary: Measurements) -> tuple[GateResult, ...]:
+    """Tell what was left out because a gate had failed for certain from what could not be measured."""
+    if not any(result.outcome == "Failed" and not result.dry for result in results):
+        return results
+    return tuple(
+        result.model_copy(
+            update={"outcome": "Skipped", "code": "DecidedBefore", "note": f"{result.metric}: {LEFT_OUT}"}
+        )
+        if result.code == "NotMeasured" and result.metric.partition("/")[0] not in canary.suites
+        else result
+        for result in results
+    )
+
+
+def failed(evaluation: Evaluation, canary: Measurements, stable: Measurements | None) -> bool:
+    """Whether a gate has failed for certain by the measurements so far, and nobody asked for the rest."""
+    return not evaluation.complete and decide(evaluation, canary, stable).value == "Failed"
 
 
 def undecided(evaluation: Evaluation, canary: Measurements, stable: Measurements, profile: str) -> bool:

@@ -29,6 +29,7 @@ Code = Literal[
     "ScoreOutOfRange",
     "NoBaseline",  # no stable release to compare with
     "BaselineIsZero",
+    "DecidedBefore",  # not measured, because another gate had failed
     "NotAvailable",  # an engine does not give what the gate needs
     "PromptsDiffer",  # canary and stable read a prompt as other tokens
     "SameModel",  # too few cases alone, but the engines are shown to be the same model

@@ -10,6 +10,7 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from llmops.evaluation.proving import prove, watch
 from llmops.evaluation.remote.answer import Answer, write_answer
 from llmops.evaluation.remote.ending import Ending
 from llmops.evaluation.remote.order import PART, Order, unpack
+from llmops.evaluation.runners.fidelity import recognize
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -65,6 +67,12 @@ def _carry_out(order: Order) -> Answer:
             )
         case "prove":
             return Answer(text=prove(engine, timeout=order.seconds))
+        case "recognize":
+            assert order.reference is not None
+            replicas = [replace(engine, base_url=url) for url in order.replicas]
+            return Answer(
+                distances=tuple(recognize(replica, order.reference, rules.concurrency) for replica in replicas)
+            )
         case "watch":
             watch(engine, seconds=order.seconds, check=lambda: _say(event="asking"), say=_tell)
             return Answer()

@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError
 
 from llmops.config.catalog.spec import Strict
 from llmops.errors import MeasurementFailed
+from llmops.evaluation.fidelity.distances import Distances
 from llmops.evaluation.measurements import Measurements
 
 LINE_BYTES = 8 << 10
@@ -37,11 +38,13 @@ class Answer(Strict):
 
     Args:
         measurements: Measurements of the engine and, after a comparison, of the other engine.
+        distances: How far each replica is from the reference.
         text: The completion that proves the engine.
         seconds: How long the work took, without the Job's start.
     """
 
     measurements: tuple[Measurements, ...] = ()
+    distances: tuple[Distances, ...] = ()
     text: str = ""
     seconds: float = 0
 

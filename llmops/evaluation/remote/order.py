@@ -14,6 +14,7 @@ from llmops.config.catalog.spec import Evaluation, Strict
 from llmops.config.redaction import as_header
 from llmops.errors import BadInput
 from llmops.evaluation.endpoint import Endpoint
+from llmops.evaluation.fidelity.reference import Reference
 from llmops.evaluation.suites import AnySuite
 
 PART_BYTES = 512 << 10
@@ -53,20 +54,25 @@ class Order(Strict):
 
     Args:
         version: The version of llmops that wrote it. Another version may measure in another way.
-        task: measure and compare run the suites; prove asks for a first completion; watch asks for a while.
+        task: measure and compare run the suites; prove asks for a first completion; watch asks for a while; recognize
+            lets each replica score the reference.
         engine: The engine to measure or prove.
         other: The engine to compare it with.
         suites: The suites to run.
         evaluation: How to run them.
+        replicas: recognize: the base URL of each replica of the engine.
+        reference: recognize: what the replicas score.
         seconds: prove: how long the engine may be out of reach; watch: how long to ask.
     """
 
     version: str = __version__
-    task: Literal["measure", "compare", "prove", "watch"]
+    task: Literal["measure", "compare", "prove", "watch", "recognize"]
     engine: Engine
     other: Engine | None = None
     suites: tuple[AnySuite, ...] = ()
     evaluation: Evaluation = Evaluation()
+    replicas: tuple[str, ...] = ()
+    reference: Reference | None = None
     seconds: Annotated[float, Field(ge=0)] = 0
 
 

@@ -17,6 +17,7 @@ WORDS: Mapping[str, str] = {
     "null": "stable from itself, a token",
     "kl": "Kullback-Leibler divergence, a token",
     "same_token_share": "positions that prefer the same token",
+    "same_text_share": "answers that both write alike",
     "largest_difference": "largest of one token",
     "tokens": "answer tokens scored",
     "cases": "cases scored",

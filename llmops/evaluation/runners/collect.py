@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from llmops.evaluation.fidelity.distances import Distances
+from llmops.evaluation.fidelity.reference import Reference
 from llmops.evaluation.measurements import Measurements
 from llmops.evaluation.protocol.conformance import Conformance
 from llmops.evaluation.runners.fidelity import FidelityResult
@@ -40,6 +41,7 @@ def collect(results: Iterable[Result], beside: Measurements | None = None) -> Me
     errors: dict[str, dict[str, int]] = {}
     distances: dict[str, Distances] = {}
     protocol: dict[str, Conformance] = {}
+    references: dict[str, Reference] = {}
     all_scores: list[float] = []
     for result in results:
         if isinstance(result, QualityResult):
@@ -62,6 +64,8 @@ def collect(results: Iterable[Result], beside: Measurements | None = None) -> Me
             suites[name] = result.suite.sha256
             if result.distances is not None:
                 distances[name] = result.distances
+            if result.reference is not None:
+                references[name] = result.reference
         elif isinstance(result, ProtocolResult):
             name, measured, taken = result.suite.name, result.figures(), {}
             suites[name] = result.suite.sha256
@@ -89,6 +93,7 @@ def collect(results: Iterable[Result], beside: Measurements | None = None) -> Me
         wrong=wrong,
         distances=distances,
         protocol=protocol,
+        references=references,
         errors=errors,
     )
 

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 
 from llmops.errors import MeasurementFailed
 from llmops.evaluation.endpoint import Endpoint, Progress
-from llmops.evaluation.fidelity.distances import Distances, Scorings, distances
+from llmops.evaluation.fidelity.distances import Distances, Scorings, distances, from_reference
+from llmops.evaluation.fidelity.reference import Reference, reference
 from llmops.evaluation.fidelity.scores import Position, read
 from llmops.evaluation.fidelity.tokens import Text, Tokens, texts
 from llmops.evaluation.loop import run
@@ -39,6 +40,7 @@ class FidelityResult:
     Args:
         suite: The suite.
         distances: How far the engine is from stable; None for stable itself.
+        reference: Texts with the scores that it gave them; None for stable itself.
         scored: Texts that it scored.
         errors: Errors of the engine, by message.
         stopped: Whether the engine stopped answering.
@@ -46,6 +48,7 @@ class FidelityResult:
 
     suite: FidelitySuite
     distances: Distances | None = None
+    reference: Reference | None = None
     scored: int = 0
     errors: Counter[str] = field(default_factory=Counter[str])
     stopped: bool = False
@@ -171,18 +174,24 @@ async def _gives_tokens(endpoint: Endpoint, seconds: float) -> bool:
     }
     async with Client(endpoint) as client:
         request = client.request(CHAT, content)
+
+        async def ask() -> Response:
+            response = await _send(client, request, seconds)
+            if response.status != 200 and response.status not in REFUSALS:
+                raise error_of_status(response.status, response.headers.get("retry-after"), _shown(response))
+            return response
+
         try:
-            response = await persist(lambda: _send(client, request, seconds), lambda: None)
+            response = await persist(ask, lambda: None)
         except NoAnswer as error:
             if error.fault == "measurement":
                 raise MeasurementFailed(
                     f"{endpoint.model} at {endpoint.root}: {error.why}", code="EngineUnreachable", about=endpoint.model
                 ) from error
+            # The quality suites tell of an engine that fails.
             return False
-    if response.status != 200:
-        return False
     try:
-        return tokens_of(parse_json(response.body)) is not None
+        return response.status == 200 and tokens_of(parse_json(response.body), greedy=True) is not None
     except ValueError:
         return False
 
@@ -248,7 +257,57 @@ async def _compare(
             progress(suite.name, done, len(chosen))
         if ours.stopped or theirs.stopped or again.stopped or not undecided(found):
             break
+    kept = reference(suite.name, chosen[:done], ours.scores)
+    stopped = theirs.stopped or again.stopped
     return (
-        FidelityResult(suite, found, len(ours.scores), ours.errors, ours.stopped),
-        FidelityResult(suite, None, len(theirs.scores), theirs.errors + again.errors, theirs.stopped or again.stopped),
+        FidelityResult(suite, found, kept, len(ours.scores), ours.errors, ours.stopped),
+        FidelityResult(suite, None, None, len(theirs.scores), theirs.errors + again.errors, stopped),
     )
+
+
+def run_alone(
+    endpoint: Endpoint, suite: FidelitySuite, answers: Mapping[str, Tokens], concurrency: int
+) -> FidelityResult:
+    """Let an engine score its own answers, to recognize it later.
+
+    Raises:
+        MeasurementFailed: The engine cannot be reached, asks to come back later, or refuses the API key.
+    """
+    chosen = texts(answers, suite.tokens)
+    if not chosen:
+        return FidelityResult(suite)
+    scoring = _Scoring(endpoint, suite)
+    run(scoring.score(chosen, concurrency))
+    kept = reference(suite.name, chosen, scoring.scores)
+    return FidelityResult(suite, None, kept, len(scoring.scores), scoring.errors, scoring.stopped)
+
+
+def recognize(endpoint: Endpoint, kept: Reference, concurrency: int) -> Distances:
+    """How far an engine is from what a release was at its promotion; it scores the texts twice.
+
+    Raises:
+        MeasurementFailed: The engine cannot be reached, asks to come back later, refuses the API key, or fails too
+            often.
+        ValueError: The reference is damaged.
+    """
+    return run(_recognize(endpoint, kept, concurrency))
+
+
+async def _recognize(endpoint: Endpoint, kept: Reference, concurrency: int) -> Distances:
+    texts_with_scores = kept.unpack()
+    asked = [text for text, _ in texts_with_scores]
+    # The kept scores have no alternatives to compare.
+    suite = FidelitySuite(name=kept.suite, kind="fidelity", top=0)
+    once, again = _Scoring(endpoint, suite), _Scoring(endpoint, suite)
+    await once.score(asked, concurrency)
+    await again.score(asked[::-1], concurrency // 2 or 2)
+    if why := once.unavailable("it"):
+        return Distances(unavailable=why)
+    if once.stopped or again.stopped:
+        why = next(iter(once.errors + again.errors))
+        raise MeasurementFailed(
+            f"{endpoint.model} at {endpoint.root}: texts could not be scored: {why}",
+            code="CasesUnmeasured",
+            about=endpoint.model,
+        )
+    return from_reference(texts_with_scores, once.scores, again.scores)

@@ -203,7 +203,8 @@ class _Run:
             )
             seconds = time.perf_counter() - started
             text = completion.choices[0].message.content or ""
-            return _Answer(text, seconds, tokens_of(completion.model_dump()) if tokens else None)
+            found = tokens_of(completion.model_dump(), greedy=sampling.temperature == 0) if tokens else None
+            return _Answer(text, seconds, found)
         except openai.APIStatusError as error:
             raise error_of_status(
                 error.status_code, error.response.headers.get("retry-after"), error.message
@@ -224,11 +225,12 @@ class _Run:
             raise NoAnswer("engine", f"the answer is no chat completion: {error!r}"[:200], again=False) from error
 
 
-def tokens_of(completion: Any) -> Tokens | None:
+def tokens_of(completion: Any, *, greedy: bool) -> Tokens | None:
     """The token ids of a chat completion, with the log-probabilities of the answer's; None if the engine gave no ids.
 
     Args:
         completion: The parsed body.
+        greedy: Whether it was asked for at temperature 0.
     """
     try:
         choice = completion["choices"][0]
@@ -239,7 +241,7 @@ def tokens_of(completion: Any) -> Tokens | None:
         logprobs = tuple(float(token["logprob"]) for token in choice["logprobs"]["content"])
     except (KeyError, TypeError, ValueError):
         logprobs = ()
-    return Tokens(prompt, answer, logprobs if len(logprobs) == len(answer) else ())
+    return Tokens(prompt, answer, logprobs if len(logprobs) == len(answer) else (), greedy)
 
 
 def _token(value: object) -> int:

@@ -10,7 +10,7 @@ from llmops.evaluation.gates.metrics import show
 from llmops.evaluation.gates.offline import decide
 from llmops.evaluation.gates.verdict import GateResult, Verdict, verdict_of
 from llmops.evaluation.measurements import Measurements
-from llmops.evaluation.suites import LoadProfile, load_suites
+from llmops.evaluation.suites import FidelitySuite, LoadProfile, load_suites
 from llmops.releases.release import Release
 from llmops.releases.validations import CheckResult, Finding
 from llmops.rollout.ops.measuring import backend_of
@@ -33,6 +33,7 @@ def check_figures(current: Trial, release: Release) -> CheckResult:
         BadInput: llmops cannot load a suite.
     """
     suites, changed = _suites(current, release)
+    evaluation = release.evaluation.model_copy(update={"suites": (*(suite.name for suite in suites), *changed)})
     if changed and not suites:
         line = f"suites {', '.join(changed)} have changed since the trial; a rollout judges by the changed suites"
         return CheckResult(check="figures", value="Inconclusive", line=line)
@@ -40,7 +41,7 @@ def check_figures(current: Trial, release: Release) -> CheckResult:
         return CheckResult(check="figures", value="Passed", line="the release has no suites")
     before = current.records.outcome(release.model, release.id, "evaluation", EvaluationOutcome)
     reference = before.canary if before else None
-    spec, left_out = judged_by(release.evaluation, suites, reference)
+    spec, left_out = judged_by(evaluation, suites, reference)
     target = Target(release, "stable")
     backend = backend_of(current, target)
     measured = backend.measure(target, suites, spec)
@@ -143,8 +144,9 @@ def result(
 
 
 def _suites(current: Trial, release: Release) -> tuple[Suites, list[str]]:
-    """The release's suites that are as pinned, and the names of the changed ones."""
+    """The release's suites that are as pinned, and the names of the changed ones; fidelity is a check of its own."""
     pinned = {pin.name: pin.sha256 for pin in release.suites}
-    suites = load_suites(current.settings.evals_dir, release.evaluation.suites, current.settings.catalog_allows)
+    loaded = load_suites(current.settings.evals_dir, release.evaluation.suites, current.settings.catalog_allows)
+    suites = [suite for suite in loaded if not isinstance(suite, FidelitySuite)]
     changed = [suite.name for suite in suites if suite.sha256 != pinned.get(suite.name)]
     return [suite for suite in suites if suite.name not in changed], changed

@@ -12,6 +12,7 @@ from llmops.releases.release import Release
 from llmops.releases.validations import CheckName, CheckResult, Finding, Validation, Validations
 from llmops.rollout.ending import put_alert
 from llmops.rollout.revalidation.drift import check_drift
+from llmops.rollout.revalidation.fidelity import check_fidelity
 from llmops.rollout.revalidation.figures import check_figures
 from llmops.rollout.revalidation.restoring import restore_objects
 from llmops.rollout.revalidation.weights import check_weights
@@ -36,6 +37,7 @@ def validate(
         ),
         "weights": lambda: check_weights(current, release, repair=repair),
         "figures": lambda: check_figures(current, release),
+        "fidelity": lambda: check_fidelity(current, release),
     }
     started = datetime.datetime.now(datetime.UTC)
     results = [_timed(current, name, check) for name, check in checks_by_name.items() if name in checks]
@@ -51,6 +53,25 @@ def validate(
         checks=tuple(dated(check, before, release.id, current.run) for check in results),
     )
     return validations.save(validation)
+
+
+def tell_fidelity(current: Trial, release: Release) -> None:
+    """Report whether each replica of a release that begins to serve is what the release was in its trial.
+
+    This stops no promotion: the release itself has passed, and what differs is its hardware.
+    """
+    started = datetime.datetime.now(datetime.UTC)
+    check = _timed(current, "fidelity", lambda: check_fidelity(current, release))
+    validation = Validation(
+        model=current.model,
+        release=release.id,
+        run=current.run,
+        requested_by=current.requested_by,
+        started=started,
+        finished=datetime.datetime.now(datetime.UTC),
+        checks=(dated(check, None, release.id, current.run),),
+    )
+    report(current, validation)
 
 
 def report(current: Trial, validation: Validation) -> None:

@@ -1,7 +1,10 @@
 """Stage 5: run the suites against the canary, and let the gates decide."""
 
+import datetime
 from collections.abc import Callable
 
+from llmops.clients.kubernetes.client import Cluster
+from llmops.config import names
 from llmops.config.catalog.spec import Evaluation
 from llmops.costs.prices import load_prices
 from llmops.costs.pricing import judges_cost, priced, profile_of, replica_price
@@ -23,6 +26,7 @@ from llmops.rollout.outcomes import CanaryOutcome, EvaluationOutcome
 from llmops.rollout.shown import Done, Markdown, Value, numbers
 from llmops.rollout.trial import Trial
 
+GPU_SECONDS = "trial/gpu_seconds"
 # The UI plots these figures over releases; the tables have the others.
 PLOTTED = (
     "score",
@@ -31,6 +35,8 @@ PLOTTED = (
     "output_throughput",
     "request_throughput",
     "usd_per_million_tokens",
+    "divergence",
+    "gpu_seconds",
 )
 
 
@@ -67,6 +73,7 @@ def _evaluate(current: Trial, release: Release) -> EvaluationOutcome:
             wait_for_crash(cluster, release, "canary", when, before=restarts)
             raise
         check_alive(cluster, release, "canary", when, before=restarts)
+    measured = _with_gpu_seconds(cluster, release, measured)
     verdict = decide(spec, measured, stable)
     outcome = EvaluationOutcome(
         model=release.model,
@@ -94,6 +101,17 @@ def _measure(
     current.log(f"comparing with stable {against.id} {how}")
     measured, stable = backend.compare(target, Target(against, "stable"), suites, spec)
     return with_cost(measured, release), with_cost(stable, against) if figures else stable
+
+
+def _with_gpu_seconds(cluster: Cluster, release: Release, measured: Measurements) -> Measurements:
+    """Add what the verdict has cost: GPU seconds of the canary, from its creation to now."""
+    canary = cluster.get("Deployment", names.engine_name(release.model, "canary"))
+    if canary is None:
+        return measured
+    created = datetime.datetime.fromisoformat(canary["metadata"]["creationTimestamp"])
+    seconds = (datetime.datetime.now(datetime.UTC) - created).total_seconds()
+    spent = max(0.0, seconds) * int(canary["spec"].get("replicas", 1)) * release.gpu.count
+    return measured.model_copy(update={"figures": measured.figures | {GPU_SECONDS: round(spent, 1)}})
 
 
 def _compares(release: Release, suites: Suites) -> bool:

@@ -23,6 +23,7 @@ from llmops.rollout.ops.measuring import backend_of
 from llmops.rollout.ops.reporting import report_link
 from llmops.rollout.ops.scaling import apply_stable, stable_changed
 from llmops.rollout.outcomes import CanaryOutcome, EvaluationOutcome, PromotionOutcome, TrafficOutcome
+from llmops.rollout.revalidation.validate import tell_fidelity
 from llmops.rollout.shown import Done
 from llmops.rollout.trial import GONE_SECONDS, Trial
 
@@ -100,6 +101,7 @@ def promote(current: Trial, release: Release, *, surge: bool) -> PromotionOutcom
         if strategy is not None:
             remove_canary(current.platform, model, wait=GONE_SECONDS, give_back=False)
     current.serves(stable=release.id, previous=replaced)
+    tell_fidelity(current, release)
     return PromotionOutcome(
         model=model,
         release=release.id,

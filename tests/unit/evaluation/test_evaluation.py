@@ -114,6 +114,33 @@ def test_engine_that_fails_every_completion_is_rejected_in_seconds(engine: Engin
     assert "HTTP 500" in verdict.reason
 
 
+def test_what_has_failed_for_certain_is_not_measured_further(
+    engine: Engine, endpoint: Endpoint, second_engine: Engine, second_endpoint: Endpoint
+) -> None:
+    able(engine, 0.95)
+    able(second_engine, 0.6)
+    ours, theirs = compare(second_endpoint, endpoint, SUITES, 8, rules=RULES)
+    assert "smoke-load" not in ours.suites
+    assert "smoke-load" not in theirs.suites
+    verdict = decide(RULES, ours, theirs)
+    assert verdict.value == "Failed"
+    assert failed(verdict) == [("all/score", "BeyondLimit")]
+    left_out = {gate.metric: (gate.outcome, gate.code) for gate in verdict.gates if "smoke-load" in gate.metric}
+    assert set(left_out.values()) == {("Skipped", "DecidedBefore")}
+
+    able(second_engine, 0.3)
+    assert "smoke-load" not in measure(second_endpoint, SUITES, 8, rules=RULES).suites
+    complete = RULES.model_copy(update={"complete": True})
+    assert "smoke-load" in measure(second_endpoint, SUITES, 8, rules=complete).suites
+
+
+def test_a_suite_that_is_missing_for_no_reason_is_open() -> None:
+    rules = Evaluation(suites=("arithmetic", "smoke-load"), gates=RULES.gates[2:3])
+    figures = {"arithmetic/score": 1.0, "arithmetic/error_rate": 0.0}
+    verdict = decide(rules, Measurements(suites={"arithmetic": "a"}, figures=figures), None)
+    assert (verdict.value, verdict.gates[0].code) == ("Inconclusive", "NotMeasured")
+
+
 def test_garbage_text_is_rejected(engine: Engine, endpoint: Endpoint) -> None:
     engine.answers = lambda prompt: "\ufffd\ufffd jx qz ]] ]] ]] <|x|> " * 8
     verdict = decide(RULES, measure(endpoint, SUITES[:5], 8), None)

@@ -138,6 +138,7 @@ def test_an_engine_is_no_distance_from_itself() -> None:
         "kl": 0.0,
         "same_token_share": 1.0,
         "written_divergence": 0.0,
+        "same_text_share": 1.0,
         "prompt_divergence": 0.0,
     }
 
@@ -182,6 +183,15 @@ def test_where_both_part_the_likely_tokens_bound_the_distance(likely: dict[int, 
     found = compared(SAME, stable, stable, wrote)
     row = found.cases["q/one"]
     assert (row.written, row.written_difference) == (2, pytest.approx(apart))
+
+
+def test_an_engine_that_passes_over_the_most_probable_token_samples_otherwise() -> None:
+    stable = (*SAME[:-1], position(-0.2, 5, {5: -0.2, 9: -1.8}))
+    for greedy, apart in ((True, 1.6), (False, 0.0)):
+        wrote = Tokens(TEXT.prompt, (4, 9), (-0.1, -1.8), greedy)  # by the same log-probabilities
+        found = compared(SAME, stable, stable, wrote)
+        assert found.cases["q/one"].written_difference == pytest.approx(apart)
+        assert found.figures()["same_text_share"] == 0
 
 
 def test_what_was_written_after_another_prompt_is_no_comparison() -> None:

@@ -93,7 +93,7 @@ def test_tokens_that_were_written_count_as_much_as_scored_ones() -> None:
     written = {"written": 20, "written_difference": 20 * 0.03, "written_null": 0.0}
     gate = judged(measured([row(0.0, **written) for _ in range(50)]))
     assert (gate.outcome, gate.code) == ("Failed", "BeyondLimit")
-    assert "writes" in gate.note
+    assert "it writes otherwise than it reads" in gate.note
 
 
 def test_another_prompt_fails_for_its_own_reason() -> None:

@@ -42,11 +42,21 @@ CONTENT: dict[str, Any] = {
     "resources": {"cpu": "4", "memory": "32Gi", "shm": "8Gi"},
     "evaluation": {
         "suites": ["arithmetic"],
-        "gates": [{"metric": "all/score", "min": 0.5, "max": None, "max_drop": None, "max_ratio": None}],
+        "gates": [
+            {
+                "metric": "all/score",
+                "min": 0.5,
+                "max": None,
+                "max_drop": None,
+                "max_ratio": None,
+                "max_divergence": None,
+            }
+        ],
         "confidence": 0.95,
         "concurrency": 8,
         "repeats": 1,
         "max_rounds": 4,
+        "complete": False,
     },
     "suites": [{"name": "arithmetic", "sha256": "6" * 64}],
     "rollout": {
@@ -123,7 +133,7 @@ def other(path: tuple[str | int, ...], value: Any) -> Any:
             return "reject"
         case "metric", ("error_rate" | "p95_ttft_ms" | "p95_e2el_ms"):
             return {"error_rate": "abort_rate", "p95_ttft_ms": "p95_e2el_ms", "p95_e2el_ms": "p95_ttft_ms"}[value]
-        case (("min" | "max" | "max_drop" | "max_ratio"), None):
+        case (("min" | "max" | "max_drop" | "max_ratio" | "max_divergence"), None):
             return None
         case (("sha256" | "git_sha1"), None):
             return None
@@ -168,8 +178,17 @@ DEFAULTS: dict[type[BaseModel], dict[str, Any]] = {
     SuitePin: {},
     Gpu: {"product": None, "count": 1, "memory": None},
     Resources: {"cpu": "4", "memory": "32Gi", "shm": "8Gi", "priority_class": None},
-    Gate: {"min": None, "max": None, "max_drop": None, "max_ratio": None, "dry": False},
-    Evaluation: {"suites": (), "gates": (), "confidence": 0.95, "concurrency": 8, "repeats": 1, "max_rounds": 4},
+    Gate: {"min": None, "max": None, "max_drop": None, "max_ratio": None, "max_divergence": None, "dry": False},
+    Evaluation: {
+        "suites": (),
+        "gates": (),
+        "confidence": 0.95,
+        "concurrency": 8,
+        "repeats": 1,
+        "max_rounds": 4,
+        "complete": False,
+        "protocol": (),
+    },
     Rollout: {
         "strategy": "auto",
         "stabilization_seconds": 60,

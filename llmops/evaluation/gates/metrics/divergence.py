@@ -9,6 +9,8 @@ from llmops.evaluation.gates.verdict import GateResult
 
 COVERAGE = 0.95
 """Share of the cases that need a score of both engines."""
+READS = "another model"
+WRITES = "it writes otherwise than it reads: by its decoding, or by defaults of its sampling"
 FIGURES = ("divergence", "difference", "null", "kl", "largest_difference")
 
 
@@ -66,8 +68,8 @@ class Divergence(Metric):
             return self._result("Inconclusive", "CasesNotPaired", f"{self._suite}: {why}")
         worst = max((side for side in (scored, written) if side), key=lambda side: side.high)
         if beyond := next((side for side in (scored, written) if side and side.low > self._limit), None):
-            what = "reads" if beyond is scored else "writes"
-            note = f"{self._words(beyond)}: the engine {what} the same tokens otherwise{self._where(distances)}"
+            how = READS if beyond is scored else WRITES
+            note = f"{self._words(beyond)}: {how}{self._where(distances)}"
             return self._result("Failed", "BeyondLimit", note, beyond.value, beyond.low, beyond.high)
         bounds = (worst.value, worst.low, worst.high)
         if worst.high <= self._limit:

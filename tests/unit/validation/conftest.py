@@ -1,0 +1,3 @@
+from tests.support.manifests import release
+
+__all__ = ["release"]
