@@ -50,7 +50,7 @@ def collect(results: Iterable[Result], beside: Measurements | None = None) -> Me
             theirs = beside.wrong.get(name, {}) if beside else {}
             failed = [answer for answer in result.answers if answer.score is not None and answer.score < 1]
             shown = [*failed[:WRONG_SHOWN], *(answer for answer in result.answers if answer.case in theirs)]
-            wrong[name] = {answer.case: answer.text[:WRONG_LENGTH] for answer in shown if answer.score is not None}
+            wrong[name] = {answer.case: answer.shown[:WRONG_LENGTH] for answer in shown if answer.score is not None}
             all_scores += result.scores.values()
         elif isinstance(result, ToolResult):
             name, measured, taken = result.suite.name, result.figures, result.reading.samples

@@ -91,7 +91,7 @@ GOOD: dict[str, Sequence[Reply]] = {
     **{check.id: [REFUSED] for check in CHECKS if check.topic == "errors"},
     "turns.system": [whole("Banana.")],
     "turns.memory": [whole("Your name is Ada.")],
-    "turns.counted": [whole(), with_usage(prompt_tokens=60), with_usage(prompt_tokens=90)],
+    "turns.counted": [whole(), *(with_usage(prompt_tokens=count) for count in (60, 55, 90))],
 }
 BAD: list[tuple[str, Sequence[Reply], str, str]] = [
     ("chat.answer", [Reply(200, body() | {"choices": []})], "an answer without choices", "at least one answer"),
@@ -163,7 +163,13 @@ BAD: list[tuple[str, Sequence[Reply], str, str]] = [
     ("errors.temperature", [refused(500, {"error": {"message": "boom"}})], "HTTP 500", "HTTP 400"),
     ("errors.temperature", [refused(400, {"detail": "bad"})], "HTTP 400", "error.message"),
     ("turns.system", [whole("Paris.")], "content 'Paris.'", "'banana'"),
-    ("turns.counted", [whole(), whole(), whole()], "9 prompt tokens", "reads all turns"),
+    ("turns.counted", [whole()] * 4, "9 prompt tokens", "reads all turns"),
+    (
+        "turns.counted",
+        [whole(), *(with_usage(prompt_tokens=count) for count in (60, 60, 60))],
+        "60 with a shorter one",
+        "reads system prompts",
+    ),
 ]
 
 
