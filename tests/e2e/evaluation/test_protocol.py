@@ -29,7 +29,7 @@ NAMED: dict[str, set[str]] = {
     "ignores_tool_choice": {"tools.named", "tools.none"},
     "json_format_ignored": {"json.schema", "json.object"},
     "json_schema_ignored": {"json.schema"},
-    "stream_differs": {"stream.text", "stream.tools", "stream.json"},
+    "stream_differs": {"stream.text", "stream.json", "logprobs.stream"},
     "stream_without_usage": {"stream.usage"},
     "stop_ignored": {"limits.stop"},
     "max_tokens_ignored": {"limits.max-tokens", "limits.max-completion-tokens"},

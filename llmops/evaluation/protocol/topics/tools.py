@@ -20,7 +20,9 @@ def _tool(name: str, description: str, properties: Mapping[str, Any]) -> dict[st
         "required": list(properties),
         "additionalProperties": False,
     }
-    return {"type": "function", "function": {"name": name, "description": description, "parameters": parameters}}
+    # vLLM holds the model to the schema of a strict tool alone.
+    function = {"name": name, "description": description, "parameters": parameters, "strict": True}
+    return {"type": "function", "function": function}
 
 
 # Bounds and enums, so that an engine that holds the model to the schema comes to an end.
