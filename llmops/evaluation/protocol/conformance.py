@@ -5,8 +5,8 @@ failed or passed depends on who decides its outcome:
 
 - **The server**: one failure is one, repeated; see the runner.
 - **The model**: `MOST` of the questions fail, and stable passes every one. A release that passes each question with a
-  chance of p by pure accident becomes a finding with at most p^4 (4p (1-p)^3 + (1-p)^4), which is 1.7 % at its worst
-  (p = 0.62), and far below that near 0 and 1, where the same model gives the same answers at temperature 0. A repeat
+  chance of p by pure accident becomes a finding with at most p^4 (4p (1-p)^3 + (1-p)^4), which is 2.3 % at its worst
+  (p = 0.61), and far below that near 0 and 1, where the same model gives the same answers at temperature 0. A repeat
   of all questions lowers it further.
 
 Without stable, a failed check is reported, and rejects only if the entry requires it.

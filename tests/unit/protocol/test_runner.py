@@ -80,7 +80,11 @@ class Server:
 @pytest.fixture
 def start() -> Iterator[Start]:
     with ExitStack() as stack:
-        yield lambda server: stack.enter_context(serving(server))
+
+        def starter(server: Server) -> Endpoint:
+            return stack.enter_context(serving(server))  # pyright: ignore[reportArgumentType] -- it has the same handle
+
+        yield starter
 
 
 def ask(canary: Endpoint, stable: Endpoint | None = None, **fields: Any) -> tuple[ProtocolResult, dict[str, str]]:

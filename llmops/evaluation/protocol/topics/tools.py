@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -142,9 +142,10 @@ def _after(city: str, degrees: str) -> dict[str, Any]:
     return request | {"messages": messages}
 
 
-def _asked(texts: Sequence[str], choice: object, judge: Any, **fields: Any) -> tuple[Question, ...]:
-    asked = {"tokens": TOKENS, "tools": TOOLS, "tool_choice": choice} | fields
-    return tuple(one(chat(text, **asked), judge) for text in texts)
+def _asked(
+    texts: Sequence[str], choice: object, judge: Callable[[Reply], None], *, tokens: int = TOKENS, **fields: Any
+) -> tuple[Question, ...]:
+    return tuple(one(chat(text, tokens=tokens, tools=TOOLS, tool_choice=choice, **fields), judge) for text in texts)
 
 
 def _named(name: str) -> dict[str, Any]:
