@@ -237,6 +237,7 @@ def test_reasoning_has_its_field_and_its_count(thinking: EngineProcess) -> None:
     assert 0 < whole["usage"]["completion_tokens_details"]["reasoning_tokens"] < whole["usage"]["completion_tokens"]
     stream = streamed(thinking)
     assert (stream["content"], stream["reasoning"]) == (message["content"], message["reasoning"])
+    assert stream["usage"]["completion_tokens_details"] == whole["usage"]["completion_tokens_details"]
     assert content(thinking, max_tokens=4) == ""
     assert choice(thinking, chat_template_kwargs={"enable_thinking": False})["message"]["reasoning"] is None
     assert called(thinking, FORECAST) != []
