@@ -12,10 +12,13 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from llmops.config.catalog.spec import Evaluation, Gate
 from llmops.errors import MeasurementFailed
 from llmops.evaluation.endpoint import Endpoint
+from llmops.evaluation.evaluate import compare
+from llmops.evaluation.gates.offline import asking
 from llmops.evaluation.runners.protocol import ProtocolResult, run_protocol
-from llmops.evaluation.suites import ProtocolSuite
+from llmops.evaluation.suites import ProtocolSuite, Suite
 from tests.unit.evaluation.conftest import serving
 from tests.unit.protocol.conftest import body, chunk, usage
 
@@ -208,3 +211,30 @@ def test_a_refused_key_ends_the_measurement(start: Start) -> None:
     locked = Server(lambda _, content: web.json_response(ERROR, status=401))
     with pytest.raises(MeasurementFailed, match="refuses the API key"):
         ask(start(locked), start(Server()))
+
+
+CASE = {"id": "sum", "prompt": "Add one to one.", "scorer": "contains", "expected": "one", "answer": "one"}
+SUMS = Suite.model_validate({"kind": "quality", "name": "sums", "cases": [CASE]})
+
+
+@pytest.mark.parametrize("gates", [(), (Gate(metric="sums/score", max_drop=0.5),)])
+def test_stable_is_asked_for_its_protocol_alone_where_no_gate_compares(start: Start, gates: tuple[Gate, ...]) -> None:
+    canary, stable = Server(), Server()
+    rules = Evaluation(suites=("sums",), gates=gates)
+    ours, theirs = compare(start(canary), start(stable), (SUMS, SUITE), 4, rules=asking(rules, [SUITE], same=False))
+    asked = [any(SUMS.cases[0].prompt in str(content) for content in one.asked) for one in (canary, stable)]
+    assert asked == [True, bool(gates)]
+    assert set(ours.suites) == {"sums", "protocol"}
+    assert set(theirs.suites) == ({"sums", "protocol"} if gates else {"protocol"})
+
+
+def test_a_finding_ends_the_evaluation_unless_all_is_wanted(start: Start) -> None:
+    def broken(_: int, content: dict[str, Any]) -> web.Response | None:
+        wrong = json.loads(answer(content).body or b"{}") | {"usage": None}  # pyright: ignore[reportArgumentType]
+        return web.json_response(wrong) if "choices" in wrong else None
+
+    for complete in (False, True):
+        rules = asking(Evaluation(suites=("sums",), complete=complete), [SUITE], same=False)
+        ours, _ = compare(start(Server(broken)), start(Server()), (SUMS, SUITE), 4, rules=rules)
+        assert ("sums" in ours.suites) is complete
+        assert ours.figures["protocol/findings"] > 0
