@@ -15,17 +15,18 @@ from llmops.evaluation.fidelity.distances import Distances
 from llmops.evaluation.fidelity.tokens import Tokens
 from llmops.evaluation.gates.divergence import SHARES
 from llmops.evaluation.gates.metrics.metric import full_name
-from llmops.evaluation.gates.offline import failed, undecided
+from llmops.evaluation.gates.offline import compares_figures, failed, undecided
 from llmops.evaluation.loop import run
-from llmops.evaluation.measurements import Measurements
+from llmops.evaluation.measurements import Measurements, together
 from llmops.evaluation.runners.client import CHAT, Client, Cut, Response, Unreachable
 from llmops.evaluation.runners.collect import Result, collect
 from llmops.evaluation.runners.fidelity import FidelityResult, gives_tokens, run_alone, run_fidelity
 from llmops.evaluation.runners.load import LoadResult, run_load, run_load_in_turns
+from llmops.evaluation.runners.protocol import run_protocol
 from llmops.evaluation.runners.quality import QualityResult, run_quality, run_quality_of
 from llmops.evaluation.runners.tools import run_tool
 from llmops.evaluation.runners.wire import WireError
-from llmops.evaluation.suites import AnySuite, FidelitySuite, LoadProfile, Suite, ToolSuite
+from llmops.evaluation.suites import AnySuite, FidelitySuite, LoadProfile, ProtocolSuite, Suite, ToolSuite
 from llmops.worker.foreign import parse_json
 
 PROBE_PROMPT = "Reply with the word: ready"
@@ -56,6 +57,12 @@ def measure(
     kinds = Kinds.of(suites)
     repeats = rules.repeats if rules else 1
     results: list[Result] = []
+    for suite in kinds.protocol:
+        required = (rules.protocol or ()) if rules else ()
+        result, _ = run_protocol(endpoint, None, suite, concurrency, progress, required=required)
+        results.append(result)
+        if result.stopped or (rules and failed(rules, collect(results), None)):
+            return collect(results)
     tokens = bool(kinds.fidelity) and gives_tokens(endpoint, FIRST_SECONDS)
     quality: list[QualityResult] = []
     for suite in kinds.quality:
@@ -85,7 +92,8 @@ def compare(
     Quality suites ask both at the same time. Load profiles run on both in turns, so that their ratio is fair. A tool
     runs to its end on the canary, then on stable. If one of them does not answer, the rest does not run; neither do
     tools and load if a gate has failed for certain. `rules` say how often to ask each case, and which open gates ask
-    for more of a load profile or of a fidelity suite; one round without them.
+    for more of a load profile or of a fidelity suite; one round without them. If they compare no figures, stable is
+    asked for its protocol alone.
 
     Raises:
         BadInput: A suite samples at a temperature above 0 and asks its cases once.
@@ -94,8 +102,15 @@ def compare(
     kinds = Kinds.of(suites)
     ours: list[Result] = []
     theirs: list[Result] = []
-    answer = _compare_quality((canary, stable), kinds, concurrency, progress, rules, (ours, theirs))
-    if answer and not (rules and failed(rules, collect(ours), collect(theirs))):
+    both, engines = (ours, theirs), (canary, stable)
+    goes_on = _compare_protocol(engines, kinds, concurrency, progress, rules, both)
+    goes_on = goes_on and not (rules and failed(rules, collect(ours), collect(theirs)))
+    if rules and not compares_figures(rules, kinds.fidelity):
+        # Stable serves users: what no gate compares, the canary alone is asked.
+        alone = [*kinds.quality, *kinds.tools, *kinds.load] if goes_on else []
+        return together([collect(ours), measure(canary, alone, concurrency, progress, rules=rules)]), collect(theirs)
+    goes_on = goes_on and _compare_quality(engines, kinds, concurrency, progress, rules, both)
+    if goes_on and not (rules and failed(rules, collect(ours), collect(theirs))):
         for suite in kinds.tools:
             ours.append(run_tool(canary, suite, progress))
             theirs.append(run_tool(stable, suite, progress))
@@ -107,6 +122,26 @@ def compare(
             theirs.append(other)
     canary_measured = collect(ours)
     return canary_measured, collect(theirs, canary_measured)
+
+
+def _compare_protocol(
+    engines: tuple[Endpoint, Endpoint],
+    kinds: Kinds,
+    concurrency: int,
+    progress: Progress | None,
+    rules: Evaluation | None,
+    results: tuple[list[Result], list[Result]],
+) -> bool:
+    """Run protocol suites, and add their results; False if an engine stopped answering."""
+    required = (rules.protocol or ()) if rules else ()
+    for suite in kinds.protocol:
+        ours, theirs = run_protocol(*engines, suite, concurrency, progress, required=required)
+        assert theirs is not None
+        results[0].append(ours)
+        results[1].append(theirs)
+        if ours.stopped or theirs.stopped:
+            return False
+    return True
 
 
 def _compare_quality(
@@ -174,6 +209,7 @@ def _open_fidelity(
 class Kinds:
     """Suites by kind."""
 
+    protocol: Sequence[ProtocolSuite]
     quality: Sequence[Suite]
     fidelity: Sequence[FidelitySuite]
     tools: Sequence[ToolSuite]
@@ -184,6 +220,7 @@ class Kinds:
         """Sort suites by kind, each kind in the order given."""
         every = list(suites)
         return cls(
+            [suite for suite in every if isinstance(suite, ProtocolSuite)],
             [suite for suite in every if isinstance(suite, Suite)],
             [suite for suite in every if isinstance(suite, FidelitySuite)],
             [suite for suite in every if isinstance(suite, ToolSuite)],

@@ -112,6 +112,10 @@ def _thinned(measured: Measurements, cases: int, samples: int, *, scores: bool) 
                 for suite, by_kind in measured.samples.items()
             },
             "scores": measured.scores if scores else {},
+            "protocol": {
+                suite: found if cases else found.model_copy(update={"deviations": found.findings[:cases]})
+                for suite, found in measured.protocol.items()
+            },
             "distances": {
                 suite: found if cases else found.model_copy(update={"cases": {}, "examples": ()})
                 for suite, found in measured.distances.items()

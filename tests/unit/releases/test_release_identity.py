@@ -187,6 +187,7 @@ DEFAULTS: dict[type[BaseModel], dict[str, Any]] = {
         "repeats": 1,
         "max_rounds": 4,
         "complete": False,
+        "protocol": (),
     },
     Rollout: {
         "strategy": "auto",
