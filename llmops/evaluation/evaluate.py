@@ -15,7 +15,7 @@ from llmops.evaluation.fidelity.distances import Distances
 from llmops.evaluation.fidelity.tokens import Tokens
 from llmops.evaluation.gates.divergence import SHARES
 from llmops.evaluation.gates.metrics.metric import full_name
-from llmops.evaluation.gates.offline import compares_figures, failed, undecided
+from llmops.evaluation.gates.offline import compares_by_gates, compares_figures, failed, undecided
 from llmops.evaluation.loop import run
 from llmops.evaluation.measurements import Measurements, together
 from llmops.evaluation.runners.client import CHAT, Client, Cut, Response, Unreachable
@@ -92,8 +92,8 @@ def compare(
     Quality suites ask both at the same time. Load profiles run on both in turns, so that their ratio is fair. A tool
     runs to its end on the canary, then on stable. If one of them does not answer, the rest does not run; neither do
     tools and load if a gate has failed for certain. `rules` say how often to ask each case, and which open gates ask
-    for more of a load profile or of a fidelity suite; one round without them. If they compare no figures, stable is
-    asked for its protocol alone.
+    for more of a load profile or of a fidelity suite; one round without them. Stable serves users, so it is asked for
+    no more than the rules compare.
 
     Raises:
         BadInput: A suite samples at a temperature above 0 and asks its cases once.
@@ -110,7 +110,11 @@ def compare(
         alone = [*kinds.quality, *kinds.tools, *kinds.load] if goes_on else []
         return together([collect(ours), measure(canary, alone, concurrency, progress, rules=rules)]), collect(theirs)
     goes_on = goes_on and _compare_quality(engines, kinds, concurrency, progress, rules, both)
-    if goes_on and not (rules and failed(rules, collect(ours), collect(theirs))):
+    goes_on = goes_on and not (rules and failed(rules, collect(ours), collect(theirs)))
+    if goes_on and rules and not compares_by_gates(rules):
+        ours += [run_tool(canary, suite, progress) for suite in kinds.tools]
+        ours += [run_load(canary, profile, progress) for profile in kinds.load]
+    elif goes_on:
         for suite in kinds.tools:
             ours.append(run_tool(canary, suite, progress))
             theirs.append(run_tool(stable, suite, progress))

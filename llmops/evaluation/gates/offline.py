@@ -126,7 +126,12 @@ def asking(evaluation: Evaluation, suites: Iterable[AnySuite], *, same: bool) ->
 
 def compares_figures(evaluation: Evaluation, suites: Iterable[AnySuite]) -> bool:
     """Whether stable has to run suites besides the protocol's: a gate or a fidelity suite compares with it."""
-    return any(gate.relative for gate in evaluation.gates) or any(isinstance(suite, FidelitySuite) for suite in suites)
+    return compares_by_gates(evaluation) or any(isinstance(suite, FidelitySuite) for suite in suites)
+
+
+def compares_by_gates(evaluation: Evaluation) -> bool:
+    """Whether a gate compares figures of quality, tools or load with stable's."""
+    return any(gate.relative and gate.max_divergence is None for gate in evaluation.gates)
 
 
 def _of_protocol(suite: str, evaluation: Evaluation, gated: set[str]) -> list[Gate]:
