@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 from llmops.errors import MeasurementFailed
 from llmops.evaluation import loop
 from llmops.evaluation.endpoint import Endpoint, Progress
+from llmops.evaluation.fidelity.scores import logprob, writable
 from llmops.evaluation.fidelity.tokens import Tokens
 from llmops.evaluation.patterns import PatternTooSlow
 from llmops.evaluation.runners.attempts import IN_A_ROW, Fault, NoAnswer, error_of_status, persist
@@ -202,7 +203,7 @@ class _Run:
                 **tokens,
             )
             seconds = time.perf_counter() - started
-            text = completion.choices[0].message.content or ""
+            text = writable(completion.choices[0].message.content or "")
             found = tokens_of(completion.model_dump(), greedy=sampling.temperature == 0) if tokens else None
             return _Answer(text, seconds, found)
         except openai.APIStatusError as error:
@@ -238,7 +239,7 @@ def tokens_of(completion: Any, *, greedy: bool) -> Tokens | None:
     except (KeyError, IndexError, TypeError, ValueError):
         return None
     try:
-        logprobs = tuple(float(token["logprob"]) for token in choice["logprobs"]["content"])
+        logprobs = tuple(logprob(token["logprob"]) for token in choice["logprobs"]["content"])
     except (KeyError, TypeError, ValueError):
         logprobs = ()
     return Tokens(prompt, answer, logprobs if len(logprobs) == len(answer) else (), greedy)

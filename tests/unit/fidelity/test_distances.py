@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from llmops.evaluation.fidelity.distances import Distances, Scorings, distances
 from llmops.evaluation.fidelity.scores import LEAST, Position, read
 from llmops.evaluation.fidelity.tokens import LONGEST_ANSWER, LONGEST_TEXT, Text, Tokens, texts
+from llmops.evaluation.runners.quality import tokens_of
 
 TEXT = Text("q/one", (1, 2, 3), (4, 5))
 WROTE = Tokens(TEXT.prompt, TEXT.answer, (-0.1, -0.2))
@@ -70,6 +71,7 @@ def test_scores_are_read_by_position() -> None:
         (answer(None, {"7": {"logprob": 3.0, "rank": 1}}), "prompt_logprobs has no score of token 7"),
         (answer(None, {"7": None}), "prompt_logprobs has no score of token 7"),
         (answer(None, None), "prompt_logprobs has no score of token 7"),
+        (answer(None, {"7": {"logprob": -(10**400), "rank": 1}}), "prompt_logprobs has no score of token 7"),
     ],
 )
 def test_scores_of_another_form_are_refused(content: dict[str, Any], why: str) -> None:
@@ -87,6 +89,26 @@ def test_any_body_is_read_or_refused_as_a_wrong_value(content: Any, position: An
     for body in (content, answer(None, position), answer(None, {"7": position})):
         with suppress(ValueError):
             read(body, [6, 7])
+
+
+def test_a_tokens_text_fits_into_a_record() -> None:
+    content = answer(None, {"7": {"logprob": -0.5, "rank": 1, "decoded_token": "\ud800" + "x" * 100_000}})
+    (ours,), (theirs,) = read(content, [6, 7]), (Position(-0.1, 7, {7: -0.1}, "x"),)
+    text = Text("q/one", (6,), (7,))
+    found = distances([text], Scorings({"q/one": (theirs,)}, {"q/one": (ours,)}, {"q/one": (ours,)}), {}, {})
+    assert found.largest is not None
+    assert found.largest.token.startswith("?x")
+    assert len(found.model_dump_json()) < 1000
+
+
+@pytest.mark.parametrize("wrong", [-(10**400), math.nan, -math.inf, 7.0, None, "x"])
+def test_log_probabilities_of_an_answer_are_bounded_or_not_given(wrong: Any) -> None:
+    def of(last: Any) -> Any:
+        content = [{"logprob": -0.5}, {"logprob": last}]
+        return {"prompt_token_ids": [1], "choices": [{"token_ids": [2, 3], "logprobs": {"content": content}}]}
+
+    assert tokens_of(of(wrong), greedy=True) == Tokens((1,), (2, 3), (), True)
+    assert tokens_of(of(-1e308), greedy=True) == Tokens((1,), (2, 3), (-0.5, LEAST), True)
 
 
 def test_a_probability_of_zero_is_a_score() -> None:
