@@ -267,15 +267,22 @@ def _written(text: Text, scores: Sequence[Position], wrote: Tokens | None, stabl
     apart = [abs(wrote.logprobs[place] - scores[place].own) for place in range(alike)]
     own = [abs(stable_wrote.logprobs[place] - scores[place].own) for place in range(alike)]
     if parted := alike < min(len(wrote.answer), len(text.answer)):
-        apart.append(_where_they_part(scores[alike], wrote, alike))
+        apart.append(_where_they_part(scores[alike], wrote, text.answer[alike], alike))
         own.append(abs(stable_wrote.logprobs[alike] - scores[alike].own))
     return _Written(apart, own, parted)
 
 
-def _where_they_part(score: Position, wrote: Tokens, place: int) -> float:
-    # Stable's score of the canary's token is known if it is a likely one, else the likely ones bound it.
-    by_stable = score.likely.get(wrote.answer[place], min(score.likely.values()))
-    apart = abs(wrote.logprobs[place] - by_stable)
+def _where_they_part(score: Position, wrote: Tokens, own: int, place: int) -> float:
+    """At least how far they are apart at a token of the canary in place of stable's own."""
+    ours, token = wrote.logprobs[place], wrote.answer[place]
+    if token in score.likely:
+        by_stable = score.likely[token]
+        apart = abs(ours - by_stable)
+    else:
+        # Stable's score of it is not known, and at most that of the least likely token listed. Stable's own does not
+        # count: it is listed however improbable it is.
+        by_stable = min((value for likely, value in score.likely.items() if likely != own), default=0.0)
+        apart = max(0.0, ours - by_stable)
     # An engine that writes the most probable token leaves stable's for another only where they are about as probable.
     # A larger gap is another way of sampling, even if the log-probabilities are the same.
     return max(apart, score.own - by_stable) if wrote.greedy else apart

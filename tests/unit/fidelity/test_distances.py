@@ -198,9 +198,20 @@ def test_what_both_wrote_alike_compares_with_stables_scores() -> None:
     assert (row.written, row.written_difference, row.written_null) == (2, pytest.approx(0.05), 0)
 
 
-@pytest.mark.parametrize(("likely", "apart"), [({5: -0.2, 9: -1.8}, 0.1), ({5: -0.2, 8: -3.0}, 1.3)])
-def test_where_both_part_the_likely_tokens_bound_the_distance(likely: dict[int, float], apart: float) -> None:
-    stable = (*SAME[:-1], position(-0.2, 5, likely))
+@pytest.mark.parametrize(
+    ("own", "likely", "apart"),
+    [
+        (-0.2, {5: -0.2, 9: -1.8}, 0.1),
+        (-0.2, {5: -0.2, 8: -3.0}, 1.3),
+        (-0.2, {5: -0.2, 8: -1.0}, 0.0),  # stable may give -1.7 as well
+        (-6.0, {5: -6.0, 7: -0.2, 8: -1.6}, 0.0),  # stable drew an improbable token: it bounds nothing
+        (-6.0, {5: -6.0}, 0.0),  # no alternatives are known
+    ],
+)
+def test_where_both_part_the_likely_tokens_bound_the_distance(
+    own: float, likely: dict[int, float], apart: float
+) -> None:
+    stable = (*SAME[:-1], position(own, 5, likely))
     wrote = Tokens(TEXT.prompt, (4, 9), (-0.1, -1.7))
     found = compared(SAME, stable, stable, wrote)
     row = found.cases["q/one"]
