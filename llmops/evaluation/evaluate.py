@@ -164,10 +164,14 @@ def _open(rules: Evaluation, ours: list[Result], theirs: list[Result], one: Load
 def _open_fidelity(
     rules: Evaluation, suite: FidelitySuite, results: tuple[list[Result], list[Result]], found: Distances
 ) -> bool:
-    """Whether a gate on a fidelity suite is open, by the texts so far. Without a gate, all texts are of interest."""
-    gated = any(full_name(gate).partition("/")[0] == suite.name for gate in rules.gates)
+    """Whether the gate on a fidelity suite is open, by the texts so far.
+
+    All texts are of interest without a binding `max_divergence`: to a dry gate, to one on another figure, and to people.
+    """
+    on_suite = [gate for gate in rules.gates if full_name(gate).partition("/")[0] == suite.name]
+    judged = bool(on_suite) and all(gate.max_divergence is not None and not gate.dry for gate in on_suite)
     ours = collect([*results[0], FidelityResult(suite, found)])
-    return not gated or undecided(rules, ours, collect([*results[1], FidelityResult(suite)]), suite.name)
+    return not judged or undecided(rules, ours, collect([*results[1], FidelityResult(suite)]), suite.name)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llmops.evaluation.fidelity.distances import Distances
-from llmops.evaluation.gates.divergence import SHARES, Excess, Side, excess, margin_for
+from llmops.evaluation.gates.divergence import LEAST_CASES, SHARES, Excess, Side, excess, margin_for
 from llmops.evaluation.gates.metrics.metric import Metric, Question
 from llmops.evaluation.gates.verdict import GateResult
 
@@ -64,7 +64,8 @@ class Divergence(Metric):
         measured = len(distances.cases)
         scored, written = self._excess("scored"), self._excess("written")
         if scored is None or measured < COVERAGE * distances.asked:
-            why = f"{measured} of {distances.asked} cases have a score of both canary and stable"
+            enough = f"at least {LEAST_CASES}" if measured < LEAST_CASES else f"{COVERAGE:.0%}"
+            why = f"{measured} of {distances.asked} cases have a score of both canary and stable, {enough} are needed"
             return self._result("Inconclusive", "CasesNotPaired", f"{self._suite}: {why}")
         worst = max((side for side in (scored, written) if side), key=lambda side: side.high)
         if beyond := next((side for side in (scored, written) if side and side.low > self._limit), None):
