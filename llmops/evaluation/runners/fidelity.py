@@ -17,7 +17,7 @@ from llmops.evaluation.endpoint import Endpoint, Progress
 from llmops.evaluation.fidelity.distances import Distances, Scorings, distances, from_reference
 from llmops.evaluation.fidelity.reference import Reference, reference
 from llmops.evaluation.fidelity.scores import Position, read
-from llmops.evaluation.fidelity.tokens import Text, Tokens, texts
+from llmops.evaluation.fidelity.tokens import LONGEST_TEXT, Text, Tokens, texts
 from llmops.evaluation.loop import run
 from llmops.evaluation.runners.attempts import IN_A_ROW, NoAnswer, error_of_status, persist
 from llmops.evaluation.runners.client import CHAT, Client, Cut, Response, Unreachable
@@ -118,9 +118,12 @@ class _Scoring:
         response = await _send(client, client.request(TEXTS, content), self._suite.timeout_seconds)
         if response.status in REFUSALS:
             if top:
-                # The engine may bound the alternatives, and give the token's own score all the same.
-                self._top = 0
-                return await self._ask(client, text, 0)
+                # The engine may bound the alternatives, and give the token's own score all the same. If it refuses that
+                # as well, the fault is the text's, and the others keep their alternatives.
+                scores = await self._ask(client, text, 0)
+                if scores is not None:
+                    self._top = 0
+                return scores
             self.refusal = f"HTTP {response.status}: {_shown(response)}"
             return None
         if response.status != 200:
@@ -237,8 +240,7 @@ async def _compare(
 ) -> tuple[FidelityResult, FidelityResult]:
     chosen = texts(answers[1], suite.tokens)
     if not chosen:
-        missing = Distances(unavailable="stable's answers came without token ids")
-        return FidelityResult(suite, missing), FidelityResult(suite)
+        return FidelityResult(suite, Distances(unavailable=_nothing_to_score(answers[1]))), FidelityResult(suite)
     ours, theirs, again = _Scoring(canary, suite), _Scoring(stable, suite), _Scoring(stable, suite)
     done, found = 0, Distances()
     for share in shares:
@@ -263,6 +265,23 @@ async def _compare(
         FidelityResult(suite, found, kept, len(ours.scores), ours.errors, ours.stopped),
         FidelityResult(suite, None, None, len(theirs.scores), theirs.errors + again.errors, stopped),
     )
+
+
+def _nothing_to_score(stables: Mapping[str, Tokens]) -> str:
+    if not stables:
+        return "no case of its quality suites has an answer of stable with token ids"
+    return f"each of stable's answers is empty, or longer than {LONGEST_TEXT:,} tokens with its prompt"
+
+
+def without_tokens(suite: FidelitySuite, who: str) -> tuple[FidelityResult, FidelityResult]:
+    """What a fidelity suite measures if an engine gives no token ids with its answers.
+
+    Args:
+        suite: The suite.
+        who: The engine, for people.
+    """
+    missing = Distances(unavailable=f"{who} gives its answers without token ids")
+    return FidelityResult(suite, missing), FidelityResult(suite)
 
 
 def run_alone(
