@@ -177,7 +177,7 @@ def _open_fidelity(
 ) -> bool:
     """Whether the gate on a fidelity suite is open, by the texts so far.
 
-    All texts are of interest without a binding `max_divergence`: to a dry gate, to one on another figure, and to people.
+    All texts are of interest without a binding `max_divergence`: to a dry gate, to one on another figure, to people.
     """
     on_suite = [gate for gate in rules.gates if full_name(gate).partition("/")[0] == suite.name]
     judged = bool(on_suite) and all(gate.max_divergence is not None and not gate.dry for gate in on_suite)

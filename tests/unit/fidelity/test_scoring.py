@@ -49,7 +49,7 @@ class Engine:
     def chat(self, body: Any) -> tuple[int, Any]:
         logprobs = {"content": [{"token": chr(token), "logprob": -0.5} for token in ANSWER]}
         message = {"role": "assistant", "content": "ABC"}
-        choice = {"index": 0, "finish_reason": "stop", "message": message, "logprobs": logprobs}
+        choice: dict[str, Any] = {"index": 0, "finish_reason": "stop", "message": message, "logprobs": logprobs}
         prompt = [ord(character) for character in body["messages"][-1]["content"]]
         if self.ids:
             choice["token_ids"] = ANSWER

@@ -84,12 +84,14 @@ def test_a_look_at_too_few_texts_to_compare_asks_for_more(canary: Measurements) 
 
 
 def test_the_words_say_how_many_cases_are_needed() -> None:
-    assert "3 of 3 cases have a score of both canary and stable, at least 4 are needed" in judged(
-        measured(rows(0.0, cases=3))
-    ).note
-    assert "20 of 22 cases have a score of both canary and stable, 95% are needed" in judged(
-        measured(rows(0.0, cases=20), asked=22)
-    ).note
+    assert (
+        "3 of 3 cases have a score of both canary and stable, at least 4 are needed"
+        in judged(measured(rows(0.0, cases=3))).note
+    )
+    assert (
+        "20 of 22 cases have a score of both canary and stable, 95% are needed"
+        in judged(measured(rows(0.0, cases=20), asked=22)).note
+    )
 
 
 def test_a_given_margin_counts_as_it_is() -> None:
