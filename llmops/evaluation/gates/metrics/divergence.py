@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from llmops.evaluation.fidelity.distances import Distances
-from llmops.evaluation.gates.divergence import LEAST_CASES, SHARES, Excess, Side, excess, margin_for
+from llmops.evaluation.gates.divergence import COVERAGE, LEAST_CASES, SHARES, Excess, Side, excess, margin_for
 from llmops.evaluation.gates.metrics.metric import Metric, Question
 from llmops.evaluation.gates.verdict import GateResult
 
-COVERAGE = 0.95
-"""Share of the cases that need a score of both engines."""
 READS = "another model"
 WRITES = "it writes otherwise than it reads: by its decoding, or by defaults of its sampling"
 FIGURES = ("divergence", "difference", "null", "kl", "largest_difference")
