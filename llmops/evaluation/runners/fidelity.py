@@ -19,7 +19,7 @@ from llmops.evaluation.fidelity.reference import Reference, reference
 from llmops.evaluation.fidelity.scores import Position, read
 from llmops.evaluation.fidelity.tokens import LONGEST_TEXT, Text, Tokens, texts
 from llmops.evaluation.loop import run
-from llmops.evaluation.runners.attempts import IN_A_ROW, NoAnswer, error_of_status, persist
+from llmops.evaluation.runners.attempts import IN_A_ROW, Fault, NoAnswer, error_of_status, persist
 from llmops.evaluation.runners.client import CHAT, Client, Cut, Response, Unreachable
 from llmops.evaluation.runners.quality import tokens_of
 from llmops.evaluation.runners.wire import WireError
@@ -43,6 +43,7 @@ class FidelityResult:
         reference: Texts with the scores that it gave them; None for stable itself.
         scored: Texts that it scored.
         errors: Errors of the engine, by message.
+        unmeasured: Errors that tell nothing about the engine, by message.
         stopped: Whether the engine stopped answering.
     """
 
@@ -51,12 +52,14 @@ class FidelityResult:
     reference: Reference | None = None
     scored: int = 0
     errors: Counter[str] = field(default_factory=Counter[str])
+    unmeasured: Counter[str] = field(default_factory=Counter[str])
     stopped: bool = False
 
     def figures(self) -> dict[str, float]:
         """The measured figures by name."""
         asked = self.scored + self.errors.total()
         figures = {"error_rate": self.errors.total() / asked if asked else 0.0}
+        figures["unmeasured"] = float(self.unmeasured.total())
         return figures | (self.distances.figures() if self.distances else {})
 
 
@@ -66,17 +69,18 @@ class _Scoring:
     def __init__(self, endpoint: Endpoint, suite: FidelitySuite) -> None:
         self._endpoint, self._suite = endpoint, suite
         self._top = suite.top
-        self._errors_in_a_row = 0
+        self._faults_in_a_row: list[Fault] = []
         self.refusal = ""
         self.scores: dict[str, tuple[Position, ...]] = {}
         self.errors: Counter[str] = Counter()
+        self.unmeasured: Counter[str] = Counter()
         self.stopped = False
 
     async def score(self, asked: Sequence[Text], concurrency: int) -> None:
         """Score texts; a text that the engine refuses to score has no score.
 
         Raises:
-            MeasurementFailed: The engine cannot be reached, or asks to come back later.
+            MeasurementFailed: The engine cannot be reached, or asks to come back later, text after text.
         """
         waiting = iter(asked)
         async with Client(self._endpoint) as client, asyncio.TaskGroup() as group:
@@ -87,7 +91,7 @@ class _Scoring:
         for text in waiting:
             try:
                 scores = await persist(lambda asked=text: self._ask(client, asked, self._top), lambda: None)
-                self._errors_in_a_row = 0
+                self._faults_in_a_row.clear()
                 if scores is not None:
                     self.scores[text.case] = scores
             except NoAnswer as error:
@@ -96,16 +100,20 @@ class _Scoring:
                 return
 
     def _count(self, error: NoAnswer) -> None:
-        if error.fault == "measurement":
-            raise MeasurementFailed(
-                f"{self._suite.name}: a text could not be scored: {error.why}",
-                code="CasesUnmeasured",
-                about=f"suite {self._suite.name}",
-                remedy="Check that the engine's pod is ready and reachable from here.",
-            ) from error
-        self.errors[error.why] += 1
-        self._errors_in_a_row += 1
-        self.stopped |= self._errors_in_a_row >= IN_A_ROW
+        (self.errors if error.fault == "engine" else self.unmeasured)[error.why] += 1
+        self._faults_in_a_row.append(error.fault)
+        if len(self._faults_in_a_row) < IN_A_ROW:
+            return
+        if "engine" in self._faults_in_a_row:
+            self.stopped = True
+            return
+        raise MeasurementFailed(
+            f"{self._suite.name}: {len(self._faults_in_a_row)} texts in a row could not be scored; "
+            f"the last: {error.why}",
+            code="CasesUnmeasured",
+            about=f"suite {self._suite.name}",
+            remedy="Check that the engine's pod is ready and reachable from here.",
+        ) from error
 
     async def _ask(self, client: Client, text: Text, top: int) -> tuple[Position, ...] | None:
         content = {
@@ -262,8 +270,16 @@ async def _compare(
     kept = reference(suite.name, chosen[:done], ours.scores)
     stopped = theirs.stopped or again.stopped
     return (
-        FidelityResult(suite, found, kept, len(ours.scores), ours.errors, ours.stopped),
-        FidelityResult(suite, None, None, len(theirs.scores), theirs.errors + again.errors, stopped),
+        FidelityResult(suite, found, kept, len(ours.scores), ours.errors, ours.unmeasured, ours.stopped),
+        FidelityResult(
+            suite,
+            None,
+            None,
+            len(theirs.scores),
+            theirs.errors + again.errors,
+            theirs.unmeasured + again.unmeasured,
+            stopped,
+        ),
     )
 
 
@@ -298,7 +314,7 @@ def run_alone(
     scoring = _Scoring(endpoint, suite)
     run(scoring.score(chosen, concurrency))
     kept = reference(suite.name, chosen, scoring.scores)
-    return FidelityResult(suite, None, kept, len(scoring.scores), scoring.errors, scoring.stopped)
+    return FidelityResult(suite, None, kept, len(scoring.scores), scoring.errors, scoring.unmeasured, scoring.stopped)
 
 
 def recognize(endpoint: Endpoint, kept: Reference, concurrency: int) -> Distances:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 
 from llmops.config.catalog.spec import Evaluation, Gate
+from llmops.errors import MeasurementFailed
 from llmops.evaluation.endpoint import Endpoint
 from llmops.evaluation.evaluate import compare
 from llmops.evaluation.fidelity.distances import Distances
+from llmops.evaluation.runners.attempts import ATTEMPTS, IN_A_ROW
 from llmops.evaluation.suites import FidelitySuite, Suite
 
 ANSWER = (65, 66, 67)
@@ -39,11 +41,13 @@ class Engine:
     Args:
         ids: Whether it gives token ids with its answers.
         longest: Tokens of the longest text that it reads, with the one that it would write.
+        busy: Requests to score that it answers with status 429, counted from 1.
         alternatives: The alternatives asked for, by request to score.
     """
 
     ids: bool = True
     longest: int = 10_000
+    busy: Collection[int] = ()
     alternatives: list[int] = field(default_factory=list[int])
 
     def chat(self, body: Any) -> tuple[int, Any]:
@@ -57,6 +61,8 @@ class Engine:
 
     def score(self, body: Any) -> tuple[int, Any]:
         self.alternatives.append(body["prompt_logprobs"])
+        if len(self.alternatives) in self.busy:
+            return 429, {"error": {"message": "busy"}}
         if len(body["prompt"]) + 1 > self.longest:
             return 400, {"error": {"message": "too long"}}
         scores = [{str(token): {"logprob": -0.5, "rank": 1, "decoded_token": "x"}} for token in body["prompt"]]
@@ -89,10 +95,10 @@ def listening(engine: Engine) -> Generator[Endpoint]:
         thread.join()
 
 
-def measured(canary: Engine, stable: Engine, *gates: Gate, cases: int = 20) -> Distances:
+def measured(canary: Engine, stable: Engine, *gates: Gate, cases: int = 20, concurrency: int = 1) -> Distances:
     rules = Evaluation(suites=("q", "same"), gates=gates)
     with listening(canary) as ours, listening(stable) as theirs:
-        one, _ = compare(ours, theirs, [quality(cases), FIDELITY], 1, rules=rules)
+        one, _ = compare(ours, theirs, [quality(cases), FIDELITY], concurrency, rules=rules)
     return one.distances["same"]
 
 
@@ -130,3 +136,13 @@ def test_a_text_that_is_refused_leaves_the_others_their_alternatives() -> None:
 )
 def test_the_engine_that_gives_no_token_ids_is_named(canary: Engine, stable: Engine, who: str) -> None:
     assert measured(canary, stable, JUDGED).unavailable == f"{who} gives its answers without token ids"
+
+
+def test_a_text_for_which_stable_has_no_time_is_left_out() -> None:
+    found = measured(Engine(), Engine(busy=range(3, 3 + ATTEMPTS)))
+    assert (found.asked, len(found.cases)) == (20, 19)
+
+
+def test_a_stable_that_has_no_time_at_all_ends_the_measurement() -> None:
+    with pytest.raises(MeasurementFailed, match=f"{IN_A_ROW} texts in a row could not be scored; the last: HTTP 429"):
+        measured(Engine(), Engine(busy=range(1, 1000)), cases=IN_A_ROW, concurrency=IN_A_ROW)
