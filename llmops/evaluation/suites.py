@@ -203,7 +203,7 @@ class FidelitySuite(_Hashed):
         default=(), description="Quality suites whose cases it uses. None: all of the model's."
     )
     tokens: Annotated[int, Field(ge=1, le=50_000)] = Field(default=5000, description="Most answer tokens to score.")
-    top: Annotated[int, Field(ge=0, le=20)] = Field(
+    top: Annotated[int, Field(ge=1, le=20)] = Field(
         default=5, description="Likely tokens to compare at each position; the engine's --max-logprobs bounds it."
     )
     timeout_seconds: Annotated[float, Field(gt=0)] = Field(default=120, description="For one text.")

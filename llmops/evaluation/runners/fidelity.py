@@ -29,6 +29,9 @@ from llmops.worker.foreign import parse_json
 TEXTS = "/v1/completions"
 REFUSALS = (400, 404, 405, 422, 501)
 """Answers of a server that does not give what is asked."""
+LEAST_TOP = 1
+"""Alternatives to ask for at least: vLLM does not check a request for none, and dies of it with
+`--kv-sharing-fast-prefill`, where it refuses one for more."""
 Undecided = Callable[[Distances], bool]
 """Whether more texts could change what follows from the distances so far."""
 
@@ -125,12 +128,12 @@ class _Scoring:
         }
         response = await _send(client, client.request(TEXTS, content), self._suite.timeout_seconds)
         if response.status in REFUSALS:
-            if top:
-                # The engine may bound the alternatives, and give the token's own score all the same. If it refuses that
-                # as well, the fault is the text's, and the others keep their alternatives.
-                scores = await self._ask(client, text, 0)
+            if top > LEAST_TOP:
+                # The engine may bound the alternatives, and give fewer. If it refuses that as well, the fault is the
+                # text's, and the others keep their alternatives.
+                scores = await self._ask(client, text, LEAST_TOP)
                 if scores is not None:
-                    self._top = 0
+                    self._top = LEAST_TOP
                 return scores
             self.refusal = f"HTTP {response.status}: {_shown(response)}"
             return None
@@ -332,7 +335,7 @@ async def _recognize(endpoint: Endpoint, kept: Reference, concurrency: int) -> D
     texts_with_scores = kept.unpack()
     asked = [text for text, _ in texts_with_scores]
     # The kept scores have no alternatives to compare.
-    suite = FidelitySuite(name=kept.suite, kind="fidelity", top=0)
+    suite = FidelitySuite(name=kept.suite, kind="fidelity", top=LEAST_TOP)
     once, again = _Scoring(endpoint, suite), _Scoring(endpoint, suite)
     await once.score(asked, concurrency)
     await again.score(asked[::-1], concurrency // 2 or 2)

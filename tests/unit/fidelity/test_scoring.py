@@ -17,7 +17,11 @@ from llmops.errors import MeasurementFailed
 from llmops.evaluation.endpoint import Endpoint
 from llmops.evaluation.evaluate import compare
 from llmops.evaluation.fidelity.distances import Distances
+from llmops.evaluation.fidelity.reference import reference
+from llmops.evaluation.fidelity.scores import Position
+from llmops.evaluation.fidelity.tokens import Text
 from llmops.evaluation.runners.attempts import ATTEMPTS, IN_A_ROW
+from llmops.evaluation.runners.fidelity import LEAST_TOP, recognize
 from llmops.evaluation.suites import FidelitySuite, Suite
 
 ANSWER = (65, 66, 67)
@@ -127,7 +131,7 @@ def test_a_text_that_is_refused_leaves_the_others_their_alternatives() -> None:
     canary = Engine(longest=100)
     found = measured(canary, Engine())
     assert (found.asked, len(found.cases)) == (20, 19)
-    assert canary.alternatives.count(0) == 1
+    assert canary.alternatives.count(LEAST_TOP) == 1
     assert canary.alternatives.count(FIDELITY.top) == 20
 
 
@@ -146,3 +150,18 @@ def test_a_text_for_which_stable_has_no_time_is_left_out() -> None:
 def test_a_stable_that_has_no_time_at_all_ends_the_measurement() -> None:
     with pytest.raises(MeasurementFailed, match=f"{IN_A_ROW} texts in a row could not be scored; the last: HTTP 429"):
         measured(Engine(), Engine(busy=range(1, 1000)), cases=IN_A_ROW, concurrency=IN_A_ROW)
+
+
+def test_no_engine_is_asked_for_no_alternatives() -> None:
+    # vLLM dies of such a request with --kv-sharing-fast-prefill, after it refuses one for more.
+    refusing = Engine(longest=0)
+    assert "HTTP 400" in measured(refusing, Engine(), JUDGED).unavailable
+    assert refusing.alternatives.count(FIDELITY.top) == refusing.alternatives.count(LEAST_TOP) > 0
+    assert min(refusing.alternatives) > 0
+    text = Text("q/one", (1,), (2,))
+    kept = reference("same", [text], {"q/one": [Position(-0.5, 2, {2: -0.5}, "x")]})
+    assert kept is not None
+    later = Engine()
+    with listening(later) as endpoint:
+        assert recognize(endpoint, kept, 1).unavailable == ""
+    assert min(later.alternatives) > 0
