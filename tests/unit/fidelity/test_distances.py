@@ -144,6 +144,11 @@ def test_a_long_answer_counts_in_part_and_a_long_text_not_at_all() -> None:
     assert texts({"q/long": Tokens((1,) * LONGEST_TEXT, (2,))}, 5000) == []
 
 
+def test_no_text_takes_more_memory_than_engines_have_left() -> None:
+    largest_vocabulary, bytes_a_logit = 262_144, 10
+    assert LONGEST_TEXT * largest_vocabulary * bytes_a_logit < 3 << 30
+
+
 def test_an_engine_is_no_distance_from_itself() -> None:
     found = compared(SAME, SAME, SAME, WROTE)
     row = found.cases["q/one"]
