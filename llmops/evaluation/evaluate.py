@@ -20,7 +20,7 @@ from llmops.evaluation.loop import run
 from llmops.evaluation.measurements import Measurements, together
 from llmops.evaluation.runners.client import CHAT, Client, Cut, Response, Unreachable
 from llmops.evaluation.runners.collect import Result, collect
-from llmops.evaluation.runners.fidelity import FidelityResult, gives_tokens, run_alone, run_fidelity
+from llmops.evaluation.runners.fidelity import FidelityResult, gives_tokens, run_alone, run_fidelity, without_tokens
 from llmops.evaluation.runners.load import LoadResult, run_load, run_load_in_turns
 from llmops.evaluation.runners.protocol import run_protocol
 from llmops.evaluation.runners.quality import QualityResult, run_quality, run_quality_of
@@ -158,7 +158,8 @@ def _compare_quality(
 ) -> bool:
     """Run quality and fidelity suites, and add their results; False if an engine stopped answering."""
     repeats = rules.repeats if rules else 1
-    tokens = bool(kinds.fidelity) and all(gives_tokens(engine, FIRST_SECONDS) for engine in engines)
+    lacks = _without_tokens(engines) if kinds.fidelity else ""
+    tokens = bool(kinds.fidelity) and not lacks
     measured: tuple[list[QualityResult], list[QualityResult]] = ([], [])
     for suite in kinds.quality:
         both = run_quality_of(engines, suite, concurrency, progress, repeats=repeats, tokens=tokens)
@@ -168,20 +169,30 @@ def _compare_quality(
         if any(one.stopped for one in both):
             return False
     for suite in kinds.fidelity:
-        ours, theirs = run_fidelity(
-            *engines,
-            suite,
-            (_answers(measured[0], suite), _answers(measured[1], suite)),
-            concurrency,
-            progress,
-            shares=SHARES if rules else (1.0,),
-            undecided=partial(_open_fidelity, rules, suite, results) if rules else lambda _: True,
+        ours, theirs = (
+            without_tokens(suite, lacks)
+            if lacks
+            else run_fidelity(
+                *engines,
+                suite,
+                (_answers(measured[0], suite), _answers(measured[1], suite)),
+                concurrency,
+                progress,
+                shares=SHARES if rules else (1.0,),
+                undecided=partial(_open_fidelity, rules, suite, results) if rules else lambda _: True,
+            )
         )
         results[0].append(ours)
         results[1].append(theirs)
         if ours.stopped or theirs.stopped:
             return False
     return True
+
+
+def _without_tokens(engines: tuple[Endpoint, Endpoint]) -> str:
+    """The engine that gives no token ids with its answers; empty if both do."""
+    named = zip(("the canary", "stable"), engines, strict=True)
+    return next((who for who, engine in named if not gives_tokens(engine, FIRST_SECONDS)), "")
 
 
 def _answers(results: Sequence[QualityResult], suite: FidelitySuite) -> dict[str, Tokens]:
@@ -203,10 +214,14 @@ def _open(rules: Evaluation, ours: list[Result], theirs: list[Result], one: Load
 def _open_fidelity(
     rules: Evaluation, suite: FidelitySuite, results: tuple[list[Result], list[Result]], found: Distances
 ) -> bool:
-    """Whether a gate on a fidelity suite is open, by the texts so far. Without a gate, all texts are of interest."""
-    gated = any(full_name(gate).partition("/")[0] == suite.name for gate in rules.gates)
+    """Whether the gate on a fidelity suite is open, by the texts so far.
+
+    All texts are of interest without a binding `max_divergence`: to a dry gate, to one on another figure, to people.
+    """
+    on_suite = [gate for gate in rules.gates if full_name(gate).partition("/")[0] == suite.name]
+    judged = bool(on_suite) and all(gate.max_divergence is not None and not gate.dry for gate in on_suite)
     ours = collect([*results[0], FidelityResult(suite, found)])
-    return not gated or undecided(rules, ours, collect([*results[1], FidelityResult(suite)]), suite.name)
+    return not judged or undecided(rules, ours, collect([*results[1], FidelityResult(suite)]), suite.name)
 
 
 @dataclass(frozen=True)

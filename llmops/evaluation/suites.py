@@ -6,7 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from operator import itemgetter
 from pathlib import Path, PurePosixPath
@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, JsonValue, ValidationError, model_validator
 
-from llmops.config.catalog.spec import PROTOCOL, Evaluation
+from llmops.config.catalog.spec import PROTOCOL, Evaluation, Gate
 from llmops.config.kinds import ProtocolTopic, SuiteName
 from llmops.config.loading import Mistake, bad_input, converted, dotted, explain, read_source
 from llmops.config.schema import Problem, Strict
@@ -273,7 +273,7 @@ class FidelitySuite(_Hashed):
         default=(), description="Quality suites whose cases it uses. None: all of the model's."
     )
     tokens: Annotated[int, Field(ge=1, le=50_000)] = Field(default=5000, description="Most answer tokens to score.")
-    top: Annotated[int, Field(ge=0, le=20)] = Field(
+    top: Annotated[int, Field(ge=1, le=20)] = Field(
         default=5, description="Likely tokens to compare at each position; the engine's --max-logprobs bounds it."
     )
     timeout_seconds: Annotated[float, Field(gt=0)] = Field(default=120, description="For one text.")
@@ -312,6 +312,31 @@ def check_repeats(suites: Iterable[AnySuite], repeats: int) -> None:
                 about=f"suite {suite.name}",
                 remedy="Set evaluation.repeats to 2 or more, or the suite's temperature to 0.",
             )
+
+
+def misfits(suites: Sequence[AnySuite], gates: Sequence[Gate]) -> Iterator[Problem]:
+    """What of an evaluation asks a fidelity suite for what the others do not give.
+
+    Args:
+        suites: The suites of an evaluation, in its order.
+        gates: Its gates.
+
+    Yields:
+        The field, as a path below the evaluation, and its problem.
+    """
+    quality = {suite.name for suite in suites if isinstance(suite, Suite)}
+    fidelity = {suite.name for suite in suites if isinstance(suite, FidelitySuite)}
+    for index, suite in enumerate(suites):
+        if not isinstance(suite, FidelitySuite):
+            continue
+        if not quality:
+            yield ("suites", index), f"is {suite.name!r}, which uses the cases of quality suites, and there is none"
+        elif missing := [name for name in suite.suites if name not in quality]:
+            names = ", ".join(missing)
+            yield ("suites", index), f"is {suite.name!r}, which uses {names}: no quality suite of this model"
+    for index, gate in enumerate(gates):
+        if gate.max_divergence is not None and (name := gate.metric.partition("/")[0]) not in fidelity:
+            yield ("gates", index, "metric"), f"is {gate.metric}, but {name!r} is no fidelity suite of this model"
 
 
 def available(directory: Path) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ LABEL = r"[a-z0-9]([-a-z0-9]{0,10}[a-z0-9])?"
 WORD = st.from_regex(LABEL, fullmatch=True)
 
 
-def _gate(metric: str, rule: str, limit: float, dry: bool) -> dict[str, Any]:
+def _gate(metric: str, rule: str, limit: float | str, dry: bool) -> dict[str, Any]:
     return {"metric": metric, rule: limit, "dry": dry}
 
 
@@ -53,6 +53,13 @@ BY_FIELD: Mapping[str, Drawn] = {
             st.sampled_from(["all/score", "cost/usd_per_million_tokens"]),
             st.sampled_from(["min", "max", "max_drop", "max_ratio"]),
             st.floats(0.1, 9),
+            st.booleans(),
+        )
+        | st.builds(
+            _gate,
+            st.just("all"),
+            st.just("max_divergence"),
+            st.floats(0, 1) | st.just("auto"),
             st.booleans(),
         ),
         max_size=3,

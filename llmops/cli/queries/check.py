@@ -6,9 +6,11 @@ from collections.abc import Iterator
 
 import typer
 
+from llmops.config.catalog.spec import Evaluation
 from llmops.config.loading import Mistake, bad_input, read_source, together
+from llmops.config.schema import Problem
 from llmops.errors import BadInput
-from llmops.evaluation.suites import available, load_suites
+from llmops.evaluation.suites import available, load_suites, misfits
 from llmops.manifests.router.plan import check_managed
 from llmops.rollout.platform import Platform
 
@@ -22,6 +24,15 @@ def check() -> None:
     typer.echo(
         f"{len(platform.catalog)} models and their suites are valid" + (f", {len(users)} tenants" if users else "")
     )
+
+
+def _misfits(platform: Platform, evaluation: Evaluation) -> list[Problem]:
+    settings = platform.settings
+    try:
+        loaded = load_suites(settings.evals_dir, evaluation.suites, settings.catalog_allows)
+    except BadInput:
+        return []  # the suite's own mistakes come first, and are told once for all models
+    return [(("evaluation", *place), why) for place, why in misfits(loaded, evaluation.gates)]
 
 
 def _errors(platform: Platform) -> Iterator[BadInput]:
@@ -38,6 +49,8 @@ def _errors(platform: Platform) -> Iterator[BadInput]:
         ]:
             mistakes: list[Mistake] = read_source(path, "").mistakes(missing)
             yield bad_input(mistakes)
+        elif misfitting := _misfits(platform, spec.evaluation):
+            yield bad_input(read_source(path, "").mistakes(misfitting))
     named = dict.fromkeys(name for spec in platform.catalog.values() for name in spec.evaluation.suites)
     for attempt in (
         lambda: load_suites(settings.evals_dir, [name for name in named if name in suites], settings.catalog_allows),

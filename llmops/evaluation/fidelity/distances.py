@@ -267,31 +267,25 @@ def _written(text: Text, scores: Sequence[Position], wrote: Tokens | None, stabl
     apart = [abs(wrote.logprobs[place] - scores[place].own) for place in range(alike)]
     own = [abs(stable_wrote.logprobs[place] - scores[place].own) for place in range(alike)]
     if parted := alike < min(len(wrote.answer), len(text.answer)):
-        apart.append(_where_they_part(text, scores[alike], wrote, alike))
+        apart.append(_where_they_part(scores[alike], wrote, text.answer[alike], alike))
         own.append(abs(stable_wrote.logprobs[alike] - scores[alike].own))
     return _Written(apart, own, parted)
 
 
-def _where_they_part(text: Text, score: Position, wrote: Tokens, place: int) -> float:
-    canary = wrote.logprobs[place]
-    by_stable = score.likely.get(wrote.answer[place])
-    if by_stable is None:
-        # Stable does not say how likely it finds the canary's token, but that others are likelier.
-        by_stable = _less_likely_than(text.answer[place], score)
-        apart = max(0.0, canary - by_stable)
+def _where_they_part(score: Position, wrote: Tokens, own: int, place: int) -> float:
+    """At least how far they are apart at a token of the canary in place of stable's own."""
+    ours, token = wrote.logprobs[place], wrote.answer[place]
+    if token in score.likely:
+        by_stable = score.likely[token]
+        apart = abs(ours - by_stable)
     else:
-        apart = abs(canary - by_stable)
+        # Stable's score of it is not known, and at most that of the least likely token listed. Stable's own does not
+        # count: it is listed however improbable it is.
+        by_stable = min((value for likely, value in score.likely.items() if likely != own), default=0.0)
+        apart = max(0.0, ours - by_stable)
     # An engine that writes the most probable token leaves stable's for another only where they are about as probable.
     # A larger gap is another way of sampling, even if the log-probabilities are the same.
     return max(apart, score.own - by_stable) if wrote.greedy else apart
-
-
-def _less_likely_than(own: int, score: Position) -> float:
-    """The log-probability that no token exceeds that is not among the likely ones."""
-    others = [logprob for token, logprob in score.likely.items() if token != own]
-    if others:
-        return min(others)
-    return score.own if score.best == own else 0.0
 
 
 def _changed(case: str, ours: Tokens, theirs: Tokens) -> ChangedPrompt:

@@ -9,6 +9,8 @@ from typing import Any
 
 LEAST = -9999.0
 """vLLM writes this for a probability of zero."""
+LONGEST_TOKEN = 200
+"""Characters of a token's text that are kept: they go into the release's record."""
 
 
 @dataclass(frozen=True)
@@ -50,15 +52,29 @@ def read(content: Any, ids: Sequence[int]) -> tuple[Position, ...]:
 
 def _position(entry: Any, own: int) -> Position:
     try:
-        likely = {int(token): _logprob(of["logprob"]) for token, of in entry.items()}
+        likely = {int(token): logprob(of["logprob"]) for token, of in entry.items()}
         best = next((int(token) for token, of in entry.items() if of.get("rank") == 1), None)
-        return Position(likely[own], best, likely, str(entry[str(own)].get("decoded_token") or ""))
+        return Position(likely[own], best, likely, writable(entry[str(own)].get("decoded_token") or "")[:LONGEST_TOKEN])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(f"prompt_logprobs has no score of token {own}: {str(entry)[:120]}") from error
+        raise ValueError(f"prompt_logprobs has no score of token {own}: {repr(entry)[:120]}") from error
 
 
-def _logprob(value: Any) -> float:
-    number = float(value)
+def logprob(value: Any) -> float:
+    """A log-probability that an engine gives, at most 0 and at least `LEAST`.
+
+    Raises:
+        TypeError: It is no number.
+        ValueError: It is no log-probability.
+    """
+    try:
+        number = float(value)
+    except OverflowError as error:
+        raise ValueError("a number too large for a log-probability") from error
     if not isfinite(number) or number > 1e-3:
         raise ValueError(f"{value!r} is no log-probability")
     return max(LEAST, min(0.0, number))
+
+
+def writable(text: Any) -> str:
+    """A text of an engine without halves of surrogate pairs, which no record can hold."""
+    return str(text).encode(errors="replace").decode()

@@ -18,6 +18,8 @@ from typing import Literal
 from llmops.evaluation.fidelity.distances import CaseDistance, Distances
 
 LEAST_CASES = 4
+COVERAGE = 0.95
+"""Share of the cases that need a score of both engines."""
 LEAST_MARGIN, MOST_MARGIN = 0.004, 0.01
 """Nats a token. docs/concepts/verdicts.md says how they were chosen."""
 SHARES = (0.25, 0.5, 1.0)
@@ -98,7 +100,9 @@ def recognized(
     margin = margin_for(found.null)
     if found.low > margin:
         return "other", found
-    return ("same" if found.high <= margin else "open"), found
+    # What has no score may be what a bad card fails at.
+    told = len(distances.cases) >= COVERAGE * distances.asked and found.high <= margin
+    return ("same" if told else "open"), found
 
 
 def _columns(rows: Iterable[CaseDistance], side: Side) -> Iterable[tuple[int, float, float]]:

@@ -20,7 +20,7 @@ procedure would reject the same releases). **More than one look.** While a gate 
 runs for further rounds, up to `max_rounds`. Any look may err, so the looks share the chance evenly.
 
 **The same model.** `max_divergence` asks whether canary and stable give the same log-probabilities, see `divergence`.
-If they do, a drop that too few cases leave open is settled: it is chance.
+If they do, by a margin of at most `MOST_MARGIN`, a drop that too few cases leave open is settled: it is chance.
 
 **The protocol.** A finding rejects by itself: `asking` adds the gate. A check without an answer leaves it open.
 
@@ -35,6 +35,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from llmops.config.catalog.spec import Evaluation, Gate
+from llmops.evaluation.gates.divergence import MOST_MARGIN
 from llmops.evaluation.gates.metrics import judge, show
 from llmops.evaluation.gates.metrics.metric import Levels, Question, full_name
 from llmops.evaluation.gates.verdict import GateResult, Verdict, verdict_of
@@ -63,8 +64,15 @@ def decide(evaluation: Evaluation, canary: Measurements, stable: Measurements | 
 
 def _settled(results: tuple[GateResult, ...]) -> tuple[GateResult, ...]:
     """Let a score whose cases are too few be settled by the proof that canary and stable are the same model."""
-    same = [result for result in results if result.rule == "max_divergence" and result.outcome == "Passed"]
-    if not any(not result.dry for result in same):
+    # A wide margin of the entry's own is no proof: a release that declares a change may be far from stable within it.
+    if not any(
+        result.rule == "max_divergence"
+        and result.outcome == "Passed"
+        and not result.dry
+        and result.high is not None
+        and result.high <= MOST_MARGIN
+        for result in results
+    ):
         return results
     return tuple(
         result.model_copy(update={"outcome": "Passed", "code": "SameModel", "note": f"{result.note}; {SETTLED}"})
@@ -94,10 +102,16 @@ def failed(evaluation: Evaluation, canary: Measurements, stable: Measurements | 
 
 
 def undecided(evaluation: Evaluation, canary: Measurements, stable: Measurements, profile: str) -> bool:
-    """Whether another round of a load profile could change the verdict: a gate on it is open, and no gate failed."""
+    """Whether more of a load profile or a fidelity suite could change the verdict: a gate on it is open, none failed.
+
+    A comparison that turns do not give at all (`change` is missing) no further round gives. The first texts of a
+    fidelity suite may be too few to compare, and the next ones enough.
+    """
     verdict = decide(evaluation, canary, stable)
     return verdict.value != "Failed" and any(
-        result.outcome == "Inconclusive" and not result.dry and result.change is not None
+        result.outcome == "Inconclusive"
+        and not result.dry
+        and (result.change is not None or result.rule == "max_divergence")
         for result in verdict.gates
         if result.metric.partition("/")[0] == profile
     )

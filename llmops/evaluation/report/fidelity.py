@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from llmops.evaluation.fidelity.distances import CaseDistance, Distances
 from llmops.evaluation.gates.metrics import show
+from llmops.evaluation.measurements import Measurements
 
 CASES_SHOWN = 10
 WORDS: Mapping[str, str] = {
@@ -41,17 +42,18 @@ class Section:
     notes: list[str]
 
 
-def sections(distances: Mapping[str, Distances]) -> list[Section]:
+def sections(canary: Measurements) -> list[Section]:
     """One section per fidelity suite."""
     return [
-        Section(name, _figures(found), _furthest(found), list(_notes(found)))
-        for name, found in sorted(distances.items())
+        Section(name, _figures(canary, name), _furthest(found), list(_notes(found)))
+        for name, found in sorted(canary.distances.items())
     ]
 
 
-def _figures(found: Distances) -> list[tuple[str, str]]:
-    figures = found.figures()
-    return [(words, show(name, figures[name])) for name, words in WORDS.items() if name in figures]
+def _figures(canary: Measurements, suite: str) -> list[tuple[str, str]]:
+    # As measured: a record without room for the single cases cannot sum them up again.
+    figures = {name: canary.figures.get(f"{suite}/{name}") for name in WORDS}
+    return [(WORDS[name], show(name, value)) for name, value in figures.items() if value is not None]
 
 
 def _furthest(found: Distances) -> list[tuple[str, str, str, str]]:

@@ -66,7 +66,7 @@ def score_table(canary: Measurements, stable: Measurements | None) -> str:
 def fidelity_tables(canary: Measurements) -> str:
     """Figures, cases furthest apart and what stands out, for each fidelity suite."""
     parts: list[str] = []
-    for section in fidelity.sections(canary.distances):
+    for section in fidelity.sections(canary):
         parts.append(_table((section.name, "canary and stable"), section.figures))
         parts.append(_table(("case", "tokens", "over the null", "same token preferred"), section.cases))
         parts.append("\n".join(f"- {_cell(note)}" for note in section.notes))

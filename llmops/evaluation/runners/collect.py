@@ -78,8 +78,7 @@ def collect(results: Iterable[Result], beside: Measurements | None = None) -> Me
                 turns[name] = _by_figure(result.turns)
         figures |= {f"{name}/{figure}": value for figure, value in measured.items()}
         samples[name] = {kind: sketch(values, SAMPLES) for kind, values in taken.items() if values}
-        unmeasured = Counter[str]() if isinstance(result, FidelityResult) else result.unmeasured
-        if counted := result.errors + unmeasured:
+        if counted := result.errors + result.unmeasured:
             errors[name] = dict(Counter(counted).most_common(ERRORS_SHOWN))
     if all_scores:
         figures["all/score"] = summary(all_scores)["mean"]

@@ -17,9 +17,9 @@ from llmops.evaluation.endpoint import Endpoint, Progress
 from llmops.evaluation.fidelity.distances import Distances, Scorings, distances, from_reference
 from llmops.evaluation.fidelity.reference import Reference, reference
 from llmops.evaluation.fidelity.scores import Position, read
-from llmops.evaluation.fidelity.tokens import Text, Tokens, texts
+from llmops.evaluation.fidelity.tokens import LONGEST_TEXT, Text, Tokens, texts
 from llmops.evaluation.loop import run
-from llmops.evaluation.runners.attempts import IN_A_ROW, NoAnswer, error_of_status, persist
+from llmops.evaluation.runners.attempts import IN_A_ROW, Fault, NoAnswer, error_of_status, persist
 from llmops.evaluation.runners.client import CHAT, Client, Cut, Response, Unreachable
 from llmops.evaluation.runners.quality import tokens_of
 from llmops.evaluation.runners.wire import WireError
@@ -29,6 +29,9 @@ from llmops.worker.foreign import parse_json
 TEXTS = "/v1/completions"
 REFUSALS = (400, 404, 405, 422, 501)
 """Answers of a server that does not give what is asked."""
+LEAST_TOP = 1
+"""Alternatives to ask for at least: vLLM does not check a request for none, and dies of it with
+`--kv-sharing-fast-prefill`, where it refuses one for more."""
 Undecided = Callable[[Distances], bool]
 """Whether more texts could change what follows from the distances so far."""
 
@@ -43,6 +46,7 @@ class FidelityResult:
         reference: Texts with the scores that it gave them; None for stable itself.
         scored: Texts that it scored.
         errors: Errors of the engine, by message.
+        unmeasured: Errors that tell nothing about the engine, by message.
         stopped: Whether the engine stopped answering.
     """
 
@@ -51,12 +55,14 @@ class FidelityResult:
     reference: Reference | None = None
     scored: int = 0
     errors: Counter[str] = field(default_factory=Counter[str])
+    unmeasured: Counter[str] = field(default_factory=Counter[str])
     stopped: bool = False
 
     def figures(self) -> dict[str, float]:
         """The measured figures by name."""
         asked = self.scored + self.errors.total()
         figures = {"error_rate": self.errors.total() / asked if asked else 0.0}
+        figures["unmeasured"] = float(self.unmeasured.total())
         return figures | (self.distances.figures() if self.distances else {})
 
 
@@ -66,17 +72,18 @@ class _Scoring:
     def __init__(self, endpoint: Endpoint, suite: FidelitySuite) -> None:
         self._endpoint, self._suite = endpoint, suite
         self._top = suite.top
-        self._errors_in_a_row = 0
+        self._faults_in_a_row: list[Fault] = []
         self.refusal = ""
         self.scores: dict[str, tuple[Position, ...]] = {}
         self.errors: Counter[str] = Counter()
+        self.unmeasured: Counter[str] = Counter()
         self.stopped = False
 
     async def score(self, asked: Sequence[Text], concurrency: int) -> None:
         """Score texts; a text that the engine refuses to score has no score.
 
         Raises:
-            MeasurementFailed: The engine cannot be reached, or asks to come back later.
+            MeasurementFailed: The engine cannot be reached, or asks to come back later, text after text.
         """
         waiting = iter(asked)
         async with Client(self._endpoint) as client, asyncio.TaskGroup() as group:
@@ -87,7 +94,7 @@ class _Scoring:
         for text in waiting:
             try:
                 scores = await persist(lambda asked=text: self._ask(client, asked, self._top), lambda: None)
-                self._errors_in_a_row = 0
+                self._faults_in_a_row.clear()
                 if scores is not None:
                     self.scores[text.case] = scores
             except NoAnswer as error:
@@ -96,16 +103,20 @@ class _Scoring:
                 return
 
     def _count(self, error: NoAnswer) -> None:
-        if error.fault == "measurement":
-            raise MeasurementFailed(
-                f"{self._suite.name}: a text could not be scored: {error.why}",
-                code="CasesUnmeasured",
-                about=f"suite {self._suite.name}",
-                remedy="Check that the engine's pod is ready and reachable from here.",
-            ) from error
-        self.errors[error.why] += 1
-        self._errors_in_a_row += 1
-        self.stopped |= self._errors_in_a_row >= IN_A_ROW
+        (self.errors if error.fault == "engine" else self.unmeasured)[error.why] += 1
+        self._faults_in_a_row.append(error.fault)
+        if len(self._faults_in_a_row) < IN_A_ROW:
+            return
+        if "engine" in self._faults_in_a_row:
+            self.stopped = True
+            return
+        raise MeasurementFailed(
+            f"{self._suite.name}: {len(self._faults_in_a_row)} texts in a row could not be scored; "
+            f"the last: {error.why}",
+            code="CasesUnmeasured",
+            about=f"suite {self._suite.name}",
+            remedy="Check that the engine's pod is ready and reachable from here.",
+        ) from error
 
     async def _ask(self, client: Client, text: Text, top: int) -> tuple[Position, ...] | None:
         content = {
@@ -117,10 +128,13 @@ class _Scoring:
         }
         response = await _send(client, client.request(TEXTS, content), self._suite.timeout_seconds)
         if response.status in REFUSALS:
-            if top:
-                # The engine may bound the alternatives, and give the token's own score all the same.
-                self._top = 0
-                return await self._ask(client, text, 0)
+            if top > LEAST_TOP:
+                # The engine may bound the alternatives, and give fewer. If it refuses that as well, the fault is the
+                # text's, and the others keep their alternatives.
+                scores = await self._ask(client, text, LEAST_TOP)
+                if scores is not None:
+                    self._top = LEAST_TOP
+                return scores
             self.refusal = f"HTTP {response.status}: {_shown(response)}"
             return None
         if response.status != 200:
@@ -237,8 +251,7 @@ async def _compare(
 ) -> tuple[FidelityResult, FidelityResult]:
     chosen = texts(answers[1], suite.tokens)
     if not chosen:
-        missing = Distances(unavailable="stable's answers came without token ids")
-        return FidelityResult(suite, missing), FidelityResult(suite)
+        return FidelityResult(suite, Distances(unavailable=_nothing_to_score(answers[1]))), FidelityResult(suite)
     ours, theirs, again = _Scoring(canary, suite), _Scoring(stable, suite), _Scoring(stable, suite)
     done, found = 0, Distances()
     for share in shares:
@@ -260,9 +273,34 @@ async def _compare(
     kept = reference(suite.name, chosen[:done], ours.scores)
     stopped = theirs.stopped or again.stopped
     return (
-        FidelityResult(suite, found, kept, len(ours.scores), ours.errors, ours.stopped),
-        FidelityResult(suite, None, None, len(theirs.scores), theirs.errors + again.errors, stopped),
+        FidelityResult(suite, found, kept, len(ours.scores), ours.errors, ours.unmeasured, ours.stopped),
+        FidelityResult(
+            suite,
+            None,
+            None,
+            len(theirs.scores),
+            theirs.errors + again.errors,
+            theirs.unmeasured + again.unmeasured,
+            stopped,
+        ),
     )
+
+
+def _nothing_to_score(stables: Mapping[str, Tokens]) -> str:
+    if not stables:
+        return "no case of its quality suites has an answer of stable with token ids"
+    return f"each of stable's answers is empty, or longer than {LONGEST_TEXT:,} tokens with its prompt"
+
+
+def without_tokens(suite: FidelitySuite, who: str) -> tuple[FidelityResult, FidelityResult]:
+    """What a fidelity suite measures if an engine gives no token ids with its answers.
+
+    Args:
+        suite: The suite.
+        who: The engine, for people.
+    """
+    missing = Distances(unavailable=f"{who} gives its answers without token ids")
+    return FidelityResult(suite, missing), FidelityResult(suite)
 
 
 def run_alone(
@@ -279,7 +317,7 @@ def run_alone(
     scoring = _Scoring(endpoint, suite)
     run(scoring.score(chosen, concurrency))
     kept = reference(suite.name, chosen, scoring.scores)
-    return FidelityResult(suite, None, kept, len(scoring.scores), scoring.errors, scoring.stopped)
+    return FidelityResult(suite, None, kept, len(scoring.scores), scoring.errors, scoring.unmeasured, scoring.stopped)
 
 
 def recognize(endpoint: Endpoint, kept: Reference, concurrency: int) -> Distances:
@@ -297,7 +335,7 @@ async def _recognize(endpoint: Endpoint, kept: Reference, concurrency: int) -> D
     texts_with_scores = kept.unpack()
     asked = [text for text, _ in texts_with_scores]
     # The kept scores have no alternatives to compare.
-    suite = FidelitySuite(name=kept.suite, kind="fidelity", top=0)
+    suite = FidelitySuite(name=kept.suite, kind="fidelity", top=LEAST_TOP)
     once, again = _Scoring(endpoint, suite), _Scoring(endpoint, suite)
     await once.score(asked, concurrency)
     await again.score(asked[::-1], concurrency // 2 or 2)

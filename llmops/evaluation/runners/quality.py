@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 from llmops.errors import MeasurementFailed
 from llmops.evaluation import loop
 from llmops.evaluation.endpoint import Endpoint, Progress
+from llmops.evaluation.fidelity.scores import logprob, writable
 from llmops.evaluation.fidelity.tokens import Tokens
 from llmops.evaluation.patterns import PatternTooSlow
 from llmops.evaluation.runners.attempts import IN_A_ROW, Fault, NoAnswer, error_of_status, persist
@@ -225,6 +226,7 @@ class _Run:
             if choices == []:
                 raise NoAnswer("engine", "the answer has no choices", again=False)
             text, note, calls = read_message(choices[0]["message"], choices[0].get("finish_reason"))
+            text = writable(text)
             found = tokens_of(completion.model_dump(), greedy=sampling.temperature == 0) if tokens else None
             return _Answer(text, seconds, found, note, calls)
         except openai.APIStatusError as error:
@@ -292,7 +294,7 @@ def tokens_of(completion: Any, *, greedy: bool) -> Tokens | None:
     except (KeyError, IndexError, TypeError, ValueError):
         return None
     try:
-        logprobs = tuple(float(token["logprob"]) for token in choice["logprobs"]["content"])
+        logprobs = tuple(logprob(token["logprob"]) for token in choice["logprobs"]["content"])
     except (KeyError, TypeError, ValueError):
         logprobs = ()
     return Tokens(prompt, answer, logprobs if len(logprobs) == len(answer) else (), greedy)

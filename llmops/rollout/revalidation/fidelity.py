@@ -81,7 +81,10 @@ def result(release: Release, told: Sequence[Told]) -> CheckResult:
         line = "; ".join(finding.message for finding in findings)
         return CheckResult(check="fidelity", value="Failed", line=line, findings=findings, figures=figures)
     if still_open := [replica for replica in told if replica.value == "open"]:
-        line = f"too few texts tell what {', '.join(replica.pod for replica in still_open)} is"
+        words = (
+            f"{replica.pod} ({replica.unavailable})" if replica.unavailable else replica.pod for replica in still_open
+        )
+        line = f"too few texts tell what {', '.join(words)} is"
         return CheckResult(check="fidelity", value="Inconclusive", line=line, figures=figures)
     line = f"{len(told)} replica{'' if len(told) == 1 else 's'} give the log-probabilities of the promotion"
     return CheckResult(check="fidelity", value="Passed", line=line, figures=figures)
@@ -96,7 +99,8 @@ def _findings(release: Release, told: Sequence[Told], others: Sequence[Told]) ->
             f"`llmops rollout {release.model} --retry` tries the release again."
         )
         return (Finding(subject=ALL, severity="error", message=message, remedy=remedy),)
-    siblings = f", and {len(told) - len(others)} other replicas do not" if len(told) > len(others) else ""
+    same = sum(replica.value == "same" for replica in told)
+    siblings = f", and {same} other replica{' does' if same == 1 else 's do'} not" if same else ""
     return tuple(
         Finding(
             subject=f"replica on {replica.place}",

@@ -82,7 +82,7 @@ POINTS = {
         Point("canary applied", step=Step.CANARY_APPLIED),
         Point("canary ready", step=Step.CANARY_READY),
         Point("canary half measured", step=Step.REQUEST_DONE, about=("sums", 6)),
-        Point("stable half measured", step=Step.REQUEST_DONE, about=("sums", 6), nth=2),
+        Point("canary and stable measured", step=Step.REQUEST_DONE, about=("sums", 12)),
         Point("measured, verdict not kept", before=record("evaluation.json")),
         Point("passed, canary still up", before=Write("Service", "{model}-canary", "delete")),
         Point("canary half removed", before=Write("Deployment", "{model}-canary", "delete")),
@@ -103,7 +103,7 @@ CHAINS = {
     "c": ("download Job created", "canary applied", "Service moved, Deployment not"),
     "d": ("downloading", "canary ready", "recorded, not noted"),
     "e": ("downloaded, not noted", "canary half measured", "stabilizing"),
-    "f": ("checksum Job created", "stable half measured", "held, not yet stable"),
+    "f": ("checksum Job created", "canary and stable measured", "held, not yet stable"),
     "g": ("hashing", "measured, verdict not kept", "stable, no record yet"),
     "h": ("hashed, proof not kept", "passed, canary still up", "canary removed"),
 }

@@ -71,7 +71,7 @@ def test_a_replica_that_differs_from_its_siblings_is_named_with_node_and_gpu(mod
     (finding,) = check.findings
     node = pod["spec"]["nodeName"]
     assert finding.message.startswith(f"replica {name} on node {node} (NVIDIA-L40S) differs")
-    assert "and 1 other replicas do not" in finding.message
+    assert "and 1 other replica does not" in finding.message
     assert "nats a token" in finding.message
     assert [(alert.severity, name in alert.line) for alert in alerts(model)] == [("error", True)]
 

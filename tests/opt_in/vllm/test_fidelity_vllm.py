@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from llmops_sandbox.engine.likeness import MODEL
+from llmops_sandbox.engine.exchanges import MODEL
 from llmops_sandbox.engine.process import EngineProcess
 from llmops_sandbox.programs.vllm import Vllm
 

@@ -95,6 +95,30 @@ def test_check_names_all_mistakes_and_fails(folder: Path, capsys: pytest.Capture
     assert "tenants/acme.yaml:2: models[0]" in text
 
 
+def test_check_names_what_a_fidelity_suite_cannot_use(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "evals").mkdir()
+    (folder / "evals" / "load.yaml").write_text("kind: load\nrequests: 1\nrate: 1.0\n")
+    (folder / "evals" / "same.yaml").write_text("kind: fidelity\n")
+    (folder / "evals" / "sums-again.yaml").write_text("kind: fidelity\nsuites: [sums, load]\n")
+    (folder / "evals" / "sums.yaml").write_text("kind: quality\nscorer: exact\n")
+    (folder / "evals" / "sums.jsonl").write_text('{"id": "a", "prompt": "1 + 1", "expected": "2", "answer": "2"}\n')
+    (folder / "models" / "other.yaml").unlink()
+    (folder / "models" / "tiny.yaml").write_text(
+        GOOD.format(name="tiny")
+        + "evaluation:\n  suites: [sums, load, same, sums-again]\n"
+        + "  gates:\n    - {metric: sums, max_divergence: 0.01}\n"
+    )
+    (folder / "models" / "third.yaml").write_text(GOOD.format(name="third") + "evaluation:\n  suites: [load, same]\n")
+    with pytest.raises(SystemExit):
+        main(["check"])
+    text = capsys.readouterr().err
+    unusable = "uses load: no quality suite of this model"
+    assert f"tiny.yaml:5: evaluation.suites[3]: is 'sums-again', which {unusable}" in text
+    assert "tiny.yaml:7: evaluation.gates[0].metric: is sums, but 'sums' is no fidelity suite of this model" in text
+    assert "third.yaml:5: evaluation.suites[1]: is 'same', which uses the cases of quality suites" in text
+    assert "'same', which uses load" not in text
+
+
 def test_one_file_of_two_spellings_takes_the_model_of_neither(tmp_path: Path) -> None:
     for name in ("tiny.yaml", "tiny.yml"):
         (tmp_path / name).write_text(GOOD.format(name="tiny"))

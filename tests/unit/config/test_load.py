@@ -251,9 +251,9 @@ def test_a_thousand_models_load_in_time(tmp_path: Path) -> None:
     text = (REPOSITORY / "models" / "smollm2-135m.yaml").read_text()
     for number in range(1000):
         write(tmp_path, text.replace("name: smollm2-135m", f"name: m{number}"), f"m{number}.yaml")
-    started = time.process_time()
+    started = time.process_time()  # 0.7 s alone; a busy machine takes three times as long
     assert len(load_catalog(tmp_path)) == 1000
-    assert time.process_time() - started < 2
+    assert time.process_time() - started < 5
 
 
 def test_the_projects_own_models_load_and_name_suites_that_exist() -> None:

@@ -15,6 +15,7 @@ from llmops.errors import BadInput, MeasurementFailed
 from llmops.evaluation.endpoint import Endpoint
 from llmops.evaluation.runners.attempts import ATTEMPTS, IN_A_ROW
 from llmops.evaluation.runners.bounded import LONGEST_ANSWER
+from llmops.evaluation.runners.collect import collect
 from llmops.evaluation.runners.quality import run_quality
 from llmops.evaluation.suites import Suite
 
@@ -44,6 +45,13 @@ def solve(prompt: str) -> str:
 def failing(status: int, which: Callable[[int], bool], **headers: str) -> Callable[[int], web.Response | None]:
     body = json.dumps({"error": {"message": "broken on purpose", "type": "x", "code": status}})
     return lambda number: web.Response(status=status, text=body, headers=headers) if which(number) else None
+
+
+def test_half_of_a_surrogate_pair_in_an_answer_fits_into_a_record(engine: Engine, endpoint: Endpoint) -> None:
+    engine.answers = lambda _: "\ud83d"
+    result = run_quality(endpoint, suite(1), 1)
+    assert result.answers[0].text == "?"
+    assert collect([result]).model_dump_json()
 
 
 def test_scores_latencies_and_requests(engine: Engine, endpoint: Endpoint) -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from llmops.evaluation.fidelity.distances import Distances, Scorings, distances
 from llmops.evaluation.fidelity.scores import LEAST, Position, read
 from llmops.evaluation.fidelity.tokens import LONGEST_ANSWER, LONGEST_TEXT, Text, Tokens, texts
+from llmops.evaluation.runners.quality import tokens_of
 
 TEXT = Text("q/one", (1, 2, 3), (4, 5))
 WROTE = Tokens(TEXT.prompt, TEXT.answer, (-0.1, -0.2))
@@ -70,6 +71,7 @@ def test_scores_are_read_by_position() -> None:
         (answer(None, {"7": {"logprob": 3.0, "rank": 1}}), "prompt_logprobs has no score of token 7"),
         (answer(None, {"7": None}), "prompt_logprobs has no score of token 7"),
         (answer(None, None), "prompt_logprobs has no score of token 7"),
+        (answer(None, {"7": {"logprob": -(10**400), "rank": 1}}), "prompt_logprobs has no score of token 7"),
     ],
 )
 def test_scores_of_another_form_are_refused(content: dict[str, Any], why: str) -> None:
@@ -87,6 +89,26 @@ def test_any_body_is_read_or_refused_as_a_wrong_value(content: Any, position: An
     for body in (content, answer(None, position), answer(None, {"7": position})):
         with suppress(ValueError):
             read(body, [6, 7])
+
+
+def test_a_tokens_text_fits_into_a_record() -> None:
+    content = answer(None, {"7": {"logprob": -0.5, "rank": 1, "decoded_token": "\ud800" + "x" * 100_000}})
+    (ours,), (theirs,) = read(content, [6, 7]), (Position(-0.1, 7, {7: -0.1}, "x"),)
+    text = Text("q/one", (6,), (7,))
+    found = distances([text], Scorings({"q/one": (theirs,)}, {"q/one": (ours,)}, {"q/one": (ours,)}), {}, {})
+    assert found.largest is not None
+    assert found.largest.token.startswith("?x")
+    assert len(found.model_dump_json()) < 1000
+
+
+@pytest.mark.parametrize("wrong", [-(10**400), math.nan, -math.inf, 7.0, None, "x"])
+def test_log_probabilities_of_an_answer_are_bounded_or_not_given(wrong: Any) -> None:
+    def of(last: Any) -> Any:
+        content = [{"logprob": -0.5}, {"logprob": last}]
+        return {"prompt_token_ids": [1], "choices": [{"token_ids": [2, 3], "logprobs": {"content": content}}]}
+
+    assert tokens_of(of(wrong), greedy=True) == Tokens((1,), (2, 3), (), True)
+    assert tokens_of(of(-1e308), greedy=True) == Tokens((1,), (2, 3), (-0.5, LEAST), True)
 
 
 def test_a_probability_of_zero_is_a_score() -> None:
@@ -120,6 +142,11 @@ def test_a_long_answer_counts_in_part_and_a_long_text_not_at_all() -> None:
     (text,) = texts({"q/long": Tokens((1,), (2,) * 10_000)}, 5000)
     assert len(text.answer) == LONGEST_ANSWER
     assert texts({"q/long": Tokens((1,) * LONGEST_TEXT, (2,))}, 5000) == []
+
+
+def test_no_text_takes_more_memory_than_engines_have_left() -> None:
+    largest_vocabulary, bytes_a_logit = 262_144, 10
+    assert LONGEST_TEXT * largest_vocabulary * bytes_a_logit < 3 << 30
 
 
 def test_an_engine_is_no_distance_from_itself() -> None:
@@ -177,29 +204,23 @@ def test_what_both_wrote_alike_compares_with_stables_scores() -> None:
 
 
 @pytest.mark.parametrize(
-    ("likely", "wrote", "apart"),
+    ("own", "likely", "apart"),
     [
-        ({5: -0.2, 9: -1.8}, -1.7, 0.1),  # stable says how likely
-        ({5: -0.2, 8: -3.0}, -1.7, 1.3),  # at most as likely as the last one named
-        ({5: -0.2, 8: -3.0}, -4.0, 0.0),  # that tells nothing
-        ({5: -0.2, 8: -0.9}, -1.7, 0.0),
-        ({5: -0.2}, -1.7, 0.0),
+        (-0.2, {5: -0.2, 9: -1.8}, 0.1),
+        (-0.2, {5: -0.2, 8: -3.0}, 1.3),
+        (-0.2, {5: -0.2, 8: -1.0}, 0.0),  # stable may give -1.7 as well
+        (-6.0, {5: -6.0, 7: -0.2, 8: -1.6}, 0.0),  # stable drew an improbable token: it bounds nothing
+        (-6.0, {5: -6.0}, 0.0),  # no alternatives are known
     ],
 )
 def test_where_both_part_the_likely_tokens_bound_the_distance(
-    likely: dict[int, float], wrote: float, apart: float
+    own: float, likely: dict[int, float], apart: float
 ) -> None:
-    stable = (*SAME[:-1], position(-0.2, 5, likely))
-    found = compared(SAME, stable, stable, Tokens(TEXT.prompt, (4, 9), (-0.1, wrote)))
+    stable = (*SAME[:-1], position(own, 5, likely))
+    wrote = Tokens(TEXT.prompt, (4, 9), (-0.1, -1.7))
+    found = compared(SAME, stable, stable, wrote)
     row = found.cases["q/one"]
     assert (row.written, row.written_difference) == (2, pytest.approx(apart))
-
-
-def test_a_token_less_likely_than_those_named_bounds_nothing_by_itself() -> None:
-    # Stable's own token is not among its most likely ones.
-    stable = (*SAME[:-1], position(-6.0, 8, {8: -0.2, 5: -6.0}))
-    found = compared(SAME, stable, stable, Tokens(TEXT.prompt, (4, 9), (-0.1, -3.0)))
-    assert found.cases["q/one"].written_difference == 0
 
 
 def test_an_engine_that_passes_over_the_most_probable_token_samples_otherwise() -> None:

@@ -75,6 +75,25 @@ def test_the_margin_follows_the_null_within_bounds() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "canary", [measured(rows(0.0, cases=LEAST_CASES - 1)), measured(rows(0.0, cases=20), asked=22)]
+)
+def test_a_look_at_too_few_texts_to_compare_asks_for_more(canary: Measurements) -> None:
+    rules = asking(Evaluation(suites=("fidelity",)), [SUITE], same=True)
+    assert undecided(rules, canary, STABLE, "fidelity")
+
+
+def test_the_words_say_how_many_cases_are_needed() -> None:
+    assert (
+        "3 of 3 cases have a score of both canary and stable, at least 4 are needed"
+        in judged(measured(rows(0.0, cases=3))).note
+    )
+    assert (
+        "20 of 22 cases have a score of both canary and stable, 95% are needed"
+        in judged(measured(rows(0.0, cases=20), asked=22)).note
+    )
+
+
 def test_a_given_margin_counts_as_it_is() -> None:
     assert judged(measured(rows(0.02)), 0.05).outcome == "Passed"
     assert judged(measured(rows(0.02)), 0.01).outcome == "Failed"
@@ -169,6 +188,16 @@ def test_a_proof_of_sameness_settles_what_few_cases_leave_open(right: int, dista
     rules = asking(Evaluation(suites=("q", "fidelity"), gates=(drop,)), [SUITE], same=True)
     verdict = decide(rules, canary, stable)
     assert verdict.value == value
+
+
+@pytest.mark.parametrize(("nats", "value"), [(0.0, "Passed"), (0.3, "Inconclusive")])
+def test_a_wide_margin_of_its_own_is_no_proof_of_the_same_model(nats: float, value: str) -> None:
+    canary, stable = few_cases(18, 20)
+    canary = canary.model_copy(update={"distances": measured(rows(nats)).distances})
+    gates = (Gate(metric="q/score", max_drop=0.05), Gate(metric="fidelity", max_divergence=0.5))
+    verdict = decide(Evaluation(suites=("q", "fidelity"), gates=gates), canary, stable)
+    assert verdict.value == value
+    assert next(gate for gate in verdict.gates if gate.rule == "max_divergence").outcome == "Passed"
 
 
 def test_a_dry_proof_settles_nothing() -> None:

@@ -60,6 +60,9 @@ def test_an_engine_or_its_speed_must_not_change_the_model(release: Release, chan
         (argument("-q=fp8"), "--quantization"),
         (argument("--kv_cache_dtype=fp8"), "--kv-cache-dtype"),
         (argument("--hf-overrides.rope_theta=5"), "--hf-overrides"),
+        (argument('--quantization-config={"linear": "fp8"}'), "--quantization-config"),
+        (argument("--mamba-ssm-cache-dtype=float16"), "--mamba-ssm-cache-dtype"),
+        (argument("--kv-cache-dtype-skip-layers=0"), "--kv-cache-dtype-skip-layers"),
     ],
 )
 def test_what_a_release_declares_to_change_is_named(release: Release, change: Change, declared: str) -> None:

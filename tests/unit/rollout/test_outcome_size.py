@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from llmops.evaluation.fidelity.distances import CaseDistance, Distances
+from llmops.evaluation.fidelity.reference import LONGEST, Reference
 from llmops.evaluation.gates.verdict import GateResult, Verdict
 from llmops.evaluation.measurements import Measurements
 from llmops.evaluation.report.failing import EXPECTED_LENGTH, PROMPT_LENGTH, SHOWN, FailingCase
+from llmops.evaluation.report.fidelity import sections
 from llmops.evaluation.runners.collect import SAMPLES, WRONG_LENGTH, WRONG_SHOWN
 from llmops.rollout.outcomes import OUTCOME_BYTES, EvaluationOutcome
 
@@ -52,6 +55,26 @@ def test_a_large_outcome_keeps_verdict_and_figures(suites: int, cases: int, text
     assert len(given.model_dump_json().encode()) > OUTCOME_BYTES >= len(fitted.model_dump_json().encode())
     assert (fitted.verdict, fitted.canary.figures, fitted.against) == (given.verdict, given.canary.figures, "q")
     assert EvaluationOutcome.model_validate_json(fitted.model_dump_json()) == fitted
+
+
+def test_a_record_has_room_for_what_recognizes_the_release_once() -> None:
+    kept = {name: Reference(suite=name, texts=1, packed="A" * LONGEST) for name in "abcdefg"}
+    given = outcome(1, 10)
+    canary = given.canary.model_copy(update={"references": kept})
+    fitted = given.model_copy(update={"canary": canary}).fitted()
+    assert fitted.canary.references == {"a": kept["a"]}
+
+
+def test_a_report_tells_distances_whose_cases_found_no_room() -> None:
+    rows = {f"q/{n}": CaseDistance(tokens=2, difference=0.2, null=0.1, kl=0, same=2) for n in range(5000)}
+    found = Distances(cases=rows, asked=5000)
+    figures = {f"same/{name}": value for name, value in found.figures().items()}
+    given = outcome(1, 10)
+    canary = given.canary.model_copy(update={"distances": {"same": found}, "figures": figures})
+    fitted = given.model_copy(update={"canary": canary}).fitted()
+    assert fitted.canary.distances["same"].cases == {}
+    (section,) = sections(fitted.canary)
+    assert {("cases scored", "5,000"), ("over the null, a token", "0.0500 nats")} <= set(section.figures)
 
 
 def test_scores_of_the_canary_outlast_those_of_stable() -> None:

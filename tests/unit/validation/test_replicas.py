@@ -40,6 +40,13 @@ def test_one_that_differs_is_named_with_its_node_and_gpu(release: Release) -> No
     assert "Cordon the node" in finding.remedy
 
 
+def test_siblings_that_are_not_told_count_for_nothing(release: Release) -> None:
+    (finding,) = result(
+        release, [told(1), told(2, "other"), told(3, "open"), told(4, "open", unavailable="x")]
+    ).findings
+    assert finding.message.endswith("over the null of 0.0012, and 1 other replica does not")
+
+
 def test_all_that_differ_are_one_finding(release: Release) -> None:
     check = result(release, [told(1, "other"), told(2, "other")])
     (finding,) = check.findings
@@ -56,6 +63,8 @@ def test_the_only_replica_that_differs_has_no_siblings(release: Release) -> None
 def test_what_is_open_or_not_available_finds_nothing(release: Release) -> None:
     check = result(release, [told(1), told(2, "open")])
     assert (check.value, check.line) == ("Inconclusive", "too few texts tell what pod-2 is")
+    check = result(release, [told(1), told(2, "open", unavailable="HTTP 400")])
+    assert (check.value, check.line) == ("Inconclusive", "too few texts tell what pod-2 (HTTP 400) is")
     check = result(release, [told(1, "open", unavailable="HTTP 400")])
     assert (check.value, check.line) == ("Passed", "not available: pod-1: HTTP 400")
 
@@ -73,3 +82,9 @@ def test_what_is_open_or_not_available_finds_nothing(release: Release) -> None:
 def test_a_replica_is_told_by_its_distance_over_the_null(rows: list[CaseDistance], value: str) -> None:
     distances = Distances(cases={f"q/{n}": found for n, found in enumerate(rows)}, asked=len(rows))
     assert recognized(distances, 0.95, 2)[0] == value
+
+
+def test_a_replica_that_fails_at_many_texts_is_not_told_the_same() -> None:
+    few = {f"q/{n}": row(0.0) for n in range(10)}
+    assert recognized(Distances(cases=few, asked=20), 0.95, 2)[0] == "open"
+    assert recognized(Distances(cases={case: row(0.05) for case in few}, asked=20), 0.95, 2)[0] == "other"

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from llmops.evaluation.fidelity.distances import Distances
-from llmops.evaluation.gates.divergence import SHARES, Excess, Side, excess, margin_for
+from llmops.evaluation.gates.divergence import COVERAGE, LEAST_CASES, SHARES, Excess, Side, excess, margin_for
 from llmops.evaluation.gates.metrics.metric import Metric, Question
 from llmops.evaluation.gates.verdict import GateResult
 
-COVERAGE = 0.95
-"""Share of the cases that need a score of both engines."""
 READS = "another model"
 WRITES = "it writes otherwise than it reads: by its decoding, or by defaults of its sampling"
 FIGURES = ("divergence", "difference", "null", "kl", "largest_difference")
@@ -64,7 +62,8 @@ class Divergence(Metric):
         measured = len(distances.cases)
         scored, written = self._excess("scored"), self._excess("written")
         if scored is None or measured < COVERAGE * distances.asked:
-            why = f"{measured} of {distances.asked} cases have a score of both canary and stable"
+            enough = f"at least {LEAST_CASES}" if measured < LEAST_CASES else f"{COVERAGE:.0%}"
+            why = f"{measured} of {distances.asked} cases have a score of both canary and stable, {enough} are needed"
             return self._result("Inconclusive", "CasesNotPaired", f"{self._suite}: {why}")
         worst = max((side for side in (scored, written) if side), key=lambda side: side.high)
         if beyond := next((side for side in (scored, written) if side and side.low > self._limit), None):
