@@ -103,7 +103,7 @@ def test_a_flipped_bit_is_named_and_repaired_while_the_engine_keeps_serving(mode
     assert restarts(model) == [0]
     status = model_status(model.platform, model.name)
     assert status.validated is not None
-    assert status.validated.endswith("UTC drift Passed, weights Passed, figures Passed")
+    assert status.validated.endswith("UTC drift Passed, weights Passed, figures Passed, fidelity Passed")
     saved = Validations(model.cluster).last(model.name)
     assert saved == after.validation
     assert saved is not None
