@@ -171,10 +171,12 @@ def test_every_suite_in_the_documentation_is_one(tmp_path: Path) -> None:
     suites = load_suites(tmp_path / "evals", names)
     assert {suite.tool for suite in suites if isinstance(suite, ToolSuite)} == set(TOOLS)
     assert {suite.kind for suite in suites} == {"quality", "fidelity", "protocol", "load", "tool"}
-    (gates,) = re.findall(r"^```yaml\n(evaluation:.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    evaluations = re.findall(r"^```yaml\n(evaluation:.*?)^```$", text, re.DOTALL | re.MULTILINE)
     from ruamel.yaml import YAML
 
-    Evaluation.model_validate(YAML(typ="safe").load(gates)["evaluation"])
+    assert evaluations
+    for content in evaluations:
+        Evaluation.model_validate(YAML(typ="safe").load(content)["evaluation"])
 
 
 def test_shipped_tool_suites_are_valid() -> None:
