@@ -130,8 +130,9 @@ class EngineOptions(Strict):
 
 
 LARGEST_TEMPLATE = 256 * 1024
-LONGEST_VERSION = 200
 """Largest chat template in bytes: the ConfigMap of the release's pins holds it, and has at most 1 MiB."""
+LONGEST_VERSION = 200
+"""Characters of a range of versions."""
 
 RESERVED_VARIABLES = {
     "DO_NOT_TRACK": "engines send no usage data",
