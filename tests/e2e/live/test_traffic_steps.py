@@ -5,6 +5,7 @@ Slow: each test is two rollouts with users, most of them in steps.
 
 from __future__ import annotations
 
+import re
 import signal
 import threading
 import time
@@ -110,7 +111,8 @@ def test_a_release_that_fails_its_users_is_taken_back_and_the_next_one_starts(mo
     assert ended.code == Exit.REJECTED, ended.line
     assert ended.record is not None
     assert (ended.record.verdict, ended.record.stage) == ("Failed", "traffic")
-    assert "at 25% of users' requests: p95_ttft_ms of the canary is" in ended.record.reason
+    # A slow first token makes the whole answer slow; either figure may be conclusive first.
+    assert re.match(r"at 25% of users' requests: p95_(ttft|e2el)_ms of the canary is", ended.record.reason)
     [step] = outcome(model, str(ended.record.release)).steps
     assert step.requests is not None
     assert f"it served {step.requests} users' requests" in ended.record.reason
