@@ -179,7 +179,7 @@ def _compare_quality(
                 concurrency,
                 progress,
                 shares=SHARES if rules else (1.0,),
-                undecided=partial(_open_fidelity, rules, suite, results) if rules else lambda _: True,
+                goes_on=partial(_goes_on, rules, suite, results) if rules else lambda _: True,
             )
         )
         results[0].append(ours)
@@ -211,17 +211,17 @@ def _open(rules: Evaluation, ours: list[Result], theirs: list[Result], one: Load
     return undecided(rules, collect([*ours, one]), collect([*theirs, other]), one.profile.name)
 
 
-def _open_fidelity(
+def _goes_on(
     rules: Evaluation, suite: FidelitySuite, results: tuple[list[Result], list[Result]], found: Distances
 ) -> bool:
-    """Whether the gate on a fidelity suite is open, by the texts so far.
+    """Whether a fidelity suite goes on after the texts so far: no gate has failed for certain.
 
     All texts are of interest without a binding `max_divergence`: to a dry gate, to one on another figure, to people.
     """
     on_suite = [gate for gate in rules.gates if full_name(gate).partition("/")[0] == suite.name]
     judged = bool(on_suite) and all(gate.max_divergence is not None and not gate.dry for gate in on_suite)
     ours = collect([*results[0], FidelityResult(suite, found)])
-    return not judged or undecided(rules, ours, collect([*results[1], FidelityResult(suite)]), suite.name)
+    return not judged or not failed(rules, ours, collect([*results[1], FidelityResult(suite)]))
 
 
 @dataclass(frozen=True)

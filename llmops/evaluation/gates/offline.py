@@ -102,16 +102,13 @@ def failed(evaluation: Evaluation, canary: Measurements, stable: Measurements | 
 
 
 def undecided(evaluation: Evaluation, canary: Measurements, stable: Measurements, profile: str) -> bool:
-    """Whether more of a load profile or a fidelity suite could change the verdict: a gate on it is open, none failed.
+    """Whether more of a load profile could change the verdict: a gate on it is open, none failed.
 
-    A comparison that turns do not give at all (`change` is missing) no further round gives. The first texts of a
-    fidelity suite may be too few to compare, and the next ones enough.
+    A comparison that turns do not give at all (`change` is missing) no further round gives.
     """
     verdict = decide(evaluation, canary, stable)
     return verdict.value != "Failed" and any(
-        result.outcome == "Inconclusive"
-        and not result.dry
-        and (result.change is not None or result.rule == "max_divergence")
+        result.outcome == "Inconclusive" and not result.dry and result.change is not None
         for result in verdict.gates
         if result.metric.partition("/")[0] == profile
     )
