@@ -46,9 +46,9 @@ def measure(
     """Run suites one after the other: quality first, because tools and load need an engine that answers.
 
     If a quality suite stops early because the engine does not answer, the rest does not run: the engine's error rate
-    decides. Neither do tools and load if a gate has failed for certain. `rules` say how often to ask each case; once
-    without them. A fidelity suite has nothing to compare with: the engine scores its own answers, to be recognized
-    later.
+    decides. Neither does the next tool or load profile if a gate has failed for certain. `rules` say how often to ask
+    each case; once without them. A fidelity suite has nothing to compare with: the engine scores its own answers, to be
+    recognized later.
 
     Raises:
         BadInput: A suite samples at a temperature above 0 and asks its cases once.
@@ -71,11 +71,15 @@ def measure(
         if quality[-1].stopped:
             return collect(results)
     results += [run_alone(endpoint, suite, _answers(quality, suite), concurrency) for suite in kinds.fidelity]
-    if rules and failed(rules, collect(results), None):
-        return collect(results)
-    results += [run_tool(endpoint, suite, progress) for suite in kinds.tools]
-    results += [run_load(endpoint, profile, progress) for profile in kinds.load]
+    for suite in (*kinds.tools, *kinds.load):
+        if rules and failed(rules, collect(results), None):
+            break
+        results.append(_measured_alone(endpoint, suite, progress))
     return collect(results)
+
+
+def _measured_alone(endpoint: Endpoint, suite: ToolSuite | LoadProfile, progress: Progress | None) -> Result:
+    return run_tool(endpoint, suite, progress) if isinstance(suite, ToolSuite) else run_load(endpoint, suite, progress)
 
 
 def compare(
@@ -91,9 +95,9 @@ def compare(
 
     Quality suites ask both at the same time. Load profiles run on both in turns, so that their ratio is fair. A tool
     runs to its end on the canary, then on stable. If one of them does not answer, the rest does not run; neither do
-    tools and load if a gate has failed for certain. `rules` say how often to ask each case, and which open gates ask
-    for more of a load profile or of a fidelity suite; one round without them. Stable serves users, so it is asked for
-    no more than the rules compare.
+    the next tool or load profile if a gate has failed for certain. `rules` say how often to ask each case, and which
+    open gates ask for more of a load profile or of a fidelity suite; one round without them. Stable serves users, so it
+    is asked for no more than the rules compare.
 
     Raises:
         BadInput: A suite samples at a temperature above 0 and asks its cases once.
@@ -110,18 +114,18 @@ def compare(
         alone = [*kinds.quality, *kinds.tools, *kinds.load] if goes_on else []
         return together([collect(ours), measure(canary, alone, concurrency, progress, rules=rules)]), collect(theirs)
     goes_on = goes_on and _compare_quality(engines, kinds, concurrency, progress, rules, both)
-    goes_on = goes_on and not (rules and failed(rules, collect(ours), collect(theirs)))
-    if goes_on and rules and not compares_by_gates(rules):
-        ours += [run_tool(canary, suite, progress) for suite in kinds.tools]
-        ours += [run_load(canary, profile, progress) for profile in kinds.load]
-    elif goes_on:
-        for suite in kinds.tools:
+    for suite in (*kinds.tools, *kinds.load) if goes_on else ():
+        if rules and failed(rules, collect(ours), collect(theirs)):
+            break
+        if rules and not compares_by_gates(rules):
+            ours.append(_measured_alone(canary, suite, progress))
+        elif isinstance(suite, ToolSuite):
             ours.append(run_tool(canary, suite, progress))
             theirs.append(run_tool(stable, suite, progress))
-        for profile in kinds.load:
+        else:
             again = partial(_open, rules, ours, theirs) if rules else None
             rounds = rules.max_rounds if rules else 1
-            one, other = run_load_in_turns(canary, stable, profile, progress, again=again, rounds=rounds)
+            one, other = run_load_in_turns(canary, stable, suite, progress, again=again, rounds=rounds)
             ours.append(one)
             theirs.append(other)
     canary_measured = collect(ours)
