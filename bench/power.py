@@ -100,8 +100,11 @@ def _scored(random: Random, cases: list[str], noise: float, fault: float) -> dic
     return {
         name: CaseDistance(
             tokens=int(lengths[place]),
-            **{key: float(values[place]) for key, values in totals.items()},
+            difference=float(totals["difference"][place]),
+            null=float(totals["null"][place]),
             written=int(lengths[place]),
+            written_difference=float(totals["written_difference"][place]),
+            written_null=float(totals["written_null"][place]),
             kl=0.0,
             same=int(lengths[place]),
         )
