@@ -22,6 +22,7 @@ from llmops.rollout.ops.crashes import check_alive, restarts_of, wait_for_crash
 from llmops.rollout.ops.measured import as_released
 from llmops.rollout.ops.measuring import backend_of
 from llmops.rollout.ops.reporting import report_link
+from llmops.rollout.ops.routing.traffic_split import ready_replicas
 from llmops.rollout.outcomes import CanaryOutcome, EvaluationOutcome
 from llmops.rollout.shown import Done, Markdown, Value, numbers
 from llmops.rollout.trial import Trial
@@ -61,7 +62,7 @@ def _evaluate(current: Trial, release: Release) -> EvaluationOutcome:
     named = load_suites(current.settings.evals_dir, release.evaluation.suites, current.settings.catalog_allows)
     suites = with_unnamed(named, release.evaluation)
     stable_id = current.records.proven_state(release.model).stable
-    against = current.records.release(release.model, stable_id) if stable_id and _compares(release, suites) else None
+    against = _against(current, release, suites, stable_id)
     spec = _asking(current, release, suites, against)
     targets = [Target(release, "canary"), *([Target(against, "stable")] if against else [])]
     cluster, when, restarts = current.cluster, "during the evaluation", restarts_of(current.cluster, release, "canary")
@@ -114,8 +115,18 @@ def _with_gpu_seconds(cluster: Cluster, release: Release, measured: Measurements
     return measured.model_copy(update={"figures": measured.figures | {GPU_SECONDS: round(spent, 1)}})
 
 
-def _compares(release: Release, suites: Suites) -> bool:
-    return compares_figures(release.evaluation, suites) or any(isinstance(suite, ProtocolSuite) for suite in suites)
+def _against(current: Trial, release: Release, suites: Suites, stable: str | None) -> Release | None:
+    """What the canary is compared with, if anything is. No entry asks for the comparison of the protocol, so a stable
+    that serves nobody keeps no release from its users by it."""
+    if stable is None:
+        return None
+    if not compares_figures(release.evaluation, suites):
+        if not any(isinstance(suite, ProtocolSuite) for suite in suites):
+            return None
+        if not ready_replicas(current.cluster, release.model)[0]:
+            current.log("stable has no ready replica: the canary's protocol is compared with nothing")
+            return None
+    return current.records.release(release.model, stable)
 
 
 def _asking(current: Trial, release: Release, suites: Suites, against: Release | None) -> Evaluation:
