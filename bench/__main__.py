@@ -23,6 +23,7 @@ BENCHES = (
     "sensors",
     "verdicts",
     "power",
+    "live",
 )
 # The highest value of a figure, on an idle core.
 LIMITS = {

@@ -25,7 +25,7 @@ from llmops.config.catalog.spec import Evaluation
 from llmops.config.schema import VERDICT_VALUES
 from llmops.evaluation.fidelity.distances import CaseDistance, Distances
 from llmops.evaluation.gates.divergence import SHARES
-from llmops.evaluation.gates.offline import asking, decide, undecided
+from llmops.evaluation.gates.offline import asking, decide, failed
 from llmops.evaluation.measurements import Measurements
 from llmops.evaluation.suites import FidelitySuite, Suite, load_suites
 
@@ -86,11 +86,15 @@ def _scored(random: Random, cases: list[str], noise: float, fault: float) -> dic
     own = noise / EXPECTED / math.sqrt(2)
     # The distance of two engines with a fault between them, in the mean: noise + fault.
     between = math.sqrt(max(0.0, ((noise + fault) / EXPECTED) ** 2 - 2 * own**2))
-    canary, stable, again = (random.normal(0, 1, len(case)) * scale for _ in range(3))
-    canary, stable, again = canary * math.hypot(own, between), stable * own, again * own
+    moved = random.normal(0, 1, len(case)) * scale * between
+    # Each pass moves on its own: the canary's scores and stable's two, and what each gave while it wrote.
+    canary, stable, again, wrote, stable_wrote = (random.normal(0, 1, len(case)) * scale * own for _ in range(5))
+    canary, wrote = canary + moved, wrote + moved
     sums = {
         "difference": (np.abs(canary - stable) + np.abs(canary - again)) / 2,
         "null": np.abs(stable - again),
+        "written_difference": np.abs(wrote - stable),
+        "written_null": np.abs(stable_wrote - stable),
     }
     totals = {name: np.bincount(case, values, len(cases)) for name, values in sums.items()}
     return {
@@ -98,6 +102,9 @@ def _scored(random: Random, cases: list[str], noise: float, fault: float) -> dic
             tokens=int(lengths[place]),
             difference=float(totals["difference"][place]),
             null=float(totals["null"][place]),
+            written=int(lengths[place]),
+            written_difference=float(totals["written_difference"][place]),
+            written_null=float(totals["written_null"][place]),
             kl=0.0,
             same=int(lengths[place]),
         )
@@ -147,9 +154,9 @@ def _trial(random: Random, shipped: Shipped, noise: float, fault: float) -> tupl
     asked: list[str] = []
     for share in SHARES:
         asked = cases[: round(share * len(cases))]
-        found = Distances(cases={name: rows[name] for name in asked}, asked=len(asked))
+        found = Distances(cases={name: rows[name] for name in asked}, asked=len(asked), left=len(cases) - len(asked))
         canary = canary.model_copy(update={"distances": {shipped.fidelity.name: found}})
-        if not undecided(shipped.rules, canary, stable, shipped.fidelity.name):
+        if failed(shipped.rules, canary, stable):
             break
     return decide(shipped.rules, canary, stable).value, sum(rows[name].tokens for name in asked)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import re
 from decimal import Decimal
-from typing import Annotated
+from typing import Annotated, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
@@ -125,5 +125,9 @@ ObjectName = Annotated[
 ]
 """A DNS subdomain: what most objects of Kubernetes may be called."""
 SuiteName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+ProtocolTopic = Literal[
+    "chat", "tools", "json", "stream", "limits", "choices", "logprobs", "usage", "reasoning", "text", "errors", "turns"
+]
+"""Parts of the OpenAI API that the protocol's checks are about."""
 LABEL_VALUE = r"^[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
 """A label's value (RFC 1123's characters, as apimachinery/pkg/util/validation has them)."""

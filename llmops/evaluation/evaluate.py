@@ -15,17 +15,18 @@ from llmops.evaluation.fidelity.distances import Distances
 from llmops.evaluation.fidelity.tokens import Tokens
 from llmops.evaluation.gates.divergence import SHARES
 from llmops.evaluation.gates.metrics.metric import full_name
-from llmops.evaluation.gates.offline import failed, undecided
+from llmops.evaluation.gates.offline import compares_by_gates, compares_figures, failed, undecided
 from llmops.evaluation.loop import run
-from llmops.evaluation.measurements import Measurements
+from llmops.evaluation.measurements import Measurements, together
 from llmops.evaluation.runners.client import CHAT, Client, Cut, Response, Unreachable
 from llmops.evaluation.runners.collect import Result, collect
 from llmops.evaluation.runners.fidelity import FidelityResult, gives_tokens, run_alone, run_fidelity, without_tokens
 from llmops.evaluation.runners.load import LoadResult, run_load, run_load_in_turns
+from llmops.evaluation.runners.protocol import run_protocol
 from llmops.evaluation.runners.quality import QualityResult, run_quality, run_quality_of
 from llmops.evaluation.runners.tools import run_tool
 from llmops.evaluation.runners.wire import WireError
-from llmops.evaluation.suites import AnySuite, FidelitySuite, LoadProfile, Suite, ToolSuite
+from llmops.evaluation.suites import AnySuite, FidelitySuite, LoadProfile, ProtocolSuite, Suite, ToolSuite
 from llmops.worker.foreign import parse_json
 
 PROBE_PROMPT = "Reply with the word: ready"
@@ -45,9 +46,9 @@ def measure(
     """Run suites one after the other: quality first, because tools and load need an engine that answers.
 
     If a quality suite stops early because the engine does not answer, the rest does not run: the engine's error rate
-    decides. Neither do tools and load if a gate has failed for certain. `rules` say how often to ask each case; once
-    without them. A fidelity suite has nothing to compare with: the engine scores its own answers, to be recognized
-    later.
+    decides. Neither does the next tool or load profile if a gate has failed for certain. `rules` say how often to ask
+    each case; once without them. A fidelity suite has nothing to compare with: the engine scores its own answers, to be
+    recognized later.
 
     Raises:
         BadInput: A suite samples at a temperature above 0 and asks its cases once.
@@ -56,6 +57,12 @@ def measure(
     kinds = Kinds.of(suites)
     repeats = rules.repeats if rules else 1
     results: list[Result] = []
+    for suite in kinds.protocol:
+        required = (rules.protocol or ()) if rules else ()
+        result, _ = run_protocol(endpoint, None, suite, concurrency, progress, required=required)
+        results.append(result)
+        if result.stopped or (rules and failed(rules, collect(results), None)):
+            return collect(results)
     tokens = bool(kinds.fidelity) and gives_tokens(endpoint, FIRST_SECONDS)
     quality: list[QualityResult] = []
     for suite in kinds.quality:
@@ -64,11 +71,15 @@ def measure(
         if quality[-1].stopped:
             return collect(results)
     results += [run_alone(endpoint, suite, _answers(quality, suite), concurrency) for suite in kinds.fidelity]
-    if rules and failed(rules, collect(results), None):
-        return collect(results)
-    results += [run_tool(endpoint, suite, progress) for suite in kinds.tools]
-    results += [run_load(endpoint, profile, progress) for profile in kinds.load]
+    for suite in (*kinds.tools, *kinds.load):
+        if rules and failed(rules, collect(results), None):
+            break
+        results.append(_measured_alone(endpoint, suite, progress))
     return collect(results)
+
+
+def _measured_alone(endpoint: Endpoint, suite: ToolSuite | LoadProfile, progress: Progress | None) -> Result:
+    return run_tool(endpoint, suite, progress) if isinstance(suite, ToolSuite) else run_load(endpoint, suite, progress)
 
 
 def compare(
@@ -84,8 +95,9 @@ def compare(
 
     Quality suites ask both at the same time. Load profiles run on both in turns, so that their ratio is fair. A tool
     runs to its end on the canary, then on stable. If one of them does not answer, the rest does not run; neither do
-    tools and load if a gate has failed for certain. `rules` say how often to ask each case, and which open gates ask
-    for more of a load profile or of a fidelity suite; one round without them.
+    the next tool or load profile if a gate has failed for certain. `rules` say how often to ask each case, and which
+    open gates ask for more of a load profile or of a fidelity suite; one round without them. Stable serves users, so it
+    is asked for no more than the rules compare.
 
     Raises:
         BadInput: A suite samples at a temperature above 0 and asks its cases once.
@@ -94,19 +106,50 @@ def compare(
     kinds = Kinds.of(suites)
     ours: list[Result] = []
     theirs: list[Result] = []
-    answer = _compare_quality((canary, stable), kinds, concurrency, progress, rules, (ours, theirs))
-    if answer and not (rules and failed(rules, collect(ours), collect(theirs))):
-        for suite in kinds.tools:
+    both, engines = (ours, theirs), (canary, stable)
+    goes_on = _compare_protocol(engines, kinds, concurrency, progress, rules, both)
+    goes_on = goes_on and not (rules and failed(rules, collect(ours), collect(theirs)))
+    if rules and not compares_figures(rules, kinds.fidelity):
+        # Stable serves users: what no gate compares, the canary alone is asked.
+        alone = [*kinds.quality, *kinds.tools, *kinds.load] if goes_on else []
+        return together([collect(ours), measure(canary, alone, concurrency, progress, rules=rules)]), collect(theirs)
+    goes_on = goes_on and _compare_quality(engines, kinds, concurrency, progress, rules, both)
+    for suite in (*kinds.tools, *kinds.load) if goes_on else ():
+        if rules and failed(rules, collect(ours), collect(theirs)):
+            break
+        if rules and not compares_by_gates(rules):
+            ours.append(_measured_alone(canary, suite, progress))
+        elif isinstance(suite, ToolSuite):
             ours.append(run_tool(canary, suite, progress))
             theirs.append(run_tool(stable, suite, progress))
-        for profile in kinds.load:
+        else:
             again = partial(_open, rules, ours, theirs) if rules else None
             rounds = rules.max_rounds if rules else 1
-            one, other = run_load_in_turns(canary, stable, profile, progress, again=again, rounds=rounds)
+            one, other = run_load_in_turns(canary, stable, suite, progress, again=again, rounds=rounds)
             ours.append(one)
             theirs.append(other)
     canary_measured = collect(ours)
     return canary_measured, collect(theirs, canary_measured)
+
+
+def _compare_protocol(
+    engines: tuple[Endpoint, Endpoint],
+    kinds: Kinds,
+    concurrency: int,
+    progress: Progress | None,
+    rules: Evaluation | None,
+    results: tuple[list[Result], list[Result]],
+) -> bool:
+    """Run protocol suites, and add their results; False if an engine stopped answering."""
+    required = (rules.protocol or ()) if rules else ()
+    for suite in kinds.protocol:
+        ours, theirs = run_protocol(*engines, suite, concurrency, progress, required=required)
+        assert theirs is not None
+        results[0].append(ours)
+        results[1].append(theirs)
+        if ours.stopped or theirs.stopped:
+            return False
+    return True
 
 
 def _compare_quality(
@@ -140,7 +183,7 @@ def _compare_quality(
                 concurrency,
                 progress,
                 shares=SHARES if rules else (1.0,),
-                undecided=partial(_open_fidelity, rules, suite, results) if rules else lambda _: True,
+                goes_on=partial(_goes_on, rules, suite, results) if rules else lambda _: True,
             )
         )
         results[0].append(ours)
@@ -172,23 +215,24 @@ def _open(rules: Evaluation, ours: list[Result], theirs: list[Result], one: Load
     return undecided(rules, collect([*ours, one]), collect([*theirs, other]), one.profile.name)
 
 
-def _open_fidelity(
+def _goes_on(
     rules: Evaluation, suite: FidelitySuite, results: tuple[list[Result], list[Result]], found: Distances
 ) -> bool:
-    """Whether the gate on a fidelity suite is open, by the texts so far.
+    """Whether a fidelity suite goes on after the texts so far: no gate has failed for certain.
 
     All texts are of interest without a binding `max_divergence`: to a dry gate, to one on another figure, to people.
     """
     on_suite = [gate for gate in rules.gates if full_name(gate).partition("/")[0] == suite.name]
     judged = bool(on_suite) and all(gate.max_divergence is not None and not gate.dry for gate in on_suite)
     ours = collect([*results[0], FidelityResult(suite, found)])
-    return not judged or undecided(rules, ours, collect([*results[1], FidelityResult(suite)]), suite.name)
+    return not judged or not failed(rules, ours, collect([*results[1], FidelityResult(suite)]))
 
 
 @dataclass(frozen=True)
 class Kinds:
     """Suites by kind."""
 
+    protocol: Sequence[ProtocolSuite]
     quality: Sequence[Suite]
     fidelity: Sequence[FidelitySuite]
     tools: Sequence[ToolSuite]
@@ -199,6 +243,7 @@ class Kinds:
         """Sort suites by kind, each kind in the order given."""
         every = list(suites)
         return cls(
+            [suite for suite in every if isinstance(suite, ProtocolSuite)],
             [suite for suite in every if isinstance(suite, Suite)],
             [suite for suite in every if isinstance(suite, FidelitySuite)],
             [suite for suite in every if isinstance(suite, ToolSuite)],

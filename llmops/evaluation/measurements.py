@@ -10,6 +10,7 @@ from pydantic import ConfigDict, Field, field_validator
 from llmops.config.catalog.spec import Strict
 from llmops.evaluation.fidelity.distances import Distances
 from llmops.evaluation.fidelity.reference import Reference
+from llmops.evaluation.protocol.conformance import Conformance
 from llmops.evaluation.statistics import finite, summary
 
 
@@ -43,6 +44,10 @@ class Measurements(Strict):
     distances: dict[str, Distances] = Field(
         default_factory=dict[str, Distances],
         description="Fidelity suite -> how far this release is from the one that it is compared with.",
+    )
+    protocol: dict[str, Conformance] = Field(
+        default_factory=dict[str, Conformance],
+        description="Protocol suite -> how far this release keeps to the API, beside the one that it is compared with.",
     )
     references: dict[str, Reference] = Field(
         default_factory=dict[str, Reference], description="Fidelity suite -> what recognizes this release later."

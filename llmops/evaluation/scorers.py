@@ -10,6 +10,9 @@ A scorer is built from what a case expects, so that loading a suite finds a wron
 | number | a number, or `{value, tolerance, which}` | its last (or `which: first`, or only) number is within tolerance |
 | json-schema | a JSON Schema, draft 2020-12 | it is JSON, bare or in a fenced block, that the schema accepts |
 | choice | a letter, or `{value, letters}` | it settles on that letter; letters are ABCD by default |
+| tool-call | `{name, arguments}`, or a list of them | it calls these tools, in any order, with these arguments |
+
+The text of an answer that calls tools is the JSON list of its calls, each `{name, arguments}`.
 
 A JSON Schema refers to itself alone: llmops fetches no other document.
 """
@@ -28,7 +31,7 @@ from llmops.config.words import in_words
 from llmops.evaluation.patterns import Clock, Pattern
 from llmops.worker.foreign import check_json
 
-ScorerName = Literal["exact", "contains", "regex", "number", "json-schema", "choice"]
+ScorerName = Literal["exact", "contains", "regex", "number", "json-schema", "choice", "tool-call"]
 Scorer = Callable[[str], float]
 """From the text of an answer to a score: 0 (wrong) to 1 (right)."""
 
@@ -55,6 +58,40 @@ class ChoiceExpected(Strict):
 
     value: Annotated[str, Field(pattern=r"^[A-Z]$")]
     letters: Annotated[str, Field(pattern=r"^[A-Z]{2,}$")] = "ABCD"
+
+
+class CallExpected(Strict):
+    """A tool call; None for arguments: any."""
+
+    name: Annotated[str, Field(min_length=1)]
+    arguments: dict[str, JsonValue] | None = None
+
+    def made_by(self, call: Any) -> bool:
+        """Whether a call of an answer is this one."""
+        if not isinstance(call, dict) or call.get("name") != self.name:
+            return False
+        return self.arguments is None or _equal(call.get("arguments"), self.arguments)
+
+
+def _equal(one: Any, other: Any) -> bool:
+    """Whether two JSON values are equal; true is not 1, and 1 is 1.0."""
+    if isinstance(one, bool) or isinstance(other, bool):
+        return one is other
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_equal(one[name], other[name]) for name in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(_equal(*pair) for pair in zip(one, other, strict=True))
+    return one == other
+
+
+def calls_expected(expected: JsonValue) -> list[CallExpected]:
+    """The calls that scorer tool-call expects.
+
+    Raises:
+        ValueError: It expects none, or something else.
+    """
+    content = expected if isinstance(expected, list) else [expected]
+    return _validated(_CALLS, content, "a call {name, arguments} or a list of calls")
 
 
 def build(name: ScorerName, expected: JsonValue) -> Scorer:
@@ -190,7 +227,33 @@ def _choice(expected: JsonValue) -> Callable[[str], bool]:
     return lambda text: find_choice(text, wanted.letters) == wanted.value
 
 
+def _tool_call(expected: JsonValue) -> Callable[[str], bool]:
+    wanted = calls_expected(expected)
+
+    def right(text: str) -> bool:
+        try:
+            made = find_json(text)
+        except (ValueError, RecursionError):
+            return False
+        calls = made if isinstance(made, list) else [made]
+        return len(calls) == len(wanted) and _matched(wanted, calls)
+
+    return right
+
+
+def _matched(wanted: list[CallExpected], calls: list[Any]) -> bool:
+    """Whether each call is one of the expected ones, each of them once. Those with arguments choose first."""
+    left = list(calls)
+    for call in sorted(wanted, key=lambda call: call.arguments is None):
+        found = next((place for place, made in enumerate(left) if call.made_by(made)), None)
+        if found is None:
+            return False
+        del left[found]
+    return True
+
+
 _TEXTS: TypeAdapter[Any] = TypeAdapter(Texts)
+_CALLS: TypeAdapter[Any] = TypeAdapter(Annotated[list[CallExpected], Field(min_length=1, max_length=64)])
 _NUMBERS: TypeAdapter[Any] = TypeAdapter(NumberExpected)
 _CHOICES: TypeAdapter[Any] = TypeAdapter(ChoiceExpected)
 _BUILDERS: dict[ScorerName, Callable[[JsonValue], Callable[[str], bool]]] = {
@@ -200,4 +263,5 @@ _BUILDERS: dict[ScorerName, Callable[[JsonValue], Callable[[str], bool]]] = {
     "number": _number,
     "json-schema": _json_schema,
     "choice": _choice,
+    "tool-call": _tool_call,
 }

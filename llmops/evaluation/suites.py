@@ -1,5 +1,5 @@
 """Evaluation suites: `evals/NAME.yaml`. A quality suite has its cases in `evals/NAME.jsonl` beside it; a tool suite has
-its files in folders below; a fidelity suite uses the cases of quality suites."""
+its files in folders below; a fidelity suite uses the cases of quality suites; a protocol suite has built-in checks."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, JsonValue, ValidationError, model_validator
 
-from llmops.config.catalog.spec import Gate
-from llmops.config.kinds import SuiteName
+from llmops.config.catalog.spec import PROTOCOL, Evaluation, Gate
+from llmops.config.kinds import ProtocolTopic, SuiteName
 from llmops.config.loading import Mistake, bad_input, converted, dotted, explain, read_source
 from llmops.config.schema import Problem, Strict
 from llmops.config.settings.allowed import Allowed
 from llmops.errors import BadInput
 from llmops.evaluation.formats import TOOLS, ToolName
 from llmops.evaluation.patterns import PatternTooSlow
-from llmops.evaluation.scorers import ScorerName, build
+from llmops.evaluation.scorers import ScorerName, build, calls_expected, find_json
 
 TOOL_BYTES = 4 << 20
 """Most bytes of all files of a tool suite: they travel to its Job in ConfigMaps."""
@@ -35,6 +35,21 @@ class Message(Strict):
 
     role: Literal["system", "user", "assistant"]
     content: str
+
+
+class Function(Strict):
+    """A function that the model may call."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+    description: str = ""
+    parameters: dict[str, JsonValue] = Field(description="JSON Schema of its arguments.")
+
+
+class Tool(Strict):
+    """A tool, in the form of the OpenAI API."""
+
+    type: Literal["function"] = "function"
+    function: Function
 
 
 class Sampling(Strict):
@@ -54,6 +69,9 @@ class Case(Strict):
     scorer: ScorerName
     expected: JsonValue
     answer: str
+    tools: tuple[Tool, ...] | None = Field(default=None, min_length=1, description="What the model may call.")
+    tool_choice: str | dict[str, JsonValue] | None = Field(default=None, description="As in the OpenAI API.")
+    response_format: dict[str, JsonValue] | None = Field(default=None, description="As in the OpenAI API.")
 
     @model_validator(mode="after")
     def _passable(self) -> Case:
@@ -71,7 +89,42 @@ class Case(Strict):
             raise ValueError(f"answer: scorer {self.scorer} does not accept it, so no engine could pass the case")
         if empty > 0:
             raise ValueError(f"expected: scorer {self.scorer} accepts an empty answer")
+        self._check_calls()
+        self._check_format()
         return self
+
+    def _check_calls(self) -> None:
+        """Whether the model can make the calls that are expected."""
+        if self.scorer != "tool-call":
+            return
+        offered = {tool.function.name: tool.function.parameters for tool in self.tools or ()}
+        for call in calls_expected(self.expected):
+            if call.name not in offered:
+                named = ", ".join(offered) or "none"
+                raise ValueError(f"expected: a call of {call.name}, which is not in tools (there: {named})")
+            if call.arguments is not None and not _accepts(offered[call.name], call.arguments, "tools"):
+                raise ValueError(f"expected: the parameters of {call.name} do not accept the arguments")
+
+    def _check_format(self) -> None:
+        """Whether an engine that is held to the format can give the answer."""
+        form = self.response_format
+        if form is None or form.get("type") == "text":
+            return
+        try:
+            value = find_json(self.answer)
+        except (ValueError, RecursionError):
+            raise ValueError("answer: is not JSON, as response_format wants, so no engine could pass") from None
+        named = form.get("json_schema")
+        schema = named.get("schema") if isinstance(named, dict) else None
+        if isinstance(schema, dict) and not _accepts(schema, value, "response_format"):
+            raise ValueError("answer: the schema of response_format does not accept it, so no engine could pass")
+
+    @property
+    def asking(self) -> dict[str, Any]:
+        """The fields of a request that this case alone has."""
+        fields = {"tool_choice": self.tool_choice, "response_format": self.response_format}
+        tools = [tool.model_dump(exclude_defaults=True) | {"type": tool.type} for tool in self.tools or ()]
+        return ({"tools": tools} if tools else {}) | {name: value for name, value in fields.items() if value}
 
     def score(self, text: str) -> float:
         """The score of an answer, 0 to 1."""
@@ -84,6 +137,19 @@ class Case(Strict):
         return start + [{"role": turn.role, "content": turn.content} for turn in turns]
 
 
+def _accepts(schema: dict[str, JsonValue], value: JsonValue, where: str) -> bool:
+    from llmops.evaluation.schemas import Schema  # slow to import
+
+    try:
+        return Schema(schema).accepts(value)
+    except ValueError as error:
+        raise ValueError(f"{where}: is no JSON Schema; {error}") from error
+
+
+ADDED = ("tools", "tool_choice", "response_format")
+"""Fields that came later: a case without them is the case that it was."""
+
+
 class _Hashed(Strict):
     name: str
     description: str = ""
@@ -93,7 +159,11 @@ class _Hashed(Strict):
         """Hash of what decides the measurement: definition and cases in any order, without the description."""
         content: dict[str, Any] = self.model_dump(mode="json", exclude={"name", "description"})
         if "cases" in content:
-            content["cases"] = sorted(content["cases"], key=itemgetter("id"))
+            cases = [
+                {key: value for key, value in case.items() if value is not None or key not in ADDED}
+                for case in content["cases"]
+            ]
+            content["cases"] = sorted(cases, key=itemgetter("id"))
         return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
@@ -209,7 +279,23 @@ class FidelitySuite(_Hashed):
     timeout_seconds: Annotated[float, Field(gt=0)] = Field(default=120, description="For one text.")
 
 
-AnySuite = Annotated[Suite | LoadProfile | ToolSuite | FidelitySuite, Field(discriminator="kind")]
+class ProtocolSuite(_Hashed):
+    """Asks whether an engine keeps to the OpenAI API, by the checks that llmops brings."""
+
+    kind: Literal["protocol"]
+    topics: tuple[ProtocolTopic, ...] = Field(default=(), description="Topics of the checks to ask. None: all.")
+    timeout_seconds: Annotated[float, Field(gt=0)] = Field(default=60, description="For one answer.")
+
+
+AnySuite = Annotated[Suite | LoadProfile | ToolSuite | FidelitySuite | ProtocolSuite, Field(discriminator="kind")]
+
+
+def with_unnamed(suites: Iterable[AnySuite], rules: Evaluation) -> tuple[AnySuite, ...]:
+    """The suites of an entry, and those that run without being named: the protocol's, unless one is named."""
+    named = tuple(suites)
+    if rules.protocol is False or any(isinstance(suite, ProtocolSuite) for suite in named):
+        return named
+    return (*named, ProtocolSuite(name=PROTOCOL, kind="protocol"))
 
 
 def check_repeats(suites: Iterable[AnySuite], repeats: int) -> None:
@@ -423,5 +509,6 @@ _KINDS: dict[str, type[AnySuite]] = {
     "load": LoadProfile,
     "tool": ToolSuite,
     "fidelity": FidelitySuite,
+    "protocol": ProtocolSuite,
 }
 _PLACEHOLDER = Case(id="placeholder", prompt="-", scorer="exact", expected="-", answer="-")

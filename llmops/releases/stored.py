@@ -6,7 +6,7 @@ readable: here only the form of its content counts.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
 
@@ -40,9 +40,7 @@ def _read(kind: Any, value: Any, place: Place) -> Any:
     if origin is Annotated:
         return _read(parts[0], value, place)
     if origin in (Union, UnionType):
-        if value is None and type(None) in parts:
-            return None
-        return _read(next(part for part in parts if part is not type(None)), value, place)
+        return _read_any(parts, value, place)
     if origin is tuple and isinstance(value, list):
         items = cast("list[Any]", value)
         if parts[-1] is Ellipsis:
@@ -53,24 +51,41 @@ def _read(kind: Any, value: Any, place: Place) -> Any:
             )
     if kind is float and type(value) is int:
         return float(value)
-    if (origin is Literal and value in parts) or (kind in (bool, float, int, str) and type(value) is kind):
+    # In Python False is 0, and True is 1.
+    listed = origin is Literal and any(type(value) is type(part) and value == part for part in parts)
+    if listed or (kind in (bool, float, int, str, type(None)) and type(value) is kind):
         return value
-    raise _other(place, "has another type")
+    raise _Unreadable(place, "has another type")
+
+
+def _read_any(kinds: Sequence[Any], value: Any, place: Place) -> Any:
+    """A JSON value as the first of the types that it has. The error is that of the most telling one: the deepest."""
+    problems: list[_Unreadable] = []
+    for kind in kinds:
+        try:
+            return _read(kind, value, place)
+        except _Unreadable as problem:
+            problems.append(problem)
+    raise max(problems, key=lambda problem: len(problem.place))
 
 
 def _model(kind: type[BaseModel], value: Any, place: Place) -> BaseModel:
     if not isinstance(value, dict):
-        raise _other(place, "is no object")
+        raise _Unreadable(place, "is no object")
     content = cast("dict[str, Any]", value)
     fields = kind.model_fields
     if unknown := content.keys() - fields.keys():
-        raise _other((*place, min(unknown)), "is not a field")
+        raise _Unreadable((*place, min(unknown)), "is not a field")
     if missing := [name for name, field in fields.items() if field.is_required() and name not in content]:
-        raise _other((*place, missing[0]), "is not given")
+        raise _Unreadable((*place, missing[0]), "is not given")
     return kind.model_construct(
         **{name: _read(fields[name].annotation, item, (*place, name)) for name, item in content.items()}
     )
 
 
-def _other(place: Iterable[str | int], problem: str) -> ValueError:
-    return ValueError(f"{'.'.join(map(str, place)) or 'it'} {problem}")
+class _Unreadable(ValueError):
+    """A value that does not have the form of its field."""
+
+    def __init__(self, place: Place, problem: str) -> None:
+        super().__init__(f"{'.'.join(map(str, place)) or 'it'} {problem}")
+        self.place = place

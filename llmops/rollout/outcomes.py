@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from llmops.config.catalog.spec import Strict
-from llmops.evaluation.gates.live.steps import StepOutcome
+from llmops.evaluation.gates.live.steps import StepOutcome, served
 from llmops.evaluation.gates.verdict import Verdict
 from llmops.evaluation.measurements import Measurements
 from llmops.evaluation.report.failing import SHOWN, FailingCase
@@ -112,6 +112,10 @@ def _thinned(measured: Measurements, cases: int, samples: int, *, scores: bool) 
                 for suite, by_kind in measured.samples.items()
             },
             "scores": measured.scores if scores else {},
+            "protocol": {
+                suite: found if cases else found.model_copy(update={"deviations": found.findings[:cases]})
+                for suite, found in measured.protocol.items()
+            },
             "distances": {
                 suite: found if cases else found.model_copy(update={"cases": {}, "examples": ()})
                 for suite, found in measured.distances.items()
@@ -137,9 +141,15 @@ class TrafficOutcome(Outcome):
 
     @property
     def figures(self) -> dict[str, float]:
-        """The canary's figures in the last step, by name."""
+        """The canary's figures in the last step, by name, and `traffic/served`: its requests in all steps."""
         last = self.steps[-1].last if self.steps else None
-        return {f"traffic/{name}": value for name, value in last.canary.items()} if last else {}
+        figures = {f"traffic/{name}": value for name, value in last.canary.items()} if last else {}
+        return figures if self.served is None else figures | {"traffic/served": float(self.served)}
+
+    @property
+    def served(self) -> int | None:
+        """Users' requests that the canary answered; None if they were not counted."""
+        return served(self.steps)
 
 
 class PromotionOutcome(Outcome):

@@ -13,6 +13,7 @@ import pytest
 
 from bench.__main__ import BENCHES, LIMITS
 from bench.executors import EXECUTORS
+from bench.live.kinds import KINDS
 from bench.verdicts import PARTS
 
 FIGURES = {
@@ -46,9 +47,22 @@ FIGURES = {
         "verdicts.promised",
     },
     "power": {"power"},
+    "live": {
+        "live.promised",
+        *(f"live.{rule}wrongly_{end}" for rule in ("", "earlier_") for end in ("rejected", "passed")),
+        *(f"live.{kind.key}.{what}.1x1x200" for kind in KINDS for what in ("requests", "ratio")),
+    },
 }
 POWER = {"equal_passed", "equal_failed", "equal_inconclusive", "fault_found", "cases", "tokens"}
-MAY_BE_ZERO_OR_LESS = ("_requests", "_requests_most", "overhead_seconds", "_failed", "_passed", "cursor_bytes")
+MAY_BE_ZERO_OR_LESS = (
+    "_requests",
+    "_requests_most",
+    "overhead_seconds",
+    "_failed",
+    "_passed",
+    "_rejected",
+    "cursor_bytes",
+)
 
 
 def bench(folder: Path, *names: str, **environment: str) -> tuple[int, dict[str, Any]]:

@@ -64,6 +64,21 @@ BY_FIELD: Mapping[str, Drawn] = {
         ),
         max_size=3,
     ),
+    "traffic.gates": st.lists(
+        st.tuples(
+            st.sampled_from(
+                [
+                    {"metric": "error_rate", "max_rise": 0.01},
+                    {"metric": "abort_rate", "max": 0.1},
+                    {"metric": "p95_ttft_ms", "max_ratio": 1.5},
+                    {"metric": "p95_e2el_ms", "max": 9000.0},
+                    {"metric": "waiting", "query": "sum(waiting{ {{ labels }} })", "max_ratio": 2.0},
+                ]
+            ),
+            st.fixed_dictionaries({}, optional={"failure_limit": st.integers(0, 3), "dry": st.booleans()}),
+        ).map(lambda parts: parts[0] | parts[1]),
+        max_size=3,
+    ),
     # A commit, because a pin names one.
     "weights.revision": st.sampled_from(["main", "v1", "0" * 40]),
 }

@@ -25,6 +25,7 @@ from llmops.config.kinds import (
     HubRepository,
     ImageRepository,
     Memory,
+    ProtocolTopic,
     SuiteName,
     Zone,
     image_repository,
@@ -311,6 +312,8 @@ class Gate(Consistent):
         return self.max_drop is not None or self.max_ratio is not None or self.max_divergence is not None
 
 
+PROTOCOL = "protocol"
+"""The suite that runs where an entry names none of its kind."""
 COST = "cost"
 COST_METRIC = f"{COST}/usd_per_million_tokens"
 
@@ -333,10 +336,20 @@ class Evaluation(Strict):
         default=4,
         description="Most runs of a load profile on canary and stable while one of its gates is undecided.",
     )
+    protocol: Literal[False] | tuple[ProtocolTopic, ...] = Field(
+        default=(),
+        description="Parts of the API that have to hold even if stable fails them. The others are compared with "
+        "stable; false: ask nothing of the API.",
+    )
     complete: bool = Field(
         default=False,
         description="Measure the rest as well after a gate has failed for certain: a whole report, for more GPU time.",
     )
+
+    @property
+    def unnamed(self) -> tuple[SuiteName, ...]:
+        """Suites that run without being named."""
+        return () if self.protocol is False else (PROTOCOL,)
 
 
 class Rollout(Strict):
@@ -477,8 +490,8 @@ class ModelSpec(Consistent):
             if gate.metric == COST_METRIC:
                 if gate.max is None and gate.max_ratio is None:
                     yield ("evaluation", "gates", index, "metric"), f"{COST_METRIC} needs max or max_ratio"
-            elif suite not in (*self.evaluation.suites, "all"):
-                allowed = ", ".join((*self.evaluation.suites, "all"))
+            elif suite not in (named := (*self.evaluation.suites, "all", *self.evaluation.unnamed)):
+                allowed = ", ".join(named)
                 yield (
                     ("evaluation", "gates", index, "metric"),
                     f"{gate.metric} names suite {suite!r}, which is not in evaluation.suites (allowed: {allowed})",

@@ -8,13 +8,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
+from llmops.config.catalog.promql import problems_of
 from llmops.config.schema import Consistent, Problem, Strict
 
 LiveMetric = Literal["error_rate", "abort_rate", "p95_ttft_ms", "p95_e2el_ms"]
+METRICS: tuple[LiveMetric, ...] = get_args(LiveMetric)
 RATES = ("error_rate", "abort_rate")
 
 
@@ -23,20 +25,29 @@ class TrafficStep(Strict):
 
     percent: Annotated[int, Field(ge=1, le=100)] = Field(description="The canary's share of users' requests.")
     bake_seconds: Annotated[float, Field(ge=0)] = Field(
-        default=300, description="How long the step lasts at least before it is judged."
+        default=300,
+        description="How long the step lasts at least before it passes. Requests that show the release to be bad end "
+        "it at once.",
     )
 
 
 class LiveGate(Consistent):
     """A rule on Prometheus' figures of users' requests. Exactly one of `max`, `max_rise` and `max_ratio`."""
 
-    metric: LiveMetric = Field(
+    metric: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")] = Field(
         description="error_rate: requests that the engine answers with 5xx or breaks off; abort_rate: those that the "
-        "client gives up; p95_ttft_ms, p95_e2el_ms: first token and whole answer, as the engine measures them."
+        "client gives up; p95_ttft_ms, p95_e2el_ms: first token and whole answer, as the engine measures them. With "
+        "`query`: a name of your own."
+    )
+    query: Annotated[str, Field(min_length=1, max_length=2000)] | None = Field(
+        default=None,
+        description="PromQL of a figure of your own, one number for a release. `{{ labels }}` stands for the matchers "
+        "of its series (or single: `{{ namespace }}`, `{{ model }}`, `{{ release }}`, `{{ track }}`), `{{ interval }}` "
+        "for the time since the step began.",
     )
     max: Annotated[float, Field(ge=0)] | None = Field(default=None, description="Absolute ceiling.")
     max_rise: Annotated[float, Field(ge=0)] | None = Field(
-        default=None, description="Largest rise of a rate over stable's in the same time (0.01 = 1 point)."
+        default=None, description="Largest rise over stable's in the same time; of a rate, 0.01 is 1 point."
     )
     max_ratio: Annotated[float, Field(gt=0)] | None = Field(
         default=None, description="Largest ratio canary/stable in the same time."
@@ -51,6 +62,14 @@ class LiveGate(Consistent):
         given = [name for name in ("max", "max_rise", "max_ratio") if getattr(self, name) is not None]
         if len(given) != 1:
             yield (), f"needs exactly one of max, max_rise, max_ratio; found {', '.join(given) or 'none'}"
+        if self.query is not None:
+            yield from ((("query",), problem) for problem in problems_of(self.query))
+            if self.metric in METRICS:
+                yield ("metric",), f"{self.metric} is a metric of llmops: give your query another name"
+            return
+        if self.metric not in METRICS:
+            yield ("metric",), f"{self.metric} is none of {', '.join(METRICS)}: give it a query"
+            return
         if self.max_rise is not None and self.metric not in RATES:
             yield ("max_rise",), f"is for {' and '.join(RATES)}; compare {self.metric} by max_ratio"
         if self.max_ratio is not None and self.metric in RATES:
@@ -86,7 +105,7 @@ class Traffic(Consistent):
         default=DEFAULT_GATES, description="All have to hold in each step; none: only the engines' health counts."
     )
     interval_seconds: Annotated[float, Field(ge=1)] = Field(
-        default=60, description="Time between two measurements of a step; each covers the step so far."
+        default=60, description="Time between two measurements of a step that are kept; each covers the step so far."
     )
     min_requests: Annotated[int, Field(ge=20)] = Field(
         default=100, description="Fewest requests to a release in a step that allow a judgement."

@@ -93,6 +93,7 @@ class Distances(Strict):
     Args:
         cases: SUITE/CASE -> its distance.
         asked: Cases that both engines were asked to score.
+        left: Cases of the suite that are left to ask.
         prompts: Cases whose prompts were compared.
         changed: How many of them have other tokens.
         examples: Some of these.
@@ -102,6 +103,7 @@ class Distances(Strict):
 
     cases: dict[str, CaseDistance] = Field(default_factory=dict[str, CaseDistance])
     asked: int = 0
+    left: int = 0
     prompts: int = 0
     changed: int = 0
     examples: tuple[ChangedPrompt, ...] = ()
@@ -149,7 +151,11 @@ class Scorings:
 
 
 def distances(
-    asked: Sequence[Text], scorings: Scorings, canary: Mapping[str, Tokens], stable: Mapping[str, Tokens]
+    asked: Sequence[Text],
+    scorings: Scorings,
+    canary: Mapping[str, Tokens],
+    stable: Mapping[str, Tokens],
+    left: int = 0,
 ) -> Distances:
     """Compare two engines.
 
@@ -158,6 +164,7 @@ def distances(
         scorings: Their scores.
         canary: The canary's own answers by case.
         stable: Stable's own answers by case.
+        left: Number of texts that are left to ask.
     """
     scored = [
         (text, scorings.canary[text.case], scorings.stable[text.case], scorings.again[text.case])
@@ -173,6 +180,7 @@ def distances(
     return Distances(
         cases=cases,
         asked=len(asked),
+        left=left,
         prompts=len(both),
         changed=len(changed),
         examples=tuple(_changed(case, canary[case], stable[case]) for case in changed[:CHANGED_SHOWN]),

@@ -23,7 +23,8 @@ COVERAGE = 0.95
 LEAST_MARGIN, MOST_MARGIN = 0.004, 0.01
 """Nats a token. docs/concepts/verdicts.md says how they were chosen."""
 SHARES = (0.25, 0.5, 1.0)
-"""Shares of a suite's tokens after which the gate looks; each look has an even share of the error."""
+"""Shares of a suite's texts after which the gate looks. Each look may reject, with an even share of the error. Only the
+last may pass: a fault in few cases may be in none of the first."""
 
 SKEW_ALLOWANCE = 6
 """The upper bound's error probability is divided by this. What Hall's transformation leaves of a heavy tail then stays

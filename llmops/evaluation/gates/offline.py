@@ -22,6 +22,8 @@ runs for further rounds, up to `max_rounds`. Any look may err, so the looks shar
 **The same model.** `max_divergence` asks whether canary and stable give the same log-probabilities, see `divergence`.
 If they do, by a margin of at most `MOST_MARGIN`, a drop that too few cases leave open is settled: it is chance.
 
+**The protocol.** A finding rejects by itself: `asking` adds the gate. A check without an answer leaves it open.
+
 A missing figure is Inconclusive, and so is a score if more than 1 in 20 cases has no answer. Fewer missing answers
 count as wrong where that keeps a gate from passing: missing answers never help a release. Without stable, relative
 gates are skipped. A suite whose error rate has no ceiling gets one of 5%: an engine that fails to answer is a bad
@@ -38,7 +40,7 @@ from llmops.evaluation.gates.metrics import judge, show
 from llmops.evaluation.gates.metrics.metric import Levels, Question, full_name
 from llmops.evaluation.gates.verdict import GateResult, Verdict, verdict_of
 from llmops.evaluation.measurements import Measurements
-from llmops.evaluation.suites import AnySuite, FidelitySuite
+from llmops.evaluation.suites import AnySuite, FidelitySuite, ProtocolSuite
 
 ERROR_CEILING = 0.05
 LEFT_OUT = "was left out, as another gate had failed for certain"
@@ -100,23 +102,21 @@ def failed(evaluation: Evaluation, canary: Measurements, stable: Measurements | 
 
 
 def undecided(evaluation: Evaluation, canary: Measurements, stable: Measurements, profile: str) -> bool:
-    """Whether more of a load profile or a fidelity suite could change the verdict: a gate on it is open, none failed.
+    """Whether more of a load profile could change the verdict: a gate on it is open, none failed.
 
-    A comparison that turns do not give at all (`change` is missing) no further round gives. The first texts of a
-    fidelity suite may be too few to compare, and the next ones enough.
+    A comparison that turns do not give at all (`change` is missing) no further round gives.
     """
     verdict = decide(evaluation, canary, stable)
     return verdict.value != "Failed" and any(
-        result.outcome == "Inconclusive"
-        and not result.dry
-        and (result.change is not None or result.rule == "max_divergence")
+        result.outcome == "Inconclusive" and not result.dry and result.change is not None
         for result in verdict.gates
         if result.metric.partition("/")[0] == profile
     )
 
 
 def asking(evaluation: Evaluation, suites: Iterable[AnySuite], *, same: bool) -> Evaluation:
-    """The evaluation with the question that no entry writes down: whether canary and stable are the same model.
+    """The evaluation with the questions that no entry writes down: whether canary and stable are the same model, and
+    whether the canary keeps to the API where stable does.
 
     Args:
         evaluation: As the entry declares it.
@@ -129,7 +129,28 @@ def asking(evaluation: Evaluation, suites: Iterable[AnySuite], *, same: bool) ->
         for suite in suites
         if same and isinstance(suite, FidelitySuite) and f"{suite.name}/divergence" not in gated
     ]
+    for suite in suites:
+        if isinstance(suite, ProtocolSuite):
+            asked += _of_protocol(suite.name, evaluation, gated)
     return evaluation.model_copy(update={"gates": (*evaluation.gates, *asked)})
+
+
+def compares_figures(evaluation: Evaluation, suites: Iterable[AnySuite]) -> bool:
+    """Whether stable has to run suites besides the protocol's: a gate or a fidelity suite compares with it."""
+    return compares_by_gates(evaluation) or any(isinstance(suite, FidelitySuite) for suite in suites)
+
+
+def compares_by_gates(evaluation: Evaluation) -> bool:
+    """Whether a gate compares figures of quality, tools or load with stable's."""
+    return any(gate.relative and gate.max_divergence is None for gate in evaluation.gates)
+
+
+def _of_protocol(suite: str, evaluation: Evaluation, gated: set[str]) -> list[Gate]:
+    """A finding rejects by itself, unless the entry has a gate on findings of its own."""
+    # Of the suites that the entry names, the error rate has its ceiling already.
+    limits = {"findings": 0.0} | ({} if suite in evaluation.suites else {"error_rate": ERROR_CEILING})
+    metrics = {f"{suite}/{figure}": limit for figure, limit in limits.items()}
+    return [Gate(metric=metric, max=limit) for metric, limit in metrics.items() if metric not in gated]
 
 
 def _implied_ceilings(evaluation: Evaluation) -> list[Gate]:

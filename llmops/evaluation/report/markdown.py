@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from llmops.evaluation.gates.metrics import show
 from llmops.evaluation.gates.verdict import Rule, Verdict
 from llmops.evaluation.measurements import Measurements
-from llmops.evaluation.report.fidelity import sections
+from llmops.evaluation.report import fidelity, protocol
 
 LATENCIES = ("ttft", "tpot", "itl", "e2el")
 STATISTICS = ("mean", "p50", "p90", "p95", "p99")
@@ -20,6 +20,7 @@ def report(verdict: Verdict, canary: Measurements, stable: Measurements | None) 
     sections = (
         ("Gates", gate_table(verdict)),
         ("Scores", score_table(canary, stable)),
+        ("Protocol", protocol_tables(canary)),
         ("Fidelity", fidelity_tables(canary)),
         ("Latency", latency_table(canary, stable)),
         ("Cases that were not passed", case_table(canary, stable)),
@@ -65,17 +66,27 @@ def score_table(canary: Measurements, stable: Measurements | None) -> str:
 def fidelity_tables(canary: Measurements) -> str:
     """Figures, cases furthest apart and what stands out, for each fidelity suite."""
     parts: list[str] = []
-    for section in sections(canary):
+    for section in fidelity.sections(canary):
         parts.append(_table((section.name, "canary and stable"), section.figures))
         parts.append(_table(("case", "tokens", "over the null", "same token preferred"), section.cases))
         parts.append("\n".join(f"- {_cell(note)}" for note in section.notes))
     return "\n\n".join(part for part in parts if part)
 
 
+def protocol_tables(canary: Measurements) -> str:
+    """How many checks pass, and the others, for each protocol suite."""
+    parts: list[str] = []
+    for section in protocol.sections(canary.protocol):
+        parts.append(section.summary)
+        parts.append(_table(("outcome", "check", "asked", "came", "the API says", "stable"), section.rows))
+    return "\n\n".join(part for part in parts if part)
+
+
 def latency_table(canary: Measurements, stable: Measurements | None) -> str:
     """Percentiles in milliseconds by load profile, then throughput and errors; stable in brackets."""
     rows: list[Sequence[str]] = []
-    profiles = [name for name in sorted(canary.suites) if name not in canary.cases and name not in canary.distances]
+    others = canary.cases.keys() | canary.distances.keys() | canary.protocol.keys()
+    profiles = [name for name in sorted(canary.suites) if name not in others]
     for name in profiles:
         for kind in LATENCIES:
             metrics = [f"{name}/{statistic}_{kind}_ms" for statistic in STATISTICS]

@@ -44,10 +44,22 @@ def error_of_status(status: int, retry_after: str | None, message: str) -> Measu
             code="CredentialsRefused",
             remedy="Check the Secret that access.api_key names.",
         )
-    why = f"HTTP {status}: {message[:120]}"
+    why = f"{_known(message)}HTTP {status}: {message[:120]}"
     if status == 429:
         return NoAnswer("measurement", why, again=True, after=parse_retry_after(retry_after) or 0.0)
     return NoAnswer("engine", why, again=status >= 500)
+
+
+KNOWN = {
+    "chat template": "the model has no chat template, which engine.chat_template can give: ",
+    "enable-auto-tool-choice": "the engine takes no tools, as it runs without --enable-auto-tool-choice and "
+    "--tool-call-parser: ",
+}
+"""A part of an engine's message -> what it means for this installation."""
+
+
+def _known(message: str) -> str:
+    return next((meaning for part, meaning in KNOWN.items() if part in message), "")
 
 
 async def persist(ask: Callable[[], Awaitable[ResultT]], retried: Callable[[], None]) -> ResultT:

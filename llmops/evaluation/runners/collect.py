@@ -8,8 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from llmops.evaluation.fidelity.distances import Distances
 from llmops.evaluation.fidelity.reference import Reference
 from llmops.evaluation.measurements import Measurements
+from llmops.evaluation.protocol.conformance import Conformance
 from llmops.evaluation.runners.fidelity import FidelityResult
 from llmops.evaluation.runners.load import LoadResult
+from llmops.evaluation.runners.protocol import ProtocolResult
 from llmops.evaluation.runners.quality import QualityResult
 from llmops.evaluation.runners.tool_result import ToolResult
 from llmops.evaluation.statistics import sketch, summary
@@ -19,7 +21,7 @@ WRONG_SHOWN = 50
 WRONG_LENGTH = 600
 ERRORS_SHOWN = 5
 
-Result = QualityResult | LoadResult | ToolResult | FidelityResult
+Result = QualityResult | LoadResult | ToolResult | FidelityResult | ProtocolResult
 
 
 def collect(results: Iterable[Result], beside: Measurements | None = None) -> Measurements:
@@ -38,6 +40,7 @@ def collect(results: Iterable[Result], beside: Measurements | None = None) -> Me
     wrong: dict[str, dict[str, str]] = {}
     errors: dict[str, dict[str, int]] = {}
     distances: dict[str, Distances] = {}
+    protocol: dict[str, Conformance] = {}
     references: dict[str, Reference] = {}
     all_scores: list[float] = []
     for result in results:
@@ -47,7 +50,7 @@ def collect(results: Iterable[Result], beside: Measurements | None = None) -> Me
             theirs = beside.wrong.get(name, {}) if beside else {}
             failed = [answer for answer in result.answers if answer.score is not None and answer.score < 1]
             shown = [*failed[:WRONG_SHOWN], *(answer for answer in result.answers if answer.case in theirs)]
-            wrong[name] = {answer.case: answer.text[:WRONG_LENGTH] for answer in shown if answer.score is not None}
+            wrong[name] = {answer.case: answer.shown[:WRONG_LENGTH] for answer in shown if answer.score is not None}
             all_scores += result.scores.values()
         elif isinstance(result, ToolResult):
             name, measured, taken = result.suite.name, result.figures, result.reading.samples
@@ -63,6 +66,11 @@ def collect(results: Iterable[Result], beside: Measurements | None = None) -> Me
                 distances[name] = result.distances
             if result.reference is not None:
                 references[name] = result.reference
+        elif isinstance(result, ProtocolResult):
+            name, measured, taken = result.suite.name, result.figures(), {}
+            suites[name] = result.suite.sha256
+            if result.conformance is not None:
+                protocol[name] = result.conformance
         else:
             name, measured, taken = result.profile.name, result.figures(), result.samples
             suites[name] = result.profile.sha256
@@ -83,6 +91,7 @@ def collect(results: Iterable[Result], beside: Measurements | None = None) -> Me
         turns=turns,
         wrong=wrong,
         distances=distances,
+        protocol=protocol,
         references=references,
         errors=errors,
     )

@@ -32,8 +32,8 @@ REFUSALS = (400, 404, 405, 422, 501)
 LEAST_TOP = 1
 """Alternatives to ask for at least: vLLM does not check a request for none, and dies of it with
 `--kv-sharing-fast-prefill`, where it refuses one for more."""
-Undecided = Callable[[Distances], bool]
-"""Whether more texts could change what follows from the distances so far."""
+GoesOn = Callable[[Distances], bool]
+"""Whether to ask more texts after the distances so far."""
 
 
 @dataclass
@@ -219,7 +219,7 @@ def run_fidelity(
     progress: Progress | None = None,
     *,
     shares: Sequence[float] = (1.0,),
-    undecided: Undecided = lambda _: True,
+    goes_on: GoesOn = lambda _: True,
 ) -> tuple[FidelityResult, FidelityResult]:
     """Let two engines score stable's answers; stable scores them twice.
 
@@ -230,13 +230,13 @@ def run_fidelity(
         answers: The canary's and stable's answers by SUITE/CASE.
         concurrency: Texts at once.
         progress: Called with the texts done and their total.
-        shares: Shares of the texts after which `undecided` is asked, rising to 1.
-        undecided: Whether to go on.
+        shares: Shares of the texts after which `goes_on` is asked, rising to 1.
+        goes_on: Whether to ask more.
 
     Raises:
         MeasurementFailed: An engine cannot be reached, asks to come back later, or refuses the API key.
     """
-    return run(_compare(canary, stable, suite, answers, concurrency, progress, shares, undecided))
+    return run(_compare(canary, stable, suite, answers, concurrency, progress, shares, goes_on))
 
 
 async def _compare(
@@ -247,7 +247,7 @@ async def _compare(
     concurrency: int,
     progress: Progress | None,
     shares: Sequence[float],
-    undecided: Undecided,
+    goes_on: GoesOn,
 ) -> tuple[FidelityResult, FidelityResult]:
     chosen = texts(answers[1], suite.tokens)
     if not chosen:
@@ -265,10 +265,11 @@ async def _compare(
         if why := theirs.unavailable("stable") or ours.unavailable("the canary"):
             found = Distances(unavailable=why)
             break
-        found = distances(chosen[:done], Scorings(ours.scores, theirs.scores, again.scores), *answers)
+        scorings = Scorings(ours.scores, theirs.scores, again.scores)
+        found = distances(chosen[:done], scorings, *answers, left=len(chosen) - done)
         if progress:
             progress(suite.name, done, len(chosen))
-        if ours.stopped or theirs.stopped or again.stopped or not undecided(found):
+        if ours.stopped or theirs.stopped or again.stopped or not goes_on(found):
             break
     kept = reference(suite.name, chosen[:done], ours.scores)
     stopped = theirs.stopped or again.stopped

@@ -19,6 +19,7 @@ the error rate is clear by then.
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -35,14 +36,21 @@ from llmops.evaluation.patterns import PatternTooSlow
 from llmops.evaluation.runners.attempts import IN_A_ROW, Fault, NoAnswer, error_of_status, persist
 from llmops.evaluation.statistics import summary
 from llmops.evaluation.suites import Case, Suite, check_repeats
+from llmops.worker.foreign import BadBytes, parse_json
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
 
+THINK_START, THINK_END = "<think>", "</think>"
+REFUSAL_LENGTH = 120
+
+
 @dataclass(frozen=True)
 class CaseAnswer:
     """The outcome of a case: a text with its score and its seconds, or an error and its cause.
+
+    `note` says what is peculiar about the answer, such as an end inside its reasoning.
 
     A case that was asked several times has the text of its worst answer, the mean score and the mean seconds. If one
     of the repeats has no answer, the case has none. `tokens` are those of the first answer, if they were asked for and
@@ -56,6 +64,12 @@ class CaseAnswer:
     error: str = ""
     fault: Fault | None = None
     tokens: Tokens | None = None
+    note: str = ""
+
+    @property
+    def shown(self) -> str:
+        """The text for people, after what is peculiar about it."""
+        return f"({self.note}) {self.text}".rstrip() if self.note else self.text
 
 
 @dataclass(frozen=True)
@@ -63,6 +77,8 @@ class _Answer:
     text: str
     seconds: float
     tokens: Tokens | None
+    note: str = ""
+    calls: str = ""
 
 
 @dataclass
@@ -166,13 +182,15 @@ class _Run:
         worst = min(answers, key=lambda answer: answer.score or 0.0)
         score = fmean(answer.score or 0.0 for answer in answers)
         seconds = fmean(answer.seconds or 0.0 for answer in answers)
-        return CaseAnswer(case.id, worst.text, score, seconds, tokens=answers[0].tokens)
+        return CaseAnswer(case.id, worst.text, score, seconds, tokens=answers[0].tokens, note=worst.note)
 
     async def _once(self, case: Case, seed: int) -> CaseAnswer:
         answer: _Answer | None = None
         try:
             answer = await persist(lambda: self._ask(case, seed), self._count_retry)
-            return CaseAnswer(case.id, answer.text, case.score(answer.text), answer.seconds, tokens=answer.tokens)
+            score = case.score(answer.calls if case.scorer == "tool-call" else answer.text)
+            text = answer.calls or answer.text
+            return CaseAnswer(case.id, text, score, answer.seconds, tokens=answer.tokens, note=answer.note)
         except PatternTooSlow as error:
             # It says nothing about the answer: neither right nor wrong.
             text = answer.text if answer else ""
@@ -200,12 +218,17 @@ class _Run:
                 temperature=sampling.temperature,
                 seed=seed,
                 max_tokens=sampling.max_tokens,
+                **case.asking,
                 **tokens,
             )
             seconds = time.perf_counter() - started
-            text = writable(completion.choices[0].message.content or "")
+            choices: Any = completion.model_dump()["choices"]
+            if choices == []:
+                raise NoAnswer("engine", "the answer has no choices", again=False)
+            text, note, calls = read_message(choices[0]["message"], choices[0].get("finish_reason"))
+            text = writable(text)
             found = tokens_of(completion.model_dump(), greedy=sampling.temperature == 0) if tokens else None
-            return _Answer(text, seconds, found)
+            return _Answer(text, seconds, found, note, calls)
         except openai.APIStatusError as error:
             raise error_of_status(
                 error.status_code, error.response.headers.get("retry-after"), error.message
@@ -221,9 +244,41 @@ class _Run:
             if isinstance(cause, AnswerRefused):
                 raise NoAnswer("engine", str(cause), again=False) from error
             raise NoAnswer("engine", f"connection cut: {cause or error}", again=True) from error
-        except (openai.APIError, ValueError, AttributeError, IndexError, TypeError) as error:
+        except (openai.APIError, ValueError, AttributeError, IndexError, KeyError, TypeError) as error:
             # The client does not check answers: anything but a chat completion raises one of these.
             raise NoAnswer("engine", f"the answer is no chat completion: {error!r}"[:200], again=False) from error
+
+
+def read_message(message: Any, finish: Any) -> tuple[str, str, str]:
+    """What a message says to people: its text without reasoning, what is peculiar about it, and its calls as JSON.
+
+    An engine without a parser of reasoning leaves it in the content, up to `</think>`. The answer is what follows.
+
+    Args:
+        message: The message of a choice.
+        finish: The choice's finish_reason.
+    """
+    content = message.get("content") or ""
+    made = [call["function"] for call in message.get("tool_calls") or ()]
+    calls = json.dumps([{"name": call["name"], "arguments": _arguments(call["arguments"])} for call in made])
+    before, mark, after = content.rpartition(THINK_END)
+    if mark:
+        return after.strip(), "its reasoning is in the content", calls if made else ""
+    if content.lstrip().startswith(THINK_START):
+        return "", f"it ends inside its reasoning, which is in the content: finish_reason {finish}", ""
+    note = ""
+    if refusal := message.get("refusal"):
+        note = f"the model refuses: {str(refusal)[:REFUSAL_LENGTH]}"
+    elif not content and not made and (message.get("reasoning") or message.get("reasoning_content")):
+        note = f"it has reasoning and no content: finish_reason {finish}"
+    return before + after, note, calls if made else ""
+
+
+def _arguments(text: Any) -> Any:
+    try:
+        return parse_json(text.encode())
+    except BadBytes:
+        return text
 
 
 def tokens_of(completion: Any, *, greedy: bool) -> Tokens | None:

@@ -1,6 +1,7 @@
-"""The gate and the keys of `llmops_gate` in the process of LiteLLM's proxy.
+"""The gate and the keys of `llmops_gate` and the tracks of `llmops_tracks` in the process of LiteLLM's proxy.
 
-`authenticate` is its `custom_auth`; `install` is its start-up hook. Environment variables say where things are:
+`authenticate` is its `custom_auth`; `install` is its start-up hook; `tracks` is one of its callbacks. Environment
+variables say where things are:
 
 - LLMOPS_ROUTER_TENANTS: a JSON file: tenant -> what it may do;
 - LLMOPS_ROUTER_KEYS: a folder with a file for each tenant;
@@ -20,10 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import Request
+from litellm.integrations.custom_logger import CustomLogger
 from litellm.proxy._types import LitellmUserRoles, ProxyException, UserAPIKeyAuth
 from llmops_drain import PATH as DRAIN_PATH
 from llmops_drain import Drain
 from llmops_gate import OPERATOR, Gate, HiddenDrain, Keys
+from llmops_tracks import Tracks
 
 
 async def authenticate(request: Request, api_key: str | None) -> UserAPIKeyAuth:
@@ -49,6 +52,25 @@ async def authenticate(request: Request, api_key: str | None) -> UserAPIKeyAuth:
     )
 
 
+class _Callback(CustomLogger):
+    """Lets a conversation keep to its track."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._tracks = Tracks()
+
+    async def async_filter_deployments(
+        self,
+        model: str,
+        healthy_deployments: list[Any],
+        messages: list[Any] | None,
+        request_kwargs: dict[str, Any] | None = None,
+        parent_otel_span: Any = None,
+    ) -> list[Any]:
+        """See `Tracks.choose`."""
+        return list(self._tracks.choose(healthy_deployments, messages, request_kwargs or {}))
+
+
 def install() -> None:
     """Put the gate in front of the proxy, and have it emptied of its users before it ends."""
     from litellm.proxy.proxy_server import app
@@ -58,4 +80,5 @@ def install() -> None:
 
 
 _tenants: dict[str, dict[str, Any]] = json.loads(Path(os.environ["LLMOPS_ROUTER_TENANTS"]).read_text())
+tracks = _Callback()
 _keys = Keys(list(_tenants), Path(os.environ["LLMOPS_ROUTER_KEYS"]), os.environ["LITELLM_MASTER_KEY"].strip())

@@ -169,7 +169,8 @@ def _tracks(spec: ModelSpec, serving: Serving, settings: Settings, draft: Router
             params["api_key"] = f"os.environ/KEY_{suffix}"
         # If the other track has weight 0, this one gets all requests.
         params |= _timeouts(spec.routing.timeout_seconds) | {"weight": weight}
-        yield {"model_name": spec.name, "litellm_params": params, "model_info": {"id": f"{spec.name}.{track}"}}
+        about = {"id": f"{spec.name}.{track}"} | ({"release": release.id} if track == "canary" else {})
+        yield {"model_name": spec.name, "litellm_params": params, "model_info": about}
 
 
 def _managed(name: str, managed: Managed, variable: str, timeout: int | None, draft: RouterPlan) -> dict[str, Any]:
@@ -211,6 +212,7 @@ def _config(
             "enable_post_custom_auth_checks": True,
             # LiteLLM counts tokens with its built-in tokenizer, and fetches none from the hub.
             "disable_hf_tokenizer_download": True,
+            "callbacks": ["llmops_router.tracks"],
             "telemetry": False,
         },
         "general_settings": {

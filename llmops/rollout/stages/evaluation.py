@@ -10,18 +10,19 @@ from llmops.costs.prices import load_prices
 from llmops.costs.pricing import judges_cost, priced, profile_of, replica_price
 from llmops.errors import MeasurementFailed
 from llmops.evaluation.backends.base import Suites, Target
-from llmops.evaluation.gates.offline import asking, decide
+from llmops.evaluation.gates.offline import asking, compares_figures, decide
 from llmops.evaluation.measurements import Measurements
 from llmops.evaluation.report import markdown as report
 from llmops.evaluation.report import plots
 from llmops.evaluation.report.failing import failing_cases
-from llmops.evaluation.suites import FidelitySuite, load_suites
+from llmops.evaluation.suites import FidelitySuite, ProtocolSuite, load_suites, with_unnamed
 from llmops.releases.release import Release
 from llmops.releases.sameness import declared_changes
 from llmops.rollout.ops.crashes import check_alive, restarts_of, wait_for_crash
 from llmops.rollout.ops.measured import as_released
 from llmops.rollout.ops.measuring import backend_of
 from llmops.rollout.ops.reporting import report_link
+from llmops.rollout.ops.routing.traffic_split import ready_replicas
 from llmops.rollout.outcomes import CanaryOutcome, EvaluationOutcome
 from llmops.rollout.shown import Done, Markdown, Value, numbers
 from llmops.rollout.trial import Trial
@@ -58,10 +59,10 @@ def _evaluate(current: Trial, release: Release) -> EvaluationOutcome:
     if before and before.verdict.value == "Passed":
         current.log(f"{release.model} {release.id} already passed its evaluation: {before.verdict.reason}")
         return before
-    suites = load_suites(current.settings.evals_dir, release.evaluation.suites, current.settings.catalog_allows)
+    named = load_suites(current.settings.evals_dir, release.evaluation.suites, current.settings.catalog_allows)
+    suites = with_unnamed(named, release.evaluation)
     stable_id = current.records.proven_state(release.model).stable
-    compares = _compares(release, suites)
-    against = current.records.release(release.model, stable_id) if stable_id and compares else None
+    against = _against(current, release, suites, stable_id)
     spec = _asking(current, release, suites, against)
     targets = [Target(release, "canary"), *([Target(against, "stable")] if against else [])]
     cluster, when, restarts = current.cluster, "during the evaluation", restarts_of(current.cluster, release, "canary")
@@ -96,9 +97,11 @@ def _measure(
     backend = backend_of(current, target)
     if against is None:
         return with_cost(backend.measure(target, suites, spec), release), None
-    current.log(f"comparing with stable {against.id} on the same cases, in turns under load")
+    figures = compares_figures(spec, suites)
+    how = "on the same cases, in turns under load" if figures else "by its protocol alone: no gate compares figures"
+    current.log(f"comparing with stable {against.id} {how}")
     measured, stable = backend.compare(target, Target(against, "stable"), suites, spec)
-    return with_cost(measured, release), with_cost(stable, against)
+    return with_cost(measured, release), with_cost(stable, against) if figures else stable
 
 
 def _with_gpu_seconds(cluster: Cluster, release: Release, measured: Measurements) -> Measurements:
@@ -112,9 +115,18 @@ def _with_gpu_seconds(cluster: Cluster, release: Release, measured: Measurements
     return measured.model_copy(update={"figures": measured.figures | {GPU_SECONDS: round(spent, 1)}})
 
 
-def _compares(release: Release, suites: Suites) -> bool:
-    fidelity = any(isinstance(suite, FidelitySuite) for suite in suites)
-    return fidelity or any(gate.relative for gate in release.evaluation.gates)
+def _against(current: Trial, release: Release, suites: Suites, stable: str | None) -> Release | None:
+    """What the canary is compared with, if anything is. No entry asks for the comparison of the protocol, so a stable
+    that serves nobody keeps no release from its users by it."""
+    if stable is None:
+        return None
+    if not compares_figures(release.evaluation, suites):
+        if not any(isinstance(suite, ProtocolSuite) for suite in suites):
+            return None
+        if not ready_replicas(current.cluster, release.model)[0]:
+            current.log("stable has no ready replica: the canary's protocol is compared with nothing")
+            return None
+    return current.records.release(release.model, stable)
 
 
 def _asking(current: Trial, release: Release, suites: Suites, against: Release | None) -> Evaluation:

@@ -3,7 +3,7 @@
 import datetime
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 from llmops.clients.kubernetes.wait import wait_for_rollout
 from llmops.clients.prometheus import Prometheus
@@ -12,10 +12,17 @@ from llmops.config.catalog.traffic import TrafficStep, canary_replicas
 from llmops.config.steps import Step, reached
 from llmops.errors import ClusterCannot, MeasurementFailed, Unavailable
 from llmops.evaluation.backends.base import Target
-from llmops.evaluation.gates.live.judge import decide, figures_of, judge
-from llmops.evaluation.gates.live.queries import Subject, queries
-from llmops.evaluation.gates.live.samples import Samples, read
-from llmops.evaluation.gates.live.steps import SHOWN, Point, StepOutcome, step_table, thinned
+from llmops.evaluation.gates.live.judge import (
+    Course,
+    Promise,
+    StepSamples,
+    decide,
+    figures_of,
+    judge,
+    rejects_at_once,
+)
+from llmops.evaluation.gates.live.queries import Subject
+from llmops.evaluation.gates.live.steps import SHOWN, Point, StepOutcome, served, step_table, thinned
 from llmops.evaluation.gates.verdict import Verdict, verdict_of
 from llmops.evaluation.report.plots import live_plot, markdown_image
 from llmops.manifests.engine import objects, progress_seconds
@@ -26,14 +33,17 @@ from llmops.releases.release import Release
 from llmops.rollout.ops.cleanup import CANARY_LIFETIME
 from llmops.rollout.ops.crashes import Restarts, check_alive, restarts_of
 from llmops.rollout.ops.measured import as_released
+from llmops.rollout.ops.routing.scrapes import Scrapes
 from llmops.rollout.ops.routing.traffic_split import Way, ready_replicas, shift, way_of
 from llmops.rollout.outcomes import CanaryOutcome, EvaluationOutcome, TrafficOutcome
 from llmops.rollout.shown import Done, Markdown, Value, numbers
 from llmops.rollout.trial import Trial
 
 WHEN = "while it served users"
-# Seconds between two checks for a crashed canary: shorter than the interval of measurements.
+# Seconds between two checks for a crashed canary.
 POLL_SECONDS = 1.0
+# Seconds between two looks at the figures. A look may reject the release; it costs the verdict nothing.
+LOOK_SECONDS = 5.0
 
 
 def run(current: Trial, evaluation: EvaluationOutcome) -> Done[TrafficOutcome]:
@@ -120,17 +130,20 @@ class _Steps:
         self._stable = stable
         self._replicas = replicas
         self._started = time.monotonic()
-        self._stable_samples = Samples()
+        self._measured: list[StepSamples] = []
 
     def take(self, steps: Sequence[TrafficStep]) -> TrafficOutcome:
         """Take steps until one does not pass."""
         taken: list[StepOutcome] = []
+        rules = self._release.traffic
+        most = canary_replicas(steps[-1].percent, self._replicas)
+        promise = Promise.of(rules, self._release.evaluation.confidence, len(steps), most)
         with ExitStack() as stack:
             prometheus = None
-            if self._release.traffic.gates:
+            if rules.gates:
                 prometheus = stack.enter_context(Prometheus.of(self._current.settings.monitoring))
             for step in steps:
-                outcome = self._step(step, prometheus)
+                outcome = self._step(step, prometheus, promise, last=step is steps[-1])
                 taken.append(outcome)
                 self._report(outcome)
                 if outcome.verdict.value != "Passed":
@@ -143,12 +156,14 @@ class _Steps:
     def _outcome(self, taken: list[StepOutcome], verdict: Verdict) -> TrafficOutcome:
         if verdict.value != "Passed":
             verdict = verdict.because(f"at {taken[-1].percent}% of users' requests: {verdict.reason}")
+        if (requests := served(taken)) is not None:
+            verdict = verdict.because(f"{verdict.reason}; it served {requests} users' requests")
         release = self._release
         return TrafficOutcome(
             model=release.model, release=release.id, verdict=verdict, way=self._way, steps=tuple(taken)
         )
 
-    def _step(self, step: TrafficStep, prometheus: Prometheus | None) -> StepOutcome:
+    def _step(self, step: TrafficStep, prometheus: Prometheus | None, promise: Promise, *, last: bool) -> StepOutcome:
         current, release, rules = self._current, self._release, self._release.traffic
         replicas = self._scale(step)
         restarts = restarts_of(current.cluster, release, "canary")
@@ -158,22 +173,35 @@ class _Steps:
         current.observe(line, {"percent": step.percent, "replicas": replicas})
         reached(Step.USERS_SHIFTED, step.percent)
         began = time.monotonic()
+        scrapes = self._scrapes(prometheus, step)
         verdicts: list[Verdict] = []
         points: list[Point] = []
+        due = 0.0
         with as_released(current, *self._targets(compares=compares)) as check:
+            self._begin(scrapes)
             while (decided := decide(rules, step, verdicts, time.monotonic() - began)) is None:
                 self._bake(step, began, restarts)
                 check()
-                verdict, point = self._measure(prometheus, step, replicas, time.monotonic() - began, compares=compares)
+                seconds = time.monotonic() - began
+                verdict, point = self._measure(scrapes, step, promise, replicas, compares=compares, last=last)
+                passes = seconds >= step.bake_seconds and verdict.value == "Passed"
+                if seconds < due and not passes and not rejects_at_once(rules, verdict):
+                    continue
+                due = seconds + rules.interval_seconds
+                if seconds < step.bake_seconds:
+                    due = min(due, step.bake_seconds)
                 verdicts.append(verdict)
                 points += [point] if point is not None else []
                 current.log(f"{step.percent}%: {verdict.value}: {verdict.reason}")
+        if scrapes is not None:
+            self._measured.append(scrapes.samples)
         return StepOutcome(
             percent=step.percent,
             replicas=replicas,
             seconds=round(time.monotonic() - began, 2),
             verdict=decided,
             points=thinned(points),
+            requests=None if scrapes is None else round(scrapes.samples.canary.together.requests),
         )
 
     def _targets(self, *, compares: bool) -> Iterator[Target]:
@@ -202,10 +230,20 @@ class _Steps:
         wait_for_rollout(current.cluster, name, timeout=progress_seconds(release), on_progress=current.log)
         return replicas
 
+    def _scrapes(self, prometheus: Prometheus | None, step: TrafficStep) -> Scrapes | None:
+        if prometheus is None:
+            return None
+        namespace, model = self._current.settings.namespace, self._release.model
+        canary = Subject(namespace, model, self._release.id, "canary")
+        # At 100% stable has no users.
+        stable = Subject(namespace, model, self._stable, "stable") if step.percent < 100 else None
+        own = {gate.metric: gate.query for gate in self._release.traffic.gates if gate.query is not None}
+        return Scrapes(prometheus, canary, stable, own)
+
     def _bake(self, step: TrafficStep, began: float, restarts: Restarts) -> None:
-        """Wait until the next measurement is due. A crash of the canary ends the wait at once."""
+        """Wait until the next look is due. A crash of the canary ends the wait at once."""
         until_judged = began + step.bake_seconds - time.monotonic()
-        pause = self._release.traffic.interval_seconds
+        pause = min(self._release.traffic.interval_seconds, LOOK_SECONDS)
         if 0 < until_judged < pause:
             pause = until_judged
         due = time.monotonic() + pause
@@ -215,32 +253,39 @@ class _Steps:
                 return
             time.sleep(min(left, POLL_SECONDS))
 
+    @staticmethod
+    def _begin(scrapes: Scrapes | None) -> None:
+        # Without an answer, the step's requests count from the first look that has one.
+        if scrapes is not None:
+            with suppress(MeasurementFailed, Unavailable):
+                scrapes.look()
+
     def _measure(
-        self, prometheus: Prometheus | None, step: TrafficStep, replicas: int, seconds: float, *, compares: bool
+        self,
+        scrapes: Scrapes | None,
+        step: TrafficStep,
+        promise: Promise,
+        replicas: int,
+        *,
+        compares: bool,
+        last: bool,
     ) -> tuple[Verdict, Point | None]:
-        """Judge the step so far. A failed measurement is Inconclusive."""
-        if prometheus is None:
+        """Judge the rollout so far. A failed measurement is Inconclusive."""
+        if scrapes is None:
             return verdict_of((), held="the entry declares no gates, and no engine crashed"), None
         try:
-            canary = self._samples(prometheus, "canary", self._release.id, seconds)
-            if step.percent < 100:
-                self._stable_samples = self._samples(prometheus, "stable", self._stable, seconds)
-            # At 100% stable has no users: compare with its figures from the step before.
-            stable = self._stable_samples
-            verdict = judge(self._release.traffic, canary, stable if compares else None, replicas)
+            scrapes.look()
+            course = Course((*self._measured, scrapes.samples), replicas, compares=compares, last=last)
+            verdict = judge(self._release.traffic, course, promise)
         except (MeasurementFailed, Unavailable) as error:
             return verdict_of((), held="", unknown=str(error)), None
         point = Point(
             at=round(time.monotonic() - self._started, 1),
             percent=step.percent,
-            canary=figures_of(canary.together),
-            stable=figures_of(stable.together),
+            canary=figures_of(course.now.together),
+            stable=figures_of(course.stable_now.together),
         )
         return verdict, point
-
-    def _samples(self, prometheus: Prometheus, track: names.Track, release: str, seconds: float) -> Samples:
-        subject = Subject(self._current.settings.namespace, self._release.model, release, track)
-        return read({figure: prometheus.query(promql) for figure, promql in queries(subject, seconds).items()})
 
     def _report(self, step: StepOutcome) -> None:
         line = f"{self._release.model}: {step.percent}% {step.verdict.value} after {step.seconds:.0f} s: "

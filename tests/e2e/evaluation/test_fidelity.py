@@ -100,6 +100,14 @@ def test_a_difference_is_only_reported_where_the_release_declares_one(start: Sta
     assert "The token furthest apart is" in text
 
 
+def test_stable_is_asked_for_no_load_that_no_gate_compares(start: Start, good: Endpoint) -> None:
+    suites = (*SUITES[:1], *SUITES[-1:], *load_suites(EVALS, ("smoke-load",)))
+    rules = asking(Evaluation(suites=tuple(suite.name for suite in suites)), suites, same=True)
+    ours, theirs = compare(start(), good, suites, 8, rules=rules)
+    assert set(ours.suites) == {"arithmetic", "fidelity", "smoke-load"}
+    assert set(theirs.suites) == {"arithmetic", "fidelity"}
+
+
 def test_another_chat_template_is_told_as_that(start: Start, good: Endpoint) -> None:
     verdict, found = judged(start(SIM_CHAT_TEMPLATE_TOKENS="2"), good)
     assert gate_of(verdict).code == "PromptsDiffer"

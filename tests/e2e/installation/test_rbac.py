@@ -52,7 +52,7 @@ from tests.support.world import NODES, Model, new_model, put_faults
 
 SERVING = "rights-serving.yaml"
 ACCOUNT = "system:serviceaccount:llmops:llmops"
-UNJUDGED = {"suites": [], "gates": []}
+UNJUDGED: dict[str, Any] = {"suites": [], "gates": [], "protocol": False}
 
 PROMETHEUS = "http://prometheus.monitoring:9090"
 WAYS_TO_STAND_AROUND: tuple[tuple[dict[str, Any], dict[str, Any]], ...] = (

@@ -95,6 +95,10 @@ def test_a_good_release_takes_its_steps_and_no_user_notices(model: Model) -> Non
     assert ended.record is not None
     assert "users moved in steps of 25%, 100%" in ended.record.reason
     assert ended.record.figures["traffic/error_rate"] == 0
+    # All steps together show that errors rise by less than a point; no fewer requests could.
+    assert traffic.served is not None
+    assert 299 <= traffic.served < counted.started
+    assert f"it served {traffic.served} users' requests" in ended.record.reason
 
 
 def test_a_release_that_fails_its_users_is_taken_back_and_the_next_one_starts(model: Model) -> None:
@@ -109,6 +113,10 @@ def test_a_release_that_fails_its_users_is_taken_back_and_the_next_one_starts(mo
     assert (ended.record.verdict, ended.record.stage) == ("Failed", "traffic")
     # A slow first token makes the whole answer slow; either figure may be conclusive first.
     assert re.match(r"at 25% of users' requests: p95_(ttft|e2el)_ms of the canary is", ended.record.reason)
+    [step] = outcome(model, str(ended.record.release)).steps
+    assert step.requests is not None
+    assert f"it served {step.requests} users' requests" in ended.record.reason
+    assert 20 <= step.requests < counted.started
     # The release was slow; no request failed.
     assert counted.troubles == {}
     assert way.weights == [weights(model, percent) for percent in (0, 25, 0)]

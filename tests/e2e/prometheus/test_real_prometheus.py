@@ -17,8 +17,9 @@ from llmops_sandbox.programs.prometheus import find_or_unpack
 
 from llmops.clients.prometheus import Prometheus
 from llmops.errors import MeasurementFailed
-from llmops.evaluation.gates.live.queries import Subject, queries
-from llmops.evaluation.gates.live.samples import Samples, read
+from llmops.evaluation.gates.live.queries import Subject
+from llmops.evaluation.gates.live.samples import Samples
+from llmops.rollout.ops.routing.scrapes import SETTLE_SECONDS, Scrapes
 
 LABELS = 'namespace="llm",model="tiny",track="canary",release="{release}",pod="{pod}"'
 ROUTE = 'handler="/v1/chat/completions",method="POST"'
@@ -49,9 +50,20 @@ class World:
     client: Prometheus
     page: Page
 
-    def seen(self, seconds: float, release: str = "new") -> Samples:
-        subject = Subject("llm", "tiny", release, "canary")
-        return read({what: self.client.query(promql) for what, promql in queries(subject, seconds).items()})
+    def begun(self, release: str = "new") -> Scrapes:
+        """A step that has had its first look, and whose counters have been scraped since."""
+        scrapes = Scrapes(self.client, Subject("llm", "tiny", release, "canary"), None)
+        time.sleep(SETTLE_SECONDS + 0.5)
+        scrapes.look()
+        time.sleep(0.5)
+        self.seen(scrapes)
+        return scrapes
+
+    def seen(self, scrapes: Scrapes) -> Samples:
+        """The growth by the last look, at a time when all is scraped."""
+        time.sleep(SETTLE_SECONDS + 0.5)
+        scrapes.look()
+        return scrapes.samples.canary
 
     def scraped(self) -> None:
         """Wait until Prometheus has scraped the present page."""
@@ -117,42 +129,75 @@ def test_counts_are_of_this_release_alone_and_since_the_step_began(world: World)
     world.page.answered(1000, 500, release="old")
     world.page.answered(300)
     world.scraped()
-    began = time.monotonic()
-    time.sleep(2)
+    step, unknown = world.begun(), world.begun(release="unknown")
     world.page.answered(9000, 4000, release="old")
     world.page.answered(340)
     world.scraped()
-    time.sleep(0.5)
-    seen = world.seen(time.monotonic() - began)
-    assert seen.scraped == {"a"}
-    # Prometheus extrapolates to the ends of the window, so the value may be higher.
-    assert 38 <= seen.together.requests <= 60
-    assert seen.together.errors == 0
-    assert world.seen(time.monotonic() - began, release="unknown") == Samples()
+    seen = world.seen(step)
+    assert seen.scraped.keys() == {"a"}
+    assert (seen.together.requests, seen.together.errors) == (40, 0)
+    assert world.seen(unknown) == Samples()
+
+
+def test_each_request_counts_once_however_often_one_looks(world: World) -> None:
+    """`increase` extrapolates: in the first seconds of a step it counts requests that nobody sent."""
+    world.page.answered(10, release="often")
+    world.scraped()
+    step = world.begun("often")
+    for count in range(11, 16):
+        world.page.answered(count, release="often")
+        world.scraped()
+        step.look()
+    assert world.seen(step).together.requests == 5
 
 
 def test_the_first_errors_of_all_count_though_their_series_begins_with_them(world: World) -> None:
     world.page.answered(100, release="first")
     world.scraped()
-    began = time.monotonic()
-    time.sleep(2)
+    step = world.begun("first")
     world.page.answered(100, 25, release="first")
     world.scraped()
-    time.sleep(0.5)
-    assert world.seen(time.monotonic() - began, release="first").together.errors == 25
+    assert world.seen(step).together.errors == 25
+
+
+def test_a_pod_that_comes_later_counts_from_zero(world: World) -> None:
+    world.page.answered(100, release="grows")
+    world.scraped()
+    step = world.begun("grows")
+    world.page.answered(7, 2, release="grows", pod="b")
+    world.scraped()
+    together = world.seen(step).together
+    assert (together.requests, together.errors) == (9, 2)
 
 
 def test_a_counter_that_starts_again_loses_nothing_and_gains_nothing(world: World) -> None:
     world.page.answered(5000, 10, release="reset")
     world.scraped()
-    began = time.monotonic()
-    time.sleep(1)
+    step = world.begun("reset")
     world.page.answered(7, 1, release="reset")
     world.scraped()
-    time.sleep(1)
-    together = world.seen(time.monotonic() - began, release="reset").together
-    assert 7 <= together.requests <= 20
-    assert 1 <= together.errors <= 3
+    together = world.seen(step).together
+    assert (together.requests, together.errors) == (8, 1)
+
+
+def test_a_gates_own_query_is_about_one_release(world: World) -> None:
+    world.page.put("queue", 3, release="own")
+    world.page.put("queue", 4, release="own", pod="b")
+    world.page.put("queue", 9, release="old")
+    world.page.answered(10, release="own")
+    world.scraped()
+    subject = Subject("llm", "tiny", "own", "canary")
+    own = {"sum": "sum(queue{ {{ labels }} })", "each": "queue{ {{ labels }} }", "none": "nothing{ {{ labels }} }"}
+    scrapes = Scrapes(world.client, subject, None, own)
+    time.sleep(SETTLE_SECONDS + 0.5)
+    scrapes.look()
+    world.seen(scrapes)
+    asked = scrapes.samples.asked
+    assert (asked["sum"], sorted(asked["each"]), asked["none"]) == ((7,), [3, 4], ())
+    refused = Scrapes(world.client, subject, None, {"wrong": "sum(queue{ {{ labels }} }) by by"})
+    refused.look()
+    with pytest.raises(MeasurementFailed, match="parse error"):
+        world.seen(refused)
 
 
 def test_no_number_and_no_promql_are_told_apart_from_no_data(world: World) -> None:

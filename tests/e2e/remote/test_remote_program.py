@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from llmops.config.catalog.spec import Evaluation
+from llmops.config.catalog.spec import Evaluation, Gate
 from llmops.evaluation.endpoint import Endpoint
 from llmops.evaluation.evaluate import measure
 from llmops.evaluation.reachability import serves, why_unreachable
@@ -83,6 +83,7 @@ def test_it_compares_two_engines_each_with_its_key(tmp_path: Path) -> None:
             engine=where(canary, key_variable="ONE"),
             other=where(stable, key_variable="OTHER"),
             suites=(SUMS,),
+            evaluation=Evaluation(suites=("sums",), gates=(Gate(metric="sums/score", max_drop=0.6),)),
         )
         ending, log = carry_out(tmp_path, order, {"ONE": "first-secret", "OTHER": "second-secret"})
     one, other = answer(ending, log).measurements

@@ -82,7 +82,7 @@ CASES = {
     "killed for memory": Case(engine(oom_on_load="host"), "canary", "OutOfMemory"),
     "never healthy": Case(engine(hang_on_load=True), "canary", "StartupProbeFailed"),
     "completions fail": Case(engine(completions="error"), "canary", "CompletionFailed", ("500",)),
-    "garbage text": Case(engine(garbage=True), "evaluation", "", ("sums/score",)),
+    "garbage text": Case(engine(garbage=True), "evaluation", "", ("text.unbroken",)),
     "5xx at a rate": Case(engine(error_rate=0.25), "evaluation", "", ("error_rate",)),
     # Sixty requests are what it answers first; it is started again, and answers the rest.
     "crash under load": Case(engine(crash_after_requests=60), "evaluation", "EngineCrashed", ("exit code 1",)),

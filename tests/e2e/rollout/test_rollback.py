@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from llmops_sandbox.sandbox import Sandbox
@@ -20,7 +21,7 @@ from llmops.rollout.status import model_status
 from tests.support.traffic import traffic
 from tests.support.world import Model, new_model, watched
 
-UNJUDGED = {"suites": [], "gates": []}
+UNJUDGED: dict[str, Any] = {"suites": [], "gates": [], "protocol": False}
 
 
 @contextmanager

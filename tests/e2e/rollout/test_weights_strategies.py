@@ -22,7 +22,7 @@ from llmops.config.catalog.spec import DEFAULT_INCLUDE
 from tests.support.world import Model, put_faults
 
 pytestmark = pytest.mark.timeout(400)
-UNJUDGED: dict[str, Any] = {"suites": [], "gates": []}
+UNJUDGED: dict[str, Any] = {"suites": [], "gates": [], "protocol": False}
 
 
 def pinned_files(model: Model, root: Path) -> Path:

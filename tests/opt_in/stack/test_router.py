@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections import Counter
 from collections.abc import Generator
@@ -19,6 +18,7 @@ from llmops_sandbox.standins.weights import make_model
 
 from llmops.config.catalog.spec import SecretKey
 from llmops.config.tenants import Tenant
+from llmops.manifests.router.llmops_tracks import SLACK, TOLERANCE
 from llmops.manifests.router.plan import Serving
 from tests.opt_in.stack.proxy import MASTER, Proxy, bearer, release, running, spec
 
@@ -282,6 +282,17 @@ def test_another_model_answers_while_one_is_down_and_then_its_provider(proxy: Pr
     assert served_by(proxy.ask("alpha", KEYS["wide"])) == "alpha.stable"
 
 
+def conversation(proxy: Proxy, begin: str) -> set[str]:
+    """The engines that answer the turns of a conversation."""
+    chat, tracks = [{"role": "user", "content": begin}], set[str]()
+    for _ in range(3):
+        answer = proxy.ask("alpha", messages=chat)
+        tracks.add(served_by(answer))
+        text = answer.json()["choices"][0]["message"]["content"]
+        chat += [{"role": "assistant", "content": text}, {"role": "user", "content": "and then?"}]
+    return tracks
+
+
 def test_without_a_share_the_canary_gets_nobody(proxy: Proxy, engines: Engines) -> None:
     before = engines.requests("alpha-canary")
     assert burst(proxy, 200).keys() == {"alpha.stable"}
@@ -294,9 +305,16 @@ def test_a_canary_gets_its_share(lite_llm: LiteLlm, engines: Engines, tmp_path: 
         before = engines.requests("alpha-canary")
         answers = burst(proxy, count)
         assert engines.requests("alpha-canary") - before == answers["alpha.canary"]
+        conversations = [conversation(proxy, f"question {number}") for number in range(40)]
+        named = [{served_by(proxy.ask("alpha", user=f"user-{number}")) for _ in range(4)} for number in range(10)]
+        completions = Counter(served_by(proxy.ask("alpha", path="/v1/completions")) for _ in range(100))
     assert answers.keys() == {"alpha.stable", "alpha.canary"}
-    # Four standard deviations: chance fails it once in 16,000 times.
-    assert abs(answers["alpha.canary"] - count * share) < 4 * math.sqrt(count * share * (1 - share))
+    # All of them ask the same.
+    assert abs(answers["alpha.canary"] - count * share) <= 2 * SLACK + TOLERANCE * count * share
+    assert [len(tracks) for tracks in conversations] == [1] * 40
+    assert set().union(*conversations) == {"alpha.stable", "alpha.canary"}
+    assert sum(len(tracks) == 1 for tracks in named) >= 9
+    assert completions.keys() == {"alpha.stable", "alpha.canary"}
 
 
 def test_a_canary_with_all_of_it_gets_everybody(lite_llm: LiteLlm, engines: Engines, tmp_path: Path) -> None:

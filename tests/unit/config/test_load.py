@@ -479,6 +479,12 @@ def test_a_key_given_twice_hides_no_other_mistake(tmp_path: Path) -> None:
     ]
 
 
+def test_a_query_that_selects_no_release_is_refused_at_its_line(tmp_path: Path) -> None:
+    gates = "traffic:\n  gates:\n    - metric: queue\n      max: 5\n      query: sum(x)\n"
+    [mistake] = mistakes(write(tmp_path, GOOD + gates))
+    assert f":{len((GOOD + gates).splitlines())}: traffic.gates[0].query: selects no release" in mistake
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

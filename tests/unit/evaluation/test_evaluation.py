@@ -134,6 +134,17 @@ def test_what_has_failed_for_certain_is_not_measured_further(
     assert "smoke-load" in measure(second_endpoint, SUITES, 8, rules=complete).suites
 
 
+def test_a_load_that_has_failed_for_certain_ends_the_load(engine: Engine, endpoint: Endpoint) -> None:
+    able(engine, 0.95)
+    (first,) = (suite for suite in SUITES if isinstance(suite, LoadProfile))
+    second = first.model_copy(update={"name": "second-load"})
+    gate = Gate(metric="smoke-load/p95_ttft_ms", max=1)
+    rules = Evaluation(suites=("smoke-load", "second-load"), gates=(gate,))
+    assert "second-load" not in measure(endpoint, [first, second], 8, rules=rules).suites
+    assert "second-load" not in compare(endpoint, endpoint, [first, second], 8, rules=rules)[0].suites
+    assert "second-load" in measure(endpoint, [first, second], 8).suites
+
+
 def test_a_suite_that_is_missing_for_no_reason_is_open() -> None:
     rules = Evaluation(suites=("arithmetic", "smoke-load"), gates=RULES.gates[2:3])
     figures = {"arithmetic/score": 1.0, "arithmetic/error_rate": 0.0}

@@ -22,6 +22,7 @@ HASHES = {
     "chat-load": "dfde8c5cf56ba85edb8b9cae22f5ea015795d0dd4774c420d87d7c959fc3afd5",
     "extraction": "ac1adb82f589383e350d5da6266628e4697018975e98a64669a99f0c25b934c5",
     "harness-arithmetic": "b136afdaa2c31cc988b6d45061f1556189210ad15317d9bc74e45166088e4551",
+    "protocol": "43e4ad22cfcfc650a53871730d126205fa5a45ea1ec02c648c5127be7d17438a",
     "fidelity": "6ab144d74270b9ca8e8d592d0daccd63baecb3c163970fec783c7a941f342f11",
     "instructions": "2b036c5a8e263d051801baab08aa5465f76b5e94f067dfce70d2533e00f78722",
     "json": "430af33c22728ab0720cd61b317d25ed32e87cf8c17230354881d584c4aa2668",
@@ -102,10 +103,10 @@ def test_wrong_definition_is_refused_by_file_line_and_field(tmp_path: Path, defi
 
 def test_the_words_on_a_wrong_kind_name_the_kinds(tmp_path: Path) -> None:
     assert refusal(write(tmp_path, "kind: other\n", GOOD_CASE)) == [
-        "suite.yaml:1: kind: must be quality, load, tool or fidelity (found 'other')"
+        "suite.yaml:1: kind: must be quality, load, tool, fidelity or protocol (found 'other')"
     ]
     assert refusal(write(tmp_path, "scorer: number\n", GOOD_CASE)) == [
-        "suite.yaml:1: kind: must be quality, load, tool or fidelity (it is not given)"
+        "suite.yaml:1: kind: must be quality, load, tool, fidelity or protocol (it is not given)"
     ]
 
 

@@ -46,12 +46,14 @@ class Engine:
         ids: Whether it gives token ids with its answers.
         longest: Tokens of the longest text that it reads, with the one that it would write.
         busy: Requests to score that it answers with status 429, counted from 1.
+        off: How far its scores are from another's, in nats.
         alternatives: The alternatives asked for, by request to score.
     """
 
     ids: bool = True
     longest: int = 10_000
     busy: Collection[int] = ()
+    off: float = 0.0
     alternatives: list[int] = field(default_factory=list[int])
 
     def chat(self, body: Any) -> tuple[int, Any]:
@@ -69,7 +71,9 @@ class Engine:
             return 429, {"error": {"message": "busy"}}
         if len(body["prompt"]) + 1 > self.longest:
             return 400, {"error": {"message": "too long"}}
-        scores = [{str(token): {"logprob": -0.5, "rank": 1, "decoded_token": "x"}} for token in body["prompt"]]
+        scores = [
+            {str(token): {"logprob": -0.5 - self.off, "rank": 1, "decoded_token": "x"}} for token in body["prompt"]
+        ]
         return 200, {"choices": [{"prompt_logprobs": [None, *scores[1:]]}]}
 
 
@@ -112,18 +116,24 @@ JUDGED = Gate(metric="same", max_divergence="auto")
 @pytest.mark.parametrize(
     ("gates", "asked"),
     [
-        ((JUDGED,), 5),  # the first look decides
+        ((JUDGED,), 5),  # the first look rejects
         ((), 20),
         ((Gate(metric="same", max_divergence="auto", dry=True),), 20),
         ((JUDGED, Gate(metric="same/same_token_share", min=0.5)), 20),
     ],
 )
 def test_only_a_binding_question_ends_the_measurement_early(gates: tuple[Gate, ...], asked: int) -> None:
-    assert measured(Engine(), Engine(), *gates).asked == asked
+    found = measured(Engine(off=1.0), Engine(), *gates)
+    assert (found.asked, found.left) == (asked, 20 - asked)
+
+
+def test_the_same_model_is_asked_all_texts() -> None:
+    found = measured(Engine(), Engine(), JUDGED)
+    assert (found.asked, found.left) == (20, 0)
 
 
 def test_a_suite_of_a_few_cases_is_measured_until_they_are_enough() -> None:
-    found = measured(Engine(), Engine(), JUDGED, cases=8)
+    found = measured(Engine(off=1.0), Engine(), JUDGED, cases=8)
     assert (found.asked, len(found.cases)) == (4, 4)  # after the first look there are 2
 
 

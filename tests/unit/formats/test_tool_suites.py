@@ -163,18 +163,20 @@ def test_every_suite_in_the_documentation_is_one(tmp_path: Path) -> None:
     text = (ROOT / "docs" / "guides" / "suites.md").read_text()
     blocks = re.findall(r"^`evals/([\w./-]+)`:\n\n```\w+\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
     names = [Path(path).stem for path, _ in blocks if "/" not in path and path.endswith(".yaml")]
-    assert len(names) == len(re.findall(r"^kind: \w+$", text, re.MULTILINE)) == 9
+    assert len(names) == len(re.findall(r"^kind: \w+$", text, re.MULTILINE)) == 10
     for path, content in blocks:
         target = tmp_path / "evals" / path
         target.parent.mkdir(exist_ok=True)
         target.write_text(content)
     suites = load_suites(tmp_path / "evals", names)
     assert {suite.tool for suite in suites if isinstance(suite, ToolSuite)} == set(TOOLS)
-    assert {suite.kind for suite in suites} == {"quality", "fidelity", "load", "tool"}
-    (gates,) = re.findall(r"^```yaml\n(evaluation:.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    assert {suite.kind for suite in suites} == {"quality", "fidelity", "protocol", "load", "tool"}
+    evaluations = re.findall(r"^```yaml\n(evaluation:.*?)^```$", text, re.DOTALL | re.MULTILINE)
     from ruamel.yaml import YAML
 
-    Evaluation.model_validate(YAML(typ="safe").load(gates)["evaluation"])
+    assert evaluations
+    for content in evaluations:
+        Evaluation.model_validate(YAML(typ="safe").load(content)["evaluation"])
 
 
 def test_shipped_tool_suites_are_valid() -> None:

@@ -14,8 +14,16 @@ from llmops.config.schema import INCONSISTENT
 from llmops.evaluation.gates.live.steps import POINTS_KEPT, Point, StepOutcome, step_table, thinned
 from llmops.evaluation.gates.verdict import Verdict
 from llmops.evaluation.report.plots import live_plot
+from llmops.rollout.outcomes import TrafficOutcome
 
 GATE = ("gates", 0)
+
+
+def own(query: str, metric: str = "queue") -> dict[str, Any]:
+    """A gate on a query."""
+    return {"gates": [{"metric": metric, "query": query, "max": 2}]}
+
+
 FIRST, SECOND = ("steps", 0, "percent"), ("steps", 1, "percent")
 REFUSED: dict[str, tuple[dict[str, Any], str, tuple[str | int, ...]]] = {
     "not rising": ({"steps": [{"percent": 25}, {"percent": 25}]}, INCONSISTENT, SECOND),
@@ -26,7 +34,15 @@ REFUSED: dict[str, tuple[dict[str, Any], str, tuple[str | int, ...]]] = {
     "ratio of a rate": ({"gates": [{"metric": "error_rate", "max_ratio": 2}]}, INCONSISTENT, (*GATE, "max_ratio")),
     "rise of a latency": ({"gates": [{"metric": "p95_ttft_ms", "max_rise": 2}]}, INCONSISTENT, (*GATE, "max_rise")),
     "three requests": ({"min_requests": 3}, "greater_than_equal", ("min_requests",)),
-    "unknown": ({"gates": [{"metric": "p95_tpot_ms", "max": 2}]}, "literal_error", (*GATE, "metric")),
+    "unknown": ({"gates": [{"metric": "p95_tpot_ms", "max": 2}]}, INCONSISTENT, (*GATE, "metric")),
+    "a name in capitals": ({"gates": [{"metric": "Queue", "max": 2}]}, "string_pattern_mismatch", (*GATE, "metric")),
+    "a query by a known name": (own("sum(x{ {{ labels }} })", "error_rate"), INCONSISTENT, (*GATE, "metric")),
+    "unknown placeholder": (own("sum(x{ {{ labels }},pod='{{ pod }}' })"), INCONSISTENT, (*GATE, "query")),
+    "of any release": (own('sum(x{namespace="{{ namespace }}"})'), INCONSISTENT, (*GATE, "query")),
+    "open bracket": (own("sum(x{ {{ labels }} }"), INCONSISTENT, (*GATE, "query")),
+    "wrong bracket": (own("sum(x{ {{ labels }} ])"), INCONSISTENT, (*GATE, "query")),
+    "open text": (own('sum(x{ {{ labels }}, a="b })'), INCONSISTENT, (*GATE, "query")),
+    "no query": (own(""), "string_too_short", (*GATE, "query")),
 }
 
 
@@ -38,6 +54,13 @@ def test_steps_and_gates_without_a_meaning_are_refused_by_their_field(name: str)
     (mistake,) = raised.value.errors()
     [*problems] = mistake.get("ctx", {}).get("problems", ())
     assert (mistake["type"], (*mistake["loc"], *(problems[0][0] if problems else ()))) == (kind, place)
+
+
+def test_a_query_may_have_brackets_in_texts_and_any_rule() -> None:
+    query = """sum(rate(x{ {{labels}}, path=~"/v1/(a|b).*[", kind='}' }[{{ interval }}])) / 2"""
+    for rule in ("max", "max_rise", "max_ratio"):
+        [gate] = Traffic.model_validate({"gates": [{"metric": "own_2", "query": query, rule: 1.5}]}).gates
+        assert gate.query == query
 
 
 def test_all_users_at_once_may_be_given_where_nothing_is_compared() -> None:
@@ -69,6 +92,17 @@ def test_a_row_of_the_step_table_has_the_figures_of_both_releases() -> None:
         row == "| 25% | 2 | 61 | 120 (120) | 0.5% (0.5%) | 180 ms (180 ms) | none | Failed | error_rate \\| too high |"
     )
     assert other.startswith("| 50% | 2 | 61 | none | none | none | none |")
+
+
+def test_the_record_has_the_requests_that_the_canary_answered_if_each_step_counted_them() -> None:
+    verdict = Verdict(value="Failed", reason="slow")
+    step = StepOutcome(percent=25, replicas=1, seconds=9, verdict=verdict, points=(point(1),), requests=40)
+    outcome = TrafficOutcome(model="m", release="r", verdict=verdict, steps=(step, step))
+    assert (outcome.served, outcome.figures["traffic/served"]) == (80, 80)
+    # A record of an older version has no count.
+    uncounted = outcome.model_copy(update={"steps": (step, step.model_copy(update={"requests": None}))})
+    assert uncounted.served is None
+    assert "traffic/served" not in uncounted.figures
 
 
 @given(st.integers(0, 3000))

@@ -61,6 +61,7 @@ def test_every_kind_of_metric_covers_a_figure_that_none_before_it_does() -> None
         "request_throughput",
         "usd_x",
         "written_divergence",
+        "findings",
         "x",
     )
     assert [next(kind for kind in KINDS if kind.covers(figure)) for figure in figures] == list(KINDS)

@@ -187,6 +187,7 @@ DEFAULTS: dict[type[BaseModel], dict[str, Any]] = {
         "repeats": 1,
         "max_rounds": 4,
         "complete": False,
+        "protocol": (),
     },
     Rollout: {
         "strategy": "auto",
@@ -200,7 +201,7 @@ DEFAULTS: dict[type[BaseModel], dict[str, Any]] = {
     },
     Access: {"api_key": None},
     TrafficStep: {"bake_seconds": 300},
-    LiveGate: {"max": None, "max_rise": None, "max_ratio": None, "failure_limit": 0, "dry": False},
+    LiveGate: {"query": None, "max": None, "max_rise": None, "max_ratio": None, "failure_limit": 0, "dry": False},
     Traffic: {
         "steps": (),
         "gates": (

@@ -7,10 +7,12 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
 from pydantic import BaseModel, ValidationError
 
 from llmops.releases.release import Release
 from llmops.releases.stored import read_release
+from tests.support.everything import pinned, specs
 
 CONTENT: dict[str, Any] = {
     "model": "kept",
@@ -45,6 +47,13 @@ def changed(place: str, value: object) -> dict[str, Any]:
 
 def test_a_valid_release_is_read_alike() -> None:
     release = Release.model_validate(CONTENT)
+    kept = read_release(release.canonical())
+    assert (kept, kept.id) == (release, release.id)
+    assert types(kept) == types(release)
+
+
+@given(specs().map(pinned))
+def test_the_release_of_each_entry_is_read_alike(release: Release) -> None:
     kept = read_release(release.canonical())
     assert (kept, kept.id) == (release, release.id)
     assert types(kept) == types(release)

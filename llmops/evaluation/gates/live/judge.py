@@ -1,31 +1,151 @@
 """Gates on users' requests: from Prometheus' samples of both releases to a verdict.
 
-llmops judges a step many times, and each replica by itself. So a release fails only if a figure is beyond its limit
-with 99.5% confidence. It passes with enough requests and a figure within its limit. Anything else is Inconclusive, no
-data above all.
+Two promises hold over a whole rollout, for any number of looks, at the evaluation's confidence:
 
-One bad replica fails the release: its users are users, too. A replica with few requests fails nothing by itself.
+- A release within all limits is rejected with a probability of at most 1 - confidence. Gates, steps and replicas share
+  it (`Promise`). Looks cost nothing, because the evidence holds at each of them (`anytime`).
+- A release at or beyond a limit passes with a probability of at most 1 - confidence. The last step passes only when the
+  requests of all steps together show each figure to be within its limit. An earlier step only moves more users: it
+  needs enough requests and figures within their limits as measured.
+
+Anything else is Inconclusive, no data above all. One bad replica fails the release: its users are users, too.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import reduce
 
 from llmops.config.catalog.traffic import RATES, LiveGate, LiveMetric, Traffic, TrafficStep
-from llmops.evaluation.gates.live.samples import Figures, Histogram, Samples
+from llmops.evaluation.gates.live.evidence import SHARE, Evidence, evidence_of
+from llmops.evaluation.gates.live.samples import Answers, Figures, Samples, unusable
 from llmops.evaluation.gates.metrics import show
 from llmops.evaluation.gates.verdict import Code, GateResult, Outcome, Rule, Verdict, verdict_of
 
-CHANCE = 0.005
-"""Error probability of failing a release by one look at one figure."""
-Z = 2.5758
-"""`CHANCE` in standard deviations."""
 FEWEST = 20
-"""With fewer requests, no latency fails a release."""
-SHARE = 0.95
+"""With fewer requests, no latency fails a release: an engine's first answers are slow."""
+OF_LATER_STEPS = 0.1
+"""Share of the error probability that later steps, each by itself, have in a rollout of several."""
+OF_REPLICAS = 0.1
+"""Share that replicas, each by itself, have in a canary of several."""
 ALL = "the canary"
+_FURTHER = (1.25, 1.5, 2, 3, 5, 10, 20, 50)
+
+
+@dataclass(frozen=True)
+class Promise:
+    """How rarely live judging errs, and what shares the error.
+
+    Args:
+        confidence: The evaluation's.
+        gates: Gates with a test that may fail the release.
+        steps: Steps of the rollout.
+        replicas: Most replicas of the canary in a step.
+    """
+
+    confidence: float
+    gates: int
+    steps: int
+    replicas: int
+
+    @classmethod
+    def of(cls, traffic: Traffic, confidence: float, steps: int, replicas: int) -> Promise:
+        """The promise of a rollout by these gates."""
+        tested = sum(not gate.dry and gate.query is None for gate in traffic.gates)
+        return cls(confidence, max(1, tested), steps, replicas)
+
+    @property
+    def error(self) -> float:
+        """Probability of a wrong pass, and of a wrong rejection."""
+        return 1 - self.confidence
+
+    @property
+    def of_all(self) -> float:
+        """Error probability of rejecting by the canary's requests of all steps, with one gate."""
+        later = OF_LATER_STEPS if self.steps > 1 else 0.0
+        return self._of_gate * (1 - later - (OF_REPLICAS if self.replicas > 1 else 0.0))
+
+    @property
+    def of_later_step(self) -> float:
+        """Of rejecting by the requests of one step after the first alone."""
+        return self._of_gate * OF_LATER_STEPS / max(1, self.steps - 1)
+
+    def of_replica(self, seen: int) -> float:
+        """Of rejecting by the requests of one replica.
+
+        Args:
+            seen: Replicas so far: more than planned if pods were replaced.
+        """
+        return self._of_gate * OF_REPLICAS / max(self.replicas, seen)
+
+    @property
+    def _of_gate(self) -> float:
+        return self.error / self.gates
+
+
+@dataclass(frozen=True)
+class StepSamples:
+    """The samples of one step.
+
+    Args:
+        canary: The canary's since the step began.
+        stable: Stable's since then; None if all users are with the canary.
+        asked: What the gates' own queries gave for the canary at the last look, by metric.
+        asked_of_stable: And for stable.
+    """
+
+    canary: Samples
+    stable: Samples | None
+    asked: Answers = field(default_factory=dict[str, tuple[float, ...]])
+    asked_of_stable: Answers = field(default_factory=dict[str, tuple[float, ...]])
+
+
+@dataclass(frozen=True)
+class Course:
+    """What is known so far.
+
+    Args:
+        steps: The samples of each step so far, the present one last.
+        replicas: The canary's replicas now. Prometheus has to have series of each.
+        compares: Whether there is a stable that serves users.
+        last: Whether the present step is the rollout's last.
+    """
+
+    steps: tuple[StepSamples, ...]
+    replicas: int
+    compares: bool = True
+    last: bool = True
+
+    @property
+    def now(self) -> Samples:
+        """The canary's samples of the present step."""
+        return self.steps[-1].canary
+
+    @property
+    def stable_now(self) -> Samples:
+        """Stable's of the present step; without users in it, of the last step in which it had some."""
+        return self._compared.stable or Samples()
+
+    @property
+    def asked_of_stable(self) -> Answers:
+        """What queries gave for stable, likewise."""
+        return self._compared.asked_of_stable
+
+    @property
+    def _compared(self) -> StepSamples:
+        return next((step for step in reversed(self.steps) if step.stable is not None), StepSamples(Samples(), None))
+
+    @property
+    def canary(self) -> Samples:
+        """The canary's samples of all steps."""
+        return reduce(lambda all_, step: all_ + step.canary, self.steps, Samples())
+
+    @property
+    def stable(self) -> Samples:
+        """Stable's samples of all steps."""
+        return reduce(lambda all_, step: all_ + (step.stable or Samples()), self.steps, Samples())
 
 
 def figures_of(figures: Figures) -> dict[str, float]:
@@ -34,26 +154,21 @@ def figures_of(figures: Figures) -> dict[str, float]:
     return {"requests": figures.requests} | {name: value for name, value in values.items() if math.isfinite(value)}
 
 
-def judge(traffic: Traffic, canary: Samples, stable: Samples | None, replicas: int) -> Verdict:
-    """Judge one measurement of a step.
-
-    Args:
-        traffic: The gates, and the fewest requests to conclude from.
-        canary: The canary's samples since the step began.
-        stable: Stable's samples; None if stable gets no requests.
-        replicas: Replicas of the canary. Prometheus has to have series of each.
-    """
-    results = tuple(_gate(gate, traffic, canary, stable) for gate in traffic.gates)
+def judge(traffic: Traffic, course: Course, promise: Promise) -> Verdict:
+    """Judge the course of a rollout at one look."""
+    results = tuple(_gate(gate, traffic, course, promise) for gate in traffic.gates)
     unknown = ""
-    if results and len(canary.scraped) < replicas:
-        unknown = f"no data: Prometheus has series of {len(canary.scraped)} of the canary's {replicas} replicas"
-    return verdict_of(results, held=_reason_to_pass(results, canary), unknown=unknown)
+    if results and len(course.now.scraped) < course.replicas:
+        seen = len(course.now.scraped)
+        unknown = f"no data: Prometheus has series of {seen} of the canary's {course.replicas} replicas"
+    return verdict_of(results, held=_reason_to_pass(results, course), unknown=unknown)
 
 
-def _reason_to_pass(results: Sequence[GateResult], canary: Samples) -> str:
+def _reason_to_pass(results: Sequence[GateResult], course: Course) -> str:
     binding = [result for result in results if not result.dry]
     held = sum(result.outcome == "Passed" for result in binding)
-    reason = f"{held} gate{'' if held == 1 else 's'} held on {canary.together.requests:.0f} requests"
+    requests = (course.canary if course.last else course.now).together.requests
+    reason = f"{held} gate{'' if held == 1 else 's'} held on {requests:.0f} requests"
     if any(result.outcome == "Skipped" for result in binding):
         reason += ", not compared: stable serves nobody"
     return reason
@@ -85,126 +200,157 @@ def decide(traffic: Traffic, step: TrafficStep, measured: Sequence[Verdict], sec
     return last.model_copy(update={"value": "Inconclusive", "reason": f"after {seconds:.0f} s {last.reason}"})
 
 
+def rejects_at_once(traffic: Traffic, verdict: Verdict) -> bool:
+    """Whether one look is enough: a gate failed by evidence, and tolerates no failed measurement.
+
+    A query is compared as measured: another look would be another chance to err.
+    """
+    return any(
+        result.outcome == "Failed" and not gate.dry and gate.failure_limit == 0 and gate.query is None
+        for gate, result in zip(traffic.gates, verdict.gates, strict=False)
+    )
+
+
+@dataclass(frozen=True)
+class _Test:
+    """One comparison that may fail the release, and its share of the error probability."""
+
+    who: str
+    code: Code
+    canary: Figures
+    stable: Figures
+    alpha: float
+
+
+def _tests(course: Course, promise: Promise) -> Iterator[_Test]:
+    canary, stable = course.canary, course.stable.together
+    yield _Test(ALL, "BeyondLimit", canary.together, stable, promise.of_all)
+    if len(course.steps) > 1:
+        now = course.now.together
+        yield _Test(ALL, "BeyondLimit", now, course.stable_now.together, promise.of_later_step)
+    if promise.replicas > 1 and len(canary.replicas) > 1:
+        alpha = promise.of_replica(len(canary.replicas))
+        for pod, figures in canary.replicas.items():
+            yield _Test(f"replica {pod} of the canary", "ReplicaBeyondLimit", figures, stable, alpha)
+
+
 @dataclass(frozen=True)
 class _Look:
-    """A figure of the canary against its limit: the change that the gate judges, and its lower and upper bound.
-
-    `code` and `why` say what keeps the gate from a Passed; both are empty if nothing does.
-    """
+    """A figure of the canary against its limit, and the lower and upper bound of what the gate judges."""
 
     canary: float
-    stable: float | None
-    change: float | None
-    low: float
-    high: float
-    code: Code = ""
-    why: str = ""
+    stable: float | None = None
+    change: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def judged(self) -> float:
+        """What the gate compares with its limit."""
+        return self.canary if self.change is None else self.change
 
 
-def _gate(gate: LiveGate, traffic: Traffic, canary: Samples, stable: Samples | None) -> GateResult:
-    if gate.relative and stable is None:
+def _gate(gate: LiveGate, traffic: Traffic, course: Course, promise: Promise) -> GateResult:
+    if gate.relative and not course.compares:
         return _result(gate, "Skipped", "NoBaseline", f"{gate.metric}: not compared: stable serves nobody", None)
-    theirs = stable.together if stable is not None else Figures()
-    look = _look(gate, canary.together, theirs, traffic.min_requests)
-    if len(canary.replicas) > 1:
-        for pod, figures in canary.replicas.items():
-            of_replica = _look(gate, figures, theirs, traffic.min_requests)
-            if of_replica.low > _limit(gate)[1]:
-                note = _in_words(gate, of_replica, f"replica {pod} of the canary")
-                return _result(gate, "Failed", "ReplicaBeyondLimit", note, of_replica)
-    if look.low > _limit(gate)[1]:
-        return _result(gate, "Failed", "BeyondLimit", _in_words(gate, look, ALL), look)
-    if look.code:
-        return _result(gate, "Inconclusive", look.code, f"{gate.metric}: {look.why}", look)
-    if _judged(look) <= _limit(gate)[1]:
+    if gate.query is not None:
+        return _own(gate, traffic, course)
+    for test in _tests(course, promise):
+        evidence = evidence_of(gate, test.canary, test.stable)
+        if _enough_to_fail(gate, test) and evidence.shows_beyond(test.alpha):
+            look = _look(gate, test.canary, test.stable, evidence, test.alpha, promise.error)
+            return _result(gate, "Failed", test.code, _in_words(gate, look, test.who), look)
+    canary, stable = course.now.together, course.stable_now.together
+    evidence = evidence_of(gate, canary, stable)
+    look = _look(gate, canary, stable, evidence, promise.of_all, promise.error)
+    code, why = _too_little(gate, canary, stable, traffic.min_requests)
+    if code:
+        return _result(gate, "Inconclusive", code, f"{gate.metric}: {why}", look)
+    if not look.judged <= _limit(gate)[1]:
+        note = f"{_in_words(gate, look, ALL)}: on so few requests that may be chance"
+        return _result(gate, "Inconclusive", "TooFewRequests", note, look)
+    if course.last:
+        return _shown_within(gate, course, promise)
+    return _result(gate, "Passed", "WithinLimit", _in_words(gate, look, ALL), look)
+
+
+def _own(gate: LiveGate, traffic: Traffic, course: Course) -> GateResult:
+    """A gate on a query of the model's own: compared as measured, once there are requests to measure."""
+    requests = course.now.together.requests
+    if requests < traffic.min_requests:
+        why = f"{requests:.0f} requests to the canary since the step began, {traffic.min_requests} are needed"
+        return _result(gate, "Inconclusive", "TooFewRequests", f"{gate.metric}: {why}", None)
+    ours, theirs = course.steps[-1].asked.get(gate.metric, ()), course.asked_of_stable.get(gate.metric, ())
+    if why := unusable(ours, theirs, relative=gate.relative):
+        return _result(gate, "Inconclusive", "NotMeasured", f"{gate.metric}: {why}", None)
+    value = ours[0]
+    if gate.max is not None:
+        look = _Look(value)
+    elif gate.max_rise is not None:
+        look = _Look(value, theirs[0], value - theirs[0])
+    elif theirs[0] > 0:
+        look = _Look(value, theirs[0], value / theirs[0])
+    else:
+        note = f"{gate.metric}: stable's is {theirs[0]:g}, and a ratio needs more than 0"
+        return _result(gate, "Inconclusive", "BaselineIsZero", note, None)
+    if look.judged <= _limit(gate)[1]:
         return _result(gate, "Passed", "WithinLimit", _in_words(gate, look, ALL), look)
-    note = f"{_in_words(gate, look, ALL)}: on so few requests that may be chance"
-    return _result(gate, "Inconclusive", "TooFewRequests", note, look)
+    return _result(gate, "Failed", "BeyondLimit", _in_words(gate, look, ALL), look)
 
 
-def _judged(look: _Look) -> float:
-    return look.canary if look.change is None else look.change
+def _shown_within(gate: LiveGate, course: Course, promise: Promise) -> GateResult:
+    """Whether all steps together show the figure to be within its limit."""
+    canary, stable = course.canary.together, course.stable.together
+    evidence = evidence_of(gate, canary, stable)
+    look = _look(gate, canary, stable, evidence, promise.of_all, promise.error)
+    note = _in_words(gate, look, ALL)
+    limit = _limit(gate)[1]
+    # No number of requests shows a rate to be 0: it holds as measured.
+    if evidence.shows_within(promise.error) or (limit == 0 and look.judged <= 0):
+        return _result(gate, "Passed", "WithinLimit", note, look)
+    more = next(
+        (times for times in _FURTHER if evidence_of(gate, canary, stable, times).shows_within(promise.error)), None
+    )
+    if more is None:
+        return _result(gate, "Inconclusive", "AtLimit", f"{note}: too near for a decision", look)
+    requests = math.ceil(canary.requests * (more - 1))
+    words = f"{note}: that is not shown yet; about {requests} more requests like these would"
+    return _result(gate, "Inconclusive", "TooFewRequests", words, look, requests)
 
 
-def _look(gate: LiveGate, canary: Figures, stable: Figures, enough: int) -> _Look:
-    return (_rate if gate.metric in RATES else _latency)(gate, canary, stable, enough)
+def _enough_to_fail(gate: LiveGate, test: _Test) -> bool:
+    if gate.metric in RATES:
+        return test.canary.requests > 0 and (not gate.relative or test.stable.requests > 0)
+    ours, theirs = test.canary.times(gate.metric).total, test.stable.times(gate.metric).total
+    return ours >= FEWEST and (not gate.relative or theirs >= FEWEST)
 
 
-def _rate(gate: LiveGate, canary: Figures, stable: Figures, enough: int) -> _Look:
-    ours, theirs = _events(canary, gate.metric), _events(stable, gate.metric)
-    low, high = _rate_bounds(ours, canary.requests)
-    code, why = _too_little(canary.requests, stable.requests if gate.relative else None, enough)
-    value = _value(canary, gate.metric)
-    if not gate.relative:
-        return _Look(value, None, None, low, high, code, why)
-    base, (below, above) = _value(stable, gate.metric), _rate_bounds(theirs, stable.requests)
-    change = value - base
-    # Newcombe's bounds of a difference, from those of the two rates.
-    lowest = change - math.hypot(value - low, above - base)
-    highest = change + math.hypot(high - value, base - below)
-    return _Look(value, base, change, _finite_or_lowest(lowest), highest, code, why)
-
-
-def _latency(gate: LiveGate, canary: Figures, stable: Figures, enough: int) -> _Look:
-    ours, theirs = _times(canary, gate.metric), _times(stable, gate.metric)
-    low, value, high = _quantiles(ours)
-    code, why = _too_little(ours.total, theirs.total if gate.relative else None, enough)
-    few = ours.total < FEWEST or (gate.relative and theirs.total < FEWEST)
-    if not gate.relative:
-        return _Look(value, None, None, -math.inf if few else low, high, code, why)
-    below, base, above = _quantiles(theirs)
-    if not (base > 0 and below > 0):
-        if not code:
-            code, why = "BaselineIsZero", "stable has no such latency"
-        return _Look(value, base, math.nan, -math.inf, math.inf, code, why)
-    return _Look(value, base, value / base, -math.inf if few else low / above, high / below, code, why)
-
-
-def _too_little(canary: float, stable: float | None, enough: int) -> tuple[Code, str]:
+def _too_little(gate: LiveGate, canary: Figures, stable: Figures, enough: int) -> tuple[Code, str]:
     """Why there are not enough requests to conclude from, as code and words; both empty if there are."""
-    for track, requests in (("canary", canary), ("stable", stable)):
-        if requests is not None and not requests > 0:
+    for track, figures in (("canary", canary), ("stable", stable)):
+        if track == "stable" and not gate.relative:
+            continue
+        requests = figures.requests if gate.metric in RATES else figures.times(gate.metric).total
+        if not requests > 0:
             return "NoRequests", f"no data: no request to the {track} since the step began"
-        if requests is not None and requests < enough:
-            words = f"{requests:.0f} requests to the {track} since the step began, {enough} are needed"
-            return "TooFewRequests", words
+        if requests < enough:
+            return "TooFewRequests", f"{requests:.0f} requests to the {track} since the step began, {enough} are needed"
+    if gate.max_ratio is not None and not _value(stable, gate.metric) > 0:
+        return "BaselineIsZero", "stable has no such latency"
     return "", ""
 
 
-def _rate_bounds(events: float, requests: float) -> tuple[float, float]:
-    """Clopper and Pearson's bounds of a rate: exact for few requests, too."""
-    from scipy.special import betaincinv
-
-    if not requests > 0:
-        return -math.inf, math.inf
-    events = min(events, requests)
-    low = float(betaincinv(events, requests - events + 1, CHANCE)) if events > 0 else 0.0
-    high = float(betaincinv(events + 1, requests - events, 1 - CHANCE)) if events < requests else 1.0
-    return low, high
+def _look(gate: LiveGate, canary: Figures, stable: Figures, evidence: Evidence, fails: float, passes: float) -> _Look:
+    value, base = _value(canary, gate.metric), _value(stable, gate.metric)
+    low, high = evidence.low(fails), evidence.high(passes)
+    if gate.max_rise is not None:
+        return _Look(value, base, value - base, low, high)
+    if gate.max_ratio is not None:
+        return _Look(value, base, value / base if base > 0 else math.nan, low, high)
+    return _Look(value, low=low, high=high)
 
 
-def _quantiles(latencies: Histogram) -> tuple[float, float, float]:
-    """The 95th percentile in milliseconds between its bounds: the ranks it may have among as many requests."""
-    if not latencies.total > 0:
-        return -math.inf, math.nan, math.inf
-    spread = Z * math.sqrt(SHARE * (1 - SHARE) / latencies.total)
-    low, value, high = (latencies.quantile(share) * 1000 for share in (SHARE - spread, SHARE, SHARE + spread))
-    return low, value, high
-
-
-def _finite_or_lowest(bound: float) -> float:
-    return bound if math.isfinite(bound) else -math.inf
-
-
-def _events(figures: Figures, metric: LiveMetric) -> float:
-    return figures.errors if metric == "error_rate" else figures.aborts
-
-
-def _times(figures: Figures, metric: LiveMetric) -> Histogram:
-    return figures.ttft if metric == "p95_ttft_ms" else figures.e2el
-
-
-def _value(figures: Figures, metric: str) -> float:
+def _value(figures: Figures, metric: LiveMetric | str) -> float:
     values: dict[str, Callable[[], float]] = {
         "error_rate": lambda: min(1.0, figures.errors / figures.requests) if figures.requests > 0 else math.nan,
         "abort_rate": lambda: min(1.0, figures.aborts / figures.requests) if figures.requests > 0 else math.nan,
@@ -226,12 +372,16 @@ def _in_words(gate: LiveGate, look: _Look, who: str) -> str:
         return f"{value}, limit {show(gate.metric, limit)}"
     against = f"stable {show(gate.metric, look.stable)}" if look.stable is not None else "stable unknown"
     assert look.change is not None
+    if rule == "max_rise" and gate.query is not None:
+        return f"{value}, {look.change:+g} ({against}), limit {limit:+g}"
     if rule == "max_rise":
         return f"{value}, {look.change * 100:+.1f} points ({against}), limit {limit * 100:+g} points"
     return f"{value}, {look.change:.2f} times stable's ({against}), limit {limit:g}"
 
 
-def _result(gate: LiveGate, outcome: Outcome, code: Code, note: str, look: _Look | None) -> GateResult:
+def _result(
+    gate: LiveGate, outcome: Outcome, code: Code, note: str, look: _Look | None, more: int | None = None
+) -> GateResult:
     rule, limit = _limit(gate)
     return GateResult(
         metric=gate.metric,
@@ -246,4 +396,5 @@ def _result(gate: LiveGate, outcome: Outcome, code: Code, note: str, look: _Look
         outcome=outcome,
         note=note,
         code=code,
+        more=more,
     )

@@ -1,6 +1,6 @@
 """The queries to Prometheus about a release under users' traffic.
 
-They select series by release, so an older canary's never count, and count from the start of the step on.
+They select series by release, so an older canary's never count.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from llmops.config.catalog.promql import filled
 from llmops.config.names import Track
 
 What = Literal["scraped", "requests", "http_errors", "engine_errors", "aborts", "ttft", "e2el"]
@@ -43,31 +44,30 @@ class Subject:
         return {"namespace": self.namespace, "model": self.model, "release": self.release, "track": self.track}
 
 
-def queries(subject: Subject, seconds: float) -> dict[What, str]:
-    """All queries about a release: counts by pod, histograms by pod and bucket.
+def queries(subject: Subject) -> dict[What, str]:
+    """All queries about a release: when its pods were scraped, counters by pod, histograms by pod and bucket.
 
-    Args:
-        subject: The release.
-        seconds: How far back to count. Prometheus needs two scrapes in that time.
+    They ask for counters as they are. `increase` would extrapolate to the ends of its window: a short time would count
+    requests that nobody sent.
     """
-    window = f"[{max(1, int(seconds))}s]"
-    promql: dict[What, str] = {"scraped": f"count by (pod) ({_select('vllm:num_requests_running', subject)})"}
+    promql: dict[What, str] = {"scraped": f"max by (pod) (timestamp({_select('vllm:num_requests_running', subject)}))"}
     for what, (name, chosen) in _COUNTERS.items():
-        promql[what] = _increase(_select(name, subject, chosen), window, "pod")
+        promql[what] = f"sum by (pod) ({_select(name, subject, chosen)})"
     for what, name in _HISTOGRAMS.items():
-        promql[what] = f"sum by (pod, le) (increase({_select(name, subject)}{window}))"
+        promql[what] = f"sum by (pod, le) ({_select(name, subject)})"
     return promql
 
 
-def _increase(series: str, window: str, by: str) -> str:
-    """How much counters grew. A counter that began in the window began at zero, which `increase` ignores.
+def own_query(query: str, subject: Subject, seconds: float) -> str:
+    """The query of a gate of the model's own.
 
-    The first error of a pod begins its series; `increase` alone would not count it.
+    Args:
+        query: The expression with its placeholders.
+        subject: The release.
+        seconds: Time since the step began. Prometheus takes no window of less than a second.
     """
-    began = f"({series} unless ({series} offset {window[1:-1]}))"
-    grown = f"increase({series}{window})"
-    # `or` prefers its left side: of a series that began in the window, the larger of both counts.
-    return f"sum by ({by}) (({began} > {grown}) or {grown} or {began})"
+    labels = ",".join(f'{label}="{value}"' for label, value in subject.labels.items())
+    return filled(query, {**subject.labels, "labels": labels, "interval": f"{max(1, int(seconds))}s"})
 
 
 def _select(name: str, subject: Subject, chosen: Mapping[str, str] | None = None) -> str:

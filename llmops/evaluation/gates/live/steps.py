@@ -30,6 +30,7 @@ class StepOutcome(Strict):
         seconds: How long the step took.
         verdict: The conclusion.
         points: The measurements.
+        requests: Users' requests that the canary answered in the step; None if they were not counted.
     """
 
     percent: int
@@ -37,11 +38,18 @@ class StepOutcome(Strict):
     seconds: float
     verdict: Verdict
     points: tuple[Point, ...] = ()
+    requests: int | None = None
 
     @property
     def last(self) -> Point | None:
         """The measurement that decided the step."""
         return self.points[-1] if self.points else None
+
+
+def served(steps: Sequence[StepOutcome]) -> int | None:
+    """Users' requests that the canary answered in all steps; None if those of a step were not counted."""
+    counted = [step.requests for step in steps if step.requests is not None]
+    return sum(counted) if counted and len(counted) == len(steps) else None
 
 
 def thinned(points: Sequence[Point]) -> tuple[Point, ...]:

@@ -5,7 +5,7 @@ A new kind is a new file and a line in `KINDS`.
 
 from __future__ import annotations
 
-from llmops.evaluation.gates.metrics import cost, divergence, latency, rates, score, throughput
+from llmops.evaluation.gates.metrics import cost, divergence, latency, protocol, rates, score, throughput
 from llmops.evaluation.gates.metrics.metric import Metric, Question
 from llmops.evaluation.gates.verdict import GateResult
 
@@ -18,6 +18,7 @@ KINDS: tuple[type[Metric], ...] = (
     throughput.RequestThroughput,
     cost.Cost,
     divergence.Divergence,
+    protocol.Findings,
     Metric,
 )
 """In order of precedence: the first that covers a figure judges it, and the last covers every figure."""

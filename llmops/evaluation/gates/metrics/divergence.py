@@ -54,9 +54,9 @@ class Divergence(Metric):
 
     def _excess(self, side: Side) -> Excess | None:
         assert self._distances is not None
-        # The looks share the error. Two sides may each reject, so they share that as well.
-        accept, reject = self._once.accept / len(SHARES), self._once.reject / len(SHARES) / 2
-        return excess(self._distances.cases.values(), side, accept, reject)
+        # Each look may reject, and each of two sides: they share the error. Only the last look may pass.
+        reject = self._once.reject / len(SHARES) / 2
+        return excess(self._distances.cases.values(), side, self._once.accept, reject)
 
     def _same_model(self, distances: Distances) -> GateResult:
         measured = len(distances.cases)
@@ -71,7 +71,7 @@ class Divergence(Metric):
             note = f"{self._words(beyond)}: {how}{self._where(distances)}"
             return self._result("Failed", "BeyondLimit", note, beyond.value, beyond.low, beyond.high)
         bounds = (worst.value, worst.low, worst.high)
-        if worst.high <= self._limit:
+        if worst.high <= self._limit and not distances.left:
             return self._result("Passed", "WithinLimit", f"{self._words(worst)}: the same model", *bounds)
         span = f"{worst.low:.4f} to {worst.high:.4f} with confidence"
         note = f"{self._words(worst)}; {span}: more tokens or cases would decide{self._where(distances)}"

@@ -15,8 +15,8 @@ from markupsafe import Markup
 from llmops.evaluation.gates.metrics import show
 from llmops.evaluation.gates.verdict import GateResult, Verdict
 from llmops.evaluation.measurements import Measurements
+from llmops.evaluation.report import fidelity, protocol
 from llmops.evaluation.report.failing import FailingCase
-from llmops.evaluation.report.fidelity import sections
 from llmops.evaluation.report.html.charts import Series, bars, ecdf
 from llmops.releases.records import Record
 from llmops.releases.release import Release
@@ -87,7 +87,8 @@ def render(page: Page, *, now: datetime.datetime | None = None) -> str:
         tiles=_tiles(page),
         gates=[_gate(gate) for gate in page.verdict.gates] if page.verdict else [],
         scores=_scores(page),
-        fidelity=sections(page.canary) if page.canary else [],
+        protocol=protocol.sections(page.canary.protocol) if page.canary else [],
+        fidelity=fidelity.sections(page.canary) if page.canary else [],
         loads=_loads(page),
         errors=_errors(page),
         changes=page.changes,
