@@ -18,6 +18,7 @@ BENCHES = (
     "load_client",
     "startup",
     "rollout",
+    "deciding",
     "executors",
     "definitions",
     "sensors",

@@ -32,6 +32,7 @@ FIGURES = {
         *("startup.help_vs_libraries", "startup.check_vs_libraries"),
     },
     "rollout": {f"rollout.{what}seconds" for what in ("", "bare_", "overhead_", "run_")},
+    "deciding": {"deciding.passed", "deciding.decided", "deciding.evaluation_seconds"},
     "executors": {
         *(f"executors.{name}_{what}_seconds" for name in EXECUTORS for what in ("run", "overhead")),
         "executors.run_ratio",
