@@ -86,7 +86,8 @@ def result(release: Release, told: Sequence[Told]) -> CheckResult:
         )
         line = f"too few texts tell what {', '.join(words)} is"
         return CheckResult(check="fidelity", value="Inconclusive", line=line, figures=figures)
-    line = f"{len(told)} replica{'' if len(told) == 1 else 's'} give the log-probabilities of the promotion"
+    give = "1 replica gives" if len(told) == 1 else f"{len(told)} replicas give"
+    line = f"{give} the log-probabilities of the promotion"
     return CheckResult(check="fidelity", value="Passed", line=line, figures=figures)
 
 
