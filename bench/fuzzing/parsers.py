@@ -21,7 +21,7 @@ from llmops.clients.registry.auth import challenges
 from llmops.clients.registry.versions import Tag
 from llmops.config.catalog.spec import DEFAULT_INCLUDE, Access, Evaluation, Gpu, ModelSpec, Resources, Rollout
 from llmops.config.loading import read_entry
-from llmops.config.vllm.arguments import refusal, take_apart, texts
+from llmops.config.vllm.arguments import MOST_ARGUMENTS, refusal, take_apart, texts
 from llmops.config.vllm.flags import newest
 from llmops.config.vllm.hazards import hazards
 from llmops.errors import LlmopsError
@@ -151,7 +151,7 @@ def _prometheus(content: bytes) -> None:
 
 
 def _arguments(content: bytes) -> None:
-    words = _text(content).split("\n")
+    words = _text(content).split("\n")[:MOST_ARGUMENTS]
     taken = [argument for argument in map(take_apart, words) if argument is not None]
     texts([argument.text for argument in taken])
     for argument in taken:

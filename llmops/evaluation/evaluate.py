@@ -22,7 +22,7 @@ from llmops.evaluation.runners.client import CHAT, Client, Cut, Response, Unreac
 from llmops.evaluation.runners.collect import Result, collect
 from llmops.evaluation.runners.fidelity import FidelityResult, gives_tokens, run_alone, run_fidelity, without_tokens
 from llmops.evaluation.runners.load import LoadResult, run_load, run_load_in_turns
-from llmops.evaluation.runners.protocol import run_protocol
+from llmops.evaluation.runners.protocol import ProtocolResult, run_protocol
 from llmops.evaluation.runners.quality import QualityResult, run_quality, run_quality_of
 from llmops.evaluation.runners.tools import run_tool
 from llmops.evaluation.runners.wire import WireError
@@ -107,12 +107,10 @@ def compare(
     ours: list[Result] = []
     theirs: list[Result] = []
     both, engines = (ours, theirs), (canary, stable)
+    if rules and not compares_figures(rules, kinds.fidelity):
+        return _compare_protocol_alone(engines, kinds, concurrency, progress, rules)
     goes_on = _compare_protocol(engines, kinds, concurrency, progress, rules, both)
     goes_on = goes_on and not (rules and failed(rules, collect(ours), collect(theirs)))
-    if rules and not compares_figures(rules, kinds.fidelity):
-        # Stable serves users: what no gate compares, the canary alone is asked.
-        alone = [*kinds.quality, *kinds.tools, *kinds.load] if goes_on else []
-        return together([collect(ours), measure(canary, alone, concurrency, progress, rules=rules)]), collect(theirs)
     goes_on = goes_on and _compare_quality(engines, kinds, concurrency, progress, rules, both)
     for suite in (*kinds.tools, *kinds.load) if goes_on else ():
         if rules and failed(rules, collect(ours), collect(theirs)):
@@ -130,6 +128,39 @@ def compare(
             theirs.append(other)
     canary_measured = collect(ours)
     return canary_measured, collect(theirs, canary_measured)
+
+
+def _compare_protocol_alone(
+    engines: tuple[Endpoint, Endpoint],
+    kinds: Kinds,
+    concurrency: int,
+    progress: Progress | None,
+    rules: Evaluation,
+) -> tuple[Measurements, Measurements]:
+    """Compare the protocol, and measure the rest of the canary alone: stable serves users, and no gate compares more.
+
+    No entry asks for this comparison. So a stable that does not answer keeps no release from its users: the canary is
+    measured as if it were the first.
+    """
+    canary, _ = engines
+    rest = [*kinds.quality, *kinds.tools, *kinds.load]
+    ours: list[Result] = []
+    theirs: list[Result] = []
+    try:
+        answers = _compare_protocol(engines, kinds, concurrency, progress, rules, (ours, theirs))
+    except MeasurementFailed:
+        # If it is the canary that cannot be measured, this fails as well.
+        return measure(canary, [*kinds.protocol, *rest], concurrency, progress, rules=rules), Measurements()
+    if _stopped(theirs) and not _stopped(ours):
+        return measure(canary, [*kinds.protocol, *rest], concurrency, progress, rules=rules), collect(theirs)
+    if not answers or failed(rules, collect(ours), collect(theirs)):
+        return collect(ours), collect(theirs)
+    measured = measure(canary, rest, concurrency, progress, rules=rules)
+    return together([collect(ours), measured]), collect(theirs)
+
+
+def _stopped(results: Iterable[Result]) -> bool:
+    return any(isinstance(result, ProtocolResult) and result.stopped for result in results)
 
 
 def _compare_protocol(

@@ -32,7 +32,7 @@ from llmops.config.kinds import (
 )
 from llmops.config.schema import FOLDER, SUBDOMAIN, Consistent, Problem, SecretKey, Strict
 from llmops.config.settings.access import Exposure
-from llmops.config.vllm.arguments import texts
+from llmops.config.vllm.arguments import MOST_ARGUMENTS, texts
 
 NAME = r"^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$"
 # Weights, configurations, and the vocabularies of tokenizers (`VOCAB_FILES_NAMES` of transformers 5, mistral-common).
@@ -202,7 +202,9 @@ class Engine(Consistent):
     )
     options: EngineOptions = EngineOptions()
     args: tuple[Annotated[str, AfterValidator(arguments.one_argument)], ...] = Field(
-        default=(), description="Further arguments of the engine: '--flag' or '--flag=value'."
+        default=(),
+        max_length=MOST_ARGUMENTS,
+        description="Further arguments of the engine: '--flag' or '--flag=value'.",
     )
     allow: tuple[arguments.Allowance, ...] = Field(
         default=(),

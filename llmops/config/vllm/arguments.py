@@ -11,6 +11,8 @@ from typing import Any, cast
 from llmops.config.vllm.command_line import Refused, dashed, gather, loads, parser_of
 from llmops.config.vllm.flags import Flag, Flags, newest
 
+MOST_ARGUMENTS = 400
+"""Most arguments of an entry: vLLM 0.32 has 317 flags."""
 MODEL = "/model"
 """In the model's place where an argument is tried."""
 _SHAPE = re.compile(r"(?P<flag>--[a-zA-Z][-a-zA-Z0-9_]*)(?P<keys>(\.[^\s.=]+)*)(=(?P<value>.*))?", re.DOTALL)

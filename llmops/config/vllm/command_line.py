@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -284,7 +285,7 @@ def size(value: str) -> int:
     """A number with a suffix: 32k is 32,000, 32K is 32,768, 25.6k is 25,600.
 
     Raises:
-        ValueError: It is no such number.
+        ValueError: It is no such number, or too large.
         argparse.ArgumentTypeError: It has decimals and a binary suffix.
     """
     text = value.strip()
@@ -294,7 +295,10 @@ def size(value: str) -> int:
     number, suffix = match.groups()
     power = _POWERS.index(suffix.lower()) + 1
     if suffix.islower():
-        return int(float(number) * 1000**power)
+        scaled = float(number) * 1000**power
+        if not math.isfinite(scaled):
+            raise ValueError("the number is too large")
+        return int(scaled)
     if not number.isdigit():
         raise argparse.ArgumentTypeError(
             f"Decimals are not allowed with binary suffixes like {suffix}. "

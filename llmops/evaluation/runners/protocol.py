@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -120,8 +120,7 @@ class _Engine:
         judged = await self._judge(check, place, question)
         if check.by == "server" and judged.outcome == "failed":
             others = [await self._judge(check, place, question) for _ in range(TRIES - 1)]
-            failed = [judged, *(other for other in others if other.outcome == "failed")]
-            judged = judged if 2 * len(failed) > TRIES else Judgement("passed", judged.asked)
+            judged = majority([judged, *others])
         self.judged.setdefault(check.id, {})[place] = judged
 
     async def _judge(self, check: Check, place: int, question: Question) -> Judgement:
@@ -132,8 +131,11 @@ class _Engine:
             for step in question.steps:
                 request = step(replies) if callable(step) else step
                 asked = in_short(request)
-                replies.append(await self._reply(request))
+                replies.append(await self._reply(request, check))
             question.judge(replies)
+        except (ValueError, OverflowError) as error:
+            came = f"{replies[-1].text[:SHOWN]} ({error})" if replies else str(error)
+            judged = Judgement("failed", asked, came[: 2 * SHOWN], "an answer that can be read")
         except Wrong as wrong:
             judged = Judgement("failed", asked, wrong.came[: 2 * SHOWN], wrong.wanted[: 2 * SHOWN])
         except Unjudged as unjudged:
@@ -166,13 +168,15 @@ class _Engine:
             remedy="Check that the engine's pod is ready and reachable from here.",
         )
 
-    async def _reply(self, content: Request) -> Reply:
+    async def _reply(self, content: Request, check: Check) -> Reply:
+        # A gateway may refuse a wrong request as it refuses a wrong key. Other requests tell whether the key is wrong.
+        refuses = (429,) if check.topic == "errors" else (401, 403, 429)
         try:
-            return await persist(lambda: self._send({"model": self._endpoint.model, **content}), lambda: None)
+            return await persist(lambda: self._send({"model": self._endpoint.model, **content}, refuses), lambda: None)
         except _ServerError as error:
             return error.reply
 
-    async def _send(self, content: Mapping[str, Any]) -> Reply:
+    async def _send(self, content: Mapping[str, Any], refuses: Collection[int]) -> Reply:
         seconds, stream = self._suite.timeout_seconds, _Stream()
         request = self._client.request(CHAT, content)
         try:
@@ -187,7 +191,7 @@ class _Engine:
         except WireError as error:
             raise NoAnswer("engine", f"the answer is no HTTP: {error}", again=False) from error
         text = response.body[: 4 * SHOWN].decode(errors="replace")[: 2 * SHOWN]
-        if response.status in (401, 403, 429):
+        if response.status in refuses:
             raise error_of_status(response.status, response.headers.get("retry-after"), text)
         if content.get("stream") and response.status == 200:
             return stream.reply()
@@ -199,6 +203,15 @@ class _Engine:
         if response.status >= 500:
             raise _ServerError(reply)
         return reply
+
+
+def majority(judged: Sequence[Judgement]) -> Judgement:
+    """The first of the outcome that more than half have; without one, the first that tells least."""
+    for outcome in ("failed", "passed"):
+        alike = [one for one in judged if one.outcome == outcome]
+        if 2 * len(alike) > len(judged):
+            return alike[0]
+    return next(one for one in judged if one.outcome not in ("failed", "passed"))
 
 
 class _Stream:

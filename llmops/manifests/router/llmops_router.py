@@ -16,6 +16,7 @@ variables say where things are:
 from __future__ import annotations
 
 import json
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,9 @@ async def authenticate(request: Request, api_key: str | None) -> UserAPIKeyAuth:
     )
 
 
+_log = logging.getLogger("llmops.router")
+
+
 class _Callback(CustomLogger):
     """Lets a conversation keep to its track."""
 
@@ -68,7 +72,11 @@ class _Callback(CustomLogger):
         parent_otel_span: Any = None,
     ) -> list[Any]:
         """See `Tracks.choose`."""
-        return list(self._tracks.choose(healthy_deployments, messages, request_kwargs or {}))
+        try:
+            return list(self._tracks.choose(healthy_deployments, messages, request_kwargs or {}))
+        except Exception:  # noqa: BLE001 - no request fails for this: LiteLLM's weights hold the share as well
+            _log.exception("No track was chosen for a request to %s", model)
+            return healthy_deployments
 
 
 def install() -> None:

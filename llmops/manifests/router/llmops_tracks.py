@@ -71,17 +71,16 @@ class Tracks:
 
 
 def conversation(messages: Sequence[Any] | None, request: Mapping[str, Any]) -> str | None:
-    """What all requests of a conversation have in common: the `user` that they name, or the words that it began with.
+    """What all requests of a conversation have in common: the `user` that they name, or that user's first message.
 
     None if a request tells neither.
     """
     if user := request.get("user"):
         return f"user {user}"
-    began: list[Any] = []
+    # The system's message may have the time, or documents of the turn.
     for message in messages or ():
-        began.append(message)
         if isinstance(message, Mapping) and message.get("role") == "user":
-            return json.dumps(began, sort_keys=True, default=str)
+            return json.dumps(message, sort_keys=True, default=str)
     return None
 
 
@@ -92,5 +91,5 @@ def place(trial: str, whose: str) -> float:
 
 
 def _retried(request: Mapping[str, Any]) -> bool:
-    metadata = request.get("metadata")
+    metadata = request.get("litellm_metadata") or request.get("metadata")
     return isinstance(metadata, Mapping) and bool(metadata.get("attempted_retries"))

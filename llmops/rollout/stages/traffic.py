@@ -167,7 +167,7 @@ class _Steps:
         current, release, rules = self._current, self._release, self._release.traffic
         replicas = self._scale(step)
         restarts = restarts_of(current.cluster, release, "canary")
-        compares = ready_replicas(current.cluster, release.model)[0] > 0
+        compares = self._compares()
         shift(current.platform, release.model, step.percent, current.log)
         line = f"{release.model}: {step.percent}% of users' requests to {release.id}, {replicas} replicas"
         current.observe(line, {"percent": step.percent, "replicas": replicas})
@@ -183,6 +183,7 @@ class _Steps:
                 self._bake(step, began, restarts)
                 check()
                 seconds = time.monotonic() - began
+                compares = compares or self._compares()
                 verdict, point = self._measure(scrapes, step, promise, replicas, compares=compares, last=last)
                 passes = seconds >= step.bake_seconds and verdict.value == "Passed"
                 if seconds < due and not passes and not rejects_at_once(rules, verdict):
@@ -203,6 +204,11 @@ class _Steps:
             points=thinned(points),
             requests=None if scrapes is None else round(scrapes.samples.canary.together.requests),
         )
+
+    def _compares(self) -> bool:
+        """Whether there is a stable to compare with: it serves, or it served users in an earlier step."""
+        served = any(step.stable is not None and step.stable.together.requests for step in self._measured)
+        return served or ready_replicas(self._current.cluster, self._release.model)[0] > 0
 
     def _targets(self, *, compares: bool) -> Iterator[Target]:
         """The engines whose figures the gates judge."""

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from llmops.config.catalog.arguments import RESERVED_FLAGS, Versions
 from llmops.config.catalog.load import load_catalog
 from llmops.config.catalog.spec import Engine
+from llmops.config.vllm.arguments import MOST_ARGUMENTS
 from llmops.config.vllm.flags import known, newest
 from llmops.config.vllm.hazards import IMPORTS, PLACES, PLACES_IF_PATH
 from llmops.errors import BadInput
@@ -256,6 +257,11 @@ def test_every_flag_that_sounds_like_code_or_files_is_judged(version: str) -> No
 
 
 # --- Files of the catalog
+
+
+def test_arguments_have_a_bound() -> None:
+    with pytest.raises(ValidationError, match="at most 400 items"):
+        Engine.model_validate({"version": "0.32.0", "args": ["--seed=1"] * (MOST_ARGUMENTS + 1)})
 
 
 def test_a_mistake_has_file_line_and_field(tmp_path: Path) -> None:

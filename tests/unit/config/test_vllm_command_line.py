@@ -160,6 +160,12 @@ def test_sizes(text: str, right: int) -> None:
     assert size(text) == size_or_auto(text) == right
 
 
+@pytest.mark.parametrize("text", ["9" * 400 + "k", "", "k", "1.5"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"too large|invalid literal"):
+        size(text)
+
+
 def test_texts_are_by_the_name_of_the_flag_and_refuse_nothing() -> None:
     words = (
         *("--device-memory-utilization=0.5", "--max-num-batched-tokens=1", "--max-num-batched=2k", "--enforce_eager"),

@@ -41,6 +41,13 @@ def test_a_new_pod_counts_from_zero_and_a_pod_that_is_gone_keeps_its_part() -> N
     assert growth.samples.scraped.keys() == {"b"}
 
 
+def test_a_pod_that_a_failed_scrape_hides_at_the_first_look_counts_from_the_next() -> None:
+    growth = Growth.since(Samples(), 100, ["a"]).then(seen(105, a=counters(1_000_000, 5000)))
+    assert growth.samples.together.requests == 0
+    growth = growth.then(seen(110, a=counters(1_000_010, 5001)))
+    assert (growth.samples.together.requests, growth.samples.together.errors) == (10, 1)
+
+
 def test_errors_are_counted_where_more_of_them_came_since() -> None:
     """The engine and its server each count: what one of them counted before the step hides nothing in it."""
     first = Figures(100, 5, 3)

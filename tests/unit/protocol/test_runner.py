@@ -16,8 +16,9 @@ from llmops.config.catalog.spec import Evaluation, Gate
 from llmops.errors import MeasurementFailed
 from llmops.evaluation.endpoint import Endpoint
 from llmops.evaluation.evaluate import compare
-from llmops.evaluation.gates.offline import asking
-from llmops.evaluation.runners.protocol import ProtocolResult, run_protocol
+from llmops.evaluation.gates.offline import asking, decide
+from llmops.evaluation.protocol.conformance import Judgement, Outcome
+from llmops.evaluation.runners.protocol import ProtocolResult, majority, run_protocol
 from llmops.evaluation.suites import ProtocolSuite, Suite
 from tests.unit.evaluation.conftest import serving
 from tests.unit.protocol.conftest import body, chunk, usage
@@ -211,6 +212,48 @@ def test_a_refused_key_ends_the_measurement(start: Start) -> None:
     locked = Server(lambda _, content: web.json_response(ERROR, status=401))
     with pytest.raises(MeasurementFailed, match="refuses the API key"):
         ask(start(locked), start(Server()))
+
+
+def test_a_gateway_may_refuse_a_wrong_request_as_it_refuses_a_wrong_key(start: Start) -> None:
+    def guarded(_: int, content: dict[str, Any]) -> web.Response | None:
+        return web.json_response(ERROR, status=403) if content["model"] != "tiny" else None
+
+    _, findings = ask(start(Server(guarded)), start(Server()), suite=SUITE.model_copy(update={"topics": ("errors",)}))
+    assert findings == {}
+
+
+def test_an_answer_that_cannot_be_read_is_named(start: Start) -> None:
+    def odd(_: int, content: dict[str, Any]) -> web.Response | None:
+        if "response_format" not in content:
+            return None
+        return web.Response(text=json.dumps(body('{"name": "\ud83d"}')), content_type="application/json")
+
+    _, findings = ask(start(Server(odd)), suite=SUITE.model_copy(update={"topics": ("json",)}), required=("json",))
+    assert "json.schema" in findings
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "told"),
+    [
+        (("failed", "failed", "unanswered"), "failed"),
+        (("failed", "unanswered", "unanswered"), "unanswered"),
+        (("failed", "passed", "passed"), "passed"),
+        (("failed", "passed", "unjudged"), "unjudged"),
+    ],
+)
+def test_only_what_more_than_half_of_the_answers_say_counts(outcomes: tuple[Outcome, ...], told: Outcome) -> None:
+    assert majority([Judgement(outcome) for outcome in outcomes]).outcome == told
+
+
+@pytest.mark.parametrize("trouble", ["refuses", "fails", "is gone"])
+def test_a_stable_in_trouble_keeps_no_release_from_its_users(start: Start, nowhere: Endpoint, trouble: str) -> None:
+    status = {"refuses": 401, "fails": 500}.get(trouble, 200)
+    stable = nowhere if trouble == "is gone" else start(Server(lambda *_: web.json_response(ERROR, status=status)))
+    rules = asking(Evaluation(suites=("sums",)), [SUITE], same=False)
+    ours, theirs = compare(start(Server()), stable, (SUMS, SUITE), 4, rules=rules)
+    assert set(ours.suites) == {"sums", "protocol"}
+    verdict = decide(rules, ours, theirs)
+    assert verdict.value == "Passed", verdict.reason
 
 
 CASE = {"id": "sum", "prompt": "Add one to one.", "scorer": "contains", "expected": "one", "answer": "one"}

@@ -11,6 +11,7 @@ import pytest
 from llmops.config.kinds import ProtocolTopic
 from llmops.evaluation.protocol.check import Reply, Unjudged, Wrong
 from llmops.evaluation.protocol.topics import CHECKS, checks_of
+from llmops.evaluation.protocol.topics.text import SENTENCES
 from tests.unit.protocol.conftest import body, call, chunk, refused, streamed, usage, whole
 
 BY_ID = {check.id: check for check in CHECKS}
@@ -88,6 +89,7 @@ GOOD: dict[str, Sequence[Reply]] = {
     "text.unbroken": [whole("世界 🙂")],
     "text.stream": [streamed(chunk(content="世"), chunk("stop", content="界"))],
     "text.long": [whole("... there is a yellow umbrella.")],
+    "text.stop": [whole("The morning train leaves the harbour at seven and follows the coast to the north.")],
     **{check.id: [REFUSED] for check in CHECKS if check.topic == "errors"},
     "turns.system": [whole("Banana.")],
     "turns.memory": [whole("Your name is Ada.")],
@@ -159,6 +161,7 @@ BAD: list[tuple[str, Sequence[Reply], str, str]] = [
     ("text.unbroken", [whole("\ufffd\ufffd!")], "\ufffd", "whole characters"),
     ("text.unbroken", [whole("Grüße".encode().decode("latin-1"))], "Ã", "whole characters"),
     ("text.long", [whole("The morning train", "length")], "finish_reason length", "yellow umbrella"),
+    ("text.stop", [whole(f"{SENTENCES[0]} {SENTENCES[0]} The morn", "length")], "The morn'", "stops by itself"),
     ("errors.temperature", [whole()], "HTTP 200", "HTTP 400"),
     ("errors.temperature", [refused(500, {"error": {"message": "boom"}})], "HTTP 500", "HTTP 400"),
     ("errors.temperature", [refused(400, {"detail": "bad"})], "HTTP 400", "error.message"),
@@ -201,6 +204,18 @@ def test_an_error_is_no_answer(check: str) -> None:
 def test_an_answer_cut_by_max_tokens_is_not_judged(check: str) -> None:
     with pytest.raises(Unjudged):
         judge(check)([whole('{"name": "Par', "length")])
+
+
+@pytest.mark.parametrize("check", ["text.characters", "text.long"])
+def test_an_answer_that_takes_all_tokens_before_what_counts_is_not_judged(check: str) -> None:
+    cut = Reply(200, body("", "length", reasoning="So the user") | with_eight(320))
+    with pytest.raises(Unjudged):
+        judge(check)([cut])
+
+
+def test_an_answer_that_goes_on_about_something_else_is_not_judged() -> None:
+    with pytest.raises(Unjudged):
+        judge("text.stop")([whole("I would rather not", "length")])
 
 
 def test_every_topic_has_checks_of_its_name() -> None:

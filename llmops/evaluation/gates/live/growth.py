@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from llmops.evaluation.gates.live.samples import Figures, Samples
@@ -13,12 +13,12 @@ from llmops.evaluation.gates.live.samples import Figures, Samples
 class Growth:
     """The growth since the first look.
 
-    A pod with series at the first look counts from its first scrape after that: nothing from before counts. A pod that
-    appears later counts from zero, as its counters do.
+    A pod that Prometheus knows at the first look counts from its first scrape after that: nothing from before counts. A
+    pod that appears later counts from zero, as its counters do.
 
     Args:
         began: Time of the first look, in Unix seconds by Prometheus' clock.
-        waiting: Pods of the first look that were not scraped since.
+        waiting: Pods known at the first look that were not scraped since.
         last: The counters at the last look, by pod.
         grown: What they grew by; a pod that is gone keeps its part.
         scraped: When Prometheus last scraped each pod since the first look.
@@ -31,14 +31,15 @@ class Growth:
     scraped: Mapping[str, float] = field(default_factory=dict[str, float])
 
     @classmethod
-    def since(cls, first: Samples, at: float) -> Growth:
+    def since(cls, first: Samples, at: float, known: Iterable[str] = ()) -> Growth:
         """No growth yet.
 
         Args:
             first: The first look.
             at: Its time, by Prometheus' clock.
+            known: Pods that Prometheus had series of shortly before.
         """
-        return cls(at, frozenset(first.replicas) | frozenset(first.scraped))
+        return cls(at, frozenset(first.replicas) | frozenset(first.scraped) | frozenset(known))
 
     def then(self, now: Samples) -> Growth:
         """The growth with one more look."""

@@ -15,6 +15,7 @@ from llmops.config.names import Track
 What = Literal["scraped", "requests", "http_errors", "engine_errors", "aborts", "ttft", "e2el"]
 
 HANDLERS = "/v1/.*"
+OF_LATE = "15m"
 _NOT_COUNTED = "/v1/models"
 _COUNTERS: Mapping[What, tuple[str, Mapping[str, str]]] = {
     # A 4xx is the client's mistake, and counts for no release.
@@ -56,6 +57,12 @@ def queries(subject: Subject) -> dict[What, str]:
     for what, name in _HISTOGRAMS.items():
         promql[what] = f"sum by (pod, le) ({_select(name, subject)})"
     return promql
+
+
+def known(subject: Subject) -> str:
+    """The query for the pods of a release that Prometheus has seen of late. A scrape that fails hides a pod, for a
+    moment, from all others."""
+    return f"group by (pod) (last_over_time({_select('vllm:num_requests_running', subject)}[{OF_LATE}]))"
 
 
 def own_query(query: str, subject: Subject, seconds: float) -> str:

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from llmops.evaluation.protocol.answers import read
-from llmops.evaluation.protocol.check import Check, Question, Reply, Wrong, chat, one, shown
+from llmops.evaluation.protocol.check import Check, Question, Reply, Unjudged, Wrong, chat, one, shown
 
 PHRASES = (
     "Grüße aus Köln, 世界 🙂",
@@ -30,14 +30,15 @@ SENTENCES = (
     "Along the road stand poplars that the first settlers planted.",
 )
 ENDS = ("yellow umbrella", "silver compass", "wooden ladder", "copper kettle")
-TOKENS = 320
+TOKENS, PHRASE_TOKENS = 320, 64
 
 
 def judge_repeated(reply: Reply, phrase: str) -> None:
     """All characters of a phrase come back."""
-    content = read(reply).first.content
-    if missing := sorted({sign for sign in phrase if not sign.isascii() and sign not in content}):
-        raise Wrong(f"content {shown(content)} without {' '.join(missing)}", f"the text {phrase}")
+    choice = read(reply).first
+    if missing := sorted({sign for sign in phrase if not sign.isascii() and sign not in choice.content}):
+        _refuse_cut(reply, PHRASE_TOKENS)
+        raise Wrong(f"content {shown(choice.content)} without {' '.join(missing)}", f"the text {phrase}")
 
 
 def judge_unbroken(reply: Reply) -> None:
@@ -53,12 +54,30 @@ def judge_end(reply: Reply, end: str) -> None:
     """The end of a long answer comes."""
     choice = read(reply).first
     if end not in choice.content.lower():
+        _refuse_cut(reply, TOKENS)
         words = f"{len(choice.content.split())} words with finish_reason {choice.finish}"
         raise Wrong(f"{words}, that end with {shown(choice.content[-60:])}", f"an answer up to {end!r}")
 
 
+def judge_stop(reply: Reply, sentence: str) -> None:
+    """The model stops after what it was asked for: a release with a wrong end token never does."""
+    choice = read(reply).first
+    if sentence.lower() not in choice.content.lower():
+        raise Unjudged("the answer is another one")
+    if choice.finish == "length":
+        came = f"{TOKENS} tokens that end with {shown(choice.content[-60:])}"
+        raise Wrong(came, "an answer that stops by itself")
+
+
+def _refuse_cut(reply: Reply, tokens: int) -> None:
+    """Reasoning may take all of `max_tokens` before what counts, and so may another tokenizer."""
+    answer = read(reply)
+    if answer.first.finish == "length" and (answer.usage is None or answer.usage.completion >= tokens):
+        raise Unjudged("max_tokens ends the answer")
+
+
 def _repeat(phrase: str, judge: Any, **fields: Any) -> Question:
-    return one(chat(f"Repeat: {phrase}", tokens=64, **fields), judge)
+    return one(chat(f"Repeat: {phrase}", tokens=PHRASE_TOKENS, **fields), judge)
 
 
 def _long(turn: int) -> dict[str, Any]:
@@ -89,6 +108,15 @@ CHECKS = (
         "text.long",
         "A long answer comes to its end.",
         tuple(one(_long(turn), partial(judge_end, end=end)) for turn, end in enumerate(ENDS)),
+        by="model",
+    ),
+    Check(
+        "text.stop",
+        "An answer stops after what was asked for.",
+        tuple(
+            one(chat(f"Repeat: {sentence}", tokens=TOKENS), partial(judge_stop, sentence=sentence))
+            for sentence in SENTENCES[: len(ENDS)]
+        ),
         by="model",
     ),
 )

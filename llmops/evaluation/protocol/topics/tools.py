@@ -11,6 +11,8 @@ from llmops.evaluation.protocol.check import Check, Question, Reply, Unjudged, W
 from llmops.worker.foreign import BadBytes, parse_json
 
 TOKENS = 96
+CALL_ID = "call00001"
+"""Mistral's templates take ids of nine letters and digits alone."""
 
 
 def _tool(name: str, description: str, properties: Mapping[str, Any]) -> dict[str, Any]:
@@ -132,12 +134,12 @@ def judge_result(reply: Reply, value: str) -> None:
 def _after(city: str, degrees: str) -> dict[str, Any]:
     request = chat(f"What is the weather in {city}?", tokens=TOKENS, tools=TOOLS, tool_choice="auto")
     function = {"name": "get_weather", "arguments": f'{{"city": "{city}", "unit": "celsius"}}'}
-    call = {"id": "call_1", "type": "function", "function": function}
+    call = {"id": CALL_ID, "type": "function", "function": function}
     result = f"It is sunny in {city}, {degrees} degrees."
     messages = [
         *request["messages"],
         {"role": "assistant", "content": None, "tool_calls": [call]},
-        {"role": "tool", "tool_call_id": "call_1", "content": result},
+        {"role": "tool", "tool_call_id": CALL_ID, "content": result},
     ]
     return request | {"messages": messages}
 

@@ -9,7 +9,7 @@ from llmops.clients.prometheus import Prometheus
 from llmops.errors import MeasurementFailed
 from llmops.evaluation.gates.live.growth import Growth
 from llmops.evaluation.gates.live.judge import StepSamples
-from llmops.evaluation.gates.live.queries import Subject, own_query, queries
+from llmops.evaluation.gates.live.queries import Subject, known, own_query, queries
 from llmops.evaluation.gates.live.samples import Answers, Samples, read
 
 SETTLE_SECONDS = 1.0
@@ -55,10 +55,13 @@ class Scrapes:
         at = self._now() - SETTLE_SECONDS
         releases = [self._canary, *([self._stable] if self._stable is not None else [])]
         # Read both before either counts: a look that fails half way is no look.
-        seen = [self._read(release.subject, at) for release in releases]
-        for release, samples in zip(releases, seen, strict=True):
+        seen = [
+            (self._read(release.subject, at), () if release.growth else self._known(release.subject, at))
+            for release in releases
+        ]
+        for release, (samples, before) in zip(releases, seen, strict=True):
             growth = release.growth
-            release.growth = Growth.since(samples, at) if growth is None else growth.then(samples)
+            release.growth = Growth.since(samples, at, before) if growth is None else growth.then(samples)
         for release in releases:
             release.asked = self._ask(release, at)
 
@@ -84,6 +87,9 @@ class Scrapes:
             samples = self._prometheus.query(own_query(query, release.subject, since), at)
             answers[metric] = tuple(sample.value for sample in samples)
         return answers
+
+    def _known(self, subject: Subject, at: float) -> list[str]:
+        return [sample.labels["pod"] for sample in self._prometheus.query(known(subject), at=at)]
 
     def _read(self, subject: Subject, at: float) -> Samples:
         return read({what: self._prometheus.query(promql, at=at) for what, promql in queries(subject).items()})
