@@ -45,8 +45,8 @@ def seeded(seed: int = 1) -> Tracks:
 
 @given(percent=st.integers(1, 100), number=st.integers())
 def test_a_conversation_keeps_to_its_track_at_every_replica(percent: int, number: int) -> None:
-    first = said("be brief", f"question {number}")
-    later = said("be brief", f"question {number}", "an answer", "and now?")
+    first = said("it is 10:00", f"question {number}")
+    later = said("it is 10:05", f"question {number}", "an answer", "and now?")
     assert track(seeded(1), percent, first) == track(seeded(2), percent, later)
 
 
@@ -99,8 +99,9 @@ def test_what_is_no_conversation_goes_by_chance() -> None:
 
 def test_a_retry_may_go_anywhere() -> None:
     both = deployments(50)
-    again: Request = {"metadata": {"attempted_retries": 1}}
-    assert seeded().choose(both, said("", "x"), again) == both
+    for name in ("metadata", "litellm_metadata"):
+        again: Request = {name: {"attempted_retries": 1}}
+        assert seeded().choose(both, said("", "x"), again) == both
     assert len(seeded().choose(both, said("", "x"), {"metadata": {"attempted_retries": 0}})) == 1
 
 
