@@ -248,7 +248,11 @@ def test_only_what_more_than_half_of_the_answers_say_counts(outcomes: tuple[Outc
 @pytest.mark.parametrize("trouble", ["refuses", "fails", "is gone"])
 def test_a_stable_in_trouble_keeps_no_release_from_its_users(start: Start, nowhere: Endpoint, trouble: str) -> None:
     status = {"refuses": 401, "fails": 500}.get(trouble, 200)
-    stable = nowhere if trouble == "is gone" else start(Server(lambda *_: web.json_response(ERROR, status=status)))
+
+    def troubled(_: int, content: dict[str, Any]) -> web.Response | None:
+        return web.json_response(ERROR, status=status) if content else None
+
+    stable = nowhere if trouble == "is gone" else start(Server(troubled))
     rules = asking(Evaluation(suites=("sums",)), [SUITE], same=False)
     ours, theirs = compare(start(Server()), stable, (SUMS, SUITE), 4, rules=rules)
     assert set(ours.suites) == {"sums", "protocol"}
