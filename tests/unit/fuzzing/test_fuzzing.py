@@ -32,6 +32,8 @@ ENTRY = b"name: m\nreplicas: 2\nweights: {repo: a/m}\nengine: {version: '>=0.31,
     [
         ("arguments", b"--hf-overrides" + b".a" * 5000 + b"=1"),
         ("arguments", b"--hf-overrides" + b".a" * 60 + b"=" + b"[" * 60 + b"]" * 60),
+        ("arguments", b"--max-num-b=" + b"9" * 400 + b"k"),
+        ("arguments", b"--lora-modules-O3\n" * 14_000),
         ("catalog", ENTRY % (b"", b"replica: " + b"9" * 200_000)),
         ("catalog", ENTRY % (b"", b"replica: " + b"9" * 200_000 + b".x")),
         ("catalog", ENTRY.replace(b"0.40", b"9" * 5001) % (b"", b"")),
