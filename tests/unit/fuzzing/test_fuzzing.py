@@ -41,7 +41,18 @@ ENTRY = b"name: m\nreplicas: 2\nweights: {repo: a/m}\nengine: {version: '>=0.31,
         ("catalog", ENTRY % (b"", b"resources: {memory: " + b"9" * 200_000 + b"x}")),
         ("suite", b"name: quality\nkind: " + b"9" * 200_000 + b"x\n\0"),
     ],
-    ids=["keys", "value-below-keys", "digits", "digits-and-a-letter", "version", "image", "quantity", "suite"],
+    ids=[
+        "keys",
+        "value-below-keys",
+        "size",
+        "many",
+        "digits",
+        "digits-and-a-letter",
+        "version",
+        "image",
+        "quantity",
+        "suite",
+    ],
 )
 def test_what_was_too_slow_or_raised(name: str, content: bytes) -> None:
     assert judge(PARSERS[name], content) is None
