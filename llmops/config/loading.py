@@ -331,6 +331,10 @@ def _inconsistent(value: Any, place: Place = ()) -> Iterator[Problem]:
 
 # --- Messages
 
+ALTERNATIVES = "alternatives"
+"""Kind of an error about a value that has none of several types."""
+_LABEL = re.compile(r"(literal|tuple)\[.*\]|constrained-\w+", re.DOTALL)
+
 
 def _shape(model: type[BaseModel]) -> str:
     required = [name for name, field in model.model_fields.items() if field.is_required()]
@@ -353,7 +357,7 @@ def explain(
         filled_in: Fields that the program fills in: the messages do not list them as allowed.
         as_written: The text of a value in its file.
     """
-    listed = error.errors(include_url=False)
+    listed = list(_of_unions(error.errors(include_url=False)))
     for details in listed[:MOST_MISTAKES]:
         place = _place(details)
         context = details.get("ctx", {})
@@ -366,8 +370,30 @@ def explain(
         yield _place(listed[-1]), f"is the last of {more:,} further mistakes"
 
 
+def _of_unions(listed: Iterable[ErrorDetails]) -> Iterator[ErrorDetails]:
+    """All errors, but of those about the types that one field may have only the most telling: the deepest."""
+    fields: dict[Place, list[ErrorDetails]] = {}
+    for number, details in enumerate(listed):
+        labels = [place for place, part in enumerate(details["loc"]) if _is_label(part)]
+        # Errors about a field of one type keep apart.
+        fields.setdefault(details["loc"][: labels[0]] if labels else (number,), []).append(details)
+    for of_one in fields.values():
+        deepest = max(len(_place(details)) for details in of_one)
+        told = [details for details in of_one if len(_place(details)) == deepest]
+        if len(told) > 1 and len({_place(details) for details in told}) == 1:
+            words = " or ".join(in_words(details).removeprefix("must be ") for details in told)
+            yield {**told[0], "type": ALTERNATIVES, "msg": f"must be {words}", "ctx": {}}
+        else:
+            yield from told
+
+
+def _is_label(part: str | int) -> bool:
+    """Whether it is no place, but pydantic's name of one of the types that a field may have."""
+    return isinstance(part, str) and _LABEL.fullmatch(part) is not None
+
+
 def _place(details: ErrorDetails) -> Place:
-    return tuple(part for part in details["loc"] if part != "[key]")
+    return tuple(part for part in details["loc"] if part != "[key]" and not _is_label(part))
 
 
 def _message(

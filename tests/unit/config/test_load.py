@@ -572,3 +572,29 @@ def test_a_damaged_entry_is_accepted_or_refused_in_words(
     path.write_bytes((GOOD[:before] + "".join(pieces) + GOOD[before + cut :]).encode())
     with suppress(BadInput):
         load_model(path)
+
+
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        (
+            "protocol: [toolz, json, nope]",
+            ["evaluation.protocol[0]: must be 'chat', ", "evaluation.protocol[2]: must "],
+        ),
+        ("protocol: tools", ["evaluation.protocol: must be False or a list (found 'tools')"]),
+        (
+            "gates: [{metric: same, max_divergence: abc}]",
+            ["evaluation.gates[0].max_divergence: must be a number or 'auto' (found 'abc')"],
+        ),
+    ],
+)
+def test_a_field_of_several_types_is_told_by_its_place(tmp_path: Path, written: str, told: list[str]) -> None:
+    (tmp_path / "tiny.yaml").write_text(
+        f"name: tiny\nweights: {{repo: a/b}}\nengine: {{version: 0.32.0}}\nevaluation:\n  suites: [same]\n  {written}\n"
+    )
+    with pytest.raises(BadInput) as raised:
+        load_catalog(tmp_path)
+    lines = [line for line in str(raised.value).splitlines() if "tiny.yaml:" in line]
+    assert len(lines) == len(told)
+    for line, part in zip(lines, told, strict=True):
+        assert f"tiny.yaml:6: {part}" in line
