@@ -148,9 +148,10 @@ def _compare_protocol_alone(
     theirs: list[Result] = []
     try:
         answers = _compare_protocol(engines, kinds, concurrency, progress, rules, (ours, theirs))
-    except MeasurementFailed:
+    except MeasurementFailed as error:
         # If it is the canary that cannot be measured, this fails as well.
-        return measure(canary, [*kinds.protocol, *rest], concurrency, progress, rules=rules), Measurements()
+        measured = measure(canary, [*kinds.protocol, *rest], concurrency, progress, rules=rules)
+        return measured, Measurements(errors={suite.name: {str(error): 1} for suite in kinds.protocol})
     if _stopped(theirs) and not _stopped(ours):
         return measure(canary, [*kinds.protocol, *rest], concurrency, progress, rules=rules), collect(theirs)
     if not answers or failed(rules, collect(ours), collect(theirs)):

@@ -258,6 +258,7 @@ def test_a_stable_in_trouble_keeps_no_release_from_its_users(start: Start, nowhe
     assert set(ours.suites) == {"sums", "protocol"}
     verdict = decide(rules, ours, theirs)
     assert verdict.value == "Passed", verdict.reason
+    assert theirs.errors["protocol"]  # the record says what was wrong with stable
 
 
 CASE = {"id": "sum", "prompt": "Add one to one.", "scorer": "contains", "expected": "one", "answer": "one"}
